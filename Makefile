@@ -1,0 +1,74 @@
+# `make demo` and `make test` need python3 with venv, and make; everything is installed into .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
+SOURCES := $(shell find dedup -name '*.py')
+DEMO := demo-out
+
+.PHONY: demo test lint format docs audit clean help
+
+help:
+	@echo 'make demo    build demo shards, de-duplicate them, draw a montage'
+	@echo 'make test    lint, types, layers and all tests'
+	@echo 'make lint    the same without the tests'
+	@echo 'make format  ruff: format and mend'
+	@echo 'make docs    regenerate docs/tables.md, docs/configuration.md, conf/default.yaml'
+	@echo 'make audit   known vulnerabilities of what is installed'
+	@echo 'make clean   remove what these commands made, .venv included'
+
+demo: $(DEMO)/.shards
+	$(BIN)/dedup run input.shards='$(DEMO)/shards/*.tar' output.run_dir=$(DEMO)/run
+	$(BIN)/dedup show $(DEMO)/run --largest 4 --out $(DEMO)/montage.png
+	@echo
+	@echo 'manifest  $(DEMO)/run/manifest/*.parquet    what to train on'
+	@echo 'dropped   $(DEMO)/run/duplicates/*.parquet  with the kept image each is a copy of'
+	@echo 'counts    $(DEMO)/run/statistics/*.parquet  how often, and under which captions, each image occurs'
+	@echo 'targets   $(DEMO)/run/targets/_targets.jsonl  the extraction attack'"'"'s prompts, most duplicated first'
+	@echo 'montage   $(DEMO)/montage.png'
+
+# changed sources change what the demo writes: start afresh then
+$(DEMO)/.shards: $(SOURCES) | $(VENV)/.demo
+	rm -rf $(DEMO)
+	$(BIN)/dedup demo-data $(DEMO)/shards --n-images 3000
+	@touch $@
+
+test: lint
+	$(BIN)/python -m pytest -ra
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/generate.py
+
+# the auditor lives in an environment of its own, so that it does not audit itself
+audit: $(VENV)/.test
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --disable-pip-version-check -q pip-audit
+	$(VENV)/audit/bin/pip-audit $(foreach path,$(wildcard $(VENV)/lib/python*/site-packages),--path $(path))
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/.created
+	@echo 'installing webdedup[cpu,demo] into $(VENV)'
+	$(PIP) -e '.[cpu,demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.created
+	@echo 'installing webdedup with all extras for CPUs into $(VENV): about 6 GB, mostly torch; minutes, once'
+	$(PIP) -e '.[cpu,demo,clip,spark,s3,report,notebooks,dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,113 @@
+"""Synthetic embeddings with planted pairs, as a finished `embed` stage.
+
+Well-separated blobs flatter any index, so the vectors have a power-law spectrum: eigenvalue k of their
+covariance falls as 1/k, as those of real encoders do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.config import Config
+from dedup.contracts import Table
+from dedup.pipeline import STAGES, _picked  # the benchmark stands in for the first stage
+from dedup.storage.embeddings import EmbeddingWriter, embedding_path
+from dedup.storage.layout import RunLayout
+from dedup.storage.provenance import StageRecord, write_record
+from dedup.storage.tables import FileWriter, join, write_table
+
+ROWS_PER_PARTITION = 100_000
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Positions of the planted pairs and the cosine each was planted at."""
+
+    original: npt.NDArray[np.int64]
+    copy: npt.NDArray[np.int64]
+
+
+def power_law_rows(rng: np.random.Generator, n: int, dim: int) -> npt.NDArray[np.float32]:
+    """Unit rows whose covariance has eigenvalues 1/k, shape (n, dim)."""
+    rows = rng.standard_normal((n, dim), dtype=np.float32) * (np.arange(1, dim + 1, dtype=np.float32) ** -0.5)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def near_copies(rng: np.random.Generator, rows: npt.NDArray[np.float32], cosine: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """For each row a unit vector at the given cosine; the difference has the same spectrum."""
+    other = power_law_rows(rng, len(rows), rows.shape[1])
+    other -= np.einsum("ij,ij->i", other, rows)[:, None] * rows
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    return cosine[:, None] * rows + np.sqrt(1.0 - cosine**2)[:, None] * other
+
+
+def write_embeddings(config: Config, n: int, dim: int, *, share: float, low: float, high: float, seed: int = 0, n_crowd: int = 0, crowd_cosine: float = 0.99) -> Planted:
+    """Write n vectors as partitions of a run: a share planted as near copies of others, and a crowd around one.
+
+    Each planted copy follows in the partition of its original; planted cosines are uniform in [low, high].
+    The crowd are near copies of one vector at cosines in [crowd_cosine, 1).
+    """
+    layout = RunLayout(config.output.run_dir)
+    originals, copies = [], []
+    n_crowd_left = n_crowd
+    starts = range(0, n, ROWS_PER_PARTITION)
+    centre = power_law_rows(np.random.default_rng(seed), 1, dim)
+    for partition, start in enumerate(starts):
+        rng = np.random.default_rng([seed, partition])
+        size = min(ROWS_PER_PARTITION, n - start)
+        rows = power_law_rows(rng, size, dim)
+        n_pairs = int(share * size)
+        place = rng.permutation(size)
+        original, copy, rest = place[:n_pairs], place[n_pairs : 2 * n_pairs], place[2 * n_pairs :]
+        rows[copy] = near_copies(rng, rows[original], rng.uniform(low, high, n_pairs).astype(np.float32))
+        originals.append(original + (partition << 32))
+        copies.append(copy + (partition << 32))
+        crowd = rest[: min(-(-n_crowd_left // (len(starts) - partition)), len(rest))]
+        rows[crowd] = near_copies(rng, np.repeat(centre, len(crowd), 0), rng.uniform(crowd_cosine, 0.9999, len(crowd)).astype(np.float32))
+        n_crowd_left -= len(crowd)
+        writer = EmbeddingWriter(embedding_path(config.output.run_dir, partition), dim)
+        writer.write(rows)
+        writer.close()
+        _write_metadata(layout.table("metadata"), partition, size)
+    _write_partitions(layout, n, len(starts))
+    stage = STAGES[0]
+    record = StageRecord("embed", stage.output_version, _picked(stage, config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n})
+    write_record(config.output.run_dir, stage.home, record)
+    return Planted(np.concatenate(originals), np.concatenate(copies))
+
+
+def _write_metadata(table: Table, partition: int, n: int) -> None:
+    ids = np.arange(n) + (partition << 32)
+    with FileWriter(join(table.path, f"metadata_{partition:05d}.parquet"), table.schema) as writer:
+        writer.write(
+            pa.table(
+                {
+                    "sample_id": ids,
+                    "shard": pa.repeat(f"synthetic-{partition:05d}.tar", n),
+                    "key": pa.array([f"{i:012d}" for i in ids.tolist()]),
+                    "url": pa.nulls(n, pa.string()),
+                    "caption": pa.nulls(n, pa.string()),
+                    "sha256": pa.array([f"{i:064x}" for i in ids.tolist()]),
+                    "width": np.full(n, 400, np.int32),
+                    "height": np.full(n, 350, np.int32),
+                    "n_bytes": np.full(n, 110_000),
+                    "byte_offset": pa.nulls(n, pa.int64()),
+                    "quality": np.full(n, 80.0, np.float32),
+                }
+            )
+        )
+
+
+def _write_partitions(layout: RunLayout, n: int, n_partitions: int) -> None:
+    rows = [
+        {"partition": k, "shard": f"synthetic-{k:05d}.tar", "status": "ok", "error": None, "n_samples": min(ROWS_PER_PARTITION, n - k * ROWS_PER_PARTITION), "n_rejected": 0}
+        for k in range(n_partitions)
+    ]
+    table = layout.table("partitions")
+    write_table(table, [pa.Table.from_pylist(rows, schema=table.schema)])
+    write_table(Table(layout.table("rejected").path, layout.table("rejected").schema), [], "rejected_00000")

@@ -1,0 +1,163 @@
+"""The command line: arguments to pipeline, no logic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from dedup import config_io
+from dedup.config import Config
+from dedup.console import ConsoleReporter, print_status, print_summary
+from dedup.errors import ConfigError, DedupError
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich", help="De-duplicate image/text datasets kept in webdataset shards.")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="configuration, such as input.shards='DIR/*.tar'; see `dedup config`")]
+ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file of configuration keys")]
+Redo = Annotated[bool, typer.Option("--redo", help="redo from the first stage whose configuration or input changed")]
+
+
+def _load(config_file: str | None, overrides: list[str] | None) -> Config:
+    return config_io.load_config(config_file, overrides or [])
+
+
+@app.command()
+def run(overrides: Overrides = None, config_file: ConfigFile = None, redo: Redo = False) -> None:
+    """Run all stages: shards in, cleaned manifest, duplication counts and attack targets out.
+
+    Example: dedup run input.shards='shards/*.tar' output.run_dir=out
+    """
+    _run_stages(None, overrides, config_file, redo)
+
+
+def _run_stages(stage: str | None, overrides: list[str] | None, config_file: str | None, redo: bool) -> None:
+    from dedup import pipeline
+
+    config = _load(config_file, overrides)
+    with ConsoleReporter() as reporter:
+        summary = pipeline.run(config, pipeline.STAGE_NAMES if stage is None else [stage], redo=redo, reporter=reporter)
+    print_summary(summary, config)
+
+
+def _stage_command(name: str, text: str) -> None:
+    def command(overrides: Overrides = None, config_file: ConfigFile = None, redo: Redo = False) -> None:
+        _run_stages(name, overrides, config_file, redo)
+
+    command.__doc__ = f"{text}\n\nExample: dedup {name} output.run_dir=out" + (" input.shards='shards/*.tar'" if name == "embed" else "")
+    app.command(name, rich_help_panel="Single stages, in order")(command)
+
+
+for _name, _text in (
+    ("embed", "Stage 1: stream shards through the encoder."),
+    ("index", "Stage 2: collapse byte-identical images, train and fill the index."),
+    ("pairs", "Stage 3: find all near-duplicate pairs."),
+    ("groups", "Stage 4: connected components, cut into groups."),
+    ("manifest", "Stage 5: choose keepers, write manifest and duplicates."),
+    ("statistics", "Stage 6: duplication counts per image and caption."),
+    ("targets", "Stage 7: the extraction attack's target list."),
+):
+    _stage_command(_name, _text)
+
+
+@app.command()
+def status(
+    run_dir: Annotated[str, typer.Argument(help="a run directory")], overrides: Overrides = None, config_file: ConfigFile = None
+) -> None:
+    """Show each stage of a run: rows, time, and whether the configuration has changed since.
+
+    Example: dedup status out -c conf/mine.yaml search.min_similarity=0.8
+    """
+    from dedup import pipeline
+
+    has_config = bool(config_file or overrides)
+    config = _load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
+    print_status(pipeline.status(run_dir, config if has_config else None))
+
+
+@app.command()
+def config(overrides: Overrides = None, config_file: ConfigFile = None) -> None:
+    """Print every configuration key with its value and meaning.
+
+    Example: dedup config search.min_similarity=0.9
+    """
+    values = config_io.to_dict(_load(config_file, overrides))
+    table = RichTable("key", "value", "meaning", box=None, pad_edge=False)
+    for key, _kind, _default, meaning in config_io.describe():
+        section, _, name = key.partition(".")
+        table.add_row(key, repr(values[section][name]).replace("[", "\\["), meaning.replace("[", "\\["))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@app.command()
+def show(
+    run_dir: Annotated[str, typer.Argument(help="a run directory")],
+    out: Annotated[Path, typer.Option("--out", help="PNG to write")] = Path("montage.png"),
+    component: Annotated[list[int] | None, typer.Option("--component", help="component_id; may be given several times")] = None,
+    largest: Annotated[int, typer.Option("--largest", min=0, help="the N largest groups")] = 0,
+    random: Annotated[int, typer.Option("--random", min=0, help="N groups drawn at random")] = 0,
+    per_group: Annotated[int, typer.Option("--per-group", min=2, help="images per group at most")] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="seed of --random")] = 0,
+) -> None:
+    """Draw a montage of groups: keeper first, copies with similarity and caption.
+
+    Example: dedup show out --largest 6 --out montage.png
+    """
+    from dedup.advice.show import montage
+
+    n_groups = montage(run_dir, out, component_ids=component or [], n_largest=largest, n_random=random, per_group=per_group, seed=seed)
+    typer.echo(f"{n_groups} groups in {out}")
+
+
+@app.command("demo-data")
+def demo_data(
+    out: Annotated[Path, typer.Argument(help="folder for the shards")],
+    n_images: Annotated[int, typer.Option("--n-images", min=1, help="samples to write")] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
+    per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="samples per tar")] = 1000,
+    jpeg_size: Annotated[str, typer.Option("--jpeg-size", help="make all images JPEGs of about this size, such as 110KB")] = "",
+    workers: Annotated[int, typer.Option("--workers", min=0, help="processes; 0 = one per core")] = 0,
+) -> None:
+    """Write demo shards with planted duplicates and truth.parquet.
+
+    Example: dedup demo-data shards --n-images 3000
+    """
+    from dedup.demo.shards import make_demo_data, parse_size
+    from dedup.engines.local import available_cores
+
+    size = parse_size(jpeg_size) if jpeg_size else None
+    summary = make_demo_data(out, n_images=n_images, seed=seed, per_shard=per_shard, jpeg_size=size, workers=workers or available_cores())
+    typer.echo(f"{summary}")
+
+
+def main() -> None:
+    """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    is_debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(args=arguments, prog_name="dedup")
+    except DedupError as error:
+        if is_debug:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escape(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; run the same command again to go on from the finished parts")
+        sys.exit(130)
+    except Exception as error:
+        if is_debug:
+            raise
+        text = _escape(f"{type(error).__name__}: {error}")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {text} (unexpected; --debug shows the traceback)")
+        sys.exit(1)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+__all__ = ["ConfigError", "app", "main"]

@@ -1,0 +1,119 @@
+"""Configuration: frozen dataclasses whose defaults are the truth.
+
+Values come from the defaults, then a YAML file, then ``key=value`` overrides. Overrides of text are taken as
+they are written, never parsed as YAML, so that ``input.shards=/data/{00000..00999}.tar`` needs no quoting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+def _key(default: Any, meaning: str) -> Any:
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"meaning": meaning})
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """Where samples come from."""
+
+    shards: list[str] = _key([], "webdataset tars: globs, brace ranges {00000..00999}, files of URLs (@list.txt), any fsspec URL; may be given several times")
+    images: str = _key("", "instead of shards: a folder of images, searched with its subfolders")
+    captions: str = _key("", "for input.images: a CSV or parquet with the columns file, caption (and url); else a .txt beside an image is its caption")
+    sidecar: bool = _key(False, "join NNNNN.parquet beside NNNNN.tar by key (url, caption and carried columns)")
+    carry: list[str] = _key([], "further columns of the json or sidecar to carry into every table of samples: similarity, punsafe, LICENSE, …")
+    max_pixels: int = _key(178_956_970, "images with more pixels are rejected before they are decoded")
+    max_image_bytes: int = _key(268_435_456, "images with more bytes are rejected unread")
+    allow_missing: bool = _key(False, "publish a manifest although a shard could not be reached")
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+    """Where tables go."""
+
+    run_dir: str = _key("", "the run directory: a path or any fsspec URL")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """What turns an image into a vector."""
+
+    name: str = _key("dct", "the encoder: dct (weights-free descriptor of 384 dimensions)")
+    dihedral: bool = _key(False, "find mirrored and turned copies too: each image is also searched for in its 8 orientations")
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedConfig:
+    """How shards are embedded."""
+
+    shards_per_partition: int = _key(1, "tars per partition: 1 on one machine, about 100 on a cluster")
+    images_per_partition: int = _key(10_000, "for input.images: files per partition")
+    batch_size: int = _key(256, "images per encoder batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """How near-duplicate pairs are found."""
+
+    min_similarity: float = _key(0.7, "cosine from which two images count as near-duplicates")
+    nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")
+    nprobe: int = _key(0, "lists each vector goes to; 0 = 4 from similarity 0.9 up, 8 from 0.8, 16 below")
+    exhaustive_below: int = _key(20_000, "with fewer distinct images than this there is one list: every pair is compared")
+    best_edges: int = _key(8, "best edges kept for each image beside the spanning forest")
+    low_detail_quality: float = _key(8.0, "images with less detail than this follow the stricter rule")
+    low_detail_min_similarity: float = _key(0.98, "cosine that low-detail images ask of a copy")
+    flat_quality: float = _key(2.0, "images with less detail than this are copies only when byte-identical")
+    recall_queries: int = _key(1_000, "images searched exhaustively to measure pair recall in every run; 0 = none")
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexConfig:
+    """The index that stays: trained quantizer and compressed codes."""
+
+    codes: str = _key("auto", "codes in the index: pq (64 bytes a vector), fp16 (exact), none; auto = pq from 20,000 vectors up, else fp16")
+    train_vectors_per_list: int = _key(32, "training sample of the coarse quantizer, vectors per list")
+    train_iterations: int = _key(6, "k-means iterations of the coarse quantizer")
+    seed: int = _key(1234, "seed of the training sample and of k-means")
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepConfig:
+    """Which of several copies stays."""
+
+    order_by: list[str] = _key(["width*height desc", "n_bytes desc", "sample_id"], "the first of a group in this order is kept")
+    per_component: int = _key(1, "copies kept of each group")
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetsConfig:
+    """The extraction attack's target list."""
+
+    top: int = _key(350_000, "targets at most, the most duplicated first (Carlini et al. 2023)")
+    n_generations: int = _key(500, "images to generate for each target (Carlini et al. 2023)")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """What carries the tables through the stages."""
+
+    name: str = _key("local", "the engine: local (processes and DuckDB on this machine)")
+    workers: int = _key(0, "worker processes; 0 = one per core this process may use")
+    memory_limit: str = _key("4GB", "memory of the SQL engine, before it spills to disk")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything a run depends on; see `docs/configuration.md`."""
+
+    input: InputConfig = dataclasses.field(default_factory=InputConfig)
+    output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    embed: EmbedConfig = dataclasses.field(default_factory=EmbedConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
+    keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
+    targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
+    engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)

@@ -1,0 +1,119 @@
+"""What a person sees while a run goes on and when it ends."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table as RichTable
+
+from dedup.config import Config
+from dedup.contracts import Progress
+from dedup.pipeline import RunSummary, StageStatus
+
+_PLAIN_EVERY_S = 5.0
+
+
+class ConsoleReporter:
+    """A bar per stage on a terminal, plain lines otherwise; everything goes to standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._last_line: dict[str, float] = {}
+        if self._console.is_terminal:
+            self._bars = Bars(
+                TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(), console=self._console,
+            )  # fmt: skip
+
+    def progress(self, progress: Progress) -> None:
+        """Draw a bar, or print a line every few seconds and at the end."""
+        now = time.monotonic()
+        started = self._started.setdefault(progress.stage, now)
+        rate = progress.done / (now - started) if now > started and progress.done else 0.0
+        text = f"{rate:,.0f} {progress.unit}/s" if rate else ""
+        if self._bars is not None:
+            if progress.stage not in self._tasks:
+                self._tasks[progress.stage] = self._bars.add_task(progress.stage, unit=progress.unit, rate="", total=progress.total)
+            self._bars.update(self._tasks[progress.stage], completed=progress.done, total=progress.total, rate=text)
+            return
+        is_last = progress.done >= progress.total
+        if is_last or now - self._last_line.get(progress.stage, started) >= _PLAIN_EVERY_S:
+            self._last_line[progress.stage] = now
+            left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate and not is_last else ""
+            self._console.print(f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{left}".rstrip(), soft_wrap=True, markup=False)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def __enter__(self) -> ConsoleReporter:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+
+def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
+    """The closing summary as (name, text) rows; stages that did not run are left out."""
+    lines: list[tuple[str, str]] = []
+    records = summary.records
+    if "embed" in records:
+        embedded, rejected = records["embed"].rows, records["embed"].summary.get("rejected", {})
+        lines.append(("samples", f"{embedded['metadata'] + embedded['rejected']:,} in {records['embed'].summary['n_shards']:,} shards"))
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+        lines.append(("rejected", f"{embedded['rejected']:,}" + (f" ({reasons})" if reasons else "")))
+    if "index" in records and records["index"].summary.get("nlist"):
+        figures = records["index"].summary
+        lists = "one list: every pair compared" if figures["nlist"] == 1 else f"{figures['nlist']:,} lists, {figures['nprobe']} per image"
+        lines.append(("distinct images", f"{figures['n_images']:,} ({lists})"))
+    if "pairs" in records:
+        figures = records["pairs"].summary
+        lines.append(("edges", f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity})"))
+        if figures["recall"] is not None:
+            lines.append(("measured recall", f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} sampled images"))
+        else:
+            lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} sampled images"))
+    if "statistics" in records:
+        figures = records["statistics"].summary
+        lines.append(("components", f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}; {figures['n_unique']:,} unique"))
+    if "manifest" in records:
+        rows = records["manifest"].rows
+        images = rows["manifest"] + rows["duplicates"] + rows["excluded"]
+        share = rows["duplicates"] / images if images else 0.0
+        lines.append(("kept", f"{rows['manifest']:,}; {rows['duplicates']:,} duplicates dropped ({share:.1%})"))
+    if "targets" in records:
+        figures = records["targets"].summary
+        lines.append(("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate"))
+    seconds = [f"{name} {'done before' if name in summary.skipped else f'{record.seconds:.1f}'}" for name, record in records.items()]
+    lines.append(("seconds", ", ".join(seconds)))
+    return lines
+
+
+def print_summary(summary: RunSummary, config: Config) -> None:
+    """Print the closing summary and where the tables lie."""
+    console = Console(highlight=False)
+    width = max(len(name) for name, _ in summary_lines(summary, config))
+    for name, text in summary_lines(summary, config):
+        console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
+    for table in ("manifest", "duplicates", "statistics", "targets"):
+        if any(table in record.rows for record in summary.records.values()):
+            console.print(f"{table:<{width}}  {summary.run_dir}/{table}/", soft_wrap=True, markup=False)
+
+
+def print_status(stages: list[StageStatus]) -> None:
+    """Print a row per stage."""
+    table = RichTable("stage", "state", "rows", "seconds", "finished", "changed since", box=None, pad_edge=False)
+    for stage in stages:
+        rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
+        table.add_row(stage.name, stage.state, rows, f"{stage.seconds:.1f}" if stage.finished else "", stage.finished, "; ".join(stage.changes).replace("[", "\\["))
+    Console(highlight=False).print(table)

@@ -1,0 +1,110 @@
+"""The protocols that keep the layers apart.
+
+A stage is a plain function from inputs it is handed to tables it returns; an engine carries tasks and tables
+through it. Numerics never see a file, stages never see an engine's internals, engines never see an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A folder of parquet files with one schema.
+
+    Parameters
+    ----------
+    path : str
+        Folder: a path or any fsspec URL.
+    schema : pyarrow.Schema
+    pattern : str
+        Glob of its files inside the folder.
+    """
+
+    path: str
+    schema: pa.Schema
+    pattern: str = "[!_.]*.parquet"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a stage says about itself while it works.
+
+    Parameters
+    ----------
+    stage : str
+    done, total : int
+        In units of `unit`; `total` may be 0 while it is unknown.
+    unit : str
+        samples, vectors, lists, …
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+
+
+class Reporter(Protocol):
+    """Receives progress and notes; the command line draws them, the library default ignores them."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take a progress message."""
+
+    def note(self, text: str) -> None:
+        """Take a line that a user should read."""
+
+
+class Encoder(Protocol):
+    """Turns decoded images into unit vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    @property
+    def min_side(self) -> int | None:
+        """Sides down to which a decoder may reduce an image while it decodes; None = full size."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """Everything that changes the vectors: model, weights, preprocessing, decoder."""
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Bring one uint8 RGB image (height, width, 3) to the fixed shape that `encode` stacks."""
+
+    def encode(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Encode prepared images: unit rows (n, dim) and quality (n,), 0 to 100."""
+
+
+class Engine(Protocol):
+    """Carries tasks and tables through stages."""
+
+    @property
+    def n_workers(self) -> int:
+        """Tasks that run at a time."""
+
+    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Run `work` on every task; yields (position of the task, result) as they end.
+
+        `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
+        itself and may run twice.
+        """
+
+    def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+        """Run a query of the SQL that all engines share; batches come conformed to `schema`."""
+
+    def close(self) -> None:
+        """Release workers."""
+
+
+JsonDict = dict[str, Any]

@@ -1,0 +1,50 @@
+"""The default encoder: the weights-free DCT descriptor."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.numerics import descriptor
+from dedup.numerics.distances import Turn
+
+_MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch moves no coefficient noticeably
+
+
+class DctEncoder:
+    """Unit vectors of low DCT coefficients; needs no weights and no download."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return descriptor.DIM
+
+    @property
+    def min_side(self) -> int | None:
+        """Sides down to which a decoder may reduce an image while it decodes, in pixels."""
+        return _MIN_SIDE
+
+    def fingerprint(self) -> dict[str, str]:
+        """Everything that changes the vectors."""
+        decoder = f"simplejpeg {version('simplejpeg')} scaled to >= {_MIN_SIDE} px, else Pillow {version('pillow').split('.')[0]}"
+        return {"model": "dct-384-v1", "preprocessing": f"area {descriptor.GRID}x{descriptor.GRID} YCbCr", "decoder": decoder}
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Area-resize to YCbCr, float32 (3, 64, 64)."""
+        return descriptor.ycbcr_grid(pixels)
+
+    def encode(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Descriptors (n, 384) and detail (n,) of prepared images (n, 3, 64, 64)."""
+        return descriptor.describe_grids(batch), descriptor.detail(batch)
+
+
+def turn_names() -> tuple[str, ...]:
+    """The ways a picture may be turned besides leaving it as it is, in the order of `turns`."""
+    return tuple(name for name in descriptor.VARIANTS if name != "none")
+
+
+def turns() -> tuple[Turn, ...]:
+    """Signed permutations of the descriptor for each of `turn_names`."""
+    return tuple(descriptor.variant_map(name) for name in turn_names())

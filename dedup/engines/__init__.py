@@ -1,0 +1,1 @@
+"""Engines carry tasks and tables through stages."""

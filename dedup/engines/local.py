@@ -1,0 +1,138 @@
+"""The embedded engine: spawned processes and DuckDB on one machine, no Java."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+from dedup.contracts import Result, Table, Task
+from dedup.errors import DedupError, StageError
+from dedup.schemas import conform
+from dedup.storage.tables import dataset, files, is_local
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_BATCH_ROWS = 100_000
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LocalEngine:
+    """One process per core and an embedded SQL engine.
+
+    Parameters
+    ----------
+    n_workers : int
+        Processes; 0 = one per core this process may use.
+    memory_limit : str
+        Of the SQL engine, before it spills to disk; DuckDB's notation, ``4GB``.
+    """
+
+    def __init__(self, n_workers: int = 0, memory_limit: str = "4GB") -> None:
+        self._n_workers = n_workers or available_cores()
+        self._memory_limit = memory_limit
+        self._pool: ProcessPoolExecutor | None = None
+
+    @property
+    def n_workers(self) -> int:
+        """Tasks that run at a time."""
+        return self._n_workers
+
+    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Run `work` on every task in spawned processes; a single task runs here, with all cores' threads.
+
+        Raises
+        ------
+        StageError
+            If a worker process dies or a task fails with an unexpected error.
+        """
+        if len(tasks) <= 1:
+            for number, task in enumerate(tasks):
+                yield number, work(task)
+            return
+        # fork would copy locks of threads that fsspec and Arrow started
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._n_workers, mp_context=multiprocessing.get_context("spawn"))
+        waiting: dict[Future[Result], int] = {}
+        queue = iter(enumerate(tasks))
+        try:
+            while True:
+                # a window of tasks, so that 10^5 pickled tasks are never held at once
+                with _threads_per_worker(1):
+                    while len(waiting) < 3 * self._n_workers and (item := next(queue, None)) is not None:
+                        waiting[self._pool.submit(work, item[1])] = item[0]
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    number = waiting.pop(future)
+                    yield number, future.result()
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise StageError(
+                "a worker process died, most likely killed for want of memory; lower engine.workers, then run the same "
+                "command again: finished parts are kept"
+            ) from error
+        except DedupError:
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
+            self.close()
+            raise
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+        """Run a query in DuckDB; the result comes in batches conformed to `schema`.
+
+        Parameters
+        ----------
+        query : str
+            Of the SQL that all engines share.
+        tables : mapping of name to Table or pyarrow.Table
+        schema : pyarrow.Schema
+        """
+        with tempfile.TemporaryDirectory(prefix="dedup-sql-") as spill, duckdb.connect() as connection:
+            connection.execute("SET memory_limit = ?", [self._memory_limit])
+            connection.execute("SET threads = ?", [self._n_workers])
+            connection.execute("SET temp_directory = ?", [spill])
+            for name, table in tables.items():
+                if isinstance(table, pa.Table):
+                    connection.register(name, table)
+                elif is_local(table.path):
+                    connection.from_parquet(files(table), union_by_name=True).create_view(name)
+                else:
+                    connection.register(name, dataset(table))
+            reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
+            for batch in reader:
+                yield conform(batch, schema)
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+@contextmanager
+def _threads_per_worker(n_threads: int) -> Iterator[None]:
+    """Set the thread variables that numpy and FAISS read when a worker starts."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

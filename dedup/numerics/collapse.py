@@ -1,0 +1,189 @@
+"""Balls of mutual neighbours: what keeps 10^6 near-copies of one placeholder linear.
+
+If two vectors lie within half the threshold's angle of one pivot, the triangle inequality of angles makes
+them neighbours of each other: their counts need no product. With cos the cosine of the threshold t, half the
+angle has the cosine sqrt((1 + t) / 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from dedup.numerics.distances import exact_similarity
+
+_SAMPLE = 512  # rows that stand for the list while balls are looked for
+_CHUNK = 8_192
+_MIN_BALL = 256  # members below which the products of a ball are cheaper than finding it
+_REFINEMENTS = 2
+_SAFETY = 1e-6  # of a cosine; keeps float64 rounding on the safe side of the triangle inequality
+
+
+class Rows(Protocol):
+    """Vectors that are gathered when they are indexed: an array, or a view of a store."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """Unit rows up to float16 rounding, shape (len(rows), dim)."""
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Rows that are mutual neighbours.
+
+    Parameters
+    ----------
+    rows : int64 array, shape (n,)
+        Positions in the list, ascending.
+    pivot : float64 array, shape (dim,)
+    cosines : float32 array, shape (n,)
+        Of each member with the pivot.
+    """
+
+    rows: npt.NDArray[np.int64]
+    pivot: npt.NDArray[np.float64]
+    cosines: npt.NDArray[np.float32]
+
+
+def half_angle_cosine(min_similarity: float) -> float:
+    """Cosine of half the angle whose cosine is `min_similarity`.
+
+    Examples
+    --------
+    >>> round(half_angle_cosine(0.5), 4)
+    0.866
+    """
+    return float(np.sqrt((1.0 + min_similarity) / 2.0))
+
+
+def fewest_in_sample(n_sample: int, n: int) -> float:
+    """How many of a sample of `n_sample` out of `n` rows a ball worth finding holds, give or take."""
+    return max(4.0, 0.5 * _MIN_BALL * n_sample / n)
+
+
+def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.bool_]) -> list[Ball]:
+    """Find large balls of mutual neighbours.
+
+    Parameters
+    ----------
+    vectors : float16 array, shape (n, dim), or Rows
+    min_similarity : float
+        The threshold; members of a ball are at least this similar to each other.
+    candidates : bool array, shape (n,)
+        Rows that may become members.
+
+    Returns
+    -------
+    list of Ball
+        Disjoint, in the order found; empty where the list is not dense anywhere.
+
+    Notes
+    -----
+    A pivot is the mean direction of a dense neighbourhood, not one of the vectors: copies scatter around their
+    original, and twice the scatter of one copy from another would ask for twice the angle.
+    Cost per ball: (1 + refinements) passes over the remaining rows.
+    """
+    cos_half = half_angle_cosine(min_similarity) + _SAFETY
+    remaining = np.flatnonzero(candidates)
+    balls: list[Ball] = []
+    while len(remaining) >= 2 * _MIN_BALL:
+        sample = remaining[np.linspace(0, len(remaining) - 1, min(_SAMPLE, len(remaining))).astype(np.int64)]
+        rows = vectors[sample].astype(np.float64)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        near = rows @ rows.T >= min_similarity
+        densest = int(np.argmax(near.sum(axis=1)))
+        if near[densest].sum() < fewest_in_sample(len(sample), len(remaining)):
+            break
+        pivot = rows[near[densest]].mean(axis=0)
+        ball = _grow(vectors, remaining, pivot, cos_half)
+        if len(ball.rows) < _MIN_BALL:
+            break
+        balls.append(ball)
+        remaining = np.setdiff1d(remaining, ball.rows, assume_unique=True)
+    return balls
+
+
+def _grow(vectors: Rows, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float64], cos_half: float) -> Ball:
+    """Members within the half angle of a pivot that moves to their mean direction."""
+    for refinement in range(_REFINEMENTS + 1):
+        pivot = pivot / np.linalg.norm(pivot)
+        total = np.zeros_like(pivot)
+        cosines = np.empty(len(rows), dtype=np.float32)
+        for start in range(0, len(rows), _CHUNK):
+            part = vectors[rows[start : start + _CHUNK]]
+            cosine = exact_similarity(part, pivot)
+            cosines[start : start + len(part)] = cosine
+            if refinement < _REFINEMENTS:
+                total += part[cosine >= cos_half].astype(np.float64).sum(axis=0)
+        if refinement < _REFINEMENTS and np.any(total):
+            pivot = total
+        else:
+            break
+    inside = cosines >= cos_half
+    return Ball(rows[inside], pivot, cosines[inside])
+
+
+class Ownership:
+    """Which list counts a pair that several lists compare: the smallest list that both are in.
+
+    Parameters
+    ----------
+    lists : int32 array, shape (n, n_lists_each)
+        The lists each row of this list is in, padded with -1.
+    list_id : int
+        This list.
+    """
+
+    def __init__(self, lists: npt.NDArray[np.int32], list_id: int) -> None:
+        earlier = np.where((lists >= 0) & (lists < list_id), lists, -1)
+        earlier.sort(axis=1)
+        # rows of one signature own the same pairs; most rows of a list share few signatures
+        signatures, self.signature = np.unique(earlier, axis=0, return_inverse=True)
+        self.is_trivial = bool((signatures < 0).all())
+        place, column = np.nonzero(signatures >= 0)
+        _, columns = np.unique(signatures[place, column], return_inverse=True)
+        width = int(columns.max()) + 1 if len(columns) else 1
+        self._incidence = csr_array((np.ones(len(place), dtype=np.int32), (place, columns)), shape=(len(signatures), width))
+
+    def pairs(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether this list owns each of the pairs (a[i], b[i])."""
+        if self.is_trivial or not len(a):
+            return np.ones(len(a), dtype=bool)
+        left, right = self.signature[a], self.signature[b]
+        keys, inverse = np.unique(left * np.int64(self._incidence.shape[0]) + right, return_inverse=True)
+        first, second = np.divmod(keys, self._incidence.shape[0])
+        shared = np.asarray(self._incidence[first].multiply(self._incidence[second]).sum(axis=1)).ravel()
+        owned: npt.NDArray[np.bool_] = (shared == 0)[inverse]
+        return owned
+
+    def weights(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Summed weight, for each of `rows`, of the `others` whose pair with it this list owns.
+
+        Parameters
+        ----------
+        rows, others : int64 array, shapes (n,) and (m,)
+        weights : int64 array, shape (m,)
+            Of the others.
+
+        Returns
+        -------
+        int64 array, shape (n,)
+        """
+        total = int(weights.sum())
+        if self.is_trivial:
+            return np.full(len(rows), total, dtype=np.int64)
+        of_signature = np.bincount(self.signature[others], weights=weights, minlength=self._incidence.shape[0]).astype(np.int64)
+        wanted, inverse = np.unique(self.signature[rows], return_inverse=True)
+        present = np.flatnonzero(of_signature)
+        owned = np.empty(len(wanted), dtype=np.int64)
+        for start in range(0, len(wanted), 1024):
+            shared = self._incidence[wanted[start : start + 1024]] @ self._incidence[present].T
+            shared.data = np.ones_like(shared.data)
+            owned[start : start + 1024] = total - shared @ of_signature[present]
+        return owned[inverse]

@@ -1,0 +1,235 @@
+"""The weights-free image descriptor: low DCT coefficients of luma and chroma.
+
+After the perceptual hashes of Zauner (2010) and PDQ (Facebook, 2019), kept as real numbers instead of bits: a
+cosine between two descriptors ranks pairs where a Hamming distance only counts them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+
+DIM = 384
+GRID = 64  # side of the area-resized image
+LUMA_SIDE = 16  # low luma coefficients per axis
+CHROMA_SIDE = 8  # low chroma coefficients per axis
+DETAIL_STEP = 4.0  # grey levels between neighbouring cells that count as detail
+_NOISE_FLOOR = 0.064  # of a DCT coefficient: a thousandth of a grey level over the whole grid
+
+# ITU-R BT.601, full range, as JPEG has it
+_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
+
+# The symmetries of the square as (transpose, reverse rows, reverse columns), transposing first.
+VARIANTS: dict[str, tuple[bool, bool, bool]] = {
+    "none": (False, False, False),
+    "mirror": (False, False, True),
+    "flip": (False, True, False),
+    "rotate180": (False, True, True),
+    "transpose": (True, False, False),
+    "rotate90": (True, True, False),
+    "rotate270": (True, False, True),
+    "transverse": (True, True, True),
+}
+
+
+@lru_cache(maxsize=4096)
+def area_matrix(n_pixels: int) -> npt.NDArray[np.float32]:
+    """Area-resize an axis of any length to `GRID` cells, as a matrix: exact means, no rounding.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Length of the axis.
+
+    Returns
+    -------
+    float32 array, shape (GRID, n_pixels)
+        Rows sum to 1.
+    """
+    edges = np.linspace(0.0, n_pixels, GRID + 1)
+    pixels = np.arange(n_pixels)
+    # overlap of cell [edges[i], edges[i+1]) with pixel [j, j+1)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.ascontiguousarray(np.clip(overlap, 0.0, None) * (GRID / n_pixels), dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def dct_matrix() -> npt.NDArray[np.float32]:
+    """First `LUMA_SIDE` rows of the orthonormal DCT-II of `GRID` values, shape (LUMA_SIDE, GRID)."""
+    cells = np.arange(GRID) + 0.5
+    dct = np.cos(np.pi / GRID * np.arange(LUMA_SIDE)[:, None] * cells) * np.sqrt(2.0 / GRID)
+    dct[0] /= np.sqrt(2.0)
+    return np.ascontiguousarray(dct, dtype=np.float32)
+
+
+def ycbcr_grid(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Area-resize an image to `GRID` x `GRID` and convert it to luma and chroma.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        RGB.
+
+    Returns
+    -------
+    float32 array, shape (3, GRID, GRID)
+        Y in 0..255, Cb and Cr in -128..127.
+
+    Raises
+    ------
+    ShapeError
+        If `pixels` is not a non-empty uint8 RGB array.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+    height, width, _ = pixels.shape
+    # (GRID, width * 3): whole rows are averaged first, so the large array is read once
+    rows = area_matrix(height) @ pixels.reshape(height, width * 3).astype(np.float32)
+    columns = area_matrix(width) @ rows.reshape(GRID, width, 3)
+    grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ _YCBCR.T).transpose(2, 0, 1))
+    return grid
+
+
+def describe_grids(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Turn area-resized images into unit descriptors.
+
+    Parameters
+    ----------
+    grids : float32 array, shape (n, 3, GRID, GRID)
+        As `ycbcr_grid` gives them.
+
+    Returns
+    -------
+    float32 array, shape (n, DIM)
+        Unit rows: signed square roots of 256 low luma coefficients (the constant one left out, so that
+        brightness does not matter), 64 Cb, 64 Cr. An image without any of these (uniform grey) gets the unit
+        vector of the unused place.
+
+    Raises
+    ------
+    ShapeError
+        If the shape differs.
+    """
+    if grids.ndim != 4 or grids.shape[1:] != (3, GRID, GRID):
+        raise ShapeError(f"expected (n, 3, {GRID}, {GRID}), found {grids.shape}")
+    n = len(grids)
+    dct = dct_matrix()
+    coefficients = dct @ grids @ dct.T
+    luma = coefficients[:, 0].reshape(n, -1)
+    chroma = coefficients[:, 1:, :CHROMA_SIDE, :CHROMA_SIDE].reshape(n, -1)
+    flat = np.concatenate([luma, chroma], axis=1)
+    flat[:, 0] = 0.0
+    # a coefficient below this is rounding noise of the decoder, which the square root would amplify
+    flat[np.abs(flat) < _NOISE_FLOOR] = 0.0
+    vectors: npt.NDArray[np.float32] = np.sign(flat) * np.sqrt(np.abs(flat))
+    norms = np.linalg.norm(vectors, axis=1)
+    vectors[norms == 0.0, 0] = 1.0
+    norms[norms == 0.0] = 1.0
+    return vectors / norms[:, None]
+
+
+def detail(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How much of each image holds detail.
+
+    PDQ sums gradients, so that one strong edge counts like a full picture; here each cell counts once: a moon
+    on black has a sharp edge and yet little to tell it from another moon.
+
+    Parameters
+    ----------
+    grids : float32 array, shape (n, 3, GRID, GRID)
+
+    Returns
+    -------
+    float32 array, shape (n,)
+        Per cent of the cells whose luma differs from the next cell's by `DETAIL_STEP` grey levels or more; 0
+        for a uniform image, 40 to 95 for most photos.
+    """
+    luma = grids[:, 0]
+    steps = np.zeros(luma.shape, dtype=bool)
+    steps[:, :, :-1] |= np.abs(np.diff(luma, axis=2)) >= DETAIL_STEP
+    steps[:, :-1, :] |= np.abs(np.diff(luma, axis=1)) >= DETAIL_STEP
+    share: npt.NDArray[np.float32] = steps.mean(axis=(1, 2), dtype=np.float32) * np.float32(100.0)
+    return share
+
+
+def describe(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], float]:
+    """Describe one image.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        RGB.
+
+    Returns
+    -------
+    descriptor : float32 array, shape (DIM,)
+        Unit norm.
+    quality : float
+        Amount of detail, see `detail`.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    >>> descriptor, quality = describe(image)
+    >>> mirrored, _ = describe(image[:, ::-1])
+    >>> bool(np.allclose(turn(descriptor[None], "mirror")[0], mirrored, atol=1e-3))
+    True
+    """
+    grids = ycbcr_grid(pixels)[None]
+    return describe_grids(grids)[0], float(detail(grids)[0])
+
+
+@lru_cache(maxsize=16)
+def variant_map(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """How the descriptor of a turned image follows from the descriptor of the image.
+
+    Reversing an axis changes the sign of its odd coefficients; transposing the image transposes them.
+
+    Parameters
+    ----------
+    name : str
+        A key of `VARIANTS`.
+
+    Returns
+    -------
+    source : int array, shape (DIM,)
+        Where each place of the turned descriptor comes from.
+    sign : float32 array, shape (DIM,)
+    """
+    transpose, reverse_rows, reverse_columns = VARIANTS[name]
+    sources, signs = [], []
+    start = 0
+    for side in (LUMA_SIDE, CHROMA_SIDE, CHROMA_SIDE):
+        places = np.arange(start, start + side * side).reshape(side, side)
+        alternate = np.where(np.arange(side) % 2, -1.0, 1.0)
+        sign = np.ones((side, side))
+        sources.append((places.T if transpose else places).ravel())
+        if reverse_rows:
+            sign = sign * alternate[:, None]
+        if reverse_columns:
+            sign = sign * alternate[None, :]
+        signs.append(sign.ravel())
+        start += side * side
+    return np.concatenate(sources), np.concatenate(signs).astype(np.float32)
+
+
+def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
+    """Descriptors of the turned images, without the images.
+
+    Parameters
+    ----------
+    descriptors : float array, shape (n, DIM)
+    name : str
+        A key of `VARIANTS`.
+
+    Returns
+    -------
+    float array, shape (n, DIM), of the same dtype
+    """
+    source, sign = variant_map(name)
+    turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
+    return turned

@@ -1,0 +1,108 @@
+"""Similarities that decide: float64, from the float16 rows as they are stored.
+
+Matrix products in float32 differ in the last bits between machines, so they only propose; every decision near
+a threshold and every similarity that is written down comes from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+
+Turn = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
+
+# float32 products of unit rows of up to some thousand dimensions are within this of the float64 value
+FLOAT32_BAND = 1e-5
+_CHUNK = 16_384  # rows; bounds the float64 copies
+
+
+def unit_rows(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Rows as float32, scaled to norm 1; rows of zeros stay zero.
+
+    Parameters
+    ----------
+    rows : float array, shape (n, dim)
+
+    Returns
+    -------
+    float32 array, shape (n, dim)
+    """
+    unit = np.array(rows, dtype=np.float32, order="C")
+    norms = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+    norms[norms == 0.0] = 1.0
+    unit /= norms[:, None]
+    return unit
+
+
+def exact_similarity(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Cosine of each row of `a` with the row of `b` beside it: the number written into tables.
+
+    Parameters
+    ----------
+    a, b : float array, shape (n, dim)
+        Rows as stored; `b` may also be one row of shape (dim,).
+
+    Returns
+    -------
+    float32 array, shape (n,)
+        From float64 products, clipped to [-1, 1]. 0 where a row is zero.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not match.
+
+    Examples
+    --------
+    >>> exact_similarity(np.array([[3.0, 4.0]], np.float16), np.array([[4.0, 3.0]], np.float16))
+    array([0.96], dtype=float32)
+    """
+    if a.ndim != 2 or (b.ndim == 2 and a.shape != b.shape) or (b.ndim == 1 and a.shape[1:] != b.shape) or b.ndim not in (1, 2):
+        raise ShapeError(f"expected (n, dim) and (n, dim) or (dim,), found {a.shape} and {b.shape}")
+    similarity = np.empty(len(a), dtype=np.float32)
+    for start in range(0, len(a), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        left = a[part].astype(np.float64)
+        right = np.broadcast_to(b, a.shape)[part].astype(np.float64)
+        norm = np.sqrt(np.einsum("ij,ij->i", left, left) * np.einsum("ij,ij->i", right, right))
+        dot = np.einsum("ij,ij->i", left, right)
+        similarity[part] = np.clip(np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0.0), -1.0, 1.0)
+    return similarity
+
+
+def apply_turn(rows: npt.NDArray[np.floating], turn: Turn) -> npt.NDArray[np.floating]:
+    """Rows of the turned images: a signed permutation of the columns."""
+    source, sign = turn
+    turned: npt.NDArray[np.floating] = rows[:, source] * sign.astype(rows.dtype)
+    return turned
+
+
+def best_turn_similarity(
+    a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], turns: Sequence[Turn]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    """Exact similarity, the best over the ways `a` may be turned.
+
+    Parameters
+    ----------
+    a, b : float array, shape (n, dim)
+    turns : sequence of Turn
+        Ways to turn `a` besides leaving it as it is; empty for encoders that know none.
+
+    Returns
+    -------
+    similarity : float32 array, shape (n,)
+    turn : int8 array, shape (n,)
+        0 = as it is, k = `turns[k - 1]`; the smallest where several are equal.
+    """
+    best = exact_similarity(a, b)
+    which = np.zeros(len(a), dtype=np.int8)
+    for number, turn in enumerate(turns, start=1):
+        similarity = exact_similarity(apply_turn(a, turn), b)
+        better = similarity > best
+        best[better] = similarity[better]
+        which[better] = number
+    return best, which

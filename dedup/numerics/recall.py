@@ -1,0 +1,54 @@
+"""Pair recall against exhaustive search, measured on a sample of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
+
+
+def count_neighbors(
+    queries: npt.NDArray[np.float16],
+    query_ids: npt.NDArray[np.int64],
+    query_min_similarity: npt.NDArray[np.float32],
+    blocks: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16], npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+    *,
+    turns: Sequence[Turn] = (),
+) -> npt.NDArray[np.int64]:
+    """Weight of all other vectors within the threshold of each query, by comparing with every one.
+
+    Parameters
+    ----------
+    queries : float16 array, shape (n, dim)
+    query_ids : int64 array, shape (n,)
+    query_min_similarity : float32 array, shape (n,)
+    blocks : iterable of (ids (m,), rows float16 (m, dim), min_similarity (m,), weights (m,))
+        All vectors, the queries among them.
+    turns : sequence of Turn
+
+    Returns
+    -------
+    int64 array, shape (n,)
+    """
+    unit = unit_rows(queries)
+    counts = np.zeros(len(queries), dtype=np.int64)
+    threshold = float(query_min_similarity.min()) if len(queries) else 2.0
+    for ids, rows, min_similarity, weights in blocks:
+        columns = unit_rows(rows)
+        hit = unit @ columns.T >= threshold - FLOAT32_BAND
+        for turn in turns:
+            hit |= apply_turn(unit, turn) @ columns.T >= threshold - FLOAT32_BAND
+        q, r = np.divmod(np.flatnonzero(hit), len(rows))
+        other = query_ids[q] != ids[r]
+        q, r = q[other], r[other]
+        # an edge is src < dst and turns src, so the exact value is taken that way round
+        swap = query_ids[q] > ids[r]
+        a, b = queries[q], rows[r]
+        a[swap], b[swap] = b[swap], a[swap].copy()
+        similarity, _ = best_turn_similarity(a, b, turns)
+        near = similarity >= np.maximum(query_min_similarity[q], min_similarity[r])
+        counts += np.bincount(q[near], weights=weights[r[near]], minlength=len(queries)).astype(np.int64)
+    return counts

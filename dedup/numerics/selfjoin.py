@@ -1,0 +1,271 @@
+"""All near-duplicate pairs among the members of one inverted list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample, find_balls
+from dedup.numerics.components import sparsify
+from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
+from dedup.numerics.projection import PROJECTION_BAND
+
+_STRIP = 256  # rows of one product: wide enough for the matrix unit, narrow enough to skip half the square
+_COLUMNS = 8_192  # columns of one product: bounds the float32 copies
+_COLLAPSE_FROM = 1_024  # members from which looking for balls pays
+_BUFFER = 2_000_000  # edges held before they are sparsified
+_PROBE = 512  # rows whose projections tell whether a list is dense anywhere
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Edges and counts of one list; positions refer to the rows handed in.
+
+    Parameters
+    ----------
+    src, dst : int64 array, shape (n_edges,)
+        src < dst.
+    similarity : float32 array, shape (n_edges,)
+        Exact.
+    turn : int8 array, shape (n_edges,)
+        How src is turned to meet dst: 0 = not, k = `turns[k - 1]`.
+    n_neighbors : int64 array, shape (n,)
+        Weight of the other rows within the threshold, of pairs that this list owns.
+    """
+
+    src: npt.NDArray[np.int64]
+    dst: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    turn: npt.NDArray[np.int8]
+    n_neighbors: npt.NDArray[np.int64]
+
+
+def self_join(
+    vectors: Rows,
+    min_similarity: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.int64],
+    ownership: Ownership,
+    *,
+    best: int = 8,
+    turns: Sequence[Turn] = (),
+    projected: npt.NDArray[np.float16] | None = None,
+) -> Joined:
+    """Find all pairs within the threshold and keep a sparse set of them.
+
+    Parameters
+    ----------
+    vectors : float16 array, shape (n, dim), or Rows
+        Unit rows up to float16 rounding, ordered by sample_id.
+    min_similarity : float32 array, shape (n,)
+        Similarity each row asks of a copy; a pair needs the larger of its two.
+    weights : int64 array, shape (n,)
+        Samples each row stands for.
+    ownership : Ownership
+        Pairs that another list owns are left out.
+    best : int
+        Best edges kept for each row beside the maximum-similarity spanning forest.
+    turns : sequence of Turn
+        Ways to turn an image, as signed permutations of the columns; similarity is the best of them.
+    projected : float16 array, shape (n, k + 1), optional
+        Projections (`dedup.numerics.projection`) whose products bound the similarities; not with turns.
+
+    Returns
+    -------
+    Joined
+        Without balls, the edges are exactly forest and best edges of all pairs within the threshold. Inside a
+        ball (`find_balls`) they are a star around its middle and a path: linear in its members.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not match.
+    """
+    n = len(vectors)
+    if min_similarity.shape != (n,) or weights.shape != (n,):
+        raise ShapeError(f"expected {n} thresholds and weights, found {min_similarity.shape} and {weights.shape}")
+    if projected is not None and (len(projected) != n or turns):
+        raise ShapeError(f"expected projections of {n} rows and no turns, found {projected.shape} and {len(turns)} turns")
+    join = _Join(vectors, min_similarity, weights, ownership, best, turns, projected)
+    usable = min_similarity <= 1.0  # others ask for equal bytes, which are one row already
+    balls: list[Ball] = []
+    if n >= _COLLAPSE_FROM and join.may_be_dense():
+        threshold = float(min_similarity.min())
+        balls = find_balls(vectors, threshold, min_similarity == np.float32(threshold)) if threshold <= 1.0 else []
+    for ball in balls:
+        usable[ball.rows] = False
+    rest = np.flatnonzero(usable)
+    join.among(rest)
+    for number, ball in enumerate(balls):
+        join.inside(ball)
+        join.between(rest, ball)
+        for other in balls[number + 1 :]:
+            join.between(other.rows, ball)
+    return join.result()
+
+
+class _Join:
+    """Counts and edges of one list while they grow."""
+
+    def __init__(
+        self,
+        vectors: Rows,
+        min_similarity: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.int64],
+        ownership: Ownership,
+        best: int,
+        turns: Sequence[Turn],
+        projected: npt.NDArray[np.float16] | None,
+    ) -> None:
+        self.vectors, self.min_similarity, self.weights = vectors, min_similarity, weights
+        self.ownership, self.best, self.turns = ownership, best, turns
+        self.threshold = float(min_similarity.min()) if len(min_similarity) else 2.0
+        self.projected = projected
+        # what products must reach: projections overestimate, and were rounded to float16
+        self.proposed = self.threshold - (FLOAT32_BAND if projected is None else PROJECTION_BAND)
+        self.n_neighbors = np.zeros(len(vectors), dtype=np.int64)
+        self.parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8]]] = []
+        self.n_buffered = 0
+
+    def may_be_dense(self) -> bool:
+        """Whether many rows could be near one: a cheap look that never says no to a list with a ball."""
+        if self.projected is None:
+            return True
+        sample = self.projected[np.linspace(0, len(self.projected) - 1, _PROBE).astype(np.int64)].astype(np.float32)
+        near = (sample @ sample.T >= self.proposed).sum(axis=1)
+        return bool(near.max() >= fewest_in_sample(_PROBE, len(self.projected)))
+
+    def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What products are taken of: projections where there are any, else unit vectors."""
+        return unit_rows(self.vectors[rows]) if self.projected is None else self.projected[rows].astype(np.float32)
+
+    def among(self, rows: npt.NDArray[np.int64]) -> None:
+        """All pairs of the given rows, strip by strip of the upper triangle."""
+        for left in range(0, len(rows), _COLUMNS):
+            columns = self.columns(rows[left : left + _COLUMNS])
+            for top in range(0, min(left + _COLUMNS, len(rows)), _STRIP):
+                strip = columns[top - left : top - left + _STRIP] if top >= left else self.columns(rows[top : top + _STRIP])
+                first = max(top - left, 0)
+                i, j = self._candidates(strip, columns[first:])
+                i, j = i + top, j + left + first
+                upper = i < j
+                self._add(rows[i[upper]], rows[j[upper]])
+
+    def inside(self, ball: Ball) -> None:
+        """Pairs of a ball: counted without a product, joined by a star around its middle and a path."""
+        rows = ball.rows
+        weights = self.weights[rows]
+        own = np.where(self.ownership.pairs(rows, rows), weights, 0)
+        self.n_neighbors[rows] += self.ownership.weights(rows, rows, weights) - own
+        middle = rows[int(np.argmax(ball.cosines))]
+        others = rows[rows != middle]
+        neighbours = rows[:-1][(rows[:-1] != middle) & (rows[1:] != middle)]
+        after = rows[1:][(rows[:-1] != middle) & (rows[1:] != middle)]
+        low = np.concatenate([np.minimum(others, middle), neighbours])
+        high = np.concatenate([np.maximum(others, middle), after])
+        owned = self.ownership.pairs(low, high)
+        low, high = low[owned], high[owned]
+        similarity, turn = self._exact(low, high)
+        self._append(low, high, similarity, turn)
+
+    def between(self, rows: npt.NDArray[np.int64], ball: Ball) -> None:
+        """Pairs of other rows with a ball's: rows too far from its pivot need no product."""
+        radius = np.arccos(np.clip(float(ball.cosines.min()), -1.0, 1.0))
+        reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
+        limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
+        pivot = ball.pivot.astype(np.float32)
+        for top in range(0, len(rows), _STRIP):
+            strip_rows = rows[top : top + _STRIP]
+            strip = unit_rows(self.vectors[strip_rows])
+            cosine = strip @ pivot
+            for turn in self.turns:
+                cosine = np.maximum(cosine, apply_turn(strip, turn) @ pivot)
+            close = cosine >= limit
+            if not close.any():
+                continue
+            strip_rows = strip_rows[close]
+            strip = strip[close] if self.projected is None else self.columns(strip_rows)
+            for left in range(0, len(ball.rows), _COLUMNS):
+                members = ball.rows[left : left + _COLUMNS]
+                i, j = self._candidates(strip, self.columns(members))
+                self._add(np.minimum(strip_rows[i], members[j]), np.maximum(strip_rows[i], members[j]))
+
+    def _candidates(
+        self, strip: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Positions of the products that may reach the threshold."""
+        hit = strip @ columns.T >= self.proposed
+        for turn in self.turns:
+            hit |= apply_turn(strip, turn) @ columns.T >= self.proposed
+        i, j = np.divmod(np.flatnonzero(hit), len(columns))
+        return i, j
+
+    def _close(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Drop what the projections proposed in vain, in float32, before float64 decides."""
+        close = np.empty(len(a), dtype=bool)
+        for start in range(0, len(a), 4_096):
+            part = slice(start, start + 4_096)
+            product = np.einsum("ij,ij->i", unit_rows(self.vectors[a[part]]), unit_rows(self.vectors[b[part]]))
+            close[part] = product >= self.threshold - FLOAT32_BAND
+        return close
+
+    def _exact(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+        similarity = np.empty(len(a), dtype=np.float32)
+        turn = np.empty(len(a), dtype=np.int8)
+        for start in range(0, len(a), 16_384):
+            part = slice(start, start + 16_384)
+            similarity[part], turn[part] = best_turn_similarity(self.vectors[a[part]], self.vectors[b[part]], self.turns)
+        return similarity, turn
+
+    def _add(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
+        """Judge candidate pairs a < b exactly; count and keep those within the threshold."""
+        if not len(a):
+            return
+        owned = self.ownership.pairs(a, b)
+        a, b = a[owned], b[owned]
+        if self.projected is not None:
+            close = self._close(a, b)
+            a, b = a[close], b[close]
+        similarity, turn = self._exact(a, b)
+        near = similarity >= np.maximum(self.min_similarity[a], self.min_similarity[b])
+        a, b, similarity, turn = a[near], b[near], similarity[near], turn[near]
+        if not len(a):
+            return
+        # float64 sums of weights are exact up to 2^53
+        n = len(self.vectors)
+        self.n_neighbors += np.bincount(a, weights=self.weights[b], minlength=n).astype(np.int64)
+        self.n_neighbors += np.bincount(b, weights=self.weights[a], minlength=n).astype(np.int64)
+        self._append(a, b, similarity, turn)
+
+    def _append(
+        self,
+        a: npt.NDArray[np.int64],
+        b: npt.NDArray[np.int64],
+        similarity: npt.NDArray[np.float32],
+        turn: npt.NDArray[np.int8],
+    ) -> None:
+        self.parts.append((a, b, similarity, turn))
+        self.n_buffered += len(a)
+        if self.n_buffered > _BUFFER:
+            self._sparsify()
+
+    def _sparsify(self) -> None:
+        src, dst, similarity, turn = (np.concatenate(column) for column in zip(*self.parts, strict=True))
+        kept = sparsify(src, dst, similarity, self.best)
+        self.parts = [(src[kept], dst[kept], similarity[kept], turn[kept])]
+        # what is left may be more than the buffer; the next pass waits until as much has come again
+        self.n_buffered = 0
+
+    def result(self) -> Joined:
+        """The sparse edges, sorted, and the counts."""
+        if not self.parts:
+            none = np.zeros(0, dtype=np.int64)
+            return Joined(none, none, np.zeros(0, np.float32), np.zeros(0, np.int8), self.n_neighbors)
+        self._sparsify()
+        src, dst, similarity, turn = self.parts[0]
+        order = np.lexsort((dst, src))
+        return Joined(src[order], dst[order], similarity[order], turn[order], self.n_neighbors)
+

@@ -1,0 +1,267 @@
+"""Every table's Arrow schema, column by column, and `conform`.
+
+The field metadata holds unit and meaning; `docs/tables.md` is generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from dedup.errors import SchemaError
+
+REJECT_REASONS: Final = {
+    "no_image": "the sample has no member that is an image",
+    "empty_image": "the image has zero bytes",
+    "undecodable_image": "the bytes are no image, or a broken one",
+    "truncated_image": "the image ends before its last pixel",
+    "unsupported_format": "an image format that is not read (only JPEG, PNG, WebP, GIF, BMP, TIFF are)",
+    "too_many_pixels": "more pixels than input.max_pixels",
+    "too_many_bytes": "more bytes than input.max_image_bytes",
+    "duplicate_key": "the key occurred before in the same shard; the first one stays",
+    "no_key": "a tar member whose name has no extension, so that it belongs to no sample",
+    "bad_embedding": "the encoder gave a vector that is not finite",
+}
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning, "unit": unit})
+
+
+_SAMPLE_ID = _field("sample_id", pa.int64(), "identity inside the run: partition << 32 | row of the partition")
+_COMPONENT_ID = _field("component_id", pa.int64(), "smallest sample_id of the group of copies; a unique sample's own sample_id")
+_SHARD = _field("shard", pa.string(), "URL of the tar the sample lies in; a folder's URL ends with '/'")
+_KEY = _field("key", pa.string(), "the sample's key: member name up to the first dot of its base name; relative path in a folder")
+_CAPTION = _field("caption", pa.string(), "the caption, invalid UTF-8 replaced; null where there is none", nullable=True)
+_URL = _field("url", pa.string(), "the image's address on the web as the shard has it", nullable=True)
+_BYTE_OFFSET = _field("byte_offset", pa.int64(), "where the image's bytes start in the tar; null in a compressed tar", unit="bytes", nullable=True)
+_N_BYTES = _field("n_bytes", pa.int64(), "size of the encoded image", unit="bytes")
+_COUNT = _field("duplication_count", pa.int64(), "samples in the group of copies, the keeper included; 1 = unique")
+
+METADATA: Final = pa.schema(
+    [
+        _SAMPLE_ID,
+        _SHARD,
+        _KEY,
+        _URL,
+        _CAPTION,
+        _field("sha256", pa.string(), "SHA-256 of the image bytes in the tar, 64 hex digits"),
+        _field("width", pa.int32(), "width of the decoded image, EXIF orientation applied", unit="pixels"),
+        _field("height", pa.int32(), "height of the decoded image, EXIF orientation applied", unit="pixels"),
+        _N_BYTES,
+        _BYTE_OFFSET,
+        _field("quality", pa.float32(), "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule"),
+    ]
+)
+REJECTED: Final = pa.schema(
+    [
+        _SHARD,
+        _KEY,
+        _field("reason", pa.string(), "one word of the list of reasons below"),
+        _field("detail", pa.string(), "what was found, for a person"),
+    ]
+)
+PARTITIONS: Final = pa.schema(
+    [
+        _field("partition", pa.int32(), "number of the partition, given once"),
+        _field("shard", pa.string(), "URL of the shard as expanded; a part of a folder ends with '/#NNNNN'"),
+        _field("status", pa.string(), "ok, truncated (what stood before the break is kept) or unreadable"),
+        _field("error", pa.string(), "why it is not ok", nullable=True),
+        _field("n_samples", pa.int64(), "samples embedded from this shard"),
+        _field("n_rejected", pa.int64(), "samples of this shard in rejected"),
+    ]
+)
+REPRESENTATIVES: Final = pa.schema(
+    [
+        _SAMPLE_ID,
+        _field("weight", pa.int64(), "samples with the same image bytes, this one (the smallest sample_id) included"),
+        _field("min_similarity", pa.float32(), "similarity this image asks of a copy: the threshold, higher for low-detail images, 2 = byte-identical copies only"),
+    ]
+)
+EXACT: Final = pa.schema(
+    [
+        _SAMPLE_ID,
+        _field("representative_id", pa.int64(), "smallest sample_id with the same image bytes"),
+    ]
+)
+ASSIGNMENTS: Final = pa.schema(
+    [
+        _SAMPLE_ID,
+        _field("lists", pa.list_(pa.field("item", pa.int32(), nullable=False)), "the nearest inverted lists, nearest first"),
+    ]
+)
+NEIGHBORS: Final = pa.schema(
+    [
+        _SAMPLE_ID,
+        _field("n_neighbors", pa.int64(), "other samples at similarity >= the threshold, byte-identical copies included; samples without any have no row"),
+    ]
+)
+EDGES: Final = pa.schema(
+    [
+        _field("src", pa.int64(), "sample_id of one end; src < dst"),
+        _field("dst", pa.int64(), "sample_id of the other end"),
+        _field("similarity", pa.float32(), "cosine of the two embeddings, from float64, -1 to 1"),
+        _field("kind", pa.string(), "exact (equal image bytes) or near"),
+        _field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …"),
+        _field("confirmed", pa.bool_(), "whether a second look at the pixels confirmed it; null where none was taken", nullable=True),
+        _field("distance", pa.float32(), "the second look's distance; null where none was taken", nullable=True),
+    ]
+)
+GROUPS: Final = pa.schema(
+    [
+        _SAMPLE_ID,
+        _COMPONENT_ID,
+        _field("raw_component_id", pa.int64(), "smallest sample_id of the connected component, before it is cut into groups"),
+        _field("similarity_to_anchor", pa.float32(), "cosine to the group's anchor; 1 for the anchor and its byte-identical copies"),
+    ]
+)
+MANIFEST: Final = pa.schema([*METADATA, _COMPONENT_ID, _COUNT])
+DUPLICATES: Final = pa.schema(
+    [
+        *METADATA,
+        _COMPONENT_ID,
+        _COUNT,
+        _field("keeper_id", pa.int64(), "sample_id of the kept sample this one is a copy of"),
+        _field("keeper_shard", pa.string(), "shard of the keeper"),
+        _field("keeper_key", pa.string(), "key of the keeper"),
+        _field("similarity_to_keeper", pa.float32(), "cosine to the keeper; 1 for byte-identical copies"),
+        _field("kind", pa.string(), "exact (same image bytes as the keeper) or near"),
+    ]
+)
+EXCLUDED: Final = pa.schema(
+    [
+        *METADATA,
+        _field("excluded_by", pa.string(), "the reference image or list entry that excluded the sample"),
+        _field("similarity_to_reference", pa.float32(), "cosine to it; null for list entries", nullable=True),
+    ]
+)
+STATISTICS: Final = pa.schema(
+    [
+        _COMPONENT_ID,
+        _COUNT,
+        _field("n_exact", pa.int64(), "samples that are byte-identical to another of the group: duplication_count - distinct sha256"),
+        _field("n_urls", pa.int64(), "distinct urls"),
+        _field("n_captions", pa.int64(), "distinct captions"),
+        _field("caption", pa.string(), "most frequent caption, ties by the smallest", nullable=True),
+        _field("caption_share", pa.float64(), "share of the group's samples with that caption, 0 to 1", nullable=True),
+        _field("min_similarity", pa.float32(), "smallest similarity to the group's anchor"),
+        _field("mean_similarity", pa.float32(), "mean similarity to the group's anchor, the anchor left out"),
+    ]
+)
+CAPTIONS: Final = pa.schema(
+    [
+        _COMPONENT_ID,
+        _field("caption", pa.string(), "a caption of the group"),
+        _field("n_samples", pa.int64(), "samples of the group that carry it"),
+    ]
+)
+HISTOGRAM: Final = pa.schema(
+    [
+        _COUNT,
+        _field("n_components", pa.int64(), "groups of that size; at 1, unique samples"),
+        _field("n_images", pa.int64(), "samples in them"),
+    ]
+)
+TARGETS: Final = pa.schema(
+    [
+        _field("rank", pa.int64(), "1 = most duplicated"),
+        _field("target_id", pa.string(), "first 16 hex digits of the keeper's sha256: stable across runs"),
+        _COMPONENT_ID,
+        _field("caption", pa.string(), "the prompt: the group's most frequent caption"),
+        _COUNT,
+        _field("n_captions", pa.int64(), "distinct captions of the group"),
+        _field("caption_share", pa.float64(), "share of the group's samples with the prompt as caption"),
+        _URL,
+        _SHARD,
+        _KEY,
+        _BYTE_OFFSET,
+        _N_BYTES,
+        _field("n_generations", pa.int32(), "images to generate from the prompt"),
+    ]
+)
+
+TABLES: Final = {
+    "partitions": PARTITIONS,
+    "metadata": METADATA,
+    "rejected": REJECTED,
+    "representatives": REPRESENTATIVES,
+    "exact": EXACT,
+    "assignments": ASSIGNMENTS,
+    "neighbors": NEIGHBORS,
+    "edges": EDGES,
+    "groups": GROUPS,
+    "manifest": MANIFEST,
+    "duplicates": DUPLICATES,
+    "excluded": EXCLUDED,
+    "statistics": STATISTICS,
+    "captions": CAPTIONS,
+    "histogram": HISTOGRAM,
+    "targets": TARGETS,
+}
+
+CARRIED_TYPES: Final = {
+    "similarity": pa.float64(),
+    "punsafe": pa.float64(),
+    "pwatermark": pa.float64(),
+    "aesthetic": pa.float64(),
+    "original_width": pa.int64(),
+    "original_height": pa.int64(),
+}
+
+
+def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
+    """Append the carried columns to a schema that holds a sample per row.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    carry : sequence of str
+        Column names of `input.carry`; numbers where `CARRIED_TYPES` says so, strings otherwise. All nullable.
+
+    Raises
+    ------
+    SchemaError
+        If a carried column has the name of a column that is there already.
+    """
+    for name in carry:
+        if name in schema.names:
+            raise SchemaError(f"input.carry names '{name}', which every table has already; leave it out")
+        meaning = {"meaning": "carried from the input", "unit": ""}
+        schema = schema.append(pa.field(name, CARRIED_TYPES.get(name, pa.string()), metadata=meaning))
+    return schema
+
+
+def conform(batch: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a batch to a schema: columns picked by name, cast by type, nulls checked.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch or pyarrow.Table
+        Columns in any order; columns that the schema does not name are dropped.
+    schema : pyarrow.Schema
+
+    Returns
+    -------
+    pyarrow.Table
+        Exactly the schema's columns, in its order.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, can't be cast, or holds nulls where the schema allows none.
+    """
+    columns = []
+    for field in schema:
+        if field.name not in batch.schema.names:
+            raise SchemaError(f"column '{field.name}' is missing; expected {schema.names}, found {batch.schema.names}")
+        column = batch.column(field.name)
+        try:
+            column = column if column.type.equals(field.type) else column.cast(field.type)
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"column '{field.name}': expected {field.type}, found {column.type}: {error}") from error
+        if column.null_count and not field.nullable:
+            raise SchemaError(f"column '{field.name}' holds {column.null_count} nulls where none are allowed")
+        columns.append(column)
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,1 @@
+"""Stages: plain functions over tables; an engine, handed in, carries the work."""

@@ -1,0 +1,72 @@
+"""What every stage is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dedup.config import Config
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, Result, Task
+from dedup.encoders.dct import turn_names, turns
+from dedup.numerics.distances import Turn
+from dedup.storage.layout import RunLayout
+from dedup.storage.tables import clear, write_table
+
+
+class SilentReporter:
+    """Takes progress and notes and does nothing with them."""
+
+    def progress(self, progress: Progress) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Configuration, tables, engine and reporter of a run."""
+
+    config: Config
+    engine: Engine
+    reporter: Reporter = field(default_factory=SilentReporter)
+
+    @property
+    def layout(self) -> RunLayout:
+        """Where the run's tables lie."""
+        return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry))
+
+    def turns(self) -> tuple[Turn, ...]:
+        """Ways to turn a vector that are searched besides the vector itself."""
+        return turns() if self.config.encoder.dihedral else ()
+
+    def write_sql(self, name: str, query: str, sources: Sequence[str], prefix: str = "part") -> int:
+        """Write a table anew from a query over other tables; returns its rows."""
+        table = self.layout.table(name)
+        clear(table)
+        batches = self.engine.sql(query, {source: self.layout.table(source) for source in sources}, table.schema)
+        return write_table(table, batches, prefix)
+
+    def run_tasks(
+        self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]
+    ) -> list[Result]:
+        """Run tasks on the engine with progress in units of `sizes`; results in the order of the tasks."""
+        results: dict[int, Result] = {}
+        done, total = 0, sum(sizes)
+        self.reporter.progress(Progress(stage, 0, total, unit))
+        for number, result in self.engine.map_partitions(work, tasks):
+            results[number] = result
+            done += sizes[number]
+            self.reporter.progress(Progress(stage, done, total, unit))
+        return [results[number] for number in range(len(tasks))]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports: rows of each table written and figures for the summary."""
+
+    rows: dict[str, int]
+    summary: JsonDict = field(default_factory=dict)
+
+
+VARIANT_NAMES = ("none", *turn_names())

@@ -1,0 +1,225 @@
+"""Stage `embed`: shards are streamed through the encoder, one partition a task; resumable by partition."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from dedup.config import Config
+from dedup.contracts import JsonDict, Progress
+from dedup.encoders import load_encoder
+from dedup.errors import InputError
+from dedup.schemas import PARTITIONS
+from dedup.stages.context import StageContext, StageResult
+from dedup.stages.partition import PartitionWriter
+from dedup.storage.folders import read_folder_part
+from dedup.storage.provenance import digest
+from dedup.storage.samples import SampleReader
+from dedup.storage.shards import read_shard
+from dedup.storage.sources import FolderPart, fingerprint
+from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
+
+OUTPUT_VERSION = 1
+Source = str | FolderPart  # a tar, or some images of a folder
+
+
+def source_url(source: Source) -> str:
+    """The name a source has in `partitions`."""
+    return source.url if isinstance(source, FolderPart) else source
+
+
+@dataclass(frozen=True)
+class EmbedTask:
+    """One partition: its number, its shards, and what identifies a finished result."""
+
+    config: Config
+    partition: int
+    sources: tuple[Source, ...]
+    identity: str
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What became of a partition; seconds are those of its worker."""
+
+    partition: int
+    n_samples: int
+    n_rejected: int
+    shards: list[JsonDict] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def marker_path(run_dir: str, partition: int) -> str:
+    """The file whose presence means that a partition is done."""
+    return join(run_dir, "embeddings", "_done", f"{partition:05d}.json")
+
+
+def embed_partition(task: EmbedTask) -> EmbedResult:
+    """Embed the shards of one partition and write its files, the marker last.
+
+    A shard that can't be reached leaves the partition without a marker, so that the next run tries it again.
+    """
+    started = time.perf_counter()
+    config, encoder = task.config, load_encoder(task.config.encoder)
+    outcomes: list[JsonDict] = []
+    with PartitionWriter(config, encoder, task.partition) as writer:
+        for source in task.sources:
+            n_samples, n_rejected = writer.n_samples, writer.n_rejected
+            reader = open_source(config, source)
+            for sample in reader:
+                writer.add(sample)
+            writer.flush()
+            outcomes.append(
+                {
+                    "shard": source_url(source),
+                    "status": reader.status,
+                    "error": reader.error,
+                    "is_reachable": reader.is_reachable,
+                    "n_samples": writer.n_samples - n_samples,
+                    "n_rejected": writer.n_rejected - n_rejected,
+                }
+            )
+        files = writer.close()
+    result = EmbedResult(
+        task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons), time.perf_counter() - started
+    )
+    if all(outcome["is_reachable"] for outcome in outcomes):
+        marker = {"identity": task.identity, "files": files, "result": result.__dict__}
+        write_json(marker_path(config.output.run_dir, task.partition), marker)
+    return result
+
+
+def open_source(config: Config, source: Source) -> SampleReader:
+    """A reader for a shard or a part of a folder."""
+    options = config.input
+    if isinstance(source, FolderPart):
+        return read_folder_part(source, carry=options.carry, max_image_bytes=options.max_image_bytes)
+    return read_shard(source, carry=options.carry, sidecar=options.sidecar, max_image_bytes=options.max_image_bytes)
+
+
+def finished(run_dir: str, task: EmbedTask) -> EmbedResult | None:
+    """The result of a partition that is done as this task would do it, its files there with their sizes."""
+    marker = read_json(marker_path(run_dir, task.partition))
+    if marker is None or marker.get("identity") != task.identity:
+        return None
+    fs, root = filesystem(join(run_dir, "embeddings"))
+    for name, n_bytes in marker["files"].items():
+        path = join(root, name)
+        if not fs.exists(path) or fs.size(path) != n_bytes:
+            return None
+    return EmbedResult(**marker["result"])
+
+
+def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Give each shard a partition: known ones keep their number, new ones are appended in order of their URL.
+
+    Returns
+    -------
+    list of (partition, shards)
+    """
+    path = context.layout.path("partitions", "_plan.json")
+    known = (read_json(path) or {}).get("partitions", {})
+    there = set(shards)
+    kept = {int(number): urls for number, urls in known.items() if all(url in there for url in urls)}
+    placed = {url for urls in kept.values() for url in urls}
+    new = [url for url in shards if url not in placed]
+    first = max((int(number) for number in known), default=-1) + 1
+    size = context.config.embed.shards_per_partition
+    for offset, start in enumerate(range(0, len(new), size)):
+        kept[first + offset] = new[start : start + size]
+    write_json(path, {"partitions": {str(number): urls for number, urls in sorted(kept.items())}})
+    return sorted(kept.items())
+
+
+def run(context: StageContext, sources: Sequence[Source], identity: str) -> StageResult:
+    """Embed what is not embedded yet.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        In order of their URL.
+    identity : str
+        Digest of the configuration and encoder the vectors depend on.
+
+    Raises
+    ------
+    InputError
+        If a shard can't be reached; the others are embedded and stay.
+    """
+    layout, run_dir = context.layout, context.layout.run_dir
+    by_url = {source_url(source): source for source in sources}
+    tasks = []
+    for number, urls in plan(context, list(by_url)):
+        members = tuple(by_url[url] for url in urls)
+        tasks.append(EmbedTask(context.config, number, members, digest([identity, [fingerprint(member) for member in members]])))
+    _remove_others(run_dir, {task.partition for task in tasks})
+    results: dict[int, EmbedResult] = {}
+    for task in tasks:
+        if (result := finished(run_dir, task)) is not None:
+            results[task.partition] = result
+    missing = [task for task in tasks if task.partition not in results]
+    if results and missing:
+        context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
+    n_shards, done = sum(len(task.sources) for task in missing), 0
+    for _, result in context.engine.map_partitions(embed_partition, missing):
+        results[result.partition] = result
+        done += len(result.shards)
+        context.reporter.progress(Progress("embed", done, n_shards, "shards"))
+    rows = _write_partitions(context, [results[task.partition] for task in tasks])
+    unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
+    _report(context, list(results.values()))
+    if unreachable and not context.config.input.allow_missing:
+        first = unreachable[0]
+        raise InputError(
+            f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); the others are embedded: "
+            "mend the input and run the same command again, or set input.allow_missing=true"
+        )
+    reasons: dict[str, int] = {}
+    for result in results.values():
+        for reason, count in result.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    rows |= {
+        "metadata": sum(result.n_samples for result in results.values()),
+        "rejected": sum(result.n_rejected for result in results.values()),
+    }
+    seconds = sum(result.seconds for result in results.values())
+    return StageResult(rows, {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3), "n_shards": len(sources)})
+
+
+def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict[str, int]:
+    table = context.layout.table("partitions")
+    rows = [
+        {"partition": result.partition, **{name: shard[name] for name in PARTITIONS.names[1:]}} for result in results for shard in result.shards
+    ]
+    clear_keep_plan(context)
+    return {"partitions": write_table(table, [pa.Table.from_pylist(rows, schema=PARTITIONS)])}
+
+
+def clear_keep_plan(context: StageContext) -> None:
+    """Empty the `partitions` table but for the plan that gives the numbers."""
+    path = context.layout.path("partitions", "_plan.json")
+    saved = read_json(path)
+    clear(context.layout.table("partitions"))
+    if saved is not None:
+        write_json(path, saved)
+
+
+def _remove_others(run_dir: str, partitions: set[int]) -> None:
+    """Delete the files of partitions that are no longer part of the input."""
+    fs, root = filesystem(join(run_dir, "embeddings"))
+    for pattern in ("img_emb/img_emb_*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet", "_done/*.json"):
+        for name in fs.glob(join(root, pattern)):
+            digits = str(name).rpartition("/")[2].rpartition(".")[0].rpartition("_")[2]
+            if digits.isdigit() and int(digits) not in partitions:
+                fs.rm_file(str(name))
+
+
+def _report(context: StageContext, results: list[EmbedResult]) -> None:
+    for result in results:
+        for shard in result.shards:
+            if shard["status"] != "ok" or shard["error"]:
+                context.reporter.note(f"{shard['shard']}: {shard['status']}: {shard['error']} ({shard['n_samples']} samples kept)")

@@ -1,0 +1,127 @@
+"""Stage `groups`: connected components of the edges, cut into groups whose members are near their anchor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup.numerics.components import connected_components
+from dedup.numerics.distances import Turn
+from dedup.numerics.groups import component_slices, greedy_cover
+from dedup.stages.context import StageContext, StageResult
+from dedup.storage.embeddings import open_store
+from dedup.storage.tables import clear, dataset, read_table, write_table
+
+OUTPUT_VERSION = 1
+_TASK_ROWS = 20_000  # members per task of components that need vectors
+
+EXPAND_SQL = """
+SELECT sample_id, component_id, raw_component_id, similarity_to_anchor FROM grouped
+UNION ALL
+SELECT exact.sample_id, grouped.component_id, grouped.raw_component_id, grouped.similarity_to_anchor
+FROM exact JOIN grouped ON exact.representative_id = grouped.sample_id
+ORDER BY sample_id
+"""
+
+
+@dataclass(frozen=True)
+class CoverTask:
+    """Members of whole components, component after component, each in its order of preference."""
+
+    run_dir: str
+    sample_ids: npt.NDArray[np.int64]
+    min_similarity: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.int64]
+    turns: tuple[Turn, ...]
+
+
+def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Anchor (as a sample_id) and similarity to it, for each member of the task."""
+    store = open_store(task.run_dir)
+    anchor_ids = np.empty(len(task.sample_ids), dtype=np.int64)
+    similarity = np.empty(len(task.sample_ids), dtype=np.float32)
+    for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
+        ids = task.sample_ids[start:stop]
+        anchor, similar = greedy_cover(store.take(ids), task.min_similarity[start:stop], np.arange(len(ids)), turns=task.turns)
+        anchor_ids[start:stop], similarity[start:stop] = ids[anchor], similar
+    return anchor_ids, similarity
+
+
+def run(context: StageContext) -> StageResult:
+    """Label components, cut them into groups, let byte-identical copies follow their representative."""
+    layout = context.layout
+    representatives = read_table(layout.table("representatives"))
+    ids = representatives["sample_id"].to_numpy()
+    edges = dataset(layout.table("edges")).to_table(
+        columns=["src", "dst", "similarity"], filter=(pc.field("kind") == "near") & (pc.field("confirmed").is_null() | pc.field("confirmed"))
+    )
+    # positions among the representatives are compact node ids and keep the order of the sample_ids
+    src, dst = np.searchsorted(ids, edges["src"].to_numpy()), np.searchsorted(ids, edges["dst"].to_numpy())
+    labels = connected_components(src, dst, len(ids))
+    size = np.bincount(labels, minlength=len(ids))[labels]
+    members = np.flatnonzero((size > 1) | (representatives["weight"].to_numpy() > 1))
+
+    neighbors = read_table(layout.table("neighbors"))
+    n_neighbors = np.zeros(len(ids), dtype=np.int64)
+    place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
+    known = (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == neighbors["sample_id"].to_numpy()) if len(ids) else np.zeros(0, bool)
+    n_neighbors[place[known]] = neighbors["n_neighbors"].to_numpy()[known]
+
+    # anchors are taken by (n_neighbors descending, sample_id)
+    order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
+    anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), (src, dst, edges["similarity"].to_numpy()))
+    # the smallest member names the group
+    group_first = np.full(len(ids), len(ids), dtype=np.int64)
+    np.minimum.at(group_first, anchor, order)
+    grouped = pa.table(
+        {
+            "sample_id": ids[order],
+            "component_id": ids[group_first[anchor]],
+            "raw_component_id": ids[labels[order]],
+            "similarity_to_anchor": similarity,
+        }
+    )
+    table = layout.table("groups")
+    clear(table)
+    n_rows = write_table(table, context.engine.sql(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table.schema))
+    n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
+    return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw})
+
+
+def _cover(
+    context: StageContext,
+    ids: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    min_similarity: npt.NDArray[np.float32],
+    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Anchor (as a node) and similarity to it, for each entry of `order`.
+
+    Components of one or two need no vectors: a pair has one edge, and its similarity is known.
+    """
+    anchor, similarity = order.copy(), np.ones(len(order), dtype=np.float32)
+    bounds = component_slices(labels[order])
+    lengths = np.diff(bounds)
+    second = bounds[:-1][lengths == 2] + 1
+    anchor[second] = order[second - 1]
+    of_pair = np.zeros(len(ids), dtype=np.float32)
+    of_pair[labels[edges[0]]] = edges[2]
+    similarity[second] = of_pair[labels[order[second]]]
+
+    large = np.flatnonzero(lengths > 2)
+    tasks, slices = [], []
+    for part in np.split(large, np.flatnonzero(np.diff(np.cumsum(lengths[large]) // _TASK_ROWS)) + 1) if len(large) else []:
+        rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
+        nodes = order[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths[part])]).astype(np.int64)
+        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets, context.turns()))
+        slices.append(rows)
+    results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
+    for rows, (anchor_ids, similar) in zip(slices, results, strict=True):
+        anchor[rows], similarity[rows] = np.searchsorted(ids, anchor_ids), similar
+    return anchor, similarity

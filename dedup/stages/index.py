@@ -1,0 +1,230 @@
+"""Stage `index`: byte-identical images collapse, the coarse quantizer is trained, every vector gets its lists."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.contracts import Table
+from dedup.errors import ConfigError, RunDirectoryError
+from dedup.numerics.distances import Turn, apply_turn, unit_rows
+from dedup.numerics.projection import enough_axes, principal_axes, with_rest
+from dedup.stages.context import StageContext, StageResult
+from dedup.storage.embeddings import map_arrays, open_store
+from dedup.storage.tables import FileWriter, clear, join, read_bytes, read_table, write_bytes, write_json
+
+OUTPUT_VERSION = 1
+_BLOCK = 65_536  # vectors per assignment task and file
+_QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
+_PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
+
+REPRESENTATIVES_SQL = """
+SELECT sample_id, weight,
+       CAST(CASE WHEN quality < {flat} THEN 2.0
+                 WHEN quality < {low} AND {low_min} > {min_similarity} THEN {low_min}
+                 ELSE {min_similarity} END AS FLOAT) AS min_similarity
+FROM (SELECT min(sample_id) AS sample_id, count(*) AS weight, min(quality) AS quality FROM metadata GROUP BY sha256) AS images
+ORDER BY sample_id
+"""
+EXACT_SQL = """
+SELECT metadata.sample_id AS sample_id, images.representative_id AS representative_id
+FROM metadata
+JOIN (SELECT sha256, min(sample_id) AS representative_id FROM metadata GROUP BY sha256 HAVING count(*) > 1) AS images
+  ON metadata.sha256 = images.sha256
+WHERE metadata.sample_id <> images.representative_id
+ORDER BY sample_id
+"""
+
+
+@dataclass(frozen=True)
+class AssignTask:
+    """Vectors of one block and where their lists go."""
+
+    run_dir: str
+    number: int
+    sample_ids: npt.NDArray[np.int64]
+    nprobe: int
+    turns: tuple[Turn, ...]
+    output: Table
+
+
+@dataclass(frozen=True)
+class Lists:
+    """How vectors find their inverted lists and their projections: `index/quantizer.npz`.
+
+    Parameters
+    ----------
+    axes : float32 array, shape (dim, k)
+        Principal axes.
+    centroids : float32 array, shape (nlist, k_lists)
+        In the first k_lists coordinates along the axes.
+    offsets : float32 array, shape (nlist,)
+    n_filter : int
+        Coordinates of the projections that propose pairs; 0 = whole vectors are compared.
+    """
+
+    axes: npt.NDArray[np.float32]
+    centroids: npt.NDArray[np.float32]
+    offsets: npt.NDArray[np.float32]
+    n_filter: int
+
+    def save(self, run_dir: str) -> None:
+        """Write the file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, axes=self.axes, centroids=self.centroids, offsets=self.offsets, n_filter=np.int64(self.n_filter))
+        write_bytes(join(run_dir, "index", "quantizer.npz"), buffer.getvalue())
+
+    @classmethod
+    def load(cls, run_dir: str) -> Lists:
+        """Read the file of a run."""
+        data = read_bytes(join(run_dir, "index", "quantizer.npz"))
+        if data is None:
+            raise RunDirectoryError(f"{run_dir} has no index; run: dedup index output.run_dir={run_dir} …")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
+
+
+def assign_block(task: AssignTask) -> int:
+    """Write the lists, and the projections, of one block of vectors; returns its rows."""
+    lists, n = Lists.load(task.run_dir), len(task.sample_ids)
+    if len(lists.centroids) == 1 and not lists.n_filter:
+        flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
+    else:
+        rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
+        along = rows @ lists.axes
+        if lists.n_filter:
+            buffer = io.BytesIO()
+            np.save(buffer, with_rest(along[:, : lists.n_filter]).astype(np.float16))
+            write_bytes(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), buffer.getvalue())
+        flat, lengths = _choose(task, lists, rows, along)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=task.output.schema.field("lists").type)
+    with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
+        writer.write(pa.table({"sample_id": task.sample_ids, "lists": column}))
+    return n
+
+
+def _choose(
+    task: AssignTask, lists: Lists, rows: npt.NDArray[np.float32], along: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Lists of each vector one after the other, and how many each has."""
+    if len(lists.centroids) == 1:
+        return np.zeros(len(rows), dtype=np.int32), np.ones(len(rows), dtype=np.int64)
+    from dedup.numerics.ann import Quantizer
+
+    quantizer, k = Quantizer(lists.centroids, lists.offsets), lists.centroids.shape[1]
+    chosen = quantizer.assign(along[:, :k], task.nprobe)
+    if not task.turns:
+        return chosen.ravel(), np.full(len(rows), chosen.shape[1], dtype=np.int64)
+    # a turned copy meets the picture where the picture's turned vector goes; fewer lists each, as there are seven
+    nprobe = max(1, task.nprobe // 4)
+    turned = [quantizer.assign(apply_turn(rows, turn) @ lists.axes[:, :k], nprobe) for turn in task.turns]
+    every = [list(dict.fromkeys(row)) for row in np.concatenate([chosen, *turned], axis=1).tolist()]
+    return np.asarray([number for row in every for number in row], dtype=np.int32), np.asarray([len(row) for row in every], dtype=np.int64)
+
+
+def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    """Projections of representatives by their position, float16 (n, n_filter + 1)."""
+    parts = _projected(run_dir)
+    block = rows // _BLOCK
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
+    pieces = [parts[int(block[start])][rows[start:stop] % _BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start]
+    return np.concatenate(pieces)
+
+
+@lru_cache(maxsize=1)
+def _projected(run_dir: str) -> dict[int, npt.NDArray[np.float16]]:
+    return map_arrays(join(run_dir, "index", "projected"), "part-")
+
+
+def run(context: StageContext) -> StageResult:
+    """Collapse, train, assign, and fill the index that stays."""
+    layout, search = context.layout, context.config.search
+    query = REPRESENTATIVES_SQL.format(
+        flat=search.flat_quality,
+        low=search.low_detail_quality,
+        low_min=search.low_detail_min_similarity,
+        min_similarity=search.min_similarity,
+    )
+    rows = {
+        "representatives": context.write_sql("representatives", query, ["metadata"]),
+        "exact": context.write_sql("exact", EXACT_SQL, ["metadata"]),
+    }
+    ids = read_table(layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+    nlist, nprobe = _lists(context, len(ids))
+    lists, sample = _train(context, ids, nlist, nprobe)
+    nlist = len(lists.centroids)
+    nprobe = min(nprobe, nlist)
+    lists.save(layout.run_dir)
+    output = layout.table("assignments")
+    clear(output)
+    _projected.cache_clear()
+    starts = range(0, max(len(ids), 1), _BLOCK)
+    run_dir = layout.run_dir
+    tasks = [AssignTask(run_dir, k, ids[s : s + _BLOCK], nprobe, context.turns(), output) for k, s in enumerate(starts)]
+    rows["assignments"] = sum(context.run_tasks("index", "vectors", assign_block, tasks, [len(task.sample_ids) for task in tasks]))
+    codes = _fill(context, ids, lists, sample, nprobe)
+    summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
+    write_json(layout.path("index", "_index.json"), summary)
+    return StageResult(rows, summary)
+
+
+def _lists(context: StageContext, n: int) -> tuple[int, int]:
+    """Number of lists and lists per vector."""
+    search = context.config.search
+    if n < max(search.exhaustive_below, 2):
+        return 1, 1
+    from dedup.numerics.ann import choose_nlist, choose_nprobe
+
+    nprobe = search.nprobe or choose_nprobe(search.min_similarity)
+    nlist = search.nlist or choose_nlist(n, nprobe)
+    if nlist > n:
+        raise ConfigError(f"search.nlist={nlist} exceeds the {n} distinct images; lower it, or leave it 0 for {choose_nlist(n, nprobe)}")
+    return nlist, min(nprobe, nlist)
+
+
+def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe: int) -> tuple[Lists, npt.NDArray[np.float32]]:
+    """The quantizer and the sample it was trained on, float32 (n, dim)."""
+    if not len(ids):
+        return Lists(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), 0), np.zeros((0, 1), np.float32)
+    config, store = context.config, open_store(context.layout.run_dir)
+    n_sample = min(len(ids), max(config.index.train_vectors_per_list * nlist, 10_000))
+    chosen = np.random.default_rng(config.index.seed).choice(len(ids), n_sample, replace=False)
+    sample = unit_rows(store.take(ids[np.sort(chosen)]))
+    axes = principal_axes(sample)
+    # a turned vector has other projections; then whole vectors are compared
+    n_filter = 0 if context.turns() else enough_axes(sample, axes, config.search.min_similarity)
+    k = min(_QUANTIZER_DIM, store.dim)
+    axes = axes[:, : max(k, n_filter)]
+    if nlist == 1:
+        return Lists(axes, np.zeros((1, k), dtype=np.float32), np.zeros(1, dtype=np.float32), n_filter), sample
+    from dedup.numerics.ann import train_quantizer
+
+    context.reporter.note(f"index: training {nlist:,} lists on {n_sample:,} of {len(ids):,} vectors")
+    quantizer = train_quantizer(sample @ axes[:, :k], nlist, nprobe, iterations=config.index.train_iterations, seed=config.index.seed)
+    return Lists(axes, quantizer.centroids, quantizer.offsets, n_filter), sample
+
+
+def _fill(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int) -> str:
+    """Write the FAISS index of all representatives; returns the kind of codes it holds."""
+    codes = context.config.index.codes
+    if codes == "auto":
+        codes = "pq" if len(ids) >= _PQ_FROM else "fp16"
+    if codes == "none" or not len(ids):
+        return "none"
+    from dedup.numerics.ann import build_index
+
+    store = open_store(context.layout.run_dir)
+    assigned = read_table(context.layout.table("assignments"), ["lists"])["lists"].combine_chunks()
+    home = assigned.flatten().to_numpy()[assigned.offsets.to_numpy()[:-1]]
+    blocks = ((ids[part], unit_rows(rows), home[part]) for part, rows in store.blocks(ids, _BLOCK))
+    context.reporter.note(f"index: filling {len(lists.centroids):,} lists with {codes} codes of {len(ids):,} vectors")
+    # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
+    centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
+    write_bytes(context.layout.path("index", "index.faiss"), build_index(centroids, sample, blocks, codes=codes, nprobe=nprobe))
+    return codes

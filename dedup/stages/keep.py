@@ -1,0 +1,125 @@
+"""The keep policy: which samples of each group stay, and the keeper of each that goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.errors import ConfigError
+from dedup.numerics.distances import Turn, best_turn_similarity
+from dedup.numerics.groups import component_slices, greedy_cover
+from dedup.stages.context import StageContext
+from dedup.storage.embeddings import open_store
+
+ORDER_COLUMNS = ("width*height", "width", "height", "n_bytes", "quality", "sample_id", "key", "shard")
+_TASK_ROWS = 20_000
+
+ORDER_SQL = """
+SELECT groups.component_id AS component_id, metadata.sample_id AS sample_id,
+       COALESCE(exact.representative_id, metadata.sample_id) AS representative_id
+FROM groups
+JOIN metadata ON groups.sample_id = metadata.sample_id
+LEFT JOIN exact ON groups.sample_id = exact.sample_id
+ORDER BY groups.component_id, {policy}, metadata.sample_id
+"""
+ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id")])
+
+
+@dataclass(frozen=True)
+class KeepTask:
+    """Members of whole groups in the order of the keep policy."""
+
+    run_dir: str
+    representative_ids: npt.NDArray[np.int64]
+    min_similarity: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.int64]
+    per_component: int
+    turns: tuple[Turn, ...]
+
+
+def policy_sql(order_by: Sequence[str], carry: Sequence[str]) -> str:
+    """The ORDER BY terms of a keep policy, from whitelisted names only.
+
+    Raises
+    ------
+    ConfigError
+        If a term is not a known column with an optional direction.
+
+    Examples
+    --------
+    >>> policy_sql(["width*height desc", "sample_id"], [])
+    'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
+    """
+    terms = []
+    for entry in order_by:
+        name, _, direction = entry.strip().partition(" ")
+        direction = direction.strip().upper() or "ASC"
+        if (name not in ORDER_COLUMNS and name not in carry) or direction not in ("ASC", "DESC"):
+            allowed = ", ".join([*ORDER_COLUMNS, *carry])
+            raise ConfigError(f"keep.order_by: '{entry}' is no column with asc or desc; expected one of {allowed}")
+        column = "CAST(metadata.width AS BIGINT) * metadata.height" if name == "width*height" else f"metadata.{name}"
+        terms.append(f"{column} {direction} NULLS LAST")
+    return ", ".join(terms)
+
+
+def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Position in the task of each member's keeper (its own for keepers), and the similarity to it."""
+    store, reps = open_store(task.run_dir), task.representative_ids
+    keeper = np.arange(len(reps), dtype=np.int64)
+    similarity = np.ones(len(reps), dtype=np.float32)
+    starts, lengths = task.bounds[:-1], np.diff(task.bounds)
+    pairs = starts[(lengths == 2) & (task.per_component == 1)]
+    similar, _ = best_turn_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]), task.turns)
+    similar = np.where(reps[pairs + 1] == reps[pairs], np.float32(1.0), similar)
+    near = (similar >= np.maximum(task.min_similarity[pairs], task.min_similarity[pairs + 1])) | (reps[pairs + 1] == reps[pairs])
+    keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
+    for start, stop in zip(starts[lengths != 2] if task.per_component == 1 else starts, task.bounds[1:][lengths != 2] if task.per_component == 1 else task.bounds[1:], strict=True):
+        distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
+        asked = task.min_similarity[start:stop][first]
+        chosen, similar = greedy_cover(
+            store.take(distinct), asked, rows.astype(np.int64), n_forced=task.per_component, nearest=True, turns=task.turns
+        )
+        keeper[start:stop], similarity[start:stop] = start + chosen, similar
+    return keeper, similarity
+
+
+def keepers(context: StageContext) -> pa.Table:
+    """Decide every group.
+
+    Returns
+    -------
+    pyarrow.Table
+        `sample_id, keeper_id, similarity_to_keeper`; a keeper's keeper_id is its own.
+    """
+    layout, keep = context.layout, context.config.keep
+    query = ORDER_SQL.format(policy=policy_sql(keep.order_by, context.config.input.carry))
+    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact")}
+    batches = list(context.engine.sql(query, tables, ORDER_SCHEMA))
+    members = pa.concat_tables(batches) if batches else ORDER_SCHEMA.empty_table()
+    component, ids, reps = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
+    asked = _min_similarity(context, reps)
+
+    bounds = component_slices(component)
+    cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
+    tasks = []
+    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        rows = slice(bounds[first], bounds[last])
+        offsets = bounds[first : last + 1] - bounds[first]
+        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, keep.per_component, context.turns()))
+    results = context.run_tasks("manifest", "members", choose_keepers, tasks, [len(task.representative_ids) for task in tasks])
+    keeper = np.concatenate([np.zeros(0, np.int64), *(k + bounds[cuts[i]] for i, (k, _) in enumerate(results))])
+    similarity = np.concatenate([np.zeros(0, np.float32), *(s for _, s in results)])
+    return pa.table({"sample_id": ids, "keeper_id": ids[keeper], "similarity_to_keeper": similarity})
+
+
+def _min_similarity(context: StageContext, reps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    from dedup.storage.tables import read_table
+
+    table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
+    place = np.searchsorted(table["sample_id"].to_numpy(), reps)
+    asked: npt.NDArray[np.float32] = table["min_similarity"].to_numpy()[place]
+    return asked

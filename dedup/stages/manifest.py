@@ -1,0 +1,117 @@
+"""Stage `manifest`: what to train on, what was dropped and why; the accounts are checked before it is published."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+
+from dedup.contracts import Table
+from dedup.errors import AccountingError
+from dedup.schemas import METADATA
+from dedup.stages.context import StageContext, StageResult
+from dedup.stages.keep import keepers
+from dedup.storage.tables import clear, count_rows, publish, write_table
+
+OUTPUT_VERSION = 1
+_HIDDEN = "_unchecked"
+_TOTALS = pa.schema([("n_samples", pa.int64()), ("n_rejected", pa.int64())])
+_BROKEN = pa.schema([("n_without_keeper", pa.int64()), ("n_below", pa.int64())])
+
+_COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
+MANIFEST_SQL = f"""
+SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count
+FROM metadata
+LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
+LEFT JOIN keepers ON metadata.sample_id = keepers.sample_id
+WHERE keepers.sample_id IS NULL OR keepers.keeper_id = keepers.sample_id
+ORDER BY metadata.sample_id
+"""  # noqa: S608 (names of our own columns only)
+DUPLICATES_SQL = f"""
+SELECT {{columns}}, groups.component_id AS component_id, counts.duplication_count AS duplication_count,
+       keepers.keeper_id AS keeper_id, kept.shard AS keeper_shard, kept.key AS keeper_key,
+       keepers.similarity_to_keeper AS similarity_to_keeper,
+       CASE WHEN metadata.sha256 = kept.sha256 THEN 'exact' ELSE 'near' END AS kind
+FROM keepers
+JOIN metadata ON keepers.sample_id = metadata.sample_id
+JOIN metadata AS kept ON keepers.keeper_id = kept.sample_id
+JOIN groups ON keepers.sample_id = groups.sample_id
+JOIN {_COUNTS} ON groups.component_id = counts.component_id
+WHERE keepers.keeper_id <> keepers.sample_id
+ORDER BY metadata.sample_id
+"""  # noqa: S608
+
+
+def run(context: StageContext) -> StageResult:
+    """Apply the keep policy, check the accounts, publish."""
+    layout = context.layout
+    columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
+    decided = keepers(context)
+    sources = {name: layout.table(name) for name in ("metadata", "groups")} | {"keepers": decided}
+    rows = {}
+    for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL)):
+        table = layout.table(name)
+        clear(table)
+        rows[name] = write_table(table, context.engine.sql(query.format(columns=columns), sources, table.schema), _HIDDEN)
+    excluded = layout.table("excluded")
+    clear(excluded)
+    rows["excluded"] = write_table(excluded, [], _HIDDEN)
+    _check(context, rows)
+    for name in rows:
+        publish(layout.table(name), _HIDDEN)
+    return StageResult(rows, {"n_kept": rows["manifest"], "n_dropped": rows["duplicates"]})
+
+
+def _check(context: StageContext, rows: dict[str, int]) -> None:
+    """Every sample is in exactly one table; every group has a keeper; every keeper is kept.
+
+    Raises
+    ------
+    AccountingError
+        Naming the numbers; the tables stay hidden.
+    """
+    layout = context.layout
+    partitions = layout.table("partitions")
+    totals = next(
+        iter(
+            context.engine.sql(
+                "SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGINT) AS n_rejected FROM partitions",
+                {"partitions": partitions},
+                _TOTALS,
+            )
+        )
+    ).to_pylist()[0]
+    seen, rejected = (totals["n_samples"] or 0) + (totals["n_rejected"] or 0), count_rows(layout.table("rejected"))
+    accounted = sum(rows.values()) + rejected
+    if accounted != seen:
+        parts = " + ".join(f"{name} {count}" for name, count in [*rows.items(), ("rejected", rejected)])
+        raise AccountingError(f"{parts} = {accounted}, but {seen} samples were seen; nothing was published: please report this")
+    if not rows["duplicates"]:
+        return
+    hidden = {name: _hidden(context, name) for name in ("manifest", "duplicates")}
+    broken = next(
+        iter(
+            context.engine.sql(
+                """
+                SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
+                       CAST(sum(CASE WHEN duplicates.similarity_to_keeper < {threshold} AND duplicates.kind = 'near' THEN 1 ELSE 0 END)
+                            AS BIGINT) AS n_below
+                FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
+                """.format(threshold=f"CAST({context.config.search.min_similarity} AS FLOAT)"),
+                hidden,
+                _BROKEN,
+            )
+        )
+    ).to_pylist()[0]
+    if any(broken.values()):
+        raise AccountingError(
+            f"{broken['n_without_keeper']} dropped samples have a keeper that is not kept and {broken['n_below']} are less similar to it "
+            f"than {context.config.search.min_similarity}; nothing was published: please report this"
+        )
+
+
+def _hidden(context: StageContext, name: str) -> Table:
+    """A table's unpublished files."""
+    return replace(context.layout.table(name), pattern=f"{_HIDDEN}-*.parquet")

@@ -1,0 +1,130 @@
+"""The files of one partition while they grow: vectors, metadata, rejected samples."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.config import Config
+from dedup.contracts import Encoder
+from dedup.errors import SampleError
+from dedup.schemas import REJECTED
+from dedup.storage.embeddings import EmbeddingWriter, embedding_path
+from dedup.storage.images import decode_image
+from dedup.storage.layout import RunLayout
+from dedup.storage.samples import RawSample
+from dedup.storage.tables import FileWriter, filesystem, join
+
+
+class PartitionWriter:
+    """Decodes, encodes and writes samples in batches; row i of the vectors is row i of the metadata.
+
+    Parameters
+    ----------
+    config : Config
+    encoder : Encoder
+    partition : int
+    """
+
+    def __init__(self, config: Config, encoder: Encoder, partition: int) -> None:
+        self._config, self._encoder, self._partition = config, encoder, partition
+        self._layout = RunLayout(config.output.run_dir, tuple(config.input.carry))
+        run_dir = config.output.run_dir
+        self._metadata_table = self._layout.table("metadata")
+        self._paths = {
+            f"img_emb/img_emb_{partition:05d}.npy": embedding_path(run_dir, partition),
+            f"metadata/metadata_{partition:05d}.parquet": join(self._metadata_table.path, f"metadata_{partition:05d}.parquet"),
+            f"rejected/rejected_{partition:05d}.parquet": join(self._layout.table("rejected").path, f"rejected_{partition:05d}.parquet"),
+        }
+        vectors, metadata, rejected = self._paths.values()
+        self._vectors = EmbeddingWriter(vectors, encoder.dim)
+        self._metadata = FileWriter(metadata, self._metadata_table.schema)
+        self._rejected = FileWriter(rejected, REJECTED)
+        self._prepared: list[npt.NDArray[np.float32]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._rejects: list[dict[str, str]] = []
+        self.n_samples = 0
+        self.n_rejected = 0
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, sample: RawSample) -> None:
+        """Take one sample: it ends in the metadata or among the rejected."""
+        try:
+            if sample.error is not None or sample.image is None:
+                raise sample.error or SampleError("no_image")
+            image = decode_image(sample.image, max_pixels=self._config.input.max_pixels, min_side=self._encoder.min_side)
+            prepared = self._encoder.prepare(image.pixels)
+        except SampleError as error:
+            self._reject(sample.shard, sample.key, error)
+            return
+        self._prepared.append(prepared)
+        self._rows.append(
+            {
+                "shard": sample.shard,
+                "key": sample.key,
+                "url": sample.url,
+                "caption": sample.caption,
+                "sha256": hashlib.sha256(sample.image).hexdigest(),
+                "width": image.width,
+                "height": image.height,
+                "n_bytes": sample.n_bytes,
+                "byte_offset": sample.byte_offset,
+                **sample.carried,
+            }
+        )
+        if len(self._rows) >= self._config.embed.batch_size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Encode and write what is held."""
+        if self._rows:
+            vectors, quality = self._encoder.encode(np.stack(self._prepared))
+            finite = np.isfinite(vectors).all(axis=1)
+            for place in np.flatnonzero(~finite).tolist():
+                row = self._rows[place]
+                self._reject(row["shard"], row["key"], SampleError("bad_embedding", "the encoder's vector is not finite"))
+            rows = [row for row, good in zip(self._rows, finite.tolist(), strict=True) if good]
+            first = (self._partition << 32) + self.n_samples
+            for number, (row, value) in enumerate(zip(rows, quality[finite].tolist(), strict=True)):
+                row["sample_id"], row["quality"] = first + number, value
+            self._vectors.write(vectors[finite])
+            self._metadata.write(pa.Table.from_pylist(rows, schema=self._metadata_table.schema))
+            self.n_samples += len(rows)
+            self._prepared.clear()
+            self._rows.clear()
+        if self._rejects:
+            self._rejected.write(pa.Table.from_pylist(self._rejects, schema=REJECTED))
+            self._rejects.clear()
+
+    def close(self) -> dict[str, int]:
+        """Finish the files; returns their names under `embeddings/` with their sizes in bytes."""
+        self.flush()
+        self._vectors.close()
+        self._metadata.close()
+        self._rejected.close()
+        sizes = {}
+        for name, url in self._paths.items():
+            fs, path = filesystem(url)
+            sizes[name] = int(os.path.getsize(path) if os.path.exists(path) else fs.size(path))
+        return sizes
+
+    def _reject(self, shard: str, key: str, error: SampleError) -> None:
+        self._rejects.append({"shard": shard, "key": key, "reason": error.reason, "detail": error.detail})
+        self.n_rejected += 1
+        self.reasons[error.reason] += 1
+
+    def __enter__(self) -> PartitionWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._vectors.abort()
+            self._metadata.abort()
+            self._rejected.abort()

@@ -1,0 +1,71 @@
+"""Stage `statistics`: how often, and under which captions, each duplicated image occurs."""
+
+from __future__ import annotations
+
+from dedup.stages.context import StageContext, StageResult
+from dedup.storage.tables import read_table, write_json
+
+OUTPUT_VERSION = 1
+
+# Groups of one are unique samples: they have no row here and are counted in the histogram.
+_DUPLICATED = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id HAVING count(*) > 1) AS counts"
+CAPTIONS_SQL = f"""
+SELECT groups.component_id AS component_id, metadata.caption AS caption, count(*) AS n_samples
+FROM groups
+JOIN {_DUPLICATED} ON groups.component_id = counts.component_id
+JOIN metadata ON groups.sample_id = metadata.sample_id
+WHERE metadata.caption IS NOT NULL
+GROUP BY groups.component_id, metadata.caption
+ORDER BY component_id, n_samples DESC, caption
+"""  # noqa: S608 (names of our own columns only)
+STATISTICS_SQL = """
+SELECT sizes.component_id AS component_id, sizes.duplication_count AS duplication_count,
+       sizes.duplication_count - sizes.n_images AS n_exact, sizes.n_urls AS n_urls,
+       COALESCE(multiplicity.n_captions, CAST(0 AS BIGINT)) AS n_captions, prompts.caption AS caption,
+       CAST(prompts.n_samples AS DOUBLE) / sizes.duplication_count AS caption_share,
+       sizes.min_similarity AS min_similarity,
+       CAST((sizes.sum_similarity - 1.0) / (sizes.duplication_count - 1) AS FLOAT) AS mean_similarity
+FROM (
+  SELECT groups.component_id AS component_id, count(*) AS duplication_count, count(DISTINCT metadata.sha256) AS n_images,
+         count(DISTINCT metadata.url) AS n_urls, min(groups.similarity_to_anchor) AS min_similarity,
+         sum(CAST(groups.similarity_to_anchor AS DOUBLE)) AS sum_similarity
+  FROM groups JOIN metadata ON groups.sample_id = metadata.sample_id
+  GROUP BY groups.component_id HAVING count(*) > 1
+) AS sizes
+LEFT JOIN (SELECT component_id, count(*) AS n_captions FROM captions GROUP BY component_id) AS multiplicity
+  ON sizes.component_id = multiplicity.component_id
+LEFT JOIN (
+  SELECT component_id, caption, n_samples,
+         row_number() OVER (PARTITION BY component_id ORDER BY n_samples DESC NULLS LAST, caption ASC NULLS LAST) AS place
+  FROM captions
+) AS prompts ON sizes.component_id = prompts.component_id AND prompts.place = 1
+ORDER BY component_id
+"""
+HISTOGRAM_SQL = """
+SELECT duplication_count, count(*) AS n_components, duplication_count * count(*) AS n_images
+FROM (
+  SELECT COALESCE(groups.component_id, metadata.sample_id) AS component_id, count(*) AS duplication_count
+  FROM metadata LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+  GROUP BY COALESCE(groups.component_id, metadata.sample_id)
+) AS sizes
+GROUP BY duplication_count
+ORDER BY duplication_count
+"""
+
+
+def run(context: StageContext) -> StageResult:
+    """Count captions, urls and copies of each group; write the histogram and a summary."""
+    rows = {
+        "captions": context.write_sql("captions", CAPTIONS_SQL, ["groups", "metadata"]),
+        "statistics": context.write_sql("statistics", STATISTICS_SQL, ["groups", "metadata", "captions"]),
+        "histogram": context.write_sql("histogram", HISTOGRAM_SQL, ["groups", "metadata"]),
+    }
+    histogram = read_table(context.layout.table("histogram")).to_pylist()
+    summary = {
+        "n_images": sum(row["n_images"] for row in histogram),
+        "n_unique": sum(row["n_components"] for row in histogram if row["duplication_count"] == 1),
+        "n_components": rows["statistics"],
+        "largest_component": max((row["duplication_count"] for row in histogram), default=0),
+    }
+    write_json(context.layout.path("statistics", "_summary.json"), summary)
+    return StageResult(rows, summary)

@@ -1,0 +1,1 @@
+"""Files: shards and images in, tables and embeddings out."""

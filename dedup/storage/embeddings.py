@@ -1,0 +1,182 @@
+"""The embedding store: clip-retrieval's layout, one float16 array a partition."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import RunDirectoryError
+from dedup.storage.tables import filesystem, hidden_name, is_local, join
+
+_HEADER = 128  # bytes of a .npy version 1 header for any shape we write
+_ROW_MASK = np.int64((1 << 32) - 1)
+
+
+def embedding_path(run_dir: str, partition: int) -> str:
+    """Where a partition's vectors lie."""
+    return join(run_dir, "embeddings", "img_emb", f"img_emb_{partition:05d}.npy")
+
+
+class EmbeddingWriter:
+    """A .npy file of unit float16 rows whose number is not known beforehand.
+
+    Parameters
+    ----------
+    url : str
+    dim : int
+    """
+
+    def __init__(self, url: str, dim: int) -> None:
+        self.url, self.dim, self.n_rows = url, dim, 0
+        fs, path = filesystem(url)
+        self._fs, self._path, self._local = fs, path, is_local(url)
+        if self._local:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._scratch = hidden_name(path)
+        else:
+            handle, self._scratch = tempfile.mkstemp(suffix=".npy")
+            os.close(handle)
+        self._file = open(self._scratch, "wb")  # noqa: SIM115 (closed in close and abort)
+        self._file.write(b"\0" * _HEADER)
+
+    def write(self, rows: npt.NDArray[np.floating]) -> None:
+        """Append rows, rounded to float16."""
+        self._file.write(np.ascontiguousarray(rows, dtype=np.float16).tobytes())
+        self.n_rows += len(rows)
+
+    def close(self) -> int:
+        """Write the header and give the file its name; returns its size in bytes."""
+        description = {"descr": "<f2", "fortran_order": False, "shape": (self.n_rows, self.dim)}
+        text = repr(description).encode("latin1")
+        magic = np.lib.format.magic(1, 0)
+        padding = _HEADER - len(magic) - 2 - len(text) - 1
+        self._file.seek(0)
+        self._file.write(magic + (_HEADER - len(magic) - 2).to_bytes(2, "little") + text + b" " * padding + b"\n")
+        self._file.seek(0, os.SEEK_END)
+        n_bytes = self._file.tell()
+        self._file.close()
+        if self._local:
+            os.replace(self._scratch, self._path)
+        else:
+            self._fs.put_file(self._scratch, self._path)
+            os.unlink(self._scratch)
+        return n_bytes
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._file.close()
+        os.unlink(self._scratch)
+
+
+def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[np.float16]]:
+    """Memory-map the arrays ``{prefix}NNNNN.npy`` of a folder, by their number.
+
+    Arrays on a remote file system are fetched once into a temporary folder that lives as long as this process.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there are none.
+    """
+    fs, path = filesystem(folder)
+    names = sorted(str(name) for name in fs.glob(join(path, f"{prefix}*.npy")))
+    if not names:
+        raise RunDirectoryError(f"{folder} holds no {prefix}NNNNN.npy; run the stage that writes it first (dedup status shows which)")
+    if not is_local(folder):
+        cache = tempfile.mkdtemp(prefix="dedup-arrays-")
+        atexit.register(shutil.rmtree, cache, ignore_errors=True)
+        local = [os.path.join(cache, os.path.basename(name)) for name in names]
+        for name, target in zip(names, local, strict=True):
+            fs.get_file(name, target)
+        names = local
+    # a plain view of the map: memmap's own indexing costs more than the gather
+    return {int(re.findall(r"(\d+)\.npy$", name)[0]): np.asarray(np.load(name, mmap_mode="r")) for name in names}
+
+
+class EmbeddingStore:
+    """Random access to the vectors of a run by sample_id.
+
+    Parameters
+    ----------
+    run_dir : str
+
+    Raises
+    ------
+    RunDirectoryError
+        If there are no arrays, or their widths differ.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._rows = map_arrays(join(run_dir, "embeddings", "img_emb"), "img_emb_")
+        widths = {rows.shape[1] for rows in self._rows.values()}
+        if len(widths) != 1:
+            raise RunDirectoryError(f"{run_dir}: embeddings of different widths {sorted(widths)}; expected one encoder per run")
+        self.dim = widths.pop()
+
+    def take(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """Vectors of the given samples.
+
+        Parameters
+        ----------
+        sample_ids : int64 array, shape (n,)
+            Any order; ascending is fastest.
+
+        Returns
+        -------
+        float16 array, shape (n, dim)
+        """
+        partition = sample_ids >> 32
+        row = sample_ids & _ROW_MASK
+        if not len(sample_ids):
+            return np.empty((0, self.dim), dtype=np.float16)
+        if partition[0] == partition[-1] and bool((partition == partition[0]).all()):
+            found: npt.NDArray[np.float16] = self._rows[int(partition[0])][row]
+            return found
+        out = np.empty((len(sample_ids), self.dim), dtype=np.float16)
+        order = None if bool((np.diff(partition) >= 0).all()) else np.argsort(partition, kind="stable")
+        if order is not None:
+            partition, row = partition[order], row[order]
+        bounds = np.concatenate([[0], np.flatnonzero(np.diff(partition)) + 1, [len(partition)]])
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            place = slice(start, stop) if order is None else order[start:stop]
+            out[place] = self._rows[int(partition[start])][row[start:stop]]
+        return out
+
+    def blocks(self, sample_ids: npt.NDArray[np.int64], size: int = 16_384) -> Iterator[tuple[slice, npt.NDArray[np.float16]]]:
+        """The vectors of the given samples in blocks: (slice of `sample_ids`, rows)."""
+        for start in range(0, len(sample_ids), size):
+            part = slice(start, min(start + size, len(sample_ids)))
+            yield part, self.take(sample_ids[part])
+
+
+class SampleRows:
+    """The vectors of some samples, gathered only when they are indexed.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    sample_ids : int64 array, shape (n,)
+    """
+
+    def __init__(self, store: EmbeddingStore, sample_ids: npt.NDArray[np.int64]) -> None:
+        self._store, self._ids = store, sample_ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        return self._store.take(self._ids[rows])
+
+
+@lru_cache(maxsize=1)
+def open_store(run_dir: str) -> EmbeddingStore:
+    """The store of a run, opened once per process; workers call it for every task."""
+    return EmbeddingStore(run_dir)

@@ -1,0 +1,210 @@
+"""Webdataset shards: a tar streamed into samples, and one image fetched again by its byte range."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from fsspec.core import url_to_fs
+
+from dedup.errors import InputError, SampleError
+from dedup.storage import captions
+from dedup.storage.locations import is_local
+from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
+from dedup.storage.tars import Cut, TarStream
+
+_META: Final = re.compile(r"__[^/]*__($|/)")  # webdataset's own rule
+
+
+def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = 268_435_456) -> SampleReader:
+    """Stream a tar into samples, grouped by key as webdataset does.
+
+    Parameters
+    ----------
+    url : str
+        A path or any fsspec URL of a tar, plain or compressed.
+    carry : sequence of str
+        Columns to carry over from json members or the sidecar.
+    sidecar : bool
+        Join the parquet beside the shard by key.
+    max_image_bytes : int
+        Larger images become samples with the error ``too_many_bytes``, unread.
+
+    Returns
+    -------
+    SampleReader
+        Iterate over it for `RawSample`; then ask its `status`, `error` and `is_reachable`. No exception leaves it for
+        any file: what can't be used is a sample with an `error`, or the status.
+
+    Notes
+    -----
+    A key is the member's name up to the first dot of its base name; consecutive members with one key are one sample.
+    The image is the first member whose whole suffix is an image's (``jpg``), else the first that ends like one
+    (``mask.png``). Differences from webdataset, which ends the shard or drops samples silently: a suffix that occurs
+    twice begins another sample of that key; of samples with one key the first stays and the others get
+    ``duplicate_key``; names without a suffix, and hidden files, get ``no_key``. Only txt and json members are parsed.
+
+    A zero-byte file counts as truncated; a tar of zero blocks alone is empty and ok.
+    """
+    return SampleReader(lambda reader: _samples(reader, url, carry, sidecar, max_image_bytes))
+
+
+class _Group:
+    """The members of one key, while they come."""
+
+    __slots__ = ("error", "image", "image_name", "is_duplicate", "json", "key", "n_bytes", "offset", "rank", "suffixes", "txt")
+
+    def __init__(self, key: str, is_duplicate: bool) -> None:
+        self.key, self.is_duplicate = key, is_duplicate
+        self.suffixes: set[str] = set()
+        self.image: bytes | None = None
+        self.image_name: str | None = None
+        self.offset: int | None = None
+        self.n_bytes = 0
+        self.rank = 9  # of the image member: 0 whole suffix, 1 compound suffix, 2 a format that is not read
+        self.txt = b""
+        self.json = b""
+        self.error: SampleError | None = None
+
+    def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str, max_image_bytes: int) -> None:
+        """Read the member if it is of use; raises `Cut` if the tar ends inside it."""
+        self.suffixes.add(suffix)
+        if self.is_duplicate:
+            return
+        if suffix == "txt" or suffix == "json":
+            if member.size <= captions.MAX_TEXT_BYTES:
+                setattr(self, suffix, tar.read(member))
+            return
+        ending = suffix if "." not in suffix else file_suffix(suffix)
+        rank = (0 if ending == suffix else 1) if ending in IMAGE_SUFFIXES else 2 if ending in UNSUPPORTED_SUFFIXES else 9
+        if rank >= self.rank:
+            return
+        self.rank, self.image, self.error = rank, None, None
+        self.image_name, self.offset, self.n_bytes = captions.clean_name(member.name), tar.offset(member), member.size
+        if rank == 2:
+            self.error = SampleError("unsupported_format", f"{ending}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
+        elif member.size == 0:
+            self.error = SampleError("empty_image", f"{self.image_name} has zero bytes")
+        elif member.size > max_image_bytes:
+            self.error = SampleError("too_many_bytes", f"{member.size} bytes, input.max_image_bytes={max_image_bytes}")
+        else:
+            try:
+                self.image = tar.read(member)
+            except Cut as cut:
+                self.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
+                raise
+
+    def sample(self, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str], *, is_last: bool) -> RawSample:
+        """The sample as it stands; `is_last`: the shard broke off, so that members may be missing."""
+        if self.is_duplicate:
+            text = "the key occurred before in this shard; the first sample stays"
+            return RawSample(self.key, shard, error=SampleError("duplicate_key", text))
+        error = self.error
+        if error is None and self.image is None:
+            found = ", ".join(sorted(self.suffixes))
+            error = (
+                SampleError("truncated_image", "the shard breaks off before the image")
+                if is_last
+                else SampleError("no_image", captions.clean_text(f"no member with the suffix of an image; found {found}"[:300]))
+            )
+        txt = captions.parse_text(self.txt) if self.txt else None
+        records: list[Mapping[str, object]] = [captions.parse_json(self.json)] if self.json else []
+        if sidecar is not None:
+            records.append(sidecar.get(self.key))
+        return RawSample(
+            self.key,
+            shard,
+            None if error is not None else self.image,
+            self.image_name,
+            self.offset,
+            self.n_bytes,
+            txt if txt is not None else captions.read_caption(records),
+            captions.read_url(records),
+            captions.read_carried(records, carry),
+            error,
+        )
+
+
+def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, max_image_bytes: int) -> Iterator[RawSample]:
+    sidecar = None
+    if join:
+        try:
+            sidecar = captions.Sidecar(url, carry)
+        except Exception as error:  # each file system has its own
+            text = f"{captions.sidecar_url(url)} can't be fetched ({one_line(error)}); try again, or set input.sidecar=false"
+            reader.fail("unreadable", text, is_reachable=False)
+            return
+    tar = TarStream(url, reader)
+    seen: set[str] = set()
+    group: _Group | None = None
+    for member in tar:
+        name = member.name
+        if name.startswith("__") and _META.match(name):
+            continue
+        base = name.rfind("/") + 1
+        dot = name.find(".", base)
+        if dot <= base:
+            text = "the name has no suffix" if dot < 0 else "a hidden file"
+            yield RawSample(captions.clean_name(name), url, error=SampleError("no_key", f"{text}; expected KEY.SUFFIX"))
+            continue
+        key, suffix = captions.clean_name(name[:dot]), name[dot + 1 :].lower()
+        if group is None or key != group.key or suffix in group.suffixes:
+            if group is not None:
+                yield group.sample(url, sidecar, carry, is_last=False)
+            group = _Group(key, key in seen)
+            seen.add(key)
+        with suppress(Cut):  # the next step of the loop ends the iteration and notes why
+            group.take(tar, member, suffix, max_image_bytes)
+    if group is not None:
+        yield group.sample(url, sidecar, carry, is_last=reader.status != "ok")
+    if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
+        reader.error = sidecar.note
+
+
+def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> bytes:
+    """Fetch one image again, as `metadata` names it.
+
+    Parameters
+    ----------
+    shard : str
+        URL of the tar; of a folder of images, ending with '/'.
+    key : str
+    byte_offset : int or None
+        Where its bytes start; None streams the (compressed) tar up to the key.
+    n_bytes : int
+        Size of the encoded image.
+
+    Returns
+    -------
+    bytes, of length n_bytes
+
+    Raises
+    ------
+    InputError
+        If shard or image are gone, can't be reached, or have another size.
+    """
+    path = shard + key if shard.endswith("/") else shard
+    if byte_offset is None:
+        reader = read_shard(shard, max_image_bytes=n_bytes)
+        found = next((sample.image for sample in reader if sample.key == key and sample.image is not None), None)
+        if found is None or len(found) != n_bytes:
+            why = reader.error or "it has changed"
+            raise InputError(f"{shard} has no image of {n_bytes} bytes under the key {key!r} ({why}); run embed again")
+        return found
+    try:
+        if not is_local(path):
+            files, remote = url_to_fs(path)
+            data = bytes(files.cat_file(remote, start=byte_offset, end=byte_offset + n_bytes))
+        else:
+            with open(path, "rb") as file:
+                file.seek(byte_offset)
+                data = file.read(n_bytes)
+    except Exception as error:  # each file system has its own
+        raise InputError(f"{path} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
+    if len(data) != n_bytes:
+        text = f"{path} ends inside the image {key!r}: expected {n_bytes} bytes at {byte_offset}, found {len(data)}"
+        raise InputError(f"{text}; it has changed, run embed again")
+    return data

@@ -1,0 +1,73 @@
+"""What tests may ask for; with CI=true nothing they ask for may be missing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# before numpy loads: worker processes beside the test must not fight over the cores
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+
+IS_CI = os.environ.get("CI", "").lower() == "true"
+
+settings.register_profile("dedup", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dedup")
+
+
+@pytest.fixture(scope="session")
+def require_extra() -> Callable[[str], ModuleType]:
+    """Import a module of an extra: `torch = require_extra("torch")`."""
+
+    def load(module: str) -> ModuleType:
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            pytest.skip(f"needs the package {module}: {error}")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def require_java() -> str:
+    """Path of a Java runtime."""
+    home = os.environ.get("JAVA_HOME", "")
+    found = shutil.which("java", path=os.path.join(home, "bin")) if home else None
+    return found or shutil.which("java") or pytest.skip("needs Java 17 (Debian: openjdk-17-jre-headless)")
+
+
+@pytest.fixture(scope="session")
+def require_browser() -> str:
+    """Path of a Chromium."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None) or pytest.skip("needs a browser (Debian: chromium)")
+
+
+def _refuse_skip(report: Any) -> None:
+    if IS_CI and report.skipped and not hasattr(report, "wasxfail") and "gpu" not in getattr(report, "keywords", {}):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"{report.nodeid} would be skipped, which CI=true forbids: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report = yield
+    _refuse_skip(report)
+    return report

@@ -1,0 +1,467 @@
+"""A tar becomes samples; whatever is wrong with it becomes a sample with an error, or a status."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dedup.errors import InputError
+from dedup.storage.folders import read_folder_part
+from dedup.storage.samples import RawSample
+from dedup.storage.shards import read_image_bytes, read_shard
+from dedup.storage.sources import folder_parts
+
+Member = tuple[str, bytes]
+JPG = b"\xff\xd8\xff" + bytes(range(256)) * 3
+
+
+def tar_bytes(members: Iterable[Member], *, format: int = tarfile.USTAR_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def write(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    return str(path)
+
+
+def read(url: str, **options: Any) -> tuple[list[RawSample], str, str | None]:
+    reader = read_shard(url, **options)
+    samples = list(reader)
+    return samples, reader.status, reader.error
+
+
+def reasons(samples: list[RawSample]) -> list[tuple[str, str | None]]:
+    return [(sample.key, sample.error.reason if sample.error else None) for sample in samples]
+
+
+PLAIN: list[Member] = [
+    ("000.jpg", JPG + b"0"),
+    ("000.txt", b"  a cat \n"),
+    ("000.json", json.dumps({"url": "http://h/0", "similarity": "0.25", "LICENSE": "?"}).encode()),
+    ("sub.dir/001.PNG", JPG + b"1" * 600),
+    ("sub.dir/001.json", b'{"TEXT": "a dog", "URL": "http://h/1", "similarity": NaN, "original_width": 12.0}'),
+    ("002.cls", b"3"),
+    ("002.webp", JPG + b"2"),
+    ("002.jpg", b"the second image of a sample is left alone"),
+]
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_samples_of_every_kind_of_tar(tmp_path: Path, format: int, pack: Callable[[bytes], bytes]) -> None:
+    long = "long/" * 30 + "ü" * 40
+    url = write(
+        tmp_path / "a.tar",
+        pack(tar_bytes([*PLAIN, (long + ".jpg", JPG)], format=format if format != tarfile.USTAR_FORMAT else tarfile.PAX_FORMAT)),
+    )
+    samples, status, error = read(url, carry=["similarity", "license", "original_width"])
+    assert (status, error) == ("ok", None)
+    assert reasons(samples) == [("000", None), ("sub.dir/001", None), ("002", None), (long, None)]
+    assert [sample.image for sample in samples] == [JPG + b"0", JPG + b"1" * 600, JPG + b"2", JPG]
+    assert [sample.caption for sample in samples] == ["a cat", "a dog", None, None]
+    assert [sample.url for sample in samples] == ["http://h/0", "http://h/1", None, None]
+    assert samples[0].carried == {"similarity": 0.25, "license": "?", "original_width": None}
+    assert str(samples[1].carried["similarity"]) == "nan"
+    assert samples[1].carried["original_width"] == 12
+    assert [sample.image_name for sample in samples] == ["000.jpg", "sub.dir/001.PNG", "002.webp", long + ".jpg"]
+    for sample in samples:
+        assert sample.shard == url
+        assert sample.image is not None
+        assert (sample.byte_offset is None) == (pack is not bytes)
+        assert read_image_bytes(url, sample.key, sample.byte_offset, sample.n_bytes) == sample.image
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "d/a", "c.d/a"]), st.sampled_from(["jpg", "txt", "a.png", "JSON", "cls"])),
+        max_size=12,
+        unique=True,
+    )
+)
+def test_groups_as_webdataset_does(tmp_path_factory: pytest.TempPathFactory, names: list[tuple[str, str]]) -> None:
+    names.sort(key=lambda name: name[0])  # consecutive and no suffix twice: where webdataset does not lose samples
+    url = write(
+        tmp_path_factory.getbasetemp() / "wds.tar",
+        tar_bytes([("__meta__/x.jpg", b"m"), *((f"{key}.{suffix}", b"{}") for key, suffix in names)]),
+    )
+    with open(url, "rb") as stream:
+        files = webdataset.tariterators.tar_file_expander([{"url": url, "stream": stream}])
+        expected = [sample for sample in webdataset.tariterators.group_by_keys(files) if sample]
+    samples, status, _ = read(url)
+    assert status == "ok"
+    assert [sample.key for sample in samples] == [sample["__key__"] for sample in expected]
+    for sample, other in zip(samples, expected, strict=True):
+        assert (sample.image is not None) == any(name in other for name in ("jpg", "a.png"))
+        if "jpg" in other:
+            assert sample.image_name == f"{sample.key}.jpg"  # a whole suffix goes before a compound one
+
+
+def test_lost_samples_have_a_reason(tmp_path: Path) -> None:
+    members = [
+        ("0.jpg", JPG),
+        ("README", b"no suffix"),
+        (".hidden.jpg", JPG),
+        ("0.txt", b"still of sample 0"),
+        ("1.txt", b"no image"),
+        ("2.avif", b"...."),
+        ("3.heic", b"...."),
+        ("3.jpg", JPG),
+        ("4.jpg", b""),
+        ("5.jpg", JPG * 2),
+        ("0.jpg", b"again"),
+        ("0.json", b"{}"),
+        ("6.jpg", JPG),
+        ("6.jpg", b"twice"),
+        ("__index__", b"meta"),
+        ("__meta__/7.jpg", b"meta"),
+    ]
+    samples, status, _ = read(write(tmp_path / "a.tar", tar_bytes(members)), max_image_bytes=len(JPG))
+    assert status == "ok"
+    assert reasons(samples) == [
+        ("README", "no_key"),
+        (".hidden.jpg", "no_key"),
+        ("0", None),
+        ("1", "no_image"),
+        ("2", "unsupported_format"),
+        ("3", None),
+        ("4", "empty_image"),
+        ("5", "too_many_bytes"),
+        ("0", "duplicate_key"),
+        ("6", None),
+        ("6", "duplicate_key"),
+    ]
+    assert samples[2].caption == "still of sample 0"
+    assert samples[2].image == JPG
+    assert all(sample.image is None for sample in samples if sample.error)
+
+
+def test_links_and_folders_are_passed_over(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (("a.jpg", tarfile.DIRTYPE), ("b.jpg", tarfile.SYMTYPE), ("c.jpg", tarfile.LNKTYPE), ("d.jpg", tarfile.FIFOTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        info = tarfile.TarInfo("e.jpg")
+        info.size = len(JPG)
+        tar.addfile(info, io.BytesIO(JPG))
+    assert reasons(read(str(tmp_path / "a.tar"))[0]) == [("e", None)]
+
+
+@pytest.mark.parametrize(
+    ("members", "caption"),
+    [
+        ([("0.txt", b"caf\xff\x00e")], "caf\ufffd\ufffde"),
+        ([("0.txt", b" \n"), ("0.json", b'{"caption": "from json"}')], "from json"),
+        ([("0.json", b'{"caption": "\\ud800x", "text": "later"}')], "\ufffdx"),
+        ([("0.json", b'{"caption": null, "text": "", "TEXT": 3, "Caption": "\\ud83d\\ude00"}')], "\U0001f600"),
+        ([("0.json", b'\xef\xbb\xbf{"text": "bom"}')], "bom"),
+        ([("0.json", b'{"text": "inv\xffalid"}')], "inv\ufffdalid"),
+        ([("0.json", b'{"text": "broken')], None),
+        ([("0.json", b"[1, 2]")], None),
+        ([("0.json", b"[" * 100_000)], None),
+        ([("0.json", b'{"a": ' + b"9" * 10_000 + b"}")], None),
+        ([("0.pyd", b"cos\nsystem\n(S'false'\ntR."), ("0.pickle", b"\x80")], None),
+    ],
+)
+def test_captions(tmp_path: Path, members: list[Member], caption: str | None) -> None:
+    (sample,), status, _ = read(write(tmp_path / "a.tar", tar_bytes([("0.jpg", JPG), *members])), carry=["a"])
+    assert (status, sample.caption, sample.error) == ("ok", caption, None)
+    pa.array([sample.caption, sample.url, *map(str, sample.carried.values())], pa.string()).validate(full=True)
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.tar", tar_bytes([("a\udcff.jpg", JPG), ("a\udcfe.jpg", JPG)], format=tarfile.GNU_FORMAT))
+    samples, _, _ = read(url)
+    assert reasons(samples) == [("a\\xff", None), ("a\\xfe", None)]
+    assert read_image_bytes(url, "a\\xfe", None, len(JPG)) == JPG
+
+
+def test_sidecar_is_joined_by_key_and_fills_gaps(tmp_path: Path) -> None:
+    url = write(
+        tmp_path / "00000.tar",
+        tar_bytes([("d/1.jpg", JPG), ("2.jpg", JPG), ("2.txt", b"txt"), ("2.json", b'{"punsafe": null}'), ("3.jpg", JPG)]),
+    )
+    table = pa.table(
+        {
+            "key": ["0", "2", "1", None],
+            "TEXT": pa.array([b"failed", b"parquet", b"inv\xff", b""], pa.binary()),
+            "url": ["u0", "u2", "u1", "u"],
+            "punsafe": [0.0, 0.5, None, 1.0],
+            "status": ["failed", "success", "success", "failed"],
+        }
+    )
+    pq.write_table(table, tmp_path / "00000.parquet")
+    samples, status, error = read(url, sidecar=True, carry=["punsafe", "status"])
+    assert (status, error) == ("ok", None)
+    assert [(sample.caption, sample.url, sample.carried["punsafe"], sample.carried["status"]) for sample in samples] == [
+        ("inv\ufffd", "u1", None, "success"),
+        ("txt", "u2", 0.5, "success"),
+        (None, None, None, None),
+    ]
+    assert read(url)[0][0].url is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 no parquet PAR1", "keyless"])
+def test_a_missing_or_broken_sidecar_is_noted(tmp_path: Path, content: bytes | str | None) -> None:
+    url = write(tmp_path / "a.tar", tar_bytes(PLAIN))
+    if isinstance(content, bytes):
+        (tmp_path / "a.parquet").write_bytes(content)
+    elif content:
+        pq.write_table(pa.table({"caption": ["x"]}), tmp_path / "a.parquet")
+    samples, status, error = read(url, sidecar=True)
+    assert (len(samples), status) == (3, "ok")
+    assert error is not None
+    assert "a.parquet" in error
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_truncation_keeps_what_stood_before(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    members = [
+        (f"{number:03d}.{suffix}", b"%d" % number if suffix == "txt" else JPG * (number + 1))
+        for number in range(4)
+        for suffix in ("jpg", "txt")
+    ]
+    whole = tar_bytes(members)
+    end = len(whole.rstrip(b"\0"))
+    ends = {}  # where each image lies, by the standard library
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        for info in tar:
+            ends[info.name] = (info.offset, info.offset_data, info.offset_data + info.size)
+            end = max(end, info.offset_data + -(-info.size // 512) * 512)
+    cut = data.draw(st.integers(0, end))
+    url = write(tmp_path_factory.getbasetemp() / "cut.tar", whole[:cut])
+    samples, status, error = read(url)
+    assert status == ("unreadable" if 0 < cut < 512 else "truncated")
+    assert error is not None
+    assert "cut.tar" in error
+    assert "\n" not in error
+    complete = [name for name, (_, _, stop) in ends.items() if name.endswith("jpg") and stop <= cut]
+    broken = [name for name, (_, start, stop) in ends.items() if name.endswith("jpg") and start <= cut < stop]
+    assert [sample.image_name for sample in samples if not sample.error] == complete
+    assert [(sample.image_name, sample.error.reason) for sample in samples if sample.error] == [
+        (name, "truncated_image") for name in broken
+    ]
+    assert all(sample.image == dict(members)[sample.image_name or ""] for sample in samples if not sample.error)
+
+
+def test_a_break_before_the_image_is_a_lost_sample(tmp_path: Path) -> None:
+    whole = tar_bytes([("0.txt", b"x"), ("0.jpg", JPG)])
+    assert reasons(read(write(tmp_path / "a.tar", whole[:1024]))[0]) == [("0", "truncated_image")]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_no_bytes_raise(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    packs: list[Callable[[bytes], bytes]] = [bytes, gzip.compress, lzma.compress, bz2.compress]
+    pack = data.draw(st.sampled_from(packs))
+    format = data.draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
+    content = bytearray(pack(tar_bytes([("ä" * 120 + ".jpg", JPG), *PLAIN], format=format)))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    url = write(tmp_path_factory.getbasetemp() / "flipped.tar", bytes(content[:cut]))
+    samples, status, error = read(url, carry=["similarity"])
+    assert status in ("ok", "truncated", "unreadable")
+    assert status == "ok" or error
+    pa.array([text for sample in samples for text in (sample.key, sample.caption, sample.url, sample.image_name)], pa.string()).validate(
+        full=True
+    )
+
+
+def test_a_damaged_header_is_a_break(tmp_path: Path) -> None:
+    whole = bytearray(tar_bytes([("0.jpg", b"x"), ("1.jpg", b"y"), ("2.jpg", b"z")]))
+    whole[1024] ^= 1
+    samples, status, error = read(write(tmp_path / "a.tar", bytes(whole)))
+    assert (reasons(samples), status) == ([("0", None)], "truncated")
+    assert "checksum" in str(error)
+
+
+def test_sizes_that_headers_only_claim_are_not_believed(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    claim = tar_bytes([("0.jpg", JPG)])[: 512 * 3] + info.tobuf(tarfile.GNU_FORMAT)
+    samples, status, error = read(write(tmp_path / "a.tar", claim + b"\0" * 4096))
+    assert (reasons(samples), status) == ([("0", None)], "truncated")
+    assert "impossible size" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"\0" * 1024, "ok", None),
+        (tar_bytes([]), "ok", None),
+        (b"", "truncated", "breaks off after 0 bytes"),
+        (b"I am a text file that someone called .tar\n" * 100, "unreadable", "is no tar"),
+        (b"short", "unreadable", "is no tar"),
+        (gzip.compress(b"no tar inside" * 100), "unreadable", "is no tar"),
+        (b"\x1f\x8b\x08 not gzip", "unreadable", "is no tar"),
+    ],
+)
+def test_files_without_samples(tmp_path: Path, content: bytes, status: str, message: str | None) -> None:
+    samples, found, error = read(write(tmp_path / "a.tar", content))
+    assert (samples, found) == ([], status)
+    assert error is None if message is None else message in str(error)
+
+
+def test_what_cannot_be_reached_is_told_from_what_is_broken(tmp_path: Path) -> None:
+    for url in (
+        str(tmp_path / "nothing.tar"),
+        str(tmp_path),
+        "memory://nowhere/a.tar",
+        "nosuchscheme://a/b.tar",
+        "http://127.0.0.1:9/a.tar",
+    ):
+        reader = read_shard(url)
+        assert (list(reader), reader.status, reader.is_reachable) == ([], "unreadable", False)
+        assert url in str(reader.error)
+    reader = read_shard(write(tmp_path / "a.tar", b"text" * 1000))
+    assert list(reader) == []
+    assert reader.status == "unreadable"
+    assert reader.is_reachable
+
+
+def test_a_connection_that_breaks_is_no_truncated_tar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 20_000:
+                raise ConnectionResetError("peer went away")
+            return super().read(size)
+
+    content = tar_bytes([(f"{number}.jpg", JPG * 10) for number in range(20)])
+    monkeypatch.setattr("dedup.storage.tars.open_binary", lambda url: Breaking(content))
+    reader = read_shard("s3://bucket/a.tar")
+    samples = list(reader)
+    assert len(samples) > 1
+    assert reader.status == "unreadable"
+    assert not reader.is_reachable
+    assert "peer went away" in str(reader.error)
+
+
+def test_remote_shards_and_ranges() -> None:
+    fsspec.filesystem("memory").pipe_file("/shards/a.tar", tar_bytes(PLAIN))
+    samples, status, _ = read("memory://shards/a.tar")
+    assert status == "ok"
+    assert len(samples) == 3
+    for sample in samples:
+        assert read_image_bytes(sample.shard, sample.key, sample.byte_offset, sample.n_bytes) == sample.image
+
+
+def test_images_that_are_gone(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.tar.gz", gzip.compress(tar_bytes(PLAIN)))
+    for shard, key, offset, n_bytes in (
+        (url, "nothing", None, 10),
+        (url, "000", None, 10),
+        (url, "000", 10_000, 10),
+        (str(tmp_path / "nothing.tar"), "000", 0, 10),
+        (str(tmp_path / "nothing.tar"), "000", None, 10),
+        (f"{tmp_path}/", "nothing.jpg", 0, 10),
+        ("memory://nowhere/a.tar", "000", 0, 10),
+    ):
+        with pytest.raises(InputError):
+            read_image_bytes(shard, key, offset, n_bytes)
+
+
+def test_breaking_off_early_closes_the_file(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.tar", tar_bytes(PLAIN))
+    for sample in read_shard(url):
+        assert sample.key == "000"
+        break
+
+
+def test_folder_with_txt(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a/1.jpg", JPG)
+    write(tmp_path / "a/1.txt", b" one\xff\n")
+    write(tmp_path / "0.v2.png", JPG * 2)
+    write(tmp_path / "2.jpg", b"")
+    write(tmp_path / "3.avif", b"x")
+    write(tmp_path / "4.jpg", JPG * 3)
+    (part,) = folder_parts(str(tmp_path), "", 10)
+    write(tmp_path / "5.jpg", JPG)
+    reader = read_folder_part(part, carry=["x"], max_image_bytes=len(JPG) * 2)
+    samples = list(reader)
+    assert reader.status == "ok"
+    assert reasons(samples) == [
+        ("0.v2.png", None),
+        ("2.jpg", "empty_image"),
+        ("3.avif", "unsupported_format"),
+        ("4.jpg", "too_many_bytes"),
+        ("a/1.jpg", None),
+    ]
+    assert samples[4].caption == "one\ufffd"
+    assert samples[0].caption is None
+    assert samples[0].carried == {"x": None}
+    for sample in (samples[0], samples[4]):
+        assert sample.shard == f"{tmp_path}/"
+        assert read_image_bytes(sample.shard, sample.key, sample.byte_offset, sample.n_bytes) == sample.image
+    (tmp_path / "0.v2.png").unlink()
+    again = read_folder_part(part)
+    assert reasons(list(again))[0] == ("0.v2.png", "undecodable_image")
+    assert again.status == "ok"
+
+
+CSV = b'\xef\xbb\xbffile,caption,url,similarity\na/1.jpg,"two\nlines",http://h/1,0.5\n2.jpg,007,,\nROOT/3.jpg,inv\xffalid,http://h/3,x\na/1.jpg,again,,\nother/4.jpg,no,,\n'
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_folder_with_a_table_of_captions(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("a/1.jpg", "a/b/2.jpg", "3.jpg", "4.jpg"):
+        write(tmp_path / name, JPG)
+    content = CSV.replace(b"ROOT", str(tmp_path).encode())
+    table = tmp_path / f"captions.{kind}"
+    if kind == "parquet":
+        rows = pa.table(
+            {
+                "file": ["a/1.jpg", "2.jpg", f"{tmp_path}/3.jpg", "x/4.jpg"],
+                "caption": [b"two\nlines", b"007", b"inv\xffalid", b"no"],
+                "url": ["http://h/1", None, "http://h/3", None],
+                "similarity": [0.5, None, None, 1.0],
+            }
+        )
+        pq.write_table(rows, table)
+    else:
+        table.write_bytes(content if kind == "csv" else content.replace(b",", b"\t"))
+    samples = list(read_folder_part(folder_parts(str(tmp_path), str(table), 10)[0], carry=["similarity"]))
+    assert [(sample.key, sample.caption, sample.url, sample.carried["similarity"]) for sample in samples] == [
+        ("3.jpg", "inv\ufffdalid", "http://h/3", None),
+        ("4.jpg", None, None, None),
+        ("a/1.jpg", "two\nlines", "http://h/1", 0.5),
+        ("a/b/2.jpg", "007", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("c.csv", b"caption,url\nx,y\n"), ("c.csv", b""), ("c.parquet", b"no parquet"), ("c.csv", b"file,caption\na,b,c,d\n")],
+)
+def test_a_table_of_captions_that_is_none(tmp_path: Path, name: str, content: bytes) -> None:
+    write(tmp_path / "1.jpg", JPG)
+    write(tmp_path / name, content)
+    reader = read_folder_part(folder_parts(str(tmp_path), str(tmp_path / name), 10)[0])
+    assert list(reader) == []
+    assert reader.status == "unreadable"
+    assert name in str(reader.error)
