@@ -1,6 +1,6 @@
 """Time, memory and recall of `index` (training and assignment), `pairs` and `groups` on synthetic vectors.
 
-    python benchmarks/pairs.py --n 1000000 --dim 512 --low 0.96 --high 1.0 --min-similarity 0.96
+python benchmarks/pairs.py --n 1000000 --dim 512 --low 0.96 --high 1.0 --min-similarity 0.96
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from memory import PeakMemory
+from vectors import Planted, write_embeddings
 
 from dedup import pipeline
 from dedup.config import Config, IndexConfig, OutputConfig, SearchConfig
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
-
-from memory import PeakMemory
-from vectors import Planted, write_embeddings
 
 
 def planted_recall(run_dir: str, planted: Planted) -> float:
@@ -39,7 +38,9 @@ def planted_recall(run_dir: str, planted: Planted) -> float:
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """One run; figures as a dictionary."""
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=args.scratch) as run_dir:
-        search = SearchConfig(min_similarity=args.min_similarity, nprobe=args.nprobe, nlist=args.nlist, recall_queries=args.queries, exhaustive_below=0)
+        search = SearchConfig(
+            min_similarity=args.min_similarity, nprobe=args.nprobe, nlist=args.nlist, recall_queries=args.queries, exhaustive_below=0
+        )
         config = replace(Config(), output=OutputConfig(run_dir), search=search, index=IndexConfig(codes=args.codes))
         planted = write_embeddings(config, args.n, args.dim, share=args.share, low=args.low, high=args.high, n_crowd=args.crowd)
         started = time.perf_counter()

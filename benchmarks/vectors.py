@@ -46,7 +46,9 @@ def near_copies(rng: np.random.Generator, rows: npt.NDArray[np.float32], cosine:
     return cosine[:, None] * rows + np.sqrt(1.0 - cosine**2)[:, None] * other
 
 
-def write_embeddings(config: Config, n: int, dim: int, *, share: float, low: float, high: float, seed: int = 0, n_crowd: int = 0, crowd_cosine: float = 0.99) -> Planted:
+def write_embeddings(
+    config: Config, n: int, dim: int, *, share: float, low: float, high: float, seed: int = 0, n_crowd: int = 0, crowd_cosine: float = 0.99
+) -> Planted:
     """Write n vectors as partitions of a run: a share planted as near copies of others, and a crowd around one.
 
     Each planted copy follows in the partition of its original; planted cosines are uniform in [low, high].
@@ -76,7 +78,9 @@ def write_embeddings(config: Config, n: int, dim: int, *, share: float, low: flo
         _write_metadata(layout.table("metadata"), partition, size)
     _write_partitions(layout, n, len(starts))
     stage = STAGES[0]
-    record = StageRecord("embed", stage.output_version, _picked(stage, config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n})
+    record = StageRecord(
+        "embed", stage.output_version, _picked(stage, config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
+    )
     write_record(config.output.run_dir, stage.home, record)
     return Planted(np.concatenate(originals), np.concatenate(copies))
 
@@ -105,7 +109,14 @@ def _write_metadata(table: Table, partition: int, n: int) -> None:
 
 def _write_partitions(layout: RunLayout, n: int, n_partitions: int) -> None:
     rows = [
-        {"partition": k, "shard": f"synthetic-{k:05d}.tar", "status": "ok", "error": None, "n_samples": min(ROWS_PER_PARTITION, n - k * ROWS_PER_PARTITION), "n_rejected": 0}
+        {
+            "partition": k,
+            "shard": f"synthetic-{k:05d}.tar",
+            "status": "ok",
+            "error": None,
+            "n_samples": min(ROWS_PER_PARTITION, n - k * ROWS_PER_PARTITION),
+            "n_rejected": 0,
+        }
         for k in range(n_partitions)
     ]
     table = layout.table("partitions")

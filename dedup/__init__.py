@@ -1,0 +1,50 @@
+"""De-duplicate image/text datasets kept in webdataset shards, and count how often each image occurs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dedup.api import Edges, near_duplicates
+    from dedup.config import Config
+    from dedup.config_io import load_config
+    from dedup.errors import DedupError
+    from dedup.numerics.components import connected_components
+    from dedup.numerics.counts import duplication_counts
+    from dedup.pipeline import RunSummary, run
+
+__all__ = [
+    "Config",
+    "DedupError",
+    "Edges",
+    "RunSummary",
+    "connected_components",
+    "duplication_counts",
+    "load_config",
+    "near_duplicates",
+    "run",
+]
+
+_HOMES = {
+    "Config": "dedup.config",
+    "DedupError": "dedup.errors",
+    "Edges": "dedup.api",
+    "RunSummary": "dedup.pipeline",
+    "connected_components": "dedup.numerics.components",
+    "duplication_counts": "dedup.numerics.counts",
+    "load_config": "dedup.config_io",
+    "near_duplicates": "dedup.api",
+    "run": "dedup.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # faiss, duckdb and their like load only when something that uses them is asked for
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'dedup' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,9 +15,17 @@ from dedup.config import Config
 from dedup.console import ConsoleReporter, print_status, print_summary
 from dedup.errors import ConfigError, DedupError
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich", help="De-duplicate image/text datasets kept in webdataset shards.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="De-duplicate image/text datasets kept in webdataset shards.",
+)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="configuration, such as input.shards='DIR/*.tar'; see `dedup config`")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="configuration, such as input.shards='DIR/*.tar'; see `dedup config`")
+]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file of configuration keys")]
 Redo = Annotated[bool, typer.Option("--redo", help="redo from the first stage whose configuration or input changed")]
 

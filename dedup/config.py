@@ -20,11 +20,17 @@ def _key(default: Any, meaning: str) -> Any:
 class InputConfig:
     """Where samples come from."""
 
-    shards: list[str] = _key([], "webdataset tars: globs, brace ranges {00000..00999}, files of URLs (@list.txt), any fsspec URL; may be given several times")
+    shards: list[str] = _key(
+        [], "webdataset tars: globs, brace ranges {00000..00999}, files of URLs (@list.txt), any fsspec URL; may be given several times"
+    )
     images: str = _key("", "instead of shards: a folder of images, searched with its subfolders")
-    captions: str = _key("", "for input.images: a CSV or parquet with the columns file, caption (and url); else a .txt beside an image is its caption")
+    captions: str = _key(
+        "", "for input.images: a CSV or parquet with the columns file, caption (and url); else a .txt beside an image is its caption"
+    )
     sidecar: bool = _key(False, "join NNNNN.parquet beside NNNNN.tar by key (url, caption and carried columns)")
-    carry: list[str] = _key([], "further columns of the json or sidecar to carry into every table of samples: similarity, punsafe, LICENSE, …")
+    carry: list[str] = _key(
+        [], "further columns of the json or sidecar to carry into every table of samples: similarity, punsafe, LICENSE, …"
+    )
     max_pixels: int = _key(178_956_970, "images with more pixels are rejected before they are decoded")
     max_image_bytes: int = _key(268_435_456, "images with more bytes are rejected unread")
     allow_missing: bool = _key(False, "publish a manifest although a shard could not be reached")
@@ -60,12 +66,12 @@ class SearchConfig:
 
     min_similarity: float = _key(0.7, "cosine from which two images count as near-duplicates")
     nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")
-    nprobe: int = _key(0, "lists each vector goes to; 0 = 4 from similarity 0.9 up, 8 from 0.8, 16 below")
+    nprobe: int = _key(0, "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below")
     exhaustive_below: int = _key(20_000, "with fewer distinct images than this there is one list: every pair is compared")
     best_edges: int = _key(8, "best edges kept for each image beside the spanning forest")
-    low_detail_quality: float = _key(8.0, "images with less detail than this follow the stricter rule")
-    low_detail_min_similarity: float = _key(0.98, "cosine that low-detail images ask of a copy")
-    flat_quality: float = _key(2.0, "images with less detail than this are copies only when byte-identical")
+    low_detail_quality: float = _key(10.0, "images with less detail than this follow the stricter rule")
+    low_detail_min_similarity: float = _key(0.99, "cosine that low-detail images ask of a copy")
+    flat_quality: float = _key(1.0, "images with less detail than this are copies only when byte-identical")
     recall_queries: int = _key(1_000, "images searched exhaustively to measure pair recall in every run; 0 = none")
 
 

@@ -37,7 +37,7 @@ class ConsoleReporter:
         now = time.monotonic()
         started = self._started.setdefault(progress.stage, now)
         rate = progress.done / (now - started) if now > started and progress.done else 0.0
-        text = f"{rate:,.0f} {progress.unit}/s" if rate else ""
+        text = f"{rate:,.{0 if rate >= 10 else 1}f} {progress.unit}/s{progress.detail}" if rate else ""
         if self._bars is not None:
             if progress.stage not in self._tasks:
                 self._tasks[progress.stage] = self._bars.add_task(progress.stage, unit=progress.unit, rate="", total=progress.total)
@@ -47,7 +47,11 @@ class ConsoleReporter:
         if is_last or now - self._last_line.get(progress.stage, started) >= _PLAIN_EVERY_S:
             self._last_line[progress.stage] = now
             left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate and not is_last else ""
-            self._console.print(f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{left}".rstrip(), soft_wrap=True, markup=False)
+            self._console.print(
+                f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{left}".rstrip(),
+                soft_wrap=True,
+                markup=False,
+            )
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -71,6 +75,8 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         embedded, rejected = records["embed"].rows, records["embed"].summary.get("rejected", {})
         lines.append(("samples", f"{embedded['metadata'] + embedded['rejected']:,} in {records['embed'].summary['n_shards']:,} shards"))
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+        if "embed" not in summary.skipped and records["embed"].seconds:
+            lines.append(("embedding", f"{embedded['metadata'] / records['embed'].seconds:,.0f} images/s"))
         lines.append(("rejected", f"{embedded['rejected']:,}" + (f" ({reasons})" if reasons else "")))
     if "index" in records and records["index"].summary.get("nlist"):
         figures = records["index"].summary
@@ -78,14 +84,25 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         lines.append(("distinct images", f"{figures['n_images']:,} ({lists})"))
     if "pairs" in records:
         figures = records["pairs"].summary
-        lines.append(("edges", f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity})"))
+        lines.append(
+            (
+                "edges",
+                f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity})",
+            )
+        )
         if figures["recall"] is not None:
-            lines.append(("measured recall", f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} sampled images"))
+            lines.append(
+                (
+                    "measured recall",
+                    f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} sampled images",
+                )
+            )
         else:
             lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} sampled images"))
     if "statistics" in records:
         figures = records["statistics"].summary
-        lines.append(("components", f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}; {figures['n_unique']:,} unique"))
+        groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"
+        lines.append(("components", f"{groups}; {figures['n_unique']:,} unique"))
     if "manifest" in records:
         rows = records["manifest"].rows
         images = rows["manifest"] + rows["duplicates"] + rows["excluded"]
@@ -115,5 +132,12 @@ def print_status(stages: list[StageStatus]) -> None:
     table = RichTable("stage", "state", "rows", "seconds", "finished", "changed since", box=None, pad_edge=False)
     for stage in stages:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
-        table.add_row(stage.name, stage.state, rows, f"{stage.seconds:.1f}" if stage.finished else "", stage.finished, "; ".join(stage.changes).replace("[", "\\["))
+        table.add_row(
+            stage.name,
+            stage.state,
+            rows,
+            f"{stage.seconds:.1f}" if stage.finished else "",
+            stage.finished,
+            "; ".join(stage.changes).replace("[", "\\["),
+        )
     Console(highlight=False).print(table)

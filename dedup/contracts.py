@@ -46,13 +46,16 @@ class Progress:
     done, total : int
         In units of `unit`; `total` may be 0 while it is unknown.
     unit : str
-        samples, vectors, lists, …
+        shards, vectors, lists, …
+    detail : str
+        What else to say, appended to the rate.
     """
 
     stage: str
     done: int
     total: int
     unit: str
+    detail: str = ""
 
 
 class Reporter(Protocol):

@@ -68,9 +68,19 @@ STAGES: tuple[StageSpec, ...] = (
         index.run,
         ("representatives", "exact", "assignments"),
     ),
-    StageSpec("pairs", "edges", ("search.best_edges", "search.recall_queries"), ("index",), pairs.OUTPUT_VERSION, pairs.run, ("edges", "neighbors")),
+    StageSpec(
+        "pairs",
+        "edges",
+        ("search.best_edges", "search.recall_queries"),
+        ("index",),
+        pairs.OUTPUT_VERSION,
+        pairs.run,
+        ("edges", "neighbors"),
+    ),
     StageSpec("groups", "groups", (), ("pairs",), groups.OUTPUT_VERSION, groups.run, ("groups",)),
-    StageSpec("manifest", "manifest", ("keep",), ("groups",), manifest.OUTPUT_VERSION, manifest.run, ("manifest", "duplicates", "excluded")),
+    StageSpec(
+        "manifest", "manifest", ("keep",), ("groups",), manifest.OUTPUT_VERSION, manifest.run, ("manifest", "duplicates", "excluded")
+    ),
     StageSpec(
         "statistics", "statistics", (), ("groups",), statistics.OUTPUT_VERSION, statistics.run, ("statistics", "captions", "histogram")
     ),
@@ -273,8 +283,9 @@ def _expected(config: Config, shards: list[embed.Source] | None, wanted: Sequenc
             # not run now: it stands as it is
             if found is None:
                 if names & set(_downstream(stage.name)):
+                    run_dir = config.output.run_dir
                     raise RunDirectoryError(
-                        f"{config.output.run_dir} has no finished stage '{stage.name}'; run: dedup {stage.name} output.run_dir={config.output.run_dir} …"
+                        f"{run_dir} has no finished stage '{stage.name}'; run: dedup {stage.name} output.run_dir={run_dir} …"
                     )
                 continue
             records[stage.name] = found

@@ -36,7 +36,9 @@ _SHARD = _field("shard", pa.string(), "URL of the tar the sample lies in; a fold
 _KEY = _field("key", pa.string(), "the sample's key: member name up to the first dot of its base name; relative path in a folder")
 _CAPTION = _field("caption", pa.string(), "the caption, invalid UTF-8 replaced; null where there is none", nullable=True)
 _URL = _field("url", pa.string(), "the image's address on the web as the shard has it", nullable=True)
-_BYTE_OFFSET = _field("byte_offset", pa.int64(), "where the image's bytes start in the tar; null in a compressed tar", unit="bytes", nullable=True)
+_BYTE_OFFSET = _field(
+    "byte_offset", pa.int64(), "where the image's bytes start in the tar; null in a compressed tar", unit="bytes", nullable=True
+)
 _N_BYTES = _field("n_bytes", pa.int64(), "size of the encoded image", unit="bytes")
 _COUNT = _field("duplication_count", pa.int64(), "samples in the group of copies, the keeper included; 1 = unique")
 
@@ -77,7 +79,11 @@ REPRESENTATIVES: Final = pa.schema(
     [
         _SAMPLE_ID,
         _field("weight", pa.int64(), "samples with the same image bytes, this one (the smallest sample_id) included"),
-        _field("min_similarity", pa.float32(), "similarity this image asks of a copy: the threshold, higher for low-detail images, 2 = byte-identical copies only"),
+        _field(
+            "min_similarity",
+            pa.float32(),
+            "similarity this image asks of a copy: the threshold, higher for low-detail images, 2 = byte-identical copies only",
+        ),
     ]
 )
 EXACT: Final = pa.schema(
@@ -95,7 +101,11 @@ ASSIGNMENTS: Final = pa.schema(
 NEIGHBORS: Final = pa.schema(
     [
         _SAMPLE_ID,
-        _field("n_neighbors", pa.int64(), "other samples at similarity >= the threshold, byte-identical copies included; samples without any have no row"),
+        _field(
+            "n_neighbors",
+            pa.int64(),
+            "other samples at similarity >= the threshold, byte-identical copies included; samples without any have no row",
+        ),
     ]
 )
 EDGES: Final = pa.schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ def choose_nlist(n_vectors: int, nprobe: int) -> int:
     >>> choose_nlist(1_000_000, 4)
     2000
     """
-    return max(1, min(round((nprobe * n_vectors) ** 0.5), n_vectors // 4 or 1))
+    return max(1, min(round(math.sqrt(nprobe * n_vectors)), n_vectors // 4 or 1))
 
 
 def train_quantizer(sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *, iterations: int, seed: int) -> Quantizer:
@@ -130,7 +131,8 @@ def train_quantizer(sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *,
         rows.shape[1], nlist, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1, max_points_per_centroid=len(rows)
     )
     kmeans.train(rows)
-    quantizer = Quantizer(kmeans.centroids.reshape(nlist, -1).copy(), np.zeros(nlist, dtype=np.float32))
+    centroids = np.array(kmeans.centroids, dtype=np.float32).reshape(nlist, -1)
+    quantizer = Quantizer(centroids, np.zeros(nlist, dtype=np.float32))
     nprobe = min(nprobe, nlist)
     if nprobe == nlist:
         return quantizer

@@ -158,7 +158,8 @@ class Ownership:
         left, right = self.signature[a], self.signature[b]
         keys, inverse = np.unique(left * np.int64(self._incidence.shape[0]) + right, return_inverse=True)
         first, second = np.divmod(keys, self._incidence.shape[0])
-        shared = np.asarray(self._incidence[first].multiply(self._incidence[second]).sum(axis=1)).ravel()
+        both: csr_array = self._incidence[first, :].multiply(self._incidence[second, :])
+        shared = np.asarray(both.sum(axis=1)).ravel()
         owned: npt.NDArray[np.bool_] = (shared == 0)[inverse]
         return owned
 
@@ -183,7 +184,7 @@ class Ownership:
         present = np.flatnonzero(of_signature)
         owned = np.empty(len(wanted), dtype=np.int64)
         for start in range(0, len(wanted), 1024):
-            shared = self._incidence[wanted[start : start + 1024]] @ self._incidence[present].T
+            shared: csr_array = self._incidence[wanted[start : start + 1024], :] @ self._incidence[present, :].T
             shared.data = np.ones_like(shared.data)
-            owned[start : start + 1024] = total - shared @ of_signature[present]
+            owned[start : start + 1024] = total - np.asarray(shared @ of_signature[present])
         return owned[inverse]

@@ -268,4 +268,3 @@ class _Join:
         src, dst, similarity, turn = self.parts[0]
         order = np.lexsort((dst, src))
         return Joined(src[order], dst[order], similarity[order], turn[order], self.n_neighbors)
-

@@ -47,9 +47,7 @@ class StageContext:
         batches = self.engine.sql(query, {source: self.layout.table(source) for source in sources}, table.schema)
         return write_table(table, batches, prefix)
 
-    def run_tasks(
-        self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]
-    ) -> list[Result]:
+    def run_tasks(self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]) -> list[Result]:
         """Run tasks on the engine with progress in units of `sizes`; results in the order of the tasks."""
         results: dict[int, Result] = {}
         done, total = 0, sum(sizes)

@@ -84,9 +84,7 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
                 }
             )
         files = writer.close()
-    result = EmbedResult(
-        task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons), time.perf_counter() - started
-    )
+    result = EmbedResult(task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons), time.perf_counter() - started)
     if all(outcome["is_reachable"] for outcome in outcomes):
         marker = {"identity": task.identity, "files": files, "result": result.__dict__}
         write_json(marker_path(config.output.run_dir, task.partition), marker)
@@ -150,7 +148,7 @@ def run(context: StageContext, sources: Sequence[Source], identity: str) -> Stag
     InputError
         If a shard can't be reached; the others are embedded and stay.
     """
-    layout, run_dir = context.layout, context.layout.run_dir
+    run_dir = context.layout.run_dir
     by_url = {source_url(source): source for source in sources}
     tasks = []
     for number, urls in plan(context, list(by_url)):
@@ -164,19 +162,21 @@ def run(context: StageContext, sources: Sequence[Source], identity: str) -> Stag
     missing = [task for task in tasks if task.partition not in results]
     if results and missing:
         context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
-    n_shards, done = sum(len(task.sources) for task in missing), 0
+    n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     for _, result in context.engine.map_partitions(embed_partition, missing):
         results[result.partition] = result
         done += len(result.shards)
-        context.reporter.progress(Progress("embed", done, n_shards, "shards"))
+        n_images += result.n_samples + result.n_rejected
+        detail = f", {n_images / (time.perf_counter() - started):,.0f} images/s"
+        context.reporter.progress(Progress("embed", done, n_shards, "shards", detail))
     rows = _write_partitions(context, [results[task.partition] for task in tasks])
     unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
     _report(context, list(results.values()))
     if unreachable and not context.config.input.allow_missing:
         first = unreachable[0]
         raise InputError(
-            f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); the others are embedded: "
-            "mend the input and run the same command again, or set input.allow_missing=true"
+            f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); "
+            "the others are embedded: mend the input and run the same command again, or set input.allow_missing=true"
         )
     reasons: dict[str, int] = {}
     for result in results.values():
@@ -193,7 +193,9 @@ def run(context: StageContext, sources: Sequence[Source], identity: str) -> Stag
 def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict[str, int]:
     table = context.layout.table("partitions")
     rows = [
-        {"partition": result.partition, **{name: shard[name] for name in PARTITIONS.names[1:]}} for result in results for shard in result.shards
+        {"partition": result.partition, **{name: shard[name] for name in PARTITIONS.names[1:]}}
+        for result in results
+        for shard in result.shards
     ]
     clear_keep_plan(context)
     return {"partitions": write_table(table, [pa.Table.from_pylist(rows, schema=PARTITIONS)])}

@@ -57,7 +57,8 @@ def run(context: StageContext) -> StageResult:
     representatives = read_table(layout.table("representatives"))
     ids = representatives["sample_id"].to_numpy()
     edges = dataset(layout.table("edges")).to_table(
-        columns=["src", "dst", "similarity"], filter=(pc.field("kind") == "near") & (pc.field("confirmed").is_null() | pc.field("confirmed"))
+        columns=["src", "dst", "similarity"],
+        filter=(pc.field("kind") == "near") & (pc.field("confirmed").is_null() | pc.field("confirmed")),
     )
     # positions among the representatives are compact node ids and keep the order of the sample_ids
     src, dst = np.searchsorted(ids, edges["src"].to_numpy()), np.searchsorted(ids, edges["dst"].to_numpy())
@@ -68,12 +69,16 @@ def run(context: StageContext) -> StageResult:
     neighbors = read_table(layout.table("neighbors"))
     n_neighbors = np.zeros(len(ids), dtype=np.int64)
     place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
-    known = (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == neighbors["sample_id"].to_numpy()) if len(ids) else np.zeros(0, bool)
+    known = (
+        (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == neighbors["sample_id"].to_numpy()) if len(ids) else np.zeros(0, bool)
+    )
     n_neighbors[place[known]] = neighbors["n_neighbors"].to_numpy()[known]
 
     # anchors are taken by (n_neighbors descending, sample_id)
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
-    anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), (src, dst, edges["similarity"].to_numpy()))
+    anchor, similarity = _cover(
+        context, ids, labels, order, representatives["min_similarity"].to_numpy(), (src, dst, edges["similarity"].to_numpy())
+    )
     # the smallest member names the group
     group_first = np.full(len(ids), len(ids), dtype=np.int64)
     np.minimum.at(group_first, anchor, order)

@@ -123,7 +123,7 @@ def _choose(
         return chosen.ravel(), np.full(len(rows), chosen.shape[1], dtype=np.int64)
     # a turned copy meets the picture where the picture's turned vector goes; fewer lists each, as there are seven
     nprobe = max(1, task.nprobe // 4)
-    turned = [quantizer.assign(apply_turn(rows, turn) @ lists.axes[:, :k], nprobe) for turn in task.turns]
+    turned = [quantizer.assign(unit_rows(apply_turn(rows, turn)) @ lists.axes[:, :k], nprobe) for turn in task.turns]
     every = [list(dict.fromkeys(row)) for row in np.concatenate([chosen, *turned], axis=1).tolist()]
     return np.asarray([number for row in every for number in row], dtype=np.int32), np.asarray([len(row) for row in every], dtype=np.int64)
 
@@ -133,7 +133,9 @@ def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.
     parts = _projected(run_dir)
     block = rows // _BLOCK
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
-    pieces = [parts[int(block[start])][rows[start:stop] % _BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start]
+    pieces = [
+        parts[int(block[start])][rows[start:stop] % _BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start
+    ]
     return np.concatenate(pieces)
 
 

@@ -77,7 +77,11 @@ def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     similar = np.where(reps[pairs + 1] == reps[pairs], np.float32(1.0), similar)
     near = (similar >= np.maximum(task.min_similarity[pairs], task.min_similarity[pairs + 1])) | (reps[pairs + 1] == reps[pairs])
     keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
-    for start, stop in zip(starts[lengths != 2] if task.per_component == 1 else starts, task.bounds[1:][lengths != 2] if task.per_component == 1 else task.bounds[1:], strict=True):
+    for start, stop in zip(
+        starts[lengths != 2] if task.per_component == 1 else starts,
+        task.bounds[1:][lengths != 2] if task.per_component == 1 else task.bounds[1:],
+        strict=True,
+    ):
         distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
         asked = task.min_similarity[start:stop][first]
         chosen, similar = greedy_cover(

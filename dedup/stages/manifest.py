@@ -42,6 +42,13 @@ JOIN {_COUNTS} ON groups.component_id = counts.component_id
 WHERE keepers.keeper_id <> keepers.sample_id
 ORDER BY metadata.sample_id
 """  # noqa: S608
+TOTALS_SQL = "SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGINT) AS n_rejected FROM partitions"
+BROKEN_SQL = """
+SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
+       CAST(sum(CASE WHEN duplicates.similarity_to_keeper < CAST({threshold} AS FLOAT) AND duplicates.kind = 'near'
+                THEN 1 ELSE 0 END) AS BIGINT) AS n_below
+FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
+"""
 
 
 def run(context: StageContext) -> StageResult:
@@ -74,15 +81,7 @@ def _check(context: StageContext, rows: dict[str, int]) -> None:
     """
     layout = context.layout
     partitions = layout.table("partitions")
-    totals = next(
-        iter(
-            context.engine.sql(
-                "SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGINT) AS n_rejected FROM partitions",
-                {"partitions": partitions},
-                _TOTALS,
-            )
-        )
-    ).to_pylist()[0]
+    totals = next(iter(context.engine.sql(TOTALS_SQL, {"partitions": partitions}, _TOTALS))).to_pylist()[0]
     seen, rejected = (totals["n_samples"] or 0) + (totals["n_rejected"] or 0), count_rows(layout.table("rejected"))
     accounted = sum(rows.values()) + rejected
     if accounted != seen:
@@ -91,20 +90,8 @@ def _check(context: StageContext, rows: dict[str, int]) -> None:
     if not rows["duplicates"]:
         return
     hidden = {name: _hidden(context, name) for name in ("manifest", "duplicates")}
-    broken = next(
-        iter(
-            context.engine.sql(
-                """
-                SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
-                       CAST(sum(CASE WHEN duplicates.similarity_to_keeper < {threshold} AND duplicates.kind = 'near' THEN 1 ELSE 0 END)
-                            AS BIGINT) AS n_below
-                FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
-                """.format(threshold=f"CAST({context.config.search.min_similarity} AS FLOAT)"),
-                hidden,
-                _BROKEN,
-            )
-        )
-    ).to_pylist()[0]
+    query = BROKEN_SQL.format(threshold=float(context.config.search.min_similarity))
+    broken = next(iter(context.engine.sql(query, hidden, _BROKEN))).to_pylist()[0]
     if any(broken.values()):
         raise AccountingError(
             f"{broken['n_without_keeper']} dropped samples have a keeper that is not kept and {broken['n_below']} are less similar to it "

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
+from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import Turn
 from dedup.numerics.recall import count_neighbors
-from dedup.numerics.selfjoin import Ownership, self_join
+from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.index import Lists, projected_rows
 from dedup.storage.embeddings import SampleRows, open_store

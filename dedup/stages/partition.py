@@ -86,11 +86,11 @@ class PartitionWriter:
         """Encode and write what is held."""
         if self._rows:
             vectors, quality = self._encoder.encode(np.stack(self._prepared))
-            finite = np.isfinite(vectors).all(axis=1)
+            finite: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
             for place in np.flatnonzero(~finite).tolist():
                 row = self._rows[place]
                 self._reject(row["shard"], row["key"], SampleError("bad_embedding", "the encoder's vector is not finite"))
-            rows = [row for row, good in zip(self._rows, finite.tolist(), strict=True) if good]
+            rows = [row for row, good in zip(self._rows, finite, strict=True) if good]
             first = (self._partition << 32) + self.n_samples
             for number, (row, value) in enumerate(zip(rows, quality[finite].tolist(), strict=True)):
                 row["sample_id"], row["quality"] = first + number, value

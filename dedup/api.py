@@ -1,0 +1,139 @@
+"""The array interface: embeddings in, edges out, nothing on disk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+from dedup.numerics.collapse import Ownership
+from dedup.numerics.distances import unit_rows
+from dedup.numerics.projection import enough_axes, principal_axes, with_rest
+from dedup.numerics.selfjoin import self_join
+
+_TRAIN_PER_LIST = 32
+_QUANTIZER_DIM = 128
+
+
+class Edges(NamedTuple):
+    """Near-duplicate pairs.
+
+    Parameters
+    ----------
+    src, dst : int64 array, shape (n_edges,)
+        Row numbers, src < dst, sorted.
+    similarity : float32 array, shape (n_edges,)
+        Cosine, exact.
+    n_neighbors : int64 array, shape (n,)
+        Other rows within the threshold of each row, counted whether or not their edge is among those returned.
+    """
+
+    src: npt.NDArray[np.int64]
+    dst: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    n_neighbors: npt.NDArray[np.int64]
+
+
+def near_duplicates(
+    embeddings: npt.ArrayLike,
+    min_similarity: float,
+    *,
+    nlist: int = 0,
+    nprobe: int = 0,
+    exhaustive_below: int = 20_000,
+    best_edges: int = 8,
+    seed: int = 1234,
+) -> Edges:
+    """Find near-duplicate rows of an array.
+
+    Parameters
+    ----------
+    embeddings : float array, shape (n, dim)
+        Rows of any norm, compared by cosine after rounding to float16.
+    min_similarity : float
+        In (0, 1].
+    nlist, nprobe : int
+        Inverted lists, and lists each row goes to; 0 = chosen from n and the threshold.
+    exhaustive_below : int
+        With fewer rows every pair is compared.
+    best_edges : int
+        Best edges kept for each row beside the maximum-similarity spanning forest, so that a crowd of n copies
+        has O(n) edges; `n_neighbors` counts all.
+    seed : int
+
+    Returns
+    -------
+    Edges
+
+    Raises
+    ------
+    ShapeError
+        If the array is not two-dimensional, not finite, or the threshold is out of range.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.99, 0.1]])
+    >>> edges = near_duplicates(rows, 0.9)
+    >>> edges.src, edges.dst, edges.n_neighbors
+    (array([0]), array([2]), array([1, 0, 1]))
+    """
+    rows = np.asarray(embeddings)
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
+        raise ShapeError(
+            f"expected finite floats of shape (n, dim), found {rows.dtype} {rows.shape}" + (", not all finite" if rows.ndim == 2 else "")
+        )
+    if not 0.0 < min_similarity <= 1.0:
+        raise ShapeError(f"min_similarity={min_similarity}: expected a cosine in (0, 1]")
+    n = len(rows)
+    vectors = unit_rows(rows).astype(np.float16)
+    lists, projected = _lists(vectors, min_similarity, nlist, nprobe, n < max(exhaustive_below, 2), seed)
+    order = np.argsort(lists.ravel(), kind="stable")
+    owner = np.repeat(np.arange(n), lists.shape[1])[order]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(lists.ravel(), minlength=1))])
+    n_neighbors = np.zeros(n, dtype=np.int64)
+    thresholds, weights = np.full(n, min_similarity, dtype=np.float32), np.ones(n, dtype=np.int64)
+    src, dst, similarity = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for number in range(len(offsets) - 1):
+        members = owner[offsets[number] : offsets[number + 1]]
+        joined = self_join(
+            vectors[members],
+            thresholds[members],
+            weights[members],
+            Ownership(lists[members], number),
+            best=best_edges,
+            projected=None if projected is None else projected[members],
+        )
+        n_neighbors[members] += joined.n_neighbors
+        src.append(members[joined.src])
+        dst.append(members[joined.dst])
+        similarity.append(joined.similarity)
+    all_src, all_dst, all_similarity = np.concatenate(src), np.concatenate(dst), np.concatenate(similarity)
+    by_row = np.lexsort((all_dst, all_src))
+    return Edges(all_src[by_row], all_dst[by_row], all_similarity[by_row], n_neighbors)
+
+
+def _lists(
+    vectors: npt.NDArray[np.float16], min_similarity: float, nlist: int, nprobe: int, is_exhaustive: bool, seed: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
+    """Lists of each row, int32 (n, nprobe), and the projections that propose pairs."""
+    n, dim = vectors.shape
+    if is_exhaustive:
+        return np.zeros((n, 1), dtype=np.int32), None
+    from dedup.numerics.ann import choose_nlist, choose_nprobe, train_quantizer
+
+    nprobe = nprobe or choose_nprobe(min_similarity)
+    nlist = nlist or choose_nlist(n, nprobe)
+    chosen = np.random.default_rng(seed).choice(n, min(n, max(_TRAIN_PER_LIST * nlist, 10_000)), replace=False)
+    sample = unit_rows(vectors[np.sort(chosen)])
+    axes = principal_axes(sample)
+    k, n_filter = min(_QUANTIZER_DIM, dim), enough_axes(sample, axes, min_similarity)
+    quantizer = train_quantizer(sample @ axes[:, :k], nlist, nprobe, iterations=6, seed=seed)
+    lists, projected = [], []
+    for start in range(0, n, 65_536):
+        along = unit_rows(vectors[start : start + 65_536]) @ axes[:, : max(k, n_filter)]
+        lists.append(quantizer.assign(along[:, :k], nprobe))
+        if n_filter:
+            projected.append(with_rest(along[:, :n_filter]).astype(np.float16))
+    return np.concatenate(lists), np.concatenate(projected) if projected else None

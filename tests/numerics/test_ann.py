@@ -1,0 +1,76 @@
+"""The coarse quantizer and the index it makes."""
+
+import faiss
+import numpy as np
+import pytest
+from vector_data import copies_of, power_law
+
+from dedup.errors import ShapeError
+from dedup.numerics import ann
+
+
+def rows_of(n, dim=64, seed=0):
+    return power_law(np.random.default_rng(seed), n, dim).astype(np.float32)
+
+
+def test_lists_are_balanced_and_hold_near_pairs():
+    rows = rows_of(20_000)
+    quantizer = ann.train_quantizer(rows[:8_000], 150, 8, iterations=6, seed=1)
+    sizes = np.bincount(quantizer.assign(rows, 8).ravel(), minlength=150)
+    plain = ann.Quantizer(quantizer.centroids, np.zeros(150, np.float32))
+    unbalanced = np.bincount(plain.assign(rows, 8).ravel(), minlength=150)
+    # the cost of a join is the sum of the squared sizes
+    assert (sizes.astype(float) ** 2).sum() < 0.85 * (unbalanced.astype(float) ** 2).sum()
+    rng = np.random.default_rng(2)
+    copies = np.concatenate([copies_of(rng, row.astype(np.float64), 1, 0.95) for row in rows[:500]]).astype(np.float32)
+    shared = (quantizer.assign(rows[:500], 8)[:, :, None] == quantizer.assign(copies, 8)[:, None, :]).any((1, 2))
+    assert shared.mean() > 0.99
+
+
+def test_assignment_is_by_product_minus_offset():
+    rng = np.random.default_rng(0)
+    quantizer = ann.Quantizer(rows_of(30, 16), rng.normal(0, 0.1, 30).astype(np.float32))
+    rows = rows_of(100, 16, seed=3)
+    order = np.argsort(-(rows @ quantizer.centroids.T - quantizer.offsets), axis=1)[:, :4]
+    assert np.array_equal(quantizer.assign(rows, 4), order)
+    assert quantizer.assign(rows, 99).shape == (100, 30)
+
+
+def test_a_crowd_draws_one_centroid():
+    rng = np.random.default_rng(0)
+    rows = rows_of(4_000)
+    rows[:2_000] = copies_of(rng, rows[0].astype(np.float64), 2_000, 0.99)
+    quantizer = ann.train_quantizer(rows, 60, 4, iterations=6, seed=1)
+    near = quantizer.centroids @ rows[0]
+    assert (near > 0.95).sum() <= 2
+
+
+def test_training_is_reproducible_and_refuses_too_few_rows():
+    rows = rows_of(3_000)
+    first, second = (ann.train_quantizer(rows, 40, 4, iterations=4, seed=7) for _ in range(2))
+    assert np.array_equal(first.centroids, second.centroids)
+    assert np.array_equal(first.offsets, second.offsets)
+    with pytest.raises(ShapeError, match="can't train 40 lists from 10 vectors"):
+        ann.train_quantizer(rows[:10], 40, 4, iterations=4, seed=7)
+
+
+@pytest.mark.parametrize(("codes", "least_recall"), [("pq", 0.9), ("fp16", 1.0)])
+def test_the_index_finds_what_was_put_in(codes, least_recall):
+    rows = rows_of(6_000)
+    quantizer = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7)
+    home = quantizer.assign(rows, 1)[:, 0]
+    ids = np.arange(6_000) * 3 + (1 << 32)
+    blocks = [(ids[s : s + 2_500], rows[s : s + 2_500], home[s : s + 2_500]) for s in range(0, 6_000, 2_500)]
+    data = ann.build_index(quantizer.centroids, rows, blocks, codes=codes, nprobe=8)
+    index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+    assert index.ntotal == 6_000
+    assert index.nprobe == 8
+    index.nprobe = 40
+    _, found = index.search(rows[:200], 5)
+    assert (found == ids[:200, None]).any(1).mean() >= least_recall
+
+
+def test_choices():
+    assert ann.choose_nlist(10, 4) == 2
+    assert ann.choose_nlist(1, 4) == 1
+    assert ann.pq_bytes(100) == 50
