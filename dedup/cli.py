@@ -10,9 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from dedup import config_io
 from dedup.config import Config
-from dedup.console import ConsoleReporter, print_status, print_summary
 from dedup.errors import ConfigError, DedupError
 
 app = typer.Typer(
@@ -31,7 +29,9 @@ Redo = Annotated[bool, typer.Option("--redo", help="redo from the first stage wh
 
 
 def _load(config_file: str | None, overrides: list[str] | None) -> Config:
-    return config_io.load_config(config_file, overrides or [])
+    from dedup.config_io import load_config
+
+    return load_config(config_file, overrides or [])
 
 
 @app.command()
@@ -45,6 +45,7 @@ def run(overrides: Overrides = None, config_file: ConfigFile = None, redo: Redo 
 
 def _run_stages(stage: str | None, overrides: list[str] | None, config_file: str | None, redo: bool) -> None:
     from dedup import pipeline
+    from dedup.console import ConsoleReporter, print_summary
 
     config = _load(config_file, overrides)
     with ConsoleReporter() as reporter:
@@ -81,6 +82,7 @@ def status(
     Example: dedup status out -c conf/mine.yaml search.min_similarity=0.8
     """
     from dedup import pipeline
+    from dedup.console import print_status
 
     has_config = bool(config_file or overrides)
     config = _load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
@@ -93,6 +95,8 @@ def config(overrides: Overrides = None, config_file: ConfigFile = None) -> None:
 
     Example: dedup config search.min_similarity=0.9
     """
+    from dedup import config_io
+
     values = config_io.to_dict(_load(config_file, overrides))
     table = RichTable("key", "value", "meaning", box=None, pad_edge=False)
     for key, _kind, _default, meaning in config_io.describe():

@@ -8,7 +8,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table as RichTable
 
 from dedup.config import Config
 from dedup.contracts import Progress
@@ -128,16 +127,12 @@ def print_summary(summary: RunSummary, config: Config) -> None:
 
 
 def print_status(stages: list[StageStatus]) -> None:
-    """Print a row per stage."""
-    table = RichTable("stage", "state", "rows", "seconds", "finished", "changed since", box=None, pad_edge=False)
+    """Print a line per stage, and under it what has changed since."""
+    console = Console(highlight=False)
+    width = max(len(stage.name) for stage in stages)
     for stage in stages:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
-        table.add_row(
-            stage.name,
-            stage.state,
-            rows,
-            f"{stage.seconds:.1f}" if stage.finished else "",
-            stage.finished,
-            "; ".join(stage.changes).replace("[", "\\["),
-        )
-    Console(highlight=False).print(table)
+        when = f"{stage.seconds:.1f} s, {stage.finished}: {rows}" if stage.finished else ""
+        console.print(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip(), soft_wrap=True, markup=False)
+        for change in stage.changes:
+            console.print(f"{'':<{width}}  changed  {change}", soft_wrap=True, markup=False)

@@ -82,8 +82,8 @@ class Encoder(Protocol):
     def fingerprint(self) -> dict[str, str]:
         """Everything that changes the vectors: model, weights, preprocessing, decoder."""
 
-    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Bring one uint8 RGB image (height, width, 3) to the fixed shape that `encode` stacks."""
+    def prepare(self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.float32]:
+        """Bring one uint8 RGB image (height, width, 3), the picture in `box` (left, top, right, bottom), to a fixed shape."""
 
     def encode(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Encode prepared images: unit rows (n, dim) and quality (n,), 0 to 100."""

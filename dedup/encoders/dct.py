@@ -31,9 +31,9 @@ class DctEncoder:
         decoder = f"simplejpeg {version('simplejpeg')} scaled to >= {_MIN_SIDE} px, else Pillow {version('pillow').split('.')[0]}"
         return {"model": "dct-384-v1", "preprocessing": f"area {descriptor.GRID}x{descriptor.GRID} YCbCr", "decoder": decoder}
 
-    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def prepare(self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.float32]:
         """Area-resize to YCbCr, float32 (3, 64, 64)."""
-        return descriptor.ycbcr_grid(pixels)
+        return descriptor.ycbcr_grid(pixels, box)
 
     def encode(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Descriptors (n, 384) and detail (n,) of prepared images (n, 3, 64, 64)."""

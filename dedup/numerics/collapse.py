@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from dedup.numerics.distances import exact_similarity
+from dedup.numerics.distances import unit_rows
 
 _SAMPLE = 512  # rows that stand for the list while balls are looked for
 _CHUNK = 8_192
 _MIN_BALL = 256  # members below which the products of a ball are cheaper than finding it
-_REFINEMENTS = 2
-_SAFETY = 1e-6  # of a cosine; keeps float64 rounding on the safe side of the triangle inequality
+_REFINE = 8_192  # rows that move a pivot to its place
+_REFINEMENTS = 3
+_SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 
 class Rows(Protocol):
@@ -87,7 +88,7 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.
     -----
     A pivot is the mean direction of a dense neighbourhood, not one of the vectors: copies scatter around their
     original, and twice the scatter of one copy from another would ask for twice the angle.
-    Cost per ball: (1 + refinements) passes over the remaining rows.
+    Cost per ball: one pass over the remaining rows.
     """
     cos_half = half_angle_cosine(min_similarity) + _SAFETY
     remaining = np.flatnonzero(candidates)
@@ -110,23 +111,21 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.
 
 
 def _grow(vectors: Rows, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float64], cos_half: float) -> Ball:
-    """Members within the half angle of a pivot that moves to their mean direction."""
-    for refinement in range(_REFINEMENTS + 1):
-        pivot = pivot / np.linalg.norm(pivot)
-        total = np.zeros_like(pivot)
-        cosines = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), _CHUNK):
-            part = vectors[rows[start : start + _CHUNK]]
-            cosine = exact_similarity(part, pivot)
-            cosines[start : start + len(part)] = cosine
-            if refinement < _REFINEMENTS:
-                total += part[cosine >= cos_half].astype(np.float64).sum(axis=0)
-        if refinement < _REFINEMENTS and np.any(total):
-            pivot = total
-        else:
+    """Members within the half angle of a pivot that first moves to the mean direction of a sample of them."""
+    pivot = pivot / np.linalg.norm(pivot)
+    sample = unit_rows(vectors[rows[np.linspace(0, len(rows) - 1, min(_REFINE, len(rows))).astype(np.int64)]])
+    for _ in range(_REFINEMENTS):
+        inside = sample[sample @ pivot.astype(np.float32) >= cos_half]
+        if not len(inside):
             break
-    inside = cosines >= cos_half
-    return Ball(rows[inside], pivot, cosines[inside])
+        pivot = inside.astype(np.float64).sum(axis=0)
+        pivot /= np.linalg.norm(pivot)
+    cosines = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        cosines[part] = unit_rows(vectors[rows[part]]) @ pivot.astype(np.float32)
+    inside_all = cosines >= cos_half
+    return Ball(rows[inside_all], pivot, cosines[inside_all])
 
 
 class Ownership:
@@ -161,6 +160,16 @@ class Ownership:
         both: csr_array = self._incidence[first, :].multiply(self._incidence[second, :])
         shared = np.asarray(both.sum(axis=1)).ravel()
         owned: npt.NDArray[np.bool_] = (shared == 0)[inverse]
+        return owned
+
+    def mask(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether this list owns each pair of one of `rows` and one of `others`, bool (n, m)."""
+        if self.is_trivial:
+            return np.ones((len(rows), len(others)), dtype=bool)
+        left, row = np.unique(self.signature[rows], return_inverse=True)
+        right, column = np.unique(self.signature[others], return_inverse=True)
+        shared: csr_array = self._incidence[left, :] @ self._incidence[right, :].T
+        owned: npt.NDArray[np.bool_] = (shared.toarray() == 0)[row][:, column]
         return owned
 
     def weights(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

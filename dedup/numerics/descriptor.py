@@ -36,25 +36,28 @@ VARIANTS: dict[str, tuple[bool, bool, bool]] = {
 }
 
 
-@lru_cache(maxsize=4096)
-def area_matrix(n_pixels: int) -> npt.NDArray[np.float32]:
-    """Area-resize an axis of any length to `GRID` cells, as a matrix: exact means, no rounding.
+@lru_cache(maxsize=2048)
+def area_matrix(n_pixels: int, start: float = 0.0, stop: float | None = None) -> npt.NDArray[np.float32]:
+    """Area-resize a part of an axis to `GRID` cells, as a matrix: exact means, no rounding.
 
     Parameters
     ----------
     n_pixels : int
         Length of the axis.
+    start, stop : float
+        The part, in pixels; by default all of it.
 
     Returns
     -------
     float32 array, shape (GRID, n_pixels)
         Rows sum to 1.
     """
-    edges = np.linspace(0.0, n_pixels, GRID + 1)
+    stop = float(n_pixels) if stop is None else stop
+    edges = np.linspace(start, stop, GRID + 1)
     pixels = np.arange(n_pixels)
     # overlap of cell [edges[i], edges[i+1]) with pixel [j, j+1)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.ascontiguousarray(np.clip(overlap, 0.0, None) * (GRID / n_pixels), dtype=np.float32)
+    return np.ascontiguousarray(np.clip(overlap, 0.0, None) * (GRID / (stop - start)), dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -66,13 +69,15 @@ def dct_matrix() -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(dct, dtype=np.float32)
 
 
-def ycbcr_grid(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float] | None = None) -> npt.NDArray[np.float32]:
     """Area-resize an image to `GRID` x `GRID` and convert it to luma and chroma.
 
     Parameters
     ----------
     pixels : uint8 array, shape (height, width, 3)
         RGB.
+    box : tuple of float, optional
+        Left, top, right, bottom of the picture inside the pixels; by default all of them.
 
     Returns
     -------
@@ -87,9 +92,10 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
     height, width, _ = pixels.shape
+    left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
     # (GRID, width * 3): whole rows are averaged first, so the large array is read once
-    rows = area_matrix(height) @ pixels.reshape(height, width * 3).astype(np.float32)
-    columns = area_matrix(width) @ rows.reshape(GRID, width, 3)
+    rows = area_matrix(height, top, bottom) @ pixels.reshape(height, width * 3).astype(np.float32)
+    columns = area_matrix(width, left, right) @ rows.reshape(GRID, width, 3)
     grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ _YCBCR.T).transpose(2, 0, 1))
     return grid
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
 
+_DENSE = 0.02  # share of near pairs from which sums over all beat lists of some
+
 
 def count_neighbors(
     queries: npt.NDArray[np.float16],
@@ -38,12 +40,23 @@ def count_neighbors(
     threshold = float(query_min_similarity.min()) if len(queries) else 2.0
     for ids, rows, min_similarity, weights in blocks:
         columns = unit_rows(rows)
-        hit = unit @ columns.T >= threshold - FLOAT32_BAND
+        product = unit @ columns.T
         for turn in turns:
-            hit |= apply_turn(unit, turn) @ columns.T >= threshold - FLOAT32_BAND
-        q, r = np.divmod(np.flatnonzero(hit), len(rows))
-        other = query_ids[q] != ids[r]
-        q, r = q[other], r[other]
+            product = np.maximum(product, apply_turn(unit, turn) @ columns.T)
+        _, own_query, own_row = np.intersect1d(query_ids, ids, assume_unique=True, return_indices=True)
+        product[own_query, own_row] = -2.0
+        hits = np.flatnonzero(product >= threshold - FLOAT32_BAND)
+        # only what lies within the rounding of a float32 product needs a closer look
+        if len(hits) > _DENSE * product.size:
+            above = product - np.maximum.outer(query_min_similarity, min_similarity)
+            counts += ((above >= FLOAT32_BAND) @ weights.astype(np.float64)).astype(np.int64)
+            q, r = np.nonzero(np.abs(above) < FLOAT32_BAND)
+        else:
+            q, r = np.divmod(hits, len(rows))
+            above = product[q, r] - np.maximum(query_min_similarity[q], min_similarity[r])
+            sure, unsure = above >= FLOAT32_BAND, np.abs(above) < FLOAT32_BAND
+            counts += np.bincount(q[sure], weights=weights[r[sure]], minlength=len(queries)).astype(np.int64)
+            q, r = q[unsure], r[unsure]
         # an edge is src < dst and turns src, so the exact value is taken that way round
         swap = query_ids[q] > ids[r]
         a, b = queries[q], rows[r]

@@ -18,6 +18,7 @@ _STRIP = 256  # rows of one product: wide enough for the matrix unit, narrow eno
 _COLUMNS = 8_192  # columns of one product: bounds the float32 copies
 _COLLAPSE_FROM = 1_024  # members from which looking for balls pays
 _BUFFER = 2_000_000  # edges held before they are sparsified
+_DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
 _PROBE = 512  # rows whose projections tell whether a list is dense anywhere
 
 
@@ -191,7 +192,35 @@ class _Join:
             for left in range(0, len(ball.rows), _COLUMNS):
                 members = ball.rows[left : left + _COLUMNS]
                 i, j = self._candidates(strip, self.columns(members))
+                if len(i) > _DENSE * len(strip_rows) * len(members):
+                    self._crowded(strip_rows, members)
+                    continue
                 self._add(np.minimum(strip_rows[i], members[j]), np.maximum(strip_rows[i], members[j]))
+
+    def _crowded(self, rows: npt.NDArray[np.int64], members: npt.NDArray[np.int64]) -> None:
+        """Pairs of rows with a ball's members where most are near: all are counted, each row's best edges are kept.
+
+        The members hold together without these edges, so one edge joins a row to all of them.
+        """
+        left, right = unit_rows(self.vectors[rows]), unit_rows(self.vectors[members])
+        product = left @ right.T
+        for turn in self.turns:
+            product = np.maximum(product, apply_turn(left, turn) @ right.T)
+        above = product - np.maximum.outer(self.min_similarity[rows], self.min_similarity[members])
+        near = above >= FLOAT32_BAND
+        i, j = np.nonzero(np.abs(above) < FLOAT32_BAND)
+        similarity, _ = self._exact(np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j]))
+        near[i, j] = similarity >= np.maximum(self.min_similarity[rows[i]], self.min_similarity[members[j]])
+        near &= self.ownership.mask(rows, members)
+        # float32 sums would round weights above 2^24
+        self.n_neighbors[rows] += (near @ self.weights[members].astype(np.float64)).astype(np.int64)
+        self.n_neighbors[members] += (self.weights[rows].astype(np.float64) @ near).astype(np.int64)
+        k = min(self.best, len(members))
+        best = np.argpartition(np.where(near, -product, 2.0), k - 1, axis=1)[:, :k]
+        i, j = np.repeat(np.arange(len(rows)), k), best.ravel()
+        i, j = i[near[i, j]], j[near[i, j]]
+        low, high = np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j])
+        self._append(low, high, *self._exact(low, high))
 
     def _candidates(
         self, strip: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]

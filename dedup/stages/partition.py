@@ -60,7 +60,7 @@ class PartitionWriter:
             if sample.error is not None or sample.image is None:
                 raise sample.error or SampleError("no_image")
             image = decode_image(sample.image, max_pixels=self._config.input.max_pixels, min_side=self._encoder.min_side)
-            prepared = self._encoder.prepare(image.pixels)
+            prepared = self._encoder.prepare(image.pixels, image.box)
         except SampleError as error:
             self._reject(sample.shard, sample.key, error)
             return

@@ -52,11 +52,15 @@ class DecodedImage:
         RGB, C-contiguous; smaller than the image if a `min_side` was given.
     width, height : int
         Size of the full image in pixels, EXIF orientation applied.
+    box : tuple of float
+        Left, top, right, bottom of the picture inside `pixels`, in pixels. A reduced image ends inside its last column
+        and row: 350 pixels at 3/8 are 131.25 of 132 columns, and a resize that took all 132 would stretch it.
     """
 
     pixels: _Pixels
     width: int
     height: int
+    box: tuple[float, float, float, float]
 
 
 def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -> DecodedImage:
@@ -163,7 +167,8 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> DecodedI
             return None
     # Parsing EXIF costs as much as a tenth of the decoding, and most images on the web have none.
     orientation = _jpeg_orientation(data) if b"Exif" in data[:_HEAD_BYTES] else 1
-    return _oriented(pixels, width, height, orientation)
+    eighths = next((n for n in range(1, 9) if (-(-height * n // 8), -(-width * n // 8)) == pixels.shape[:2]), 8)
+    return _oriented(pixels, width, height, orientation, eighths / 8)
 
 
 def _jpeg_orientation(data: bytes) -> int:
@@ -183,15 +188,18 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _oriented(pixels: _Pixels, width: int, height: int, orientation: int) -> DecodedImage:
-    """Apply an EXIF orientation; `width` and `height` are those of the stored image."""
+def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale: float) -> DecodedImage:
+    """Apply an EXIF orientation; `width` and `height` are those of the stored image, `scale` is what it was reduced by."""
     if orientation >= 5:
         pixels, width, height = pixels.transpose(1, 0, 2), height, width
+    left, top, right, bottom = 0.0, 0.0, width * scale, height * scale
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
+        left, right = pixels.shape[1] - right, float(pixels.shape[1])
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return DecodedImage(np.ascontiguousarray(pixels), width, height)
+        top, bottom = pixels.shape[0] - bottom, float(pixels.shape[0])
+    return DecodedImage(np.ascontiguousarray(pixels), width, height, (left, top, right, bottom))
 
 
 def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | None) -> DecodedImage:
@@ -202,10 +210,10 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | None
     orientation = _orientation(image)
     rgb = to_rgb(image)
     width, height = rgb.size
-    factor = min(width, height) // min_side if min_side else 1
+    factor = max(1, min(width, height) // min_side) if min_side else 1
     if factor > 1:
         rgb = rgb.reduce(factor)
-    return _oriented(np.array(rgb, dtype=np.uint8), width, height, orientation)
+    return _oriented(np.array(rgb, dtype=np.uint8), width, height, orientation, 1 / factor)
 
 
 def _ends_early(data: bytes, kind: str) -> bool:

@@ -1,0 +1,1 @@
+"""Demo shards with planted duplicates and their truth; needs the extra `demo` for its photos."""

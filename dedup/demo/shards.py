@@ -1,0 +1,257 @@
+"""Demo shards: LAION-style tars with planted duplicates, and the truth about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import multiprocessing
+import re
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dedup.demo.plan import BROKEN, COPY, EXACT, Plan, make_plan
+from dedup.demo.samples import MAX_JPEG_SIZE, MIN_JPEG_SIZE, Sample, SampleMaker
+from dedup.demo.scenes import photo_scenes
+from dedup.errors import ConfigError
+
+TRUTH = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("source_id", pa.int64(), nullable=False),
+        pa.field("change", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("is_broken", pa.bool_(), nullable=False),
+        pa.field("is_expected", pa.bool_(), nullable=False),
+        pa.field("caption", pa.string()),
+    ]
+)
+_MIN_IMAGES = 20
+_UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1024, "M": 10**6, "MB": 10**6, "MIB": 1024**2}
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSummary:
+    """What `make_demo_data` wrote.
+
+    Attributes
+    ----------
+    out, truth : Path
+        The folder with the tars, and the parquet file with the truth in it.
+    n_shards, n_images, n_bytes : int
+        Tars, samples in them, their size together.
+    n_sources : int
+        Distinct scenes: ``n_images - n_copies - n_broken``.
+    n_copies, n_exact : int
+        Planted copies, and those of them with the very bytes of their original.
+    n_broken : int
+        Samples made to be unusual: rejected by a run, those without a caption aside.
+    largest_group : int
+        Samples of the most duplicated scene.
+    """
+
+    out: Path
+    truth: Path
+    n_shards: int
+    n_images: int
+    n_bytes: int
+    n_sources: int
+    n_copies: int
+    n_exact: int
+    n_broken: int
+    largest_group: int
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.n_images:,} images in {self.n_shards:,} shards ({self.n_bytes / 1e6:,.1f} MB) in {self.out}: "
+            f"{self.n_sources:,} scenes, {self.n_copies:,} planted copies ({self.n_exact:,} byte-identical, "
+            f"largest group {self.largest_group:,}), {self.n_broken:,} broken; truth in {self.truth}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One shard to write: its slice of the plan and what makes its samples."""
+
+    out: Path
+    number: int
+    first: int
+    sources: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.int8]
+    maker: SampleMaker
+
+
+def make_demo_data(
+    out: str | Path,
+    *,
+    n_images: int = 2000,
+    seed: int = 0,
+    per_shard: int = 1000,
+    jpeg_size: int | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> DemoSummary:
+    """Write tars as img2dataset writes them, a fifth of their images planted copies, and ``truth.parquet``.
+
+    Equal arguments give equal bytes, whatever the number of workers. Memory does not grow with the corpus, but for five
+    bytes a sample.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder, made where it is missing. Shards of an earlier call are overwritten.
+    n_images : int
+        Samples, at least 20, broken ones included.
+    seed : int
+        Not negative; kept in the metadata of ``truth.parquet`` with the other arguments.
+    per_shard : int
+        Samples per tar, at most 10,000.
+    jpeg_size : int, optional
+        Bytes, 10,000 to 120,000: every image is a JPEG of about 400 x 350 pixels within 10% of that size, and none is
+        broken. For throughput benchmarks.
+    workers : int
+        Processes; with more than one, a script needs the ``if __name__ == "__main__"`` guard.
+    progress : callable, optional
+        Called with (samples written, `n_images`) after each shard.
+
+    Returns
+    -------
+    DemoSummary
+
+    Raises
+    ------
+    ConfigError
+        If an argument can't work, or `out` holds tars that this call would not overwrite.
+    MissingExtra
+        If scikit-image or scikit-learn, which bring the photos, is not installed.
+
+    Notes
+    -----
+    ``truth.parquet`` has a row per sample, in the order of the tars: `key`, `shard` (file name), `source_id` (equal numbers
+    are copies of one scene), `change` (a name of `dedup.numerics.planting.CHANGES`, "original", "exact", or how the sample
+    is broken), its `family`, `is_broken` (a run must reject it), `is_expected` (the default settings are expected to find
+    it a copy of its original; true for originals), `caption`. A broken sample may repeat a key: join on rows that are
+    not broken.
+    """
+    n_shards = -(-n_images // max(per_shard, 1))
+    _check(n_images, seed, per_shard, jpeg_size, workers, n_shards)
+    folder = Path(out)
+    names = [f"{number:05d}.tar" for number in range(n_shards)]
+    strangers = sorted({path.name for path in folder.glob("*.tar")}.difference(names)) if folder.is_dir() else []
+    if strangers:
+        raise ConfigError(f"{folder} holds {strangers[0]} and {len(strangers) - 1} more tars of another corpus; expected an empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    plan = make_plan(n_images, seed, n_photos=len(photo_scenes()), is_broken_wanted=jpeg_size is None)
+    maker = SampleMaker(seed, plan.n_photos, plan.first_broken, jpeg_size)
+    arguments = {"n_images": n_images, "seed": seed, "per_shard": per_shard, "jpeg_size": jpeg_size}
+    schema = TRUTH.with_metadata({key: str(value) for key, value in arguments.items()})
+    truth, unfinished = folder / "truth.parquet", folder / "_truth.parquet"
+    n_done = 0
+    with pq.ParquetWriter(unfinished, schema) as writer:
+        for rows in _write_shards(list(_tasks(folder, plan, maker, per_shard)), workers):
+            writer.write_table(rows.cast(schema))
+            n_done += rows.num_rows
+            if progress is not None:
+                progress(n_done, n_images)
+    unfinished.replace(truth)
+    return DemoSummary(
+        out=folder,
+        truth=truth,
+        n_shards=n_shards,
+        n_images=n_images,
+        n_bytes=sum((folder / name).stat().st_size for name in names),
+        n_sources=plan.first_broken,
+        n_copies=int(np.isin(plan.roles, (COPY, EXACT)).sum()),
+        n_exact=int((plan.roles == EXACT).sum()),
+        n_broken=int((plan.roles == BROKEN).sum()),
+        largest_group=int(np.bincount(plan.sources).max()),
+    )
+
+
+def parse_size(text: str) -> int:
+    """Read a file size.
+
+    Parameters
+    ----------
+    text : str
+        A number with B, KB, MB (thousands), KiB or MiB (1024), upper or lower case; bytes without.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ConfigError
+        If it is no size.
+
+    Examples
+    --------
+    >>> parse_size("110KB"), parse_size("0.5 MiB")
+    (110000, 524288)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].upper() not in _UNITS:
+        raise ConfigError(f"'{text}' is no file size; expected a number with B, KB, MB, KiB or MiB, such as 110KB")
+    return round(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _check(n_images: int, seed: int, per_shard: int, jpeg_size: int | None, workers: int, n_shards: int) -> None:
+    if n_images < _MIN_IMAGES:
+        raise ConfigError(f"n_images={n_images} is too few to plant duplicates in; expected at least {_MIN_IMAGES}")
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; expected 0 or more")
+    if not 1 <= per_shard <= 10_000:
+        raise ConfigError(f"per_shard={per_shard} does not fit keys of four digits per shard; expected 1 to 10000")
+    if n_shards > 100_000:
+        raise ConfigError(f"n_images={n_images} at per_shard={per_shard} gives {n_shards} shards; expected at most 100000: raise per_shard")
+    if workers < 1:
+        raise ConfigError(f"workers={workers}; expected 1 or more")
+    if jpeg_size is not None and not MIN_JPEG_SIZE <= jpeg_size <= MAX_JPEG_SIZE:
+        raise ConfigError(f"jpeg_size={jpeg_size} can't be met at 400 x 350 pixels; expected {MIN_JPEG_SIZE} to {MAX_JPEG_SIZE} bytes")
+
+
+def _tasks(out: Path, plan: Plan, maker: SampleMaker, per_shard: int) -> Iterator[_Task]:
+    for number, first in enumerate(range(0, len(plan.sources), per_shard)):
+        part = slice(first, first + per_shard)
+        yield _Task(out, number, first, plan.sources[part], plan.roles[part], maker)
+
+
+def _write_shards(tasks: list[_Task], workers: int) -> Iterator[pa.Table]:
+    """Write every shard and yield its truth, in order."""
+    if workers == 1 or len(tasks) == 1:
+        yield from map(_write_shard, tasks)
+        return
+    waiting: deque[Future[pa.Table]] = deque()
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(_write_shard, task))
+                if len(waiting) >= 2 * workers:  # the truth of few shards at a time is in memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _write_shard(task: _Task) -> pa.Table:
+    name = f"{task.number:05d}.tar"
+    unfinished = task.out / f"_{name}"
+    samples: list[Sample] = []
+    rows = {field: [] for field in TRUTH.names}
+    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
+        ...
+    return pa.table(rows, schema=TRUTH)

@@ -1,0 +1,72 @@
+"""The local engine: order, errors, memory, threads."""
+
+import os
+import signal
+
+import pyarrow as pa
+import pytest
+
+from dedup.engines.local import LocalEngine
+from dedup.errors import SchemaError, StageError
+
+
+def square(value):
+    return value * value
+
+
+def threads(_):
+    return os.environ["OMP_NUM_THREADS"], os.getpid()
+
+
+def die(value):
+    if value == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def fail(value):
+    raise ValueError(f"task {value}")
+
+
+@pytest.fixture
+def engine():
+    engine = LocalEngine(2)
+    yield engine
+    engine.close()
+
+
+def test_every_task_is_run_once(engine):
+    results = dict(engine.map_partitions(square, list(range(50))))
+    assert results == {i: i * i for i in range(50)}
+    assert dict(engine.map_partitions(square, [])) == {}
+    assert dict(engine.map_partitions(square, [7])) == {0: 49}
+
+
+def test_workers_have_one_thread_and_are_reused(engine):
+    before = dict(os.environ)
+    first = [result for _, result in engine.map_partitions(threads, range(20))]
+    assert {count for count, _ in first} == {"1"}
+    assert len({pid for _, pid in first}) <= 2
+    assert os.getpid() not in {pid for _, pid in first}
+    assert dict(os.environ) == before
+
+
+def test_a_killed_worker_is_one_message(engine):
+    with pytest.raises(StageError, match="a worker process died.*run the same command again"):
+        list(engine.map_partitions(die, range(6)))
+    assert dict(engine.map_partitions(square, range(3))) == {0: 0, 1: 1, 2: 4}
+
+
+def test_a_failing_task_raises_its_own_error(engine):
+    with pytest.raises(ValueError, match="task"):
+        list(engine.map_partitions(fail, range(4)))
+
+
+def test_sql_conforms_names_order_and_types(engine):
+    table = pa.table({"b": [3, 1, 2], "a": ["x", "y", "z"]})
+    schema = pa.schema([("a", pa.string()), ("b", pa.int32())])
+    result = pa.concat_tables(engine.sql("SELECT b, a FROM numbers ORDER BY b", {"numbers": table}, schema))
+    assert result.schema.equals(schema)
+    assert result.to_pylist() == [{"a": "y", "b": 1}, {"a": "z", "b": 2}, {"a": "x", "b": 3}]
+    with pytest.raises(SchemaError, match="column 'a' is missing"):
+        list(engine.sql("SELECT b FROM numbers", {"numbers": table}, schema))

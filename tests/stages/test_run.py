@@ -1,0 +1,367 @@
+"""The whole job on small shards, against planted truth and plain Python."""
+
+import collections
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
+from vector_data import all_similarities
+
+from dedup import pipeline, schemas
+from dedup.config import Config, EncoderConfig, EngineConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
+from dedup.numerics.components import connected_components
+from dedup.stages import manifest
+from dedup.storage.embeddings import EmbeddingStore
+from dedup.storage.layout import RunLayout
+from dedup.storage.tables import read_table
+
+
+def config_for(shards, out, workers=1, **sections):
+    base = Config(input=InputConfig(shards=[shards]), output=OutputConfig(str(out)), engine=EngineConfig(workers=workers))
+    return replace(base, **sections)
+
+
+def table(out, name):
+    return read_table(RunLayout(str(out)).table(name))
+
+
+def all_tables(out):
+    """Bytes-independent content of every table."""
+    return {name: table(out, name).to_pylist() for name in schemas.TABLES if name not in ("assignments",)}
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return make_samples()
+
+
+@pytest.fixture(scope="module")
+def shards(samples, tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("shards"), samples)
+
+
+@pytest.fixture(scope="module")
+def run_dir(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    pipeline.run(config_for(shards, out, workers=2))
+    return out
+
+
+def test_every_table_has_its_schema(run_dir):
+    for name, schema in schemas.TABLES.items():
+        layout = RunLayout(str(run_dir)).table(name)
+        for path in Path(layout.path).glob(layout.pattern):
+            assert pq.read_schema(path).equals(schema), name
+
+
+def test_planted_copies_are_found_and_nothing_else(run_dir, samples):
+    component = {row["key"]: row["component_id"] for name in ("manifest", "duplicates") for row in table(run_dir, name).to_pylist()}
+    by_source, by_component = collections.defaultdict(set), collections.defaultdict(set)
+    for sample in samples:
+        if sample.source >= 0:
+            by_source[sample.source].add(component[sample.key])
+            by_component[component[sample.key]].add(sample.source)
+    assert all(len(found) == 1 for found in by_source.values())
+    assert all(len(found) == 1 for found in by_component.values())
+
+
+def test_every_sample_is_in_exactly_one_table(run_dir, samples):
+    keys = [row["key"] for name in ("manifest", "duplicates", "excluded", "rejected") for row in table(run_dir, name).to_pylist()]
+    assert sorted(keys) == sorted(sample.key for sample in samples)
+    rejected = table(run_dir, "rejected").to_pylist()
+    assert {row["key"] for row in rejected} == {sample.key for sample in samples if sample.source < 0}
+    assert {row["reason"] for row in rejected} <= set(schemas.REJECT_REASONS)
+
+
+def test_edges_and_neighbors_equal_exhaustive_search(run_dir):
+    metadata = table(run_dir, "metadata")
+    ids = metadata["sample_id"].to_numpy()
+    similarity = all_similarities(EmbeddingStore(str(run_dir)).take(ids))
+    near = similarity >= np.float32(0.7)
+    np.fill_diagonal(near, False)
+    counts = {row["sample_id"]: row["n_neighbors"] for row in table(run_dir, "neighbors").to_pylist()}
+    assert [counts.get(sample_id, 0) for sample_id in ids.tolist()] == near.sum(1).tolist()
+    place = {sample_id: i for i, sample_id in enumerate(ids.tolist())}
+    edges = table(run_dir, "edges").to_pylist()
+    for edge in edges:
+        assert edge["src"] < edge["dst"]
+        assert edge["similarity"] == pytest.approx(similarity[place[edge["src"]], place[edge["dst"]]], abs=1e-6) or edge["kind"] == "exact"
+    src, dst = np.nonzero(np.triu(near))
+    expected = connected_components(src, dst, len(ids))
+    found = connected_components([place[edge["src"]] for edge in edges], [place[edge["dst"]] for edge in edges], len(ids))
+    assert np.array_equal(found, expected)
+
+
+def test_statistics_equal_counting_by_hand(run_dir):
+    groups = collections.defaultdict(list)
+    for name in ("manifest", "duplicates"):
+        for row in table(run_dir, name).to_pylist():
+            groups[row["component_id"]].append(row)
+    statistics = {row["component_id"]: row for row in table(run_dir, "statistics").to_pylist()}
+    anchored = {row["sample_id"]: row["similarity_to_anchor"] for row in table(run_dir, "groups").to_pylist()}
+    assert set(statistics) == {component for component, rows in groups.items() if len(rows) > 1}
+    captions = collections.defaultdict(dict)
+    for row in table(run_dir, "captions").to_pylist():
+        captions[row["component_id"]][row["caption"]] = row["n_samples"]
+    for component, row in statistics.items():
+        members = groups[component]
+        counted = collections.Counter(member["caption"] for member in members)
+        caption, n = min(counted.items(), key=lambda item: (-item[1], item[0]))
+        assert row["duplication_count"] == len(members) == members[0]["duplication_count"]
+        assert row["n_exact"] == len(members) - len({member["sha256"] for member in members})
+        assert row["n_urls"] == len({member["url"] for member in members})
+        assert (row["n_captions"], row["caption"], row["caption_share"]) == (len(counted), caption, pytest.approx(n / len(members)))
+        assert captions[component] == dict(counted)
+        similar = sorted(anchored[member["sample_id"]] for member in members)
+        assert row["min_similarity"] == similar[0]
+        assert row["mean_similarity"] == pytest.approx(np.mean(similar[:-1]), abs=1e-6)
+    sizes = collections.Counter(len(rows) for rows in groups.values())
+    histogram = {row["duplication_count"]: (row["n_components"], row["n_images"]) for row in table(run_dir, "histogram").to_pylist()}
+    assert histogram == {size: (n, n * size) for size, n in sizes.items()}
+
+
+def test_targets_rank_the_most_duplicated_captions(run_dir):
+    targets = table(run_dir, "targets").to_pylist()
+    statistics = table(run_dir, "statistics").to_pylist()
+    expected = sorted(statistics, key=lambda row: (-row["duplication_count"], row["component_id"]))
+    assert [row["component_id"] for row in targets] == [row["component_id"] for row in expected]
+    assert [row["rank"] for row in targets] == list(range(1, len(targets) + 1))
+    kept = {row["component_id"]: row for row in table(run_dir, "manifest").to_pylist()}
+    assert all(row["target_id"] == kept[row["component_id"]]["sha256"][:16] for row in targets)
+    lines = [json.loads(line) for line in (run_dir / "targets" / "_targets.jsonl").read_text().splitlines()]
+    assert lines == targets
+
+
+def test_dropped_samples_name_a_kept_one_within_the_threshold(run_dir):
+    kept = {row["sample_id"]: row for row in table(run_dir, "manifest").to_pylist()}
+    dropped = table(run_dir, "duplicates").to_pylist()
+    assert {row["kind"] for row in dropped} == {"exact", "near"}
+    for row in dropped:
+        keeper = kept[row["keeper_id"]]
+        assert (row["keeper_shard"], row["keeper_key"], row["component_id"]) == (keeper["shard"], keeper["key"], keeper["component_id"])
+        assert row["similarity_to_keeper"] >= np.float32(0.7)
+        assert keeper["width"] * keeper["height"] >= row["width"] * row["height"]
+
+
+def test_byte_ranges_lead_to_the_image(run_dir, samples):
+    by_key = {sample.key: sample for sample in samples}
+    for row in table(run_dir, "metadata").to_pylist()[::7]:
+        with open(row["shard"], "rb") as file:
+            file.seek(row["byte_offset"])
+            assert file.read(row["n_bytes"]) == by_key[row["key"]].image
+
+
+def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path):
+    # every vector goes to every list, so that nothing but the bookkeeping of lists can differ
+    search = SearchConfig(exhaustive_below=0, nlist=5, nprobe=5)
+    pipeline.run(config_for(shards, tmp_path, workers=2, search=search))
+    expected, found = all_tables(run_dir), all_tables(tmp_path)
+    for name in ("edges", "neighbors", "groups", "manifest", "duplicates", "statistics", "targets"):
+        order = str if name != "edges" else (lambda row: (row["src"], row["dst"]))
+        assert sorted(found[name], key=order) == sorted(expected[name], key=order), name
+
+
+def test_workers_and_order_of_shards_do_not_matter(run_dir, shards, tmp_path):
+    names = sorted(Path(shards).parent.glob("*.tar"), reverse=True)
+    config = replace(config_for(shards, tmp_path), input=InputConfig(shards=[str(name) for name in names]))
+    pipeline.run(config)
+    assert all_tables(tmp_path) == all_tables(run_dir)
+
+
+def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
+    config = config_for(shards, tmp_path)
+    first = pipeline.run(config)
+    assert first.skipped == ()
+    again = pipeline.run(config)
+    assert again.skipped == pipeline.STAGE_NAMES
+    assert again.records == first.records
+    other = replace(config, search=replace(config.search, min_similarity=0.9))
+    with pytest.raises(RunDirectoryError, match=r"stage index: search.min_similarity: 0.7 → 0.9.*--redo"):
+        pipeline.run(other)
+    redone = pipeline.run(other, redo=True)
+    assert redone.skipped == ("embed",)
+    keep = replace(other, keep=KeepConfig(order_by=["n_bytes", "sample_id"]))
+    assert pipeline.run(keep, redo=True).skipped == ("embed", "index", "pairs", "groups", "statistics")
+    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 7
+    assert pipeline.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
+
+
+def test_embedding_resumes_by_partition(shards, samples, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(Path(shards).parent, folder)
+    config = config_for(str(folder / "*.tar"), tmp_path / "out")
+    pipeline.run(config, ["embed"])
+    out = tmp_path / "out" / "embeddings"
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "img_emb").iterdir()}
+    (out / "_stage.json").unlink()
+    (out / "_done" / "00001.json").unlink()
+    pipeline.run(config, ["embed"])
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "img_emb").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == ["img_emb_00001.npy"]
+    # a new shard is appended, though its name sorts first
+    write_tar(folder / "0000.tar", [Sample("new", encode(scene(77)), "new", 77)])
+    with pytest.raises(RunDirectoryError, match="stage embed: input"):
+        pipeline.run(config)
+    pipeline.run(config, redo=True)
+    partitions = {Path(row["shard"]).name: row["partition"] for row in table(tmp_path / "out", "partitions").to_pylist()}
+    assert partitions["0000.tar"] == len(before)
+    assert partitions["00000.tar"] == 0
+
+
+def test_a_missing_shard_stops_the_manifest_but_not_the_others(shards, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(Path(shards).parent, folder)
+    gone = tmp_path / "gone.tar"
+    shutil.copy(folder / "00000.tar", gone)
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"{folder}/*.tar\n{gone}\n")
+    (tmp_path / "pattern").mkdir()
+    config = replace(config_for("", tmp_path / "out"), input=InputConfig(shards=[str(folder / "{00000..00009}.tar")]))
+    with pytest.raises(InputError, match=r"shards can't be reached, the first .*tar .*input.allow_missing=true"):
+        pipeline.run(config)
+    assert not (tmp_path / "out" / "manifest").exists()
+    n_there = len(list(folder.glob("*.tar")))
+    assert len(list((tmp_path / "out" / "embeddings" / "_done").iterdir())) == n_there
+    allowed = replace(config, input=replace(config.input, allow_missing=True))
+    pipeline.run(allowed)
+    statuses = collections.Counter(row["status"] for row in table(tmp_path / "out", "partitions").to_pylist())
+    assert statuses == {"ok": n_there, "unreadable": 10 - n_there}
+
+
+def test_broken_tars_are_marked_and_their_samples_kept(samples, tmp_path):
+    good = [sample for sample in samples if sample.source >= 0][:30]
+    write_tar(tmp_path / "shards" / "a.tar", good[:10])
+    write_tar(tmp_path / "shards" / "b.tar", good[10:20])
+    whole = (tmp_path / "shards" / "b.tar").read_bytes()
+    (tmp_path / "shards" / "b.tar").write_bytes(whole[: len(whole) * 6 // 10])
+    (tmp_path / "shards" / "c.tar").write_text("I am no tar\n" * 100)
+    write_tar(tmp_path / "shards" / "d.tar", [])
+    (tmp_path / "shards" / "e.tar").write_bytes(b"")
+    out = tmp_path / "out"
+    pipeline.run(config_for(str(tmp_path / "shards" / "*.tar"), out))
+    rows = {Path(row["shard"]).name: row for row in table(out, "partitions").to_pylist()}
+    assert [rows[name]["status"] for name in ("a.tar", "b.tar", "c.tar", "d.tar")] == ["ok", "truncated", "unreadable", "ok"]
+    assert rows["a.tar"]["n_samples"] == 10
+    assert 4 <= rows["b.tar"]["n_samples"] < 10
+    assert rows["c.tar"]["error"]
+    kept = {row["key"] for name in ("manifest", "duplicates") for row in table(out, name).to_pylist()}
+    assert {sample.key for sample in good[:14]} <= kept
+
+
+def test_nothing_but_broken_samples(tmp_path):
+    write_tar(tmp_path / "a.tar", [Sample("x", b"no image", "c"), Sample("y", b"", "c")])
+    out = tmp_path / "out"
+    summary = pipeline.run(config_for(str(tmp_path / "a.tar"), out))
+    assert summary.records["embed"].rows == {"partitions": 1, "metadata": 0, "rejected": 2}
+    assert table(out, "manifest").num_rows == 0
+    assert {row["reason"] for row in table(out, "rejected").to_pylist()} == {"undecodable_image", "empty_image"}
+
+
+def test_low_detail_images_are_not_copies_of_each_other(tmp_path):
+    from PIL import Image, ImageDraw
+
+    entries = []
+    for i in range(6):
+        entries.append((f"uniform{i}", Image.new("RGB", (90, 60), (40 * i, 90, 30))))
+        gradient = np.linspace(0, 255 - 30 * i, 90)[None, :, None].repeat(60, 0).repeat(3, 2).astype(np.uint8)
+        entries.append((f"gradient{i}", Image.fromarray(gradient)))
+        moon = Image.new("RGB", (800, 800))
+        ImageDraw.Draw(moon).ellipse((280 + 12 * i, 320, 520 + 20 * i, 560 + 8 * i), fill=(230, 230, 220))
+        entries.append((f"moon{i}", moon.resize((200, 200), Image.Resampling.BOX)))
+    samples = [Sample(name, encode(picture, "PNG"), name, suffix="png") for name, picture in entries]
+    samples.append(Sample("uniform0copy", samples[0].image, "again", suffix="png"))
+    moon = entries[2][1]
+    samples.append(Sample("moon0copy", encode(moon.resize((400, 400), Image.Resampling.BICUBIC), "PNG"), "again", suffix="png"))
+    write_tar(tmp_path / "a.tar", samples)
+    pipeline.run(config_for(str(tmp_path / "a.tar"), tmp_path / "out"))
+    dropped = {row["key"]: row["keeper_key"] for row in table(tmp_path / "out", "duplicates").to_pylist()}
+    assert dropped == {"uniform0copy": "uniform0", "moon0": "moon0copy"}
+
+
+def test_turned_copies_with_dihedral(tmp_path):
+    from PIL import Image
+
+    samples = []
+    for i in range(5):
+        picture = scene(i)
+        for method in (None, *Image.Transpose):
+            turned = picture if method is None else picture.transpose(method)
+            samples.append(Sample(f"{i}-{'none' if method is None else method.name}", encode(turned), "c", i))
+    write_tar(tmp_path / "a.tar", samples)
+    pipeline.run(config_for(str(tmp_path / "a.tar"), tmp_path / "plain"))
+    assert table(tmp_path / "plain", "duplicates").num_rows == 0
+    for number, search in enumerate([SearchConfig(), SearchConfig(exhaustive_below=0, nlist=6, nprobe=2)]):
+        out = tmp_path / f"turned{number}"
+        pipeline.run(config_for(str(tmp_path / "a.tar"), out, encoder=EncoderConfig(dihedral=True), search=search))
+        groups = collections.defaultdict(set)
+        for row in table(out, "groups").to_pylist():
+            groups[row["component_id"]].add(row["sample_id"] // 8)
+        assert {frozenset(group) for group in groups.values()} == {frozenset([i]) for i in range(5)}
+        assert {row["variant"] for row in table(out, "edges").to_pylist()} >= {"mirror", "rotate180"}
+
+
+def test_keep_policy(shards, tmp_path):
+    config = config_for(shards, tmp_path, keep=KeepConfig(order_by=["n_bytes", "key desc"], per_component=2))
+    pipeline.run(config)
+    groups = collections.defaultdict(list)
+    for name in ("manifest", "duplicates"):
+        for row in table(tmp_path, name).to_pylist():
+            groups[row["component_id"]].append((row["n_bytes"], -int(row["key"]), row["sample_id"], name))
+    for rows in groups.values():
+        assert [name for *_, name in sorted(rows)] == ["manifest"] * min(2, len(rows)) + ["duplicates"] * max(0, len(rows) - 2)
+    with pytest.raises(ConfigError, match="keep.order_by"):
+        pipeline.run(replace(config, keep=KeepConfig(order_by=["1; DROP TABLE metadata"])))
+
+
+def test_accounts_are_checked_before_publishing(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "MANIFEST_SQL", manifest.MANIFEST_SQL.replace("ORDER BY", "AND metadata.sample_id <> 3 ORDER BY"))
+    with pytest.raises(AccountingError, match="samples were seen; nothing was published"):
+        pipeline.run(config_for(shards, tmp_path))
+    assert not list((tmp_path / "manifest").glob("[!_.]*.parquet"))
+    with pytest.raises(RunDirectoryError, match="holds no table"):
+        table(tmp_path, "manifest")
+
+
+def test_folder_of_images(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for i in range(12):
+        (folder / ("sub" if i % 2 else ".") / f"{i}.jpg").write_bytes(encode(scene(i % 8)))
+        (folder / ("sub" if i % 2 else ".") / f"{i}.txt").write_text(f"caption {i}")
+    config = Config(input=InputConfig(images=str(folder)), output=OutputConfig(str(tmp_path / "out")), engine=EngineConfig(workers=1))
+    pipeline.run(replace(config, embed=replace(config.embed, images_per_partition=5)))
+    rows = table(tmp_path / "out", "metadata").to_pylist()
+    assert len(rows) == 12
+    assert {row["sample_id"] >> 32 for row in rows} == {0, 1, 2}
+    assert {row["key"]: row["caption"] for row in rows}["sub/3.jpg"] == "caption 3"
+    dropped = table(tmp_path / "out", "duplicates").to_pylist()
+    assert len(dropped) == 4
+    assert {row["kind"] for row in dropped} == {"exact"}
+
+
+def test_carried_columns(tmp_path):
+    samples = [Sample(str(i), encode(scene(i % 2)), "c", extra={"similarity": 0.1 * i, "LICENSE": "cc"}) for i in range(4)]
+    write_tar(tmp_path / "a.tar", samples)
+    carry = ["similarity", "LICENSE", "punsafe"]
+    config = config_for(str(tmp_path / "a.tar"), tmp_path / "out")
+    config = replace(config, input=replace(config.input, carry=carry), keep=KeepConfig(order_by=["similarity desc"]))
+    pipeline.run(config)
+    kept = read_table(RunLayout(str(tmp_path / "out"), carry).table("manifest"))
+    assert kept.schema.field("similarity").type == pa.float64()
+    assert [(row["key"], row["LICENSE"], row["punsafe"]) for row in kept.to_pylist()] == [("2", "cc", None), ("3", "cc", None)]
+
+
+def test_stages_alone(shards, tmp_path):
+    config = config_for(shards, tmp_path)
+    with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup embed"):
+        pipeline.run(config, ["index"])
+    for name in pipeline.STAGE_NAMES:
+        assert pipeline.run(config, [name]).skipped == ()
+    assert pipeline.run(config).skipped == pipeline.STAGE_NAMES

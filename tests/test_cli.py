@@ -1,0 +1,152 @@
+"""The command line as a user meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from shard_data import make_samples, write_shards
+
+from dedup import config_io
+from dedup.config import Config
+
+
+def dedup(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "dedup", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("shards"), make_samples(24))
+
+
+@pytest.fixture(scope="module")
+def run_dir(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "out"
+    done = dedup("run", f"input.shards={shards}", f"output.run_dir={out}", "engine.workers=2")
+    assert done.returncode == 0, done.stderr
+    (out.parent / "stdout.txt").write_text(done.stdout)
+    (out.parent / "stderr.txt").write_text(done.stderr)
+    return out
+
+
+def test_run_prints_a_summary_and_plain_progress(run_dir):
+    summary = (run_dir.parent / "stdout.txt").read_text()
+    for word in ("samples", "rejected", "edges", "measured recall", "components", "kept", "seconds", f"{run_dir}/manifest/"):
+        assert word in summary
+    progress = (run_dir.parent / "stderr.txt").read_text()
+    assert "embed: 2 of 2 shards" in progress
+    assert "\x1b" not in progress
+
+
+def test_a_second_run_does_nothing_and_another_configuration_is_refused(run_dir, shards):
+    again = dedup("run", f"input.shards={shards}", f"output.run_dir={run_dir}")
+    assert again.returncode == 0
+    assert "embed done before" in again.stdout
+    other = dedup("run", f"input.shards={shards}", f"output.run_dir={run_dir}", "search.min_similarity=0.8")
+    assert other.returncode == 2
+    assert "search.min_similarity: 0.7 → 0.8" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_status(run_dir):
+    shown = dedup("status", run_dir, "search.min_similarity=0.8")
+    assert shown.returncode == 0
+    assert "search.min_similarity: 0.7 → 0.8" in " ".join(shown.stdout.split())
+    missing = dedup("status", run_dir / "nothing")
+    assert missing.returncode == 2
+    assert "holds no run" in missing.stderr
+
+
+def test_show(run_dir, tmp_path):
+    assert dedup("show", run_dir, "--largest", 2, "--random", 1, "--out", tmp_path / "m.png").returncode == 0
+    with Image.open(tmp_path / "m.png") as picture:
+        assert picture.size[0] > 300
+    wrong = dedup("show", run_dir, "--component", 999, "--out", tmp_path / "n.png")
+    assert wrong.returncode == 1
+    assert "999 is no group of copies" in wrong.stderr
+
+
+def test_show_without_the_tars(tmp_path):
+    shards = write_shards(tmp_path / "shards", make_samples(8))
+    assert dedup("run", f"input.shards={shards}", f"output.run_dir={tmp_path / 'out'}").returncode == 0
+    for path in (tmp_path / "shards").iterdir():
+        path.unlink()
+    assert dedup("show", tmp_path / "out", "--largest", 1, "--out", tmp_path / "m.png").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["input.shards=/nowhere/*.tar"], 1, "matches no file"),
+        (["input.shards=/nowhere/{000..002}.tar"], 1, "none of the 3 files exists"),
+        (["input.shards=/nowhere/a.tar", "search.nprob=3"], 2, "did you mean"),
+        (["input.shards=/nowhere/a.tar", "search.nprobe=8", "search.nlist=4"], 2, "nprobe"),
+        (["input.shards=/nowhere/a.tar", "search.min_similarity=1.5"], 2, "min_similarity"),
+        (["input.shards=/nowhere/a.tar", "search.min_similarity=high"], 2, "min_similarity"),
+        (["input.shards=/nowhere/a.tar", "keep.order_by=[beauty desc]"], 2, "beauty"),
+        (["input.shards=/nowhere/a.tar", "encoder.name=resnet"], 2, "resnet"),
+        ([], 2, "no input"),
+    ],
+)
+def test_one_clear_message_before_any_work(arguments, code, message, tmp_path):
+    done = dedup("run", *arguments, f"output.run_dir={tmp_path / 'out'}")
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_dir_and_debug(tmp_path):
+    assert "output.run_dir is not set" in dedup("run", "input.shards=x.tar").stderr
+    shown = dedup("run", "input.shards=x.tar", f"output.run_dir={tmp_path / 'out'}", "--debug")
+    assert "Traceback" in shown.stderr
+
+
+def test_configuration_file_and_overrides(shards, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("search:\n  min_similarity: 0.75\nkeep:\n  per_component: 2\n")
+    done = dedup("run", "-c", path, f"input.shards={shards}", f"output.run_dir={tmp_path / 'out'}", "keep.per_component=1")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "manifest" / "_stage.json").read_text())
+    assert record["config"]["keep.per_component"] == 1
+    assert json.loads((tmp_path / "out" / "index" / "_stage.json").read_text())["config"]["search.min_similarity"] == 0.75
+
+
+def test_config_lists_every_key():
+    shown = dedup("config").stdout
+    for section, values in config_io.to_dict(Config()).items():
+        for name in values:
+            assert f"{section}.{name}" in shown
+
+
+def test_help_of_every_command_has_an_example():
+    names = ["run", "embed", "index", "pairs", "groups", "manifest", "statistics", "targets", "status", "config", "show", "demo-data"]
+    listed = dedup("--help").stdout
+    for name in names:
+        assert name in listed
+        assert "Example" in dedup(name, "--help").stdout
+
+
+def test_a_missing_extra_is_one_line_with_its_remedy(shards, tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "faiss.py").write_text("raise ImportError('not here')\n")
+    import os
+
+    environment = os.environ | {"PYTHONPATH": str(blocked)}
+    done = dedup("run", f"input.shards={shards}", f"output.run_dir={tmp_path / 'out'}", "search.exhaustive_below=0", env=environment)
+    assert done.returncode == 2
+    assert "pip install 'webdedup[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_importing_dedup_loads_nothing_heavy():
+    code = "import sys, dedup; print([m for m in ('numpy', 'faiss', 'torch', 'pyspark', 'duckdb', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    assert done.stdout.strip() == "[]"
