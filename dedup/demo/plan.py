@@ -86,8 +86,9 @@ def make_plan(n_images: int, seed: int, *, n_photos: int, is_broken_wanted: bool
 
 
 def _groups(rng: np.random.Generator, n_copies: int, n_photos: int, n_sources: int) -> npt.NDArray[np.int64]:
-    """Sources of the copies in small groups: most groups have 2 or 3 samples, as on the web."""
+    """Sources of the copies in small groups: most have 2 or 3 samples, as on the web; the photos have the largest."""
     sizes = np.minimum(rng.geometric(0.4, n_copies), _MAX_GROUP - 1)
     n_groups = int(np.searchsorted(np.cumsum(sizes), n_copies)) + 1
+    sizes[:n_groups] = np.sort(sizes[:n_groups])[::-1]
     heads = np.concatenate([np.arange(1, n_photos), n_photos + rng.permutation(n_sources - n_photos)])[:n_groups]
     return np.repeat(heads, sizes[:n_groups])[:n_copies]

@@ -55,8 +55,7 @@ def procedural_scene(rng: np.random.Generator, size: tuple[int, int] = (400, 350
     if kind not in KINDS:
         raise ConfigError(f"unknown scene '{kind}'; expected one of {', '.join(KINDS)}")
     pixels = np.asarray(KINDS[kind](rng, *size)).astype(np.int16)
-    # Light and colour vary over the picture, differently in each: what two scenes of one kind have in common
-    # (the sky above) is then a small part of their low frequencies.
+    # light and colour of its own all over: what scenes of one kind share (the sky above) becomes a small part
     light = _octaves(rng, 64, 64, 4, 0.85) * np.float32(22.0) + np.float32(128.0)
     tint = np.stack([light + _octaves(rng, 32, 32, 3, 0.8).repeat(2, axis=0).repeat(2, axis=1) * np.float32(7.0) for _ in range(3)], axis=2)
     pixels += _upsample(tint, size).astype(np.int16) - 128
@@ -233,15 +232,10 @@ def _poster(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     image = _shapes(rng, width, height) if rng.random() < 0.5 else Image.fromarray(_marble(rng, width, height))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 5))):
-        font = _font(int(rng.uniform(0.08, 0.2) * width) // 6 * 6 + 6)
+        font = ImageFont.load_default(int(rng.uniform(0.08, 0.2) * width) // 6 * 6 + 6)
         place = (int(rng.uniform(-0.1, 0.4) * width), int(rng.uniform(0, 0.85) * height))
         draw.text(place, str(rng.choice(_WORDS)), font=font, fill=(255, 255, 255) if rng.random() < 0.6 else (10, 10, 20))
     return image
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 KINDS: dict[str, Callable[[np.random.Generator, int, int], Pixels | Image.Image]] = {

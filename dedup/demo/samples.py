@@ -18,6 +18,7 @@ from dedup.demo.scenes import KINDS, photo_scenes, procedural_scene
 from dedup.numerics.planting import Change, changes
 
 Pixels = npt.NDArray[np.uint8]
+MIN_JPEG_SIZE, MAX_JPEG_SIZE = 10_000, 120_000  # what 400 x 350 pixels can be brought to
 _SIZED = (400, 350)  # of every image where a file size is asked for
 _MIN_QUALITY, _MAX_QUALITY = 5, 96
 _MAX_GRAIN = 64.0  # grey levels
@@ -96,8 +97,8 @@ class SampleMaker:
         change: Change | None = None
         name = family = "original" if role == ORIGINAL else "exact"
         if role == COPY:
-            list_of_changes = _MISSED if own.random() < _MISSED_SHARE else _FOUND
-            change = _pick_by_family(own, list_of_changes)
+            listed = _MISSED if own.random() < _MISSED_SHARE else _FOUND
+            change = _pick_by_family(own, listed)
             name, family = change.name, change.family
             pixels = change.apply(pixels, own)
         suffix, image = self._encode(pixels, own if role == COPY else source_rng)
@@ -209,7 +210,7 @@ def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> by
     ----------
     pixels : uint8 array, shape (height, width, 3)
     n_bytes : int
-        Within what the pixels can hold: 0.1 to 1.5 bytes each.
+        `MIN_JPEG_SIZE` to `MAX_JPEG_SIZE` for the pixels of a demo image.
     rng : numpy.random.Generator
         Draws the grain.
 

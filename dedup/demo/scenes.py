@@ -109,7 +109,7 @@ def _read_photo(package: str, path: str) -> Image.Image:
         raise MissingExtra(package, "demo")
     file = Path(spec.origin).parent / path
     if not file.is_file():
-        raise ConfigError(f"the installed {package} does not ship {path}; expected scikit-image >= 0.22 and scikit-learn >= 1.3")
+        raise ConfigError(f"the installed {package} does not ship {path}; expected scikit-image >= 0.24 and scikit-learn >= 1.5")
     with Image.open(file) as image:
         rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import multiprocessing
 import re
-import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedup.demo.plan import BROKEN, COPY, EXACT, Plan, make_plan
-from dedup.demo.samples import MAX_JPEG_SIZE, MIN_JPEG_SIZE, Sample, SampleMaker
+from dedup.demo.samples import MAX_JPEG_SIZE, MIN_JPEG_SIZE, SampleMaker
 from dedup.demo.scenes import photo_scenes
+from dedup.demo.writer import TRUTH, ShardTask, write_shard
 from dedup.errors import ConfigError
 
-TRUTH = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("source_id", pa.int64(), nullable=False),
-        pa.field("change", pa.string(), nullable=False),
-        pa.field("family", pa.string(), nullable=False),
-        pa.field("is_broken", pa.bool_(), nullable=False),
-        pa.field("is_expected", pa.bool_(), nullable=False),
-        pa.field("caption", pa.string()),
-    ]
-)
 _MIN_IMAGES = 20
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1024, "M": 10**6, "MB": 10**6, "MIB": 1024**2}
 
@@ -76,18 +62,6 @@ class DemoSummary:
             f"{self.n_sources:,} scenes, {self.n_copies:,} planted copies ({self.n_exact:,} byte-identical, "
             f"largest group {self.largest_group:,}), {self.n_broken:,} broken; truth in {self.truth}"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """One shard to write: its slice of the plan and what makes its samples."""
-
-    out: Path
-    number: int
-    first: int
-    sources: npt.NDArray[np.int32]
-    roles: npt.NDArray[np.int8]
-    maker: SampleMaker
 
 
 def make_demo_data(
@@ -222,22 +196,22 @@ def _check(n_images: int, seed: int, per_shard: int, jpeg_size: int | None, work
         raise ConfigError(f"jpeg_size={jpeg_size} can't be met at 400 x 350 pixels; expected {MIN_JPEG_SIZE} to {MAX_JPEG_SIZE} bytes")
 
 
-def _tasks(out: Path, plan: Plan, maker: SampleMaker, per_shard: int) -> Iterator[_Task]:
+def _tasks(out: Path, plan: Plan, maker: SampleMaker, per_shard: int) -> Iterator[ShardTask]:
     for number, first in enumerate(range(0, len(plan.sources), per_shard)):
         part = slice(first, first + per_shard)
-        yield _Task(out, number, first, plan.sources[part], plan.roles[part], maker)
+        yield ShardTask(out, number, first, plan.sources[part], plan.roles[part], maker)
 
 
-def _write_shards(tasks: list[_Task], workers: int) -> Iterator[pa.Table]:
+def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
     """Write every shard and yield its truth, in order."""
     if workers == 1 or len(tasks) == 1:
-        yield from map(_write_shard, tasks)
+        yield from map(write_shard, tasks)
         return
     waiting: deque[Future[pa.Table]] = deque()
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             for task in tasks:
-                waiting.append(pool.submit(_write_shard, task))
+                waiting.append(pool.submit(write_shard, task))
                 if len(waiting) >= 2 * workers:  # the truth of few shards at a time is in memory
                     yield waiting.popleft().result()
             while waiting:
@@ -245,13 +219,3 @@ def _write_shards(tasks: list[_Task], workers: int) -> Iterator[pa.Table]:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _write_shard(task: _Task) -> pa.Table:
-    name = f"{task.number:05d}.tar"
-    unfinished = task.out / f"_{name}"
-    samples: list[Sample] = []
-    rows = {field: [] for field in TRUTH.names}
-    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
-        ...
-    return pa.table(rows, schema=TRUTH)

@@ -40,6 +40,28 @@ def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return counts[inverse].astype(np.int64)
 
 
+def weights_of(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Summed weight of the true places of each row, exact.
+
+    Parameters
+    ----------
+    mask : bool array, shape (n, m)
+    weights : int64 array, shape (m,)
+
+    Returns
+    -------
+    int64 array, shape (n,)
+
+    Examples
+    --------
+    >>> weights_of(np.array([[True, False], [True, True]]), np.array([3, 4]))
+    array([3, 7])
+    """
+    heavy = np.flatnonzero(weights != 1)  # few images have byte-identical copies, and counting beats multiplying
+    sums: npt.NDArray[np.int64] = np.count_nonzero(mask, axis=1) + mask[:, heavy] @ (weights[heavy] - 1)
+    return sums
+
+
 def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Number of components of each size.
 

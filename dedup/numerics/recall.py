@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dedup.numerics.counts import weights_of
 from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
 
 _DENSE = 0.02  # share of near pairs from which sums over all beat lists of some
@@ -48,8 +49,9 @@ def count_neighbors(
         hits = np.flatnonzero(product >= threshold - FLOAT32_BAND)
         # only what lies within the rounding of a float32 product needs a closer look
         if len(hits) > _DENSE * product.size:
-            above = product - np.maximum.outer(query_min_similarity, min_similarity)
-            counts += ((above >= FLOAT32_BAND) @ weights.astype(np.float64)).astype(np.int64)
+            above = product
+            above -= np.maximum.outer(query_min_similarity, min_similarity)
+            counts += weights_of(above >= FLOAT32_BAND, weights)
             q, r = np.nonzero(np.abs(above) < FLOAT32_BAND)
         else:
             q, r = np.divmod(hits, len(rows))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample, find_balls
 from dedup.numerics.components import sparsify
+from dedup.numerics.counts import weights_of
 from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
 from dedup.numerics.projection import PROJECTION_BAND
 
@@ -212,9 +213,8 @@ class _Join:
         similarity, _ = self._exact(np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j]))
         near[i, j] = similarity >= np.maximum(self.min_similarity[rows[i]], self.min_similarity[members[j]])
         near &= self.ownership.mask(rows, members)
-        # float32 sums would round weights above 2^24
-        self.n_neighbors[rows] += (near @ self.weights[members].astype(np.float64)).astype(np.int64)
-        self.n_neighbors[members] += (self.weights[rows].astype(np.float64) @ near).astype(np.int64)
+        self.n_neighbors[rows] += weights_of(near, self.weights[members])
+        self.n_neighbors[members] += weights_of(near.T, self.weights[rows])
         k = min(self.best, len(members))
         best = np.argpartition(np.where(near, -product, 2.0), k - 1, axis=1)[:, :k]
         i, j = np.repeat(np.arange(len(rows)), k), best.ravel()
