@@ -1,7 +1,7 @@
 """Procedural scenes: an unlimited number of distinct images, painted at more than 150 a second and core.
 
 What two scenes share must not make them near-duplicates, at 10^6 scenes either: each has its own light and colour over the
-low frequencies that a perceptual descriptor reads. Between 2,000 of them the largest cosine of the default encoder was 0.38.
+low frequencies that a perceptual descriptor reads. Among 2,000 the default encoder's largest cosine was 0.38.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class PartitionWriter:
         """Encode and write what is held."""
         if self._rows:
             vectors, quality = self._encoder.encode(np.stack(self._prepared))
-            finite: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+            finite = np.asarray(np.isfinite(vectors).all(axis=1))
             for place in np.flatnonzero(~finite).tolist():
                 row = self._rows[place]
                 self._reject(row["shard"], row["key"], SampleError("bad_embedding", "the encoder's vector is not finite"))
