@@ -1,7 +1,7 @@
 """Procedural scenes: an unlimited number of distinct images, painted at more than 150 a second and core.
 
-What two scenes share must not make them near-duplicates, at 10^6 scenes either: each has its own light and colour over the
-low frequencies that a perceptual descriptor reads. Among 2,000 the default encoder's largest cosine was 0.38.
+Each has its own light and colour over the low frequencies that a perceptual descriptor reads, so that no two are
+near-duplicates, among 10^6 either. Among 2,000 the default encoder's largest cosine was 0.38.
 """
 
 from __future__ import annotations
@@ -182,8 +182,7 @@ def _mosaic(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     image = Image.new("RGB", (width, height), _colour(rng, palette)[:3])
     draw = ImageDraw.Draw(image)
     line, thick = _colour(rng, palette), int(rng.integers(0, 4))
-    for site, region in zip(sites, cells.point_region, strict=True):
-        corners = cells.regions[region]
+    for site, corners in zip(sites, (cells.regions[region] for region in cells.point_region), strict=True):
         if len(corners) < 3 or -1 in corners:
             continue
         x, y = np.clip(site / (width, height) * 64, 0, 63).astype(int)

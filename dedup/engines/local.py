@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 import duckdb
 import pyarrow as pa
@@ -62,7 +64,7 @@ class LocalEngine:
             return
         # fork would copy locks of threads that fsspec and Arrow started
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._n_workers, mp_context=multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(self._n_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
         waiting: dict[Future[Result], int] = {}
         queue = iter(enumerate(tasks))
         try:
@@ -121,6 +123,18 @@ class LocalEngine:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _end_with_parent() -> None:
+    """End this worker when the driver is gone: a pool's workers wait on a pipe whose other end they hold themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_then_exit, args=(parent,), daemon=True).start()
+
+
+def _wait_then_exit(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

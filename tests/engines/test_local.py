@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -70,3 +74,34 @@ def test_sql_conforms_names_order_and_types(engine):
     assert result.to_pylist() == [{"a": "y", "b": 1}, {"a": "z", "b": 2}, {"a": "x", "b": 3}]
     with pytest.raises(SchemaError, match="column 'a' is missing"):
         list(engine.sql("SELECT b FROM numbers", {"numbers": table}, schema))
+
+
+def sleep_and_tell(folder):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def test_workers_end_when_the_driver_is_killed(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from dedup.engines.local import LocalEngine\n"
+        "from test_local import sleep_and_tell\n"
+        "if __name__ == '__main__':\n"
+        "    list(LocalEngine(2).map_partitions(sleep_and_tell, [sys.argv[1]] * 2))\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(code)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    driver = subprocess.Popen([sys.executable, str(script), str(pids), str(Path(__file__).parent)])
+    wait_until(lambda: len(list(pids.iterdir())) == 2)
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not any(Path("/proc", path.name).exists() for path in pids.iterdir()))
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited 30 s in vain"
+        time.sleep(0.05)
