@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--min-similarity", type=float, default=0.96)
     parser.add_argument("--nprobe", type=int, default=0)
     parser.add_argument("--nlist", type=int, default=0)
-    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--queries", type=int, default=-1)
     parser.add_argument("--codes", default="none")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     print(json.dumps(measure(parser.parse_args())))

@@ -72,7 +72,9 @@ class SearchConfig:
     low_detail_quality: float = _key(10.0, "images with less detail than this follow the stricter rule")
     low_detail_min_similarity: float = _key(0.99, "cosine that low-detail images ask of a copy")
     flat_quality: float = _key(1.0, "images with less detail than this are copies only when byte-identical")
-    recall_queries: int = _key(1_000, "images searched exhaustively to measure pair recall in every run; 0 = none")
+    recall_queries: int = _key(
+        -1, "images searched exhaustively to measure pair recall in every run; -1 = up to 1,000, fewer where that takes long; 0 = none"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

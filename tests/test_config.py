@@ -249,7 +249,7 @@ def test_possible_values(override: str) -> None:
         "search.nprobe=-1",
         "search.exhaustive_below=-1",
         "search.best_edges=-1",
-        "search.recall_queries=-1",
+        "search.recall_queries=-2",
         "index.train_vectors_per_list=0",
         "index.train_iterations=0",
         "index.seed=-1",

@@ -1,7 +1,7 @@
 """Procedural scenes: an unlimited number of distinct images, painted at more than 150 a second and core.
 
 Each has its own light and colour over the low frequencies that a perceptual descriptor reads, so that no two are
-near-duplicates, among 10^6 either. Among 2,000 the default encoder's largest cosine was 0.38.
+near-duplicates: among 2,000 the default encoder's largest cosine was 0.38, the deviation 0.077 (0.7 is nine of them).
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ class _Join:
         near &= self.ownership.mask(rows, members)
         self.n_neighbors[rows] += weights_of(near, self.weights[members])
         self.n_neighbors[members] += weights_of(near.T, self.weights[rows])
-        k = min(self.best, len(members))
+        k = min(max(self.best, 1), len(members))
         best = np.argpartition(np.where(near, -product, 2.0), k - 1, axis=1)[:, :k]
         i, j = np.repeat(np.arange(len(rows)), k), best.ravel()
         i, j = i[near[i, j]], j[near[i, j]]

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dedup.config_io import ORDER_COLUMNS
 from dedup.errors import ConfigError
 from dedup.numerics.distances import Turn, best_turn_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
 from dedup.stages.context import StageContext
 from dedup.storage.embeddings import open_store
 
-ORDER_COLUMNS = ("width*height", "width", "height", "n_bytes", "quality", "sample_id", "key", "shard")
 _TASK_ROWS = 20_000
 
 ORDER_SQL = """

@@ -22,7 +22,8 @@ from dedup.storage.tables import FileWriter, clear, join, read_table, write_tabl
 
 OUTPUT_VERSION = 1
 _TASKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
-_RECALL_PRODUCTS = 4e11  # multiply-adds that measuring recall may cost
+_RECALL_QUERIES = 1_000
+_RECALL_PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.ND
     if not wanted or n < 2:
         return {"recall": None, "recall_pairs": 0, "recall_queries": 0}
     store = open_store(context.layout.run_dir)
-    n_queries = int(min(wanted, n, max(50, _RECALL_PRODUCTS / (n * store.dim))))
+    n_queries = min(n, wanted if wanted > 0 else min(_RECALL_QUERIES, max(50, int(_RECALL_PRODUCTS / (n * store.dim)))))
     chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(n, n_queries, replace=False))
     blocks = (
         (members.sample_ids[part], rows, members.min_similarity[part], members.weights[part])
