@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as RichTable
 
 from dedup.config import Config
@@ -98,11 +99,11 @@ def config(overrides: Overrides = None, config_file: ConfigFile = None) -> None:
     from dedup import config_io
 
     values = config_io.to_dict(_load(config_file, overrides))
-    table = RichTable("key", "value", "meaning", box=None, pad_edge=False)
+    table = RichTable(Column("key", no_wrap=True), Column("value", max_width=30), "meaning", box=None, pad_edge=False)
     for key, _kind, _default, meaning in config_io.describe():
         section, _, name = key.partition(".")
         table.add_row(key, repr(values[section][name]).replace("[", "\\["), meaning.replace("[", "\\["))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
 @app.command()

@@ -6,8 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from dedup.config import Config
 from dedup.contracts import Progress
@@ -26,10 +27,16 @@ class ConsoleReporter:
         self._started: dict[str, float] = {}
         self._last_line: dict[str, float] = {}
         if self._console.is_terminal:
+            whole = Column(no_wrap=True)
             self._bars = Bars(
-                TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(), console=self._console,
-            )  # fmt: skip
+                TextColumn("{task.description:<10}", table_column=whole),
+                BarColumn(bar_width=20),
+                TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.fields[unit]}", table_column=whole),
+                TextColumn("{task.fields[rate]}", table_column=whole),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
 
     def progress(self, progress: Progress) -> None:
         """Draw a bar, or print a line every few seconds and at the end."""

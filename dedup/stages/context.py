@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dedup.config import Config
@@ -40,12 +40,28 @@ class StageContext:
         """Ways to turn a vector that are searched besides the vector itself."""
         return turns() if self.config.encoder.dihedral else ()
 
-    def write_sql(self, name: str, query: str, sources: Sequence[str], prefix: str = "part") -> int:
+    def write_sql(self, name: str, query: str, sources: Sequence[str]) -> int:
         """Write a table anew from a query over other tables; returns its rows."""
         table = self.layout.table(name)
         clear(table)
         batches = self.engine.sql(query, {source: self.layout.table(source) for source in sources}, table.schema)
-        return write_table(table, batches, prefix)
+        return write_table(table, batches)
+
+    def write_all(self, stage: str, queries: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, int]:
+        """Write tables from queries, in order, with progress; returns the rows of each.
+
+        Parameters
+        ----------
+        stage : str
+        queries : mapping
+            Table to (query, tables it reads); later ones may read earlier ones.
+        """
+        rows: dict[str, int] = {}
+        self.reporter.progress(Progress(stage, 0, len(queries), "tables"))
+        for name, (query, sources) in queries.items():
+            rows[name] = self.write_sql(name, query, sources)
+            self.reporter.progress(Progress(stage, len(rows), len(queries), "tables"))
+        return rows
 
     def run_tasks(self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]) -> list[Result]:
         """Run tasks on the engine with progress in units of `sizes`; results in the order of the tasks."""

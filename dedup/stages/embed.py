@@ -163,6 +163,8 @@ def run(context: StageContext, sources: Sequence[Source], identity: str) -> Stag
     if results and missing:
         context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
+    if missing:
+        context.reporter.progress(Progress("embed", 0, n_shards, "shards"))
     for _, result in context.engine.map_partitions(embed_partition, missing):
         results[result.partition] = result
         done += len(result.shards)

@@ -55,11 +55,12 @@ ORDER BY duplication_count
 
 def run(context: StageContext) -> StageResult:
     """Count captions, urls and copies of each group; write the histogram and a summary."""
-    rows = {
-        "captions": context.write_sql("captions", CAPTIONS_SQL, ["groups", "metadata"]),
-        "statistics": context.write_sql("statistics", STATISTICS_SQL, ["groups", "metadata", "captions"]),
-        "histogram": context.write_sql("histogram", HISTOGRAM_SQL, ["groups", "metadata"]),
+    queries = {
+        "captions": (CAPTIONS_SQL, ["groups", "metadata"]),
+        "statistics": (STATISTICS_SQL, ["groups", "metadata", "captions"]),
+        "histogram": (HISTOGRAM_SQL, ["groups", "metadata"]),
     }
+    rows = context.write_all("statistics", queries)
     histogram = read_table(context.layout.table("histogram")).to_pylist()
     summary = {
         "n_images": sum(row["n_images"] for row in histogram),

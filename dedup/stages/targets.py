@@ -38,7 +38,7 @@ def run(context: StageContext) -> StageResult:
     config = context.config
     policy = policy_sql(config.keep.order_by, config.input.carry).replace("metadata.", "")
     query = TARGETS_SQL.format(n_generations=config.targets.n_generations, top=config.targets.top, policy=policy)
-    n_rows = context.write_sql("targets", query, ["statistics", "manifest"])
+    n_rows = context.write_all("targets", {"targets": (query, ["statistics", "manifest"])})["targets"]
     table = context.layout.table("targets")
     lines = [json.dumps(row, ensure_ascii=False) for row in read_table(table).to_pylist()]
     write_bytes(context.layout.path("targets", "_targets.jsonl"), "".join(f"{line}\n" for line in lines).encode())

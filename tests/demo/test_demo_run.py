@@ -3,6 +3,7 @@
 import collections
 
 import pyarrow.parquet as pq
+
 from dedup import pipeline
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig
 from dedup.demo.shards import make_demo_data

@@ -365,3 +365,21 @@ def test_stages_alone(shards, tmp_path):
     for name in pipeline.STAGE_NAMES:
         assert pipeline.run(config, [name]).skipped == ()
     assert pipeline.run(config).skipped == pipeline.STAGE_NAMES
+
+
+def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
+    # the other tests write to paths; a URL of another file system takes another way through storage
+    import fsspec
+
+    write_tar(tmp_path / "a.tar", [sample for sample in samples if sample.source >= 0])
+    config = config_for(str(tmp_path / "a.tar"), "memory://dedup-test/run")
+    try:
+        pipeline.run(config)
+        assert pipeline.run(config).skipped == pipeline.STAGE_NAMES
+        names = ("key", "duplication_count")
+        expected = sorted(tuple(row[name] for name in names) for row in table(run_dir, "manifest").to_pylist())
+        assert sorted(tuple(row[name] for name in names) for row in table(config.output.run_dir, "manifest").to_pylist()) == expected
+        pipeline.run(replace(config, keep=KeepConfig(order_by=["n_bytes"])), redo=True)
+        assert table(config.output.run_dir, "targets").num_rows == table(run_dir, "targets").num_rows
+    finally:
+        fsspec.filesystem("memory").rm("/dedup-test", recursive=True)
