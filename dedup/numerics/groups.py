@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
+from dedup.numerics.collapse import Rows
 from dedup.numerics.distances import Turn, best_turn_similarity
 
 
@@ -72,6 +74,60 @@ def greedy_cover(
         start += 1
     positions = np.flatnonzero(is_anchor)
     anchor[positions], similarity[positions] = positions, 1.0
+    return anchor, similarity
+
+
+def region_cover(
+    vectors: Rows,
+    min_similarity: npt.NDArray[np.float32],
+    src: npt.NDArray[np.int64],
+    dst: npt.NDArray[np.int64],
+    *,
+    turns: Sequence[Turn] = (),
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Groups of a component too large to compare each anchor with every member.
+
+    A region grows from each anchor along the edges, through members within the threshold of the anchor and not yet
+    taken. What `greedy_cover` would find beyond a gap in that region becomes a group of its own instead: two groups
+    may then be near, but every member is within the threshold of its anchor all the same.
+
+    Parameters
+    ----------
+    vectors : float16 array, shape (n, dim), or Rows
+        Members in the order anchors are taken.
+    min_similarity : float32 array, shape (n,)
+    src, dst : int64 array, shape (n_edges,)
+        Edges, as positions in `vectors`.
+    turns : sequence of Turn
+
+    Returns
+    -------
+    anchor : int64 array, shape (n,)
+    similarity : float32 array, shape (n,)
+
+    Notes
+    -----
+    Each member is taken once and refused at most once per edge: O(n_edges * dim).
+    """
+    n = len(min_similarity)
+    graph = csr_array((np.ones(2 * len(src), dtype=np.int8), (np.r_[src, dst], np.r_[dst, src])), shape=(n, n))
+    starts, neighbours = graph.indptr, graph.indices
+    anchor = np.full(n, -1, dtype=np.int64)
+    similarity = np.ones(n, dtype=np.float32)
+    for start in range(n):
+        if anchor[start] >= 0:
+            continue
+        anchor[start] = start
+        at = vectors[np.array([start])]
+        frontier, refused = np.array([start]), np.zeros(0, dtype=np.int64)
+        while len(frontier):
+            reached = np.unique(np.concatenate([neighbours[starts[k] : starts[k + 1]] for k in frontier]))
+            reached = np.setdiff1d(reached[anchor[reached] < 0], refused, assume_unique=True)
+            similar, _ = best_turn_similarity(vectors[reached], np.repeat(at, len(reached), axis=0), turns)
+            near = similar >= np.maximum(min_similarity[reached], min_similarity[start])
+            frontier = reached[near]
+            anchor[frontier], similarity[frontier] = start, similar[near]
+            refused = np.concatenate([refused, reached[~near]])
     return anchor, similarity
 
 

@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 
 from dedup.numerics.components import connected_components
 from dedup.numerics.distances import Turn
-from dedup.numerics.groups import component_slices, greedy_cover
+from dedup.numerics.groups import component_slices, greedy_cover, region_cover
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.embeddings import open_store
+from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import clear, dataset, read_table, write_table
 
 OUTPUT_VERSION = 1
 _TASK_ROWS = 20_000  # members per task of components that need vectors
+_COMPARED_UP_TO = 4_096  # members of a component whose anchors are compared with every member
 
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, similarity_to_anchor FROM grouped
@@ -118,7 +119,10 @@ def _cover(
     of_pair[labels[edges[0]]] = edges[2]
     similarity[second] = of_pair[labels[order[second]]]
 
-    large = np.flatnonzero(lengths > 2)
+    for k in np.flatnonzero(lengths > _COMPARED_UP_TO):
+        rows = np.arange(bounds[k], bounds[k + 1])
+        anchor[rows], similarity[rows] = _cover_giant(context, ids, order[rows], min_similarity, edges)
+    large = np.flatnonzero((lengths > 2) & (lengths <= _COMPARED_UP_TO))
     tasks, slices = [], []
     for part in np.split(large, np.flatnonzero(np.diff(np.cumsum(lengths[large]) // _TASK_ROWS)) + 1) if len(large) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
@@ -130,3 +134,20 @@ def _cover(
     for rows, (anchor_ids, similar) in zip(slices, results, strict=True):
         anchor[rows], similarity[rows] = np.searchsorted(ids, anchor_ids), similar
     return anchor, similarity
+
+
+def _cover_giant(
+    context: StageContext,
+    ids: npt.NDArray[np.int64],
+    nodes: npt.NDArray[np.int64],
+    min_similarity: npt.NDArray[np.float32],
+    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Anchors (as nodes) and similarities of one component that is too large to compare each with each."""
+    context.reporter.note(f"groups: a component of {len(nodes):,} images is cut along its edges; is search.min_similarity too low?")
+    place = np.full(len(ids), -1, dtype=np.int64)
+    place[nodes] = np.arange(len(nodes))
+    inside = place[edges[0]] >= 0
+    rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
+    anchor, similarity = region_cover(rows, min_similarity[nodes], place[edges[0][inside]], place[edges[1][inside]], turns=context.turns())
+    return nodes[anchor], similarity

@@ -7,7 +7,7 @@ from vector_data import all_similarities, copies_of, power_law, with_planted
 from dedup.errors import ShapeError
 from dedup.numerics.counts import duplication_counts, histogram
 from dedup.numerics.distances import exact_similarity, unit_rows
-from dedup.numerics.groups import greedy_cover
+from dedup.numerics.groups import greedy_cover, region_cover
 from dedup.numerics.recall import count_neighbors
 
 
@@ -50,6 +50,30 @@ def test_a_chain_is_cut():
     anchor, similarity = greedy_cover(vectors, np.full(19, 0.9, np.float32), np.arange(19))
     assert len(np.unique(anchor)) == 7
     assert similarity.min() >= 0.9
+
+
+def test_regions_equal_the_cover_where_edges_lead_everywhere():
+    rng = np.random.default_rng(2)
+    vectors = with_planted(rng, 400)
+    asked = np.full(400, 0.7, np.float32)
+    src, dst = np.nonzero(np.triu(all_similarities(vectors) >= 0.7, 1))
+    assert len(src) > 40
+    anchor, similarity = region_cover(vectors, asked, src, dst)
+    expected = greedy_cover(vectors, asked, np.arange(400))
+    assert np.array_equal(anchor, expected[0])
+    assert np.allclose(similarity, expected[1], atol=1e-6)
+
+
+def test_regions_of_a_long_chain_are_within_the_threshold():
+    angles = np.deg2rad(0.05 * np.random.default_rng(0).permutation(5_000))
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float16)
+    order = np.argsort(angles)
+    anchor, similarity = region_cover(vectors, np.full(5_000, 0.9, np.float32), order[:-1], order[1:])
+    assert (anchor[anchor] == anchor).all()
+    assert (exact_similarity(vectors, vectors[anchor])[anchor != np.arange(5_000)] >= np.float32(0.9)).all()
+    assert similarity.min() >= 0.9
+    # 250 degrees of chain in pieces of up to twice 25.8
+    assert 5 <= len(np.unique(anchor)) <= 16
 
 
 def test_counts_and_histogram():

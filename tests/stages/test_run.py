@@ -17,7 +17,7 @@ from dedup import pipeline, schemas
 from dedup.config import Config, EncoderConfig, EngineConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
 from dedup.numerics.components import connected_components
-from dedup.stages import manifest
+from dedup.stages import groups, manifest
 from dedup.storage.embeddings import EmbeddingStore
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
@@ -166,6 +166,12 @@ def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path):
     for name in ("edges", "neighbors", "groups", "manifest", "duplicates", "statistics", "targets"):
         order = str if name != "edges" else (lambda row: (row["src"], row["dst"]))
         assert sorted(found[name], key=order) == sorted(expected[name], key=order), name
+
+
+def test_giant_components_are_cut_alike(run_dir, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "_COMPARED_UP_TO", 1)
+    pipeline.run(config_for(shards, tmp_path))
+    assert all_tables(tmp_path) == all_tables(run_dir)
 
 
 def test_workers_and_order_of_shards_do_not_matter(run_dir, shards, tmp_path):
