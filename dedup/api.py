@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import unit_rows
-from dedup.numerics.projection import enough_axes, principal_axes, with_rest
+from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.numerics.selfjoin import self_join
 
 _TRAIN_PER_LIST = 32
@@ -128,8 +128,9 @@ def _lists(
     chosen = np.random.default_rng(seed).choice(n, min(n, max(_TRAIN_PER_LIST * nlist, 10_000)), replace=False)
     sample = unit_rows(vectors[np.sort(chosen)])
     axes = principal_axes(sample)
-    k, n_filter = min(_QUANTIZER_DIM, dim), enough_axes(sample, axes, min_similarity)
+    k = min(_QUANTIZER_DIM, dim)
     quantizer = train_quantizer(sample @ axes[:, :k], nlist, nprobe, iterations=6, seed=seed)
+    n_filter = choose_axes(sample, quantizer.assign(sample @ axes[:, :k], nprobe), axes, min_similarity)
     lists, projected = [], []
     for start in range(0, n, 65_536):
         along = unit_rows(vectors[start : start + 65_536]) @ axes[:, : max(k, n_filter)]

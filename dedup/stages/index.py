@@ -13,9 +13,9 @@ import pyarrow as pa
 from dedup.contracts import Table
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.distances import Turn, apply_turn, unit_rows
-from dedup.numerics.projection import enough_axes, principal_axes, with_rest
+from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.embeddings import map_arrays, open_store
+from dedup.storage.embeddings import clear_arrays, map_arrays, open_store
 from dedup.storage.tables import FileWriter, clear, join, read_bytes, read_table, write_bytes, write_json
 
 OUTPUT_VERSION = 1
@@ -165,6 +165,7 @@ def run(context: StageContext) -> StageResult:
     lists.save(layout.run_dir)
     output = layout.table("assignments")
     clear(output)
+    clear_arrays(layout.path("index", "projected"))
     _projected.cache_clear()
     starts = range(0, max(len(ids), 1), _BLOCK)
     run_dir = layout.run_dir
@@ -199,17 +200,18 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     chosen = np.random.default_rng(config.index.seed).choice(len(ids), n_sample, replace=False)
     sample = unit_rows(store.take(ids[np.sort(chosen)]))
     axes = principal_axes(sample)
-    # a turned vector has other projections; then whole vectors are compared
-    n_filter = 0 if context.turns() else enough_axes(sample, axes, config.search.min_similarity)
     k = min(_QUANTIZER_DIM, store.dim)
-    axes = axes[:, : max(k, n_filter)]
-    if nlist == 1:
-        return Lists(axes, np.zeros((1, k), dtype=np.float32), np.zeros(1, dtype=np.float32), n_filter), sample
-    from dedup.numerics.ann import train_quantizer
+    centroids, offsets, sample_lists = np.zeros((1, k), dtype=np.float32), np.zeros(1, dtype=np.float32), None
+    if nlist > 1:
+        from dedup.numerics.ann import train_quantizer
 
-    context.reporter.note(f"index: training {nlist:,} lists on {n_sample:,} of {len(ids):,} vectors")
-    quantizer = train_quantizer(sample @ axes[:, :k], nlist, nprobe, iterations=config.index.train_iterations, seed=config.index.seed)
-    return Lists(axes, quantizer.centroids, quantizer.offsets, n_filter), sample
+        context.reporter.note(f"index: training {nlist:,} lists on {n_sample:,} of {len(ids):,} vectors")
+        along = sample @ axes[:, :k]
+        quantizer = train_quantizer(along, nlist, nprobe, iterations=config.index.train_iterations, seed=config.index.seed)
+        centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe)
+    # a turned vector has other projections; then whole vectors are compared
+    n_filter = 0 if context.turns() else choose_axes(sample, sample_lists, axes, config.search.min_similarity)
+    return Lists(axes[:, : max(k, n_filter)], centroids, offsets, n_filter), sample
 
 
 def _fill(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int) -> str:

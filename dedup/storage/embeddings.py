@@ -101,6 +101,13 @@ def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[np.float16]]:
     return {int(re.findall(r"(\d+)\.npy$", name)[0]): np.asarray(np.load(name, mmap_mode="r")) for name in names}
 
 
+def clear_arrays(folder: str) -> None:
+    """Delete the arrays of a folder."""
+    fs, path = filesystem(folder)
+    for name in fs.glob(join(path, "*.npy")):
+        fs.rm_file(str(name))
+
+
 class EmbeddingStore:
     """Random access to the vectors of a run by sample_id.
 

@@ -9,7 +9,7 @@ from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ownership, find_balls, half_angle_cosine
 from dedup.numerics.components import connected_components, sparsify
 from dedup.numerics.distances import apply_turn
-from dedup.numerics.projection import enough_axes, principal_axes, with_rest
+from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.numerics.selfjoin import self_join
 
 
@@ -81,8 +81,9 @@ def test_projections_lose_no_pair_and_change_nothing():
     unit = rows.astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     axes = principal_axes(unit)
-    k = enough_axes(unit, axes, 0.9)
-    assert 0 < k <= 128
+    k = choose_axes(unit, None, axes, 0.9)
+    assert 0 < k < 256
+    assert choose_axes(unit, None, axes, 0.05) == 0  # nothing could be left out
     projected = with_rest(unit @ axes[:, :k])
     assert (projected @ projected.T + 1e-5 >= unit @ unit.T).all()
     arguments = (np.full(1500, 0.9, np.float32), np.ones(1500, np.int64), Ownership(np.zeros((1500, 1), np.int32), 0))
