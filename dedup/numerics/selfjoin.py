@@ -178,32 +178,36 @@ class _Join:
         radius = np.arccos(np.clip(float(ball.cosines.min()), -1.0, 1.0))
         reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
         limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
-        pivot = ball.pivot.astype(np.float32)
-        for top in range(0, len(rows), _STRIP):
-            strip_rows = rows[top : top + _STRIP]
-            strip = unit_rows(self.vectors[strip_rows])
-            cosine = strip @ pivot
-            for turn in self.turns:
-                cosine = np.maximum(cosine, apply_turn(strip, turn) @ pivot)
-            close = cosine >= limit
-            if not close.any():
-                continue
-            strip_rows = strip_rows[close]
-            strip = strip[close] if self.projected is None else self.columns(strip_rows)
-            for left in range(0, len(ball.rows), _COLUMNS):
-                members = ball.rows[left : left + _COLUMNS]
-                i, j = self._candidates(strip, self.columns(members))
+        close = rows[self._products(rows, ball.pivot.astype(np.float32)) >= limit]
+        for left in range(0, len(ball.rows) if len(close) else 0, _COLUMNS):
+            members = ball.rows[left : left + _COLUMNS]
+            columns, whole = self.columns(members), None
+            for top in range(0, len(close), _STRIP):
+                strip_rows = close[top : top + _STRIP]
+                i, j = self._candidates(self.columns(strip_rows), columns)
                 if len(i) > _DENSE * len(strip_rows) * len(members):
-                    self._crowded(strip_rows, members)
-                    continue
-                self._add(np.minimum(strip_rows[i], members[j]), np.maximum(strip_rows[i], members[j]))
+                    whole = unit_rows(self.vectors[members]) if whole is None else whole
+                    self._crowded(strip_rows, members, whole)
+                else:
+                    self._add(np.minimum(strip_rows[i], members[j]), np.maximum(strip_rows[i], members[j]))
 
-    def _crowded(self, rows: npt.NDArray[np.int64], members: npt.NDArray[np.int64]) -> None:
+    def _products(self, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Product of each row with a pivot, the best of its turns."""
+        products = np.empty(len(rows), dtype=np.float32)
+        for start in range(0, len(rows), _COLUMNS):
+            part = slice(start, start + _COLUMNS)
+            unit = unit_rows(self.vectors[rows[part]])
+            products[part] = unit @ pivot
+            for turn in self.turns:
+                products[part] = np.maximum(products[part], apply_turn(unit, turn) @ pivot)
+        return products
+
+    def _crowded(self, rows: npt.NDArray[np.int64], members: npt.NDArray[np.int64], right: npt.NDArray[np.float32]) -> None:
         """Pairs of rows with a ball's members where most are near: all are counted, each row's best edges are kept.
 
         The members hold together without these edges, so one edge joins a row to all of them.
         """
-        left, right = unit_rows(self.vectors[rows]), unit_rows(self.vectors[members])
+        left = unit_rows(self.vectors[rows])
         product = left @ right.T
         for turn in self.turns:
             product = np.maximum(product, apply_turn(left, turn) @ right.T)
