@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dedup.config import Config
 from dedup.contracts import Table
-from dedup.pipeline import STAGES, _picked  # the benchmark stands in for the first stage
+from dedup.resume import STAGES, picked
 from dedup.storage.embeddings import EmbeddingWriter, embedding_path
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import StageRecord, write_record
@@ -79,7 +79,7 @@ def write_embeddings(
     _write_partitions(layout, n, len(starts))
     stage = STAGES[0]
     record = StageRecord(
-        "embed", stage.output_version, _picked(stage, config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
+        "embed", stage.output_version, picked(stage, config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
     )
     write_record(config.output.run_dir, stage.home, record)
     return Planted(np.concatenate(originals), np.concatenate(copies))

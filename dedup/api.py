@@ -80,10 +80,10 @@ def near_duplicates(
     (array([0]), array([2]), array([1, 0, 1]))
     """
     rows = np.asarray(embeddings)
-    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
-        raise ShapeError(
-            f"expected finite floats of shape (n, dim), found {rows.dtype} {rows.shape}" + (", not all finite" if rows.ndim == 2 else "")
-        )
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu":
+        raise ShapeError(f"expected numbers of shape (n, dim), found {rows.dtype} {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ShapeError("expected finite numbers, found NaN or infinity; leave those rows out")
     if not 0.0 < min_similarity <= 1.0:
         raise ShapeError(f"min_similarity={min_similarity}: expected a cosine in (0, 1]")
     n = len(rows)

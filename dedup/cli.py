@@ -49,8 +49,12 @@ def _run_stages(stage: str | None, overrides: list[str] | None, config_file: str
     from dedup.console import ConsoleReporter, print_summary
 
     config = _load(config_file, overrides)
-    with ConsoleReporter() as reporter:
-        summary = pipeline.run(config, pipeline.STAGE_NAMES if stage is None else [stage], redo=redo, reporter=reporter)
+    try:
+        with ConsoleReporter() as reporter:
+            summary = pipeline.run(config, pipeline.STAGE_NAMES if stage is None else [stage], redo=redo, reporter=reporter)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; run the same command again to go on from the finished parts")
+        raise typer.Exit(130) from None
     print_summary(summary, config)
 
 
@@ -158,9 +162,6 @@ def main() -> None:
             raise
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; run the same command again to go on from the finished parts")
-        sys.exit(130)
     except Exception as error:
         if is_debug:
             raise

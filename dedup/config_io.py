@@ -134,6 +134,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(values[key], known)}")
     if not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*[kmgt]i?b", config.engine.memory_limit, re.IGNORECASE):
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
+    if set(config.output.run_dir) & set("*?["):
+        raise ConfigError(f"output.run_dir={config.output.run_dir} looks like a pattern; choose a name without *, ? and [")
     _validate_input(config, require_input)
     _validate_order(config.keep.order_by, config.input.carry)
 

@@ -103,7 +103,7 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
                     f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} sampled images",
                 )
             )
-        else:
+        elif figures["recall_queries"]:
             lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} sampled images"))
     if "statistics" in records:
         figures = records["statistics"].summary
@@ -113,7 +113,9 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         rows = records["manifest"].rows
         images = rows["manifest"] + rows["duplicates"] + rows["excluded"]
         share = rows["duplicates"] / images if images else 0.0
-        lines.append(("kept", f"{rows['manifest']:,}; {rows['duplicates']:,} duplicates dropped ({share:.1%})"))
+        kinds = records["manifest"].summary
+        dropped = f"{rows['duplicates']:,} duplicates dropped ({share:.1%}): {kinds['n_exact']:,} exact, {kinds['n_near']:,} near"
+        lines.append(("kept", f"{rows['manifest']:,}; {dropped}"))
     if "targets" in records:
         figures = records["targets"].summary
         lines.append(("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate"))

@@ -55,8 +55,8 @@ def test_a_chain_of_public_calls():
     ("rows", "threshold", "message"),
     [
         (np.zeros(5), 0.9, "shape"),
-        (np.zeros((5, 2), int), 0.9, "floats"),
-        (np.full((5, 2), np.nan), 0.9, "not all finite"),
+        (np.full((5, 2), "a"), 0.9, "numbers"),
+        (np.full((5, 2), np.nan), 0.9, "found NaN"),
         (np.ones((5, 2)), 1.5, "min_similarity=1.5"),
     ],
 )

@@ -81,8 +81,9 @@ def montage(
     chosen += np.random.default_rng(seed).choice(ids, min(n_random, len(ids)), replace=False).tolist()
     groups = list(dict.fromkeys(chosen))
     cells = _cells(layout, groups, per_group)
-    _draw([cells[group] for group in groups if group in cells], Path(out), per_group)
-    return len(groups)
+    drawn = [cells[group] for group in groups if cells[group]]
+    _draw(drawn, Path(out), per_group)
+    return len(drawn)
 
 
 def _cells(layout: RunLayout, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:

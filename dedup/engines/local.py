@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,16 +52,17 @@ class LocalEngine:
         return self._n_workers
 
     def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Run `work` on every task in spawned processes; a single task runs here, with all cores' threads.
+        """Run `work` on every task in spawned processes of one thread each.
+
+        A single task goes to a process too: with more threads matrix products round otherwise, and results must not
+        depend on how many tasks there are.
 
         Raises
         ------
         StageError
             If a worker process dies or a task fails with an unexpected error.
         """
-        if len(tasks) <= 1:
-            for number, task in enumerate(tasks):
-                yield number, work(task)
+        if not tasks:
             return
         # fork would copy locks of threads that fsspec and Arrow started
         if self._pool is None:
@@ -77,15 +79,13 @@ class LocalEngine:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     number = waiting.pop(future)
-                    yield number, future.result()
+                    yield number, _result(work, number, future)
         except BrokenProcessPool as error:
             self._pool = None
             raise StageError(
                 "a worker process died, most likely killed for want of memory; lower engine.workers, then run the same "
-                "command again: finished parts are kept"
+                "command again: finished parts are kept (a script that calls dedup.run does so under `if __name__ == '__main__':`)"
             ) from error
-        except DedupError:
-            raise
         except (GeneratorExit, KeyboardInterrupt):
             self.close()
             raise
@@ -119,14 +119,28 @@ class LocalEngine:
                 yield conform(batch, schema)
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers, in the middle of a task if need be."""
         if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
 
+def _result(work: Callable[[Task], Result], number: int, future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except (DedupError, BrokenProcessPool):
+        raise
+    except Exception as error:
+        name = getattr(work, "__name__", type(work).__name__)
+        raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
+
+
 def _end_with_parent() -> None:
     """End this worker when the driver is gone: a pool's workers wait on a pipe whose other end they hold themselves."""
+    # Ctrl-C reaches the whole process group; the driver stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_wait_then_exit, args=(parent,), daemon=True).start()

@@ -200,8 +200,3 @@ def pq_bytes(dim: int) -> int:
     (64, 64)
     """
     return max(m for m in range(1, 65) if dim % m == 0)
-
-
-def set_threads(n_threads: int) -> None:
-    """Bound the threads FAISS uses in this process."""
-    faiss.omp_set_num_threads(n_threads)

@@ -16,21 +16,24 @@ from scipy.sparse import csr_array
 from dedup.numerics.collapse import Rows
 from dedup.numerics.distances import Turn, best_turn_similarity
 
+_CHUNK = 16_384  # rows gathered at a time
+
 
 def greedy_cover(
-    vectors: npt.NDArray[np.float16],
+    vectors: Rows,
     min_similarity: npt.NDArray[np.float32],
     rows: npt.NDArray[np.int64],
     *,
     n_forced: int = 1,
     nearest: bool = False,
     turns: Sequence[Turn] = (),
+    max_anchors: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Choose anchors in order until every member is within the threshold of one.
 
     Parameters
     ----------
-    vectors : float16 array, shape (n_vectors, dim)
+    vectors : float16 array, shape (n_vectors, dim), or Rows
         Distinct vectors of one component.
     min_similarity : float32 array, shape (n_vectors,)
         Similarity each asks of a copy; a pair needs the larger of its two.
@@ -42,11 +45,14 @@ def greedy_cover(
     nearest : bool
         False: a member stays with the first anchor that covers it. True: with the most similar one.
     turns : sequence of Turn
+    max_anchors : int, optional
+        Stop after so many anchors.
 
     Returns
     -------
     anchor : int64 array, shape (n,)
-        Position in `rows` of each member's anchor; an anchor's own position for an anchor.
+        Position in `rows` of each member's anchor; an anchor's own position for an anchor; -1 for a member that
+        `max_anchors` left without.
     similarity : float32 array, shape (n,)
         To that anchor; 1 for anchors.
 
@@ -58,14 +64,14 @@ def greedy_cover(
     anchor = np.full(n, -1, dtype=np.int64)
     similarity = np.full(n, -2.0, dtype=np.float32)
     is_anchor = np.zeros(n, dtype=bool)
-    start = 0
-    while start < n:
+    start, n_anchors = 0, 0
+    while start < n and (max_anchors is None or n_anchors < max_anchors):
         if start >= n_forced and anchor[start] >= 0:
             start += 1
             continue
-        is_anchor[start] = True
+        is_anchor[start], n_anchors = True, n_anchors + 1
         place = rows[start]
-        distinct, _ = best_turn_similarity(vectors, np.broadcast_to(vectors[place], vectors.shape), turns)
+        distinct = _similarities(vectors, len(min_similarity), place, turns)
         covers = distinct >= np.maximum(min_similarity, min_similarity[place])
         distinct[place], covers[place] = 1.0, True
         candidate, covered = distinct[rows], covers[rows]
@@ -75,6 +81,16 @@ def greedy_cover(
     positions = np.flatnonzero(is_anchor)
     anchor[positions], similarity[positions] = positions, 1.0
     return anchor, similarity
+
+
+def _similarities(vectors: Rows, n: int, place: np.int64, turns: Sequence[Turn]) -> npt.NDArray[np.float32]:
+    """Similarity of every vector with one of them, float32 (n,)."""
+    at = vectors[np.array([place])]
+    parts = []
+    for start in range(0, n, _CHUNK):
+        rows = vectors[np.arange(start, min(start + _CHUNK, n))]
+        parts.append(best_turn_similarity(rows, np.broadcast_to(at, rows.shape), turns)[0])
+    return np.concatenate(parts)
 
 
 def region_cover(
@@ -107,27 +123,28 @@ def region_cover(
 
     Notes
     -----
-    Each member is taken once and refused at most once per edge: O(n_edges * dim).
+    Each member is taken once and refused at most once per edge and anchor.
     """
     n = len(min_similarity)
     graph = csr_array((np.ones(2 * len(src), dtype=np.int8), (np.r_[src, dst], np.r_[dst, src])), shape=(n, n))
     starts, neighbours = graph.indptr, graph.indices
     anchor = np.full(n, -1, dtype=np.int64)
     similarity = np.ones(n, dtype=np.float32)
+    refused_by = np.full(n, -1, dtype=np.int64)
     for start in range(n):
         if anchor[start] >= 0:
             continue
         anchor[start] = start
         at = vectors[np.array([start])]
-        frontier, refused = np.array([start]), np.zeros(0, dtype=np.int64)
+        frontier = np.array([start])
         while len(frontier):
             reached = np.unique(np.concatenate([neighbours[starts[k] : starts[k + 1]] for k in frontier]))
-            reached = np.setdiff1d(reached[anchor[reached] < 0], refused, assume_unique=True)
+            reached = reached[(anchor[reached] < 0) & (refused_by[reached] != start)]
             similar, _ = best_turn_similarity(vectors[reached], np.repeat(at, len(reached), axis=0), turns)
             near = similar >= np.maximum(min_similarity[reached], min_similarity[start])
             frontier = reached[near]
             anchor[frontier], similarity[frontier] = start, similar[near]
-            refused = np.concatenate([refused, reached[~near]])
+            refused_by[reached[~near]] = start
     return anchor, similarity
 
 

@@ -107,5 +107,6 @@ def with_rest(head: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     >>> with_rest(np.array([[0.6, 0.0]], np.float32))
     array([[0.6, 0. , 0.8]], dtype=float32)
     """
-    rest = np.sqrt(np.clip(1.0 - np.einsum("ij,ij->i", head, head), 0.0, None))
+    # what float32 rounds away of 1 - |y|^2 must not make the bound too low
+    rest = np.sqrt(np.clip(1.0 + 3e-7 - np.einsum("ij,ij->i", head, head), 0.0, None))
     return np.concatenate([head, rest[:, None]], axis=1, dtype=np.float32)

@@ -133,7 +133,7 @@ class _Join:
         self.n_buffered = 0
 
     def may_be_dense(self) -> bool:
-        """Whether many rows could be near one: a cheap look that never says no to a list with a ball."""
+        """Whether many rows could be near one: a cheap look; to miss a small ball costs time only."""
         if self.projected is None:
             return True
         sample = self.projected[np.linspace(0, len(self.projected) - 1, _PROBE).astype(np.int64)].astype(np.float32)
@@ -175,7 +175,8 @@ class _Join:
 
     def between(self, rows: npt.NDArray[np.int64], ball: Ball) -> None:
         """Pairs of other rows with a ball's: rows too far from its pivot need no product."""
-        radius = np.arccos(np.clip(float(ball.cosines.min()), -1.0, 1.0))
+        # a cosine near 1 says little about a small angle: what was rounded away counts as angle
+        radius = np.arccos(np.clip(float(ball.cosines.min()) - FLOAT32_BAND, -1.0, 1.0))
         reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
         limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
         close = rows[self._products(rows, ball.pivot.astype(np.float32)) >= limit]

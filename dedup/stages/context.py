@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dedup.config import Config
@@ -63,16 +63,16 @@ class StageContext:
             self.reporter.progress(Progress(stage, len(rows), len(queries), "tables"))
         return rows
 
-    def run_tasks(self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]) -> list[Result]:
-        """Run tasks on the engine with progress in units of `sizes`; results in the order of the tasks."""
-        results: dict[int, Result] = {}
+    def run_tasks(
+        self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]
+    ) -> Iterator[tuple[int, Result]]:
+        """Run tasks on the engine with progress in units of `sizes`; yields (position, result) as they end."""
         done, total = 0, sum(sizes)
         self.reporter.progress(Progress(stage, 0, total, unit))
         for number, result in self.engine.map_partitions(work, tasks):
-            results[number] = result
             done += sizes[number]
             self.reporter.progress(Progress(stage, done, total, unit))
-        return [results[number] for number in range(len(tasks))]
+            yield number, result
 
 
 @dataclass(frozen=True)

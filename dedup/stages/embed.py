@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -19,10 +19,11 @@ from dedup.storage.folders import read_folder_part
 from dedup.storage.provenance import digest
 from dedup.storage.samples import SampleReader
 from dedup.storage.shards import read_shard
-from dedup.storage.sources import FolderPart, fingerprint
+from dedup.storage.sources import FolderPart
 from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
 
 OUTPUT_VERSION = 1
+GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
 Source = str | FolderPart  # a tar, or some images of a folder
 
 
@@ -64,6 +65,9 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     A shard that can't be reached leaves the partition without a marker, so that the next run tries it again.
     """
     started = time.perf_counter()
+    marker_file = marker_path(task.config.output.run_dir, task.partition)
+    if read_json(marker_file) is not None:
+        write_json(marker_file, {})  # from here on the partition is not done
     config, encoder = task.config, load_encoder(task.config.encoder)
     outcomes: list[JsonDict] = []
     with PartitionWriter(config, encoder, task.partition) as writer:
@@ -87,7 +91,7 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     result = EmbedResult(task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons), time.perf_counter() - started)
     if all(outcome["is_reachable"] for outcome in outcomes):
         marker = {"identity": task.identity, "files": files, "result": result.__dict__}
-        write_json(marker_path(config.output.run_dir, task.partition), marker)
+        write_json(marker_file, marker)
     return result
 
 
@@ -119,27 +123,30 @@ def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[s
     -------
     list of (partition, shards)
     """
-    path = context.layout.path("partitions", "_plan.json")
-    known = (read_json(path) or {}).get("partitions", {})
+    path = context.layout.path("embeddings", "_plan.json")
+    saved, size = read_json(path) or {}, context.config.embed.shards_per_partition
+    known = {int(number): urls for number, urls in saved.get("partitions", {}).items()}
     there = set(shards)
-    kept = {int(number): urls for number, urls in known.items() if all(url in there for url in urls)}
+    is_same_size = saved.get("shards_per_partition") == size
+    kept = {number: urls for number, urls in known.items() if is_same_size and all(url in there for url in urls)}
     placed = {url for urls in kept.values() for url in urls}
     new = [url for url in shards if url not in placed]
-    first = max((int(number) for number in known), default=-1) + 1
-    size = context.config.embed.shards_per_partition
-    for offset, start in enumerate(range(0, len(new), size)):
-        kept[first + offset] = new[start : start + size]
-    write_json(path, {"partitions": {str(number): urls for number, urls in sorted(kept.items())}})
+    following = int(saved.get("next", 0))  # a number is given once, even if its shards are gone
+    for start in range(0, len(new), size):
+        kept[following] = new[start : start + size]
+        following += 1
+    partitions = {str(number): urls for number, urls in sorted(kept.items())}
+    write_json(path, {"next": following, "shards_per_partition": size, "partitions": partitions})
     return sorted(kept.items())
 
 
-def run(context: StageContext, sources: Sequence[Source], identity: str) -> StageResult:
+def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identity: str) -> StageResult:
     """Embed what is not embedded yet.
 
     Parameters
     ----------
-    sources : sequence of Source
-        In order of their URL.
+    sources : mapping
+        URL to (source, fingerprint), in order of the URL.
     identity : str
         Digest of the configuration and encoder the vectors depend on.
 
@@ -149,17 +156,18 @@ def run(context: StageContext, sources: Sequence[Source], identity: str) -> Stag
         If a shard can't be reached; the others are embedded and stay.
     """
     run_dir = context.layout.run_dir
-    by_url = {source_url(source): source for source in sources}
     tasks = []
-    for number, urls in plan(context, list(by_url)):
-        members = tuple(by_url[url] for url in urls)
-        tasks.append(EmbedTask(context.config, number, members, digest([identity, [fingerprint(member) for member in members]])))
+    for number, urls in plan(context, list(sources)):
+        members = tuple(sources[url][0] for url in urls)
+        tasks.append(EmbedTask(context.config, number, members, digest([identity, [[url, sources[url][1]] for url in urls]])))
     _remove_others(run_dir, {task.partition for task in tasks})
     results: dict[int, EmbedResult] = {}
     for task in tasks:
         if (result := finished(run_dir, task)) is not None:
             results[task.partition] = result
     missing = [task for task in tasks if task.partition not in results]
+    if not context.config.input.allow_missing:
+        _refuse_to_lose(run_dir, missing, sources)
     if results and missing:
         context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
@@ -189,7 +197,19 @@ def run(context: StageContext, sources: Sequence[Source], identity: str) -> Stag
         "rejected": sum(result.n_rejected for result in results.values()),
     }
     seconds = sum(result.seconds for result in results.values())
-    return StageResult(rows, {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3), "n_shards": len(sources)})
+    summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
+    return StageResult(rows, summary | {"n_shards": len(sources), "n_unreachable": len(unreachable)})
+
+
+def _refuse_to_lose(run_dir: str, missing: Sequence[EmbedTask], sources: Mapping[str, tuple[Source, str]]) -> None:
+    """Stop before a shard that is gone for now replaces its own earlier embeddings by nothing."""
+    for task in missing:
+        gone = [url for url in map(source_url, task.sources) if sources[url][1] in GONE]
+        if gone and read_json(marker_path(run_dir, task.partition)):
+            raise InputError(
+                f"{gone[0]} can't be reached, but was embedded before; what was made from it stands: "
+                "mend the input and run the same command again, or set input.allow_missing=true to go on without it"
+            )
 
 
 def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict[str, int]:
@@ -199,22 +219,16 @@ def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict
         for result in results
         for shard in result.shards
     ]
-    clear_keep_plan(context)
+    clear(table)
     return {"partitions": write_table(table, [pa.Table.from_pylist(rows, schema=PARTITIONS)])}
-
-
-def clear_keep_plan(context: StageContext) -> None:
-    """Empty the `partitions` table but for the plan that gives the numbers."""
-    path = context.layout.path("partitions", "_plan.json")
-    saved = read_json(path)
-    clear(context.layout.table("partitions"))
-    if saved is not None:
-        write_json(path, saved)
 
 
 def _remove_others(run_dir: str, partitions: set[int]) -> None:
     """Delete the files of partitions that are no longer part of the input."""
     fs, root = filesystem(join(run_dir, "embeddings"))
+    for folder in ("img_emb", "metadata", "rejected"):
+        for name in fs.glob(join(root, folder, "_*")):  # left half-written by a worker that was killed
+            fs.rm_file(str(name))
     for pattern in ("img_emb/img_emb_*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet", "_done/*.json"):
         for name in fs.glob(join(root, pattern)):
             digits = str(name).rpartition("/")[2].rpartition(".")[0].rpartition("_")[2]

@@ -18,7 +18,8 @@ from dedup.storage.tables import clear, dataset, read_table, write_table
 
 OUTPUT_VERSION = 1
 _TASK_ROWS = 20_000  # members per task of components that need vectors
-_COMPARED_UP_TO = 4_096  # members of a component whose anchors are compared with every member
+_COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
+_COMPARISONS = 20_000_000  # that the first anchors of a larger component may cost, some 30 s
 
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, similarity_to_anchor FROM grouped
@@ -131,7 +132,8 @@ def _cover(
         tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets, context.turns()))
         slices.append(rows)
     results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
-    for rows, (anchor_ids, similar) in zip(slices, results, strict=True):
+    for number, (anchor_ids, similar) in results:
+        rows = slices[number]
         anchor[rows], similarity[rows] = np.searchsorted(ids, anchor_ids), similar
     return anchor, similarity
 
@@ -143,11 +145,25 @@ def _cover_giant(
     min_similarity: npt.NDArray[np.float32],
     edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Anchors (as nodes) and similarities of one component that is too large to compare each with each."""
-    context.reporter.note(f"groups: a component of {len(nodes):,} images is cut along its edges; is search.min_similarity too low?")
-    place = np.full(len(ids), -1, dtype=np.int64)
-    place[nodes] = np.arange(len(nodes))
-    inside = place[edges[0]] >= 0
+    """Anchors (as nodes) and similarities of one component that is too large to compare each anchor with every member.
+
+    A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
+    look-alikes: that is cut along its edges.
+    """
     rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
-    anchor, similarity = region_cover(rows, min_similarity[nodes], place[edges[0][inside]], place[edges[1][inside]], turns=context.turns())
+    positions, asked = np.arange(len(nodes)), min_similarity[nodes]
+    budget = max(1, _COMPARISONS // len(nodes))
+    anchor, similarity = greedy_cover(rows, asked, positions, turns=context.turns(), max_anchors=budget)
+    left = np.flatnonzero(anchor < 0)
+    if len(left):
+        text = f"groups: {len(left):,} of {len(nodes):,} images of one component are no copies of its {budget:,} most copied ones"
+        context.reporter.note(f"{text}; they are cut along their edges: is search.min_similarity too low?")
+        place = np.full(len(ids), -1, dtype=np.int64)
+        place[nodes[left]] = np.arange(len(left))
+        inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
+        src, dst = place[edges[0][inside]], place[edges[1][inside]]
+        others, similarity[left] = region_cover(
+            SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst, turns=context.turns()
+        )
+        anchor[left] = left[others]
     return nodes[anchor], similarity

@@ -15,18 +15,19 @@ from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.distances import Turn, apply_turn, unit_rows
 from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.embeddings import clear_arrays, map_arrays, open_store
+from dedup.storage.embeddings import clear_files, folder_state, map_arrays, open_store
 from dedup.storage.tables import FileWriter, clear, join, read_bytes, read_table, write_bytes, write_json
 
 OUTPUT_VERSION = 1
 _BLOCK = 65_536  # vectors per assignment task and file
+_PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 _QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
 _PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
 
 REPRESENTATIVES_SQL = """
 SELECT sample_id, weight,
-       CAST(CASE WHEN quality < {flat} THEN 2.0
-                 WHEN quality < {low} AND {low_min} > {min_similarity} THEN {low_min}
+       CAST(CASE WHEN quality < CAST({flat} AS FLOAT) THEN 2.0
+                 WHEN quality < CAST({low} AS FLOAT) AND {low_min} > {min_similarity} THEN {low_min}
                  ELSE {min_similarity} END AS FLOAT) AS min_similarity
 FROM (SELECT min(sample_id) AS sample_id, count(*) AS weight, min(quality) AS quality FROM metadata GROUP BY sha256) AS images
 ORDER BY sample_id
@@ -130,7 +131,7 @@ def _choose(
 
 def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
-    parts = _projected(run_dir)
+    parts = _projected(run_dir, folder_state(join(run_dir, "index", "projected")))
     block = rows // _BLOCK
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
     pieces = [
@@ -140,12 +141,14 @@ def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.
 
 
 @lru_cache(maxsize=1)
-def _projected(run_dir: str) -> dict[int, npt.NDArray[np.float16]]:
+def _projected(run_dir: str, state: int) -> dict[int, npt.NDArray[np.float16]]:
     return map_arrays(join(run_dir, "index", "projected"), "part-")
 
 
 def run(context: StageContext) -> StageResult:
     """Collapse, train, assign, and fill the index that stays."""
+    clear_files(context.layout.path("index", "projected"), "*.npy")
+    clear_files(context.layout.path("index"), "index.faiss")
     layout, search = context.layout, context.config.search
     query = REPRESENTATIVES_SQL.format(
         flat=search.flat_quality,
@@ -165,12 +168,11 @@ def run(context: StageContext) -> StageResult:
     lists.save(layout.run_dir)
     output = layout.table("assignments")
     clear(output)
-    clear_arrays(layout.path("index", "projected"))
-    _projected.cache_clear()
     starts = range(0, max(len(ids), 1), _BLOCK)
     run_dir = layout.run_dir
     tasks = [AssignTask(run_dir, k, ids[s : s + _BLOCK], nprobe, context.turns(), output) for k, s in enumerate(starts)]
-    rows["assignments"] = sum(context.run_tasks("index", "vectors", assign_block, tasks, [len(task.sample_ids) for task in tasks]))
+    sizes = [len(task.sample_ids) for task in tasks]
+    rows["assignments"] = sum(n for _, n in context.run_tasks("index", "vectors", assign_block, tasks, sizes))
     codes = _fill(context, ids, lists, sample, nprobe)
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
     write_json(layout.path("index", "_index.json"), summary)
@@ -221,6 +223,8 @@ def _fill(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sampl
         codes = "pq" if len(ids) >= _PQ_FROM else "fp16"
     if codes == "none" or not len(ids):
         return "none"
+    if codes == "pq" and len(ids) < _PQ_LEAST:
+        raise ConfigError(f"index.codes=pq needs {_PQ_LEAST} distinct images to train, found {len(ids)}; use auto or fp16")
     from dedup.numerics.ann import build_index
 
     store = open_store(context.layout.run_dir)

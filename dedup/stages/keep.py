@@ -15,6 +15,7 @@ from dedup.numerics.distances import Turn, best_turn_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
 from dedup.stages.context import StageContext
 from dedup.storage.embeddings import open_store
+from dedup.storage.tables import read_table
 
 _TASK_ROWS = 20_000
 
@@ -114,15 +115,15 @@ def keepers(context: StageContext) -> pa.Table:
         rows = slice(bounds[first], bounds[last])
         offsets = bounds[first : last + 1] - bounds[first]
         tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, keep.per_component, context.turns()))
-    results = context.run_tasks("manifest", "members", choose_keepers, tasks, [len(task.representative_ids) for task in tasks])
-    keeper = np.concatenate([np.zeros(0, np.int64), *(k + bounds[cuts[i]] for i, (k, _) in enumerate(results))])
-    similarity = np.concatenate([np.zeros(0, np.float32), *(s for _, s in results)])
+    keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
+    sizes = [len(task.representative_ids) for task in tasks]
+    for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
+        rows = slice(bounds[cuts[number]], bounds[cuts[number + 1]])
+        keeper[rows], similarity[rows] = chosen + bounds[cuts[number]], similar
     return pa.table({"sample_id": ids, "keeper_id": ids[keeper], "similarity_to_keeper": similarity})
 
 
 def _min_similarity(context: StageContext, reps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    from dedup.storage.tables import read_table
-
     table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
     place = np.searchsorted(table["sample_id"].to_numpy(), reps)
     asked: npt.NDArray[np.float32] = table["min_similarity"].to_numpy()[place]

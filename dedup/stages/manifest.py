@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dedup.contracts import Table
 from dedup.errors import AccountingError
 from dedup.schemas import METADATA
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.keep import keepers
-from dedup.storage.tables import clear, count_rows, publish, write_table
+from dedup.storage.tables import clear, count_rows, dataset, publish, write_table
 
 OUTPUT_VERSION = 1
 _HIDDEN = "_unchecked"
@@ -68,7 +69,8 @@ def run(context: StageContext) -> StageResult:
     _check(context, rows)
     for name in rows:
         publish(layout.table(name), _HIDDEN)
-    return StageResult(rows, {"n_kept": rows["manifest"], "n_dropped": rows["duplicates"]})
+    n_exact = dataset(layout.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
+    return StageResult(rows, {"n_exact": n_exact, "n_near": rows["duplicates"] - n_exact})
 
 
 def _check(context: StageContext, rows: dict[str, int]) -> None:

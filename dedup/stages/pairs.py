@@ -127,11 +127,12 @@ def run(context: StageContext) -> StageResult:
     n_neighbors = members.weights - 1
     with tempfile.TemporaryDirectory(prefix="dedup-pairs-") as scratch:
         members.save(scratch)
+        members = Members.load(scratch)  # mapped: only the workers' pages are in memory
         parts = _pack(np.diff(members.offsets), context.engine.n_workers)
         best, turns, is_projected = context.config.search.best_edges, context.turns(), Lists.load(layout.run_dir).n_filter > 0
         tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, turns, is_projected, edges) for k, lists in enumerate(parts)]
         n_near = 0
-        for written, rows, counts in context.run_tasks("pairs", "lists", join_lists, tasks, [len(task.lists) for task in tasks]):
+        for _, (written, rows, counts) in context.run_tasks("pairs", "lists", join_lists, tasks, [len(task.lists) for task in tasks]):
             n_near += written
             np.add.at(n_neighbors, rows, counts)
     n_exact = _write_exact_edges(context)
@@ -223,11 +224,14 @@ def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.ND
     store = open_store(context.layout.run_dir)
     n_queries = min(n, wanted if wanted > 0 else min(_RECALL_QUERIES, max(50, int(_RECALL_PRODUCTS / (n * store.dim)))))
     chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(n, n_queries, replace=False))
-    blocks = (
-        (members.sample_ids[part], rows, members.min_similarity[part], members.weights[part])
-        for part, rows in store.blocks(members.sample_ids)
-    )
-    ids, asked = members.sample_ids[chosen], members.min_similarity[chosen]
-    exhaustive = int(count_neighbors(store.take(ids), ids, asked, blocks, turns=context.turns()).sum())
+    exhaustive = 0
+    for start in range(0, n_queries, _RECALL_QUERIES):
+        part = chosen[start : start + _RECALL_QUERIES]
+        blocks = (
+            (members.sample_ids[block], rows, members.min_similarity[block], members.weights[block])
+            for block, rows in store.blocks(members.sample_ids)
+        )
+        ids, asked = members.sample_ids[part], members.min_similarity[part]
+        exhaustive += int(count_neighbors(store.take(ids), ids, asked, blocks, turns=context.turns()).sum())
     found = int((n_neighbors[chosen] - (members.weights[chosen] - 1)).sum())
     return {"recall": found / exhaustive if exhaustive else None, "recall_pairs": exhaustive, "recall_queries": n_queries}

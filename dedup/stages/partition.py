@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from types import TracebackType
 from typing import Any
@@ -112,7 +111,7 @@ class PartitionWriter:
         sizes = {}
         for name, url in self._paths.items():
             fs, path = filesystem(url)
-            sizes[name] = int(os.path.getsize(path) if os.path.exists(path) else fs.size(path))
+            sizes[name] = int(fs.size(path))
         return sizes
 
     def _reject(self, shard: str, key: str, error: SampleError) -> None:

@@ -16,7 +16,7 @@ JOIN {_DUPLICATED} ON groups.component_id = counts.component_id
 JOIN metadata ON groups.sample_id = metadata.sample_id
 WHERE metadata.caption IS NOT NULL
 GROUP BY groups.component_id, metadata.caption
-ORDER BY component_id, n_samples DESC, caption
+ORDER BY groups.component_id ASC NULLS LAST, count(*) DESC NULLS LAST, metadata.caption ASC NULLS LAST
 """  # noqa: S608 (names of our own columns only)
 STATISTICS_SQL = """
 SELECT sizes.component_id AS component_id, sizes.duplication_count AS duplication_count,
@@ -24,11 +24,12 @@ SELECT sizes.component_id AS component_id, sizes.duplication_count AS duplicatio
        COALESCE(multiplicity.n_captions, CAST(0 AS BIGINT)) AS n_captions, prompts.caption AS caption,
        CAST(prompts.n_samples AS DOUBLE) / sizes.duplication_count AS caption_share,
        sizes.min_similarity AS min_similarity,
-       CAST((sizes.sum_similarity - 1.0) / (sizes.duplication_count - 1) AS FLOAT) AS mean_similarity
+       CAST((CAST(sizes.sum_similarity AS DOUBLE) / 1e8 - 1.0) / (sizes.duplication_count - 1) AS FLOAT) AS mean_similarity
 FROM (
   SELECT groups.component_id AS component_id, count(*) AS duplication_count, count(DISTINCT metadata.sha256) AS n_images,
          count(DISTINCT metadata.url) AS n_urls, min(groups.similarity_to_anchor) AS min_similarity,
-         sum(CAST(groups.similarity_to_anchor AS DOUBLE)) AS sum_similarity
+         -- whole numbers, so that the order of the sum does not matter
+         CAST(sum(CAST(round(CAST(groups.similarity_to_anchor AS DOUBLE) * 1e8) AS BIGINT)) AS BIGINT) AS sum_similarity
   FROM groups JOIN metadata ON groups.sample_id = metadata.sample_id
   GROUP BY groups.component_id HAVING count(*) > 1
 ) AS sizes

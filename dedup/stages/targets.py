@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.tables import read_table, write_bytes
+from dedup.storage.tables import dataset, write_bytes
 
 OUTPUT_VERSION = 1
 
@@ -36,10 +37,12 @@ def run(context: StageContext) -> StageResult:
     from dedup.stages.keep import policy_sql
 
     config = context.config
-    policy = policy_sql(config.keep.order_by, config.input.carry).replace("metadata.", "")
+    policy = policy_sql(config.keep.order_by, config.input.carry).replace("metadata.", "manifest.")
     query = TARGETS_SQL.format(n_generations=config.targets.n_generations, top=config.targets.top, policy=policy)
     n_rows = context.write_all("targets", {"targets": (query, ["statistics", "manifest"])})["targets"]
     table = context.layout.table("targets")
-    lines = [json.dumps(row, ensure_ascii=False) for row in read_table(table).to_pylist()]
-    write_bytes(context.layout.path("targets", "_targets.jsonl"), "".join(f"{line}\n" for line in lines).encode())
+    lines = io.BytesIO()
+    for batch in dataset(table).to_batches(batch_size=4_096):
+        lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
+    write_bytes(context.layout.path("targets", "_targets.jsonl"), lines.getvalue())
     return StageResult({"targets": n_rows}, {"n_targets": n_rows, "n_generations": n_rows * config.targets.n_generations})

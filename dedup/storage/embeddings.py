@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -72,8 +73,10 @@ class EmbeddingWriter:
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
-        os.unlink(self._scratch)
+        with suppress(OSError):  # the disk may be full: what counts is the error that led here
+            self._file.close()
+        with suppress(OSError):
+            os.unlink(self._scratch)
 
 
 def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[np.float16]]:
@@ -101,10 +104,10 @@ def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[np.float16]]:
     return {int(re.findall(r"(\d+)\.npy$", name)[0]): np.asarray(np.load(name, mmap_mode="r")) for name in names}
 
 
-def clear_arrays(folder: str) -> None:
-    """Delete the arrays of a folder."""
+def clear_files(folder: str, pattern: str) -> None:
+    """Delete files of a folder."""
     fs, path = filesystem(folder)
-    for name in fs.glob(join(path, "*.npy")):
+    for name in fs.glob(join(path, pattern)):
         fs.rm_file(str(name))
 
 
@@ -183,7 +186,17 @@ class SampleRows:
         return self._store.take(self._ids[rows])
 
 
-@lru_cache(maxsize=1)
 def open_store(run_dir: str) -> EmbeddingStore:
-    """The store of a run, opened once per process; workers call it for every task."""
+    """The store of a run, opened once per process and again when its files were replaced; workers call it for every task."""
+    return _open_store(run_dir, folder_state(join(run_dir, "embeddings", "img_emb")))
+
+
+@lru_cache(maxsize=1)
+def _open_store(run_dir: str, state: int) -> EmbeddingStore:
     return EmbeddingStore(run_dir)
+
+
+def folder_state(folder: str) -> int:
+    """A number that changes when files are renamed into a local folder, so that maps of old files are let go."""
+    path = filesystem(folder)[1]
+    return os.stat(path).st_mtime_ns if is_local(folder) and os.path.isdir(path) else 0

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dedup.contracts import JsonDict
+from dedup.errors import RunDirectoryError
 from dedup.storage.tables import join, read_json, write_json
 
 
@@ -81,7 +82,11 @@ def read_record(run_dir: str, home: str) -> StageRecord | None:
     if value is None:
         return None
     known = StageRecord.__dataclass_fields__
-    return StageRecord(**{key: item for key, item in value.items() if key in known})
+    try:
+        return StageRecord(**{key: item for key, item in value.items() if key in known})
+    except TypeError as error:
+        path = join(run_dir, home, "_stage.json")
+        raise RunDirectoryError(f"{path} is no record of a stage ({error}); delete it to redo the stage") from error
 
 
 def write_record(run_dir: str, home: str, record: StageRecord) -> None:

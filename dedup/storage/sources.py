@@ -16,6 +16,7 @@ from braceexpand import braceexpand
 from fsspec.core import url_to_fs
 
 from dedup.errors import ConfigError, InputError, MissingExtra
+from dedup.storage.captions import sidecar_url
 from dedup.storage.locations import absolute, is_local
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
 
@@ -209,13 +210,15 @@ def _list_images(folder: str) -> Iterator[str]:
     yield from (name for name in relative if "/." not in "/" + name and file_suffix(name) in kinds)
 
 
-def fingerprint(source: str | FolderPart) -> str:
+def fingerprint(source: str | FolderPart, *, sidecar: bool = False) -> str:
     """Cheap identity of a shard or part of a folder, so that a resumed run sees whether it has changed.
 
     Parameters
     ----------
     source : str or FolderPart
         URL of a shard, as `expand_shards` gives it.
+    sidecar : bool
+        Whether the parquet beside a shard belongs to it.
 
     Returns
     -------
@@ -227,12 +230,24 @@ def fingerprint(source: str | FolderPart) -> str:
     try:
         files, path = url_to_fs(url)
         if isinstance(source, str):
-            return _digest([_stamp(files.info(path))])
-        return _digest([[name, *_stamp(files.info(posixpath.join(path, name)))] for name in source.images])
+            beside = [_optional_stamp(sidecar_url(source))] if sidecar else []
+            return _digest([_stamp(files.info(path)), *beside])
+        rows = [[name, *_stamp(files.info(posixpath.join(path, name)))] for name in source.images]
+        if source.captions:
+            return _digest([*rows, _optional_stamp(source.captions)])
+        return _digest([*rows, *(_optional_stamp(posixpath.join(url, posixpath.splitext(name)[0] + ".txt")) for name in source.images)])
     except FileNotFoundError:
         return "absent"
     except Exception:  # each file system has its own; the reading of the shard will say what is wrong
         return "unreachable"
+
+
+def _optional_stamp(url: str) -> list[str]:
+    files, path = url_to_fs(url)
+    try:
+        return _stamp(files.info(path))
+    except FileNotFoundError:
+        return []
 
 
 def _stamp(info: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,7 @@ from dedup.errors import RunDirectoryError
 from dedup.schemas import conform
 
 _ROWS_PER_FILE = 1_000_000
+_ROW_GROUP = 65_536
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -107,16 +109,28 @@ class FileWriter:
         self._target = hidden_name(path) if self._local else path
         self._file = fs.open(self._target, "wb")
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self._held: list[pa.Table] = []
+        self._n_held = 0
 
     def write(self, table: pa.Table | pa.RecordBatch) -> None:
         """Append rows, conformed to the schema."""
         conformed = conform(table, self.schema)
         if conformed.num_rows:
-            self._writer.write_table(conformed)
+            self._held.append(conformed)
             self.n_rows += conformed.num_rows
+            self._n_held += conformed.num_rows
+            if self._n_held >= _ROW_GROUP:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Write what is held as one row group: small ones bloat the footer and slow every scan."""
+        if self._held:
+            self._writer.write_table(pa.concat_tables(self._held).combine_chunks(), row_group_size=_ROW_GROUP)
+        self._held, self._n_held = [], 0
 
     def close(self) -> None:
         """Finish the file and give it its name."""
+        self._flush()
         self._writer.close()
         self._file.close()
         if self._local:
@@ -124,10 +138,13 @@ class FileWriter:
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._writer.close()
+        with suppress(OSError):  # the disk may be full: what counts is the error that led here
+            self._writer.close()
         if self._local:
-            self._file.close()
-            os.unlink(self._target)
+            with suppress(OSError):
+                self._file.close()
+            with suppress(OSError):
+                os.unlink(self._target)
         elif hasattr(self._file, "discard"):
             self._file.discard()
 

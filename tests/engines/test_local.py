@@ -62,7 +62,7 @@ def test_a_killed_worker_is_one_message(engine):
 
 
 def test_a_failing_task_raises_its_own_error(engine):
-    with pytest.raises(ValueError, match="task"):
+    with pytest.raises(StageError, match=r"fail, task \d: ValueError: task \d"):
         list(engine.map_partitions(fail, range(4)))
 
 

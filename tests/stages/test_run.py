@@ -14,7 +14,8 @@ from shard_data import Sample, encode, make_samples, scene, write_shards, write_
 from vector_data import all_similarities
 
 from dedup import pipeline, schemas
-from dedup.config import Config, EncoderConfig, EngineConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.config import Config, EncoderConfig, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
 from dedup.numerics.components import connected_components
 from dedup.stages import groups, manifest
@@ -169,9 +170,11 @@ def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path):
 
 
 def test_giant_components_are_cut_alike(run_dir, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(groups, "_COMPARED_UP_TO", 1)
-    pipeline.run(config_for(shards, tmp_path))
-    assert all_tables(tmp_path) == all_tables(run_dir)
+    for comparisons in (10**6, 1):  # all anchors compared with all members; one, and the rest along the edges
+        monkeypatch.setattr(groups, "_COMPARED_UP_TO", 1)
+        monkeypatch.setattr(groups, "_COMPARISONS", comparisons)
+        pipeline.run(config_for(shards, tmp_path / str(comparisons)))
+        assert all_tables(tmp_path / str(comparisons)) == all_tables(run_dir)
 
 
 def test_workers_and_order_of_shards_do_not_matter(run_dir, shards, tmp_path):
@@ -189,7 +192,9 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     assert again.skipped == pipeline.STAGE_NAMES
     assert again.records == first.records
     other = replace(config, search=replace(config.search, min_similarity=0.9))
-    with pytest.raises(RunDirectoryError, match=r"stage index: search.min_similarity: 0.7 → 0.9.*--redo"):
+    with pytest.raises(
+        RunDirectoryError, match=r"stage index was made with another configuration: search.min_similarity: 0.7 → 0.9.*--redo"
+    ):
         pipeline.run(other)
     redone = pipeline.run(other, redo=True)
     assert redone.skipped == ("embed",)
@@ -213,7 +218,7 @@ def test_embedding_resumes_by_partition(shards, samples, tmp_path):
     assert [name for name in before if before[name] != after[name]] == ["img_emb_00001.npy"]
     # a new shard is appended, though its name sorts first
     write_tar(folder / "0000.tar", [Sample("new", encode(scene(77)), "new", 77)])
-    with pytest.raises(RunDirectoryError, match="stage embed: input"):
+    with pytest.raises(RunDirectoryError, match="stage embed was made with another configuration: input"):
         pipeline.run(config)
     pipeline.run(config, redo=True)
     partitions = {Path(row["shard"]).name: row["partition"] for row in table(tmp_path / "out", "partitions").to_pylist()}
@@ -379,13 +384,94 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
 
     write_tar(tmp_path / "a.tar", [sample for sample in samples if sample.source >= 0])
     config = config_for(str(tmp_path / "a.tar"), "memory://dedup-test/run")
+
+    class Here(LocalEngine):
+        """Runs tasks in this process, the only one that sees its memory."""
+
+        def map_partitions(self, work, tasks):
+            return ((number, work(task)) for number, task in enumerate(tasks))
+
     try:
-        pipeline.run(config)
+        pipeline.run(config, engine=Here(1))
         assert pipeline.run(config).skipped == pipeline.STAGE_NAMES
         names = ("key", "duplication_count")
         expected = sorted(tuple(row[name] for name in names) for row in table(run_dir, "manifest").to_pylist())
         assert sorted(tuple(row[name] for name in names) for row in table(config.output.run_dir, "manifest").to_pylist()) == expected
-        pipeline.run(replace(config, keep=KeepConfig(order_by=["n_bytes"])), redo=True)
+        pipeline.run(replace(config, keep=KeepConfig(order_by=["n_bytes"])), redo=True, engine=Here(1))
         assert table(config.output.run_dir, "targets").num_rows == table(run_dir, "targets").num_rows
     finally:
         fsspec.filesystem("memory").rm("/dedup-test", recursive=True)
+
+
+def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
+    config = config_for(shards, tmp_path)
+    pipeline.run(config, ["embed", "index"])
+    turned = replace(config, encoder=EncoderConfig(dihedral=True))
+    with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: encoder.dihedral"):
+        pipeline.run(turned, ["pairs"])
+    pipeline.run(config)
+    pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)
+    with pytest.raises(RunDirectoryError, match="stage 'pairs' was made from an earlier 'index'"):
+        pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["manifest"])
+    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done", "done", "stale", "stale", "stale", "stale", "stale"]
+
+
+def test_a_shard_that_is_gone_for_a_while_loses_nothing(shards, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(Path(shards).parent, folder)
+    pattern = str(folder / "{00000..00001}.tar")
+    config = config_for(pattern, tmp_path / "out")
+    pipeline.run(config)
+    before = all_tables(tmp_path / "out")
+    (folder / "00001.tar").rename(tmp_path / "away.tar")
+    for redo in (False, True):
+        with pytest.raises(InputError, match="1 of 2 shards can't be reached, .*nothing was changed"):
+            pipeline.run(config, redo=redo)
+    (tmp_path / "out" / "embeddings" / "_stage.json").unlink()
+    with pytest.raises(InputError, match="was embedded before; what was made from it stands"):
+        pipeline.run(config)
+    allowed = replace(config, input=replace(config.input, allow_missing=True))
+    pipeline.run(allowed, redo=True)
+    assert table(tmp_path / "out", "partitions").num_rows == 2
+    with pytest.raises(InputError, match="can't be reached"):
+        pipeline.run(config)
+    (tmp_path / "away.tar").rename(folder / "00001.tar")
+    pipeline.run(config, redo=True)
+    assert all_tables(tmp_path / "out") == before
+
+
+def test_partition_numbers_are_given_once(tmp_path):
+    for name in "abc":
+        write_tar(tmp_path / f"{name}.tar", [Sample(name, encode(scene(ord(name))), name)])
+    config = config_for("", tmp_path / "out")
+
+    def numbers(names):
+        listed = replace(config, input=InputConfig(shards=[str(tmp_path / f"{name}.tar") for name in names]))
+        pipeline.run(listed, redo=True)
+        return {Path(row["shard"]).stem: row["partition"] for row in table(tmp_path / "out", "partitions").to_pylist()}
+
+    assert numbers("ab") == {"a": 0, "b": 1}
+    assert numbers("a") == {"a": 0}
+    assert numbers("ac") == {"a": 0, "c": 2}
+    assert numbers("abc") == {"a": 0, "c": 2, "b": 3}
+    config = replace(config, embed=replace(config.embed, shards_per_partition=3))
+    assert set(numbers("abc").values()) == {4}
+
+
+def test_changed_captions_are_a_changed_input(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.jpg").write_bytes(encode(scene(i)))
+    config = Config(input=InputConfig(images=str(folder)), output=OutputConfig(str(tmp_path / "out")))
+    pipeline.run(config)
+    (folder / "1.txt").write_text("said later")
+    with pytest.raises(RunDirectoryError, match="stage embed"):
+        pipeline.run(config)
+    pipeline.run(config, redo=True)
+    assert [row["caption"] for row in table(tmp_path / "out", "manifest").to_pylist()] == [None, "said later", None]
+
+
+def test_product_codes_of_too_few_images(shards, tmp_path):
+    with pytest.raises(ConfigError, match="index.codes=pq needs 256 distinct images"):
+        pipeline.run(config_for(shards, tmp_path, index=IndexConfig(codes="pq")))

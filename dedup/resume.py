@@ -1,0 +1,250 @@
+"""The stages, what each depends on, and which of them are to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from dedup.config import Config
+from dedup.config_io import to_dict
+from dedup.contracts import JsonDict
+from dedup.encoders import load_encoder
+from dedup.errors import ConfigError, InputError, RunDirectoryError
+from dedup.stages import embed, groups, index, manifest, pairs, statistics, targets
+from dedup.stages.context import StageContext, StageResult
+from dedup.storage.provenance import StageRecord, digest, read_record
+from dedup.storage.sources import expand_shards, fingerprint, folder_parts
+
+Sources = dict[str, tuple[embed.Source, str]]  # URL to the source and its fingerprint
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage's place in the pipeline.
+
+    Parameters
+    ----------
+    name : str
+    home : str
+        Folder of its `_stage.json`.
+    config : tuple of str
+        Keys or sections its result depends on, besides those of the stages before it.
+    upstream : tuple of str
+        Stages whose results it reads.
+    output_version : int
+    run : callable
+        None for `embed`, which is handed sources.
+    """
+
+    name: str
+    home: str
+    config: tuple[str, ...]
+    upstream: tuple[str, ...]
+    output_version: int
+    run: Callable[[StageContext], StageResult] | None
+
+
+_EMBED_KEYS = (
+    "input.images", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
+    "encoder.name", "embed.shards_per_partition", "embed.images_per_partition",
+)  # fmt: skip
+_INDEX_KEYS = (
+    "search.min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity", "search.flat_quality",
+    "encoder.dihedral", "search.nlist", "search.nprobe", "search.exhaustive_below", "index",
+)  # fmt: skip
+_PAIRS_KEYS = ("search.best_edges", "search.recall_queries")
+
+STAGES: tuple[StageSpec, ...] = (
+    StageSpec("embed", "embeddings", _EMBED_KEYS, (), embed.OUTPUT_VERSION, None),
+    StageSpec("index", "index", _INDEX_KEYS, ("embed",), index.OUTPUT_VERSION, index.run),
+    StageSpec("pairs", "edges", _PAIRS_KEYS, ("index",), pairs.OUTPUT_VERSION, pairs.run),
+    StageSpec("groups", "groups", (), ("pairs",), groups.OUTPUT_VERSION, groups.run),
+    StageSpec("manifest", "manifest", ("keep",), ("groups",), manifest.OUTPUT_VERSION, manifest.run),
+    StageSpec("statistics", "statistics", (), ("groups",), statistics.OUTPUT_VERSION, statistics.run),
+    StageSpec("targets", "targets", ("targets",), ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+# of the keys of `embed`, those that later stages need to be told again
+_ASKED_AGAIN = ("input.carry", "encoder.name")
+
+
+def find_sources(config: Config) -> Sources:
+    """The input, expanded, with the fingerprint of each shard.
+
+    Raises
+    ------
+    ConfigError
+        If no input is given.
+    InputError
+        If nothing matches.
+    """
+    if config.input.images:
+        parts = folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)
+        sources: list[embed.Source] = list(parts)
+    elif config.input.shards:
+        sources = list(expand_shards(config.input.shards))
+    else:
+        raise ConfigError("no input; add input.shards='DIR/*.tar' or input.images=FOLDER")
+    with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, and many at a time
+        stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
+    return {embed.source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
+
+
+def picked(stage: StageSpec, config: Config) -> JsonDict:
+    """The configuration keys a stage depends on, with their values."""
+    values = to_dict(config)
+    found: JsonDict = {}
+    for key in stage.config:
+        section, _, name = key.partition(".")
+        found |= {key: values[section][name]} if name else {f"{section}.{item}": value for item, value in values[section].items()}
+    return found
+
+
+def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpec]) -> dict[str, StageRecord]:
+    """The records that the wanted stages must match, rows and times empty, and those of the stages before them.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a stage that is needed but not wanted is missing, stale, or was made with another configuration.
+    """
+    run_dir, names = config.output.run_dir, {stage.name for stage in wanted}
+    needed = set().union(*(_before(name) for name in names)) - names
+    records: dict[str, StageRecord] = {}
+    for stage in STAGES:
+        if stage.name in needed:
+            records[stage.name] = _standing(config, stage, records)
+        elif stage.name in names:
+            inputs: JsonDict = {name: records[name].digest for name in stage.upstream}
+            encoder: dict[str, str] = {}
+            if stage.name == "embed":
+                listed = digest([[url, stamp] for url, (_, stamp) in sources.items()])
+                inputs, encoder = {"input": f"{len(sources)} shards, {listed}"}, load_encoder(config.encoder).fingerprint()
+            records[stage.name] = StageRecord(stage.name, stage.output_version, picked(stage, config), inputs, encoder)
+    missing = {name for name in names if name not in records}
+    if missing:
+        raise ConfigError(f"{run_dir}: unknown stages {sorted(missing)}; expected some of {', '.join(STAGE_NAMES)}")
+    return records
+
+
+def _standing(config: Config, stage: StageSpec, records: Mapping[str, StageRecord]) -> StageRecord:
+    """The record of a stage that is used as it stands."""
+    run_dir = config.output.run_dir
+    found = read_record(run_dir, stage.home)
+    if found is None:
+        raise RunDirectoryError(f"{run_dir} has no finished stage '{stage.name}'; run: dedup {stage.name} output.run_dir={run_dir} …")
+    for name in stage.upstream:
+        if found.inputs.get(name) != records[name].digest:
+            raise RunDirectoryError(f"{run_dir}: stage '{stage.name}' was made from an earlier '{name}'; run: dedup run … --redo")
+    changes = changed_since(found, stage, config)
+    if stage.name == "embed":
+        changes = [line for line in changes if line.startswith(_ASKED_AGAIN)]
+    if changes:
+        raise RunDirectoryError(
+            f"{run_dir}: stage '{stage.name}' was made with another configuration: {'; '.join(changes)}; "
+            "give the same, or run: dedup run … --redo"
+        )
+    return found
+
+
+def _before(name: str) -> set[str]:
+    """All stages a stage depends on."""
+    stage = next(stage for stage in STAGES if stage.name == name)
+    return set(stage.upstream).union(*(_before(other) for other in stage.upstream))
+
+
+def changed_since(record: StageRecord, stage: StageSpec, config: Config) -> list[str]:
+    """What a configuration would change in a stage, a line each: «key: then → now»."""
+    return record.differences(replace(record, config=picked(stage, config), output_version=stage.output_version))
+
+
+def stages_to_run(
+    config: Config, sources: Sources, wanted: Sequence[StageSpec], expected: Mapping[str, StageRecord], redo: bool
+) -> set[str]:
+    """Names of the wanted stages that are not done.
+
+    Raises
+    ------
+    InputError
+        If a finished run's shard is gone for now: what was made from it stands.
+    RunDirectoryError
+        If a finished stage differs from what is wanted, unless `redo`.
+    """
+    run_dir = config.output.run_dir
+    todo: set[str] = set()
+    for stage in wanted:
+        found = read_record(run_dir, stage.home)
+        if stage.name == "embed" and found is not None and not config.input.allow_missing:
+            gone = [url for url, (_, stamp) in sources.items() if stamp in embed.GONE]
+            if gone:
+                raise InputError(
+                    f"{len(gone)} of {len(sources)} shards can't be reached, the first {gone[0]}; nothing was changed: "
+                    "mend the input and run the same command again, or set input.allow_missing=true to go on without"
+                )
+        if found is None or found.summary.get("n_unreachable") or any(name in todo for name in stage.upstream):
+            todo.add(stage.name)
+            continue
+        differences = found.differences(expected[stage.name])
+        if differences and not redo:
+            own = [line for line in differences if line.split(":")[0] not in STAGE_NAMES]
+            what = f"made with another configuration: {'; '.join(own)}" if own else f"made from an earlier {differences[0].split(':')[0]}"
+            raise RunDirectoryError(
+                f"{run_dir}: stage {stage.name} was {what}. Choose another output.run_dir, or add --redo to redo from there"
+            )
+        if differences:
+            todo.add(stage.name)
+    return todo
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A line of `dedup status`.
+
+    Parameters
+    ----------
+    name, state : str
+        state is done, missing, or stale (a stage before it was redone since, or is missing).
+    rows : dict
+    seconds : float
+    finished : str
+    changes : list of str
+        What differs from the configuration given.
+    """
+
+    name: str
+    state: str
+    rows: dict[str, int]
+    seconds: float
+    finished: str
+    changes: list[str]
+
+
+def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
+    """The state of every stage of a run.
+
+    Parameters
+    ----------
+    run_dir : str
+    config : Config
+        Configuration to compare with; None = compare nothing.
+
+    Raises
+    ------
+    RunDirectoryError
+        If no stage of a run is there.
+    """
+    found = {stage.name: read_record(run_dir, stage.home) for stage in STAGES}
+    if not any(found.values()):
+        raise RunDirectoryError(f"{run_dir} holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run")
+    lines: dict[str, StageStatus] = {}
+    for stage in STAGES:
+        record = found[stage.name]
+        if record is None:
+            lines[stage.name] = StageStatus(stage.name, "missing", {}, 0.0, "", [])
+            continue
+        before = [(found[name], lines[name].state) for name in stage.upstream]
+        is_fresh = all(other is not None and state == "done" and record.inputs.get(other.stage) == other.digest for other, state in before)
+        changes = [] if config is None else changed_since(record, stage, config)
+        lines[stage.name] = StageStatus(stage.name, "done" if is_fresh else "stale", record.rows, record.seconds, record.finished, changes)
+    return list(lines.values())
