@@ -19,7 +19,7 @@ from dedup.storage.tables import clear, dataset, read_table, write_table
 OUTPUT_VERSION = 1
 _TASK_ROWS = 20_000  # members per task of components that need vectors
 _COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
-_COMPARISONS = 20_000_000  # that the first anchors of a larger component may cost, some 30 s
+_COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, similarity_to_anchor FROM grouped
