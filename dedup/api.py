@@ -10,11 +10,11 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import unit_rows
-from dedup.numerics.projection import choose_axes, principal_axes, with_rest
+from dedup.numerics.lists import BLOCK, draw_sample, train_lists
 from dedup.numerics.selfjoin import self_join
 
 _TRAIN_PER_LIST = 32
-_QUANTIZER_DIM = 128
+_ITERATIONS = 6
 
 
 class Edges(NamedTuple):
@@ -118,23 +118,15 @@ def _lists(
     vectors: npt.NDArray[np.float16], min_similarity: float, nlist: int, nprobe: int, is_exhaustive: bool, seed: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
     """Lists of each row, int32 (n, nprobe), and the projections that propose pairs."""
-    n, dim = vectors.shape
+    n = len(vectors)
     if is_exhaustive:
         return np.zeros((n, 1), dtype=np.int32), None
-    from dedup.numerics.ann import choose_nlist, choose_nprobe, train_quantizer
+    from dedup.numerics.ann import choose_nlist, choose_nprobe
 
     nprobe = nprobe or choose_nprobe(min_similarity)
     nlist = nlist or choose_nlist(n, nprobe)
-    chosen = np.random.default_rng(seed).choice(n, min(n, max(_TRAIN_PER_LIST * nlist, 10_000)), replace=False)
-    sample = unit_rows(vectors[np.sort(chosen)])
-    axes = principal_axes(sample)
-    k = min(_QUANTIZER_DIM, dim)
-    quantizer = train_quantizer(sample @ axes[:, :k], nlist, nprobe, iterations=6, seed=seed)
-    n_filter = choose_axes(sample, quantizer.assign(sample @ axes[:, :k], nprobe), axes, min_similarity)
-    lists, projected = [], []
-    for start in range(0, n, 65_536):
-        along = unit_rows(vectors[start : start + 65_536]) @ axes[:, : max(k, n_filter)]
-        lists.append(quantizer.assign(along[:, :k], nprobe))
-        if n_filter:
-            projected.append(with_rest(along[:, :n_filter]).astype(np.float16))
-    return np.concatenate(lists), np.concatenate(projected) if projected else None
+    sample = unit_rows(vectors[draw_sample(n, _TRAIN_PER_LIST * nlist, seed)])
+    trained = train_lists(sample, nlist, nprobe, min_similarity, iterations=_ITERATIONS, seed=seed)
+    placed = [trained.place(unit_rows(vectors[start : start + BLOCK]), nprobe) for start in range(0, n, BLOCK)]
+    lists = np.concatenate([flat for flat, _, _ in placed]).reshape(n, -1)
+    return lists, np.concatenate([part for _, _, part in placed if part is not None]) if trained.n_filter else None

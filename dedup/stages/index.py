@@ -12,16 +12,14 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.numerics.distances import Turn, apply_turn, unit_rows
-from dedup.numerics.projection import choose_axes, principal_axes, with_rest
+from dedup.numerics.distances import Turn, unit_rows
+from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.stages.context import StageContext, StageResult
 from dedup.storage.embeddings import clear_files, folder_state, map_arrays, open_store
 from dedup.storage.tables import FileWriter, clear, join, read_bytes, read_table, write_bytes, write_json
 
 OUTPUT_VERSION = 1
-_BLOCK = 65_536  # vectors per assignment task and file
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
-_QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
 _PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
 
 REPRESENTATIVES_SQL = """
@@ -54,55 +52,39 @@ class AssignTask:
     output: Table
 
 
-@dataclass(frozen=True)
-class Lists:
-    """How vectors find their inverted lists and their projections: `index/quantizer.npz`.
+def save_lists(run_dir: str, lists: Lists) -> None:
+    """Write `index/quantizer.npz`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, axes=lists.axes, centroids=lists.centroids, offsets=lists.offsets, n_filter=np.int64(lists.n_filter))
+    write_bytes(join(run_dir, "index", "quantizer.npz"), buffer.getvalue())
 
-    Parameters
-    ----------
-    axes : float32 array, shape (dim, k)
-        Principal axes.
-    centroids : float32 array, shape (nlist, k_lists)
-        In the first k_lists coordinates along the axes.
-    offsets : float32 array, shape (nlist,)
-    n_filter : int
-        Coordinates of the projections that propose pairs; 0 = whole vectors are compared.
+
+def load_lists(run_dir: str) -> Lists:
+    """Read `index/quantizer.npz`.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run has none.
     """
-
-    axes: npt.NDArray[np.float32]
-    centroids: npt.NDArray[np.float32]
-    offsets: npt.NDArray[np.float32]
-    n_filter: int
-
-    def save(self, run_dir: str) -> None:
-        """Write the file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, axes=self.axes, centroids=self.centroids, offsets=self.offsets, n_filter=np.int64(self.n_filter))
-        write_bytes(join(run_dir, "index", "quantizer.npz"), buffer.getvalue())
-
-    @classmethod
-    def load(cls, run_dir: str) -> Lists:
-        """Read the file of a run."""
-        data = read_bytes(join(run_dir, "index", "quantizer.npz"))
-        if data is None:
-            raise RunDirectoryError(f"{run_dir} has no index; run: dedup index output.run_dir={run_dir} …")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
+    data = read_bytes(join(run_dir, "index", "quantizer.npz"))
+    if data is None:
+        raise RunDirectoryError(f"{run_dir} has no index; run: dedup index output.run_dir={run_dir} …")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return Lists(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
 
 
 def assign_block(task: AssignTask) -> int:
     """Write the lists, and the projections, of one block of vectors; returns its rows."""
-    lists, n = Lists.load(task.run_dir), len(task.sample_ids)
-    if len(lists.centroids) == 1 and not lists.n_filter:
-        flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
-    else:
+    lists, n = load_lists(task.run_dir), len(task.sample_ids)
+    flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
+    if not lists.is_idle:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
-        along = rows @ lists.axes
-        if lists.n_filter:
+        flat, lengths, projected = lists.place(rows, task.nprobe, task.turns)
+        if projected is not None:
             buffer = io.BytesIO()
-            np.save(buffer, with_rest(along[:, : lists.n_filter]).astype(np.float16))
+            np.save(buffer, projected)
             write_bytes(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), buffer.getvalue())
-        flat, lengths = _choose(task, lists, rows, along)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=task.output.schema.field("lists").type)
     with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
@@ -110,32 +92,13 @@ def assign_block(task: AssignTask) -> int:
     return n
 
 
-def _choose(
-    task: AssignTask, lists: Lists, rows: npt.NDArray[np.float32], along: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Lists of each vector one after the other, and how many each has."""
-    if len(lists.centroids) == 1:
-        return np.zeros(len(rows), dtype=np.int32), np.ones(len(rows), dtype=np.int64)
-    from dedup.numerics.ann import Quantizer
-
-    quantizer, k = Quantizer(lists.centroids, lists.offsets), lists.centroids.shape[1]
-    chosen = quantizer.assign(along[:, :k], task.nprobe)
-    if not task.turns:
-        return chosen.ravel(), np.full(len(rows), chosen.shape[1], dtype=np.int64)
-    # a turned copy meets the picture where the picture's turned vector goes; fewer lists each, as there are seven
-    nprobe = max(1, task.nprobe // 4)
-    turned = [quantizer.assign(unit_rows(apply_turn(rows, turn)) @ lists.axes[:, :k], nprobe) for turn in task.turns]
-    every = [list(dict.fromkeys(row)) for row in np.concatenate([chosen, *turned], axis=1).tolist()]
-    return np.asarray([number for row in every for number in row], dtype=np.int32), np.asarray([len(row) for row in every], dtype=np.int64)
-
-
 def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
     parts = _projected(run_dir, folder_state(join(run_dir, "index", "projected")))
-    block = rows // _BLOCK
+    block = rows // BLOCK
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
     pieces = [
-        parts[int(block[start])][rows[start:stop] % _BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start
+        parts[int(block[start])][rows[start:stop] % BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start
     ]
     return np.concatenate(pieces)
 
@@ -163,14 +126,13 @@ def run(context: StageContext) -> StageResult:
     ids = read_table(layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
     nlist, nprobe = _lists(context, len(ids))
     lists, sample = _train(context, ids, nlist, nprobe)
-    nlist = len(lists.centroids)
-    nprobe = min(nprobe, nlist)
-    lists.save(layout.run_dir)
+    nlist, nprobe = lists.nlist, min(nprobe, lists.nlist)
+    save_lists(layout.run_dir, lists)
     output = layout.table("assignments")
     clear(output)
-    starts = range(0, max(len(ids), 1), _BLOCK)
+    starts = range(0, max(len(ids), 1), BLOCK)
     run_dir = layout.run_dir
-    tasks = [AssignTask(run_dir, k, ids[s : s + _BLOCK], nprobe, context.turns(), output) for k, s in enumerate(starts)]
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, context.turns(), output) for k, s in enumerate(starts)]
     sizes = [len(task.sample_ids) for task in tasks]
     rows["assignments"] = sum(n for _, n in context.run_tasks("index", "vectors", assign_block, tasks, sizes))
     codes = _fill(context, ids, lists, sample, nprobe)
@@ -198,22 +160,19 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     if not len(ids):
         return Lists(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), 0), np.zeros((0, 1), np.float32)
     config, store = context.config, open_store(context.layout.run_dir)
-    n_sample = min(len(ids), max(config.index.train_vectors_per_list * nlist, 10_000))
-    chosen = np.random.default_rng(config.index.seed).choice(len(ids), n_sample, replace=False)
-    sample = unit_rows(store.take(ids[np.sort(chosen)]))
-    axes = principal_axes(sample)
-    k = min(_QUANTIZER_DIM, store.dim)
-    centroids, offsets, sample_lists = np.zeros((1, k), dtype=np.float32), np.zeros(1, dtype=np.float32), None
+    sample = unit_rows(store.take(ids[draw_sample(len(ids), config.index.train_vectors_per_list * nlist, config.index.seed)]))
     if nlist > 1:
-        from dedup.numerics.ann import train_quantizer
-
-        context.reporter.note(f"index: training {nlist:,} lists on {n_sample:,} of {len(ids):,} vectors")
-        along = sample @ axes[:, :k]
-        quantizer = train_quantizer(along, nlist, nprobe, iterations=config.index.train_iterations, seed=config.index.seed)
-        centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe)
-    # a turned vector has other projections; then whole vectors are compared
-    n_filter = 0 if context.turns() else choose_axes(sample, sample_lists, axes, config.search.min_similarity)
-    return Lists(axes[:, : max(k, n_filter)], centroids, offsets, n_filter), sample
+        context.reporter.note(f"index: training {nlist:,} lists on {len(sample):,} of {len(ids):,} vectors")
+    lists = train_lists(
+        sample,
+        nlist,
+        nprobe,
+        config.search.min_similarity,
+        iterations=config.index.train_iterations,
+        seed=config.index.seed,
+        is_projected=not context.turns(),
+    )
+    return lists, sample
 
 
 def _fill(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int) -> str:
@@ -230,8 +189,8 @@ def _fill(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sampl
     store = open_store(context.layout.run_dir)
     assigned = read_table(context.layout.table("assignments"), ["lists"])["lists"].combine_chunks()
     home = assigned.flatten().to_numpy()[assigned.offsets.to_numpy()[:-1]]
-    blocks = ((ids[part], unit_rows(rows), home[part]) for part, rows in store.blocks(ids, _BLOCK))
-    context.reporter.note(f"index: filling {len(lists.centroids):,} lists with {codes} codes of {len(ids):,} vectors")
+    blocks = ((ids[part], unit_rows(rows), home[part]) for part, rows in store.blocks(ids, BLOCK))
+    context.reporter.note(f"index: filling {lists.nlist:,} lists with {codes} codes of {len(ids):,} vectors")
     # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
     centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
     write_bytes(context.layout.path("index", "index.faiss"), build_index(centroids, sample, blocks, codes=codes, nprobe=nprobe))

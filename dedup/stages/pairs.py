@@ -16,7 +16,7 @@ from dedup.numerics.distances import Turn
 from dedup.numerics.recall import count_neighbors
 from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
-from dedup.stages.index import Lists, projected_rows
+from dedup.stages.index import load_lists, projected_rows
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_table
 
@@ -129,7 +129,7 @@ def run(context: StageContext) -> StageResult:
         members.save(scratch)
         members = Members.load(scratch)  # mapped: only the workers' pages are in memory
         parts = _pack(np.diff(members.offsets), context.engine.n_workers)
-        best, turns, is_projected = context.config.search.best_edges, context.turns(), Lists.load(layout.run_dir).n_filter > 0
+        best, turns, is_projected = context.config.search.best_edges, context.turns(), load_lists(layout.run_dir).n_filter > 0
         tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, turns, is_projected, edges) for k, lists in enumerate(parts)]
         n_near = 0
         for _, (written, rows, counts) in context.run_tasks("pairs", "lists", join_lists, tasks, [len(task.lists) for task in tasks]):
