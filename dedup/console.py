@@ -50,7 +50,7 @@ class ConsoleReporter:
             self._bars.update(self._tasks[progress.stage], completed=progress.done, total=progress.total, rate=text)
             return
         is_last = progress.done >= progress.total
-        if is_last or now - self._last_line.get(progress.stage, started) >= _PLAIN_EVERY_S:
+        if progress.total and (is_last or now - self._last_line.get(progress.stage, started) >= _PLAIN_EVERY_S):
             self._last_line[progress.stage] = now
             left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate and not is_last else ""
             self._console.print(

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
-from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample, find_balls
-from dedup.numerics.components import sparsify
-from dedup.numerics.counts import weights_of
-from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
-from dedup.numerics.projection import PROJECTION_BAND
+from dedup.numerics.collapse import Ball, Ownership, Rows, find_balls
+from dedup.numerics.distances import Turn
+from dedup.numerics.listjoin import Joined, ListJoin
 
-_STRIP = 256  # rows of one product: wide enough for the matrix unit, narrow enough to skip half the square
-_COLUMNS = 8_192  # columns of one product: bounds the float32 copies
 _COLLAPSE_FROM = 1_024  # members from which looking for balls pays
-_BUFFER = 2_000_000  # edges held before they are sparsified
-_DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
-_PROBE = 512  # rows whose projections tell whether a list is dense anywhere
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Edges and counts of one list; positions refer to the rows handed in.
-
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n_edges,)
-        src < dst.
-    similarity : float32 array, shape (n_edges,)
-        Exact.
-    turn : int8 array, shape (n_edges,)
-        How src is turned to meet dst: 0 = not, k = `turns[k - 1]`.
-    n_neighbors : int64 array, shape (n,)
-        Weight of the other rows within the threshold, of pairs that this list owns.
-    """
-
-    src: npt.NDArray[np.int64]
-    dst: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
-    turn: npt.NDArray[np.int8]
-    n_neighbors: npt.NDArray[np.int64]
 
 
 def self_join(
@@ -91,7 +60,7 @@ def self_join(
         raise ShapeError(f"expected {n} thresholds and weights, found {min_similarity.shape} and {weights.shape}")
     if projected is not None and (len(projected) != n or turns):
         raise ShapeError(f"expected projections of {n} rows and no turns, found {projected.shape} and {len(turns)} turns")
-    join = _Join(vectors, min_similarity, weights, ownership, best, turns, projected)
+    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected)
     usable = min_similarity <= 1.0  # others ask for equal bytes, which are one row already
     balls: list[Ball] = []
     if n >= _COLLAPSE_FROM and join.may_be_dense():
@@ -107,198 +76,3 @@ def self_join(
         for other in balls[number + 1 :]:
             join.between(other.rows, ball)
     return join.result()
-
-
-class _Join:
-    """Counts and edges of one list while they grow."""
-
-    def __init__(
-        self,
-        vectors: Rows,
-        min_similarity: npt.NDArray[np.float32],
-        weights: npt.NDArray[np.int64],
-        ownership: Ownership,
-        best: int,
-        turns: Sequence[Turn],
-        projected: npt.NDArray[np.float16] | None,
-    ) -> None:
-        self.vectors, self.min_similarity, self.weights = vectors, min_similarity, weights
-        self.ownership, self.best, self.turns = ownership, best, turns
-        self.threshold = float(min_similarity.min()) if len(min_similarity) else 2.0
-        self.projected = projected
-        # what products must reach: projections overestimate, and were rounded to float16
-        self.proposed = self.threshold - (FLOAT32_BAND if projected is None else PROJECTION_BAND)
-        self.n_neighbors = np.zeros(len(vectors), dtype=np.int64)
-        self.parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8]]] = []
-        self.n_buffered = 0
-
-    def may_be_dense(self) -> bool:
-        """Whether many rows could be near one: a cheap look; to miss a small ball costs time only."""
-        if self.projected is None:
-            return True
-        sample = self.projected[np.linspace(0, len(self.projected) - 1, _PROBE).astype(np.int64)].astype(np.float32)
-        near = (sample @ sample.T >= self.proposed).sum(axis=1)
-        return bool(near.max() >= fewest_in_sample(_PROBE, len(self.projected)))
-
-    def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """What products are taken of: projections where there are any, else unit vectors."""
-        return unit_rows(self.vectors[rows]) if self.projected is None else self.projected[rows].astype(np.float32)
-
-    def among(self, rows: npt.NDArray[np.int64]) -> None:
-        """All pairs of the given rows, strip by strip of the upper triangle."""
-        for left in range(0, len(rows), _COLUMNS):
-            columns = self.columns(rows[left : left + _COLUMNS])
-            for top in range(0, min(left + _COLUMNS, len(rows)), _STRIP):
-                strip = columns[top - left : top - left + _STRIP] if top >= left else self.columns(rows[top : top + _STRIP])
-                first = max(top - left, 0)
-                i, j = self._candidates(strip, columns[first:])
-                i, j = i + top, j + left + first
-                upper = i < j
-                self._add(rows[i[upper]], rows[j[upper]])
-
-    def inside(self, ball: Ball) -> None:
-        """Pairs of a ball: counted without a product, joined by a star around its middle and a path."""
-        rows = ball.rows
-        weights = self.weights[rows]
-        own = np.where(self.ownership.pairs(rows, rows), weights, 0)
-        self.n_neighbors[rows] += self.ownership.weights(rows, rows, weights) - own
-        middle = rows[int(np.argmax(ball.cosines))]
-        others = rows[rows != middle]
-        neighbours = rows[:-1][(rows[:-1] != middle) & (rows[1:] != middle)]
-        after = rows[1:][(rows[:-1] != middle) & (rows[1:] != middle)]
-        low = np.concatenate([np.minimum(others, middle), neighbours])
-        high = np.concatenate([np.maximum(others, middle), after])
-        owned = self.ownership.pairs(low, high)
-        low, high = low[owned], high[owned]
-        similarity, turn = self._exact(low, high)
-        self._append(low, high, similarity, turn)
-
-    def between(self, rows: npt.NDArray[np.int64], ball: Ball) -> None:
-        """Pairs of other rows with a ball's: rows too far from its pivot need no product."""
-        # a cosine near 1 says little about a small angle: what was rounded away counts as angle
-        radius = np.arccos(np.clip(float(ball.cosines.min()) - FLOAT32_BAND, -1.0, 1.0))
-        reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
-        limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
-        close = rows[self._products(rows, ball.pivot.astype(np.float32)) >= limit]
-        for left in range(0, len(ball.rows) if len(close) else 0, _COLUMNS):
-            members = ball.rows[left : left + _COLUMNS]
-            columns, whole = self.columns(members), None
-            for top in range(0, len(close), _STRIP):
-                strip_rows = close[top : top + _STRIP]
-                i, j = self._candidates(self.columns(strip_rows), columns)
-                if len(i) > _DENSE * len(strip_rows) * len(members):
-                    whole = unit_rows(self.vectors[members]) if whole is None else whole
-                    self._crowded(strip_rows, members, whole)
-                else:
-                    self._add(np.minimum(strip_rows[i], members[j]), np.maximum(strip_rows[i], members[j]))
-
-    def _products(self, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Product of each row with a pivot, the best of its turns."""
-        products = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), _COLUMNS):
-            part = slice(start, start + _COLUMNS)
-            unit = unit_rows(self.vectors[rows[part]])
-            products[part] = unit @ pivot
-            for turn in self.turns:
-                products[part] = np.maximum(products[part], apply_turn(unit, turn) @ pivot)
-        return products
-
-    def _crowded(self, rows: npt.NDArray[np.int64], members: npt.NDArray[np.int64], right: npt.NDArray[np.float32]) -> None:
-        """Pairs of rows with a ball's members where most are near: all are counted, each row's best edges are kept.
-
-        The members hold together without these edges, so one edge joins a row to all of them.
-        """
-        left = unit_rows(self.vectors[rows])
-        product = left @ right.T
-        for turn in self.turns:
-            product = np.maximum(product, apply_turn(left, turn) @ right.T)
-        above = product - np.maximum.outer(self.min_similarity[rows], self.min_similarity[members])
-        near = above >= FLOAT32_BAND
-        i, j = np.nonzero(np.abs(above) < FLOAT32_BAND)
-        similarity, _ = self._exact(np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j]))
-        near[i, j] = similarity >= np.maximum(self.min_similarity[rows[i]], self.min_similarity[members[j]])
-        near &= self.ownership.mask(rows, members)
-        self.n_neighbors[rows] += weights_of(near, self.weights[members])
-        self.n_neighbors[members] += weights_of(near.T, self.weights[rows])
-        k = min(max(self.best, 1), len(members))
-        best = np.argpartition(np.where(near, -product, 2.0), k - 1, axis=1)[:, :k]
-        i, j = np.repeat(np.arange(len(rows)), k), best.ravel()
-        i, j = i[near[i, j]], j[near[i, j]]
-        low, high = np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j])
-        self._append(low, high, *self._exact(low, high))
-
-    def _candidates(
-        self, strip: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Positions of the products that may reach the threshold."""
-        hit = strip @ columns.T >= self.proposed
-        for turn in self.turns:
-            hit |= apply_turn(strip, turn) @ columns.T >= self.proposed
-        i, j = np.divmod(np.flatnonzero(hit), len(columns))
-        return i, j
-
-    def _close(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Drop what the projections proposed in vain, in float32, before float64 decides."""
-        close = np.empty(len(a), dtype=bool)
-        for start in range(0, len(a), 4_096):
-            part = slice(start, start + 4_096)
-            product = np.einsum("ij,ij->i", unit_rows(self.vectors[a[part]]), unit_rows(self.vectors[b[part]]))
-            close[part] = product >= self.threshold - FLOAT32_BAND
-        return close
-
-    def _exact(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
-        similarity = np.empty(len(a), dtype=np.float32)
-        turn = np.empty(len(a), dtype=np.int8)
-        for start in range(0, len(a), 16_384):
-            part = slice(start, start + 16_384)
-            similarity[part], turn[part] = best_turn_similarity(self.vectors[a[part]], self.vectors[b[part]], self.turns)
-        return similarity, turn
-
-    def _add(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
-        """Judge candidate pairs a < b exactly; count and keep those within the threshold."""
-        if not len(a):
-            return
-        owned = self.ownership.pairs(a, b)
-        a, b = a[owned], b[owned]
-        if self.projected is not None:
-            close = self._close(a, b)
-            a, b = a[close], b[close]
-        similarity, turn = self._exact(a, b)
-        near = similarity >= np.maximum(self.min_similarity[a], self.min_similarity[b])
-        a, b, similarity, turn = a[near], b[near], similarity[near], turn[near]
-        if not len(a):
-            return
-        # float64 sums of weights are exact up to 2^53
-        n = len(self.vectors)
-        self.n_neighbors += np.bincount(a, weights=self.weights[b], minlength=n).astype(np.int64)
-        self.n_neighbors += np.bincount(b, weights=self.weights[a], minlength=n).astype(np.int64)
-        self._append(a, b, similarity, turn)
-
-    def _append(
-        self,
-        a: npt.NDArray[np.int64],
-        b: npt.NDArray[np.int64],
-        similarity: npt.NDArray[np.float32],
-        turn: npt.NDArray[np.int8],
-    ) -> None:
-        self.parts.append((a, b, similarity, turn))
-        self.n_buffered += len(a)
-        if self.n_buffered > _BUFFER:
-            self._sparsify()
-
-    def _sparsify(self) -> None:
-        src, dst, similarity, turn = (np.concatenate(column) for column in zip(*self.parts, strict=True))
-        kept = sparsify(src, dst, similarity, self.best)
-        self.parts = [(src[kept], dst[kept], similarity[kept], turn[kept])]
-        # what is left may be more than the buffer; the next pass waits until as much has come again
-        self.n_buffered = 0
-
-    def result(self) -> Joined:
-        """The sparse edges, sorted, and the counts."""
-        if not self.parts:
-            none = np.zeros(0, dtype=np.int64)
-            return Joined(none, none, np.zeros(0, np.float32), np.zeros(0, np.int8), self.n_neighbors)
-        self._sparsify()
-        src, dst, similarity, turn = self.parts[0]
-        order = np.lexsort((dst, src))
-        return Joined(src[order], dst[order], similarity[order], turn[order], self.n_neighbors)
