@@ -56,7 +56,9 @@ def connected_components(src: npt.ArrayLike, dst: npt.ArrayLike, n: int) -> Ids:
         for component in nx.connected_components(graph):
             labels[list(component)] = min(component)
         return labels
-    graph_matrix = coo_array((np.ones(len(source), dtype=np.int8), (source, target)), shape=(n, n))
+    # csgraph counts nodes in 32 bits
+    ends = (source.astype(np.int32), target.astype(np.int32))
+    graph_matrix = coo_array((np.ones(len(source), dtype=np.int8), ends), shape=(n, n)).tocsr()
     _, component_of = scipy_components(graph_matrix, directed=False)
     # nodes come in ascending order, so the first of each component is its smallest
     _, first = np.unique(component_of, return_index=True)
@@ -92,6 +94,7 @@ def maximum_spanning_forest(src: Ids, dst: Ids, similarity: npt.NDArray[np.float
     if not len(src):
         return np.zeros(0, dtype=bool)
     nodes, ends = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    ends = ends.astype(np.int32)
     _check(ends[: len(src)], ends[len(src) :], len(nodes))
     order = np.lexsort((dst, src, -similarity))
     rank = np.empty(len(src), dtype=np.float64)

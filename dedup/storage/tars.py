@@ -111,6 +111,8 @@ class TarStream:
         tar = self._tar = _Tar.open(fileobj=stream, mode="r|*", encoding="utf-8", errors="surrogateescape")
         # An unknown kind of stream counts as compressed: no offsets are better than wrong ones.
         self._is_plain = getattr(tar.fileobj, "comptype", None) == "tar"
+        if isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+            return  # opening read the first header and it was the end; Python 3.10 would read on
         while (member := tar.next()) is not None:
             tar.members.clear()
             if member.isreg():
