@@ -78,7 +78,7 @@ def run(
         raise ConfigError(f"unknown stage '{unknown[0]}'; expected one of {', '.join(STAGE_NAMES)}")
     wanted = [stage for stage in STAGES if stage.name in stages]
     run_dir = config.output.run_dir
-    validate(config)
+    validate(config, require_input="embed" in stages)
     if not run_dir:
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
     sources = find_sources(config) if "embed" in stages else {}

@@ -74,18 +74,14 @@ def find_sources(config: Config) -> Sources:
 
     Raises
     ------
-    ConfigError
-        If no input is given.
     InputError
         If nothing matches.
     """
     if config.input.images:
         parts = folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)
         sources: list[embed.Source] = list(parts)
-    elif config.input.shards:
-        sources = list(expand_shards(config.input.shards))
     else:
-        raise ConfigError("no input; add input.shards='DIR/*.tar' or input.images=FOLDER")
+        sources = list(expand_shards(config.input.shards))
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, and many at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
     return {embed.source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
