@@ -123,7 +123,8 @@ class LocalEngine:
         if self._pool is not None:
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
+            self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
 
