@@ -69,11 +69,12 @@ def _stage_command(name: str, text: str) -> None:
 for _name, _text in (
     ("embed", "Stage 1: stream shards through the encoder."),
     ("index", "Stage 2: collapse byte-identical images, train and fill the index."),
-    ("pairs", "Stage 3: find all near-duplicate pairs."),
-    ("groups", "Stage 4: connected components, cut into groups."),
-    ("manifest", "Stage 5: choose keepers, write manifest and duplicates."),
-    ("statistics", "Stage 6: duplication counts per image and caption."),
-    ("targets", "Stage 7: the extraction attack's target list."),
+    ("pairs", "Stage 3: find all pairs that are similar."),
+    ("confirm", "Stage 4: judge each pair by its pixels."),
+    ("groups", "Stage 5: connected components, cut into groups."),
+    ("manifest", "Stage 6: choose keepers, write manifest and duplicates."),
+    ("statistics", "Stage 7: duplication counts per image and caption."),
+    ("targets", "Stage 8: the extraction attack's target list."),
 ):
     _stage_command(_name, _text)
 

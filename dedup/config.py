@@ -88,6 +88,16 @@ class IndexConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConfirmConfig:
+    """The second look at the pixels of each candidate pair."""
+
+    enabled: bool = _key(True, "judge candidate pairs by their pixels before they count as copies")
+    max_distance: float = _key(0.15, "distance of the registered pictures up to which they are copies, 0 (equal) to 1")
+    unreadable: str = _key("refuse", "a pair whose pixels can't be read again: refuse (both stay) or keep (similarity alone decides)")
+    reconnect: int = _key(32, "for each image whose candidate was refused: further neighbours looked at; 0 = none")
+
+
+@dataclasses.dataclass(frozen=True)
 class KeepConfig:
     """Which of several copies stays."""
 
@@ -122,6 +132,7 @@ class Config:
     embed: EmbedConfig = dataclasses.field(default_factory=EmbedConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
+    confirm: ConfirmConfig = dataclasses.field(default_factory=ConfirmConfig)
     keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
     targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)

@@ -21,6 +21,7 @@ from dedup.errors import ConfigError
 
 ENCODERS: Final = ("dct",)
 ENGINES: Final = ("local",)
+UNREADABLE: Final = ("refuse", "keep")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "sample_id", "key", "shard")
 
@@ -36,6 +37,8 @@ _RANGES: Final = {
     (-1, math.inf): "search.recall_queries",
     (1, 2**31 - 1): "targets.n_generations",
     (0, 2**31 - 1): "search.nlist search.nprobe search.best_edges index.seed",
+    (0, 1): "confirm.max_distance",
+    (0, 4096): "confirm.reconnect",
     (0, 100): "search.low_detail_quality search.flat_quality",
 }
 
@@ -129,7 +132,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     if 0 < config.search.nlist < config.search.nprobe:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
-    for key, known in (("encoder.name", ENCODERS), ("index.codes", INDEX_CODES), ("engine.name", ENGINES)):
+    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "confirm.unreadable": UNREADABLE}
+    for key, known in choices.items():
         if values[key] not in known:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(values[key], known)}")
     if not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*[kmgt]i?b", config.engine.memory_limit, re.IGNORECASE):

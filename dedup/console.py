@@ -92,7 +92,7 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         figures = records["pairs"].summary
         lines.append(
             (
-                "edges",
+                "candidates",
                 f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity})",
             )
         )
@@ -105,6 +105,11 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
             )
         elif figures["recall_queries"]:
             lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} sampled images"))
+    if records.get("confirm") and records["confirm"].summary["n_looked_at"]:
+        figures = records["confirm"].summary
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in figures["refused_by_reason"].items())
+        text = f"{figures['n_confirmed']:,} of {figures['n_looked_at']:,} pairs by their pixels"
+        lines.append(("confirmed", text + (f"; refused: {reasons}" if reasons else "")))
     if "statistics" in records:
         figures = records["statistics"].summary
         groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"

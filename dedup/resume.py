@@ -11,7 +11,7 @@ from dedup.config_io import to_dict
 from dedup.contracts import JsonDict
 from dedup.encoders import load_encoder
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.stages import embed, groups, index, manifest, pairs, statistics, targets
+from dedup.stages import confirm, embed, groups, index, manifest, pairs, statistics, targets
 from dedup.stages.context import StageContext, StageResult
 from dedup.storage.provenance import StageRecord, digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint, folder_parts
@@ -58,8 +58,9 @@ _PAIRS_KEYS = ("search.best_edges", "search.recall_queries")
 STAGES: tuple[StageSpec, ...] = (
     StageSpec("embed", "embeddings", _EMBED_KEYS, (), embed.OUTPUT_VERSION, None),
     StageSpec("index", "index", _INDEX_KEYS, ("embed",), index.OUTPUT_VERSION, index.run),
-    StageSpec("pairs", "edges", _PAIRS_KEYS, ("index",), pairs.OUTPUT_VERSION, pairs.run),
-    StageSpec("groups", "groups", (), ("pairs",), groups.OUTPUT_VERSION, groups.run),
+    StageSpec("pairs", "candidates", _PAIRS_KEYS, ("index",), pairs.OUTPUT_VERSION, pairs.run),
+    StageSpec("confirm", "edges", ("confirm",), ("pairs",), confirm.OUTPUT_VERSION, confirm.run),
+    StageSpec("groups", "groups", (), ("confirm",), groups.OUTPUT_VERSION, groups.run),
     StageSpec("manifest", "manifest", ("keep",), ("groups",), manifest.OUTPUT_VERSION, manifest.run),
     StageSpec("statistics", "statistics", (), ("groups",), statistics.OUTPUT_VERSION, statistics.run),
     StageSpec("targets", "targets", ("targets",), ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),

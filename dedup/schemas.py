@@ -108,15 +108,36 @@ NEIGHBORS: Final = pa.schema(
         ),
     ]
 )
+_PAIR = [
+    _field("src", pa.int64(), "sample_id of one end; src < dst"),
+    _field("dst", pa.int64(), "sample_id of the other end"),
+    _field("similarity", pa.float32(), "cosine of the two embeddings, from float64, -1 to 1"),
+    _field("kind", pa.string(), "exact (equal image bytes) or near"),
+    _field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …"),
+]
+_TRANSFORM = _field(
+    "transform",
+    pa.list_(pa.field("item", pa.float32(), nullable=False)),
+    "a, b, c, d, e, f: the point (x, y) of src, turned, lies at (ax + by + c, dx + ey + f) of dst, both 0 to 1 across the picture",
+    nullable=True,
+)
+CANDIDATES: Final = pa.schema(_PAIR)
 EDGES: Final = pa.schema(
     [
-        _field("src", pa.int64(), "sample_id of one end; src < dst"),
-        _field("dst", pa.int64(), "sample_id of the other end"),
-        _field("similarity", pa.float32(), "cosine of the two embeddings, from float64, -1 to 1"),
-        _field("kind", pa.string(), "exact (equal image bytes) or near"),
-        _field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …"),
-        _field("confirmed", pa.bool_(), "whether a second look at the pixels confirmed it; null where none was taken", nullable=True),
-        _field("distance", pa.float32(), "the second look's distance; null where none was taken", nullable=True),
+        *_PAIR,
+        _field("confirmed", pa.bool_(), "true where a second look at the pixels confirmed it; null where none was taken", nullable=True),
+        _field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1; null without a look", nullable=True),
+        _TRANSFORM,
+    ]
+)
+REFUSED: Final = pa.schema(
+    [
+        *_PAIR,
+        _field("reason", pa.string(), "why it is no copy: one word of the list of reasons below"),
+        _field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1", nullable=True),
+        _field("moved", pa.float32(), "share of the tracked points that moved against the rest, 0 to 1", nullable=True),
+        _TRANSFORM,
+        _field("stage", pa.string(), "the stage that asked: confirm, groups or manifest"),
     ]
 )
 GROUPS: Final = pa.schema(
@@ -124,7 +145,9 @@ GROUPS: Final = pa.schema(
         _SAMPLE_ID,
         _COMPONENT_ID,
         _field("raw_component_id", pa.int64(), "smallest sample_id of the connected component, before it is cut into groups"),
+        _field("anchor_id", pa.int64(), "sample_id of the group's anchor, which every member was compared with"),
         _field("similarity_to_anchor", pa.float32(), "cosine to the group's anchor; 1 for the anchor and its byte-identical copies"),
+        _field("distance_to_anchor", pa.float32(), "distance of the pixels to the anchor's; null where no look was taken", nullable=True),
     ]
 )
 MANIFEST: Final = pa.schema([*METADATA, _COMPONENT_ID, _COUNT])
@@ -138,6 +161,7 @@ DUPLICATES: Final = pa.schema(
         _field("keeper_key", pa.string(), "key of the keeper"),
         _field("similarity_to_keeper", pa.float32(), "cosine to the keeper; 1 for byte-identical copies"),
         _field("kind", pa.string(), "exact (same image bytes as the keeper) or near"),
+        _field("distance_to_keeper", pa.float32(), "distance of the pixels to the keeper's; null where no look was taken", nullable=True),
     ]
 )
 EXCLUDED: Final = pa.schema(
@@ -200,7 +224,9 @@ TABLES: Final = {
     "exact": EXACT,
     "assignments": ASSIGNMENTS,
     "neighbors": NEIGHBORS,
+    "candidates": CANDIDATES,
     "edges": EDGES,
+    "refused": REFUSED,
     "groups": GROUPS,
     "manifest": MANIFEST,
     "duplicates": DUPLICATES,

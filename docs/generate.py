@@ -36,10 +36,19 @@ TABLES = {
     "exact": ("index/exact/part-*.parquet", "Samples that share their bytes with an earlier one: all but the representatives."),
     "assignments": ("index/assignments/part-*.parquet", "The inverted lists each distinct image is compared in."),
     "neighbors": ("neighbors/part-*.parquet", "How many others each sample resembles; each pair is counted once."),
+    "candidates": (
+        "candidates/part-*.parquet",
+        "Pairs that are similar: a maximum-similarity spanning forest and each image's best edges, not all pairs; and a row per "
+        "byte-identical copy.",
+    ),
     "edges": (
         "edges/part-*.parquet",
-        "Near-duplicate pairs: a maximum-similarity spanning forest and each image's best edges, not all pairs; and a row per "
-        "byte-identical copy.",
+        "The candidates that a look at the pixels confirmed, the pairs found while looking again where others were refused, and the "
+        "byte-identical copies.",
+    ),
+    "refused": (
+        "refused/*.parquet",
+        "The pairs that a look at the pixels refused, and why: candidates, and pairs of a group that were not candidates themselves.",
     ),
     "groups": ("groups/part-*.parquet", "The members of every group of copies; unique samples have no row."),
     "manifest": ("manifest/part-*.parquet", "The cleaned data set: every sample that is kept. Carried columns come last."),

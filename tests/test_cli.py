@@ -36,7 +36,17 @@ def run_dir(shards, tmp_path_factory):
 
 def test_run_prints_a_summary_and_plain_progress(run_dir):
     summary = (run_dir.parent / "stdout.txt").read_text()
-    for word in ("samples", "rejected", "edges", "measured recall", "components", "kept", "seconds", f"{run_dir}/manifest/"):
+    for word in (
+        "samples",
+        "rejected",
+        "candidates",
+        "confirmed",
+        "measured recall",
+        "components",
+        "kept",
+        "seconds",
+        f"{run_dir}/manifest/",
+    ):
         assert word in summary
     progress = (run_dir.parent / "stderr.txt").read_text()
     assert "embed: 2 of 2 shards" in progress
@@ -126,7 +136,21 @@ def test_config_lists_every_key():
 
 
 def test_help_of_every_command_has_an_example():
-    names = ["run", "embed", "index", "pairs", "groups", "manifest", "statistics", "targets", "status", "config", "show", "demo-data"]
+    names = [
+        "run",
+        "embed",
+        "index",
+        "pairs",
+        "confirm",
+        "groups",
+        "manifest",
+        "statistics",
+        "targets",
+        "status",
+        "config",
+        "show",
+        "demo-data",
+    ]
     listed = dedup("--help").stdout
     for name in names:
         assert name in listed

@@ -7,7 +7,8 @@ of the keep policy it chooses the keepers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,106 @@ def _similarities(vectors: Rows, n: int, place: np.int64, turns: Sequence[Turn])
         rows = vectors[np.arange(start, min(start + _CHUNK, n))]
         parts.append(best_turn_similarity(rows, np.broadcast_to(at, rows.shape), turns)[0])
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What is known of two members that are copies.
+
+    Parameters
+    ----------
+    similarity : float
+    distance : float or None
+        None where no look was taken.
+    """
+
+    similarity: float
+    distance: float | None
+
+
+def confirmed_cover(
+    rows: npt.NDArray[np.int64],
+    links: Mapping[tuple[int, int], Link],
+    similarities: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    ask: Callable[[int, int, float], Link | None],
+    *,
+    min_similarity: npt.NDArray[np.float32],
+    n_forced: int = 1,
+    tries: int = 3,
+) -> tuple[npt.NDArray[np.int64], list[Link]]:
+    """Choose anchors in order until every member is confirmed as a copy of one.
+
+    Parameters
+    ----------
+    rows : int64 array, shape (n,)
+        The members in order of preference, as positions among the distinct images; members with one position are
+        byte-identical copies.
+    links : mapping of (smaller position, larger position) to Link
+        Pairs that are confirmed already.
+    similarities : callable
+        Of a position and an array of positions: cosines, float32.
+    ask : callable
+        Of an anchor's position, a member's and their similarity: the link, or None if they are no copies.
+    min_similarity : float32 array, shape (n_distinct,)
+        Anchors within the threshold are all asked for.
+    n_forced : int
+        The first members that are anchors whether covered or not.
+    tries : int
+        Anchors below the threshold that are asked for, the most similar first: an image and its crop may be far
+        apart as vectors.
+
+    Returns
+    -------
+    anchor : int64 array, shape (n,)
+        Position in `rows` of each member's anchor; an anchor's own for an anchor.
+    link : list of Link
+        To that anchor; similarity 1 for anchors and byte-identical copies.
+
+    Notes
+    -----
+    A member goes to the most similar anchor that it is linked with, else to the most similar one that confirms it.
+    """
+    anchor = np.arange(len(rows), dtype=np.int64)
+    found = [Link(1.0, None)] * len(rows)
+    anchors: list[int] = []  # positions in `rows`
+    placed: dict[int, tuple[int, Link]] = {}  # distinct image -> its first member's anchor
+    for k, row in enumerate(rows.tolist()):
+        if k >= n_forced and row in placed:
+            anchor[k], found[k] = placed[row]
+            continue
+        if k >= n_forced:
+            choice = _choose(row, [int(rows[a]) for a in anchors], links, similarities, ask, min_similarity, tries)
+            if choice is not None:
+                anchor[k], found[k] = anchors[choice[0]], choice[1]
+                placed[row] = int(anchor[k]), found[k]
+                continue
+        anchors.append(k)
+        placed.setdefault(row, (k, Link(1.0, None)))
+    return anchor, found
+
+
+def _choose(
+    row: int,
+    anchors: Sequence[int],
+    links: Mapping[tuple[int, int], Link],
+    similarities: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    ask: Callable[[int, int, float], Link | None],
+    min_similarity: npt.NDArray[np.float32],
+    tries: int,
+) -> tuple[int, Link] | None:
+    """Which anchor an image goes to, with the link."""
+    linked = [(k, links[pair]) for k, other in enumerate(anchors) if (pair := (min(row, other), max(row, other))) in links]
+    if linked:
+        return max(linked, key=lambda item: (item[1].similarity, -item[0]))
+    places = np.array(anchors, dtype=np.int64)
+    similar = similarities(row, places)
+    for turn, k in enumerate(np.argsort(-similar, kind="stable").tolist()):
+        if turn >= tries and similar[k] < max(min_similarity[row], min_similarity[places[k]]):
+            break
+        link = ask(anchors[k], row, float(similar[k]))
+        if link is not None:
+            return k, link
+    return None
 
 
 def region_cover(

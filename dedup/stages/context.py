@@ -40,6 +40,10 @@ class StageContext:
         """Ways to turn a vector that are searched besides the vector itself."""
         return turns() if self.config.encoder.dihedral else ()
 
+    def all_turns(self) -> tuple[Turn, ...]:
+        """Ways to turn a vector that the encoder knows, searched or not."""
+        return turns() if self.config.encoder.name == "dct" else ()
+
     def write_sql(self, name: str, query: str, sources: Sequence[str]) -> int:
         """Write a table anew from a query over other tables; returns its rows."""
         table = self.layout.table(name)

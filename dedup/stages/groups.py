@@ -13,18 +13,21 @@ from dedup.numerics.components import connected_components
 from dedup.numerics.distances import Turn
 from dedup.numerics.groups import component_slices, greedy_cover, region_cover
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.covering import cover, standing_links
+from dedup.stages.judging import look_of
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import clear, dataset, read_table, write_table
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 _TASK_ROWS = 20_000  # members per task of components that need vectors
 _COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
 _COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
 EXPAND_SQL = """
-SELECT sample_id, component_id, raw_component_id, similarity_to_anchor FROM grouped
+SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
 UNION ALL
-SELECT exact.sample_id, grouped.component_id, grouped.raw_component_id, grouped.similarity_to_anchor
+SELECT exact.sample_id, grouped.component_id, grouped.raw_component_id, grouped.anchor_id, grouped.similarity_to_anchor,
+       grouped.distance_to_anchor
 FROM exact JOIN grouped ON exact.representative_id = grouped.sample_id
 ORDER BY sample_id
 """
@@ -78,9 +81,14 @@ def run(context: StageContext) -> StageResult:
 
     # anchors are taken by (n_neighbors descending, sample_id)
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
-    anchor, similarity = _cover(
-        context, ids, labels, order, representatives["min_similarity"].to_numpy(), (src, dst, edges["similarity"].to_numpy())
-    )
+    look, distance = look_of(context), np.full(len(order), np.nan, dtype=np.float32)
+    if look is not None:
+        found = cover(context, look, "groups", labels[order], ids[order], standing_links(context))
+        anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
+    else:
+        anchor, similarity = _cover(
+            context, ids, labels, order, representatives["min_similarity"].to_numpy(), (src, dst, edges["similarity"].to_numpy())
+        )
     # the smallest member names the group
     group_first = np.full(len(ids), len(ids), dtype=np.int64)
     np.minimum.at(group_first, anchor, order)
@@ -89,7 +97,9 @@ def run(context: StageContext) -> StageResult:
             "sample_id": ids[order],
             "component_id": ids[group_first[anchor]],
             "raw_component_id": ids[labels[order]],
+            "anchor_id": ids[anchor],
             "similarity_to_anchor": similarity,
+            "distance_to_anchor": pa.array(distance, from_pandas=True),
         }
     )
     table = layout.table("groups")

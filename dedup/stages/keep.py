@@ -14,6 +14,8 @@ from dedup.errors import ConfigError
 from dedup.numerics.distances import Turn, best_turn_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
 from dedup.stages.context import StageContext
+from dedup.stages.covering import cover
+from dedup.stages.judging import look_of
 from dedup.storage.embeddings import open_store
 from dedup.storage.tables import read_table
 
@@ -27,6 +29,21 @@ JOIN metadata ON groups.sample_id = metadata.sample_id
 LEFT JOIN exact ON groups.sample_id = exact.sample_id
 ORDER BY groups.component_id, {policy}, metadata.sample_id
 """
+LINKS_SQL = """
+SELECT src, dst, min(similarity) AS similarity, min(distance) AS distance
+FROM (
+    SELECT src, dst, similarity, distance FROM edges WHERE kind = 'near'
+    UNION ALL
+    SELECT CASE WHEN groups.anchor_id < groups.sample_id THEN groups.anchor_id ELSE groups.sample_id END AS src,
+           CASE WHEN groups.anchor_id < groups.sample_id THEN groups.sample_id ELSE groups.anchor_id END AS dst,
+           groups.similarity_to_anchor AS similarity, groups.distance_to_anchor AS distance
+    FROM groups LEFT JOIN exact ON groups.sample_id = exact.sample_id
+    WHERE exact.sample_id IS NULL AND groups.anchor_id <> groups.sample_id
+) AS links
+GROUP BY src, dst
+ORDER BY src, dst
+"""
+LINKS = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("distance", pa.float32())])
 ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id")])
 
 
@@ -98,7 +115,7 @@ def keepers(context: StageContext) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        `sample_id, keeper_id, similarity_to_keeper`; a keeper's keeper_id is its own.
+        `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
     layout, keep = context.layout, context.config.keep
     query = ORDER_SQL.format(policy=policy_sql(keep.order_by, context.config.input.carry))
@@ -106,6 +123,10 @@ def keepers(context: StageContext) -> pa.Table:
     batches = list(context.engine.sql(query, tables, ORDER_SCHEMA))
     members = pa.concat_tables(batches) if batches else ORDER_SCHEMA.empty_table()
     component, ids, reps = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
+    look = look_of(context)
+    if look is not None:
+        found = cover(context, look, "manifest", component, reps, known_links(context), keep.per_component)
+        return _table(ids, found.anchor, found.similarity, found.distance)
     asked = _min_similarity(context, reps)
 
     bounds = component_slices(component)
@@ -120,7 +141,27 @@ def keepers(context: StageContext) -> pa.Table:
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
         rows = slice(bounds[cuts[number]], bounds[cuts[number + 1]])
         keeper[rows], similarity[rows] = chosen + bounds[cuts[number]], similar
-    return pa.table({"sample_id": ids, "keeper_id": ids[keeper], "similarity_to_keeper": similarity})
+    return _table(ids, keeper, similarity, np.full(len(ids), np.nan, dtype=np.float32))
+
+
+def known_links(context: StageContext) -> pa.Table:
+    """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
+    tables = {name: context.layout.table(name) for name in ("edges", "groups", "exact")}
+    batches = list(context.engine.sql(LINKS_SQL, tables, LINKS))
+    return pa.concat_tables(batches) if batches else LINKS.empty_table()
+
+
+def _table(
+    ids: npt.NDArray[np.int64], keeper: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32], distance: npt.NDArray[np.float32]
+) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": ids,
+            "keeper_id": ids[keeper],
+            "similarity_to_keeper": similarity,
+            "distance_to_keeper": pa.array(distance, from_pandas=True),
+        }
+    )
 
 
 def _min_similarity(context: StageContext, reps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

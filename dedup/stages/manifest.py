@@ -14,7 +14,7 @@ from dedup.stages.context import StageContext, StageResult
 from dedup.stages.keep import keepers
 from dedup.storage.tables import clear, count_rows, dataset, publish, write_table
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 _HIDDEN = "_unchecked"
 _TOTALS = pa.schema([("n_samples", pa.int64()), ("n_rejected", pa.int64())])
 _BROKEN = pa.schema([("n_without_keeper", pa.int64()), ("n_below", pa.int64())])
@@ -34,7 +34,8 @@ DUPLICATES_SQL = f"""
 SELECT {{columns}}, groups.component_id AS component_id, counts.duplication_count AS duplication_count,
        keepers.keeper_id AS keeper_id, kept.shard AS keeper_shard, kept.key AS keeper_key,
        keepers.similarity_to_keeper AS similarity_to_keeper,
-       CASE WHEN metadata.sha256 = kept.sha256 THEN 'exact' ELSE 'near' END AS kind
+       CASE WHEN metadata.sha256 = kept.sha256 THEN 'exact' ELSE 'near' END AS kind,
+       keepers.distance_to_keeper AS distance_to_keeper
 FROM keepers
 JOIN metadata ON keepers.sample_id = metadata.sample_id
 JOIN metadata AS kept ON keepers.keeper_id = kept.sample_id
@@ -47,6 +48,7 @@ TOTALS_SQL = "SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rej
 BROKEN_SQL = """
 SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
        CAST(sum(CASE WHEN duplicates.similarity_to_keeper < CAST({threshold} AS FLOAT) AND duplicates.kind = 'near'
+                          AND duplicates.distance_to_keeper IS NULL AND {is_strict}
                 THEN 1 ELSE 0 END) AS BIGINT) AS n_below
 FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
 """
@@ -92,7 +94,10 @@ def _check(context: StageContext, rows: dict[str, int]) -> None:
     if not rows["duplicates"]:
         return
     hidden = {name: _hidden(context, name) for name in ("manifest", "duplicates")}
-    query = BROKEN_SQL.format(threshold=float(context.config.search.min_similarity))
+    # a confirmed copy may be a crop, whose whole picture is far from the keeper's; so may one that is kept unread
+    confirm = context.config.confirm
+    is_strict = "FALSE" if confirm.enabled and confirm.unreadable == "keep" else "TRUE"
+    query = BROKEN_SQL.format(threshold=float(context.config.search.min_similarity), is_strict=is_strict)
     broken = next(iter(context.engine.sql(query, hidden, _BROKEN))).to_pylist()[0]
     if any(broken.values()):
         raise AccountingError(

@@ -1,4 +1,4 @@
-"""Stage `pairs`: all near-duplicate pairs in each inverted list, as sparse edges and exact counts."""
+"""Stage `pairs`: all near-duplicate pairs in each inverted list, as sparse candidate edges and exact counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dedup.stages.index import load_lists, projected_rows
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_table
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 _TASKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
 _RECALL_QUERIES = 1_000
 _RECALL_PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
@@ -103,26 +103,15 @@ def join_lists(task: JoinTask) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[
 def edge_table(
     src: npt.NDArray[np.int64], dst: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32], kind: str, variant: pa.Array
 ) -> pa.Table:
-    """Rows of `edges` that no second look was taken at."""
-    n = len(src)
-    return pa.table(
-        {
-            "src": src,
-            "dst": dst,
-            "similarity": similarity,
-            "kind": pa.repeat(kind, n),
-            "variant": variant,
-            "confirmed": pa.nulls(n, pa.bool_()),
-            "distance": pa.nulls(n, pa.float32()),
-        }
-    )
+    """Rows of `candidates`."""
+    return pa.table({"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat(kind, len(src)), "variant": variant})
 
 
 def run(context: StageContext) -> StageResult:
     """Join every list, count neighbours, add the exact copies' edges, measure recall."""
     layout = context.layout
     members = _members(context)
-    edges = layout.table("edges")
+    edges = layout.table("candidates")
     clear(edges)
     n_neighbors = members.weights - 1
     with tempfile.TemporaryDirectory(prefix="dedup-pairs-") as scratch:
@@ -139,7 +128,7 @@ def run(context: StageContext) -> StageResult:
     recall = _measure_recall(context, members, n_neighbors)
     n_rows = _write_neighbors(context, members, n_neighbors)
     summary = {"n_near_edges": n_near, "n_exact_edges": n_exact, "largest_list": int(np.diff(members.offsets).max(initial=0))} | recall
-    return StageResult({"edges": n_near + n_exact, "neighbors": n_rows}, summary)
+    return StageResult({"candidates": n_near + n_exact, "neighbors": n_rows}, summary)
 
 
 def _members(context: StageContext) -> Members:
@@ -196,7 +185,7 @@ def _write_exact_edges(context: StageContext) -> int:
         "exact",
         pa.repeat("none", n),
     )
-    return write_table(context.layout.table("edges"), [rows], "part-exact")
+    return write_table(context.layout.table("candidates"), [rows], "part-exact")
 
 
 def _write_neighbors(context: StageContext, members: Members, n_neighbors: npt.NDArray[np.int64]) -> int:

@@ -164,7 +164,7 @@ def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path):
     search = SearchConfig(exhaustive_below=0, nlist=5, nprobe=5)
     pipeline.run(config_for(shards, tmp_path, workers=2, search=search))
     expected, found = all_tables(run_dir), all_tables(tmp_path)
-    for name in ("edges", "neighbors", "groups", "manifest", "duplicates", "statistics", "targets"):
+    for name in ("candidates", "edges", "refused", "neighbors", "groups", "manifest", "duplicates", "statistics", "targets"):
         order = str if name != "edges" else (lambda row: (row["src"], row["dst"]))
         assert sorted(found[name], key=order) == sorted(expected[name], key=order), name
 
@@ -199,8 +199,8 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     redone = pipeline.run(other, redo=True)
     assert redone.skipped == ("embed",)
     keep = replace(other, keep=KeepConfig(order_by=["n_bytes", "sample_id"]))
-    assert pipeline.run(keep, redo=True).skipped == ("embed", "index", "pairs", "groups", "statistics")
-    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 7
+    assert pipeline.run(keep, redo=True).skipped == ("embed", "index", "pairs", "confirm", "groups", "statistics")
+    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 8
     assert pipeline.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
 
 
@@ -413,7 +413,16 @@ def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
     pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)
     with pytest.raises(RunDirectoryError, match="stage 'pairs' was made from an earlier 'index'"):
         pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["manifest"])
-    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done", "done", "stale", "stale", "stale", "stale", "stale"]
+    assert [stage.state for stage in pipeline.status(str(tmp_path))] == [
+        "done",
+        "done",
+        "stale",
+        "stale",
+        "stale",
+        "stale",
+        "stale",
+        "stale",
+    ]
 
 
 def test_a_shard_that_is_gone_for_a_while_loses_nothing(shards, tmp_path):

@@ -1,0 +1,185 @@
+"""Bring two pictures to one frame: which part of one is which part of the other, up to an affine map.
+
+Hypotheses (whole on whole, inside of a frame on inside of a frame, one somewhere within the other at some scale) are
+compared by local correlation on a small copy; the best is refined by tracking a grid of points (Lucas-Kanade) and
+fitting an affine map to the tracks with RANSAC, so that a caption or a logo over a part does not pull it. OpenCV does
+the warps, templates, tracks and fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dedup.numerics.pictures import Level, Matrix, local_correlation, warp
+
+_WINDOW = 9  # of local correlation on the small copy
+_SURE = 0.6  # agreement from which no template is looked for
+_TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
+_ROTATIONS = (-14.0, -7.0, 7.0, 14.0)  # degrees; tracking finds what lies between
+_HOPELESS = 0.2  # agreement below which tracking starts from nothing
+UNALIGNED = 0.3  # agreement below which nothing was found that two pictures share
+_GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
+_LK_WINDOW = (15, 15)
+_LK_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
+_LEAST_POINTS = 8
+_MOVED = 1.3  # pixels from where the fitted map puts a point to where it is found
+_MOVED_LEFT = 0.65  # of the difference in place that may be left where it is found
+_MOVED_GAIN = 7.0  # equalised grey levels that the difference must fall by there: stripes match themselves anywhere
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a second picture lies on a first.
+
+    Parameters
+    ----------
+    matrix : float64 array, shape (2, 3)
+        Takes a point (x, y) of the first picture to its place in the second, in pixels of their levels.
+    agreement : float
+        Mean local correlation of the small copies where they overlap, 0 to 1.
+    moved : float
+        Share of the tracked points that are found again away from where the map puts them: what moved between two
+        shots of one scene.
+    """
+
+    matrix: Matrix
+    agreement: float
+    moved: float
+
+
+def align(a: Level, b: Level) -> Alignment:
+    """Find how `b` lies on `a`.
+
+    Parameters
+    ----------
+    a, b : Level
+        At one side length.
+
+    Returns
+    -------
+    Alignment
+        The best found; its agreement tells how good that is.
+
+    Notes
+    -----
+    B. D. Lucas and T. Kanade, "An iterative image registration technique", IJCAI 1981; M. A. Fischler and R. C.
+    Bolles, "Random sample consensus", CACM 1981.
+    """
+    starts = [_box_to_box(left, right) for left in a.boxes for right in b.boxes]
+    scored = sorted(((_agreement(a, b, matrix), k, matrix) for k, matrix in enumerate(starts)), key=lambda item: (-item[0], item[1]))
+    if scored[0][0] < _SURE:
+        others = [*_templates(a, b), *(_rotated(a, b, degrees) for degrees in _ROTATIONS)]
+        found = [(_agreement(a, b, matrix), len(starts) + k, matrix) for k, matrix in enumerate(others)]
+        scored = sorted([*scored, *found], key=lambda item: (-item[0], item[1]))
+    best, matrix, moved = scored[0][0], scored[0][2], 0.0
+    for score, _, start in scored[: 1 if best > 0.8 else 2]:
+        if score < max(_HOPELESS, 0.7 * scored[0][0]):
+            break
+        tracked = _track(a, b, start, _GRIDS[0], pyramid=2, tolerance=1.5)
+        if tracked is not None and (agreement := _agreement(a, b, tracked[0])) > best:
+            best, (matrix, moved) = agreement, tracked
+    if best >= UNALIGNED:
+        tracked = _track(a, b, matrix, _GRIDS[1], pyramid=1, tolerance=0.7)
+        if tracked is not None and (agreement := _agreement(a, b, tracked[0])) >= best - 0.03:
+            best, (matrix, moved) = agreement, tracked
+    return Alignment(matrix, best, moved)
+
+
+def invert(matrix: Matrix) -> Matrix:
+    """The affine map back, float64 (2, 3)."""
+    inverse: Matrix = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
+    return inverse
+
+
+def magnification(matrix: Matrix) -> float:
+    """Area in the second picture of a pixel of the first."""
+    return float(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
+
+
+def _box_to_box(a: tuple[float, ...], b: tuple[float, ...]) -> Matrix:
+    x, y = (b[2] - b[0]) / (a[2] - a[0]), (b[3] - b[1]) / (a[3] - a[1])
+    return np.array([[x, 0.0, b[0] - x * a[0]], [0.0, y, b[1] - y * a[1]]])
+
+
+def _rotated(a: Level, b: Level, degrees: float) -> Matrix:
+    """The whole on the whole, rotated about the middle."""
+    middle = (a.width / 2, a.height / 2)
+    return _compose(_box_to_box(a.boxes[0], b.boxes[0]), cv2.getRotationMatrix2D(middle, degrees, 1.0))
+
+
+def _compose(after: Matrix, before: Matrix) -> Matrix:
+    product: Matrix = (np.vstack([after, [0.0, 0.0, 1.0]]) @ np.vstack([before, [0.0, 0.0, 1.0]]))[:2]
+    return product
+
+
+def _agreement(a: Level, b: Level, matrix: Matrix) -> float:
+    """Mean local correlation on the small copies, weighted by detail; less where they hardly overlap."""
+    (_, band_a, to_a), (_, band_b, to_b) = a.small, b.small
+    small = (to_b @ np.vstack([matrix, [0.0, 0.0, 1.0]]) @ np.linalg.inv(to_a))[:2]
+    size = (band_a.shape[1], band_a.shape[0])
+    mask = (warp(np.ones_like(band_b), small, size) > 0.99).astype(np.float32)
+    correlation, variance_a, variance_b, share = local_correlation(band_a, warp(band_b, small, size), mask, _WINDOW, 4.0)
+    inside = (mask > 0) & (share > 0.4)
+    if inside.sum() < 60:
+        return 0.0
+    weight = np.minimum(np.sqrt(np.sqrt(variance_a * variance_b))[inside] + 0.3, 8.0)
+    mean = float((weight * np.maximum(correlation[inside], 0.0)).sum() / weight.sum())
+    return mean * float(min(1.0, float(inside.mean()) / 0.25) ** 0.5)
+
+
+def _templates(a: Level, b: Level) -> list[Matrix]:
+    """The two best places and scales of one picture within the other."""
+    (small_a, _, to_a), (small_b, _, to_b) = a.small, b.small
+    found: list[tuple[float, Matrix]] = []
+    for is_reverse, (large, part) in enumerate(((small_a, small_b), (small_b, small_a))):
+        for scale in _TEMPLATE_SCALES:
+            width, height = round(part.shape[1] * scale), round(part.shape[0] * scale)
+            if min(width, height) < 10 or width > large.shape[1] or height > large.shape[0]:
+                continue
+            template = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+            _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
+            to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]], [0.0, 0.0, 1.0]])
+            between = to_large if is_reverse else np.linalg.inv(to_large)
+            found.append((value, (np.linalg.inv(to_b) @ between @ to_a)[:2]))
+    return [matrix for _, matrix in sorted(found, key=lambda item: -item[0])[:2]]
+
+
+def _track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolerance: float) -> tuple[Matrix, float] | None:
+    """Refine a map by tracks; returns it with the share of points that moved against it, or None."""
+    there = warp(b.equalised, matrix, (a.width, a.height), 128.0)
+    y, x = np.mgrid[grid // 2 : a.height : grid, grid // 2 : a.width : grid]
+    points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    places = points @ matrix[:, :2].T + matrix[:, 2]
+    inside = ((places > 2.0) & (places < [b.width - 3.0, b.height - 3.0])).all(axis=1)
+    points = points[inside]
+    if len(points) < _LEAST_POINTS:
+        return None
+    options: dict[str, Any] = {"winSize": _LK_WINDOW, "maxLevel": pyramid, "criteria": _LK_STOP, "minEigThreshold": 1e-3}
+    tracked, status, error = cv2.calcOpticalFlowPyrLK(a.equalised, there, points[:, None], None, **options)
+    found = status[:, 0] > 0
+    if found.sum() < _LEAST_POINTS:
+        return None
+    at, to, left = points[found], tracked[found, 0], error[found, 0]
+    # OpenCV seeds RANSAC itself, with the same seed in every call
+    fitted, _ = cv2.estimateAffine2D(
+        at, to, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=200, confidence=0.99, refineIters=3
+    )
+    if fitted is None or not np.isfinite(fitted).all():
+        return None
+    refined = _compose(matrix, fitted)
+    if not 0.05 < magnification(refined) < 20.0:
+        return None
+    distance = np.linalg.norm(to - (at @ fitted[:, :2].T + fitted[:, 2]), axis=1)
+    candidates = np.flatnonzero((distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0]))
+    if not len(candidates):
+        return refined, 0.0
+    difference = cv2.boxFilter(cv2.absdiff(a.equalised, there).astype(np.float32), -1, _LK_WINDOW)
+    in_place = difference[at[candidates, 1].astype(int), at[candidates, 0].astype(int)]
+    back, status, _ = cv2.calcOpticalFlowPyrLK(there, a.equalised, to[candidates][:, None], None, **options)
+    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at[candidates], axis=1) < 0.5)
+    moved = returned & (left[candidates] < _MOVED_LEFT * in_place) & (in_place - left[candidates] >= _MOVED_GAIN)
+    return refined, float(moved.sum() / len(points))

@@ -1,0 +1,226 @@
+"""Anchors and keepers by what the pixels say: every member is confirmed as a copy of the one it goes with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup.contracts import Table
+from dedup.numerics.distances import Turn, best_turn_similarity
+from dedup.numerics.groups import Link, component_slices, confirmed_cover
+from dedup.stages.context import VARIANT_NAMES, StageContext
+from dedup.stages.judging import Look, PairJudge, find_places
+from dedup.stages.verdicts import VerdictWriter
+from dedup.storage.embeddings import EmbeddingStore, open_store
+from dedup.storage.tables import clear_prefix, dataset, read_table
+
+_TASK_ROWS = 2_000
+_TURN_GAIN = 0.05  # of similarity that a turn must bring to be tried first
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CoverTask:
+    """Members of whole components in order of preference, with what is known of their pairs."""
+
+    look: Look
+    stage: str
+    number: int
+    sample_ids: Ids
+    bounds: Ids
+    n_forced: int
+    turns: tuple[Turn, ...]
+    distinct: Ids
+    min_similarity: Floats
+    links: pa.Table
+    refused: Ids
+    places: pa.Table
+    refusals: Table
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Position of each member's anchor, similarity and distance to it (nan where no look was taken)."""
+
+    anchor: Ids
+    similarity: Floats
+    distance: Floats
+
+
+def cover_components(task: CoverTask) -> Cover:
+    """Choose anchors and ask about the pairs that are not known yet."""
+    store, judge = open_store(task.look.run_dir), PairJudge(task.look, task.places)
+    known = _links(task.links)
+    refused = {(int(a), int(b)) for a, b in task.refused.tolist()}
+    asked_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
+    anchor = np.arange(len(task.sample_ids), dtype=np.int64)
+    similarity = np.ones(len(anchor), dtype=np.float32)
+    distance = np.full(len(anchor), np.nan, dtype=np.float32)
+    with VerdictWriter(None, task.refusals, f"{task.stage}-{task.number:05d}", task.stage) as writer:
+        for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
+            ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
+            pairs = _Pairs(ids, store, judge, writer, task.turns, refused)
+            links = {(a, b): link for (a, b) in pairs.possible(known) if (link := known.get((int(ids[a]), int(ids[b])))) is not None}
+            asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
+            chosen, found = confirmed_cover(
+                rows.astype(np.int64), links, pairs.similarities, pairs.ask, min_similarity=asked, n_forced=task.n_forced
+            )
+            anchor[start:stop] = start + chosen
+            similarity[start:stop] = [link.similarity for link in found]
+            distance[start:stop] = [np.nan if link.distance is None else link.distance for link in found]
+    return Cover(anchor, similarity, distance)
+
+
+class _Pairs:
+    """The pairs of one component: similarities from the store, verdicts from the judge."""
+
+    def __init__(
+        self,
+        ids: Ids,
+        store: EmbeddingStore,
+        judge: PairJudge,
+        writer: VerdictWriter,
+        turns: tuple[Turn, ...],
+        refused: set[tuple[int, int]],
+    ) -> None:
+        self._ids, self._store, self._judge, self._writer = ids, store, judge, writer
+        self._turns, self._refused = turns, refused
+
+    def possible(self, known: dict[tuple[int, int], Link]) -> list[tuple[int, int]]:
+        """Pairs of this component that are known, as positions."""
+        place = {int(sample): k for k, sample in enumerate(self._ids.tolist())}
+        if len(known) < len(self._ids) ** 2:
+            return [(place[a], place[b]) for a, b in known if a in place and b in place]
+        return [(a, b) for a in range(len(self._ids)) for b in range(a + 1, len(self._ids))]
+
+    def similarities(self, row: int, others: Ids) -> Floats:
+        left = self._store.take(np.repeat(self._ids[row], len(others)))
+        return best_turn_similarity(left, self._store.take(self._ids[others]), self._turns)[0]
+
+    def ask(self, anchor: int, row: int, similarity: float) -> Link | None:
+        src, dst = sorted((int(self._ids[anchor]), int(self._ids[row])))
+        if (src, dst) in self._refused:
+            return None
+        a, b = (self._store.take(np.array([sample])) for sample in (src, dst))
+        upright = best_turn_similarity(a, b, ())[0][0]
+        best, which = best_turn_similarity(a, b, self._turns)
+        variants = ["none"] if not which[0] else [VARIANT_NAMES[which[0]], "none"]
+        if best[0] < upright + _TURN_GAIN:
+            variants = variants[::-1]
+        outcome = self._judge.judge(src, dst, variants)
+        if outcome.stands:
+            return Link(similarity, outcome.distance)
+        self._writer.add(src, dst, similarity, outcome)
+        return None
+
+
+def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_ids: Ids, links: pa.Table, n_forced: int = 1) -> Cover:
+    """Anchors of all components.
+
+    Parameters
+    ----------
+    context : StageContext
+    look : Look
+    stage : str
+        Who asks; named in `refused`.
+    component : int64 array, shape (n,)
+        Sorted.
+    sample_ids : int64 array, shape (n,)
+        Distinct images (representatives) of the members, each component in order of preference.
+    links : pyarrow.Table
+        `src, dst, similarity, distance` of pairs that are known to be copies, src < dst.
+    n_forced : int
+        Members of each component that are anchors in any case.
+    """
+    n, refusals = len(sample_ids), context.layout.table("refused")
+    clear_prefix(refusals, stage)
+    result = Cover(np.arange(n, dtype=np.int64), np.ones(n, dtype=np.float32), np.full(n, np.nan, dtype=np.float32))
+    if not n:
+        return result
+    bounds = component_slices(component)
+    distinct = np.unique(sample_ids)
+    label = np.full(len(distinct), -1, dtype=np.int64)
+    label[np.searchsorted(distinct, sample_ids)] = component
+    inside = _inside(distinct, label, links)
+    decided = _pairs_of_two(bounds, sample_ids, distinct, inside, result) if n_forced == 1 else np.zeros(len(bounds) - 1, dtype=bool)
+    open_ = np.flatnonzero(~decided & (np.diff(bounds) > 1))
+    refused = _inside(distinct, label, read_table(refusals, ["src", "dst"]))
+    asked = _min_similarity(context, distinct)
+    turns = context.all_turns()
+    tasks: list[CoverTask] = []
+    slices: list[Ids] = []
+    cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[open_]) // _TASK_ROWS)) + 1
+    for part in np.split(open_, cuts) if len(open_) else []:
+        rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
+        offsets = np.concatenate([[0], np.cumsum(np.diff(bounds)[part])]).astype(np.int64)
+        mine = np.unique(sample_ids[rows])
+        of_task = np.isin(label[np.searchsorted(distinct, inside["src"].to_numpy())], component[rows])
+        of_refused = np.isin(label[np.searchsorted(distinct, refused["src"].to_numpy())], component[rows])
+        pairs = np.stack([refused[end].to_numpy()[of_refused] for end in ("src", "dst")], axis=1)
+        tasks.append(
+            CoverTask(
+                look, stage, len(tasks), sample_ids[rows], offsets, n_forced, turns, mine, asked[np.searchsorted(distinct, mine)],
+                inside.filter(pa.array(of_task)), pairs, find_places(context, mine), refusals,
+            )
+        )  # fmt: skip
+        slices.append(rows)
+    for number, found in context.run_tasks(stage, "members", cover_components, tasks, [len(rows) for rows in slices]):
+        rows = slices[number]
+        result.anchor[rows], result.similarity[rows], result.distance[rows] = rows[found.anchor], found.similarity, found.distance
+    return result
+
+
+def standing_links(context: StageContext) -> pa.Table:
+    """Near edges as `src, dst, similarity, distance`."""
+    return dataset(context.layout.table("edges")).to_table(
+        columns=["src", "dst", "similarity", "distance"], filter=pc.field("kind") == "near"
+    )
+
+
+def _links(table: pa.Table) -> dict[tuple[int, int], Link]:
+    columns = (table[name].to_pylist() for name in ("src", "dst", "similarity", "distance"))
+    return {(src, dst): Link(similarity, distance) for src, dst, similarity, distance in zip(*columns, strict=True)}
+
+
+def _inside(distinct: Ids, label: Ids, pairs: pa.Table) -> pa.Table:
+    """Pairs whose two ends are members of one component."""
+    places, is_there = [], np.ones(len(pairs), dtype=bool)
+    for end in ("src", "dst"):
+        values = pairs[end].to_numpy()
+        place = np.searchsorted(distinct, values).clip(0, len(distinct) - 1)
+        is_there &= distinct[place] == values
+        places.append(label[place])
+    return pairs.filter(pa.array(is_there & (places[0] == places[1])))
+
+
+def _pairs_of_two(bounds: Ids, sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover) -> npt.NDArray[np.bool_]:
+    """Decide components of two members whose link is known, all at once; returns which were decided."""
+    starts = bounds[:-1][np.diff(bounds) == 2]
+    a, b = (np.searchsorted(distinct, sample_ids[starts + k]) for k in (0, 1))
+    key = np.minimum(a, b) * len(distinct) + np.maximum(a, b)
+    known = np.searchsorted(distinct, links["src"].to_numpy()) * len(distinct) + np.searchsorted(distinct, links["dst"].to_numpy())
+    order = np.argsort(known, kind="stable")
+    at = np.searchsorted(known[order], key).clip(0, max(len(known) - 1, 0))
+    found = (known[order][at] == key) if len(known) else np.zeros(len(key), dtype=bool)
+    is_equal = a == b
+    second = starts + 1
+    result.anchor[second[found | is_equal]] = starts[found | is_equal]
+    rows = order[at[found]] if len(known) else np.zeros(0, dtype=np.int64)
+    result.similarity[second[found]] = links["similarity"].to_numpy()[rows]
+    result.distance[second[found]] = links["distance"].to_numpy(zero_copy_only=False).astype(np.float32)[rows]
+    result.similarity[second[is_equal]] = 1.0
+    decided = np.zeros(len(bounds) - 1, dtype=bool)
+    decided[np.flatnonzero(np.diff(bounds) == 2)[found | is_equal]] = True
+    return decided
+
+
+def _min_similarity(context: StageContext, distinct: Ids) -> Floats:
+    table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
+    asked: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), distinct)]
+    return asked

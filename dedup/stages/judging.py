@@ -1,0 +1,148 @@
+"""The second look inside a worker: pictures are read again and each pair is judged once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dedup.encoders import load_encoder
+from dedup.errors import InputError, SampleError
+from dedup.numerics.confirmation import compare, turned
+from dedup.numerics.pictures import SIDE, Picture, use_one_thread
+from dedup.stages.context import StageContext
+from dedup.storage.pictures import PictureReader, Place
+
+_HELD = 192  # pictures held, some 0.5 MB each
+
+PLACES = pa.schema(
+    [("sample_id", pa.int64()), ("shard", pa.string()), ("key", pa.string()), ("byte_offset", pa.int64()), ("n_bytes", pa.int64())]
+)
+PLACES_SQL = """
+SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key,
+       metadata.byte_offset AS byte_offset, metadata.n_bytes AS n_bytes
+FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
+ORDER BY metadata.sample_id
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pairs are judged.
+
+    Parameters
+    ----------
+    run_dir : str
+    max_pixels, min_side : int
+        Of the decoder.
+    max_distance : float
+    keeps_unreadable : bool
+        Whether a pair whose pixels can't be read stands.
+    """
+
+    run_dir: str
+    max_pixels: int
+    min_side: int
+    max_distance: float
+    keeps_unreadable: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pair.
+
+    Parameters
+    ----------
+    stands : bool
+    was_read : bool
+        False: no look could be taken.
+    variant : str
+        How the first was turned.
+    distance, moved : float or None
+    reason : str
+        Why it does not stand.
+    transform : list of float or None
+        Rows of the affine map in relative coordinates.
+    """
+
+    stands: bool
+    was_read: bool
+    variant: str
+    distance: float | None = None
+    moved: float | None = None
+    reason: str = ""
+    transform: list[float] | None = None
+
+
+def look_of(context: StageContext) -> Look | None:
+    """The look a configuration asks for; None where confirmation is off."""
+    config = context.config
+    if not config.confirm.enabled:
+        return None
+    min_side = max(SIDE, load_encoder(config.encoder).min_side or 0)
+    return Look(config.output.run_dir, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep")
+
+
+def find_places(context: StageContext, sample_ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:
+    """Where the images of samples lie, ordered by sample_id."""
+    wanted = pa.table({"sample_id": sample_ids})
+    tables = {"metadata": context.layout.table("metadata"), "wanted": wanted}
+    batches = list(context.engine.sql(PLACES_SQL, tables, PLACES))
+    return pa.concat_tables(batches) if batches else PLACES.empty_table()
+
+
+class PairJudge:
+    """Judges pairs of samples.
+
+    Parameters
+    ----------
+    look : Look
+    places : pyarrow.Table
+        Of `PLACES`, for every sample that may be asked for.
+    """
+
+    def __init__(self, look: Look, places: pa.Table) -> None:
+        # one thread per worker, as for all else that workers do
+        use_one_thread()
+        self._look = look
+        self._reader = PictureReader(look.run_dir, min_side=look.min_side, max_pixels=look.max_pixels)
+        self._places = {row["sample_id"]: Place(**row) for row in places.to_pylist()}
+        self._reader.prefetch(list(self._places.values()))
+        self._pictures: OrderedDict[int, Picture | None] = OrderedDict()
+        self.unreadable: dict[int, str] = {}
+
+    def judge(self, src: int, dst: int, variants: Sequence[str]) -> Outcome:
+        """Judge two samples, the first turned in each way given until one stands."""
+        a, b = self._picture(src), self._picture(dst)
+        if a is None or b is None:
+            keeps = self._look.keeps_unreadable
+            return Outcome(keeps, False, variants[0], reason="" if keeps else "unreadable")
+        best: Outcome | None = None
+        for variant in variants:
+            verdict = compare(a if variant == "none" else Picture(turned(a.pixels, variant)), b, max_distance=self._look.max_distance)
+            transform = np.asarray(verdict.matrix, dtype=np.float32).ravel().tolist()
+            outcome = Outcome(verdict.is_copy, True, variant, verdict.distance, verdict.moved, verdict.reason, transform)
+            if outcome.stands:
+                return outcome
+            if best is None or verdict.distance < (best.distance or 0.0):
+                best = outcome
+        if best is None:
+            raise ValueError("expected at least one variant")
+        return best
+
+    def _picture(self, sample_id: int) -> Picture | None:
+        if sample_id in self._pictures:
+            self._pictures.move_to_end(sample_id)
+            return self._pictures[sample_id]
+        picture: Picture | None = None
+        try:
+            picture = Picture(self._reader.read(self._places[sample_id]))
+        except (InputError, SampleError) as error:
+            self.unreadable[sample_id] = str(error)
+        self._pictures[sample_id] = picture
+        if len(self._pictures) > _HELD:
+            self._pictures.popitem(last=False)
+        return picture
