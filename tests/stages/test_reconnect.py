@@ -67,7 +67,7 @@ def test_no_true_copy_is_lost_that_a_complete_graph_would_keep(n_pictures, n_cop
 
 
 def test_the_limit_bounds_what_is_asked():
-    rows, truth = crowd(1, 60, 2, 0.3)
+    rows, _ = crowd(1, 60, 2, 0.3)
     asked = []
     join_parts(
         rows,
