@@ -32,10 +32,14 @@ _QUIET = ("index.codes=none", "search.recall_queries=0")
 THRESHOLD = "search.min_similarity"
 
 
-def available_parts(parts: Sequence[tuple[str, tuple[str, ...]]] = PARTS) -> list[tuple[str, tuple[str, ...]]]:
-    """The parts whose keys are all there."""
+def available_parts(parts: Sequence[tuple[str, tuple[str, ...]]] | None = None) -> list[tuple[str, tuple[str, ...]]]:
+    """Those of the parts, by default `PARTS`, whose keys are all there."""
     keys = {key.key for key in describe()}
-    return [(label, overrides) for label, overrides in parts if all(text.partition("=")[0] in keys for text in overrides)]
+    return [
+        (label, overrides)
+        for label, overrides in (PARTS if parts is None else parts)
+        if all(text.partition("=")[0] in keys for text in overrides)
+    ]
 
 
 def default_threshold() -> float:
