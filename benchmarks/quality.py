@@ -42,14 +42,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def measure_ours(design: Design, scratch: Path, report: Callable[[str, dict[str, Any]], None]) -> None:
-    """Every part of this project."""
-    for label, settings, seconds in quality_ours.measure(design, scratch, quality_ours.available_parts()):
+def our_name(label: str) -> str:
+    """The column of one of our parts."""
+    return "dedup" if label == "default" else f"dedup, {label}"
+
+
+def measure_ours(design: Design, scratch: Path, only: tuple[str, ...], report: Callable[[str, dict[str, Any]], None]) -> None:
+    """Every part of this project whose name begins with one of `only`."""
+    parts = [part for part in quality_ours.available_parts() if our_name(part[0]).startswith(only)]
+    for label, settings, seconds in quality_ours.measure(design, scratch, parts):
         entry: dict[str, Any] = {"seconds": round(seconds, 1), "files_read": len(design.changes) * (design.n_photos + design.n_originals)}
         for name, (threshold, result) in settings.items():
             is_shown = name == "default" or not len(result.merged)
             entry[name] = {"threshold": threshold, **summarize(result, _FAMILIES, design)} if is_shown else None
-        report("dedup" if label == "default" else f"dedup, {label}", entry)
+        report(our_name(label), entry)
 
 
 def measure_peer(peer: Peer, peers: Peers, design: Design) -> dict[str, Any]:
@@ -124,6 +130,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--strengths", choices=("default", "all"), default="all", help="the common strengths of each change, or all (all)")
     parser.add_argument("--families", help="only these families of changes: jpeg,crop,…")
     parser.add_argument("--known-pairs", type=Path, help="CSV of file names a,b that show one photo: no false merges")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="only the columns whose names begin so, the others from quality.json"
+    )
     parser.add_argument("--max-side", type=int, default=1024, help="larger photos are made smaller first, in pixels (1024)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -148,6 +157,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     say(
         f"{design.n_photos} photos, {design.n_originals} originals, {len(picked)} changes: files after {time.perf_counter() - started:.0f} s"
     )
+    same = [[design.photos[k], design.photos[first]] for k, first in enumerate(design.identity.tolist()) if k != first]
     report: dict[str, Any] = {
         "n_photos": design.n_photos,
         "n_originals": design.n_originals,
@@ -155,22 +165,28 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "seed": args.seed,
         "families": list(dict.fromkeys(_FAMILIES[name] for name in picked)),
         "changes": picked,
-        "tools": {},
+        "same_photo": same,
     }
+    only, record = tuple(args.only or [""]), args.out / "quality.json"
+    earlier = json.loads(record.read_text()) if args.only and record.exists() else {}
+    kept = earlier.pop("tools", {})
+    report["tools"] = kept if earlier == report else {}
 
     def add(name: str, entry: dict[str, Any]) -> None:
         report["tools"][name] = entry
         say(f"{name}: " + (f"not run: {entry['not_run']}" if "not_run" in entry else f"{entry['seconds']} s"))
-        (args.out / "quality.json").write_text(json.dumps(report, indent=1))
+        record.write_text(json.dumps(report, indent=1))
 
     scratch = args.out / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    measure_ours(design, scratch, add)
+    measure_ours(design, scratch, only, add)
     peers = Peers(args.peers_python or "", design, scratch)
-    for peer in PEERS:
+    for peer in (peer for peer in PEERS if peer.name.startswith(only)):
         add(peer.name, measure_peer(peer, peers, design) if args.peers_python else {"not_run": "no --peers-python given"})
     shutil.rmtree(scratch)
+    order = [*(our_name(label) for label, _ in quality_ours.PARTS), *(peer.name for peer in PEERS)]
+    report["tools"] = {name: report["tools"][name] for name in sorted(report["tools"], key=order.index)}
     print(markdown(report))
     try:
         from plot_quality import draw

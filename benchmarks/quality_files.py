@@ -19,7 +19,8 @@ from PIL import Image
 from dedup.engines.local import available_cores
 from dedup.errors import SampleError
 from dedup.numerics.components import connected_components
-from dedup.numerics.planting import CHANGES, Pixels, plant
+from dedup.numerics.edits import Pixels
+from dedup.numerics.planting import CHANGES, plant
 from dedup.storage.images import decode_image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}

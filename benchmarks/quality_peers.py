@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,7 @@ class Peers:
 
     def __init__(self, python: str, design: Design, scratch: Path) -> None:
         self._python, self._design, self._scratch = python, design, scratch
-        self._answers: dict[str, tuple[dict, float]] = {}
+        self._answers: dict[str, tuple[dict[str, Any], float]] = {}
 
     def pairs(self, peer: Peer) -> tuple[dict[str, Pairs], float]:
         """Pairs of every batch and the seconds they took.
@@ -153,7 +154,7 @@ class Peers:
             pairs = hash_pairs(_orientations(answer, peer), self._design, peer.sweep[-1])
         return pairs, seconds + time.perf_counter() - started
 
-    def _ask(self, method: str) -> tuple[dict, float]:
+    def _ask(self, method: str) -> tuple[dict[str, Any], float]:
         if method not in self._answers:
             target = self._scratch / f"{method}.json"
             source = str(self._design.folder.resolve())
@@ -176,7 +177,7 @@ class Peers:
         return self._answers[method]
 
 
-def _orientations(answer: dict, peer: Peer) -> dict[str, list[str]]:
+def _orientations(answer: dict[str, Any], peer: Peer) -> dict[str, list[str]]:
     if peer.method != "pdq":
         return {name: [digits] for name, digits in answer.items() if digits}
     # PDQ's own rule: hashes of featureless images are not to be compared

@@ -190,6 +190,11 @@ def test_a_whole_run_without_peers(photos, tmp_path, monkeypatch, capsys):
     assert "| grey | 1.00 (0.44–1.00) |" in printed
     assert "- fastdup: not run: no --peers-python given" in printed
     assert not (tmp_path / "scratch").exists()
+    # a column alone, the others from the earlier run
+    again = quality.main([str(photos), *options, "--only", "PDQ", "--peers-python", str(tmp_path / "no-python")])
+    assert again["tools"]["dedup"] == json.loads(json.dumps(report["tools"]["dedup"]))
+    assert list(again["tools"]) == list(report["tools"])
+    assert "no-python" in again["tools"]["PDQ, 8 turns"]["not_run"]
 
 
 def test_the_picture(tmp_path, require_extra):
