@@ -24,7 +24,7 @@ def draw(report: dict[str, Any], target: Path) -> None:
     tools = {name: tool for name, tool in report["tools"].items() if "default" in tool}
     names = ["all", *report["families"]]
     colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
-    height = 1.2 + len(names) * (0.16 + 0.075 * len(tools))
+    height = 1.2 + len(names) * (0.16 + 0.06 * len(tools))
     figure, axes = plt.subplots(1, 2, figsize=(12, height), sharey=True, layout="constrained")
     for axis, (setting, title) in zip(axes, _TITLES.items(), strict=True):
         for row in range(0, len(names), 2):
@@ -32,7 +32,7 @@ def draw(report: dict[str, Any], target: Path) -> None:
         for number, (tool, figures) in enumerate(tools.items()):
             result = figures[setting]
             shift = (number - (len(tools) - 1) / 2) * 0.84 / len(tools)
-            merges = "" if setting == "clean" else f" ({result['merges']} false merges)"
+            merges = "" if setting == "clean" else f" ({result['merges']:,} false merges)"
             label = f"{tool}{merges}" if result is not None else f"{tool}: no such threshold"
             recalls = [] if result is None else [{"all": result["all"], **result["families"]}[name] for name in names]
             middle = [recall["recall"] for recall in recalls]
