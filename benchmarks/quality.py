@@ -170,7 +170,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     only, record = tuple(args.only or [""]), args.out / "quality.json"
     earlier = json.loads(record.read_text()) if args.only and record.exists() else {}
     kept = earlier.pop("tools", {})
-    report["tools"] = kept if earlier == report else {}
+    if kept and earlier != report:
+        raise SystemExit(
+            f"{record} is of other photos or changes: its columns can't stand beside new ones; leave --only out or give another --out"
+        )
+    report["tools"] = kept
 
     def add(name: str, entry: dict[str, Any]) -> None:
         report["tools"][name] = entry

@@ -191,6 +191,9 @@ def test_a_whole_run_without_peers(photos, tmp_path, monkeypatch, capsys):
     assert again["tools"]["dedup"] == json.loads(json.dumps(report["tools"]["dedup"]))
     assert list(again["tools"]) == list(report["tools"])
     assert "no-python" in again["tools"]["PDQ, 8 turns"]["not_run"]
+    (tmp_path / "known.csv").write_text("0.png,1.png\n")
+    with pytest.raises(SystemExit, match="other photos"):
+        quality.main([str(photos), *options, "--only", "PDQ", "--known-pairs", str(tmp_path / "known.csv")])
 
 
 def test_the_picture(tmp_path, require_extra):
