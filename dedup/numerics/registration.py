@@ -19,7 +19,7 @@ from dedup.numerics.pictures import Level, Matrix, local_correlation, warp
 _WINDOW = 9  # of local correlation on the small copy
 _SURE = 0.6  # agreement from which no template is looked for
 _TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
-_ROTATIONS = (-14.0, -7.0, 7.0, 14.0)  # degrees; tracking finds what lies between
+_ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
 _HOPELESS = 0.2  # agreement below which tracking starts from nothing
 UNALIGNED = 0.3  # agreement below which nothing was found that two pictures share
 _GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round

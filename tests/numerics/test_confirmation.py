@@ -134,7 +134,7 @@ def test_uniform_pictures_are_no_evidence(value):
 def test_the_limit_is_the_caller_s():
     a, b = Picture(photos()[0]), Picture(plant(photos()[0], "jpeg_3", np.random.default_rng(0)))
     distance = compare(a, b).distance
-    assert 0.0 < distance
+    assert distance > 0.0
     assert not compare(a, b, max_distance=distance / 2).is_copy
     assert MAX_DISTANCE == 0.15
 
