@@ -34,6 +34,8 @@ _CORNERS = (0.2, 0.3, 0.4)  # of the shorter side that a logo in a corner may co
 _LEAST_UNCOVERED = 0.4  # of the weight that must be left beside bar or logo
 _GLOBAL = (0.80, 0.92)  # global similarity that leaves the tiles all to say, and as little as they can have
 _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree globally
+_MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence enough
+_LEAST_TRUST = 0.25  # a ship on a plain sea: what little there is to see must agree four times as well
 _COLOUR_STEP = 60.0  # grey levels of chroma that count as much as no correlation
 
 Reason = Literal["", "unaligned", "overlap", "moved", "different"]
@@ -110,7 +112,7 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     if tiles is None or tiles.overlap < _LEAST_OVERLAP or tiles.cover < _LEAST_COVER:
         return Verdict(False, 1.0, "overlap", relative, found.moved)
     agreement = _least_agreement(tiles)
-    share = np.interp(tiles.similarity, _GLOBAL, (1.0, _GLOBAL_WEIGHT))
+    share = np.interp(tiles.similarity, _GLOBAL, (1.0, _GLOBAL_WEIGHT)) / np.clip(tiles.weight.mean() / _MUCH_DETAIL, _LEAST_TRUST, 1.0)
     distance = float(np.clip((1.0 - agreement) * share, 0.0, 1.0))
     # where all tiles agree a few tracks went astray on a repeated pattern; nothing moved
     is_moved = found.moved > np.interp(distance, *_MOVED_UP_TO)
