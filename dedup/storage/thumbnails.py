@@ -52,9 +52,11 @@ def make_thumbnail(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     scale = min(1.0, THUMBNAIL_SIDE / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if box != (0.0, 0.0, *map(float, size)) or pixels.shape[:2] != size[::-1]:
-        pixels = area_resize(pixels, *size, box)
+    if scale < 1.0:
+        pixels = area_resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)), box)
+    else:  # half a pixel at an edge is not worth a resize, which costs three times the encoding
+        pixels = pixels[round(top) : max(round(top) + 1, round(bottom)), round(left) : max(round(left) + 1, round(right))]
+    pixels = np.ascontiguousarray(pixels)
     return bytes(simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorspace="RGB", colorsubsampling=_SUBSAMPLING))
 
 
