@@ -58,6 +58,9 @@ class EmbedConfig:
     shards_per_partition: int = _key(1, "tars per partition: 1 on one machine, about 100 on a cluster")
     images_per_partition: int = _key(10_000, "for input.images: files per partition")
     batch_size: int = _key(256, "images per encoder batch")
+    thumbnails: str = _key(
+        "auto", "keep a thumbnail of each image (about 9 KB), for a later look at its pixels: true, false; auto = where shards are remote"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

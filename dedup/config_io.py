@@ -22,12 +22,14 @@ from dedup.errors import ConfigError
 ENCODERS: Final = ("dct",)
 ENGINES: Final = ("local",)
 UNREADABLE: Final = ("refuse", "keep")
+SWITCHES: Final = ("auto", "true", "false")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "sample_id", "key", "shard")
 
 _SECTIONS: Final = typing.get_type_hints(Config)
 _HINT: Final = "run `dedup config` for all keys"
 _COMMA_LISTS: Final = ("keep.order_by", "input.carry")
+_SWITCH_KEYS: Final = ("embed.thumbnails",)  # true, false or auto: YAML's yes and True mean true
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list[str]: "a list of texts"}
 _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _RANGES: Final = {
@@ -104,6 +106,10 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
             value = [*values[section][name], *value]
         given.add(key)
         values[section][name] = value
+    for key in _SWITCH_KEYS:
+        section, _, name = key.partition(".")
+        text = str(values[section][name]).lower()
+        values[section][name] = str(_BOOLS.get(text, text)).lower()
     return Config(**{section: cls(**values[section]) for section, cls in _SECTIONS.items()})
 
 
@@ -132,10 +138,11 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     if 0 < config.search.nlist < config.search.nprobe:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
-    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "confirm.unreadable": UNREADABLE}
+    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES}
+    choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES}
     for key, known in choices.items():
         if values[key] not in known:
-            raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(values[key], known)}")
+            raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")
     if not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*[kmgt]i?b", config.engine.memory_limit, re.IGNORECASE):
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
     if set(config.output.run_dir) & set("*?["):

@@ -47,7 +47,7 @@ class StageSpec:
 
 _EMBED_KEYS = (
     "input.images", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
-    "encoder.name", "embed.shards_per_partition", "embed.images_per_partition",
+    "encoder.name", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
 )  # fmt: skip
 _INDEX_KEYS = (
     "search.min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity", "search.flat_quality",

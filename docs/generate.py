@@ -71,6 +71,12 @@ TABLES = {
 }
 OTHER_FILES = {
     "embeddings/img_emb/img_emb_NNNNN.npy": "Vectors: NumPy, float16, one unit row per row of `metadata_NNNNN.parquet`.",
+    "embeddings/thumbnails/thumbnails_NNNNN.bin": (
+        "With `embed.thumbnails`: a JPEG of each row of `metadata_NNNNN.parquet`, one after another, its longer side at most 160 pixels."
+    ),
+    "embeddings/thumbnails/offsets_NNNNN.npy": (
+        "Where they start: NumPy, int64, one more than there are rows; row i is the bytes from `offsets[i]` to `offsets[i + 1]`."
+    ),
     "index/quantizer.npy": "Centroids of the inverted lists: NumPy, float32; one row where there is one list.",
     "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`.",
     "*/_stage.json": (

@@ -16,6 +16,7 @@ from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.partition import PartitionWriter
 from dedup.storage.folders import read_folder_part
+from dedup.storage.locations import is_local
 from dedup.storage.provenance import digest
 from dedup.storage.samples import SampleReader
 from dedup.storage.shards import read_shard
@@ -70,7 +71,7 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
         write_json(marker_file, {})  # from here on the partition is not done
     config, encoder = task.config, load_encoder(task.config.encoder)
     outcomes: list[JsonDict] = []
-    with PartitionWriter(config, encoder, task.partition) as writer:
+    with PartitionWriter(config, encoder, task.partition, keep_thumbnails=keeps_thumbnails(config, task.sources)) as writer:
         for source in task.sources:
             n_samples, n_rejected = writer.n_samples, writer.n_rejected
             reader = open_source(config, source)
@@ -93,6 +94,12 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
         marker = {"identity": task.identity, "files": files, "result": result.__dict__}
         write_json(marker_file, marker)
     return result
+
+
+def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:
+    """Whether a partition of these sources gets thumbnails: by default where a later look at an image costs a request."""
+    setting = config.embed.thumbnails
+    return setting == "true" or (setting == "auto" and any(not is_local(source_url(source)) for source in sources))
 
 
 def open_source(config: Config, source: Source) -> SampleReader:
@@ -226,10 +233,11 @@ def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict
 def _remove_others(run_dir: str, partitions: set[int]) -> None:
     """Delete the files of partitions that are no longer part of the input."""
     fs, root = filesystem(join(run_dir, "embeddings"))
-    for folder in ("img_emb", "metadata", "rejected"):
+    for folder in ("img_emb", "metadata", "rejected", "thumbnails"):
         for name in fs.glob(join(root, folder, "_*")):  # left half-written by a worker that was killed
             fs.rm_file(str(name))
-    for pattern in ("img_emb/img_emb_*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet", "_done/*.json"):
+    tables = ("img_emb/img_emb_*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet")
+    for pattern in (*tables, "thumbnails/thumbnails_*.bin", "thumbnails/offsets_*.npy", "_done/*.json"):
         for name in fs.glob(join(root, pattern)):
             digits = str(name).rpartition("/")[2].rpartition(".")[0].rpartition("_")[2]
             if digits.isdigit() and int(digits) not in partitions:

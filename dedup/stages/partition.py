@@ -1,4 +1,4 @@
-"""The files of one partition while they grow: vectors, metadata, rejected samples."""
+"""The files of one partition while they grow: vectors, metadata, rejected samples, thumbnails."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from dedup.storage.images import decode_image
 from dedup.storage.layout import RunLayout
 from dedup.storage.samples import RawSample
 from dedup.storage.tables import FileWriter, filesystem, join
+from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail, remove_thumbnails, thumbnail_paths
 
 
 class PartitionWriter:
-    """Decodes, encodes and writes samples in batches; row i of the vectors is row i of the metadata.
+    """Decodes, encodes and writes samples in batches; row i of the vectors is row i of the metadata and of the thumbnails.
 
     Parameters
     ----------
     config : Config
     encoder : Encoder
     partition : int
+    keep_thumbnails : bool
+        Else those that an earlier run kept of this partition are deleted.
     """
 
-    def __init__(self, config: Config, encoder: Encoder, partition: int) -> None:
+    def __init__(self, config: Config, encoder: Encoder, partition: int, *, keep_thumbnails: bool = False) -> None:
         self._config, self._encoder, self._partition = config, encoder, partition
         self._layout = RunLayout(config.output.run_dir, tuple(config.input.carry))
         run_dir = config.output.run_dir
@@ -46,6 +49,13 @@ class PartitionWriter:
         self._vectors = EmbeddingWriter(vectors, encoder.dim)
         self._metadata = FileWriter(metadata, self._metadata_table.schema)
         self._rejected = FileWriter(rejected, REJECTED)
+        self._thumbnails: ThumbnailWriter | None = None
+        if keep_thumbnails:
+            self._thumbnails = ThumbnailWriter(run_dir, partition)
+            self._paths |= {name: self._layout.path("embeddings", name) for name in thumbnail_paths(partition)}
+        else:
+            remove_thumbnails(run_dir, partition)
+        self._small: list[bytes] = []
         self._prepared: list[npt.NDArray[np.float32]] = []
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[dict[str, str]] = []
@@ -60,6 +70,8 @@ class PartitionWriter:
                 raise sample.error or SampleError("no_image")
             image = decode_image(sample.image, max_pixels=self._config.input.max_pixels, min_side=self._encoder.min_side)
             prepared = self._encoder.prepare(image.pixels, image.box)
+            if self._thumbnails is not None:
+                self._small.append(make_thumbnail(image.pixels, image.box))
         except SampleError as error:
             self._reject(sample.shard, sample.key, error)
             return
@@ -95,8 +107,11 @@ class PartitionWriter:
                 row["sample_id"], row["quality"] = first + number, value
             self._vectors.write(vectors[finite])
             self._metadata.write(pa.Table.from_pylist(rows, schema=self._metadata_table.schema))
+            if self._thumbnails is not None:
+                self._thumbnails.write([small for small, good in zip(self._small, finite, strict=True) if good])
             self.n_samples += len(rows)
             self._prepared.clear()
+            self._small.clear()
             self._rows.clear()
         if self._rejects:
             self._rejected.write(pa.Table.from_pylist(self._rejects, schema=REJECTED))
@@ -108,6 +123,8 @@ class PartitionWriter:
         self._vectors.close()
         self._metadata.close()
         self._rejected.close()
+        if self._thumbnails is not None:
+            self._thumbnails.close()
         sizes = {}
         for name, url in self._paths.items():
             fs, path = filesystem(url)
@@ -127,3 +144,5 @@ class PartitionWriter:
             self._vectors.abort()
             self._metadata.abort()
             self._rejected.abort()
+            if self._thumbnails is not None:
+                self._thumbnails.abort()

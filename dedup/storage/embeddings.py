@@ -8,14 +8,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
-from dedup.storage.tables import filesystem, hidden_name, is_local, join
+from dedup.storage.scratch import ScratchFile
+from dedup.storage.tables import filesystem, is_local, join
 
 _HEADER = 128  # bytes of a .npy version 1 header for any shape we write
 _ROW_MASK = np.int64((1 << 32) - 1)
@@ -37,20 +37,12 @@ class EmbeddingWriter:
 
     def __init__(self, url: str, dim: int) -> None:
         self.url, self.dim, self.n_rows = url, dim, 0
-        fs, path = filesystem(url)
-        self._fs, self._path, self._local = fs, path, is_local(url)
-        if self._local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            self._scratch = hidden_name(path)
-        else:
-            handle, self._scratch = tempfile.mkstemp(suffix=".npy")
-            os.close(handle)
-        self._file = open(self._scratch, "wb")  # noqa: SIM115 (closed in close and abort)
-        self._file.write(b"\0" * _HEADER)
+        self._scratch = ScratchFile(url)
+        self._scratch.file.write(b"\0" * _HEADER)
 
     def write(self, rows: npt.NDArray[np.floating]) -> None:
         """Append rows, rounded to float16."""
-        self._file.write(np.ascontiguousarray(rows, dtype=np.float16).tobytes())
+        self._scratch.file.write(np.ascontiguousarray(rows, dtype=np.float16).tobytes())
         self.n_rows += len(rows)
 
     def close(self) -> int:
@@ -59,24 +51,14 @@ class EmbeddingWriter:
         text = repr(description).encode("latin1")
         magic = np.lib.format.magic(1, 0)
         padding = _HEADER - len(magic) - 2 - len(text) - 1
-        self._file.seek(0)
-        self._file.write(magic + (_HEADER - len(magic) - 2).to_bytes(2, "little") + text + b" " * padding + b"\n")
-        self._file.seek(0, os.SEEK_END)
-        n_bytes = self._file.tell()
-        self._file.close()
-        if self._local:
-            os.replace(self._scratch, self._path)
-        else:
-            self._fs.put_file(self._scratch, self._path)
-            os.unlink(self._scratch)
-        return n_bytes
+        file = self._scratch.file
+        file.seek(0)
+        file.write(magic + (_HEADER - len(magic) - 2).to_bytes(2, "little") + text + b" " * padding + b"\n")
+        return self._scratch.close()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        with suppress(OSError):  # the disk may be full: what counts is the error that led here
-            self._file.close()
-        with suppress(OSError):
-            os.unlink(self._scratch)
+        self._scratch.abort()
 
 
 def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[np.float16]]:

@@ -204,6 +204,17 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
                 data = file.read(n_bytes)
     except Exception as error:  # each file system has its own
         raise InputError(f"{path} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
+    return check_range(data, path, key, byte_offset, n_bytes)
+
+
+def check_range(data: bytes, path: str, key: str, byte_offset: int, n_bytes: int) -> bytes:
+    """The bytes that were read of a file, if they are as many as the image has.
+
+    Raises
+    ------
+    InputError
+        If the file ends before.
+    """
     if len(data) != n_bytes:
         text = f"{path} ends inside the image {key!r}: expected {n_bytes} bytes at {byte_offset}, found {len(data)}"
         raise InputError(f"{text}; it has changed, run embed again")
