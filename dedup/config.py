@@ -59,7 +59,7 @@ class EmbedConfig:
     images_per_partition: int = _key(10_000, "for input.images: files per partition")
     batch_size: int = _key(256, "images per encoder batch")
     thumbnails: str = _key(
-        "auto", "keep a thumbnail of each image (about 9 KB), for a later look at its pixels: true, false; auto = where shards are remote"
+        "auto", "keep a thumbnail of each image (6 to 9 KB), for a later look at its pixels: true, false; auto = where shards are remote"
     )
 
 

@@ -1,0 +1,60 @@
+"""Thumbnails of shards on S3 in a run directory on S3, with a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import fsspec
+import pytest
+from shard_data import Sample, encode, scene, write_tar
+
+from dedup import pipeline
+from dedup.config import Config, EngineConfig, InputConfig, OutputConfig
+from dedup.engines.local import LocalEngine
+from dedup.storage.layout import RunLayout
+from dedup.storage.pictures import PictureReader, Place
+from dedup.storage.tables import read_table
+from dedup.storage.thumbnails import open_thumbnails
+
+
+class Here(LocalEngine):
+    def map_partitions(self, work, tasks):
+        return ((number, work(task)) for number, task in enumerate(tasks))
+
+
+@pytest.fixture
+def s3(require_extra, monkeypatch):
+    require_extra("s3fs")
+    server = require_extra("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, text in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, text)
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    fs.mkdir("bucket")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield fs
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+def test_a_run_on_s3(s3, tmp_path):
+    samples = [Sample(f"{i:03d}", encode(scene(i, (400, 330))), "c", i) for i in range(6)]
+    write_tar(tmp_path / "a.tar", samples)
+    s3.put_file(str(tmp_path / "a.tar"), "bucket/a.tar")
+    run_dir = "s3://bucket/run"
+    assert open_thumbnails(run_dir) is None
+    config = Config(input=InputConfig(shards=["s3://bucket/*.tar"]), output=OutputConfig(run_dir), engine=EngineConfig(workers=1))
+    pipeline.run(config, ["embed"], engine=Here(1))
+    rows = read_table(RunLayout(run_dir).table("metadata")).to_pylist()
+    places = [Place(*[row[name] for name in ("sample_id", "shard", "key", "byte_offset", "n_bytes")]) for row in rows]
+    assert len(places) == 6
+    assert open_thumbnails(run_dir) is not None
+    with PictureReader(run_dir, None) as reader:
+        assert {reader.read(place).shape for place in places} == {(132, 160, 3)}
+    with PictureReader(str(tmp_path), None) as reader:  # no thumbnails there: from the shard, by byte range
+        assert reader.read(places[2]).shape == (330, 400, 3)
+    assert pipeline.run(config, ["embed"], engine=Here(1)).skipped == ("embed",)
