@@ -112,9 +112,14 @@ EDGES: Final = pa.schema(
     [
         _field("src", pa.int64(), "sample_id of one end; src < dst"),
         _field("dst", pa.int64(), "sample_id of the other end"),
-        _field("similarity", pa.float32(), "cosine of the two embeddings, from float64, -1 to 1"),
+        _field("similarity", pa.float32(), "cosine of what was found alike (see source), from float64, -1 to 1"),
         _field("kind", pa.string(), "exact (equal image bytes) or near"),
         _field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …"),
+        _field(
+            "source",
+            pa.string(),
+            "what was found alike: whole (the embeddings) or look (a crop, the picture inside a frame, or a turned copy)",
+        ),
         _field("confirmed", pa.bool_(), "whether a second look at the pixels confirmed it; null where none was taken", nullable=True),
         _field("distance", pa.float32(), "the second look's distance; null where none was taken", nullable=True),
     ]
