@@ -48,7 +48,6 @@ class EncoderConfig:
     """What turns an image into a vector."""
 
     name: str = _key("dct", "the encoder: dct (weights-free descriptor of 384 dimensions)")
-    dihedral: bool = _key(False, "find mirrored and turned copies too: each image is also searched for in its 8 orientations")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dedup.config import Config
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, Result, Task
-from dedup.encoders.dct import turn_names, turns
+from dedup.encoders.dct import turn_names
 from dedup.numerics.distances import Turn
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import clear, write_table
@@ -37,8 +37,8 @@ class StageContext:
         return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry))
 
     def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector that are searched besides the vector itself."""
-        return turns() if self.config.encoder.dihedral else ()
+        """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""
+        return ()
 
     def write_sql(self, name: str, query: str, sources: Sequence[str]) -> int:
         """Write a table anew from a query over other tables; returns its rows."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.errors import ConfigError
-from dedup.numerics.distances import Turn, unit_rows
+from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.looks import index_looks
@@ -50,7 +50,6 @@ class AssignTask:
     number: int
     sample_ids: npt.NDArray[np.int64]
     nprobe: int
-    turns: tuple[Turn, ...]
     output: Table
 
 
@@ -60,7 +59,7 @@ def assign_block(task: AssignTask) -> int:
     flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
     if not lists.is_idle:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
-        flat, lengths, projected = lists.place(rows, task.nprobe, task.turns)
+        flat, lengths, projected = lists.place(rows, task.nprobe)
         if projected is not None:
             buffer = io.BytesIO()
             np.save(buffer, projected)
@@ -112,7 +111,7 @@ def run(context: StageContext) -> StageResult:
     clear(output)
     starts = range(0, max(len(ids), 1), BLOCK)
     run_dir = layout.run_dir
-    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, context.turns(), output) for k, s in enumerate(starts)]
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, output) for k, s in enumerate(starts)]
     sizes = [len(task.sample_ids) for task in tasks]
     rows["assignments"] = sum(n for _, n in context.run_tasks("index", "vectors", assign_block, tasks, sizes))
     codes = _fill(context, ids, lists, sample, nprobe)
@@ -151,7 +150,6 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
         config.search.min_similarity,
         iterations=config.index.train_iterations,
         seed=config.index.seed,
-        is_projected=not context.turns(),
     )
     return lists, sample
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.numerics.collapse import Ownership
-from dedup.numerics.distances import Turn
 from dedup.numerics.lists import pack_lists
 from dedup.numerics.recall import count_neighbors
 from dedup.numerics.selfjoin import self_join
@@ -37,7 +36,6 @@ class JoinTask:
     scratch: str
     lists: npt.NDArray[np.int64]
     best: int
-    turns: tuple[Turn, ...]
     is_projected: bool
     edges: Table
 
@@ -90,7 +88,6 @@ def join_lists(task: JoinTask) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[
                 members.weights[rows],
                 Ownership(members.lists[rows], number),
                 best=task.best,
-                turns=task.turns,
                 projected=projected_rows(task.run_dir, rows) if task.is_projected else None,
             )
             near = np.flatnonzero(joined.n_neighbors)
@@ -137,8 +134,8 @@ def run(context: StageContext) -> StageResult:
         members.save(scratch)
         members = Members.load(scratch)  # mapped: only the workers' pages are in memory
         parts = pack_lists(np.diff(members.offsets), context.engine.n_workers)
-        best, turns, is_projected = context.config.search.best_edges, context.turns(), load_lists(layout.path("index")).n_filter > 0
-        tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, turns, is_projected, edges) for k, lists in enumerate(parts)]
+        best, is_projected = context.config.search.best_edges, load_lists(layout.path("index")).n_filter > 0
+        tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, is_projected, edges) for k, lists in enumerate(parts)]
         n_near = 0
         for _, (written, rows, counts) in context.run_tasks("pairs", "lists", join_lists, tasks, [len(task.lists) for task in tasks]):
             n_near += written
@@ -233,6 +230,6 @@ def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.ND
             for block, rows in store.blocks(members.sample_ids)
         )
         ids, asked = members.sample_ids[part], members.min_similarity[part]
-        exhaustive += int(count_neighbors(store.take(ids), ids, asked, blocks, turns=context.turns()).sum())
+        exhaustive += int(count_neighbors(store.take(ids), ids, asked, blocks).sum())
     found = int((n_neighbors[chosen] - (members.weights[chosen] - 1)).sum())
     return {"recall": found / exhaustive if exhaustive else None, "recall_pairs": exhaustive, "recall_queries": n_queries}
