@@ -128,7 +128,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         Naming the key, what was expected, what was found and what to do.
     """
     values = {f"{section}.{name}": value for section, keys in to_dict(config).items() for name, value in keys.items()}
-    for key in ("search.min_similarity", "search.low_detail_min_similarity"):
+    for key in ("search.min_similarity", "search.look_min_similarity", "search.low_detail_min_similarity"):
         if not 0 < values[key] <= 1:
             raise ConfigError(f"{key}={values[key]} is no similarity to ask for; expected more than 0 and at most 1, such as 0.9")
     for key, low, high in ((key, low, high) for (low, high), keys in _RANGES.items() for key in keys.split()):

@@ -51,7 +51,7 @@ _EMBED_KEYS = (
 )  # fmt: skip
 _INDEX_KEYS = (
     "search.min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity", "search.flat_quality",
-    "encoder.dihedral", "search.nlist", "search.nprobe", "search.exhaustive_below", "index",
+    "search.looks", "search.look_min_similarity", "search.nlist", "search.nprobe", "search.exhaustive_below", "index",
 )  # fmt: skip
 _PAIRS_KEYS = ("search.best_edges", "search.recall_queries")
 

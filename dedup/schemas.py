@@ -111,9 +111,14 @@ NEIGHBORS: Final = pa.schema(
 _PAIR = [
     _field("src", pa.int64(), "sample_id of one end; src < dst"),
     _field("dst", pa.int64(), "sample_id of the other end"),
-    _field("similarity", pa.float32(), "cosine of the two embeddings, from float64, -1 to 1"),
+    _field("similarity", pa.float32(), "cosine of what was found alike (see source), from float64, -1 to 1"),
     _field("kind", pa.string(), "exact (equal image bytes) or near"),
-    _field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …"),
+    _field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …; rotated = by an angle not known yet"),
+    _field(
+        "source",
+        pa.string(),
+        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), or group (two of one group)",
+    ),
 ]
 _TRANSFORM = _field(
     "transform",

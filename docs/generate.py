@@ -77,7 +77,14 @@ OTHER_FILES = {
     "embeddings/thumbnails/offsets_NNNNN.npy": (
         "Where they start: NumPy, int64, one more than there are rows; row i is the bytes from `offsets[i]` to `offsets[i + 1]`."
     ),
-    "index/quantizer.npy": "Centroids of the inverted lists: NumPy, float32; one row where there is one list.",
+    "embeddings/img_inner/": (
+        "Vectors of pictures inside a frame, for images that have one: `img_inner_NNNNN.npy`, float16 unit rows, and `sample_id_NNNNN.npy`."
+    ),
+    "index/quantizer.npz": "Axes and centroids of the inverted lists: NumPy, float32; one centroid where there is one list.",
+    "index/looks/": (
+        "Second looks at each image: `vector-NNNNN.npy`, float16 unit rows along their principal axes; `look-NNNNN.npy`, what each is a "
+        "look at and its inverted lists; `quantizer.npz`, axes and centroids. Absent with `search.looks=false`."
+    ),
     "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`.",
     "*/_stage.json": (
         "Where a stage's output comes from: `stage`, `output_version`, `config` (the keys the result depends on), `inputs` (digests), "

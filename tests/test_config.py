@@ -79,7 +79,7 @@ def test_carry_is_split_at_commas() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("true", True), ("False", False), ("1", True), ("0", False), ("yes", True), ("NO", False)])
 def test_booleans(text: str, expected: bool) -> None:
-    assert value(f"encoder.dihedral={text}") is expected
+    assert value(f"search.looks={text}") is expected
 
 
 def test_numbers() -> None:
@@ -99,8 +99,8 @@ def test_numbers() -> None:
         ("search.min_similarity=high", "a number"),
         ("search.min_similarity=nan", "a number"),
         ("search.min_similarity=inf", "a number"),
-        ("encoder.dihedral=maybe", "true or false"),
-        ("encoder.dihedral=", "true or false"),
+        ("search.looks=maybe", "true or false"),
+        ("search.looks=", "true or false"),
     ],
 )
 def test_a_wrong_type_names_key_expected_and_found(override: str, expected: str) -> None:
@@ -135,13 +135,13 @@ def test_unknown_keys_are_refused(override: str, message: str) -> None:
 def test_a_file_goes_over_the_defaults_and_overrides_over_it(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        "search:\n  min_similarity: 9e-1\n  nprobe: 4\nencoder: {dihedral: yes}\ninput:\n  shards: '{00..09}.tar'\n  carry: [punsafe]\n",
+        "search:\n  min_similarity: 9e-1\n  nprobe: 4\n  looks: no\ninput:\n  shards: '{00..09}.tar'\n  carry: [punsafe]\n",
     )
     config = load_config(path, ["search.nprobe=8"])
     assert config.search.min_similarity == 0.9
     assert config.search.nprobe == 8
     assert config.search.nlist == Config().search.nlist
-    assert config.encoder.dihedral is True
+    assert config.search.looks is False
     assert config.input.shards == ["{00..09}.tar"]
     assert config.input.carry == ["punsafe"]
 
@@ -177,7 +177,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("search:\n  nprobe:\n", "search.nprobe: expected a whole number"),
         ("search:\n  nprobe: [8]\n", "search.nprobe: expected a whole number"),
         ("search:\n  min_similarity: high\n", "search.min_similarity: expected a number"),
-        ("encoder:\n  dihedral: maybe\n", "encoder.dihedral: expected true or false"),
+        ("search:\n  looks: maybe\n", "search.looks: expected true or false"),
         ("output:\n  run_dir: {a: 1}\n", "output.run_dir: expected text"),
         ("input:\n  shards: {a: 1}\n", "input.shards"),
         ("input:\n  shards: [[a]]\n", "input.shards: expected a list of texts"),

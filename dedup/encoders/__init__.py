@@ -6,6 +6,7 @@ from dedup.config import EncoderConfig
 from dedup.contracts import Encoder
 from dedup.encoders.dct import DctEncoder
 from dedup.errors import ConfigError
+from dedup.numerics.looks import LookMaker, look_rows
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:
@@ -19,3 +20,8 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.name == "dct":
         return DctEncoder()
     raise ConfigError(f"encoder.name={config.name}: no such encoder; expected dct")
+
+
+def look_maker(config: EncoderConfig) -> LookMaker | None:
+    """What makes second looks of an encoder's vectors; None for an encoder that can't."""
+    return look_rows if config.name == "dct" else None

@@ -192,7 +192,12 @@ def describe(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], fl
 
 @lru_cache(maxsize=16)
 def variant_map(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """How the descriptor of a turned image follows from the descriptor of the image.
+    """How the descriptor of a turned image follows from the descriptor of the image; see `square_map`."""
+    return square_map(name, (LUMA_SIDE, CHROMA_SIDE, CHROMA_SIDE))
+
+
+def square_map(name: str, sides: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """How squares of DCT coefficients of a turned image follow from those of the image.
 
     Reversing an axis changes the sign of its odd coefficients; transposing the image transposes them.
 
@@ -200,17 +205,19 @@ def variant_map(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32
     ----------
     name : str
         A key of `VARIANTS`.
+    sides : tuple of int
+        Of the squares that a vector holds one after the other.
 
     Returns
     -------
-    source : int array, shape (DIM,)
-        Where each place of the turned descriptor comes from.
-    sign : float32 array, shape (DIM,)
+    source : int array, shape (dim,)
+        Where each place of the turned vector comes from.
+    sign : float32 array, shape (dim,)
     """
     transpose, reverse_rows, reverse_columns = VARIANTS[name]
     sources, signs = [], []
     start = 0
-    for side in (LUMA_SIDE, CHROMA_SIDE, CHROMA_SIDE):
+    for side in sides:
         places = np.arange(start, start + side * side).reshape(side, side)
         alternate = np.where(np.arange(side) % 2, -1.0, 1.0)
         sign = np.ones((side, side))

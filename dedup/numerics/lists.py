@@ -13,6 +13,7 @@ from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 
 LEAST_SAMPLE = 10_000  # vectors to train on, however few the lists
 BLOCK = 65_536  # vectors placed at a time
+_TASKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
 _QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
 
 
@@ -94,6 +95,7 @@ def train_lists(
     iterations: int,
     seed: int,
     is_projected: bool = True,
+    is_rotated: bool = False,
 ) -> Lists:
     """Find the axes, train the quantizer, and choose how many axes propose pairs.
 
@@ -108,6 +110,8 @@ def train_lists(
         Of k-means.
     is_projected : bool
         False where images may be turned: a turned vector has another projection.
+    is_rotated : bool
+        Keep every axis, so that rows along them hold all of a vector.
 
     Returns
     -------
@@ -123,10 +127,41 @@ def train_lists(
         quantizer = train_quantizer(along, nlist, nprobe, iterations=iterations, seed=seed)
         centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe)
     n_filter = choose_axes(sample, sample_lists, axes, min_similarity) if is_projected else 0
-    return Lists(axes[:, : max(k, n_filter)], centroids, offsets, n_filter)
+    return Lists(axes if is_rotated else axes[:, : max(k, n_filter)], centroids, offsets, n_filter)
 
 
 def draw_sample(n: int, n_wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Positions of a training sample, ascending, shape (min(n, max(n_wanted, LEAST_SAMPLE)),)."""
     size = min(n, max(n_wanted, LEAST_SAMPLE))
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+
+
+def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int) -> list[npt.NDArray[np.int64]]:
+    """Pack lists into tasks of about equal cost, the costliest first.
+
+    A list costs its square and its gather; lists of one member cost nothing.
+
+    Parameters
+    ----------
+    sizes : int64 array, shape (nlist,)
+    n_workers : int
+
+    Returns
+    -------
+    list of int64 array
+        Lists of each task; one empty task where there is nothing to do.
+    """
+    lists = np.flatnonzero(sizes > 1)
+    cost = sizes[lists].astype(np.float64) ** 2 + 500.0 * sizes[lists]
+    order = np.argsort(-cost, kind="stable")
+    lists, cost = lists[order], cost[order]
+    limit = cost.sum() / (_TASKS_PER_WORKER * n_workers)
+    parts: list[npt.NDArray[np.int64]] = []
+    start, filled = 0, 0.0
+    for place in range(len(lists)):
+        if filled and filled + cost[place] > limit:
+            parts.append(np.sort(lists[start:place]))
+            start, filled = place, 0.0
+        filled += float(cost[place])
+    # an empty table still has one file
+    return [*parts, np.sort(lists[start:])] if len(lists) > start or not parts else parts

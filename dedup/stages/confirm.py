@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup.contracts import Table
-from dedup.stages.context import StageContext, StageResult
+from dedup.stages.context import QUARTER_TURNS, ROTATED, StageContext, StageResult
 from dedup.stages.judging import PLACES, Look, PairJudge, look_of
 from dedup.stages.reconnect import reconnect
 from dedup.stages.verdicts import VerdictWriter
@@ -26,6 +26,7 @@ _PLACE = (
 )
 WORK_SQL = f"""
 SELECT candidates.src AS src, candidates.dst AS dst, candidates.similarity AS similarity, candidates.variant AS variant,
+       candidates.source AS source,
        {_PLACE.format(side="a", name="src")}, {_PLACE.format(side="b", name="dst")}
 FROM candidates
 JOIN metadata AS a ON candidates.src = a.sample_id
@@ -34,11 +35,11 @@ WHERE candidates.kind = 'near'
 ORDER BY candidates.src, candidates.dst
 """  # noqa: S608 (names of our own columns only)
 WORK = pa.schema(
-    [("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("variant", pa.string())]
+    [("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("variant", pa.string()), ("source", pa.string())]
     + [pa.field(f"{end}_{field.name}", field.type) for end in ("src", "dst") for field in list(PLACES)[1:]]
 )
 UNSEEN_SQL = """
-SELECT src, dst, similarity, kind, variant, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
+SELECT src, dst, similarity, kind, variant, source, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
 FROM candidates {where}
 ORDER BY src, dst
 """
@@ -77,10 +78,11 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
         ]
     )
     judge = PairJudge(task.look, places)
-    columns = (work[name].to_pylist() for name in ("src", "dst", "similarity", "variant"))
+    columns = (work[name].to_pylist() for name in ("src", "dst", "similarity", "variant", "source"))
     with VerdictWriter(task.edges, task.refused, f"part-{task.number:05d}", "confirm") as writer:
-        for src, dst, similarity, variant in zip(*columns, strict=True):
-            writer.add(src, dst, similarity, judge.judge(src, dst, [variant]))
+        for src, dst, similarity, variant, source in zip(*columns, strict=True):
+            variants = QUARTER_TURNS if variant == ROTATED else (variant,)
+            writer.add(src, dst, similarity, judge.judge(src, dst, variants), source)
     return ConfirmCounts(writer.n_standing, writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
 
 
@@ -92,7 +94,7 @@ def run(context: StageContext) -> StageResult:
     clear(refused)
     look = look_of(context)
     if look is None:
-        n_edges = _copy_unseen(context, "")
+        n_edges = _copy_unseen(context, "WHERE source = 'whole'")  # looks are no more than hints
         write_table(refused, [], "part-none")
         return StageResult({"edges": n_edges, "refused": 0}, {"n_looked_at": 0})
     n_exact = _copy_unseen(context, "WHERE kind = 'exact'")

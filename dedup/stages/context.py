@@ -37,8 +37,8 @@ class StageContext:
         return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry))
 
     def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector that are searched besides the vector itself."""
-        return turns() if self.config.encoder.dihedral else ()
+        """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""
+        return ()
 
     def all_turns(self) -> tuple[Turn, ...]:
         """Ways to turn a vector that the encoder knows, searched or not."""
@@ -87,4 +87,6 @@ class StageResult:
     summary: JsonDict = field(default_factory=dict)
 
 
-VARIANT_NAMES = ("none", *turn_names())
+ROTATED = "rotated"  # by an angle that the look at the pixels has yet to find
+VARIANT_NAMES = ("none", *turn_names(), ROTATED)
+QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")

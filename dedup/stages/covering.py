@@ -116,7 +116,7 @@ class _Pairs:
         outcome = self._judge.judge(src, dst, variants)
         if outcome.stands:
             return Link(similarity, outcome.distance)
-        self._writer.add(src, dst, similarity, outcome)
+        self._writer.add(src, dst, similarity, outcome, "group")
         return None
 
 

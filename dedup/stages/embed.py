@@ -23,7 +23,7 @@ from dedup.storage.shards import read_shard
 from dedup.storage.sources import FolderPart
 from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
 Source = str | FolderPart  # a tar, or some images of a folder
 
@@ -233,10 +233,10 @@ def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict
 def _remove_others(run_dir: str, partitions: set[int]) -> None:
     """Delete the files of partitions that are no longer part of the input."""
     fs, root = filesystem(join(run_dir, "embeddings"))
-    for folder in ("img_emb", "metadata", "rejected", "thumbnails"):
+    for folder in ("img_emb", "img_inner", "metadata", "rejected", "thumbnails"):
         for name in fs.glob(join(root, folder, "_*")):  # left half-written by a worker that was killed
             fs.rm_file(str(name))
-    tables = ("img_emb/img_emb_*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet")
+    tables = ("img_emb/img_emb_*.npy", "img_inner/*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet")
     for pattern in (*tables, "thumbnails/thumbnails_*.bin", "thumbnails/offsets_*.npy", "_done/*.json"):
         for name in fs.glob(join(root, pattern)):
             digits = str(name).rpartition("/")[2].rpartition(".")[0].rpartition("_")[2]

@@ -63,7 +63,8 @@ def run(context: StageContext) -> StageResult:
     ids = representatives["sample_id"].to_numpy()
     edges = dataset(layout.table("edges")).to_table(
         columns=["src", "dst", "similarity"],
-        filter=(pc.field("kind") == "near") & (pc.field("confirmed").is_null() | pc.field("confirmed")),
+        # what only second looks found alike are candidates until the pixels confirm them
+        filter=(pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole"),
     )
     # positions among the representatives are compact node ids and keep the order of the sample_ids
     src, dst = np.searchsorted(ids, edges["src"].to_numpy()), np.searchsorted(ids, edges["dst"].to_numpy())

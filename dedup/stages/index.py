@@ -11,14 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
-from dedup.errors import ConfigError, RunDirectoryError
-from dedup.numerics.distances import Turn, unit_rows
+from dedup.errors import ConfigError
+from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.looks import index_looks
 from dedup.storage.embeddings import clear_files, folder_state, map_arrays, open_store
-from dedup.storage.tables import FileWriter, clear, join, read_bytes, read_table, write_bytes, write_json
+from dedup.storage.lists import load_lists, save_lists
+from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 _PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
 
@@ -48,39 +50,16 @@ class AssignTask:
     number: int
     sample_ids: npt.NDArray[np.int64]
     nprobe: int
-    turns: tuple[Turn, ...]
     output: Table
-
-
-def save_lists(run_dir: str, lists: Lists) -> None:
-    """Write `index/quantizer.npz`."""
-    buffer = io.BytesIO()
-    np.savez(buffer, axes=lists.axes, centroids=lists.centroids, offsets=lists.offsets, n_filter=np.int64(lists.n_filter))
-    write_bytes(join(run_dir, "index", "quantizer.npz"), buffer.getvalue())
-
-
-def load_lists(run_dir: str) -> Lists:
-    """Read `index/quantizer.npz`.
-
-    Raises
-    ------
-    RunDirectoryError
-        If the run has none.
-    """
-    data = read_bytes(join(run_dir, "index", "quantizer.npz"))
-    if data is None:
-        raise RunDirectoryError(f"{run_dir} has no index; run: dedup index output.run_dir={run_dir} …")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return Lists(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
 
 
 def assign_block(task: AssignTask) -> int:
     """Write the lists, and the projections, of one block of vectors; returns its rows."""
-    lists, n = load_lists(task.run_dir), len(task.sample_ids)
+    lists, n = load_lists(join(task.run_dir, "index")), len(task.sample_ids)
     flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
     if not lists.is_idle:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
-        flat, lengths, projected = lists.place(rows, task.nprobe, task.turns)
+        flat, lengths, projected = lists.place(rows, task.nprobe)
         if projected is not None:
             buffer = io.BytesIO()
             np.save(buffer, projected)
@@ -127,16 +106,17 @@ def run(context: StageContext) -> StageResult:
     nlist, nprobe = _lists(context, len(ids))
     lists, sample = _train(context, ids, nlist, nprobe)
     nlist, nprobe = lists.nlist, min(nprobe, lists.nlist)
-    save_lists(layout.run_dir, lists)
+    save_lists(layout.path("index"), lists)
     output = layout.table("assignments")
     clear(output)
     starts = range(0, max(len(ids), 1), BLOCK)
     run_dir = layout.run_dir
-    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, context.turns(), output) for k, s in enumerate(starts)]
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, output) for k, s in enumerate(starts)]
     sizes = [len(task.sample_ids) for task in tasks]
     rows["assignments"] = sum(n for _, n in context.run_tasks("index", "vectors", assign_block, tasks, sizes))
     codes = _fill(context, ids, lists, sample, nprobe)
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
+    summary |= index_looks(context)
     write_json(layout.path("index", "_index.json"), summary)
     return StageResult(rows, summary)
 
@@ -170,7 +150,6 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
         config.search.min_similarity,
         iterations=config.index.train_iterations,
         seed=config.index.seed,
-        is_projected=not context.turns(),
     )
     return lists, sample
 

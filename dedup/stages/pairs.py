@@ -12,16 +12,17 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.numerics.collapse import Ownership
-from dedup.numerics.distances import Turn
+from dedup.numerics.lists import pack_lists
 from dedup.numerics.recall import count_neighbors
 from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
-from dedup.stages.index import load_lists, projected_rows
+from dedup.stages.index import projected_rows
+from dedup.stages.looks import find_look_edges
 from dedup.storage.embeddings import SampleRows, open_store
+from dedup.storage.lists import load_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_table
 
 OUTPUT_VERSION = 2
-_TASKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
 _RECALL_QUERIES = 1_000
 _RECALL_PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
 
@@ -35,7 +36,6 @@ class JoinTask:
     scratch: str
     lists: npt.NDArray[np.int64]
     best: int
-    turns: tuple[Turn, ...]
     is_projected: bool
     edges: Table
 
@@ -88,7 +88,6 @@ def join_lists(task: JoinTask) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[
                 members.weights[rows],
                 Ownership(members.lists[rows], number),
                 best=task.best,
-                turns=task.turns,
                 projected=projected_rows(task.run_dir, rows) if task.is_projected else None,
             )
             near = np.flatnonzero(joined.n_neighbors)
@@ -101,10 +100,25 @@ def join_lists(task: JoinTask) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[
 
 
 def edge_table(
-    src: npt.NDArray[np.int64], dst: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32], kind: str, variant: pa.Array
+    src: npt.NDArray[np.int64],
+    dst: npt.NDArray[np.int64],
+    similarity: npt.NDArray[np.float32],
+    kind: str,
+    variant: pa.Array,
+    source: str = "whole",
 ) -> pa.Table:
     """Rows of `candidates`."""
-    return pa.table({"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat(kind, len(src)), "variant": variant})
+    n = len(src)
+    return pa.table(
+        {
+            "src": src,
+            "dst": dst,
+            "similarity": similarity,
+            "kind": pa.repeat(kind, n),
+            "variant": variant,
+            "source": pa.repeat(source, n),
+        }
+    )
 
 
 def run(context: StageContext) -> StageResult:
@@ -117,18 +131,24 @@ def run(context: StageContext) -> StageResult:
     with tempfile.TemporaryDirectory(prefix="dedup-pairs-") as scratch:
         members.save(scratch)
         members = Members.load(scratch)  # mapped: only the workers' pages are in memory
-        parts = _pack(np.diff(members.offsets), context.engine.n_workers)
-        best, turns, is_projected = context.config.search.best_edges, context.turns(), load_lists(layout.run_dir).n_filter > 0
-        tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, turns, is_projected, edges) for k, lists in enumerate(parts)]
+        parts = pack_lists(np.diff(members.offsets), context.engine.n_workers)
+        best, is_projected = context.config.search.best_edges, load_lists(layout.path("index")).n_filter > 0
+        tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, is_projected, edges) for k, lists in enumerate(parts)]
         n_near = 0
         for _, (written, rows, counts) in context.run_tasks("pairs", "lists", join_lists, tasks, [len(task.lists) for task in tasks]):
             n_near += written
             np.add.at(n_neighbors, rows, counts)
+        n_look = _write_look_edges(context, members, scratch)
     n_exact = _write_exact_edges(context)
     recall = _measure_recall(context, members, n_neighbors)
     n_rows = _write_neighbors(context, members, n_neighbors)
-    summary = {"n_near_edges": n_near, "n_exact_edges": n_exact, "largest_list": int(np.diff(members.offsets).max(initial=0))} | recall
-    return StageResult({"candidates": n_near + n_exact, "neighbors": n_rows}, summary)
+    summary = {
+        "n_near_edges": n_near,
+        "n_look_edges": n_look,
+        "n_exact_edges": n_exact,
+        "largest_list": int(np.diff(members.offsets).max(initial=0)),
+    } | recall
+    return StageResult({"candidates": n_near + n_look + n_exact, "neighbors": n_rows}, summary)
 
 
 def _members(context: StageContext) -> Members:
@@ -153,25 +173,12 @@ def _members(context: StageContext) -> Members:
     )
 
 
-def _pack(sizes: npt.NDArray[np.int64], n_workers: int) -> list[npt.NDArray[np.int64]]:
-    """Pack lists into tasks of about equal cost, the costliest first.
-
-    A list costs its square and its gather; lists of one member cost nothing.
-    """
-    lists = np.flatnonzero(sizes > 1)
-    cost = sizes[lists].astype(np.float64) ** 2 + 500.0 * sizes[lists]
-    order = np.argsort(-cost, kind="stable")
-    lists, cost = lists[order], cost[order]
-    limit = cost.sum() / (_TASKS_PER_WORKER * n_workers)
-    parts: list[npt.NDArray[np.int64]] = []
-    start, filled = 0, 0.0
-    for place in range(len(lists)):
-        if filled and filled + cost[place] > limit:
-            parts.append(np.sort(lists[start:place]))
-            start, filled = place, 0.0
-        filled += float(cost[place])
-    # an empty table still has one file
-    return [*parts, np.sort(lists[start:])] if len(lists) > start or not parts else parts
+def _write_look_edges(context: StageContext, members: Members, scratch: str) -> int:
+    """Edges of images that only second looks find alike."""
+    found = find_look_edges(context, scratch)
+    variant = pa.DictionaryArray.from_arrays(found.turn, list(VARIANT_NAMES)).cast(pa.string())
+    rows = edge_table(members.sample_ids[found.src], members.sample_ids[found.dst], found.similarity, "near", variant, "look")
+    return write_table(context.layout.table("candidates"), [rows], "part-look")
 
 
 def _write_exact_edges(context: StageContext) -> int:
@@ -221,6 +228,6 @@ def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.ND
             for block, rows in store.blocks(members.sample_ids)
         )
         ids, asked = members.sample_ids[part], members.min_similarity[part]
-        exhaustive += int(count_neighbors(store.take(ids), ids, asked, blocks, turns=context.turns()).sum())
+        exhaustive += int(count_neighbors(store.take(ids), ids, asked, blocks).sum())
     found = int((n_neighbors[chosen] - (members.weights[chosen] - 1)).sum())
     return {"recall": found / exhaustive if exhaustive else None, "recall_pairs": exhaustive, "recall_queries": n_queries}

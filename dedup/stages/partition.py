@@ -13,14 +13,18 @@ import pyarrow as pa
 
 from dedup.config import Config
 from dedup.contracts import Encoder
+from dedup.encoders import look_maker
 from dedup.errors import SampleError
+from dedup.numerics.trimming import picture_box
 from dedup.schemas import REJECTED
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path
-from dedup.storage.images import decode_image
+from dedup.storage.embeddings import EmbeddingWriter, embedding_path, inner_paths
+from dedup.storage.images import DecodedImage, decode_image
 from dedup.storage.layout import RunLayout
 from dedup.storage.samples import RawSample
 from dedup.storage.tables import FileWriter, filesystem, join
 from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail, remove_thumbnails, thumbnail_paths
+
+_LEAST_INNER_QUALITY = 10.0  # detail of a picture inside a frame that is worth a second look
 
 
 class PartitionWriter:
@@ -46,6 +50,10 @@ class PartitionWriter:
             f"rejected/rejected_{partition:05d}.parquet": join(self._layout.table("rejected").path, f"rejected_{partition:05d}.parquet"),
         }
         vectors, metadata, rejected = self._paths.values()
+        inner, inner_ids = inner_paths(run_dir, partition)
+        self._paths |= {f"img_inner/{url.rpartition('/')[2]}": url for url in (inner, inner_ids)}
+        self._has_looks = look_maker(config.encoder) is not None
+        self._inner, self._inner_ids = EmbeddingWriter(inner, encoder.dim), EmbeddingWriter(inner_ids, 1, np.int64)
         self._vectors = EmbeddingWriter(vectors, encoder.dim)
         self._metadata = FileWriter(metadata, self._metadata_table.schema)
         self._rejected = FileWriter(rejected, REJECTED)
@@ -57,6 +65,7 @@ class PartitionWriter:
             remove_thumbnails(run_dir, partition)
         self._small: list[bytes] = []
         self._prepared: list[npt.NDArray[np.float32]] = []
+        self._framed: dict[int, npt.NDArray[np.float32]] = {}  # by row of the batch: the picture inside a frame
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[dict[str, str]] = []
         self.n_samples = 0
@@ -70,11 +79,14 @@ class PartitionWriter:
                 raise sample.error or SampleError("no_image")
             image = decode_image(sample.image, max_pixels=self._config.input.max_pixels, min_side=self._encoder.min_side)
             prepared = self._encoder.prepare(image.pixels, image.box)
+            inner = self._prepare_inner(image) if self._has_looks else None
             if self._thumbnails is not None:
                 self._small.append(make_thumbnail(image.pixels, image.box))
         except SampleError as error:
             self._reject(sample.shard, sample.key, error)
             return
+        if inner is not None:
+            self._framed[len(self._rows)] = inner
         self._prepared.append(prepared)
         self._rows.append(
             {
@@ -106,21 +118,45 @@ class PartitionWriter:
             for number, (row, value) in enumerate(zip(rows, quality[finite].tolist(), strict=True)):
                 row["sample_id"], row["quality"] = first + number, value
             self._vectors.write(vectors[finite])
+            self._write_inner(finite, first)
             self._metadata.write(pa.Table.from_pylist(rows, schema=self._metadata_table.schema))
             if self._thumbnails is not None:
                 self._thumbnails.write([small for small, good in zip(self._small, finite, strict=True) if good])
             self.n_samples += len(rows)
             self._prepared.clear()
             self._small.clear()
+            self._framed.clear()
             self._rows.clear()
         if self._rejects:
             self._rejected.write(pa.Table.from_pylist(self._rejects, schema=REJECTED))
             self._rejects.clear()
 
+    def _prepare_inner(self, image: DecodedImage) -> npt.NDArray[np.float32] | None:
+        """The picture inside a frame, if there is one, prepared."""
+        found = picture_box(image.pixels)
+        if found is None:
+            return None
+        # a reduced image ends inside its last column and row
+        left, top, right, bottom = image.box
+        box = (max(left, found[0]), max(top, found[1]), min(right, found[2]), min(bottom, found[3]))
+        return self._encoder.prepare(image.pixels, box)
+
+    def _write_inner(self, is_kept: npt.NDArray[np.bool_], first: int) -> None:
+        """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first row that is kept."""
+        rows = np.array([row for row in self._framed if is_kept[row]], dtype=np.int64)
+        if len(rows):
+            vectors, quality = self._encoder.encode(np.stack([self._framed[row] for row in rows.tolist()]))
+            good = np.isfinite(vectors).all(axis=1) & (quality >= _LEAST_INNER_QUALITY)
+            sample_ids = first + np.cumsum(is_kept)[rows] - 1
+            self._inner.write(vectors[good])
+            self._inner_ids.write(sample_ids[good][:, None])
+
     def close(self) -> dict[str, int]:
         """Finish the files; returns their names under `embeddings/` with their sizes in bytes."""
         self.flush()
         self._vectors.close()
+        self._inner.close()
+        self._inner_ids.close()
         self._metadata.close()
         self._rejected.close()
         if self._thumbnails is not None:
@@ -142,6 +178,8 @@ class PartitionWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
             self._vectors.abort()
+            self._inner.abort()
+            self._inner_ids.abort()
             self._metadata.abort()
             self._rejected.abort()
             if self._thumbnails is not None:

@@ -71,7 +71,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
 
             def ask(a: int, b: int, similarity: float, ids: Ids = ids) -> bool:
                 outcome = judge.judge(int(ids[a]), int(ids[b]), ["none"])
-                writer.add(int(ids[a]), int(ids[b]), similarity, outcome)
+                writer.add(int(ids[a]), int(ids[b]), similarity, outcome, "whole")
                 found.n_looked_at += 1
                 return outcome.stands
 

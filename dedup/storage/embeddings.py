@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,27 +28,30 @@ def embedding_path(run_dir: str, partition: int) -> str:
 
 
 class EmbeddingWriter:
-    """A .npy file of unit float16 rows whose number is not known beforehand.
+    """A .npy file of rows whose number is not known beforehand.
 
     Parameters
     ----------
     url : str
     dim : int
+    dtype : dtype
+        float16 for unit vectors.
     """
 
-    def __init__(self, url: str, dim: int) -> None:
+    def __init__(self, url: str, dim: int, dtype: npt.DTypeLike = np.float16) -> None:
         self.url, self.dim, self.n_rows = url, dim, 0
+        self._dtype = np.dtype(dtype)
         self._scratch = ScratchFile(url)
         self._scratch.file.write(b"\0" * _HEADER)
 
-    def write(self, rows: npt.NDArray[np.floating]) -> None:
-        """Append rows, rounded to float16."""
-        self._scratch.file.write(np.ascontiguousarray(rows, dtype=np.float16).tobytes())
+    def write(self, rows: npt.NDArray[np.generic]) -> None:
+        """Append rows, rounded to the type of the file."""
+        self._scratch.file.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
         self.n_rows += len(rows)
 
     def close(self) -> int:
         """Write the header and give the file its name; returns its size in bytes."""
-        description = {"descr": "<f2", "fortran_order": False, "shape": (self.n_rows, self.dim)}
+        description = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.n_rows, self.dim)}
         text = repr(description).encode("latin1")
         magic = np.lib.format.magic(1, 0)
         padding = _HEADER - len(magic) - 2 - len(text) - 1
@@ -61,7 +65,7 @@ class EmbeddingWriter:
         self._scratch.abort()
 
 
-def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[np.float16]]:
+def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
     """Memory-map the arrays ``{prefix}NNNNN.npy`` of a folder, by their number.
 
     Arrays on a remote file system are fetched once into a temporary folder that lives as long as this process.
@@ -147,6 +151,48 @@ class EmbeddingStore:
         for start in range(0, len(sample_ids), size):
             part = slice(start, min(start + size, len(sample_ids)))
             yield part, self.take(sample_ids[part])
+
+
+def inner_paths(run_dir: str, partition: int) -> tuple[str, str]:
+    """Where a partition's vectors of pictures inside a frame lie, and the sample_ids of their rows."""
+    folder = join(run_dir, "embeddings", "img_inner")
+    return join(folder, f"img_inner_{partition:05d}.npy"), join(folder, f"sample_id_{partition:05d}.npy")
+
+
+class InnerStore:
+    """Vectors of the pictures inside a frame, of the samples that have one.
+
+    Parameters
+    ----------
+    run_dir : str
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        folder = join(run_dir, "embeddings", "img_inner")
+        self._rows, ids = map_arrays(folder, "img_inner_"), map_arrays(folder, "sample_id_")
+        self._ids = {number: part.ravel().view(np.int64) for number, part in ids.items()}
+
+    def take(self, sample_ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+        """Vectors of those of the samples that have one.
+
+        Parameters
+        ----------
+        sample_ids : int64 array, shape (n,)
+            Ascending.
+
+        Returns
+        -------
+        rows : float16 array, shape (m, dim)
+        places : int64 array, shape (m,)
+            Positions in `sample_ids`.
+        """
+        dim = next(iter(self._rows.values())).shape[1]
+        rows, places = [np.empty((0, dim), dtype=np.float16)], [np.empty(0, dtype=np.int64)]
+        for number in np.unique(sample_ids >> 32).tolist():
+            _, here, there = np.intersect1d(sample_ids, self._ids[number], assume_unique=True, return_indices=True)
+            rows.append(self._rows[number][there])
+            places.append(here.astype(np.int64))
+        return np.concatenate(rows), np.concatenate(places)
 
 
 class SampleRows:

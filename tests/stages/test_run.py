@@ -14,7 +14,7 @@ from shard_data import Sample, encode, make_samples, scene, write_shards, write_
 from vector_data import all_similarities
 
 from dedup import pipeline, schemas
-from dedup.config import Config, EncoderConfig, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.config import Config, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
 from dedup.numerics.components import connected_components
@@ -296,28 +296,6 @@ def test_low_detail_images_are_not_copies_of_each_other(tmp_path):
     assert dropped == {"uniform0copy": "uniform0", "moon0": "moon0copy"}
 
 
-def test_turned_copies_with_dihedral(tmp_path):
-    from PIL import Image
-
-    samples = []
-    for i in range(5):
-        picture = scene(i)
-        for method in (None, *Image.Transpose):
-            turned = picture if method is None else picture.transpose(method)
-            samples.append(Sample(f"{i}-{'none' if method is None else method.name}", encode(turned), "c", i))
-    write_tar(tmp_path / "a.tar", samples)
-    pipeline.run(config_for(str(tmp_path / "a.tar"), tmp_path / "plain"))
-    assert table(tmp_path / "plain", "duplicates").num_rows == 0
-    for number, search in enumerate([SearchConfig(), SearchConfig(exhaustive_below=0, nlist=6, nprobe=2)]):
-        out = tmp_path / f"turned{number}"
-        pipeline.run(config_for(str(tmp_path / "a.tar"), out, encoder=EncoderConfig(dihedral=True), search=search))
-        groups = collections.defaultdict(set)
-        for row in table(out, "groups").to_pylist():
-            groups[row["component_id"]].add(row["sample_id"] // 8)
-        assert {frozenset(group) for group in groups.values()} == {frozenset([i]) for i in range(5)}
-        assert {row["variant"] for row in table(out, "edges").to_pylist()} >= {"mirror", "rotate180"}
-
-
 def test_keep_policy(shards, tmp_path):
     config = config_for(shards, tmp_path, keep=KeepConfig(order_by=["n_bytes", "key desc"], per_component=2))
     pipeline.run(config)
@@ -406,8 +384,8 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
 def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
     config = config_for(shards, tmp_path)
     pipeline.run(config, ["embed", "index"])
-    turned = replace(config, encoder=EncoderConfig(dihedral=True))
-    with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: encoder.dihedral"):
+    turned = replace(config, search=SearchConfig(looks=False))
+    with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: search.looks"):
         pipeline.run(turned, ["pairs"])
     pipeline.run(config)
     pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)

@@ -1,0 +1,237 @@
+"""Pairs of looks in one inverted list: what whole pictures in one orientation can't tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample, find_balls
+from dedup.numerics.components import sparsify
+from dedup.numerics.descriptor import VARIANTS
+from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
+from dedup.numerics.looks import DISC, WHOLE
+from dedup.numerics.orientation import relative_turns
+from dedup.numerics.projection import PROJECTION_BAND
+
+ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an angle that is not known
+_DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than the other looks
+_STRIP = 256  # rows of one product
+_COLUMNS = 8_192  # columns of one product
+_BUFFER = 1_000_000  # pairs held before they are sparsified
+_CROWD = 0.95  # similarity from which a crowd of looks is as good as a few of them
+_KEPT = 8  # looks that stand for a crowd
+_COLLAPSE_FROM = 1_024  # rows from which looking for crowds pays
+_PROBE = 256  # rows that tell whether there may be one
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks in one list; images are numbered within the list's run.
+
+    Parameters
+    ----------
+    vectors : float16 array, shape (n, dim)
+        Unit rows up to float16 rounding, in principal coordinates.
+    image : int64 array, shape (n,)
+    kind, orientation : int8 array, shape (n,)
+    is_base : bool array, shape (n,)
+        See `dedup.numerics.looks.LookRows`.
+    """
+
+    vectors: npt.NDArray[np.float16]
+    image: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int8]
+    orientation: npt.NDArray[np.int8]
+    is_base: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LookEdges:
+    """Pairs of images; `src` < `dst`, no pair twice, sorted.
+
+    Parameters
+    ----------
+    src, dst : int64 array, shape (n,)
+        Images.
+    similarity : float32 array, shape (n,)
+        Of their most similar looks, exact.
+    turn : int8 array, shape (n,)
+        How src is turned to meet dst, in the order of `VARIANTS`; or `ROTATED`.
+    """
+
+    src: npt.NDArray[np.int64]
+    dst: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    turn: npt.NDArray[np.int8]
+
+
+def no_edges() -> LookEdges:
+    """No pair at all."""
+    none = np.zeros(0, dtype=np.int64)
+    return LookEdges(none, none, np.zeros(0, np.float32), np.zeros(0, np.int8))
+
+
+def best_of_pairs(edges: LookEdges, best: int) -> LookEdges:
+    """One edge for each pair of images, its best; of these the maximum-similarity forest and each image's `best`.
+
+    Both compose: of parts and then of their union, as of all at once.
+    """
+    order = np.lexsort((edges.turn, -edges.similarity, edges.dst, edges.src))
+    src, dst = edges.src[order], edges.dst[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (src[1:] != src[:-1]) | (dst[1:] != dst[:-1])
+    chosen = order[first]
+    src, dst, similarity = edges.src[chosen], edges.dst[chosen], edges.similarity[chosen]
+    kept = sparsify(src, dst, similarity, best)
+    return LookEdges(src[kept], dst[kept], similarity[kept], edges.turn[chosen][kept])
+
+
+def join_looks(
+    looks: Looks,
+    ownership: Ownership,
+    wholes: Rows,
+    min_similarity: float,
+    look_min_similarity: float,
+    *,
+    n_filter: int = 0,
+    best: int = 8,
+) -> LookEdges:
+    """Find pairs of images of which two looks are alike and the whole pictures are not.
+
+    Parameters
+    ----------
+    looks : Looks
+    ownership : Ownership
+        Pairs of rows that another list owns are left out.
+    wholes : Rows
+        Descriptors of whole images, by the numbers of `looks.image`.
+    min_similarity : float
+        Of whole pictures, from which a pair is the main join's.
+    look_min_similarity : float
+        Of looks.
+    n_filter : int
+        Leading coordinates that propose pairs; 0 = all.
+    best : int
+        Edges kept for each image beside the forest.
+
+    Returns
+    -------
+    LookEdges
+
+    Notes
+    -----
+    Base rows are compared with all rows, others only with base rows. A crowd of near-equal rows is represented by
+    the few next to its middle, and its own base rows are compared with the middle only: linear in its members.
+    """
+    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best)
+    base, others = np.flatnonzero(looks.is_base), np.flatnonzero(~looks.is_base)
+    if len(looks.image) >= _COLLAPSE_FROM:
+        for rows in (base, others):
+            is_left = np.zeros(len(looks.image), dtype=bool)
+            is_left[rows] = True
+            for ball in join.crowds(rows):
+                by_cosine = np.argsort(-ball.cosines, kind="stable")
+                is_left[ball.rows[by_cosine[_KEPT:]]] = False
+                if rows is base:
+                    middle = int(ball.rows[by_cosine[0]])
+                    join.judge(np.full(len(ball.rows), middle), ball.rows)
+            if rows is base:
+                base = np.flatnonzero(is_left)
+            else:
+                others = np.flatnonzero(is_left)
+    join.between(base, base)
+    join.between(base, others)
+    return join.result()
+
+
+class _LookJoin:
+    """The pairs of one list while they are found."""
+
+    def __init__(
+        self, looks: Looks, ownership: Ownership, wholes: Rows, min_similarity: tuple[float, float], n_filter: int, best: int
+    ) -> None:
+        self.looks, self.ownership, self.wholes, self.best = looks, ownership, wholes, best
+        self.whole_threshold, self.threshold = min_similarity
+        self.n_filter = n_filter
+        self.parts: list[LookEdges] = []
+        self.n_buffered = 0
+
+    def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What products are taken of: the leading coordinates and the norm of the rest, or all of them."""
+        unit = unit_rows(self.looks.vectors[rows])
+        if not self.n_filter:
+            return unit
+        tail = unit[:, self.n_filter :]
+        rest = np.sqrt(np.einsum("ij,ij->i", tail, tail))
+        return np.concatenate([unit[:, : self.n_filter], rest[:, None]], axis=1)
+
+    def crowds(self, rows: npt.NDArray[np.int64]) -> list[Ball]:
+        """Crowds of near-equal rows."""
+        if len(rows) < _COLLAPSE_FROM // 2:
+            return []
+        sample = self.columns(rows[np.linspace(0, len(rows) - 1, min(_PROBE, len(rows))).astype(np.int64)])
+        near = (sample @ sample.T >= _CROWD - PROJECTION_BAND).sum(axis=1)
+        if near.max() < fewest_in_sample(len(sample), len(rows)):
+            return []
+        candidates = np.zeros(len(self.looks.image), dtype=bool)
+        candidates[rows] = True
+        return find_balls(self.looks.vectors, _CROWD, candidates)
+
+    def between(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+        """Pairs of some rows with others; the same rows twice are each pair once."""
+        is_same = rows is others
+        proposed = self.threshold - (PROJECTION_BAND if self.n_filter else FLOAT32_BAND)
+        for left in range(0, len(others), _COLUMNS):
+            columns = self.columns(others[left : left + _COLUMNS])
+            for top in range(0, min(left + _COLUMNS, len(rows)) if is_same else len(rows), _STRIP):
+                i, j = np.divmod(np.flatnonzero(self.columns(rows[top : top + _STRIP]) @ columns.T >= proposed), len(columns))
+                i, j = i + top, j + left
+                if is_same:
+                    i, j = i[i < j], j[i < j]
+                self.judge(rows[i], others[j])
+
+    def judge(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
+        """Keep the pairs of rows whose looks are alike, that this list owns, and that tell something new."""
+        looks = self.looks
+        is_whole = (looks.kind[a] == WHOLE) & (looks.kind[b] == WHOLE)
+        # whole pictures in one orientation are the main join's to judge
+        is_new = (looks.image[a] != looks.image[b]) & ~(is_whole & (looks.orientation[a] == looks.orientation[b]))
+        is_new &= (looks.kind[a] == DISC) == (looks.kind[b] == DISC)
+        a, b = a[is_new], b[is_new]
+        for start in range(0, len(a), _COLUMNS):
+            self._judge(a[start : start + _COLUMNS], b[start : start + _COLUMNS])
+
+    def _judge(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
+        looks = self.looks
+        if self.n_filter:
+            product = np.einsum("ij,ij->i", unit_rows(looks.vectors[a]), unit_rows(looks.vectors[b]))
+            close = product >= self.threshold - FLOAT32_BAND
+            a, b = a[close], b[close]
+        owned = self.ownership.pairs(a, b)
+        a, b = a[owned], b[owned]
+        similarity = exact_similarity(looks.vectors[a], looks.vectors[b])
+        threshold = np.where(looks.kind[a] == DISC, max(self.threshold, _DISC_SIMILARITY), self.threshold)
+        near = similarity >= threshold.astype(np.float32)
+        a, b, similarity = a[near], b[near], similarity[near]
+        if not len(a):
+            return
+        swap = looks.image[a] > looks.image[b]
+        a, b = np.where(swap, b, a), np.where(swap, a, b)
+        src, dst = looks.image[a], looks.image[b]
+        known = exact_similarity(self.wholes[src], self.wholes[dst]) >= np.float32(self.whole_threshold)
+        turn = np.where(looks.kind[a] == DISC, ROTATED, relative_turns()[looks.orientation[a], looks.orientation[b]]).astype(np.int8)
+        left = ~known
+        self.parts.append(LookEdges(src[left], dst[left], similarity[left], turn[left]))
+        self.n_buffered += int(left.sum())
+        if self.n_buffered > _BUFFER:
+            self.parts = [self.result()]
+            self.n_buffered = 0
+
+    def result(self) -> LookEdges:
+        """The sparse edges."""
+        if not self.parts:
+            return no_edges()
+        columns = [[getattr(part, name) for part in self.parts] for name in ("src", "dst", "similarity", "turn")]
+        return best_of_pairs(LookEdges(*(np.concatenate(column) for column in columns)), self.best)

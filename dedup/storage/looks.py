@@ -1,0 +1,99 @@
+"""The looks of a run: rows along their principal axes, with what each is a look at and its inverted lists."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.numerics.lookjoin import Looks
+from dedup.numerics.looks import LookRows
+from dedup.storage.embeddings import clear_files, folder_state, map_arrays
+from dedup.storage.tables import filesystem, join, write_bytes
+
+
+def look_dtype(nprobe: int) -> np.dtype[np.void]:
+    """What is known of a look besides its vector; `image` is a position among the representatives."""
+    fields = [("image", np.int32), ("kind", np.int8), ("orientation", np.int8), ("is_base", np.bool_), ("lists", np.int32, (nprobe,))]
+    return np.dtype(fields)
+
+
+def looks_folder(run_dir: str) -> str:
+    """Where the looks lie."""
+    return join(run_dir, "index", "looks")
+
+
+def write_looks(run_dir: str, number: int, rows: LookRows, vectors: npt.NDArray[np.float32], lists: npt.NDArray[np.int32]) -> None:
+    """Write one part.
+
+    Parameters
+    ----------
+    rows : LookRows
+        With positions among the representatives; its vectors are left out.
+    vectors : float32 array, shape (n, dim)
+        Along the principal axes.
+    lists : int32 array, shape (n, nprobe)
+    """
+    table = np.empty(len(rows.image), dtype=look_dtype(lists.shape[1]))
+    for name in ("image", "kind", "orientation", "is_base"):
+        table[name] = getattr(rows, name)
+    table["lists"] = lists
+    for name, array in (("look", table), ("vector", vectors.astype(np.float16))):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_bytes(join(looks_folder(run_dir), f"{name}-{number:05d}.npy"), buffer.getvalue())
+
+
+def clear_looks(run_dir: str) -> None:
+    """Delete the looks."""
+    clear_files(looks_folder(run_dir), "*.npy")
+
+
+def has_looks(run_dir: str) -> bool:
+    """Whether the run has any."""
+    fs, folder = filesystem(looks_folder(run_dir))
+    return bool(fs.glob(join(folder, "look-*.npy")))
+
+
+class LookStore:
+    """Random access to the looks of a run by their number: that of the row, part after part.
+
+    Parameters
+    ----------
+    run_dir : str
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        folder = looks_folder(run_dir)
+        looks, vectors = map_arrays(folder, "look-"), map_arrays(folder, "vector-")
+        self._looks, self._vectors = [looks[number] for number in sorted(looks)], [vectors[number] for number in sorted(vectors)]
+        self._starts = np.cumsum([0, *(len(part) for part in self._looks)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def lists(self) -> npt.NDArray[np.int32]:
+        """The lists of every look, int32 (n, nprobe)."""
+        return np.concatenate([part["lists"] for part in self._looks])
+
+    def take(self, numbers: npt.NDArray[np.int64]) -> tuple[Looks, npt.NDArray[np.int32]]:
+        """Some looks, by ascending numbers, and their lists."""
+        bounds = np.searchsorted(numbers, self._starts)
+        parts = [k for k in range(len(self._looks)) if bounds[k] < bounds[k + 1]]
+        local = [numbers[bounds[k] : bounds[k + 1]] - self._starts[k] for k in parts]
+        rows = np.concatenate([self._looks[k][place] for k, place in zip(parts, local, strict=True)])
+        vectors = np.concatenate([self._vectors[k][place] for k, place in zip(parts, local, strict=True)])
+        looks = Looks(vectors, rows["image"].astype(np.int64), rows["kind"], rows["orientation"], rows["is_base"])
+        return looks, np.ascontiguousarray(rows["lists"])
+
+
+def open_looks(run_dir: str) -> LookStore:
+    """The looks of a run, opened once per process and again when its files were replaced."""
+    return _open_looks(run_dir, folder_state(looks_folder(run_dir)))
+
+
+@lru_cache(maxsize=1)
+def _open_looks(run_dir: str, state: int) -> LookStore:
+    return LookStore(run_dir)

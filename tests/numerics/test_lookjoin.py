@@ -1,0 +1,120 @@
+"""The join of looks against brute force."""
+
+import numpy as np
+import pytest
+from vector_data import all_similarities, copies_of, power_law
+
+from dedup.numerics.collapse import Ownership
+from dedup.numerics.components import sparsify
+from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks
+from dedup.numerics.looks import CROP, INNER, WHOLE
+from dedup.numerics.orientation import relative_turns
+from dedup.numerics.projection import principal_axes
+
+
+def random_looks(rng, n_images, dim=48):
+    """Looks of images of which many are alike, and the vectors of the whole images."""
+    image = np.sort(rng.integers(0, n_images, 5 * n_images))
+    kind = rng.choice(np.array([WHOLE, INNER, CROP], np.int8), len(image))
+    is_base = (kind != CROP) & (rng.random(len(image)) < 0.7)
+    rows = power_law(rng, len(image), dim)
+    for place in range(1, len(image), 3):
+        rows[place] = copies_of(rng, rows[rng.integers(0, place)], 1, rng.uniform(0.7, 1.0))[0]
+    wholes = power_law(rng, n_images, dim)
+    for place in range(n_images // 2, n_images):
+        wholes[place] = copies_of(rng, wholes[rng.integers(0, n_images // 2)], 1, rng.uniform(0.5, 1.0))[0]
+    axes = principal_axes(rows.astype(np.float32))
+    vectors = (rows @ axes).astype(np.float16)
+    return Looks(vectors, image, kind, rng.integers(0, 8, len(image)).astype(np.int8), is_base), wholes.astype(np.float16)
+
+
+def exhaustive(looks, wholes, min_similarity, look_min_similarity, is_compared):
+    """The best pair of rows of each pair of images, as {(src, dst): (similarity, turn)}."""
+    similarity, known = all_similarities(looks.vectors), all_similarities(wholes) >= np.float32(min_similarity)
+    found = {}
+    for a, b in zip(*np.nonzero((similarity >= np.float32(look_min_similarity)) & is_compared), strict=True):
+        src, dst = looks.image[a], looks.image[b]
+        is_main = looks.kind[a] == looks.kind[b] == WHOLE and looks.orientation[a] == looks.orientation[b]
+        if src < dst and (looks.is_base[a] or looks.is_base[b]) and not is_main and not known[src, dst]:
+            turn = int(relative_turns()[looks.orientation[a], looks.orientation[b]])
+            key = (int(src), int(dst))
+            found[key] = max(found.get(key, (-1.0, 0)), (float(similarity[a, b]), -turn))
+    return {key: (similarity, -turn) for key, (similarity, turn) in found.items()}
+
+
+def as_dict(edges):
+    columns = (edges.src, edges.dst, edges.similarity, edges.turn)
+    found = {(src, dst): (similarity, turn) for src, dst, similarity, turn in zip(*(column.tolist() for column in columns), strict=True)}
+    assert len(found) == len(edges.src)
+    return found
+
+
+def union(parts, best):
+    return best_of_pairs(
+        LookEdges(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("src", "dst", "similarity", "turn"))), best
+    )
+
+
+@pytest.mark.parametrize("n_filter", [0, 16])
+def test_one_list_equals_brute_force(n_filter):
+    looks, wholes = random_looks(np.random.default_rng(n_filter), 150)
+    n = len(looks.image)
+    ownership = Ownership(np.zeros((n, 1), np.int32), 0)
+    edges = join_looks(looks, ownership, wholes, 0.7, 0.85, n_filter=n_filter, best=1_000)
+    expected = exhaustive(looks, wholes, 0.7, 0.85, np.ones((n, n), bool))
+    assert len(expected) > 100
+    assert as_dict(edges) == expected
+
+
+def test_lists_together_equal_brute_force():
+    rng = np.random.default_rng(3)
+    looks, wholes = random_looks(rng, 120)
+    n = len(looks.image)
+    lists = np.array([rng.choice(6, 2, replace=False) for _ in range(n)], dtype=np.int32)
+    parts = []
+    for number in range(6):
+        rows = np.flatnonzero((lists == number).any(1))
+        members = Looks(*(getattr(looks, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
+        parts.append(join_looks(members, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=1_000))
+    common = np.array([[bool(set(a) & set(b)) for b in lists.tolist()] for a in lists.tolist()])
+    assert as_dict(union(parts, 1_000)) == exhaustive(looks, wholes, 0.7, 0.85, common)
+
+
+def test_edges_are_sparse_and_parts_compose():
+    rng = np.random.default_rng(5)
+    src, dst = rng.integers(0, 40, (2, 3_000))
+    src, dst = np.minimum(src, dst), np.maximum(src, dst)
+    kept = src < dst
+    edges = LookEdges(src[kept], dst[kept], rng.random(kept.sum()).astype(np.float32), rng.integers(0, 8, kept.sum()).astype(np.int8))
+    whole = best_of_pairs(edges, 2)
+    everything = best_of_pairs(edges, 1_000)
+    mask = sparsify(everything.src, everything.dst, everything.similarity, 2)
+    assert as_dict(whole).keys() == set(zip(everything.src[mask].tolist(), everything.dst[mask].tolist(), strict=True))
+    half = len(edges.src) // 2
+    parts = [
+        LookEdges(*(getattr(edges, name)[part] for name in ("src", "dst", "similarity", "turn")))
+        for part in (slice(half), slice(half, None))
+    ]
+    assert as_dict(union([best_of_pairs(part, 2) for part in parts], 2)) == as_dict(whole)
+
+
+def test_a_crowd_is_linear_and_still_met():
+    rng = np.random.default_rng(7)
+    n = 3_000
+    crowd, stranger = power_law(rng, 2, 48)
+    rows = np.concatenate([copies_of(rng, crowd, n, 0.995), copies_of(rng, stranger, 1, 0.99), copies_of(rng, crowd, 1, 0.95)])
+    # all copies look alike; every tenth is mirrored; the last row is a crop that another image shows
+    orientation = (np.arange(n + 2) % 10 == 0).astype(np.int8)
+    kind = np.zeros(n + 2, np.int8)
+    kind[-1] = INNER
+    looks = Looks(rows.astype(np.float16), np.arange(n + 2), kind, orientation, np.ones(n + 2, bool))
+    wholes = np.where(orientation[:, None] == 1, copies_of(rng, stranger, n + 2, 0.99), copies_of(rng, crowd, n + 2, 0.99))
+    wholes[-1] = power_law(rng, 1, 48)[0]
+    edges = join_looks(looks, Ownership(np.zeros((n + 2, 1), np.int32), 0), wholes.astype(np.float16), 0.7, 0.85)
+    assert len(edges.src) < 1.2 * n
+    pairs = set(zip(edges.src.tolist(), edges.dst.tolist(), strict=True))
+    assert any(n + 1 in pair for pair in pairs)
+    assert not any(n in pair for pair in pairs)
+    # copies in one orientation are the main join's, and there are few that know each other in two
+    assert all(orientation[a] != orientation[b] or n + 1 in (a, b) for a, b in pairs)
+    assert len({a for pair in pairs for a in pair}) > n // 10
