@@ -68,7 +68,7 @@ class SearchConfig:
 
     min_similarity: float = _key(0.7, "cosine from which two images count as near-duplicates")
     looks: bool = _key(True, "also find crops, framed pictures, and mirrored and turned copies, by second looks at each image")
-    look_min_similarity: float = _key(0.82, "cosine from which two looks make a pair of images a candidate")
+    look_min_similarity: float = _key(0.8, "cosine from which two looks make a pair of images a candidate")
     nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")
     nprobe: int = _key(0, "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below")
     exhaustive_below: int = _key(20_000, "with fewer distinct images than this there is one list: every pair is compared")
