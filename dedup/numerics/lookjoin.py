@@ -17,7 +17,7 @@ from dedup.numerics.projection import PROJECTION_BAND
 _STRIP = 256  # rows of one product
 _COLUMNS = 8_192  # columns of one product
 _BUFFER = 1_000_000  # pairs held before they are sparsified
-_CROWD = 0.95  # similarity from which a crowd of looks is as good as a few of them
+_CROWD = 0.9  # similarity from which a crowd of looks is as good as a few of them
 _KEPT = 8  # looks that stand for a crowd
 _COLLAPSE_FROM = 1_024  # rows from which looking for crowds pays
 _PROBE = 256  # rows that tell whether there may be one
