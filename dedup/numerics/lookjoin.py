@@ -20,8 +20,8 @@ _DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than t
 _STRIP = 256  # rows of one product
 _COLUMNS = 8_192  # columns of one product
 _BUFFER = 1_000_000  # pairs held before they are sparsified
-_CROWD = 0.95  # similarity from which a crowd of looks is as good as a few of them
-_KEPT = 8  # looks that stand for a crowd
+_KEPT_MIDDLE = 8  # looks of a crowd's middle that stand for it
+_KEPT_SPREAD = 56  # and others from its middle to its edge
 _COLLAPSE_FROM = 1_024  # rows from which looking for crowds pays
 _PROBE = 256  # rows that tell whether there may be one
 
@@ -122,8 +122,8 @@ def join_looks(
 
     Notes
     -----
-    Base rows are compared with all rows, others only with base rows. A crowd of near-equal rows is represented by
-    the few next to its middle, and its own base rows are compared with the middle only: linear in its members.
+    Base rows are compared with all rows, others only with base rows. A crowd of rows that are alike is represented
+    by a few from its middle to its edge, and its own base rows are compared with the middle only: linear in its members.
     """
     join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best)
     base, others = np.flatnonzero(looks.is_base), np.flatnonzero(~looks.is_base)
@@ -133,7 +133,9 @@ def join_looks(
             is_left[rows] = True
             for ball in join.crowds(rows):
                 by_cosine = np.argsort(-ball.cosines, kind="stable")
-                is_left[ball.rows[by_cosine[_KEPT:]]] = False
+                spread = np.linspace(0, len(by_cosine) - 1, _KEPT_SPREAD).astype(np.int64)
+                is_left[ball.rows] = False
+                is_left[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
                 if rows is base:
                     middle = int(ball.rows[by_cosine[0]])
                     join.judge(np.full(len(ball.rows), middle), ball.rows)
@@ -168,16 +170,16 @@ class _LookJoin:
         return np.concatenate([unit[:, : self.n_filter], rest[:, None]], axis=1)
 
     def crowds(self, rows: npt.NDArray[np.int64]) -> list[Ball]:
-        """Crowds of near-equal rows."""
+        """Crowds of rows that are all alike."""
         if len(rows) < _COLLAPSE_FROM // 2:
             return []
         sample = self.columns(rows[np.linspace(0, len(rows) - 1, min(_PROBE, len(rows))).astype(np.int64)])
-        near = (sample @ sample.T >= _CROWD - PROJECTION_BAND).sum(axis=1)
+        near = (sample @ sample.T >= self.threshold - PROJECTION_BAND).sum(axis=1)
         if near.max() < fewest_in_sample(len(sample), len(rows)):
             return []
         candidates = np.zeros(len(self.looks.image), dtype=bool)
         candidates[rows] = True
-        return find_balls(self.looks.vectors, _CROWD, candidates)
+        return find_balls(self.looks.vectors, self.threshold, candidates)
 
     def between(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
         """Pairs of some rows with others; the same rows twice are each pair once."""
