@@ -8,7 +8,7 @@ from shard_data import scene
 
 from dedup.numerics.descriptor import VARIANTS, describe, turn
 from dedup.numerics.distances import exact_similarity
-from dedup.numerics.looks import CROP, INNER, WHOLE, centre, crop_looks, look_rows
+from dedup.numerics.looks import CROP, DISC, INNER, WHOLE, centre, crop_looks, look_rows
 from dedup.numerics.orientation import DIM, look_turn, orient, relative_turns
 
 NAMES = list(VARIANTS)
@@ -109,7 +109,7 @@ def test_rows_of_images_and_framed_pictures():
     np.testing.assert_allclose(np.linalg.norm(rows.vectors, axis=1), 1.0, atol=1e-5)
     base = rows.is_base
     assert sorted(zip(rows.image[base].tolist(), rows.kind[base].tolist(), strict=True)) == [
-        *((image, kind) for image in range(6) for kind in ((WHOLE, INNER) if image in (1, 4) else (WHOLE,)))
+        *((image, kind) for image in range(6) for kind in ((WHOLE, INNER, DISC) if image in (1, 4) else (WHOLE, DISC)))
     ]
     assert not base[rows.kind == CROP].any()
     assert set(rows.image[rows.kind == INNER].tolist()) == {1, 4}

@@ -62,7 +62,7 @@ def shards(tmp_path_factory):
     return str(folder / "*.tar")
 
 
-def run(shards, out, stages=("embed", "index", "pairs", "groups"), **search):
+def run(shards, out, stages=("embed", "index", "pairs"), **search):
     config = Config(input=InputConfig(shards=[shards]), output=OutputConfig(str(out)), engine=EngineConfig(workers=1))
     config = replace(config, search=SearchConfig(**search))
     pipeline.run(config, stages, redo=True)
@@ -73,7 +73,7 @@ def look_edges(out):
     """Edges of second looks as (key of src, key of dst): row."""
     layout = RunLayout(str(out))
     keys = dict(zip(*(read_table(layout.table("metadata"))[name].to_pylist() for name in ("sample_id", "key")), strict=True))
-    edges = read_table(layout.table("edges")).to_pylist()
+    edges = read_table(layout.table("candidates")).to_pylist()
     return {(keys[row["src"]], keys[row["dst"]]): row for row in edges if row["source"] == "look"}
 
 
@@ -85,11 +85,10 @@ def test_copies_that_whole_pictures_miss_are_candidates(shards, tmp_path, search
         name = list(COPIES)[i % len(COPIES)]
         row = edges[f"{i:03d}", f"{i:03d}-{name}"]
         assert row["variant"] == (COPIES[name][1] or quarter_name()), name
-        assert (row["kind"], row["confirmed"], row["src"] < row["dst"]) == ("near", None, True)
+            assert (row["kind"], row["src"] < row["dst"]) == ("near", True)
         assert np.float32(0.8) <= row["similarity"] <= 1.0
     assert all(src[:3] == dst[:3] for src, dst in edges)
     # what nothing has confirmed joins no group
-    assert read_table(RunLayout(str(tmp_path)).table("groups")).num_rows == 0
 
 
 def test_the_relative_turn_leads_from_src_to_dst(tmp_path):
@@ -146,8 +145,8 @@ def test_low_detail_images_take_no_looks(tmp_path):
     write_tar(tmp_path / "a.tar", samples)
     run(str(tmp_path / "a.tar"), tmp_path / "out")
     assert look_edges(tmp_path / "out") == {}
-    layout = RunLayout(str(tmp_path / "out")).table("edges")
-    assert all(pq.read_schema(path).equals(layout.schema) for path in (tmp_path / "out" / "edges").glob("part-*.parquet"))
+    layout = RunLayout(str(tmp_path / "out")).table("candidates")
+    assert all(pq.read_schema(path).equals(layout.schema) for path in (tmp_path / "out" / "candidates").glob("part-*.parquet"))
 
 
 def test_workers_do_not_matter(shards, tmp_path):
