@@ -85,10 +85,9 @@ def test_copies_that_whole_pictures_miss_are_candidates(shards, tmp_path, search
         name = list(COPIES)[i % len(COPIES)]
         row = edges[f"{i:03d}", f"{i:03d}-{name}"]
         assert row["variant"] == (COPIES[name][1] or quarter_name()), name
-            assert (row["kind"], row["src"] < row["dst"]) == ("near", True)
+        assert (row["kind"], row["src"] < row["dst"]) == ("near", True)
         assert np.float32(0.8) <= row["similarity"] <= 1.0
     assert all(src[:3] == dst[:3] for src, dst in edges)
-    # what nothing has confirmed joins no group
 
 
 def test_the_relative_turn_leads_from_src_to_dst(tmp_path):
