@@ -43,8 +43,8 @@ TABLES = {
     ),
     "edges": (
         "edges/part-*.parquet",
-        "The candidates that a look at the pixels confirmed, the pairs found while looking again where others were refused, and the "
-        "byte-identical copies.",
+        "The candidates that a look at the pixels confirmed (those between images that others connect already are not looked at), the "
+        "pairs found while looking again where others were refused, and the byte-identical copies.",
     ),
     "refused": (
         "refused/*.parquet",

@@ -1,15 +1,23 @@
-"""Stage `confirm`: a second look at the pixels of every candidate pair, before components form."""
+"""Stage `confirm`: a second look at the pixels of candidate pairs, before components form.
+
+Candidates are looked at in rounds: in each the maximum-similarity spanning forest of those between images that nothing
+connects yet. A crowd of n copies takes n - 1 looks, not the several n candidates it has; the components are those that
+all candidates would give.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup.contracts import Table
+from dedup.numerics.components import connected_components, maximum_spanning_forest
 from dedup.stages.context import QUARTER_TURNS, ROTATED, StageContext, StageResult
 from dedup.stages.judging import PLACES, Look, PairJudge, look_of
 from dedup.stages.reconnect import reconnect
@@ -31,7 +39,6 @@ SELECT candidates.src AS src, candidates.dst AS dst, candidates.similarity AS si
 FROM candidates
 JOIN metadata AS a ON candidates.src = a.sample_id
 JOIN metadata AS b ON candidates.dst = b.sample_id
-WHERE candidates.kind = 'near'
 ORDER BY candidates.src, candidates.dst
 """  # noqa: S608 (names of our own columns only)
 WORK = pa.schema(
@@ -51,16 +58,16 @@ class ConfirmTask:
 
     look: Look
     work: str
-    number: int
+    name: str
     edges: Table
     refused: Table
 
 
 @dataclass(frozen=True)
 class ConfirmCounts:
-    """What a task found."""
+    """What a task found: which pairs stand, how many could not be read, why others were refused."""
 
-    n_standing: int
+    stands: npt.NDArray[np.bool_]
     n_unread: int
     reasons: dict[str, int]
     unreadable: list[str]
@@ -79,11 +86,13 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
     )
     judge = PairJudge(task.look, places)
     columns = (work[name].to_pylist() for name in ("src", "dst", "similarity", "variant", "source"))
-    with VerdictWriter(task.edges, task.refused, f"part-{task.number:05d}", "confirm") as writer:
+    stands = []
+    with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
         for src, dst, similarity, variant, source in zip(*columns, strict=True):
-            variants = QUARTER_TURNS if variant == ROTATED else (variant,)
-            writer.add(src, dst, similarity, judge.judge(src, dst, variants), source)
-    return ConfirmCounts(writer.n_standing, writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
+            outcome = judge.judge(src, dst, QUARTER_TURNS if variant == ROTATED else (variant,))
+            writer.add(src, dst, similarity, outcome, source)
+            stands.append(outcome.stands)
+    return ConfirmCounts(np.array(stands, dtype=bool), writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
 
 
 def run(context: StageContext) -> StageResult:
@@ -98,44 +107,111 @@ def run(context: StageContext) -> StageResult:
         write_table(refused, [], "part-none")
         return StageResult({"edges": n_edges, "refused": 0}, {"n_looked_at": 0})
     n_exact = _copy_unseen(context, "WHERE kind = 'exact'")
-    n_pairs = dataset(candidates).count_rows(filter=pc.field("kind") == "near")
-    size = min(_MOST_PAIRS, max(_LEAST_PAIRS, n_pairs // (_TASKS_PER_WORKER * context.engine.n_workers)))
-    tasks: list[ConfirmTask] = []
-    sizes: list[int] = []
-    # the work lies in files, so that 10^8 pairs are never in the driver's memory; hidden, and gone with the stage's end
-    work = Table(join(edges.path, "_work"), WORK)
-    clear(work)
-    tables = {"candidates": candidates, "metadata": layout.table("metadata")}
-    for batch in context.engine.sql(WORK_SQL, tables, WORK):
-        for start in range(0, len(batch), size):
-            part = batch.slice(start, size)
-            number = len(tasks)
-            write_table(work, [part], f"part-{number:05d}")
-            tasks.append(ConfirmTask(look, join(work.path, f"part-{number:05d}-00000.parquet"), number, edges, refused))
-            sizes.append(len(part))
-    n_standing, n_unread, reasons, unreadable = 0, 0, Counter[str](), list[str]()
-    for _, counts in context.run_tasks("confirm", "pairs", confirm_pairs, tasks, sizes):
-        n_standing += counts.n_standing
-        n_unread += counts.n_unread
-        reasons.update(counts.reasons)
-        unreadable = sorted({*unreadable, *counts.unreadable})[:3]
-    clear(work)
-    if n_unread:
+    looked = _Looked()
+    pairs = dataset(candidates).to_table(filter=pc.field("kind") == "near").sort_by([("src", "ascending"), ("dst", "ascending")])
+    ids, ends = np.unique(np.concatenate([pairs["src"].to_numpy(), pairs["dst"].to_numpy()]), return_inverse=True)
+    src, dst = ends[: len(pairs)], ends[len(pairs) :]
+    similarity = pairs["similarity"].to_numpy()
+    is_open, parts = np.ones(len(pairs), dtype=bool), np.arange(len(ids))
+    stood = np.zeros(len(pairs), dtype=bool)
+    while True:
+        picked = next_round(np.flatnonzero(is_open), src, dst, similarity, parts)
+        if not len(picked):
+            break
+        stood[picked] = _look_at(context, look, pairs.take(picked), looked)
+        is_open[picked] = False
+        parts = connected_components(src[stood], dst[stood], len(ids))
+    if looked.n_unread:
         became = "stand on their similarity" if look.keeps_unreadable else "were refused"
-        context.reporter.note(f"confirm: {n_unread:,} pairs {became}, their images can't be read again: {'; '.join(unreadable)}")
-    if not tasks:
+        what = f"{looked.n_unread:,} pairs {became}, their images can't be read again"
+        context.reporter.note(f"confirm: {what}: {'; '.join(looked.unreadable)}")
+    if not looked.n_tasks:
         write_table(refused, [], "part-none")
     again = reconnect(context, look)
-    rows = {"edges": n_exact + n_standing + again.n_standing, "refused": count_rows(refused)}
-    reasons.update(again.reasons)
+    rows = {"edges": n_exact + int(stood.sum()) + again.n_standing, "refused": count_rows(refused)}
+    looked.reasons.update(again.reasons)
     summary = {
-        "n_looked_at": n_pairs + again.n_looked_at,
-        "n_confirmed": n_standing + again.n_standing,
-        "n_unreadable": n_unread,
+        "n_looked_at": int((~is_open).sum()) + again.n_looked_at,
+        "n_confirmed": int(stood.sum()) + again.n_standing,
+        "n_unreadable": looked.n_unread,
         "n_reconnected": again.n_standing,
-        "refused_by_reason": dict(sorted(reasons.items())),
+        "refused_by_reason": dict(sorted(looked.reasons.items())),
     }
     return StageResult(rows, summary)
+
+
+def next_round(
+    left: npt.NDArray[np.int64],
+    src: npt.NDArray[np.int64],
+    dst: npt.NDArray[np.int64],
+    similarity: npt.NDArray[np.float32],
+    parts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """The candidates to look at next: a spanning forest of what is not connected yet.
+
+    Parameters
+    ----------
+    left : int64 array, shape (n_left,)
+        Candidates not looked at, as positions in the arrays below.
+    src, dst : int64 array, shape (n,)
+        Ends of the candidates, as nodes.
+    similarity : float32 array, shape (n,)
+    parts : int64 array, shape (n_nodes,)
+        Component of each node so far.
+
+    Returns
+    -------
+    int64 array, ascending
+        Empty when all that is left lies within components.
+    """
+    a, b = parts[src[left]], parts[dst[left]]
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    crossing = np.flatnonzero(low != high)
+    # one candidate, the most similar, for each pair of components
+    order = crossing[np.lexsort((left[crossing], -similarity[left[crossing]], high[crossing], low[crossing]))]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
+    order = order[first]
+    return np.sort(left[order[maximum_spanning_forest(low[order], high[order], similarity[left[order]])]])
+
+
+@dataclass
+class _Looked:
+    """What all rounds found together."""
+
+    n_tasks: int = 0
+    n_unread: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def _look_at(context: StageContext, look: Look, pairs: pa.Table, looked: _Looked) -> npt.NDArray[np.bool_]:
+    """Look at the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
+    layout = context.layout
+    edges, refused = layout.table("edges"), layout.table("refused")
+    size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
+    # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and gone after the round
+    work = Table(join(edges.path, "_work"), WORK)
+    clear(work)
+    tasks: list[ConfirmTask] = []
+    sizes: list[int] = []
+    for batch in context.engine.sql(WORK_SQL, {"candidates": pairs, "metadata": layout.table("metadata")}, WORK):
+        for start in range(0, len(batch), size):
+            part = batch.slice(start, size)
+            write_table(work, [part], f"part-{len(tasks):05d}")
+            name = f"part-{looked.n_tasks + len(tasks):05d}"
+            tasks.append(ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, edges, refused))
+            sizes.append(len(part))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    stands = np.zeros(len(pairs), dtype=bool)
+    for number, counts in context.run_tasks("confirm", "pairs", confirm_pairs, tasks, sizes):
+        stands[offsets[number] : offsets[number + 1]] = counts.stands
+        looked.n_unread += counts.n_unread
+        looked.reasons.update(counts.reasons)
+        looked.unreadable = sorted({*looked.unreadable, *counts.unreadable})[:3]
+    clear(work)
+    looked.n_tasks += len(tasks)
+    return stands
 
 
 def _copy_unseen(context: StageContext, where: str) -> int:

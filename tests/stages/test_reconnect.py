@@ -9,6 +9,7 @@ from dedup.numerics.components import connected_components
 from dedup.numerics.distances import exact_similarity
 from dedup.numerics.groups import Link, confirmed_cover
 from dedup.numerics.selfjoin import self_join
+from dedup.stages.confirm import next_round
 from dedup.stages.reconnect import join_parts
 
 THRESHOLD = 0.7
@@ -137,3 +138,23 @@ def test_byte_identical_copies_follow_their_image():
 def test_forced_anchors_stay():
     anchor, _, _ = cover([0, 1, 2, 0], {(0, 1), (0, 2), (1, 2)}, {(0, 2): 0.8, (1, 2): 0.9}, links=[(0, 2), (1, 2)], n_forced=2)
     assert anchor == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rounds_give_the_components_that_all_candidates_would(seed):
+    rng = np.random.default_rng(seed)
+    n, n_edges = 40, int(rng.integers(20, 160))
+    pairs = np.unique(np.sort(rng.integers(0, n, (n_edges, 2)), axis=1), axis=0)
+    src, dst = pairs[pairs[:, 0] < pairs[:, 1]].T
+    similarity = rng.choice([0.7, 0.8, 0.9], len(src)).astype(np.float32)
+    stands = rng.random(len(src)) < rng.choice([0.3, 0.7, 1.0])
+    is_open, stood, parts, rounds = np.ones(len(src), bool), np.zeros(len(src), bool), np.arange(n), 0
+    while len(picked := next_round(np.flatnonzero(is_open), src, dst, similarity, parts)):
+        assert is_open[picked].all()
+        is_open[picked] = False
+        stood[picked] = stands[picked]
+        parts, rounds = connected_components(src[stood], dst[stood], n), rounds + 1
+    assert np.array_equal(parts, connected_components(src[stands], dst[stands], n))
+    assert stood.sum() == n - len(np.unique(parts))  # a tree for each component: nothing was looked at in vain
+    if stands.all():
+        assert rounds <= 1
