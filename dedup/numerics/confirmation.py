@@ -35,7 +35,7 @@ _LEAST_UNCOVERED = 0.4  # of the weight that must be left beside bar or logo
 _GLOBAL = (0.80, 0.92)  # global similarity that leaves the tiles all to say, and as little as they can have
 _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree globally
 _MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence enough
-_LEAST_TRUST = 0.25  # a ship on a plain sea: what little there is to see must agree four times as well
+_LEAST_TRUST = 0.12  # a bird on a plain sky: what little there is to see must agree eight times as well
 _COLOUR_STEP = 60.0  # grey levels of chroma that count as much as no correlation
 
 Reason = Literal["", "unaligned", "overlap", "moved", "different"]
