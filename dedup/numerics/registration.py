@@ -21,7 +21,7 @@ _SURE = 0.6  # agreement from which no template is looked for
 _TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
 _ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
 _HOPELESS = 0.2  # agreement below which tracking starts from nothing
-UNALIGNED = 0.3  # agreement below which nothing was found that two pictures share
+UNALIGNED = 0.42  # agreement below which nothing was found that two pictures share
 _GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
 _LK_WINDOW = (15, 15)
 _LK_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
@@ -71,10 +71,10 @@ def align(a: Level, b: Level) -> Alignment:
     """
     starts = [_box_to_box(left, right) for left in a.boxes for right in b.boxes]
     scored = sorted(((_agreement(a, b, matrix), k, matrix) for k, matrix in enumerate(starts)), key=lambda item: (-item[0], item[1]))
-    if scored[0][0] < _SURE:
-        others = [*_templates(a, b), *(_rotated(a, b, degrees) for degrees in _ROTATIONS)]
-        found = [(_agreement(a, b, matrix), len(starts) + k, matrix) for k, matrix in enumerate(others)]
-        scored = sorted([*scored, *found], key=lambda item: (-item[0], item[1]))
+    for others in (_templates, _rotations):
+        if scored[0][0] < _SURE:
+            found = [(_agreement(a, b, matrix), len(scored) + k, matrix) for k, matrix in enumerate(others(a, b))]
+            scored = sorted([*scored, *found], key=lambda item: (-item[0], item[1]))
     best, matrix, moved = scored[0][0], scored[0][2], 0.0
     for score, _, start in scored[: 1 if best > 0.8 else 2]:
         if score < max(_HOPELESS, 0.7 * scored[0][0]):
@@ -105,10 +105,10 @@ def _box_to_box(a: tuple[float, ...], b: tuple[float, ...]) -> Matrix:
     return np.array([[x, 0.0, b[0] - x * a[0]], [0.0, y, b[1] - y * a[1]]])
 
 
-def _rotated(a: Level, b: Level, degrees: float) -> Matrix:
+def _rotations(a: Level, b: Level) -> list[Matrix]:
     """The whole on the whole, rotated about the middle."""
-    middle = (a.width / 2, a.height / 2)
-    return _compose(_box_to_box(a.boxes[0], b.boxes[0]), cv2.getRotationMatrix2D(middle, degrees, 1.0))
+    middle, on = (a.width / 2, a.height / 2), _box_to_box(a.boxes[0], b.boxes[0])
+    return [_compose(on, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
 
 
 def _compose(after: Matrix, before: Matrix) -> Matrix:

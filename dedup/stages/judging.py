@@ -116,7 +116,7 @@ class PairJudge:
 
     def judge(self, src: int, dst: int, variants: Sequence[str]) -> Outcome:
         """Judge two samples, the first turned in each way given until one stands."""
-        a, b = self._picture(src), self._picture(dst)
+        a, b = self.picture(src), self.picture(dst)
         if a is None or b is None:
             keeps = self._look.keeps_unreadable
             return Outcome(keeps, False, variants[0], reason="" if keeps else "unreadable")
@@ -133,7 +133,12 @@ class PairJudge:
             raise ValueError("expected at least one variant")
         return best
 
-    def _picture(self, sample_id: int) -> Picture | None:
+    def forget(self) -> None:
+        """Let go of the pictures that are held."""
+        self._pictures.clear()
+
+    def picture(self, sample_id: int) -> Picture | None:
+        """The picture of a sample, read unless it is held; None if it can't be read."""
         if sample_id in self._pictures:
             self._pictures.move_to_end(sample_id)
             return self._pictures[sample_id]
