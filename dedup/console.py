@@ -93,7 +93,8 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         lines.append(
             (
                 "candidates",
-                f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity})",
+                f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity}), "
+                f"{figures['n_look_edges']:,} by second looks",
             )
         )
         if figures["recall"] is not None:
