@@ -23,8 +23,11 @@ WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
 _FULL: Box = (0.0, 0.0, 1.0, 1.0)
 # One look meets copies that keep 93 to 107% of its sides at similarity 0.82, so these reach from 71% to the whole.
 _CENTRED = (0.87, 0.75)
-_CORNER = 0.92  # off-centre crops against two edges, of the whole picture only
-_CORNER_MARGIN = 0.5  # of the orientation's: there are four of them
+# Of the whole picture only, and in one orientation each, or there would be too many: crops against two edges, and what a
+# caption over the top or the bottom leaves.
+_CORNERS = (0.92, 0.82)
+_LEFT_BY_CAPTION = 0.81
+_CORNER_MARGIN = 0.0  # of the orientation's
 _LEAST_ENERGY = 0.05  # of a picture that a crop must hold: what is left else is ground
 
 
@@ -146,8 +149,9 @@ def look_rows(
         views.append((pictures, of, kind, _FULL, 1.0))
         views += [(pictures, of, CROP, centre(share), 1.0) for share in _CENTRED]
     if has_corners:
-        rest = 1 - _CORNER
-        views += [(whole, images, CROP, (x, y, x + _CORNER, y + _CORNER), _CORNER_MARGIN) for x in (0.0, rest) for y in (0.0, rest)]
+        boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
+        boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
+        views += [(whole, images, CROP, box, _CORNER_MARGIN) for box in boxes]
     columns: list[tuple[npt.NDArray[np.generic], ...]] = []
     for pictures, of, kind, box, margin in views:
         looks, is_usable = crop_looks(pictures, box)

@@ -18,16 +18,20 @@ import pyarrow.parquet as pq
 
 from dedup.contracts import Table
 from dedup.numerics.components import connected_components, maximum_spanning_forest
-from dedup.stages.context import QUARTER_TURNS, ROTATED, StageContext, StageResult
+from dedup.numerics.distances import Turn, apply_turn, exact_similarity
+from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.judging import PLACES, Look, PairJudge, look_of
 from dedup.stages.reconnect import reconnect
 from dedup.stages.verdicts import VerdictWriter
+from dedup.storage.embeddings import open_store
 from dedup.storage.tables import clear, count_rows, dataset, filesystem, join, write_table
 
 OUTPUT_VERSION = 1
 _MOST_PAIRS = 2_000  # per task
 _LEAST_PAIRS = 50
 _TASKS_PER_WORKER = 8
+_BLOCK = 512  # pairs whose turned similarities are found at a time
+_AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
 
 _PLACE = (
     "{side}.shard AS {name}_shard, {side}.key AS {name}_key, {side}.byte_offset AS {name}_byte_offset, {side}.n_bytes AS {name}_n_bytes"
@@ -59,6 +63,7 @@ class ConfirmTask:
     look: Look
     work: str
     name: str
+    turns: tuple[Turn, ...]
     edges: Table
     refused: Table
 
@@ -85,14 +90,35 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
         ]
     )
     judge = PairJudge(task.look, places)
-    columns = (work[name].to_pylist() for name in ("src", "dst", "similarity", "variant", "source"))
+    columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_variants(task, work)]
     stands = []
     with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
-        for src, dst, similarity, variant, source in zip(*columns, strict=True):
-            outcome = judge.judge(src, dst, QUARTER_TURNS if variant == ROTATED else (variant,))
+        for src, dst, similarity, source, variants in zip(*columns, strict=True):
+            outcome = judge.judge(src, dst, variants)
             writer.add(src, dst, similarity, outcome, source)
             stands.append(outcome.stands)
     return ConfirmCounts(np.array(stands, dtype=bool), writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
+
+
+def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
+    """The turns to try for each pair: the candidate's, and one that is about as likely.
+
+    A picture that is nearly symmetric is like its mirror image as it stands, and so it came as a candidate: what tells
+    a mirrored copy is only that, turned, it agrees in every tile.
+    """
+    found: list[tuple[str, ...]] = [QUARTER_TURNS if variant == ROTATED else (variant,) for variant in work["variant"].to_pylist()]
+    if not task.turns:
+        return found
+    store, ends = open_store(task.look.run_dir), [work[end].to_numpy() for end in ("src", "dst")]
+    for start in range(0, len(work), _BLOCK):
+        src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
+        likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in task.turns])
+        best = likely.argmax(axis=0)
+        upright = exact_similarity(src, dst)
+        for row in np.flatnonzero(likely.max(axis=0) >= upright - _AS_LIKELY).tolist():
+            if found[start + row] == ("none",):
+                found[start + row] = ("none", VARIANT_NAMES[1 + best[row]])
+    return found
 
 
 def run(context: StageContext) -> StageResult:
@@ -200,7 +226,9 @@ def _look_at(context: StageContext, look: Look, pairs: pa.Table, looked: _Looked
             part = batch.slice(start, size)
             write_table(work, [part], f"part-{len(tasks):05d}")
             name = f"part-{looked.n_tasks + len(tasks):05d}"
-            tasks.append(ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, edges, refused))
+            tasks.append(
+                ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.all_turns(), edges, refused)
+            )
             sizes.append(len(part))
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     stands = np.zeros(len(pairs), dtype=bool)
