@@ -26,7 +26,7 @@ _TOLERANCE = 0.07  # of the file size asked for; 0.10 is promised
 _BAD_BYTES = b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>"
 
 _FOUND = tuple(change for change in changes() if change.is_expected)
-_MISSED = tuple(change for change in changes() if not change.is_expected)
+_MISSED = tuple(change for change in changes(strengths="all") if not change.is_expected)
 _MISSED_SHARE = 0.12  # of the changed copies
 
 
