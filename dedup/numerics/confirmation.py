@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from dedup.numerics.descriptor import GRID, VARIANTS, describe_grids
 from dedup.numerics.pictures import SIDE, SMALL_PICTURE_SIDE, Array, Level, Picture, box_mean, warp
-from dedup.numerics.registration import UNALIGNED, Alignment, align, invert, magnification
+from dedup.numerics.registration import UNALIGNED, Alignment, align, distortion, invert, magnification
 
 MAX_DISTANCE = 0.15  # up to which a pair is one picture
 _MOVED_UP_TO = ((0.003, 0.02), (0.045, 0.012))  # share of tracked points that may have moved, by distance
+_MOST_SHEAR = (2.0, 4.0)  # degrees, at full size and of small pictures
+_MOST_STRETCH = (1.15, 1.25)
 _LEAST_OVERLAP = 0.1  # of the picture that the other is a part of
 _LEAST_COVER = 0.5  # of the part, that lies on the other
 _TILE = 13  # pixels to a side
@@ -38,9 +40,10 @@ _MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence eno
 _LEAST_TRUST = 0.12  # a bird on a plain sky: what little there is to see must agree eight times as well
 _COLOUR_STEP = 60.0  # grey levels of chroma that count as much as no correlation
 
-Reason = Literal["", "unaligned", "overlap", "moved", "different"]
+Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]
 REASONS: dict[str, str] = {
     "unaligned": "no shift, scale or rotation brings one onto the other",
+    "distorted": "only a skewed or stretched one fits the other: things of one kind, not one picture",
     "overlap": "what they share is too small a part of them",
     "moved": "parts have moved against each other: two shots of one scene",
     "different": "registered on each other, parts of them differ",
@@ -106,6 +109,10 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     relative = _relative(found, left, right)
     if found.agreement < UNALIGNED:
         return Verdict(False, 1.0, "unaligned", relative)
+    shear, stretch = distortion(found.matrix, left, right)
+    is_small = int(side < SIDE)
+    if shear > _MOST_SHEAR[is_small] or stretch > _MOST_STRETCH[is_small]:
+        return Verdict(False, 1.0, "distorted", relative, found.moved)
     # in the picture whose pixels are the coarser: the other is brought down to it
     is_reverse = magnification(found.matrix) < 1.0
     tiles = _tiles(right, left, invert(found.matrix)) if is_reverse else _tiles(left, right, found.matrix)
