@@ -18,7 +18,7 @@ from memory import PeakMemory
 from vectors import Planted, write_embeddings
 
 from dedup import pipeline
-from dedup.config import Config, IndexConfig, OutputConfig, SearchConfig
+from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
 
@@ -41,11 +41,18 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         search = SearchConfig(
             min_similarity=args.min_similarity, nprobe=args.nprobe, nlist=args.nlist, recall_queries=args.queries, exhaustive_below=0
         )
-        config = replace(Config(), output=OutputConfig(run_dir), search=search, index=IndexConfig(codes=args.codes))
+        # vectors of no pictures: nothing to look at
+        config = replace(
+            Config(),
+            output=OutputConfig(run_dir),
+            search=replace(search, looks=False),
+            index=IndexConfig(codes=args.codes),
+            confirm=ConfirmConfig(enabled=False),
+        )
         planted = write_embeddings(config, args.n, args.dim, share=args.share, low=args.low, high=args.high, n_crowd=args.crowd)
         started = time.perf_counter()
         with PeakMemory() as memory:
-            summary = pipeline.run(config, ["index", "pairs", "groups"])
+            summary = pipeline.run(config, ["index", "pairs", "confirm", "groups"])
         seconds = time.perf_counter() - started
         figures = summary.records["pairs"].summary
         return {
