@@ -23,7 +23,7 @@ from dedup.storage.embeddings import InnerStore, SampleRows, open_store
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.looks import clear_looks, has_looks, looks_folder, open_looks, write_looks
 
-_NPROBE = 4  # lists each look goes to
+_NPROBE = 3  # lists each look goes to
 _BLOCK = 8_192  # images whose looks are made at a time
 
 ASPECT_SQL = """
