@@ -66,7 +66,8 @@ def cover_components(task: CoverTask) -> Cover:
         for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
             pairs = _Pairs(ids, store, judge, writer, task.turns, refused)
-            links = {(a, b): link for (a, b) in pairs.possible(known) if (link := known.get((int(ids[a]), int(ids[b])))) is not None}
+            place = {sample: k for k, sample in enumerate(ids.tolist())}
+            links = {(k, place[other]): link for sample, k in place.items() for other, link in known.get(sample, ()) if other in place}
             asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
             chosen, found = confirmed_cover(
                 rows.astype(np.int64), links, pairs.similarities, pairs.ask, min_similarity=asked, n_forced=task.n_forced
@@ -91,13 +92,6 @@ class _Pairs:
     ) -> None:
         self._ids, self._store, self._judge, self._writer = ids, store, judge, writer
         self._turns, self._refused = turns, refused
-
-    def possible(self, known: dict[tuple[int, int], Link]) -> list[tuple[int, int]]:
-        """Pairs of this component that are known, as positions."""
-        place = {int(sample): k for k, sample in enumerate(self._ids.tolist())}
-        if len(known) < len(self._ids) ** 2:
-            return [(place[a], place[b]) for a, b in known if a in place and b in place]
-        return [(a, b) for a in range(len(self._ids)) for b in range(a + 1, len(self._ids))]
 
     def similarities(self, row: int, others: Ids) -> Floats:
         left = self._store.take(np.repeat(self._ids[row], len(others)))
@@ -183,9 +177,13 @@ def standing_links(context: StageContext) -> pa.Table:
     )
 
 
-def _links(table: pa.Table) -> dict[tuple[int, int], Link]:
+def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:
+    """Links by their smaller end."""
+    found: dict[int, list[tuple[int, Link]]] = {}
     columns = (table[name].to_pylist() for name in ("src", "dst", "similarity", "distance"))
-    return {(src, dst): Link(similarity, distance) for src, dst, similarity, distance in zip(*columns, strict=True)}
+    for src, dst, similarity, distance in zip(*columns, strict=True):
+        found.setdefault(src, []).append((dst, Link(similarity, distance)))
+    return found
 
 
 def _inside(distinct: Ids, label: Ids, pairs: pa.Table) -> pa.Table:
