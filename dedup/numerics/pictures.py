@@ -58,12 +58,12 @@ class Level:
         self.boxes = [whole] if inner is None else [whole, tuple(float(edge) for edge in inner)]
 
     @cached_property
-    def small(self) -> tuple[Array, Array, Matrix]:
-        """Luma with a longer side of 48 pixels, the same band-passed, and the scaling to it (3 x 3)."""
+    def small(self) -> tuple[Array, Array, npt.NDArray[np.float64]]:
+        """Luma with a longer side of 48 pixels, the same band-passed, and the factors of x, y and 1 to it."""
         factor = _SMALL / max(self.height, self.width)
         size = (max(_LEAST_SIDE, round(self.width * factor)), max(_LEAST_SIDE, round(self.height * factor)))
         luma: Array = cv2.resize(self.luma, size, interpolation=cv2.INTER_AREA)
-        return luma, band_pass(luma, *_BAND), np.diag([size[0] / self.width, size[1] / self.height, 1.0])
+        return luma, band_pass(luma, *_BAND), np.array([size[0] / self.width, size[1] / self.height, 1.0])
 
     @cached_property
     def equalised(self) -> npt.NDArray[np.uint8]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from dedup.numerics.pictures import Level, Matrix, local_correlation, warp
+from dedup.numerics.pictures import Array, Level, Matrix, local_correlation, warp
 
 _WINDOW = 9  # of local correlation on the small copy
 _SURE = 0.6  # agreement from which no template is looked for
@@ -22,10 +23,17 @@ _TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
 _ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
 _HOPELESS = 0.2  # agreement below which tracking starts from nothing
 UNALIGNED = 0.42  # agreement below which nothing was found that two pictures share
+_HOPELESS_SHEAR = 8.0  # degrees; small pictures of copies may have 4
+_HOPELESS_STRETCH = 1.5
 _GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
 _LK_WINDOW = (15, 15)
 _LK_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
+_LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "criteria": _LK_STOP, "minEigThreshold": 1e-3}
 _LEAST_POINTS = 8
+_MOST_TRACKS = 0.6  # share of the points whose tracks agree on one map, from which the map is trusted
+_LEAST_TRACKS = 0.25  # below which nothing holds the tracks together: of planted copies 0.36 and more, of look-alikes 0.2 and less
+_ENOUGH_POINTS = 50  # from which the share says so
+_TRACKS_GAIN = 0.15  # of agreement that such a map may fall short by
 _MOVED = 1.3  # pixels from where the fitted map puts a point to where it is found
 _MOVED_LEFT = 0.65  # of the difference in place that may be left where it is found
 _MOVED_GAIN = 7.0  # equalised grey levels that the difference must fall by there: stripes match themselves anywhere
@@ -49,6 +57,34 @@ class Alignment:
     matrix: Matrix
     agreement: float
     moved: float
+
+
+@dataclass(frozen=True)
+class _Tracked:
+    """A map fitted to tracks.
+
+    Parameters
+    ----------
+    matrix : float64 array, shape (2, 3)
+    inliers : float
+        Share of the points whose tracks agree with it.
+    n_points, pyramid : int
+    there : uint8 array, shape (height, width)
+        The second picture warped on the first before it was tracked.
+    at, to : float32 array, shape (n_astray, 2)
+        Points whose tracks do not agree, and where they were found.
+    left : float32 array, shape (n_astray,)
+        Mean difference left there, in equalised grey levels.
+    """
+
+    matrix: Matrix
+    inliers: float
+    n_points: int
+    pyramid: int
+    there: npt.NDArray[np.uint8]
+    at: Array
+    to: Array
+    left: Array
 
 
 def align(a: Level, b: Level) -> Alignment:
@@ -75,17 +111,31 @@ def align(a: Level, b: Level) -> Alignment:
         if scored[0][0] < _SURE:
             found = [(_agreement(a, b, matrix), len(scored) + k, matrix) for k, matrix in enumerate(others(a, b))]
             scored = sorted([*scored, *found], key=lambda item: (-item[0], item[1]))
-    best, matrix, moved = scored[0][0], scored[0][2], 0.0
+    best, matrix = scored[0][0], scored[0][2]
+    kept: _Tracked | None = None
+    inliers = []
     for score, _, start in scored[: 1 if best > 0.8 else 2]:
         if score < max(_HOPELESS, 0.7 * scored[0][0]):
             break
         tracked = _track(a, b, start, _GRIDS[0], pyramid=2, tolerance=1.5)
-        if tracked is not None and (agreement := _agreement(a, b, tracked[0])) > best:
-            best, (matrix, moved) = agreement, tracked
-    if best >= UNALIGNED:
+        if tracked is None:
+            continue
+        inliers.append(tracked.inliers if tracked.n_points >= _ENOUGH_POINTS else 1.0)
+        # fine grain is lost on the small copy; tracks that agree with each other say more than it does
+        allowance = _TRACKS_GAIN if tracked.inliers >= _MOST_TRACKS else 0.0
+        if (agreement := _agreement(a, b, tracked.matrix)) > best - allowance:
+            best, matrix, kept = agreement, tracked.matrix, tracked
+            if allowance:
+                break
+    if max(inliers, default=1.0) < _LEAST_TRACKS:
+        best = 0.0
+    if best >= UNALIGNED and not _is_hopelessly_bent(matrix, a, b):
         tracked = _track(a, b, matrix, _GRIDS[1], pyramid=1, tolerance=0.7)
-        if tracked is not None and (agreement := _agreement(a, b, tracked[0])) >= best - 0.03:
-            best, (matrix, moved) = agreement, tracked
+        if tracked is not None and (agreement := _agreement(a, b, tracked.matrix)) >= best - 0.03:
+            best, matrix, kept = agreement, tracked.matrix, tracked
+        moved = 0.0 if kept is None else _moved(a, kept)
+    else:
+        moved = 0.0
     return Alignment(matrix, best, moved)
 
 
@@ -127,6 +177,12 @@ def distortion(matrix: Matrix, a: Level, b: Level) -> tuple[float, float]:
     return min(shears), float(np.exp(stretch))
 
 
+def _is_hopelessly_bent(matrix: Matrix, a: Level, b: Level) -> bool:
+    """Whether a map is so far from what copies need that no refinement brings it back."""
+    shear, stretch = distortion(matrix, a, b)
+    return shear > _HOPELESS_SHEAR or stretch > _HOPELESS_STRETCH
+
+
 def _box_to_box(a: tuple[float, ...], b: tuple[float, ...]) -> Matrix:
     x, y = (b[2] - b[0]) / (a[2] - a[0]), (b[3] - b[1]) / (a[3] - a[1])
     return np.array([[x, 0.0, b[0] - x * a[0]], [0.0, y, b[1] - y * a[1]]])
@@ -145,8 +201,8 @@ def _compose(after: Matrix, before: Matrix) -> Matrix:
 
 def _agreement(a: Level, b: Level, matrix: Matrix) -> float:
     """Mean local correlation on the small copies, weighted by detail; less where they hardly overlap."""
-    (_, band_a, to_a), (_, band_b, to_b) = a.small, b.small
-    small = (to_b @ np.vstack([matrix, [0.0, 0.0, 1.0]]) @ np.linalg.inv(to_a))[:2]
+    (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
+    small = matrix * scale_b[:2, None] / scale_a
     size = (band_a.shape[1], band_a.shape[0])
     mask = (warp(np.ones_like(band_b), small, size) > 0.99).astype(np.float32)
     correlation, variance_a, variance_b, share = local_correlation(band_a, warp(band_b, small, size), mask, _WINDOW, 4.0)
@@ -160,7 +216,7 @@ def _agreement(a: Level, b: Level, matrix: Matrix) -> float:
 
 def _templates(a: Level, b: Level) -> list[Matrix]:
     """The two best places and scales of one picture within the other."""
-    (small_a, _, to_a), (small_b, _, to_b) = a.small, b.small
+    (small_a, _, scale_a), (small_b, _, scale_b) = a.small, b.small
     found: list[tuple[float, Matrix]] = []
     for is_reverse, (large, part) in enumerate(((small_a, small_b), (small_b, small_a))):
         for scale in _TEMPLATE_SCALES:
@@ -169,14 +225,14 @@ def _templates(a: Level, b: Level) -> list[Matrix]:
                 continue
             template = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
             _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
-            to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]], [0.0, 0.0, 1.0]])
-            between = to_large if is_reverse else np.linalg.inv(to_large)
-            found.append((value, (np.linalg.inv(to_b) @ between @ to_a)[:2]))
-    return [matrix for _, matrix in sorted(found, key=lambda item: -item[0])[:2]]
+            to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]]])
+            found.append((value, to_large if is_reverse else invert(to_large)))
+    best = sorted(found, key=lambda item: -item[0])[:2]
+    return [matrix * scale_a / scale_b[:2, None] for _, matrix in best]
 
 
-def _track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolerance: float) -> tuple[Matrix, float] | None:
-    """Refine a map by tracks; returns it with the share of points that moved against it, or None."""
+def _track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolerance: float) -> _Tracked | None:
+    """Refine a map by tracks; None where there are too few or they fit no map."""
     there = warp(b.equalised, matrix, (a.width, a.height), 128.0)
     y, x = np.mgrid[grid // 2 : a.height : grid, grid // 2 : a.width : grid]
     points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
@@ -185,14 +241,13 @@ def _track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, toler
     points = points[inside]
     if len(points) < _LEAST_POINTS:
         return None
-    options: dict[str, Any] = {"winSize": _LK_WINDOW, "maxLevel": pyramid, "criteria": _LK_STOP, "minEigThreshold": 1e-3}
-    tracked, status, error = cv2.calcOpticalFlowPyrLK(a.equalised, there, points[:, None], None, **options)
+    tracked, status, error = cv2.calcOpticalFlowPyrLK(a.equalised, there, points[:, None], None, maxLevel=pyramid, **_LK_OPTIONS)
     found = status[:, 0] > 0
     if found.sum() < _LEAST_POINTS:
         return None
     at, to, left = points[found], tracked[found, 0], error[found, 0]
     # OpenCV seeds RANSAC itself, with the same seed in every call
-    fitted, _ = cv2.estimateAffine2D(
+    fitted, agreeing = cv2.estimateAffine2D(
         at, to, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=200, confidence=0.99, refineIters=3
     )
     if fitted is None or not np.isfinite(fitted).all():
@@ -201,12 +256,20 @@ def _track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, toler
     if not 0.05 < magnification(refined) < 20.0:
         return None
     distance = np.linalg.norm(to - (at @ fitted[:, :2].T + fitted[:, 2]), axis=1)
-    candidates = np.flatnonzero((distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0]))
-    if not len(candidates):
-        return refined, 0.0
-    difference = cv2.boxFilter(cv2.absdiff(a.equalised, there).astype(np.float32), -1, _LK_WINDOW)
-    in_place = difference[at[candidates, 1].astype(int), at[candidates, 0].astype(int)]
-    back, status, _ = cv2.calcOpticalFlowPyrLK(there, a.equalised, to[candidates][:, None], None, **options)
-    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at[candidates], axis=1) < 0.5)
-    moved = returned & (left[candidates] < _MOVED_LEFT * in_place) & (in_place - left[candidates] >= _MOVED_GAIN)
-    return refined, float(moved.sum() / len(points))
+    astray = (distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0])
+    return _Tracked(refined, float(agreeing.sum() / len(points)), len(points), pyramid, there, at[astray], to[astray], left[astray])
+
+
+def _moved(a: Level, tracked: _Tracked) -> float:
+    """Share of the points that are found again away from where the map puts them, and back from there."""
+    if not len(tracked.at):
+        return 0.0
+    difference = cv2.boxFilter(cv2.absdiff(a.equalised, tracked.there).astype(np.float32), -1, _LK_WINDOW)
+    in_place = difference[tracked.at[:, 1].astype(int), tracked.at[:, 0].astype(int)]
+    is_better = (tracked.left < _MOVED_LEFT * in_place) & (in_place - tracked.left >= _MOVED_GAIN)
+    if not is_better.any():
+        return 0.0
+    at, to = tracked.at[is_better], tracked.to[is_better]
+    back, status, _ = cv2.calcOpticalFlowPyrLK(tracked.there, a.equalised, to[:, None], None, maxLevel=tracked.pyramid, **_LK_OPTIONS)
+    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at, axis=1) < 0.5)
+    return float(returned.sum() / tracked.n_points)

@@ -144,23 +144,27 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
     inside = _inside(distinct, label, links)
     decided = _pairs_of_two(bounds, sample_ids, distinct, inside, result) if n_forced == 1 else np.zeros(len(bounds) - 1, dtype=bool)
     open_ = np.flatnonzero(~decided & (np.diff(bounds) > 1))
-    refused = _inside(distinct, label, read_table(refusals, ["src", "dst"]))
+    known, known_of = _by_component(distinct, label, inside)
+    refused, refused_of = _by_component(distinct, label, _inside(distinct, label, read_table(refusals, ["src", "dst"])))
     asked = _min_similarity(context, distinct)
     turns = context.all_turns()
     tasks: list[CoverTask] = []
     slices: list[Ids] = []
+    # one query for all tasks: each would read the whole of metadata
+    is_open = np.repeat(np.isin(np.arange(len(bounds) - 1), open_), np.diff(bounds))
+    places = find_places(context, np.unique(sample_ids[is_open]))
+    placed = places["sample_id"].to_numpy()
     cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[open_]) // _TASK_ROWS)) + 1
     for part in np.split(open_, cuts) if len(open_) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         offsets = np.concatenate([[0], np.cumsum(np.diff(bounds)[part])]).astype(np.int64)
         mine = np.unique(sample_ids[rows])
-        of_task = np.isin(label[np.searchsorted(distinct, inside["src"].to_numpy())], component[rows])
-        of_refused = np.isin(label[np.searchsorted(distinct, refused["src"].to_numpy())], component[rows])
+        of_task, of_refused = (_slice(of, component[rows[0]], component[rows[-1]]) for of in (known_of, refused_of))
         pairs = np.stack([refused[end].to_numpy()[of_refused] for end in ("src", "dst")], axis=1)
         tasks.append(
             CoverTask(
                 look, stage, len(tasks), sample_ids[rows], offsets, n_forced, turns, mine, asked[np.searchsorted(distinct, mine)],
-                inside.filter(pa.array(of_task)), pairs, find_places(context, mine), refusals,
+                known.slice(of_task.start, of_task.stop - of_task.start), pairs, places.take(np.searchsorted(placed, mine)), refusals,
             )
         )  # fmt: skip
         slices.append(rows)
@@ -195,6 +199,18 @@ def _inside(distinct: Ids, label: Ids, pairs: pa.Table) -> pa.Table:
         is_there &= distinct[place] == values
         places.append(label[place])
     return pairs.filter(pa.array(is_there & (places[0] == places[1])))
+
+
+def _by_component(distinct: Ids, label: Ids, pairs: pa.Table) -> tuple[pa.Table, Ids]:
+    """Pairs ordered by the component they lie in, and that component."""
+    of = label[np.searchsorted(distinct, pairs["src"].to_numpy())]
+    order = np.argsort(of, kind="stable")
+    return pairs.take(order), of[order]
+
+
+def _slice(of: Ids, first: int, last: int) -> slice:
+    """Where the pairs of the components from `first` to `last` lie."""
+    return slice(int(np.searchsorted(of, first)), int(np.searchsorted(of, last, side="right")))
 
 
 def _pairs_of_two(bounds: Ids, sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover) -> npt.NDArray[np.bool_]:
