@@ -48,7 +48,8 @@ class Alignment:
     matrix : float64 array, shape (2, 3)
         Takes a point (x, y) of the first picture to its place in the second, in pixels of their levels.
     agreement : float
-        Mean local correlation of the small copies where they overlap, 0 to 1.
+        Mean local correlation of the small copies where they overlap, 0 to 1; `UNALIGNED` or more where most tracks
+        agree on the map, 0 where hardly any do.
     moved : float
         Share of the tracked points that are found again away from where the map puts them: what moved between two
         shots of one scene.
@@ -129,10 +130,12 @@ def align(a: Level, b: Level) -> Alignment:
                 break
     if max(inliers, default=1.0) < _LEAST_TRACKS:
         best = 0.0
+    elif kept is not None and kept.inliers >= _MOST_TRACKS:
+        best = max(best, UNALIGNED)
     if best >= UNALIGNED and not _is_hopelessly_bent(matrix, a, b):
         tracked = _track(a, b, matrix, _GRIDS[1], pyramid=1, tolerance=0.7)
         if tracked is not None and (agreement := _agreement(a, b, tracked.matrix)) >= best - 0.03:
-            best, matrix, kept = agreement, tracked.matrix, tracked
+            best, matrix, kept = max(best, agreement), tracked.matrix, tracked
         moved = 0.0 if kept is None else _moved(a, kept)
     else:
         moved = 0.0
