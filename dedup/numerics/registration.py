@@ -31,8 +31,9 @@ _LK_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
 _LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "criteria": _LK_STOP, "minEigThreshold": 1e-3}
 _LEAST_POINTS = 8
 _MOST_TRACKS = 0.6  # share of the points whose tracks agree on one map, from which the map is trusted
-_LEAST_TRACKS = 0.25  # below which nothing holds the tracks together: of planted copies 0.36 and more, of look-alikes 0.2 and less
-_ENOUGH_POINTS = 50  # from which the share says so
+_LEAST_TRACKS = 0.25  # below which nothing holds the tracks together: of planted copies 0.6 and more, of most look-alikes 0.2 and less
+_ENOUGH_TRACKS = 50  # from which the share says so
+_ENOUGH_AGREEING = 30  # tracks
 _TRACKS_GAIN = 0.15  # of agreement that such a map may fall short by
 _MOVED = 1.3  # pixels from where the fitted map puts a point to where it is found
 _MOVED_LEFT = 0.65  # of the difference in place that may be left where it is found
@@ -68,8 +69,8 @@ class _Tracked:
     ----------
     matrix : float64 array, shape (2, 3)
     inliers : float
-        Share of the points whose tracks agree with it.
-    n_points, pyramid : int
+        Share of the tracks that agree with it; where there is nothing to see no track is begun.
+    n_tracks, n_points, pyramid : int
     there : uint8 array, shape (height, width)
         The second picture warped on the first before it was tracked.
     at, to : float32 array, shape (n_astray, 2)
@@ -80,12 +81,18 @@ class _Tracked:
 
     matrix: Matrix
     inliers: float
+    n_tracks: int
     n_points: int
     pyramid: int
     there: npt.NDArray[np.uint8]
     at: Array
     to: Array
     left: Array
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether so many tracks agree that the map is trusted."""
+        return self.inliers >= _MOST_TRACKS and self.inliers * self.n_tracks >= _ENOUGH_AGREEING
 
 
 def align(a: Level, b: Level) -> Alignment:
@@ -121,16 +128,16 @@ def align(a: Level, b: Level) -> Alignment:
         tracked = _track(a, b, start, _GRIDS[0], pyramid=2, tolerance=1.5)
         if tracked is None:
             continue
-        inliers.append(tracked.inliers if tracked.n_points >= _ENOUGH_POINTS else 1.0)
+        inliers.append(tracked.inliers if tracked.n_tracks >= _ENOUGH_TRACKS else 1.0)
         # fine grain is lost on the small copy; tracks that agree with each other say more than it does
-        allowance = _TRACKS_GAIN if tracked.inliers >= _MOST_TRACKS else 0.0
+        allowance = _TRACKS_GAIN if tracked.is_sure else 0.0
         if (agreement := _agreement(a, b, tracked.matrix)) > best - allowance:
             best, matrix, kept = agreement, tracked.matrix, tracked
             if allowance:
                 break
     if max(inliers, default=1.0) < _LEAST_TRACKS:
         best = 0.0
-    elif kept is not None and kept.inliers >= _MOST_TRACKS:
+    elif kept is not None and kept.is_sure:
         best = max(best, UNALIGNED)
     if best >= UNALIGNED and not _is_hopelessly_bent(matrix, a, b):
         tracked = _track(a, b, matrix, _GRIDS[1], pyramid=1, tolerance=0.7)
@@ -260,7 +267,7 @@ def _track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, toler
         return None
     distance = np.linalg.norm(to - (at @ fitted[:, :2].T + fitted[:, 2]), axis=1)
     astray = (distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0])
-    return _Tracked(refined, float(agreeing.sum() / len(points)), len(points), pyramid, there, at[astray], to[astray], left[astray])
+    return _Tracked(refined, float(agreeing.mean()), len(at), len(points), pyramid, there, at[astray], to[astray], left[astray])
 
 
 def _moved(a: Level, tracked: _Tracked) -> float:
