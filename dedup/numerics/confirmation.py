@@ -7,16 +7,18 @@ and both call two shots of one scene nearly equal, where only the movement betwe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.descriptor import GRID, VARIANTS, describe_grids
-from dedup.numerics.pictures import SIDE, SMALL_PICTURE_SIDE, Array, Level, Picture, box_mean, warp
-from dedup.numerics.registration import UNALIGNED, Alignment, align, distortion, invert, magnification
+from dedup.numerics.affine import distortion, invert, magnification
+from dedup.numerics.descriptor import VARIANTS
+from dedup.numerics.pictures import SIDE, SMALL_PICTURE_SIDE, Level, Picture
+from dedup.numerics.registration import UNALIGNED, Alignment, align
+from dedup.numerics.tiles import Overlap, Tiles, overlap, tiles
+from dedup.numerics.watermarks import unmarked
 
 MAX_DISTANCE = 0.15  # up to which a pair is one picture
 _MOVED_UP_TO = ((0.003, 0.02), (0.045, 0.012))  # share of tracked points that may have moved, by distance
@@ -24,21 +26,16 @@ _MOST_SHEAR = (2.0, 4.0)  # degrees, at full size and of small pictures
 _MOST_STRETCH = (1.15, 1.25)
 _LEAST_OVERLAP = 0.1  # of the picture that the other is a part of
 _LEAST_COVER = 0.5  # of the part, that lies on the other
-_TILE = 13  # pixels to a side
-_STEP = 6
-_BAND = (1.0, 5.0)  # deviations of the blurs between which detail is compared, in pixels
-_LEAST_TILES = 4
-_NOISE = 0.5  # grey levels of deviation that are no detail
-_FULL_DETAIL = 4.0  # grey levels of deviation from which a tile has its full weight
 _TAIL = 0.1  # of the weight that may agree less than what decides
 _BARS = (0.1, 0.16, 0.22, 0.28)  # of a side that a caption bar may cover
 _CORNERS = (0.2, 0.3, 0.4)  # of the shorter side that a logo in a corner may cover
 _LEAST_UNCOVERED = 0.4  # of the weight that must be left beside bar or logo
 _GLOBAL = (0.80, 0.92)  # global similarity that leaves the tiles all to say, and as little as they can have
+_GLOBAL_OF_MARKED = 0.75  # of copies under a heavy watermark
+_LEAST_BESIDE = 0.2  # of a tile that a watermark must leave
 _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree globally
 _MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence enough
 _LEAST_TRUST = 0.12  # a bird on a plain sky: what little there is to see must agree eight times as well
-_COLOUR_STEP = 60.0  # grey levels of chroma that count as much as no correlation
 
 Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]
 REASONS: dict[str, str] = {
@@ -115,132 +112,42 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
         return Verdict(False, 1.0, "distorted", relative, found.moved)
     # in the picture whose pixels are the coarser: the other is brought down to it
     is_reverse = magnification(found.matrix) < 1.0
-    tiles = _tiles(right, left, invert(found.matrix)) if is_reverse else _tiles(left, right, found.matrix)
-    if tiles is None or tiles.overlap < _LEAST_OVERLAP or tiles.cover < _LEAST_COVER:
+    shared = overlap(right, left, invert(found.matrix)) if is_reverse else overlap(left, right, found.matrix)
+    if shared is None or shared.share < _LEAST_OVERLAP or shared.cover < _LEAST_COVER or (compared := tiles(shared)) is None:
         return Verdict(False, 1.0, "overlap", relative, found.moved)
-    agreement = _least_agreement(tiles)
-    share = np.interp(tiles.similarity, _GLOBAL, (1.0, _GLOBAL_WEIGHT)) / np.clip(tiles.weight.mean() / _MUCH_DETAIL, _LEAST_TRUST, 1.0)
-    distance = float(np.clip((1.0 - agreement) * share, 0.0, 1.0))
+    agreement, distance = _distance(compared)
+    if distance > max_distance and compared.similarity >= _GLOBAL_OF_MARKED and (marked := _beside_watermark(shared)):
+        agreement, distance = marked
     # where all tiles agree a few tracks went astray on a repeated pattern; nothing moved
     is_moved = found.moved > np.interp(distance, *_MOVED_UP_TO)
     reason: Reason = "different" if distance > max_distance else "moved" if is_moved else ""
-    return Verdict(not reason, distance, reason, relative, found.moved, agreement, tiles.similarity, tiles.overlap)
+    return Verdict(not reason, distance, reason, relative, found.moved, agreement, compared.similarity, shared.share)
 
 
-@dataclass(frozen=True)
-class _Tiles:
-    """Tiles of two registered pictures: places (0 to 1), agreement, weight; and of the whole overlap."""
-
-    y: Array
-    x: Array
-    agreement: Array
-    weight: Array
-    shape: tuple[int, int]
-    similarity: float
-    overlap: float
-    cover: float
-
-
-def _tiles(a: Level, b: Level, matrix: npt.NDArray[np.float64]) -> _Tiles | None:
-    scale = magnification(matrix)
-    source = b.ycc if scale < 1.3 else cv2.GaussianBlur(b.ycc, (0, 0), float(0.5 * np.sqrt(scale - 1.0)))
-    size = (a.width, a.height)
-    mask = warp(np.ones((b.height, b.width), np.float32), matrix, size) > 0.99
-    # OpenCV erodes nothing at the picture's own edge by default
-    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if inside.sum() < 4 * _TILE:
+def _beside_watermark(shared: Overlap) -> tuple[float, float] | None:
+    """As `_distance`, of the pixels that a watermark leaves; None where there is none."""
+    left = unmarked(shared.left[:, :, 0], shared.right[:, :, 0], shared.mask)
+    if left is None:
         return None
-    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    inside_share, covered = float(inside.mean()), float(inside.sum() * scale / (b.height * b.width))
-    mask_f = np.ascontiguousarray(inside[box], dtype=np.float32)
-    left = a.ycc[box] * mask_f[:, :, None]
-    right = warp(source, matrix, size)[box] * mask_f[:, :, None]
-    height, width = mask_f.shape
+    beside = replace(shared, left=shared.left * left[:, :, None], right=shared.right * left[:, :, None], mask=left)
+    compared = tiles(beside, least_share=_LEAST_BESIDE)
+    return None if compared is None else _distance(compared)
 
-    share = box_mean(mask_f, _TILE) + 1e-6
-    at = np.zeros(mask_f.shape, dtype=bool)
-    at[(height % _STEP) // 2 + _STEP // 2 :: _STEP, (width % _STEP) // 2 + _STEP // 2 :: _STEP] = True
-    at &= (share > 0.45) & (mask_f > 0)
-    if at.sum() < _LEAST_TILES:
-        return None
-    correlation, deviation = _correlations(np.ascontiguousarray(left[:, :, 0]), np.ascontiguousarray(right[:, :, 0]), mask_f, share, at)
-    colour = _colour_differences(left, right, share, at, correlation)
-    y, x = np.nonzero(at)
-    return _Tiles(
-        ((y + 0.5) / height).astype(np.float32),
-        ((x + 0.5) / width).astype(np.float32),
-        correlation - colour / _COLOUR_STEP,
-        np.clip((deviation - _NOISE) / (_FULL_DETAIL - _NOISE), 0.0, 1.0) * share[at] + 1e-6,
-        (height, width),
-        _global_similarity(left, right, mask_f),
-        min(inside_share, covered),
-        max(inside_share, covered),
+
+def _distance(compared: Tiles) -> tuple[float, float]:
+    """Agreement of the tiles that agree least, and the distance that makes."""
+    agreement = _least_agreement(compared)
+    share = np.interp(compared.similarity, _GLOBAL, (1.0, _GLOBAL_WEIGHT)) / np.clip(
+        compared.weight.mean() / _MUCH_DETAIL, _LEAST_TRUST, 1.0
     )
+    return agreement, float(np.clip((1.0 - agreement) * share, 0.0, 1.0))
 
 
-def _correlations(left: Array, right: Array, mask: Array, share: Array, at: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Correlation of the detail in each tile, the best within a pixel, and the larger deviation of the two."""
-    bands = []
-    fine, coarse = (cv2.GaussianBlur(mask, (0, 0), s, borderType=cv2.BORDER_CONSTANT) + 1e-3 for s in _BAND)
-    for luma in (left, right):
-        # what lies outside must not leak in: blurs are normalised by how much of them lies inside
-        blurred = [cv2.GaussianBlur(luma, (0, 0), s, borderType=cv2.BORDER_CONSTANT) for s in _BAND]
-        bands.append((blurred[0] / fine - blurred[1] / coarse) * mask)
-    a, b = bands
-    mean_a, mean_b = (box_mean(band, _TILE) / share for band in bands)
-    variance_a = np.maximum(box_mean(a * a, _TILE) / share - mean_a * mean_a, 0.0)
-    variance_b = np.maximum(box_mean(b * b, _TILE) / share - mean_b * mean_b, 0.0)
-    spread = np.sqrt(variance_a * variance_b + 1e-3)[at]
-    product = (mean_a * mean_b)[at]
-    best = np.full(int(at.sum()), -1.0, dtype=np.float32)
-    padded = cv2.copyMakeBorder(b, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0.0)
-    height, width = b.shape
-    for down in range(3):
-        for across in range(3):
-            shifted = padded[down : down + height, across : across + width]
-            best = np.maximum(best, (box_mean(a * shifted, _TILE)[at] / share[at] - product) / spread)
-    return np.minimum(best, 1.0), np.sqrt(np.maximum(variance_a, variance_b))[at]
-
-
-def _colour_differences(left: Array, right: Array, share: Array, at: npt.NDArray[np.bool_], correlation: Array) -> Array:
-    """How far the chroma of each tile is from what the tiles that agree let expect, in grey levels; 0 for grey pictures.
-
-    The colour of a copy may have been changed as a whole: the chroma of the second picture is fitted by an affine
-    function of the first's colour.
-    """
-    a, b = ((box_mean(side, _TILE) / share[:, :, None])[at] for side in (left, right))
-    if min(np.abs(a[:, 1:]).max(initial=0.0), np.abs(b[:, 1:]).max(initial=0.0)) < 6.0:
-        return np.zeros(len(a), dtype=np.float32)
-    basis = np.concatenate([a, np.ones((len(a), 1), dtype=np.float32)], axis=1)
-    weight = np.clip(correlation, 0.05, 1.0)
-    for _ in range(3):  # reweighted: what was painted over must not bend the fit
-        scaled = basis * weight[:, None]
-        solution = np.linalg.solve(scaled.T @ basis + np.diag([1.0, 1.0, 1.0, 0.1]), scaled.T @ b[:, 1:])
-        left_over = np.linalg.norm(b[:, 1:] - basis @ solution, axis=1)
-        weight = np.clip(correlation, 0.05, 1.0) / (1.0 + (left_over / 6.0) ** 2)
-    difference: Array = np.maximum(left_over - 10.0, 0.0).astype(np.float32)
-    return difference
-
-
-def _global_similarity(left: Array, right: Array, mask: Array) -> float:
-    """Cosine of the descriptors of the two overlaps."""
-    small = cv2.resize(mask, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    grids = []
-    for side in (left, right):
-        grid = cv2.resize(side, (GRID, GRID), interpolation=cv2.INTER_AREA if min(mask.shape) >= GRID else cv2.INTER_LINEAR)
-        if small.min() < 1.0:  # what was not compared is filled with the mean
-            grid = grid + (1.0 - small)[:, :, None] * (grid.reshape(-1, 3).sum(axis=0) / max(float(small.sum()), 1e-6))
-        grids.append(grid)
-    first, second = describe_grids(np.ascontiguousarray(np.stack(grids).transpose(0, 3, 1, 2)))
-    return float(first @ second)
-
-
-def _least_agreement(tiles: _Tiles) -> float:
+def _least_agreement(compared: Tiles) -> float:
     """Agreement of the tiles that agree least, after what one caption bar or one logo in a corner may cover."""
-    order = np.argsort(tiles.agreement, kind="stable")
-    agreement, weight, y, x = tiles.agreement[order], tiles.weight[order], tiles.y[order], tiles.x[order]
-    height, width = tiles.shape
+    order = np.argsort(compared.agreement, kind="stable")
+    agreement, weight, y, x = compared.agreement[order], compared.weight[order], compared.y[order], compared.x[order]
+    height, width = compared.shape
     outside = [np.ones(len(order), dtype=bool)]
     outside += [side for bar in _BARS for side in (y > bar, y < 1 - bar, x > bar, x < 1 - bar)]
     for corner in _CORNERS:

@@ -13,9 +13,9 @@ from dedup import pipeline
 from dedup.config import Config, ConfirmConfig, EngineConfig, InputConfig, KeepConfig, OutputConfig
 from dedup.demo.scenes import procedural_scene
 from dedup.errors import RunDirectoryError
+from dedup.numerics.affine import invert
 from dedup.numerics.components import connected_components
 from dedup.numerics.planting import plant
-from dedup.numerics.registration import invert
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
 
