@@ -10,13 +10,22 @@ from dedup.numerics.pictures import Level, Matrix, local_correlation, warp
 
 _WINDOW = 9  # of local correlation on the small copy
 _TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
+_BEST_ROTATIONS = 3
 _ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
 
 
 def rotations(a: Level, b: Level) -> list[Matrix]:
-    """The whole on the whole, rotated about the middle."""
+    """The whole on the whole, rotated about the middle: the most likely angles."""
     middle, on = (a.width / 2, a.height / 2), box_to_box(a.boxes[0], b.boxes[0])
-    return [compose(on, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
+    turned = [compose(on, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
+    return sorted(turned, key=lambda matrix: -_likeness(a, b, matrix))[:_BEST_ROTATIONS]
+
+
+def _likeness(a: Level, b: Level, matrix: Matrix) -> float:
+    """Correlation of the small copies as a whole: a fifth of the cost of `agreement`, and good enough to choose by."""
+    (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
+    there = warp(band_b, matrix * scale_b[:2, None] / scale_a, (band_a.shape[1], band_a.shape[0]))
+    return float(np.vdot(band_a, there)) / (float(np.linalg.norm(there)) + 1e-6)
 
 
 def agreement(a: Level, b: Level, matrix: Matrix) -> float:

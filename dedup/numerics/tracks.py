@@ -17,8 +17,8 @@ from dedup.numerics.affine import compose, magnification
 from dedup.numerics.pictures import Array, Level, Matrix, warp
 
 _LK_WINDOW = (15, 15)
-_LK_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
-_LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "criteria": _LK_STOP, "minEigThreshold": 1e-3}
+_LK_STOPS = [(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, *stop) for stop in ((12, 0.02), (8, 0.03))]  # fine and coarse
+_LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "minEigThreshold": 1e-3}
 _LEAST_POINTS = 8
 _MOST_TRACKS = 0.6  # share of the points whose tracks agree on one map, from which the map is trusted
 _ENOUGH_AGREEING = 30  # tracks
@@ -71,7 +71,9 @@ def track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolera
     points = points[inside]
     if len(points) < _LEAST_POINTS:
         return None
-    tracked, status, error = cv2.calcOpticalFlowPyrLK(a.equalised, there, points[:, None], None, maxLevel=pyramid, **_LK_OPTIONS)
+    tracked, status, error = cv2.calcOpticalFlowPyrLK(
+        a.equalised, there, points[:, None], None, maxLevel=pyramid, criteria=_LK_STOPS[pyramid > 1], **_LK_OPTIONS
+    )
     found = status[:, 0] > 0
     if found.sum() < _LEAST_POINTS:
         return None
@@ -100,6 +102,8 @@ def share_moved(a: Level, tracked: Tracked) -> float:
     if not is_better.any():
         return 0.0
     at, to = tracked.at[is_better], tracked.to[is_better]
-    back, status, _ = cv2.calcOpticalFlowPyrLK(tracked.there, a.equalised, to[:, None], None, maxLevel=tracked.pyramid, **_LK_OPTIONS)
+    back, status, _ = cv2.calcOpticalFlowPyrLK(
+        tracked.there, a.equalised, to[:, None], None, maxLevel=tracked.pyramid, criteria=_LK_STOPS[0], **_LK_OPTIONS
+    )
     returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at, axis=1) < 0.5)
     return float(returned.sum() / tracked.n_points)
