@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from dedup.config import Config
-from dedup.errors import ConfigError, DedupError
+from dedup.errors import ConfigError
+from dedup.failures import errors_shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -156,23 +158,8 @@ def main() -> None:
     """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
-    try:
+    with nullcontext() if is_debug else errors_shown():
         app(args=arguments, prog_name="dedup")
-    except DedupError as error:
-        if is_debug:
-            raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escape(str(error))}")
-        sys.exit(error.exit_code)
-    except Exception as error:
-        if is_debug:
-            raise
-        text = _escape(f"{type(error).__name__}: {error}")
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {text} (unexpected; --debug shows the traceback)")
-        sys.exit(1)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 __all__ = ["ConfigError", "app", "main"]

@@ -121,9 +121,11 @@ class TargetsConfig:
 class EngineConfig:
     """What carries the tables through the stages."""
 
-    name: str = _key("local", "the engine: local (processes and DuckDB on this machine)")
-    workers: int = _key(0, "worker processes; 0 = one per core this process may use")
-    memory_limit: str = _key("4GB", "memory of the SQL engine, before it spills to disk")
+    name: str = _key("local", "the engine: local (processes and DuckDB on this machine), spark (needs Java)")
+    workers: int = _key(0, "local: worker processes; 0 = one per core this process may use")
+    memory_limit: str = _key("4GB", "local: memory of the SQL engine, before it spills to disk")
+    master: str = _key("", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, else local[*]")
+    spark: list[str] = _key([], "spark: settings NAME=VALUE of the session, such as spark.executor.memory=8g; may be given several times")
 
 
 @dataclasses.dataclass(frozen=True)

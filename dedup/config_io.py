@@ -20,7 +20,7 @@ from dedup.config import Config
 from dedup.errors import ConfigError
 
 ENCODERS: Final = ("dct",)
-ENGINES: Final = ("local",)
+ENGINES: Final = ("local", "spark")
 UNREADABLE: Final = ("refuse", "keep")
 SWITCHES: Final = ("auto", "true", "false")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")

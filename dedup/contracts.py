@@ -7,6 +7,7 @@ through it. Numerics never see a file, stages never see an engine's internals, e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -105,6 +106,12 @@ class Engine(Protocol):
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query of the SQL that all engines share; batches come conformed to `schema`."""
+
+    def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
+        """Write the result of a query as files of a table, named and ordered by its ORDER BY; returns its rows."""
+
+    def scratch(self) -> AbstractContextManager[str]:
+        """A folder for files that workers read, gone afterwards: a path, or a URL where workers are elsewhere."""
 
     def close(self) -> None:
         """Release workers."""

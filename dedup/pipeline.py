@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,6 +17,7 @@ from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
 from dedup.resume import STAGE_NAMES, STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.stages import embed
 from dedup.stages.context import SilentReporter, StageContext
+from dedup.storage.locations import absolute
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
 from dedup.storage.tables import filesystem, join
 
@@ -62,7 +63,7 @@ def run(
     redo : bool
         Redo from the first stage whose configuration or input changed, instead of refusing.
     engine : Engine
-        By default the local one of `config.engine`.
+        By default the one of `config.engine`.
     reporter : Reporter
 
     Raises
@@ -77,17 +78,19 @@ def run(
     if unknown:
         raise ConfigError(f"unknown stage '{unknown[0]}'; expected one of {', '.join(STAGE_NAMES)}")
     wanted = [stage for stage in STAGES if stage.name in stages]
-    run_dir = config.output.run_dir
     validate(config, require_input="embed" in stages)
-    if not run_dir:
+    if not config.output.run_dir:
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
+    if config.engine.name != "local":  # workers have folders of their own
+        config = replace(config, output=replace(config.output, run_dir=absolute(config.output.run_dir)))
+    run_dir = config.output.run_dir
     sources = find_sources(config) if "embed" in stages else {}
     expected = expected_records(config, sources, wanted)
     todo = stages_to_run(config, sources, wanted, expected, redo)
     if "index" in todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
         raise MissingExtra("faiss", "cpu")  # rather now than after the embedding
     own = engine is None
-    engine = engine or LocalEngine(config.engine.workers, config.engine.memory_limit)
+    engine = engine or make_engine(config)
     context = StageContext(config, engine, reporter)
     records: dict[str, StageRecord] = {}
     try:
@@ -103,6 +106,25 @@ def run(
         if own:
             engine.close()
     return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo))
+
+
+def make_engine(config: Config) -> Engine:
+    """The engine a configuration asks for.
+
+    Raises
+    ------
+    MissingExtra
+        If pyspark is not installed.
+    ConfigError, StageError
+        If Spark can't start.
+    """
+    if config.engine.name == "local":
+        return LocalEngine(config.engine.workers, config.engine.memory_limit)
+    try:
+        from dedup.engines.spark import SparkEngine
+    except ImportError as error:
+        raise MissingExtra(error.name or "pyspark", "spark") from error
+    return SparkEngine(join(config.output.run_dir, "_scratch"), master=config.engine.master, options=config.engine.spark)
 
 
 def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, sources: Sources) -> StageRecord:
@@ -139,4 +161,4 @@ def package_version() -> str:
         return "0"
 
 
-__all__ = ["STAGES", "STAGE_NAMES", "RunSummary", "StageSpec", "StageStatus", "package_version", "run", "status"]
+__all__ = ["STAGES", "STAGE_NAMES", "RunSummary", "StageSpec", "StageStatus", "make_engine", "package_version", "run", "status"]

@@ -19,7 +19,7 @@ import pyarrow as pa
 from dedup.contracts import Result, Table, Task
 from dedup.errors import DedupError, StageError
 from dedup.schemas import conform
-from dedup.storage.tables import dataset, files, is_local
+from dedup.storage.tables import dataset, files, is_local, write_table
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _BATCH_ROWS = 100_000
@@ -117,6 +117,16 @@ class LocalEngine:
             reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
             for batch in reader:
                 yield conform(batch, schema)
+
+    def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
+        """Write the result of a query as files of a table; returns its rows."""
+        return write_table(output, self.sql(query, tables, output.schema), prefix)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
+            yield folder
 
     def close(self) -> None:
         """Stop the workers, in the middle of a task if need be."""

@@ -10,7 +10,7 @@ from dedup.contracts import Engine, JsonDict, Progress, Reporter, Result, Task
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.distances import Turn
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import clear, write_table
+from dedup.storage.tables import clear
 
 
 class SilentReporter:
@@ -48,8 +48,7 @@ class StageContext:
         """Write a table anew from a query over other tables; returns its rows."""
         table = self.layout.table(name)
         clear(table)
-        batches = self.engine.sql(query, {source: self.layout.table(source) for source in sources}, table.schema)
-        return write_table(table, batches)
+        return self.engine.sql_to(query, {source: self.layout.table(source) for source in sources}, table)
 
     def write_all(self, stage: str, queries: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, int]:
         """Write tables from queries, in order, with progress; returns the rows of each.

@@ -67,6 +67,8 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     """
     started = time.perf_counter()
     marker_file = marker_path(task.config.output.run_dir, task.partition)
+    if (result := finished(task.config.output.run_dir, task)) is not None:
+        return result  # by a twin: a scheduler may start a slow task a second time
     if read_json(marker_file) is not None:
         write_json(marker_file, {})  # from here on the partition is not done
     config, encoder = task.config, load_encoder(task.config.encoder)

@@ -16,7 +16,7 @@ from dedup.stages.context import StageContext, StageResult
 from dedup.stages.covering import cover, standing_links
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import SampleRows, open_store
-from dedup.storage.tables import clear, dataset, read_table, write_table
+from dedup.storage.tables import clear, dataset, read_table
 
 OUTPUT_VERSION = 2
 _TASK_ROWS = 20_000  # members per task of components that need vectors
@@ -105,7 +105,7 @@ def run(context: StageContext) -> StageResult:
     )
     table = layout.table("groups")
     clear(table)
-    n_rows = write_table(table, context.engine.sql(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table.schema))
+    n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table)
     n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
     return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw})
 

@@ -16,7 +16,8 @@ from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.looks import index_looks
-from dedup.storage.embeddings import clear_files, folder_state, map_arrays, open_store
+from dedup.storage.arrays import clear_files, folder_state, map_arrays
+from dedup.storage.embeddings import open_store
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
 
@@ -83,7 +84,7 @@ def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.
 
 
 @lru_cache(maxsize=1)
-def _projected(run_dir: str, state: int) -> dict[int, npt.NDArray[np.float16]]:
+def _projected(run_dir: str, state: str) -> dict[int, npt.NDArray[np.float16]]:
     return map_arrays(join(run_dir, "index", "projected"), "part-")
 
 

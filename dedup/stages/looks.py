@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,9 +18,11 @@ from dedup.numerics.lists import Lists, draw_sample, pack_lists, train_lists
 from dedup.numerics.lookjoin import LookEdges, best_of_pairs, join_looks, no_edges
 from dedup.numerics.looks import LookRows
 from dedup.stages.context import StageContext
+from dedup.storage.arrays import map_array, save_array
 from dedup.storage.embeddings import InnerStore, SampleRows, open_store
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.looks import clear_looks, has_looks, looks_folder, open_looks, write_looks
+from dedup.storage.tables import join
 
 _NPROBE = 3  # lists each look goes to
 _BLOCK = 8_192  # images whose looks are made at a time
@@ -139,9 +140,7 @@ def join_task(task: LookJoinTask) -> LookEdges:
     """Join the lists of one task."""
     looks, store = open_looks(task.run_dir), open_store(task.run_dir)
     n_filter = load_lists(looks_folder(task.run_dir)).n_filter
-    offsets, entries, sample_ids = (
-        np.load(os.path.join(task.scratch, f"{name}.npy"), mmap_mode="r") for name in ("look_offsets", "look_entries", "sample_ids")
-    )
+    offsets, entries, sample_ids = (map_array(join(task.scratch, f"{name}.npy")) for name in ("look_offsets", "look_entries", "sample_ids"))
     wholes = SampleRows(store, np.asarray(sample_ids))
     found = [no_edges()]
     for number in task.lists.tolist():
@@ -164,8 +163,8 @@ def find_look_edges(context: StageContext, scratch: str) -> LookEdges:
     lists = open_looks(run_dir).lists()
     order = np.argsort(lists, axis=None, kind="stable")
     sizes = np.bincount(lists.ravel(), minlength=int(lists.max()) + 1)
-    np.save(os.path.join(scratch, "look_entries.npy"), (order // lists.shape[1]).astype(np.int32 if len(lists) < 2**31 else np.int64))
-    np.save(os.path.join(scratch, "look_offsets.npy"), np.concatenate([[0], np.cumsum(sizes)]))
+    save_array(join(scratch, "look_entries.npy"), (order // lists.shape[1]).astype(np.int32 if len(lists) < 2**31 else np.int64))
+    save_array(join(scratch, "look_offsets.npy"), np.concatenate([[0], np.cumsum(sizes)]))
     tasks = [
         LookJoinTask(run_dir, scratch, part, search.min_similarity, search.look_min_similarity, search.best_edges)
         for part in pack_lists(sizes, context.engine.n_workers)

@@ -64,7 +64,7 @@ def run(context: StageContext) -> StageResult:
     for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL)):
         table = layout.table(name)
         clear(table)
-        rows[name] = write_table(table, context.engine.sql(query.format(columns=columns), sources, table.schema), _HIDDEN)
+        rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
     excluded = layout.table("excluded")
     clear(excluded)
     rows["excluded"] = write_table(excluded, [], _HIDDEN)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +16,7 @@ from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.index import projected_rows
 from dedup.stages.looks import find_look_edges
+from dedup.storage.arrays import map_array, save_array
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.lists import load_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_table
@@ -66,12 +65,12 @@ class Members:
     def save(self, folder: str) -> None:
         """Write the arrays into a folder."""
         for name in self.__dataclass_fields__:
-            np.save(os.path.join(folder, f"{name}.npy"), getattr(self, name))
+            save_array(join(folder, f"{name}.npy"), getattr(self, name))
 
     @classmethod
     def load(cls, folder: str) -> Members:
         """Map the arrays of a folder."""
-        return cls(**{name: np.asarray(np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r")) for name in cls.__dataclass_fields__})
+        return cls(**{name: map_array(join(folder, f"{name}.npy")) for name in cls.__dataclass_fields__})
 
 
 def join_lists(task: JoinTask) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -128,7 +127,7 @@ def run(context: StageContext) -> StageResult:
     edges = layout.table("candidates")
     clear(edges)
     n_neighbors = members.weights - 1
-    with tempfile.TemporaryDirectory(prefix="dedup-pairs-") as scratch:
+    with context.engine.scratch() as scratch:
         members.save(scratch)
         members = Members.load(scratch)  # mapped: only the workers' pages are in memory
         parts = pack_lists(np.diff(members.offsets), context.engine.n_workers)
@@ -208,7 +207,7 @@ def _write_neighbors(context: StageContext, members: Members, n_neighbors: npt.N
     ORDER BY sample_id
     """
     tables = {"counted": counted, "exact": context.layout.table("exact")}
-    return write_table(table, context.engine.sql(query, tables, table.schema))
+    return context.engine.sql_to(query, tables, table)
 
 
 def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.NDArray[np.int64]) -> dict[str, float | int | None]:

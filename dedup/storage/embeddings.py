@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
+from dedup.storage.arrays import folder_state, map_arrays
 from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, is_local, join
+from dedup.storage.tables import join
 
 _HEADER = 128  # bytes of a .npy version 1 header for any shape we write
 _ROW_MASK = np.int64((1 << 32) - 1)
@@ -63,38 +58,6 @@ class EmbeddingWriter:
     def abort(self) -> None:
         """Leave nothing behind."""
         self._scratch.abort()
-
-
-def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
-    """Memory-map the arrays ``{prefix}NNNNN.npy`` of a folder, by their number.
-
-    Arrays on a remote file system are fetched once into a temporary folder that lives as long as this process.
-
-    Raises
-    ------
-    RunDirectoryError
-        If there are none.
-    """
-    fs, path = filesystem(folder)
-    names = sorted(str(name) for name in fs.glob(join(path, f"{prefix}*.npy")))
-    if not names:
-        raise RunDirectoryError(f"{folder} holds no {prefix}NNNNN.npy; run the stage that writes it first (dedup status shows which)")
-    if not is_local(folder):
-        cache = tempfile.mkdtemp(prefix="dedup-arrays-")
-        atexit.register(shutil.rmtree, cache, ignore_errors=True)
-        local = [os.path.join(cache, os.path.basename(name)) for name in names]
-        for name, target in zip(names, local, strict=True):
-            fs.get_file(name, target)
-        names = local
-    # a plain view of the map: memmap's own indexing costs more than the gather
-    return {int(re.findall(r"(\d+)\.npy$", name)[0]): np.asarray(np.load(name, mmap_mode="r")) for name in names}
-
-
-def clear_files(folder: str, pattern: str) -> None:
-    """Delete files of a folder."""
-    fs, path = filesystem(folder)
-    for name in fs.glob(join(path, pattern)):
-        fs.rm_file(str(name))
 
 
 class EmbeddingStore:
@@ -220,11 +183,5 @@ def open_store(run_dir: str) -> EmbeddingStore:
 
 
 @lru_cache(maxsize=1)
-def _open_store(run_dir: str, state: int) -> EmbeddingStore:
+def _open_store(run_dir: str, state: str) -> EmbeddingStore:
     return EmbeddingStore(run_dir)
-
-
-def folder_state(folder: str) -> int:
-    """A number that changes when files are renamed into a local folder, so that maps of old files are let go."""
-    path = filesystem(folder)[1]
-    return os.stat(path).st_mtime_ns if is_local(folder) and os.path.isdir(path) else 0

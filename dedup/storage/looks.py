@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dedup.numerics.lookjoin import Looks
 from dedup.numerics.looks import LookRows
-from dedup.storage.embeddings import clear_files, folder_state, map_arrays
+from dedup.storage.arrays import clear_files, folder_state, map_arrays
 from dedup.storage.tables import filesystem, join, write_bytes
 
 
@@ -95,5 +95,5 @@ def open_looks(run_dir: str) -> LookStore:
 
 
 @lru_cache(maxsize=1)
-def _open_looks(run_dir: str, state: int) -> LookStore:
+def _open_looks(run_dir: str, state: str) -> LookStore:
     return LookStore(run_dir)

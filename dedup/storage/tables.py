@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -61,6 +62,12 @@ def read_bytes(url: str) -> bytes | None:
         return None
 
 
+def read_range(url: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Bytes of a file, or a range of them."""
+    fs, path = filesystem(url)
+    return bytes(fs.cat_file(path, start=start, end=stop))
+
+
 def write_json(url: str, value: JsonDict) -> None:
     """Write a JSON object, readable and with sorted keys."""
     write_bytes(url, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
@@ -87,7 +94,8 @@ def read_json(url: str) -> JsonDict | None:
 def hidden_name(path: str) -> str:
     """The name a file has while it is written: readers of the folder skip names that start with '_'."""
     folder, name = posixpath.split(path)
-    return posixpath.join(folder, f"_{os.getpid()}-{name}")
+    # a process id would do for one machine; two on a shared file system may have the same
+    return posixpath.join(folder, f"_{uuid.uuid4().hex[:12]}-{name}")
 
 
 class FileWriter:

@@ -17,7 +17,7 @@ import simplejpeg
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.resize import area_resize
-from dedup.storage.embeddings import folder_state
+from dedup.storage.arrays import folder_state
 from dedup.storage.ranges import RangeReader
 from dedup.storage.samples import one_line
 from dedup.storage.scratch import ScratchFile

@@ -1,0 +1,253 @@
+"""The engine for clusters: Spark carries the tasks, Spark SQL runs the queries. The DataFrame API only.
+
+Tables are read and written by Python workers through fsspec, as on one machine, so that any URL works that the local
+engine reads, without a JAR for it; files on a file system that all machines mount are read by Spark itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyspark import SparkConf, TaskContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from dedup.contracts import Result, Table, Task
+from dedup.engines.shipping import Shipment, perform, remove_folder, ship
+from dedup.engines.spark_setup import check_java, check_master, explained, settings
+from dedup.errors import DedupError, StageError
+from dedup.storage.tables import FileWriter, dataset, files, filesystem, is_local, join, write_table
+
+_POLL_S = (0.1, 3.0)  # between looks for new results: at first, at most
+_READ_ROWS = 65_536
+_WRITTEN = "partition long, n_rows long"
+
+
+class SparkEngine:
+    """Tasks and queries on a Spark session.
+
+    Parameters
+    ----------
+    scratch : str
+        Folder that driver and workers reach, for tasks and intermediate tables: a path or fsspec URL.
+    master : str
+        ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
+    options : sequence of str
+        Spark settings ``key=value`` for a session that is created here, where spark-submit was not told otherwise.
+    session : pyspark.sql.SparkSession
+        One to use instead; it is not stopped by `close`.
+
+    Raises
+    ------
+    ConfigError
+        If Java is missing or too old.
+    StageError
+        If the master can't be reached.
+    """
+
+    def __init__(self, scratch: str, *, master: str = "", options: Sequence[str] = (), session: SparkSession | None = None) -> None:
+        self._scratch, self._owns = scratch, session is None
+        if session is None:
+            check_java()
+            check_master(master)
+            # workers on this machine run the interpreter of the driver unless told otherwise
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+            builder = SparkSession.builder.appName("dedup")
+            # spark-submit starts the JVM before Python, and what it was told goes before what a file says
+            submitted = SparkConf() if "PYSPARK_GATEWAY_PORT" in os.environ else None
+            if master or submitted is None:
+                builder = builder.master(master or "local[*]")
+            for name, value in settings(options).items():
+                if submitted is None or not submitted.contains(name):
+                    builder = builder.config(name, value)
+            try:
+                session = builder.getOrCreate()
+            except Exception as error:
+                raise StageError(explained(error, "Spark did not start")) from error
+        self._spark = session
+        remove_folder(scratch)  # of a driver that was killed
+
+    @property
+    def n_workers(self) -> int:
+        """Tasks that run at a time."""
+        return max(1, int(self._spark.sparkContext.defaultParallelism))
+
+    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
+
+        Raises
+        ------
+        StageError
+            If a task has failed as often as ``spark.task.maxFailures`` allows.
+        """
+        if not tasks:
+            return
+        shipment = ship(self._scratch, work, tasks)
+        folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for number in batch.column(0).to_pylist():
+                    perform(folder, number, offsets[number], offsets[number + 1])
+            yield pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
+
+        job = _Job(self._spark, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long").collect())
+        try:
+            yield from _as_they_come(job, shipment, n)
+        finally:
+            job.cancel()
+            shipment.remove()
+        if shipment.n_received < n:
+            name = getattr(work, "__name__", type(work).__name__)
+            raise StageError(explained(job.error, f"{name}: {n - shipment.n_received} of {n} tasks failed")) from job.error
+
+    def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+        """Run a query; the result comes in batches conformed to `schema`, through files of the scratch folder."""
+        result = Table(join(self._scratch, uuid.uuid4().hex), schema)
+        try:
+            self.sql_to(query, tables, result)
+            for batch in dataset(result).to_batches(batch_size=_READ_ROWS):
+                yield pa.Table.from_batches([batch], schema=schema)
+        finally:
+            remove_folder(result.path)
+
+    def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
+        """Run a query and let the workers write its result, in the order of its ORDER BY, as files of a table; returns its rows."""
+        inputs = join(self._scratch, uuid.uuid4().hex)
+        views = []
+        try:
+            for name, table in tables.items():
+                if isinstance(table, pa.Table):
+                    held, table = table, Table(join(inputs, name), table.schema)
+                    write_table(table, [held])
+                self._frame(table, query).createOrReplaceTempView(name)
+                views.append(name)
+            frame = self._spark.sql(query)
+            path, schema = output.path, output.schema
+
+            def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+                context = TaskContext.get()
+                number = 0 if context is None else context.partitionId()
+                n_rows = _write(join(path, f"{prefix}-{number:05d}.parquet"), schema, batches)
+                yield pa.RecordBatch.from_pydict({"partition": pa.array([number], pa.int64()), "n_rows": pa.array([n_rows], pa.int64())})
+
+            rows = [int(row["n_rows"]) for row in frame.mapInArrow(write, _WRITTEN).collect()]
+        except DedupError:
+            raise
+        except Exception as error:
+            raise StageError(explained(error, "a query failed")) from error
+        finally:
+            for name in views:
+                self._spark.catalog.dropTempView(name)
+            remove_folder(inputs)
+        if not any(rows):
+            write_table(output, [], prefix)
+        return sum(rows)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder below the scratch folder of the run."""
+        folder = join(self._scratch, uuid.uuid4().hex)
+        try:
+            yield folder
+        finally:
+            remove_folder(folder)
+
+    def close(self) -> None:
+        """Stop the session, if it was created here."""
+        remove_folder(self._scratch)
+        if self._owns:
+            self._spark.stop()
+
+    def _frame(self, table: Table, query: str) -> DataFrame:
+        """A table as a DataFrame: of those columns whose names occur in the query, where Python reads it."""
+        names = files(table)
+        # Spark passes over names that start with '_', which tables have until they are published
+        if is_local(table.path) and not any(name.rpartition("/")[2].startswith("_") for name in names):
+            return self._spark.read.schema(from_arrow_schema(table.schema)).parquet(*(f"file://{os.path.abspath(name)}" for name in names))
+        words = set(re.findall(r"\w+", query))
+        columns = [name for name in table.schema.names if name in words or ".*" in query]
+        path, whole = table.path, table.schema
+        schema = pa.schema([whole.field(name) for name in columns])
+
+        def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            fs, _ = filesystem(path)
+            for batch in batches:
+                for number in batch.column(0).to_pylist():
+                    source = ds.dataset([names[number]], schema=whole, format="parquet", filesystem=fs)
+                    yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
+
+        return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, from_arrow_schema(schema))
+
+
+def _write(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
+    """Write a partition's rows; a partition without rows has no file."""
+    writer: FileWriter | None = None
+    try:
+        for batch in batches:
+            if batch.num_rows:
+                writer = writer or FileWriter(url, schema)
+                writer.write(batch)
+    except BaseException:
+        if writer is not None:
+            writer.abort()
+        raise
+    if writer is None:
+        return 0
+    writer.close()
+    return writer.n_rows
+
+
+class _Job:
+    """A Spark job on a thread of its own, so that its results can be taken while it goes on."""
+
+    def __init__(self, spark: SparkSession, action: Callable[[SparkSession], object]) -> None:
+        self.error: BaseException | None = None
+        self._spark, self._tag = spark, f"dedup-{uuid.uuid4().hex}"
+        self._thread = threading.Thread(target=self._run, args=(action,), daemon=True)
+        self._thread.start()
+
+    def _run(self, action: Callable[[SparkSession], object]) -> None:
+        self._spark.addTag(self._tag)
+        try:
+            action(self._spark)
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the job goes on."""
+        return self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, but no longer than this."""
+        self._thread.join(seconds)
+
+    def cancel(self) -> None:
+        """Stop it, if it goes on."""
+        if self.is_alive:
+            self._spark.interruptTag(self._tag)
+            self._thread.join(30.0)
+
+
+def _as_they_come(job: _Job, shipment: Shipment, n: int) -> Iterator[tuple[int, Any]]:
+    pause = _POLL_S[0]
+    while shipment.n_received < n:
+        is_over = not job.is_alive  # before the look: what the job wrote last must not be missed
+        started, before = time.monotonic(), shipment.n_received
+        yield from shipment.results()
+        if is_over:
+            return
+        # a folder of 10^5 results takes a while to list: look less often then
+        pause = _POLL_S[0] if shipment.n_received > before else min(2 * pause, _POLL_S[1])
+        job.wait(max(pause, 10 * (time.monotonic() - started) if shipment.n_received == before else 0.0))

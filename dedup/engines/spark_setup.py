@@ -1,0 +1,132 @@
+"""What Spark needs before it starts, and its errors in one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+
+from dedup.errors import ConfigError, StageError
+
+_LEAST_JAVA = 17
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_DEFAULTS = {
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.session.timeZone": "UTC",
+    # files are written by tasks under their final names, whole or not at all: a twin overwrites equal by equal
+    "spark.sql.adaptive.enabled": "true",
+    "spark.python.worker.reuse": "true",
+}
+# what a Spark error says, and what to tell
+_CAUSES = (
+    (r"PYTHON_VERSION_MISMATCH.*?worker(?: version)?\D*([\d.]+).*?driver(?: version)?\D*([\d.]+)",
+     "the workers run Python {0}, the driver {1}; expected one version: set PYSPARK_PYTHON to the same Python on all machines"),
+    (r"ModuleNotFoundError: No module named '(\w+)",
+     "a worker has no package '{0}'; install it there or ship the environment (docs/cluster.md)"),
+    (r"ImportError: ([^\n]+)", "a worker can't import a package: {0}; install it there or ship the environment (docs/cluster.md)"),
+    (r"(?:exit(?:ed)? (?:code|status|caused by).{0,40}?137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|exceeding (?:physical )?memory)",
+     "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
+     "fewer tasks share the memory"),
+    (r"(?:All masters are unresponsive|Application has been killed|Initial job has not accepted)",
+     "the master can't be reached or gives no workers; expected a running master and workers: check engine.master and their logs"),
+    (r"Python worker (?:exited|failed)[^\n]*",
+     "a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead, or lower "
+     "spark.executor.cores"),
+    (r"(No space left on device)", "{0} on a worker; free some, or name a larger folder with spark.local.dir"),
+)  # fmt: skip
+
+
+def java_version() -> int | None:
+    """Major version of the Java that Spark would start; None if there is none."""
+    home = os.environ.get("JAVA_HOME", "")
+    command = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    if not command:
+        return None
+    try:
+        text = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', text)
+    return int(found[1]) if found else None
+
+
+def check_java() -> None:
+    """Refuse to start Spark without the Java it needs.
+
+    Raises
+    ------
+    ConfigError
+    """
+    found, hint = java_version(), "install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME; engine.name=local needs no Java"
+    if found is None:
+        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, and none was found; {hint}")
+    if found < _LEAST_JAVA:
+        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, found Java {found}; {hint}")
+
+
+def check_master(master: str, timeout: float = 10.0) -> None:
+    """Find out at once whether a standalone master listens: Spark itself takes minutes to give up.
+
+    Raises
+    ------
+    StageError
+    """
+    addresses = [part.rpartition(":") for part in master.removeprefix("spark://").split(",")] if master.startswith("spark://") else []
+    failures = []
+    for host, _, port in addresses:
+        try:
+            with socket.create_connection((host, int(port or 0)), timeout=timeout):
+                return
+        except (OSError, ValueError) as error:
+            failures.append(str(error))
+    if failures:
+        raise StageError(f"the Spark master {master} can't be reached ({failures[0]}); expected one that runs: check engine.master")
+
+
+def settings(options: Sequence[str]) -> dict[str, str]:
+    """Spark settings of a session: ours, then the given ones.
+
+    Raises
+    ------
+    ConfigError
+        If one is not ``spark.…=value``.
+
+    Examples
+    --------
+    >>> settings(["spark.executor.memory=4g"])["spark.executor.memory"]
+    '4g'
+    """
+    values = dict(_DEFAULTS)
+    # results must not depend on how many threads a matrix product was cut into
+    values |= {f"spark.executorEnv.{name}": "1" for name in _THREADS}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.strip().startswith("spark."):
+            raise ConfigError(f"engine.spark: '{option}' is no Spark setting; expected spark.NAME=VALUE, such as spark.executor.memory=4g")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def explained(error: BaseException | None, what: str) -> str:
+    """One line on what went wrong in Spark.
+
+    Parameters
+    ----------
+    error : Exception or None
+    what : str
+        What was being done.
+    """
+    text = "" if error is None else str(error)
+    again = "finished parts are kept: run the same command again"
+    for pattern, meaning in _CAUSES:
+        found = re.search(pattern, text, re.DOTALL if "VERSION" in pattern else 0)
+        if found:
+            return f"{what}: {meaning.format(*found.groups())}; {again}"
+    # a Python traceback ends with what was raised
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line)]
+    reason = (raised or lines or ["no reason given"])[0]
+    return f"{what}: {reason[:500]}; {again}"

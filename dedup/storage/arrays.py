@@ -1,0 +1,109 @@
+"""Arrays as .npy files on any fsspec URL, memory-mapped; remote ones by way of a copy that the processes of a machine share."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import re
+import tempfile
+import uuid
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import RunDirectoryError
+from dedup.storage.scratch import ScratchFile
+from dedup.storage.tables import filesystem, is_local, join
+
+_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
+
+
+def save_array(url: str, array: npt.NDArray[Any]) -> None:
+    """Write an array, whole or not at all."""
+    scratch = ScratchFile(url)
+    try:
+        np.save(scratch.file, array)
+    except BaseException:
+        scratch.abort()
+        raise
+    scratch.close()
+
+
+def map_array(url: str) -> npt.NDArray[Any]:
+    """Memory-map an array."""
+    fs, path = filesystem(url)
+    return _mapped(path if is_local(url) else _fetched(fs, fs.info(path)))
+
+
+def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
+    """Memory-map the arrays ``{prefix}NNNNN.npy`` of a folder, by their number.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there are none.
+    """
+    fs, path = filesystem(folder)
+    if is_local(folder):
+        paths = {str(name): str(name) for name in sorted(fs.glob(join(path, f"{prefix}*.npy")))}
+    else:
+        found = {name: info for name, info in _listed(folder).items() if name.rpartition("/")[2].startswith(prefix)}
+        paths = {name: _fetched(fs, info) for name, info in found.items() if name.endswith(".npy")}
+    if not paths:
+        raise RunDirectoryError(f"{folder} holds no {prefix}NNNNN.npy; run the stage that writes it first (dedup status shows which)")
+    return {int(re.findall(r"(\d+)\.npy$", name)[0]): _mapped(local) for name, local in paths.items()}
+
+
+def folder_state(folder: str) -> str:
+    """A text that changes when files of a folder are replaced, so that maps of old files are let go."""
+    if is_local(folder):
+        path = filesystem(folder)[1]
+        return str(os.stat(path).st_mtime_ns) if os.path.isdir(path) else ""
+    return hashlib.sha256(repr([_identity(info) for info in _listed(folder).values()]).encode()).hexdigest()
+
+
+def clear_files(folder: str, pattern: str) -> None:
+    """Delete files of a folder."""
+    fs, path = filesystem(folder)
+    for name in fs.glob(join(path, pattern)):
+        fs.rm_file(str(name))
+
+
+def _mapped(path: str) -> npt.NDArray[Any]:
+    # a plain view of the map: memmap's own indexing costs more than the gather
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _listed(folder: str) -> dict[str, dict[str, Any]]:
+    """Files of a remote folder, as they are now, with what the file system says of each."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache(path)
+    with suppress(FileNotFoundError):
+        return {str(info["name"]): info for info in sorted(fs.ls(path, detail=True), key=lambda info: str(info["name"]))}
+    return {}
+
+
+def _identity(info: dict[str, Any]) -> tuple[str, ...]:
+    return (str(info["name"]), str(info.get("size")), *(str(info[name]) for name in _STAMPS if name in info))
+
+
+def _fetched(fs: Any, info: dict[str, Any]) -> str:
+    """A local copy of a remote file: one for all processes of this user, gone when the one that fetched it ends."""
+    folder = os.path.join(tempfile.gettempdir(), f"dedup-arrays-{os.getuid() if hasattr(os, 'getuid') else 0}")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    key = hashlib.sha256(repr((fs.protocol, _identity(info))).encode()).hexdigest()
+    target = os.path.join(folder, f"{key}.npy")
+    if not os.path.exists(target):
+        partial = os.path.join(folder, f"{uuid.uuid4().hex}.part")
+        fs.get_file(str(info["name"]), partial)
+        os.replace(partial, target)
+        atexit.register(_unlink, target)  # others that have mapped it keep their map
+    return target
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)

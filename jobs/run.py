@@ -1,0 +1,9 @@
+"""All stages on Spark: shards in; cleaned manifest, duplication counts and attack targets out.
+
+spark-submit --master spark://HOST:7077 jobs/run.py [-c conf/cluster.yaml] input.shards=URL output.run_dir=URL
+"""
+
+from dedup.submit import submit
+
+if __name__ == "__main__":
+    submit(__doc__)

@@ -1,0 +1,9 @@
+"""Stage `statistics` on Spark: duplication counts per image and caption.
+
+spark-submit --master spark://HOST:7077 jobs/statistics.py [-c conf/cluster.yaml] output.run_dir=URL …
+"""
+
+from dedup.submit import submit
+
+if __name__ == "__main__":
+    submit(__doc__, "statistics")
