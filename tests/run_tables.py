@@ -1,0 +1,21 @@
+"""Tables of two runs side by side."""
+
+from dedup.storage.layout import RunLayout
+from dedup.storage.tables import read_table
+
+TABLES = (
+    "metadata", "rejected", "representatives", "exact", "assignments", "candidates", "neighbors", "edges", "refused", "groups",
+    "manifest", "duplicates", "captions", "statistics", "histogram", "targets",
+)  # fmt: skip
+
+
+def rows_of(run_dir, name):
+    """Rows as texts, in an order that does not depend on files."""
+    return sorted(map(repr, read_table(RunLayout(str(run_dir)).table(name)).to_pylist()))
+
+
+def assert_same_tables(one, other, names=TABLES):
+    for name in names:
+        left, right = rows_of(one, name), rows_of(other, name)
+        assert len(left) == len(right), name
+        assert left == right, name
