@@ -1,0 +1,179 @@
+"""The Spark engine by itself, on one JVM: order, errors in one line, and the SQL that both engines share."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import spark_work
+
+from dedup.contracts import Table
+from dedup.engines import spark_setup
+from dedup.engines.local import LocalEngine
+from dedup.errors import ConfigError, SchemaError, ShapeError, StageError
+from dedup.storage.tables import read_table, write_table
+
+pytestmark = pytest.mark.spark
+TESTS = str(Path(__file__).parents[1])
+
+
+def start(folder, *options):
+    from dedup.engines.spark import SparkEngine
+
+    python_path = f"spark.executorEnv.PYTHONPATH={TESTS}"
+    return SparkEngine(str(folder), master="local[2,2]", options=[python_path, "spark.ui.enabled=false", *options])
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory, require_extra, require_java):
+    require_extra("pyspark")
+    engine = start(tmp_path_factory.mktemp("spark") / "scratch", "spark.sql.shuffle.partitions=3")
+    yield engine
+    engine.close()
+
+
+def test_each_task_has_its_result(engine):
+    assert sorted(engine.map_partitions(spark_work.square, range(20))) == [(k, k * k) for k in range(20)]
+    assert list(engine.map_partitions(spark_work.square, [])) == []
+
+
+def test_large_tasks_and_results_go_by_files(engine):
+    tasks = [np.full(300_000, k) for k in range(3)]
+    found = dict(engine.map_partitions(spark_work.square, tasks))
+    assert all((found[k] == k * k).all() for k in range(3))
+
+
+def test_workers_have_one_thread(engine):
+    assert {threads for _, (threads, _) in engine.map_partitions(spark_work.surroundings, range(4))} == {"1"}
+
+
+def test_a_worker_that_dies_is_tried_again(engine, tmp_path):
+    assert list(engine.map_partitions(spark_work.die_once, [str(tmp_path)])) == [(0, "done")]
+
+
+def test_an_error_on_purpose_is_not_tried_again(engine, tmp_path):
+    with pytest.raises(ShapeError, match="expected 2, found 3"):
+        list(engine.map_partitions(spark_work.refuse, [str(tmp_path)]))
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (spark_work.fail, r"fail: 1 of 1 tasks failed: ValueError: task 7 is bad"),
+        (spark_work.need_a_package, r"a worker has no package 'package_that_is_nowhere'; install it there or ship the environment"),
+        (spark_work.die, r"a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead"),
+    ],
+)
+def test_a_failure_is_one_line_that_names_the_cause(engine, work, message):
+    with pytest.raises(StageError, match=message) as caught:
+        list(engine.map_partitions(work, [7]))
+    assert "\n" not in str(caught.value)
+
+
+def test_scratch_is_empty_afterwards(engine):
+    assert list(engine.map_partitions(spark_work.square, [3])) == [(0, 9)]
+    list(engine.sql("SELECT a FROM t", {"t": pa.table({"a": [1]})}, pa.schema([("a", pa.int64())])))
+    assert not os.path.exists(engine._scratch) or not os.listdir(engine._scratch)
+
+
+T = pa.schema([("k", pa.int64()), ("s", pa.string()), ("f", pa.float32()), ("w", pa.int32())])
+ROWS = {"k": [3, 1, 2, 2, 5], "s": ["b", None, "a", "ä", "Z"], "f": [0.5, 0.25, None, 0.7, 0.1], "w": [7, 40_000, 3, 2, 1]}
+QUERIES = {
+    "order": ("SELECT w, k, f, s FROM t ORDER BY s DESC NULLS LAST, k", T),
+    "swapped": ("SELECT CAST(w AS BIGINT) AS k, s, f, CAST(k AS INTEGER) AS w FROM t ORDER BY 1", T),
+    "group": (
+        "SELECT s, count(*) AS k, CAST(sum(CAST(w AS BIGINT) * 100000) AS BIGINT) AS w FROM t GROUP BY s ORDER BY s ASC NULLS LAST",
+        pa.schema([("w", pa.int64()), ("s", pa.string()), ("k", pa.int64())]),
+    ),
+    "nothing": ("SELECT k, s, f, w FROM t WHERE k > 100", T),
+}
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["files", "memory"])
+@pytest.mark.parametrize("name", QUERIES)
+def test_queries_mean_the_same_on_both_engines(engine, tmp_path, name, stored):
+    query, schema = QUERIES[name]
+    table = pa.table(ROWS, schema=T)
+    source = table
+    if stored:
+        source = Table(str(tmp_path / "t"), T)
+        write_table(source, [table.slice(0, 2)], "part-a")
+        write_table(source, [table.slice(2)], "_hidden")
+        source = Table(source.path, T, "*.parquet")
+    found = [pa.concat_tables(list(other.sql(query, {"t": source}, schema)) or [schema.empty_table()]) for other in (engine, LocalEngine(1))]
+    assert found[0].equals(found[1])
+    outputs = [Table(str(tmp_path / f"out-{k}"), schema) for k in range(2)]
+    counts = [other.sql_to(query, {"t": source}, output) for other, output in zip((engine, LocalEngine(1)), outputs, strict=True)]
+    assert counts[0] == counts[1] == len(found[0])
+    assert read_table(outputs[0]).equals(read_table(outputs[1]))
+
+
+def test_a_query_of_another_schema_is_refused(engine):
+    with pytest.raises((SchemaError, StageError), match="column 'k' is missing"):
+        list(engine.sql("SELECT s FROM t", {"t": pa.table(ROWS, schema=T)}, T))
+
+
+def test_a_broken_query_is_one_line(engine):
+    with pytest.raises(StageError, match="a query failed: .*nowhere") as caught:
+        list(engine.sql("SELECT * FROM nowhere", {}, T))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_java(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"needs Java 17 or newer, and none was found; install it \(Debian: openjdk-17-jre-headless\)"):
+        spark_setup.check_java()
+
+
+def test_an_old_java(monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    java = tmp_path / "bin" / "java"
+    java.write_text('#!/bin/sh\necho \'openjdk version "1.8.0_392"\' >&2\n')
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="needs Java 17 or newer, found Java 8"):
+        spark_setup.check_java()
+
+
+def test_an_unreachable_master():
+    from spark_cluster import free_port
+
+    with pytest.raises(StageError, match=r"the Spark master spark://127.0.0.1:\d+ can't be reached .*; expected one that runs: check engine.master"):
+        spark_setup.check_master(f"spark://127.0.0.1:{free_port()}")
+
+
+def test_a_setting_that_is_none():
+    with pytest.raises(ConfigError, match=re.escape("engine.spark: 'memory=4g' is no Spark setting")):
+        spark_setup.settings(["memory=4g"])
+
+
+OTHER_PYTHON = """
+import collections, sys
+sys.version_info = collections.namedtuple("V", "major minor micro releaselevel serial")(3, 99, 0, "final", 0)
+"""
+
+
+def test_workers_of_another_python(tmp_path, require_extra, require_java):
+    """Workers that say they run another version, in a driver of its own: a session keeps its interpreter."""
+    import subprocess
+
+    require_extra("pyspark")
+    (tmp_path / "sitecustomize.py").write_text(OTHER_PYTHON)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    script = (
+        "import sys; from dedup.engines.spark import SparkEngine; import spark_work\n"
+        f"engine = SparkEngine({str(tmp_path / 'scratch')!r}, master='local[1]')\n"
+        "try: list(engine.map_partitions(spark_work.square, [1]))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    environment = {**os.environ, "PYSPARK_PYTHON": str(python), "PYTHONPATH": TESTS}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert "StageError" in found.stdout, found.stderr[-2000:]
+    assert "the workers run Python 3.99, the driver 3." in found.stdout
+    assert "set PYSPARK_PYTHON to the same Python on all machines" in found.stdout

@@ -1,0 +1,42 @@
+"""Work that tests send to Spark workers, which import it by name."""
+
+import os
+import signal
+from pathlib import Path
+
+from dedup.errors import ShapeError
+
+
+def square(value):
+    return value * value
+
+
+def surroundings(_):
+    return os.environ["OMP_NUM_THREADS"], os.getpid()
+
+
+def die(value):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(folder):
+    """The first attempt dies; the second finds its mark."""
+    mark = Path(folder) / "tried"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def fail(value):
+    raise ValueError(f"task {value} is bad")
+
+
+def refuse(value):
+    with open(f"{value}/calls", "a") as file:
+        file.write("x")
+    raise ShapeError("expected 2, found 3")
+
+
+def need_a_package(value):
+    import package_that_is_nowhere  # noqa: F401
