@@ -102,6 +102,15 @@ class ConfirmConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ComponentsConfig:
+    """How connected components are found."""
+
+    max_local_edges: int = _key(
+        50_000_000, "edges up to which the driver finds components alone (some 80 bytes an edge); beyond, they are contracted on the engine"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class KeepConfig:
     """Which of several copies stays."""
 
@@ -139,6 +148,7 @@ class Config:
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
     confirm: ConfirmConfig = dataclasses.field(default_factory=ConfirmConfig)
+    components: ComponentsConfig = dataclasses.field(default_factory=ComponentsConfig)
     keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
     targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)

@@ -35,7 +35,7 @@ _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fal
 _RANGES: Final = {
     (1, math.inf): "input.max_pixels input.max_image_bytes embed.shards_per_partition embed.images_per_partition embed.batch_size "
     "index.train_vectors_per_list index.train_iterations keep.per_component targets.top",
-    (0, math.inf): "search.exhaustive_below engine.workers",
+    (0, math.inf): "search.exhaustive_below engine.workers components.max_local_edges",
     (-1, math.inf): "search.recall_queries",
     (1, 2**31 - 1): "targets.n_generations",
     (0, 2**31 - 1): "search.nlist search.nprobe search.best_edges index.seed",

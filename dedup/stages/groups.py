@@ -9,10 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dedup.contracts import JsonDict
 from dedup.numerics.components import connected_components
 from dedup.numerics.distances import Turn
 from dedup.numerics.groups import component_slices, greedy_cover, region_cover
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.contraction import contract
 from dedup.stages.covering import cover, standing_links
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import SampleRows, open_store
@@ -23,6 +25,8 @@ _TASK_ROWS = 20_000  # members per task of components that need vectors
 _COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
 _COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
+# what only second looks found alike are candidates until the pixels confirm them
+_STANDING = (pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
 UNION ALL
@@ -61,14 +65,7 @@ def run(context: StageContext) -> StageResult:
     layout = context.layout
     representatives = read_table(layout.table("representatives"))
     ids = representatives["sample_id"].to_numpy()
-    edges = dataset(layout.table("edges")).to_table(
-        columns=["src", "dst", "similarity"],
-        # what only second looks found alike are candidates until the pixels confirm them
-        filter=(pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole"),
-    )
-    # positions among the representatives are compact node ids and keep the order of the sample_ids
-    src, dst = np.searchsorted(ids, edges["src"].to_numpy()), np.searchsorted(ids, edges["dst"].to_numpy())
-    labels = connected_components(src, dst, len(ids))
+    labels, summary = _components(context, ids)
     size = np.bincount(labels, minlength=len(ids))[labels]
     members = np.flatnonzero((size > 1) | (representatives["weight"].to_numpy() > 1))
 
@@ -87,9 +84,7 @@ def run(context: StageContext) -> StageResult:
         found = cover(context, look, "groups", labels[order], ids[order], standing_links(context))
         anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
     else:
-        anchor, similarity = _cover(
-            context, ids, labels, order, representatives["min_similarity"].to_numpy(), (src, dst, edges["similarity"].to_numpy())
-        )
+        anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))
     # the smallest member names the group
     group_first = np.full(len(ids), len(ids), dtype=np.int64)
     np.minimum.at(group_first, anchor, order)
@@ -107,7 +102,29 @@ def run(context: StageContext) -> StageResult:
     clear(table)
     n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table)
     n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
-    return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw})
+    return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
+
+
+def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
+    """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
+    table = context.layout.table("edges")
+    n_edges = dataset(table).count_rows(filter=_STANDING)
+    if n_edges <= context.config.components.max_local_edges:
+        src, dst, _ = _edges(context, ids)
+        return connected_components(src, dst, len(ids)), {}
+    found = contract(context.engine, table, _STANDING, note=context.reporter.note)
+    labels = np.arange(len(ids), dtype=np.int64)
+    labels[np.searchsorted(ids, found.links["u"].to_numpy())] = np.searchsorted(ids, found.links["v"].to_numpy())
+    return labels, {"contraction_rounds": found.n_rounds}
+
+
+def _edges(
+    context: StageContext, ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
+    edges = dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=_STANDING)
+    src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
+    return src, dst, edges["similarity"].to_numpy()
 
 
 def _cover(

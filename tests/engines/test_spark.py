@@ -65,7 +65,10 @@ def test_an_error_on_purpose_is_not_tried_again(engine, tmp_path):
     [
         (spark_work.fail, r"fail: 1 of 1 tasks failed: ValueError: task 7 is bad"),
         (spark_work.need_a_package, r"a worker has no package 'package_that_is_nowhere'; install it there or ship the environment"),
-        (spark_work.die, r"a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead"),
+        (
+            spark_work.die,
+            r"a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead",
+        ),
     ],
 )
 def test_a_failure_is_one_line_that_names_the_cause(engine, work, message):
@@ -104,7 +107,9 @@ def test_queries_mean_the_same_on_both_engines(engine, tmp_path, name, stored):
         write_table(source, [table.slice(0, 2)], "part-a")
         write_table(source, [table.slice(2)], "_hidden")
         source = Table(source.path, T, "*.parquet")
-    found = [pa.concat_tables(list(other.sql(query, {"t": source}, schema)) or [schema.empty_table()]) for other in (engine, LocalEngine(1))]
+    found = [
+        pa.concat_tables(list(other.sql(query, {"t": source}, schema)) or [schema.empty_table()]) for other in (engine, LocalEngine(1))
+    ]
     assert found[0].equals(found[1])
     outputs = [Table(str(tmp_path / f"out-{k}"), schema) for k in range(2)]
     counts = [other.sql_to(query, {"t": source}, output) for other, output in zip((engine, LocalEngine(1)), outputs, strict=True)]
@@ -132,7 +137,7 @@ def test_no_java(monkeypatch, tmp_path):
 def test_an_old_java(monkeypatch, tmp_path):
     (tmp_path / "bin").mkdir()
     java = tmp_path / "bin" / "java"
-    java.write_text('#!/bin/sh\necho \'openjdk version "1.8.0_392"\' >&2\n')
+    java.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
     java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="needs Java 17 or newer, found Java 8"):
@@ -142,7 +147,9 @@ def test_an_old_java(monkeypatch, tmp_path):
 def test_an_unreachable_master():
     from spark_cluster import free_port
 
-    with pytest.raises(StageError, match=r"the Spark master spark://127.0.0.1:\d+ can't be reached .*; expected one that runs: check engine.master"):
+    with pytest.raises(
+        StageError, match=r"the Spark master spark://127.0.0.1:\d+ can't be reached .*; expected one that runs: check engine.master"
+    ):
         spark_setup.check_master(f"spark://127.0.0.1:{free_port()}")
 
 
