@@ -17,6 +17,7 @@ import pyarrow as pa
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,55 @@ class Encoder(Protocol):
         """Encode prepared images: unit rows (n, dim) and quality (n,), 0 to 100."""
 
 
+class GroupRows(Protocol):
+    """The rows of one group, ascending by their position; wide columns are gathered only where they are asked for."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Position of each row among all rows of the source, shape (n,)."""
+
+    @property
+    def groups(self) -> npt.NDArray[np.int32]:
+        """All groups of each row, shape (n, n_groups_each), padded with -1."""
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column, whole."""
+
+    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Some rows of a column, by their number inside the group."""
+
+
+class GroupSource(Protocol):
+    """Rows of fixed width that belong to groups, in blocks that a worker reads by itself; picklable."""
+
+    @property
+    def block_sizes(self) -> npt.NDArray[np.int64]:
+        """Rows of each block."""
+
+    @property
+    def n_groups_each(self) -> int:
+        """Groups that a row is in at most."""
+
+    def groups(self, block: int) -> npt.NDArray[np.int32]:
+        """The groups of each row of a block, shape (n, n_groups_each), padded with -1."""
+
+    def rows(self, block: int) -> npt.NDArray[np.void]:
+        """The rows of a block as a structured array."""
+
+    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A column of rows anywhere, by their position among all; for an engine whose workers share the files."""
+
+
+class GroupWork(Protocol[Result_co]):
+    """What is done with the groups of one pack; picklable, and may be done twice."""
+
+    def __call__(self, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> Result_co:
+        """Take the groups of a pack as they come, ascending; write output; return the result."""
+
+
 class Engine(Protocol):
     """Carries tasks and tables through stages."""
 
@@ -102,6 +152,23 @@ class Engine(Protocol):
 
         `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
         itself and may run twice.
+        """
+
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[int, Result]]:
+        """Bring the rows of each group together and do the work on packs of groups.
+
+        Parameters
+        ----------
+        source : GroupSource
+        work : GroupWork
+        packs : sequence of int64 array
+            Groups that one call of `work` gets, each ascending; of about equal cost. Groups in no pack are left out.
+
+        Yields
+        ------
+        (pack, result), as they end
         """
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:

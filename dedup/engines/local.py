@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import Result, Table, Task
+from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
+from dedup.engines.local_groups import PackWork, sort_by_group
 from dedup.errors import DedupError, StageError
 from dedup.schemas import conform
 from dedup.storage.tables import dataset, files, is_local, write_table
@@ -92,6 +95,13 @@ class LocalEngine:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[int, Result]]:
+        """Do the work on packs of groups, whose rows are gathered from memory-mapped files."""
+        with self.scratch() as folder:
+            yield from self.map_partitions(PackWork(source, work), sort_by_group(source, packs, folder))
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query in DuckDB; the result comes in batches conformed to `schema`.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dedup.contracts import Result, Task
+from dedup.contracts import GroupRows, Result, Task
 from dedup.errors import DedupError
 from dedup.storage.scratch import ScratchFile
 from dedup.storage.tables import filesystem, join, read_range, write_bytes
@@ -65,8 +65,8 @@ class Shipment:
         remove_folder(self.folder)
 
 
-def ship(scratch: str, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Shipment:
-    """Write the tasks into a new folder below `scratch`."""
+def ship(scratch: str, work: Callable[..., Result], tasks: Sequence[Task]) -> Shipment:
+    """Write the work and its tasks into a new folder below `scratch`."""
     folder = join(scratch, uuid.uuid4().hex)
     write_bytes(join(folder, "work.pickle"), pickle.dumps(work))
     scratch_file, offsets = ScratchFile(join(folder, "tasks.pickle")), [0]
@@ -88,9 +88,19 @@ def perform(folder: str, number: int, start: int, stop: int) -> None:
     """
     work = pickle.loads(read_range(join(folder, "work.pickle")))  # noqa: S301 (written by the driver)
     task = pickle.loads(read_range(join(folder, "tasks.pickle"), start, stop))  # noqa: S301
+    _write_outcome(folder, number, lambda: work(task))
+
+
+def perform_pack(folder: str, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> None:
+    """Do the work on the groups of one pack, as `perform` does a task."""
+    work = pickle.loads(read_range(join(folder, "work.pickle")))  # noqa: S301 (written by the driver)
+    _write_outcome(folder, pack, lambda: work(pack, groups))
+
+
+def _write_outcome(folder: str, number: int, work: Callable[[], Any]) -> None:
     outcome: tuple[bool, Any]
     try:
-        outcome = (True, work(task))
+        outcome = (True, work())
     except DedupError as error:
         outcome = (False, error)
     write_bytes(join(folder, _RESULT.format(number)), pickle.dumps(outcome))

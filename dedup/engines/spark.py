@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyspark import SparkConf, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from dedup.contracts import Result, Table, Task
-from dedup.engines.shipping import Shipment, perform, remove_folder, ship
+from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
+from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
+from dedup.engines.spark_groups import SENT, received, row_type, send
 from dedup.engines.spark_setup import check_java, check_master, explained, settings
 from dedup.errors import DedupError, StageError
 from dedup.storage.tables import FileWriter, dataset, files, filesystem, is_local, join, write_table
@@ -101,14 +104,53 @@ class SparkEngine:
                     perform(folder, number, offsets[number], offsets[number + 1])
             yield pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
 
-        job = _Job(self._spark, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long").collect())
+        name = getattr(work, "__name__", type(work).__name__)
+        yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long"))
+
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[int, Result]]:
+        """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
+
+        Raises
+        ------
+        StageError
+            If a pack has failed as often as ``spark.task.maxFailures`` allows.
+        """
+        if not packs:
+            return
+        n_blocks, n_packs = len(source.block_sizes), len(packs)
+        pack_of = np.full(max([0, *(int(pack.max(initial=-1)) for pack in packs)]) + 1, -1, dtype=np.int32)
+        for number, pack in enumerate(packs):
+            pack_of[pack] = number
+        shipment = ship(self._scratch, work, [])
+        folder, columns = shipment.folder, source.rows(0).dtype if n_blocks else np.dtype([])
+
+        def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for block in batch.column(0).to_pylist():
+                    yield from send(source, pack_of, block)
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            context = TaskContext.get()
+            perform_pack(folder, 0 if context is None else context.partitionId(), received(batches, row_type(source, columns)))
+            yield pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
+
+        def plan(spark: SparkSession) -> DataFrame:
+            rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, SENT)
+            return rows.repartitionById(n_packs, "pack").sortWithinPartitions("grp", "place").mapInArrow(run, "n long")
+
+        yield from self._results(shipment, n_packs, type(work).__name__, plan)
+
+    def _results(self, shipment: Shipment, n: int, name: str, plan: Callable[[SparkSession], DataFrame]) -> Iterator[tuple[int, Any]]:
+        """Run a job whose tasks write results into a shipment's folder; yields them as they come."""
+        job = _Job(self._spark, lambda spark: plan(spark).collect())
         try:
             yield from _as_they_come(job, shipment, n)
         finally:
             job.cancel()
             shipment.remove()
         if shipment.n_received < n:
-            name = getattr(work, "__name__", type(work).__name__)
             raise StageError(explained(job.error, f"{name}: {n - shipment.n_received} of {n} tasks failed")) from job.error
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
