@@ -16,7 +16,7 @@ from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.looks import index_looks
-from dedup.storage.arrays import clear_files, folder_state, map_arrays
+from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows
 from dedup.storage.embeddings import open_store
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
@@ -81,6 +81,11 @@ def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.
         parts[int(block[start])][rows[start:stop] % BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start
     ]
     return np.concatenate(pieces)
+
+
+def projected_part(run_dir: str, block: int) -> npt.NDArray[np.float16]:
+    """Projections of one block of representatives."""
+    return read_rows(join(run_dir, "index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
 
 
 @lru_cache(maxsize=1)

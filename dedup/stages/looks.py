@@ -140,7 +140,7 @@ def join_task(task: LookJoinTask) -> LookEdges:
     """Join the lists of one task."""
     looks, store = open_looks(task.run_dir), open_store(task.run_dir)
     n_filter = load_lists(looks_folder(task.run_dir)).n_filter
-    offsets, entries, sample_ids = (map_array(join(task.scratch, f"{name}.npy")) for name in ("look_offsets", "look_entries", "sample_ids"))
+    offsets, entries, sample_ids = (map_array(join(task.scratch, f"{name}.npy")) for name in ("look_offsets", "look_entries", "sample_id"))
     wholes = SampleRows(store, np.asarray(sample_ids))
     found = [no_edges()]
     for number in task.lists.tolist():

@@ -2,100 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import Table
+from dedup.contracts import GroupRows, Table
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.lists import pack_lists
 from dedup.numerics.recall import count_neighbors
 from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
-from dedup.stages.index import projected_rows
 from dedup.stages.looks import find_look_edges
-from dedup.storage.arrays import map_array, save_array
-from dedup.storage.embeddings import SampleRows, open_store
+from dedup.stages.members import Members, save_members
+from dedup.storage.embeddings import open_store
 from dedup.storage.lists import load_lists
-from dedup.storage.tables import FileWriter, clear, join, read_table, write_table
+from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
 
 OUTPUT_VERSION = 2
 _RECALL_QUERIES = 1_000
 _RECALL_PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
 
 
-@dataclass(frozen=True)
-class JoinTask:
-    """Some inverted lists and where their edges go."""
+class _Vectors:
+    """The vectors of a list, gathered only when they are indexed."""
 
-    run_dir: str
-    number: int
-    scratch: str
-    lists: npt.NDArray[np.int64]
+    def __init__(self, rows: GroupRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        return self._rows.take("vector", places)
+
+
+@dataclass(frozen=True)
+class JoinLists:
+    """Joins the lists of a pack; gives edges written, and the positions with neighbours and their counts."""
+
     best: int
     is_projected: bool
     edges: Table
 
-
-@dataclass(frozen=True)
-class Members:
-    """Who is in which list, as memory-mapped arrays that all workers share.
-
-    Parameters
-    ----------
-    sample_ids, weights : int64 array, shape (n,)
-    min_similarity : float32 array, shape (n,)
-    lists : int32 array, shape (n, max_lists)
-        Lists of each vector, padded with -1.
-    rows : int32 array, shape (n_entries,)
-        Positions in the arrays above, list after list, ascending within a list.
-    offsets : int64 array, shape (nlist + 1,)
-        Where each list's rows start.
-    """
-
-    sample_ids: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.int64]
-    min_similarity: npt.NDArray[np.float32]
-    lists: npt.NDArray[np.int32]
-    rows: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-
-    def save(self, folder: str) -> None:
-        """Write the arrays into a folder."""
-        for name in self.__dataclass_fields__:
-            save_array(join(folder, f"{name}.npy"), getattr(self, name))
-
-    @classmethod
-    def load(cls, folder: str) -> Members:
-        """Map the arrays of a folder."""
-        return cls(**{name: map_array(join(folder, f"{name}.npy")) for name in cls.__dataclass_fields__})
-
-
-def join_lists(task: JoinTask) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Join the lists of one task; returns edges written, and the rows with neighbours and their counts."""
-    members, store = Members.load(task.scratch), open_store(task.run_dir)
-    counted_rows, counts = [], []
-    with FileWriter(join(task.edges.path, f"part-{task.number:05d}.parquet"), task.edges.schema) as writer:
-        for number in task.lists.tolist():
-            rows = members.rows[members.offsets[number] : members.offsets[number + 1]].astype(np.int64)
-            ids = members.sample_ids[rows]
-            joined = self_join(
-                SampleRows(store, ids),
-                members.min_similarity[rows],
-                members.weights[rows],
-                Ownership(members.lists[rows], number),
-                best=task.best,
-                projected=projected_rows(task.run_dir, rows) if task.is_projected else None,
-            )
-            near = np.flatnonzero(joined.n_neighbors)
-            counted_rows.append(rows[near])
-            counts.append(joined.n_neighbors[near])
-            if len(joined.src):
-                variant = pa.DictionaryArray.from_arrays(joined.turn, list(VARIANT_NAMES)).cast(pa.string())
-                writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity, "near", variant))
-    return writer.n_rows, np.concatenate([np.zeros(0, np.int64), *counted_rows]), np.concatenate([np.zeros(0, np.int64), *counts])
+    def __call__(self, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Join each list and write the edges."""
+        counted, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        with FileWriter(join(self.edges.path, f"part-{pack:05d}.parquet"), self.edges.schema) as writer:
+            for number, rows in groups:
+                ids = rows.column("sample_id")
+                joined = self_join(
+                    _Vectors(rows),
+                    rows.column("min_similarity"),
+                    rows.column("weight"),
+                    Ownership(rows.groups, number),
+                    best=self.best,
+                    projected=rows.column("projected") if self.is_projected else None,
+                )
+                near = np.flatnonzero(joined.n_neighbors)
+                counted.append(rows.positions[near])
+                counts.append(joined.n_neighbors[near])
+                if len(joined.src):
+                    variant = pa.DictionaryArray.from_arrays(joined.turn, list(VARIANT_NAMES)).cast(pa.string())
+                    writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity, "near", variant))
+        return writer.n_rows, np.concatenate(counted), np.concatenate(counts)
 
 
 def edge_table(
@@ -123,60 +96,52 @@ def edge_table(
 def run(context: StageContext) -> StageResult:
     """Join every list, count neighbours, add the exact copies' edges, measure recall."""
     layout = context.layout
-    members = _members(context)
+    table = read_table(layout.table("representatives"))
+    known = {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
     edges = layout.table("candidates")
     clear(edges)
-    n_neighbors = members.weights - 1
+    n_neighbors = known["weight"] - 1
+    index = read_json(layout.path("index", "_index.json")) or {}
+    is_projected = load_lists(layout.path("index")).n_filter > 0
     with context.engine.scratch() as scratch:
-        members.save(scratch)
-        members = Members.load(scratch)  # mapped: only the workers' pages are in memory
-        parts = pack_lists(np.diff(members.offsets), context.engine.n_workers)
-        best, is_projected = context.config.search.best_edges, load_lists(layout.path("index")).n_filter > 0
-        tasks = [JoinTask(layout.run_dir, k, scratch, lists, best, is_projected, edges) for k, lists in enumerate(parts)]
+        save_members(scratch, known)
+        members = Members(layout.run_dir, scratch, len(table), max(1, int(index.get("nprobe", 1))), is_projected)
+        sizes = _list_sizes(members)
+        packs = pack_lists(sizes, context.engine.n_workers)
+        work = JoinLists(context.config.search.best_edges, is_projected, edges)
         n_near = 0
-        for _, (written, rows, counts) in context.run_tasks("pairs", "lists", join_lists, tasks, [len(task.lists) for task in tasks]):
+        for _, (written, rows, counts) in context.run_groups("pairs", "lists", members, work, packs):
             n_near += written
             np.add.at(n_neighbors, rows, counts)
-        n_look = _write_look_edges(context, members, scratch)
+        n_look = _write_look_edges(context, known["sample_id"], scratch)
     n_exact = _write_exact_edges(context)
-    recall = _measure_recall(context, members, n_neighbors)
-    n_rows = _write_neighbors(context, members, n_neighbors)
+    recall = _measure_recall(context, known, n_neighbors)
+    n_rows = _write_neighbors(context, known["sample_id"], n_neighbors)
     summary = {
         "n_near_edges": n_near,
         "n_look_edges": n_look,
         "n_exact_edges": n_exact,
-        "largest_list": int(np.diff(members.offsets).max(initial=0)),
+        "largest_list": int(sizes.max(initial=0)),
     } | recall
     return StageResult({"candidates": n_near + n_look + n_exact, "neighbors": n_rows}, summary)
 
 
-def _members(context: StageContext) -> Members:
-    """Read representatives and assignments and sort the entries by list."""
-    representatives = read_table(context.layout.table("representatives"))
-    lists = read_table(context.layout.table("assignments"), ["lists"])["lists"].combine_chunks()
-    flat, lengths = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
-    n = len(representatives)
-    owner = np.repeat(np.arange(n, dtype=np.int32), lengths)
-    order = np.argsort(flat, kind="stable")
-    nlist = int(flat.max(initial=-1)) + 1
-    padded = np.full((n, int(lengths.max(initial=1))), -1, dtype=np.int32)
-    starts = np.cumsum(lengths) - lengths
-    padded[owner, np.arange(len(flat)) - np.repeat(starts, lengths)] = flat
-    return Members(
-        representatives["sample_id"].to_numpy(),
-        representatives["weight"].to_numpy(),
-        representatives["min_similarity"].to_numpy(),
-        padded,
-        owner[order],
-        np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=nlist))]).astype(np.int64),
-    )
+def _list_sizes(members: Members) -> npt.NDArray[np.int64]:
+    """Images in each list."""
+    sizes = np.zeros(0, dtype=np.int64)
+    for block in range(len(members.block_sizes)):
+        lists = members.groups(block)
+        found = np.bincount(lists[lists >= 0], minlength=len(sizes))
+        found[: len(sizes)] += sizes
+        sizes = found
+    return sizes
 
 
-def _write_look_edges(context: StageContext, members: Members, scratch: str) -> int:
+def _write_look_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str) -> int:
     """Edges of images that only second looks find alike."""
     found = find_look_edges(context, scratch)
     variant = pa.DictionaryArray.from_arrays(found.turn, list(VARIANT_NAMES)).cast(pa.string())
-    rows = edge_table(members.sample_ids[found.src], members.sample_ids[found.dst], found.similarity, "near", variant, "look")
+    rows = edge_table(ids[found.src], ids[found.dst], found.similarity, "near", variant, "look")
     return write_table(context.layout.table("candidates"), [rows], "part-look")
 
 
@@ -194,12 +159,12 @@ def _write_exact_edges(context: StageContext) -> int:
     return write_table(context.layout.table("candidates"), [rows], "part-exact")
 
 
-def _write_neighbors(context: StageContext, members: Members, n_neighbors: npt.NDArray[np.int64]) -> int:
+def _write_neighbors(context: StageContext, ids: npt.NDArray[np.int64], n_neighbors: npt.NDArray[np.int64]) -> int:
     """A row for each sample with neighbours; byte-identical copies have their representative's count."""
     table = context.layout.table("neighbors")
     clear(table)
     have = np.flatnonzero(n_neighbors)
-    counted = pa.table({"sample_id": members.sample_ids[have], "n_neighbors": n_neighbors[have]})
+    counted = pa.table({"sample_id": ids[have], "n_neighbors": n_neighbors[have]})
     query = """
     SELECT sample_id, n_neighbors FROM counted
     UNION ALL
@@ -210,9 +175,12 @@ def _write_neighbors(context: StageContext, members: Members, n_neighbors: npt.N
     return context.engine.sql_to(query, tables, table)
 
 
-def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.NDArray[np.int64]) -> dict[str, float | int | None]:
+def _measure_recall(
+    context: StageContext, known: Mapping[str, npt.NDArray[Any]], n_neighbors: npt.NDArray[np.int64]
+) -> dict[str, float | int | None]:
     """Compare the counts of sampled images with exhaustive search over all of them."""
-    n = len(members.sample_ids)
+    ids, asked, weights = known["sample_id"], known["min_similarity"], known["weight"]
+    n = len(ids)
     wanted = context.config.search.recall_queries
     if not wanted or n < 2:
         return {"recall": None, "recall_pairs": 0, "recall_queries": 0}
@@ -222,11 +190,7 @@ def _measure_recall(context: StageContext, members: Members, n_neighbors: npt.ND
     exhaustive = 0
     for start in range(0, n_queries, _RECALL_QUERIES):
         part = chosen[start : start + _RECALL_QUERIES]
-        blocks = (
-            (members.sample_ids[block], rows, members.min_similarity[block], members.weights[block])
-            for block, rows in store.blocks(members.sample_ids)
-        )
-        ids, asked = members.sample_ids[part], members.min_similarity[part]
-        exhaustive += int(count_neighbors(store.take(ids), ids, asked, blocks).sum())
-    found = int((n_neighbors[chosen] - (members.weights[chosen] - 1)).sum())
+        blocks = ((ids[block], rows, asked[block], weights[block]) for block, rows in store.blocks(ids))
+        exhaustive += int(count_neighbors(store.take(ids[part]), ids[part], asked[part], blocks).sum())
+    found = int((n_neighbors[chosen] - (weights[chosen] - 1)).sum())
     return {"recall": found / exhaustive if exhaustive else None, "recall_pairs": exhaustive, "recall_queries": n_queries}

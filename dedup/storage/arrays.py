@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -16,8 +17,9 @@ import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
 from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, is_local, join
+from dedup.storage.tables import filesystem, is_local, join, read_range
 
+_HEADER_BYTES = 4_096  # more than the header of any array of ours
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -55,6 +57,20 @@ def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
     if not paths:
         raise RunDirectoryError(f"{folder} holds no {prefix}NNNNN.npy; run the stage that writes it first (dedup status shows which)")
     return {int(re.findall(r"(\d+)\.npy$", name)[0]): _mapped(local) for name, local in paths.items()}
+
+
+def read_rows(url: str, start: int, stop: int) -> npt.NDArray[Any]:
+    """Consecutive rows of an array; of a remote one no more than these are fetched."""
+    if is_local(url):
+        return map_array(url)[start:stop]
+    header = io.BytesIO(read_range(url, 0, _HEADER_BYTES))
+    version = np.lib.format.read_magic(header)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(header)
+    size = dtype.itemsize * int(np.prod(shape[1:]))
+    stop = min(stop, shape[0])
+    data = read_range(url, header.tell() + start * size, header.tell() + stop * size) if stop > start else b""
+    return np.frombuffer(data, dtype).reshape(-1, *shape[1:])
 
 
 def folder_state(folder: str) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
-from dedup.storage.arrays import folder_state, map_arrays
+from dedup.storage.arrays import folder_state, map_arrays, read_rows
 from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import join
+from dedup.storage.tables import is_local, join
 
 _HEADER = 128  # bytes of a .npy version 1 header for any shape we write
 _ROW_MASK = np.int64((1 << 32) - 1)
@@ -175,6 +175,24 @@ class SampleRows:
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         return self._store.take(self._ids[rows])
+
+
+def read_vectors(run_dir: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    """Vectors of samples with ascending ids: of a remote store only the stretch of each partition that they lie in.
+
+    Returns
+    -------
+    float16 array, shape (n, dim)
+    """
+    if is_local(run_dir) or not len(sample_ids):
+        return open_store(run_dir).take(sample_ids)
+    partition, row = sample_ids >> 32, sample_ids & _ROW_MASK
+    parts = []
+    for number in np.unique(partition).tolist():
+        rows = row[partition == number]
+        first = int(rows[0])
+        parts.append(read_rows(embedding_path(run_dir, number), first, int(rows[-1]) + 1)[rows - first])
+    return np.concatenate(parts)
 
 
 def open_store(run_dir: str) -> EmbeddingStore:

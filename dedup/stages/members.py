@@ -1,0 +1,98 @@
+"""Distinct images and the inverted lists they are in, as rows that an engine brings together by list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from dedup.numerics.lists import BLOCK
+from dedup.stages.index import projected_part, projected_rows
+from dedup.storage.arrays import map_array, read_rows, save_array
+from dedup.storage.embeddings import EmbeddingStore, open_store, read_vectors
+from dedup.storage.tables import filesystem, join
+
+_ARRAYS = ("sample_id", "weight", "min_similarity")
+
+
+@dataclass(frozen=True)
+class Members:
+    """A `GroupSource` of all distinct images by inverted list.
+
+    Parameters
+    ----------
+    run_dir : str
+    scratch : str
+        Where `save` has put what is known of each image.
+    n : int
+        Distinct images.
+    n_groups_each : int
+        Lists that an image is in at most.
+    is_projected : bool
+        Whether rows carry projections.
+    """
+
+    run_dir: str
+    scratch: str
+    n: int
+    n_groups_each: int
+    is_projected: bool
+
+    @property
+    def block_sizes(self) -> npt.NDArray[np.int64]:
+        """As the stage `index` has cut them."""
+        return np.diff(np.append(np.arange(0, self.n, BLOCK), self.n)).astype(np.int64)
+
+    def groups(self, block: int) -> npt.NDArray[np.int32]:
+        """The lists of a block's images, int32 (n, n_groups_each), padded with -1."""
+        fs, path = filesystem(join(self.run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
+        with fs.open(path, "rb") as file:
+            lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
+        flat, lengths = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
+        padded = np.full((len(lengths), self.n_groups_each), -1, dtype=np.int32)
+        padded[np.arange(self.n_groups_each) < lengths[:, None]] = flat
+        return padded
+
+    def rows(self, block: int) -> npt.NDArray[np.void]:
+        """Sample_id, weight, min_similarity, vector and projection of a block's images."""
+        part = slice(block * BLOCK, min((block + 1) * BLOCK, self.n))
+        known = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in _ARRAYS}
+        wide = {"vector": read_vectors(self.run_dir, known["sample_id"])}
+        if self.is_projected:
+            wide["projected"] = projected_part(self.run_dir, block)
+        columns = known | wide
+        rows = np.empty(part.stop - part.start, dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
+        for name, array in columns.items():
+            rows[name] = array
+        return rows
+
+    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A column of images anywhere."""
+        if name == "vector":
+            return self._store.take(self._mapped["sample_id"][positions])
+        if name == "projected":
+            return projected_rows(self.run_dir, positions)
+        found: npt.NDArray[Any] = self._mapped[name][positions]
+        return found
+
+    @cached_property
+    def _mapped(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: map_array(join(self.scratch, f"{name}.npy")) for name in _ARRAYS}
+
+    @cached_property
+    def _store(self) -> EmbeddingStore:
+        return open_store(self.run_dir)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is mapped in this process."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
+    """Write what is known of each image: `sample_id`, `weight`, `min_similarity`, shape (n,)."""
+    for name in _ARRAYS:
+        save_array(join(scratch, f"{name}.npy"), columns[name])
