@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,19 +11,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import EncoderConfig
-from dedup.contracts import JsonDict
+from dedup.contracts import GroupRows, JsonDict
 from dedup.encoders import look_maker
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import Lists, draw_sample, pack_lists, train_lists
-from dedup.numerics.lookjoin import LookEdges, best_of_pairs, join_looks, no_edges
+from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks, no_edges
 from dedup.numerics.looks import LookRows
 from dedup.stages.context import StageContext
-from dedup.storage.arrays import map_array, save_array
-from dedup.storage.embeddings import InnerStore, SampleRows, open_store
+from dedup.stages.lookmembers import LookMembers, Wholes
+from dedup.storage.arrays import read_array
+from dedup.storage.embeddings import InnerStore, open_store
 from dedup.storage.lists import load_lists, save_lists
-from dedup.storage.looks import clear_looks, has_looks, looks_folder, open_looks, write_looks
-from dedup.storage.tables import join
+from dedup.storage.looks import clear_looks, look_part, look_parts, looks_folder, write_looks
 
 _NPROBE = 3  # lists each look goes to
 _BLOCK = 8_192  # images whose looks are made at a time
@@ -50,15 +51,26 @@ class LookTask:
 
 
 @dataclass(frozen=True)
-class LookJoinTask:
-    """Some inverted lists of looks."""
+class JoinLooks:
+    """Joins the lists of looks of a pack."""
 
-    run_dir: str
-    scratch: str
-    lists: npt.NDArray[np.int64]
     min_similarity: float
     look_min_similarity: float
+    n_filter: int
     best: int
+
+    def __call__(self, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> LookEdges:
+        """Join each list; the edges are few, and go to the driver."""
+        found = [no_edges()]
+        for number, rows in groups:
+            look = rows.column("look")
+            images = look["image"].astype(np.int64)
+            looks = Looks(rows.column("vector"), images, look["kind"], look["orientation"], look["is_base"])
+            asked = (self.min_similarity, self.look_min_similarity)
+            found.append(
+                join_looks(looks, Ownership(rows.groups, number), Wholes(rows, images), *asked, n_filter=self.n_filter, best=self.best)
+            )
+        return _united(found, self.best)
 
 
 def make_looks(run_dir: str, encoder: EncoderConfig, sample_ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> LookRows | None:
@@ -136,20 +148,6 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
     return lists, min(nprobe, lists.nlist)
 
 
-def join_task(task: LookJoinTask) -> LookEdges:
-    """Join the lists of one task."""
-    looks, store = open_looks(task.run_dir), open_store(task.run_dir)
-    n_filter = load_lists(looks_folder(task.run_dir)).n_filter
-    offsets, entries, sample_ids = (map_array(join(task.scratch, f"{name}.npy")) for name in ("look_offsets", "look_entries", "sample_id"))
-    wholes = SampleRows(store, np.asarray(sample_ids))
-    found = [no_edges()]
-    for number in task.lists.tolist():
-        rows, lists = looks.take(np.asarray(entries[offsets[number] : offsets[number + 1]]).astype(np.int64))
-        ownership = Ownership(lists, number)
-        found.append(join_looks(rows, ownership, wholes, task.min_similarity, task.look_min_similarity, n_filter=n_filter, best=task.best))
-    return _united(found, task.best)
-
-
 def _united(parts: list[LookEdges], best: int) -> LookEdges:
     columns = [[getattr(part, name) for part in parts] for name in ("src", "dst", "similarity", "turn")]
     return best_of_pairs(LookEdges(*(np.concatenate(column) for column in columns)), best)
@@ -158,18 +156,23 @@ def _united(parts: list[LookEdges], best: int) -> LookEdges:
 def find_look_edges(context: StageContext, scratch: str) -> LookEdges:
     """Join all lists of looks; images are positions among the representatives, whose sample_ids lie in `scratch`."""
     search, run_dir = context.config.search, context.layout.run_dir
-    if not search.looks or not has_looks(run_dir):
+    parts = look_parts(run_dir) if search.looks else ()
+    if not parts:
         return no_edges()
-    lists = open_looks(run_dir).lists()
-    order = np.argsort(lists, axis=None, kind="stable")
-    sizes = np.bincount(lists.ravel(), minlength=int(lists.max()) + 1)
-    save_array(join(scratch, "look_entries.npy"), (order // lists.shape[1]).astype(np.int32 if len(lists) < 2**31 else np.int64))
-    save_array(join(scratch, "look_offsets.npy"), np.concatenate([[0], np.cumsum(sizes)]))
-    tasks = [
-        LookJoinTask(run_dir, scratch, part, search.min_similarity, search.look_min_similarity, search.best_edges)
-        for part in pack_lists(sizes, context.engine.n_workers)
-    ]
-    results = context.run_tasks("pairs", "lists of looks", join_task, tasks, [len(task.lists) for task in tasks])
-    # in the order of the tasks, not of their ends
-    found = [edges for _, edges in sorted(results, key=lambda result: result[0])]
-    return _united([no_edges(), *found], search.best_edges)
+    sizes: list[int] = []
+    counts = np.zeros(0, dtype=np.int64)
+    n_lists_each = 1
+    for part in parts:
+        lists = read_array(look_part(run_dir, "look", part))["lists"]
+        sizes.append(len(lists))
+        n_lists_each = lists.shape[1]
+        found = np.bincount(lists.ravel(), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    members = LookMembers(run_dir, scratch, parts, tuple(sizes), n_lists_each)
+    work = JoinLooks(search.min_similarity, search.look_min_similarity, load_lists(looks_folder(run_dir)).n_filter, search.best_edges)
+    packs = pack_lists(counts, context.engine.n_workers)
+    results = context.run_groups("pairs", "lists of looks", members, work, packs)
+    # in the order of the packs, not of their ends
+    edges = [found for _, found in sorted(results, key=lambda result: result[0])]
+    return _united([no_edges(), *edges], search.best_edges)

@@ -59,6 +59,11 @@ def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
     return {int(re.findall(r"(\d+)\.npy$", name)[0]): _mapped(local) for name, local in paths.items()}
 
 
+def read_array(url: str) -> npt.NDArray[Any]:
+    """An array that is read once: mapped where it is local, else fetched into memory."""
+    return map_array(url) if is_local(url) else np.load(io.BytesIO(read_range(url)), allow_pickle=False)
+
+
 def read_rows(url: str, start: int, stop: int) -> npt.NDArray[Any]:
     """Consecutive rows of an array; of a remote one no more than these are fetched."""
     if is_local(url):

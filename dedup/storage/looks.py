@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.lookjoin import Looks
 from dedup.numerics.looks import LookRows
 from dedup.storage.arrays import clear_files, folder_state, map_arrays
 from dedup.storage.tables import filesystem, join, write_bytes
@@ -23,6 +23,18 @@ def look_dtype(nprobe: int) -> np.dtype[np.void]:
 def looks_folder(run_dir: str) -> str:
     """Where the looks lie."""
     return join(run_dir, "index", "looks")
+
+
+def look_part(run_dir: str, name: str, number: int) -> str:
+    """The file of one part: `look` or `vector`."""
+    return join(looks_folder(run_dir), f"{name}-{number:05d}.npy")
+
+
+def look_parts(run_dir: str) -> tuple[int, ...]:
+    """Numbers of the parts, ascending; none where the run has no looks."""
+    fs, folder = filesystem(looks_folder(run_dir))
+    fs.invalidate_cache(folder)
+    return tuple(sorted(int(str(name).rpartition("-")[2].partition(".")[0]) for name in fs.glob(join(folder, "look-*.npy"))))
 
 
 def write_looks(run_dir: str, number: int, rows: LookRows, vectors: npt.NDArray[np.float32], lists: npt.NDArray[np.int32]) -> None:
@@ -43,18 +55,12 @@ def write_looks(run_dir: str, number: int, rows: LookRows, vectors: npt.NDArray[
     for name, array in (("look", table), ("vector", vectors.astype(np.float16))):
         buffer = io.BytesIO()
         np.save(buffer, array)
-        write_bytes(join(looks_folder(run_dir), f"{name}-{number:05d}.npy"), buffer.getvalue())
+        write_bytes(look_part(run_dir, name, number), buffer.getvalue())
 
 
 def clear_looks(run_dir: str) -> None:
     """Delete the looks."""
     clear_files(looks_folder(run_dir), "*.npy")
-
-
-def has_looks(run_dir: str) -> bool:
-    """Whether the run has any."""
-    fs, folder = filesystem(looks_folder(run_dir))
-    return bool(fs.glob(join(folder, "look-*.npy")))
 
 
 class LookStore:
@@ -74,19 +80,12 @@ class LookStore:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def lists(self) -> npt.NDArray[np.int32]:
-        """The lists of every look, int32 (n, nprobe)."""
-        return np.concatenate([part["lists"] for part in self._looks])
-
-    def take(self, numbers: npt.NDArray[np.int64]) -> tuple[Looks, npt.NDArray[np.int32]]:
-        """Some looks, by ascending numbers, and their lists."""
+    def take(self, name: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Some looks, by ascending numbers: what is known of them (`look`), or their vectors (`vector`)."""
+        parts = self._looks if name == "look" else self._vectors
         bounds = np.searchsorted(numbers, self._starts)
-        parts = [k for k in range(len(self._looks)) if bounds[k] < bounds[k + 1]]
-        local = [numbers[bounds[k] : bounds[k + 1]] - self._starts[k] for k in parts]
-        rows = np.concatenate([self._looks[k][place] for k, place in zip(parts, local, strict=True)])
-        vectors = np.concatenate([self._vectors[k][place] for k, place in zip(parts, local, strict=True)])
-        looks = Looks(vectors, rows["image"].astype(np.int64), rows["kind"], rows["orientation"], rows["is_base"])
-        return looks, np.ascontiguousarray(rows["lists"])
+        found = [parts[k][numbers[bounds[k] : bounds[k + 1]] - self._starts[k]] for k in range(len(parts)) if bounds[k] < bounds[k + 1]]
+        return np.concatenate(found) if found else parts[0][:0]
 
 
 def open_looks(run_dir: str) -> LookStore:
