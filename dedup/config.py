@@ -134,6 +134,10 @@ class EngineConfig:
     workers: int = _key(0, "local: worker processes; 0 = one per core this process may use")
     memory_limit: str = _key("4GB", "local: memory of the SQL engine, before it spills to disk")
     master: str = _key("", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, else local[*]")
+    sends_rows: str = _key(
+        "auto",
+        "spark: send vectors through the shuffle (true) or let workers gather them from the run's files (false); auto = false with local[N] alone",
+    )
     spark: list[str] = _key([], "spark: settings NAME=VALUE of the session, such as spark.executor.memory=8g; may be given several times")
 
 

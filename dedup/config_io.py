@@ -29,7 +29,7 @@ ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality",
 _SECTIONS: Final = typing.get_type_hints(Config)
 _HINT: Final = "run `dedup config` for all keys"
 _COMMA_LISTS: Final = ("keep.order_by", "input.carry")
-_SWITCH_KEYS: Final = ("embed.thumbnails",)  # true, false or auto: YAML's yes and True mean true
+_SWITCH_KEYS: Final = ("embed.thumbnails", "engine.sends_rows")  # true, false or auto: YAML's yes and True mean true
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list[str]: "a list of texts"}
 _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _RANGES: Final = {
@@ -139,7 +139,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
     choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES}
-    choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES}
+    choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
     for key, known in choices.items():
         if values[key] not in known:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")

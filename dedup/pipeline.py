@@ -124,7 +124,9 @@ def make_engine(config: Config) -> Engine:
         from dedup.engines.spark import SparkEngine
     except ImportError as error:
         raise MissingExtra(error.name or "pyspark", "spark") from error
-    return SparkEngine(join(config.output.run_dir, "_scratch"), master=config.engine.master, options=config.engine.spark)
+    sends_rows = {"auto": None, "true": True, "false": False}[config.engine.sends_rows]
+    scratch = join(config.output.run_dir, "_scratch")
+    return SparkEngine(scratch, master=config.engine.master, options=config.engine.spark, sends_rows=sends_rows)
 
 
 def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, sources: Sources) -> StageRecord:

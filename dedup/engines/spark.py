@@ -47,6 +47,9 @@ class SparkEngine:
         ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
     options : sequence of str
         Spark settings ``key=value`` for a session that is created here, where spark-submit was not told otherwise.
+    sends_rows : bool
+        Whether `map_groups` sends rows whole through the shuffle. Else workers gather them from the run's files, which is
+        cheaper where reading some bytes anywhere in them is: on one machine. By default not with a ``local`` master.
     session : pyspark.sql.SparkSession
         One to use instead; it is not stopped by `close`.
 
@@ -58,7 +61,15 @@ class SparkEngine:
         If the master can't be reached.
     """
 
-    def __init__(self, scratch: str, *, master: str = "", options: Sequence[str] = (), session: SparkSession | None = None) -> None:
+    def __init__(
+        self,
+        scratch: str,
+        *,
+        master: str = "",
+        options: Sequence[str] = (),
+        sends_rows: bool | None = None,
+        session: SparkSession | None = None,
+    ) -> None:
         self._scratch, self._owns = scratch, session is None
         if session is None:
             check_java()
@@ -78,6 +89,7 @@ class SparkEngine:
             except Exception as error:
                 raise StageError(explained(error, "Spark did not start")) from error
         self._spark = session
+        self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
 
     @property
@@ -124,16 +136,17 @@ class SparkEngine:
         for number, pack in enumerate(packs):
             pack_of[pack] = number
         shipment = ship(self._scratch, work, [])
-        folder, columns = shipment.folder, source.rows(0).dtype if n_blocks else np.dtype([])
+        folder, has_columns = shipment.folder, self._sends_rows and n_blocks > 0
+        dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for block in batch.column(0).to_pylist():
-                    yield from send(source, pack_of, block)
+                    yield from send(source, pack_of, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()
-            perform_pack(folder, 0 if context is None else context.partitionId(), received(batches, row_type(source, columns)))
+            perform_pack(folder, 0 if context is None else context.partitionId(), received(batches, source, dtype))
             yield pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
 
         def plan(spark: SparkSession) -> DataFrame:

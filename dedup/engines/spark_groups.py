@@ -19,17 +19,21 @@ _BATCH_BYTES = 8 << 20
 _HELD_BYTES = 256 << 20  # of a group's rows in memory; more go through a file
 
 
-def row_type(source: GroupSource, columns: np.dtype[np.void]) -> np.dtype[np.void]:
-    """A row as it is sent: its columns, its position, all its groups."""
-    return np.dtype([("_position", np.int64), ("_groups", np.int32, (source.n_groups_each,)), ("_columns", columns)])
+def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype[np.void]:
+    """A row as it is sent: its position, all its groups, and its columns unless workers gather those from files."""
+    fields: list[Any] = [("_position", np.int64), ("_groups", np.int32, (source.n_groups_each,))]
+    return np.dtype(fields if columns is None else [*fields, ("_columns", columns)])
 
 
-def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int) -> Iterator[pa.RecordBatch]:
+def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int, *, has_columns: bool) -> Iterator[pa.RecordBatch]:
     """The rows of a block, once for each of their groups that is in a pack."""
-    rows, groups = source.rows(block), source.groups(block)
-    sent = np.empty(len(rows), dtype=row_type(source, rows.dtype))
-    sent["_position"] = int(source.block_sizes[:block].sum()) + np.arange(len(rows))
-    sent["_groups"], sent["_columns"] = groups, rows
+    groups = source.groups(block)
+    columns = source.rows(block) if has_columns else None
+    sent = np.empty(len(groups), dtype=row_type(source, None if columns is None else columns.dtype))
+    sent["_position"] = int(source.block_sizes[:block].sum()) + np.arange(len(groups))
+    sent["_groups"] = groups
+    if columns is not None:
+        sent["_columns"] = columns
     wanted = (groups >= 0) & (groups < len(pack_of))
     place, column = np.nonzero(wanted & (pack_of[np.where(wanted, groups, 0)] >= 0))
     group = groups[place, column]
@@ -41,13 +45,13 @@ def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int) -> Ite
         content = np.take(sent, place[part])
         offsets = pa.py_buffer(np.arange(0, (n + 1) * size, size, dtype=np.int32))
         binary = pa.Array.from_buffers(pa.binary(), n, [None, offsets, pa.py_buffer(content.view(np.uint8))])
-        columns = [pa.array(pack_of[group[part]]), pa.array(group[part]), pa.array(sent["_position"][place[part]]), binary]
-        yield pa.RecordBatch.from_arrays(columns, schema=_SENT)
+        arrays = [pa.array(pack_of[group[part]]), pa.array(group[part]), pa.array(sent["_position"][place[part]]), binary]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_SENT)
 
 
-def received(batches: Iterator[pa.RecordBatch], dtype: np.dtype[np.void]) -> Iterator[tuple[int, GroupRows]]:
+def received(batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.dtype[np.void]) -> Iterator[tuple[int, GroupRows]]:
     """The groups of a pack, from its rows sorted by (group, position)."""
-    current, held = -1, _Held(dtype)
+    current, held = -1, _Held(source, dtype)
     for batch in batches:
         if not batch.num_rows:
             continue
@@ -61,7 +65,7 @@ def received(batches: Iterator[pa.RecordBatch], dtype: np.dtype[np.void]) -> Ite
             if int(keys[start]) != current:
                 if len(held):
                     yield current, held.rows()
-                current, held = int(keys[start]), _Held(dtype)
+                current, held = int(keys[start]), _Held(source, dtype)
             held.add(rows[start:stop])
     if len(held):
         yield current, held.rows()
@@ -70,8 +74,8 @@ def received(batches: Iterator[pa.RecordBatch], dtype: np.dtype[np.void]) -> Ite
 class _Held:
     """The rows of a group while they come: in memory, and beyond some size in a file that is mapped in the end."""
 
-    def __init__(self, dtype: np.dtype[np.void]) -> None:
-        self._dtype, self._n, self._n_bytes = dtype, 0, 0
+    def __init__(self, source: GroupSource, dtype: np.dtype[np.void]) -> None:
+        self._source, self._dtype, self._n, self._n_bytes = source, dtype, 0, 0
         self._parts: list[npt.NDArray[np.void]] = []
         self._file: IO[bytes] | None = None
 
@@ -90,20 +94,21 @@ class _Held:
 
     def rows(self) -> GroupRows:
         if self._file is None:
-            return _Received(np.concatenate(self._parts))
+            return _Received(np.concatenate(self._parts), self._source)
         for part in self._parts:
             self._file.write(part.tobytes())
         self._file.flush()
         rows = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._n,))
         self._file.close()  # nameless already: the map alone keeps it
-        return _Received(rows)
+        return _Received(rows, self._source)
 
 
 class _Received:
-    """Rows of a group that were sent here."""
+    """Rows of a group that were sent here; what was not sent with them is gathered from the source's files."""
 
-    def __init__(self, rows: npt.NDArray[np.void]) -> None:
-        self._rows = rows
+    def __init__(self, rows: npt.NDArray[np.void], source: GroupSource) -> None:
+        self._rows, self._source = rows, source
+        self._is_whole = "_columns" in (rows.dtype.names or ())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -117,7 +122,7 @@ class _Received:
         return np.ascontiguousarray(self._rows["_groups"])
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(self._rows["_columns"][name])
+        return np.ascontiguousarray(self._rows["_columns"][name]) if self._is_whole else self._source.take(name, self.positions)
 
     def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.asarray(self._rows["_columns"][name][rows])
+        return np.asarray(self._rows["_columns"][name][rows]) if self._is_whole else self._source.take(name, self.positions[rows])

@@ -11,7 +11,10 @@ from dedup.engines.local import LocalEngine
 TESTS = str(Path(__file__).parents[1])
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("spark", marks=pytest.mark.spark)])
+SPARKS = [pytest.param(name, marks=pytest.mark.spark) for name in ("spark sends rows", "spark gathers rows")]
+
+
+@pytest.fixture(scope="module", params=["local", *SPARKS])
 def engine(request, tmp_path_factory):
     if request.param == "local":
         engine = LocalEngine(2)
@@ -21,7 +24,8 @@ def engine(request, tmp_path_factory):
         from dedup.engines.spark import SparkEngine
 
         options = ["spark.ui.enabled=false", f"spark.executorEnv.PYTHONPATH={TESTS}"]
-        engine = SparkEngine(str(tmp_path_factory.mktemp("spark") / "scratch"), master="local[2,3]", options=options)
+        scratch, sends = str(tmp_path_factory.mktemp("spark") / "scratch"), request.param == "spark sends rows"
+        engine = SparkEngine(scratch, master="local[2,3]", options=options, sends_rows=sends)
     yield engine
     engine.close()
 
@@ -64,19 +68,20 @@ def test_no_packs_and_no_rows(engine):
     assert list(engine.map_groups(Numbers(np.zeros((0, 2), np.int32), 8), Report(), [])) == []
 
 
-def test_large_groups_go_through_a_file(monkeypatch):
+@pytest.mark.parametrize("has_columns", [True, False])
+def test_large_groups_go_through_a_file(monkeypatch, has_columns):
     from dedup.engines import spark_groups
 
     monkeypatch.setattr(spark_groups, "_HELD_BYTES", 1_000)
     monkeypatch.setattr(spark_groups, "_BATCH_BYTES", 300)
     source = Numbers(lists_of(400, 2, 5), 50)
     pack = np.arange(5)
-    batches = [batch for block in range(8) for batch in spark_groups.send(source, np.zeros(5, np.int32), block)]
+    batches = [batch for block in range(8) for batch in spark_groups.send(source, np.zeros(5, np.int32), block, has_columns=has_columns)]
     import pyarrow as pa
 
     table = pa.Table.from_batches(batches).sort_by([("grp", "ascending"), ("place", "ascending")])
-    dtype = spark_groups.row_type(source, source.rows(0).dtype)
-    groups = spark_groups.received(iter(table.combine_chunks().to_batches(max_chunksize=37)), dtype)
+    dtype = spark_groups.row_type(source, source.rows(0).dtype if has_columns else None)
+    groups = spark_groups.received(iter(table.combine_chunks().to_batches(max_chunksize=37)), source, dtype)
     assert [entry[:5] for entry in Report()(0, groups)] == [entry[:5] for entry in expected(source, pack)]
 
 
