@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +12,15 @@ import pyarrow as pa
 from dedup.contracts import GroupRows, Table
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.lists import pack_lists
-from dedup.numerics.recall import count_neighbors
 from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.looks import find_look_edges
+from dedup.stages.measuring import measure_recall
 from dedup.stages.members import Members, save_members
-from dedup.storage.embeddings import open_store
 from dedup.storage.lists import load_lists
 from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
 
 OUTPUT_VERSION = 2
-_RECALL_QUERIES = 1_000
-_RECALL_PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
 
 
 class _Vectors:
@@ -114,8 +110,8 @@ def run(context: StageContext) -> StageResult:
             n_near += written
             np.add.at(n_neighbors, rows, counts)
         n_look = _write_look_edges(context, known["sample_id"], scratch)
+        recall = measure_recall(context, members, known, n_neighbors)
     n_exact = _write_exact_edges(context)
-    recall = _measure_recall(context, known, n_neighbors)
     n_rows = _write_neighbors(context, known["sample_id"], n_neighbors)
     summary = {
         "n_near_edges": n_near,
@@ -173,24 +169,3 @@ def _write_neighbors(context: StageContext, ids: npt.NDArray[np.int64], n_neighb
     """
     tables = {"counted": counted, "exact": context.layout.table("exact")}
     return context.engine.sql_to(query, tables, table)
-
-
-def _measure_recall(
-    context: StageContext, known: Mapping[str, npt.NDArray[Any]], n_neighbors: npt.NDArray[np.int64]
-) -> dict[str, float | int | None]:
-    """Compare the counts of sampled images with exhaustive search over all of them."""
-    ids, asked, weights = known["sample_id"], known["min_similarity"], known["weight"]
-    n = len(ids)
-    wanted = context.config.search.recall_queries
-    if not wanted or n < 2:
-        return {"recall": None, "recall_pairs": 0, "recall_queries": 0}
-    store = open_store(context.layout.run_dir)
-    n_queries = min(n, wanted if wanted > 0 else min(_RECALL_QUERIES, max(50, int(_RECALL_PRODUCTS / (n * store.dim)))))
-    chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(n, n_queries, replace=False))
-    exhaustive = 0
-    for start in range(0, n_queries, _RECALL_QUERIES):
-        part = chosen[start : start + _RECALL_QUERIES]
-        blocks = ((ids[block], rows, asked[block], weights[block]) for block, rows in store.blocks(ids))
-        exhaustive += int(count_neighbors(store.take(ids[part]), ids[part], asked[part], blocks).sum())
-    found = int((n_neighbors[chosen] - (weights[chosen] - 1)).sum())
-    return {"recall": found / exhaustive if exhaustive else None, "recall_pairs": exhaustive, "recall_queries": n_queries}
