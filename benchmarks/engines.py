@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--min-similarity", type=float, default=0.96)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--heap", default="3g")
+    parser.add_argument("--spark", action="append", default=[], help="further Spark setting NAME=VALUE")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=options.scratch) as run_dir:
@@ -64,7 +65,7 @@ def main() -> None:
         local.close()
         from dedup.engines.spark import SparkEngine
 
-        settings = [f"spark.driver.memory={options.heap}", "spark.ui.enabled=false", f"spark.local.dir={run_dir}"]
+        settings = [f"spark.driver.memory={options.heap}", "spark.ui.enabled=false", f"spark.local.dir={run_dir}", *options.spark]
         for name, sends_rows in (("spark gathers rows", False), ("spark sends rows", True)):
             spark = SparkEngine(
                 os.path.join(run_dir, "_scratch"), master=f"local[{options.cores}]", options=settings, sends_rows=sends_rows

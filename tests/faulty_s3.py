@@ -71,4 +71,9 @@ def faulty_s3(every=20):
     finally:
         proxy.shutdown()
         proxy.server_close()
+        # what moto holds belongs to this process, not to its server
+        connection = http.client.HTTPConnection(*behind, timeout=60)
+        connection.request("POST", "/moto-api/reset")
+        connection.getresponse().read()
+        connection.close()
         moto.stop()

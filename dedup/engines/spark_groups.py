@@ -16,6 +16,7 @@ from dedup.contracts import GroupRows, GroupSource
 SENT = "pack int, grp int, place long, content binary"
 _SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
 _BATCH_BYTES = 8 << 20
+_RECORD_BYTES = 1 << 20  # of one group's rows in one record
 _HELD_BYTES = 256 << 20  # of a group's rows in memory; more go through a file
 
 
@@ -26,7 +27,7 @@ def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype
 
 
 def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int, *, has_columns: bool) -> Iterator[pa.RecordBatch]:
-    """The rows of a block, once for each of their groups that is in a pack."""
+    """The rows of a block, once for each of their groups that is in a pack; those of one group are one record."""
     groups = source.groups(block)
     columns = source.rows(block) if has_columns else None
     sent = np.empty(len(groups), dtype=row_type(source, None if columns is None else columns.dtype))
@@ -37,36 +38,44 @@ def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int, *, has
     wanted = (groups >= 0) & (groups < len(pack_of))
     place, column = np.nonzero(wanted & (pack_of[np.where(wanted, groups, 0)] >= 0))
     group = groups[place, column]
+    if not len(group):
+        return
+    order = np.argsort(group, kind="stable")
+    group, place = group[order], place[order]
     size = sent.dtype.itemsize
-    step = max(1, _BATCH_BYTES // size)
-    for start in range(0, len(place), step):
-        part = slice(start, start + step)
-        n = len(place[part])
-        content = np.take(sent, place[part])
-        offsets = pa.py_buffer(np.arange(0, (n + 1) * size, size, dtype=np.int32))
-        binary = pa.Array.from_buffers(pa.binary(), n, [None, offsets, pa.py_buffer(content.view(np.uint8))])
-        arrays = [pa.array(pack_of[group[part]]), pa.array(group[part]), pa.array(sent["_position"][place[part]]), binary]
+    most = max(1, _RECORD_BYTES // size)
+    # records end where the group does, or where they get too long
+    starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
+    starts = np.concatenate([np.arange(a, b, most) for a, b in zip(starts, np.append(starts[1:], len(group)), strict=True)])
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + max(1, _BATCH_BYTES // size))))
+        bounds = np.append(starts[first:last], starts[last] if last < len(starts) else len(group))
+        content = np.take(sent, place[bounds[0] : bounds[-1]])
+        offsets = pa.py_buffer(((bounds - bounds[0]) * size).astype(np.int32))
+        binary = pa.Array.from_buffers(pa.binary(), last - first, [None, offsets, pa.py_buffer(content.view(np.uint8))])
+        heads = bounds[:-1]
+        arrays = [pa.array(pack_of[group[heads]]), pa.array(group[heads]), pa.array(sent["_position"][place[heads]]), binary]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SENT)
+        first = last
 
 
 def received(batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.dtype[np.void]) -> Iterator[tuple[int, GroupRows]]:
-    """The groups of a pack, from its rows sorted by (group, position)."""
+    """The groups of a pack, from its records sorted by (group, position)."""
     current, held = -1, _Held(source, dtype)
     for batch in batches:
         if not batch.num_rows:
             continue
-        keys = batch["grp"].to_numpy()
-        content = batch["content"]
-        offsets = np.frombuffer(content.buffers()[1], np.int32)
-        first, last = int(offsets[content.offset]), int(offsets[content.offset + len(content)])
-        rows = np.frombuffer(content.buffers()[2], np.uint8)[first:last].view(dtype)
+        keys, content = batch["grp"].to_numpy(), batch["content"]
+        offsets = np.frombuffer(content.buffers()[1], np.int32)[content.offset : content.offset + len(content) + 1]
+        data = np.frombuffer(content.buffers()[2], np.uint8)
         bounds = np.concatenate([[0], np.flatnonzero(np.diff(keys)) + 1, [len(keys)]])
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             if int(keys[start]) != current:
                 if len(held):
                     yield current, held.rows()
                 current, held = int(keys[start]), _Held(source, dtype)
-            held.add(rows[start:stop])
+            held.add(data[offsets[start] : offsets[stop]].view(dtype))
     if len(held):
         yield current, held.rows()
 

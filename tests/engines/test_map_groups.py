@@ -74,6 +74,7 @@ def test_large_groups_go_through_a_file(monkeypatch, has_columns):
 
     monkeypatch.setattr(spark_groups, "_HELD_BYTES", 1_000)
     monkeypatch.setattr(spark_groups, "_BATCH_BYTES", 300)
+    monkeypatch.setattr(spark_groups, "_RECORD_BYTES", 100)
     source = Numbers(lists_of(400, 2, 5), 50)
     pack = np.arange(5)
     batches = [batch for block in range(8) for batch in spark_groups.send(source, np.zeros(5, np.int32), block, has_columns=has_columns)]
