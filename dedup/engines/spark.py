@@ -73,12 +73,12 @@ class SparkEngine:
         self._scratch, self._owns = scratch, session is None
         if session is None:
             check_java()
-            check_master(master)
             # workers on this machine run the interpreter of the driver unless told otherwise
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
             builder = SparkSession.builder.appName("dedup")
             # spark-submit starts the JVM before Python, and what it was told goes before what a file says
             submitted = SparkConf() if "PYSPARK_GATEWAY_PORT" in os.environ else None
+            check_master(master or ("" if submitted is None else str(submitted.get("spark.master", ""))))
             if master or submitted is None:
                 builder = builder.master(master or "local[*]")
             for name, value in settings(options).items():
