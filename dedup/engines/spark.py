@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyspark import SparkConf, TaskContext
+from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -77,7 +77,10 @@ class SparkEngine:
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
             builder = SparkSession.builder.appName("dedup")
             # spark-submit starts the JVM before Python, and what it was told goes before what a file says
-            submitted = SparkConf() if "PYSPARK_GATEWAY_PORT" in os.environ else None
+            submitted: SparkConf | None = None
+            if "PYSPARK_GATEWAY_PORT" in os.environ:
+                SparkContext._ensure_initialized()  # connects to that JVM; without it the settings look empty
+                submitted = SparkConf()
             check_master(master or ("" if submitted is None else str(submitted.get("spark.master", ""))))
             if master or submitted is None:
                 builder = builder.master(master or "local[*]")

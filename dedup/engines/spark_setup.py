@@ -30,7 +30,7 @@ _CAUSES = (
     (r"(?:exit(?:ed)? (?:code|status|caused by).{0,40}?137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|exceeding (?:physical )?memory)",
      "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
      "fewer tasks share the memory"),
-    (r"(?:All masters are unresponsive|Application has been killed|Initial job has not accepted)",
+    (r"(?:All masters are unresponsive|Application has been killed|stopped SparkContext|Initial job has not accepted)",
      "the master can't be reached or gives no workers; expected a running master and workers: check engine.master and their logs"),
     (r"Python worker (?:exited|failed)[^\n]*",
      "a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead, or lower "

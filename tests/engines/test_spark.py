@@ -184,3 +184,48 @@ def test_workers_of_another_python(tmp_path, require_extra, require_java):
     assert "StageError" in found.stdout, found.stderr[-2000:]
     assert "the workers run Python 3.99, the driver 3." in found.stdout
     assert "set PYSPARK_PYTHON to the same Python on all machines" in found.stdout
+
+
+def submit_here(script, *arguments):
+    import subprocess
+
+    import pyspark
+
+    command = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit"), *arguments[:-1], str(script), *arguments[-1]]
+    own = {"PYTHONPATH": str(Path(TESTS).parent), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=180)
+
+
+SETTINGS_JOB = """
+import sys
+from dedup.pipeline import make_engine
+from dedup.submit import spark_config
+engine = make_engine(spark_config(sys.argv[1], ["output.run_dir=" + sys.argv[2]]))
+conf = engine._spark.conf
+print("settings", conf.get("spark.sql.shuffle.partitions"), conf.get("spark.executor.memory"), engine._spark.sparkContext.master)
+engine.close()
+"""
+
+
+def test_what_spark_submit_was_told_goes_before_a_file(tmp_path, require_extra, require_java):
+    require_extra("pyspark")
+    (tmp_path / "job.py").write_text(SETTINGS_JOB)
+    (tmp_path / "c.yaml").write_text(
+        "engine:\n  master: spark://nowhere:1\n  spark: [spark.sql.shuffle.partitions=7, spark.executor.memory=777m]\n"
+    )
+    told = ["--master", "local[1]", "--conf", "spark.sql.shuffle.partitions=3"]
+    found = submit_here(tmp_path / "job.py", *told, [str(tmp_path / "c.yaml"), str(tmp_path / "run")])
+    assert "settings 3 777m local[1]" in found.stdout, found.stderr[-2000:]
+
+
+def test_a_job_without_its_master_says_so_at_once(tmp_path, require_extra, require_java):
+    from spark_cluster import REPOSITORY, free_port
+
+    require_extra("pyspark")
+    (tmp_path / "a.tar").write_bytes(b"")
+    master = f"spark://127.0.0.1:{free_port()}"
+    arguments = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run"]
+    found = submit_here(REPOSITORY / "jobs" / "run.py", "--master", master, arguments)
+    assert found.returncode == 1
+    assert f"error: the Spark master {master} can't be reached" in found.stderr
+    assert "Traceback" not in found.stderr
