@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,11 +25,11 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
 from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.engines.spark_groups import SENT, received, row_type, send
+from dedup.engines.spark_jobs import SparkJob, as_they_come
 from dedup.engines.spark_setup import check_java, check_master, explained, settings
 from dedup.errors import DedupError, StageError
 from dedup.storage.tables import FileWriter, dataset, files, filesystem, is_local, join, write_table
 
-_POLL_S = (0.1, 3.0)  # between looks for new results: at first, at most
 _READ_ROWS = 65_536
 _WRITTEN = "partition long, n_rows long"
 
@@ -160,9 +158,9 @@ class SparkEngine:
 
     def _results(self, shipment: Shipment, n: int, name: str, plan: Callable[[SparkSession], DataFrame]) -> Iterator[tuple[int, Any]]:
         """Run a job whose tasks write results into a shipment's folder; yields them as they come."""
-        job = _Job(self._spark, lambda spark: plan(spark).collect())
+        job = SparkJob(self._spark, lambda spark: plan(spark).collect())
         try:
-            yield from _as_they_come(job, shipment, n)
+            yield from as_they_come(job, shipment, n)
         finally:
             job.cancel()
             shipment.remove()
@@ -264,48 +262,3 @@ def _write(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> in
         return 0
     writer.close()
     return writer.n_rows
-
-
-class _Job:
-    """A Spark job on a thread of its own, so that its results can be taken while it goes on."""
-
-    def __init__(self, spark: SparkSession, action: Callable[[SparkSession], object]) -> None:
-        self.error: BaseException | None = None
-        self._spark, self._tag = spark, f"dedup-{uuid.uuid4().hex}"
-        self._thread = threading.Thread(target=self._run, args=(action,), daemon=True)
-        self._thread.start()
-
-    def _run(self, action: Callable[[SparkSession], object]) -> None:
-        self._spark.addTag(self._tag)
-        try:
-            action(self._spark)
-        except BaseException as error:
-            self.error = error
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the job goes on."""
-        return self._thread.is_alive()
-
-    def wait(self, seconds: float) -> None:
-        """Wait for its end, but no longer than this."""
-        self._thread.join(seconds)
-
-    def cancel(self) -> None:
-        """Stop it, if it goes on."""
-        if self.is_alive:
-            self._spark.interruptTag(self._tag)
-            self._thread.join(30.0)
-
-
-def _as_they_come(job: _Job, shipment: Shipment, n: int) -> Iterator[tuple[int, Any]]:
-    pause = _POLL_S[0]
-    while shipment.n_received < n:
-        is_over = not job.is_alive  # before the look: what the job wrote last must not be missed
-        started, before = time.monotonic(), shipment.n_received
-        yield from shipment.results()
-        if is_over:
-            return
-        # a folder of 10^5 results takes a while to list: look less often then
-        pause = _POLL_S[0] if shipment.n_received > before else min(2 * pause, _POLL_S[1])
-        job.wait(max(pause, 10 * (time.monotonic() - started) if shipment.n_received == before else 0.0))
