@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -131,6 +131,14 @@ class GroupSource(Protocol):
 
     def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A column of rows anywhere, by their position among all; for an engine whose workers share the files."""
+
+
+class PickledByFields:
+    """A dataclass that is sent to workers without what it has mapped in this process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
 class GroupWork(Protocol[Result_co]):

@@ -47,6 +47,22 @@ def require_java() -> str:
 
 
 @pytest.fixture(scope="session")
+def start_spark(
+    require_extra: Callable[[str], ModuleType], require_java: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """A Spark engine on this machine, whose workers can import the tests' modules; the caller closes it."""
+    require_extra("pyspark")
+    from dedup.engines.spark import SparkEngine
+
+    def start(master: str = "local[2]", *options: str, sends_rows: bool | None = None) -> SparkEngine:
+        own = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=4", f"spark.executorEnv.PYTHONPATH={os.path.dirname(__file__)}"]
+        scratch = str(tmp_path_factory.mktemp("spark") / "scratch")
+        return SparkEngine(scratch, master=master, options=[*own, *options], sends_rows=sends_rows)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def require_browser() -> str:
     """Path of a Chromium."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -31,7 +31,7 @@ from dedup.errors import DedupError, StageError
 from dedup.storage.tables import FileWriter, dataset, files, filesystem, is_local, join, write_table
 
 _READ_ROWS = 65_536
-_WRITTEN = "partition long, n_rows long"
+_NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
 
 
 class SparkEngine:
@@ -112,10 +112,9 @@ class SparkEngine:
         folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for number in batch.column(0).to_pylist():
-                    perform(folder, number, offsets[number], offsets[number + 1])
-            yield pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
+            for number in _numbers(batches):
+                perform(folder, number, offsets[number], offsets[number + 1])
+            yield _NOTHING
 
         name = getattr(work, "__name__", type(work).__name__)
         yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long"))
@@ -141,14 +140,12 @@ class SparkEngine:
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for block in batch.column(0).to_pylist():
-                    yield from send(source, pack_of, block, has_columns=has_columns)
+            for block in _numbers(batches):
+                yield from send(source, pack_of, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            context = TaskContext.get()
-            perform_pack(folder, 0 if context is None else context.partitionId(), received(batches, source, dtype))
-            yield pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
+            perform_pack(folder, _partition(), received(batches, source, dtype))
+            yield _NOTHING
 
         def plan(spark: SparkSession) -> DataFrame:
             rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, SENT)
@@ -192,12 +189,10 @@ class SparkEngine:
             path, schema = output.path, output.schema
 
             def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-                context = TaskContext.get()
-                number = 0 if context is None else context.partitionId()
-                n_rows = _write(join(path, f"{prefix}-{number:05d}.parquet"), schema, batches)
-                yield pa.RecordBatch.from_pydict({"partition": pa.array([number], pa.int64()), "n_rows": pa.array([n_rows], pa.int64())})
+                n_rows = _write(join(path, f"{prefix}-{_partition():05d}.parquet"), schema, batches)
+                yield pa.RecordBatch.from_pydict({"n": pa.array([n_rows], pa.int64())})
 
-            rows = [int(row["n_rows"]) for row in frame.mapInArrow(write, _WRITTEN).collect()]
+            rows = [int(row["n"]) for row in frame.mapInArrow(write, "n long").collect()]
         except DedupError:
             raise
         except Exception as error:
@@ -238,12 +233,23 @@ class SparkEngine:
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             fs, _ = filesystem(path)
-            for batch in batches:
-                for number in batch.column(0).to_pylist():
-                    source = ds.dataset([names[number]], schema=whole, format="parquet", filesystem=fs)
-                    yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
+            for number in _numbers(batches):
+                source = ds.dataset([names[number]], schema=whole, format="parquet", filesystem=fs)
+                yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
 
         return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, from_arrow_schema(schema))
+
+
+def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+    """The rows of `spark.range`, which number what a task is to do."""
+    for batch in batches:
+        yield from batch.column(0).to_pylist()
+
+
+def _partition() -> int:
+    """Number of the partition this worker is at."""
+    context = TaskContext.get()
+    return 0 if context is None else int(context.partitionId())
 
 
 def _write(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:

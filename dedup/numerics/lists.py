@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,6 +134,22 @@ def draw_sample(n: int, n_wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Positions of a training sample, ascending, shape (min(n, max(n_wanted, LEAST_SAMPLE)),)."""
     size = min(n, max(n_wanted, LEAST_SAMPLE))
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+
+
+def count_lists(blocks: Iterable[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
+    """Members of each list, int64 (nlist,), from blocks of the lists of each member, padded with -1.
+
+    Examples
+    --------
+    >>> count_lists([np.array([[0, 2], [2, -1]], np.int32), np.array([[3, 0]], np.int32)])
+    array([2, 0, 2, 1])
+    """
+    sizes = np.zeros(0, dtype=np.int64)
+    for lists in blocks:
+        counted = np.bincount(lists[lists >= 0], minlength=len(sizes))
+        counted[: len(sizes)] += sizes
+        sizes = counted
+    return sizes
 
 
 def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int) -> list[npt.NDArray[np.int64]]:

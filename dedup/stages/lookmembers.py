@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dedup.contracts import GroupRows
-from dedup.storage.arrays import map_array, read_array, read_rows
+from dedup.contracts import GroupRows, PickledByFields
+from dedup.storage.arrays import array_shape, map_array, read_array, read_rows
 from dedup.storage.embeddings import EmbeddingStore, open_store, read_vectors
 from dedup.storage.looks import LookStore, look_part, open_looks
 from dedup.storage.tables import join
 
 
 @dataclass(frozen=True)
-class LookMembers:
+class LookMembers(PickledByFields):
     """A `GroupSource` of all looks by inverted list: what each is a look at, its vector, the vector of the whole image.
 
     Parameters
@@ -38,6 +38,12 @@ class LookMembers:
     parts: tuple[int, ...]
     sizes: tuple[int, ...]
     n_groups_each: int
+
+    @classmethod
+    def of(cls, run_dir: str, scratch: str, parts: tuple[int, ...]) -> LookMembers:
+        """The looks of some files."""
+        shapes = [array_shape(look_part(run_dir, "look", part)) for part in parts]
+        return cls(run_dir, scratch, parts, tuple(shape[0] for shape, _ in shapes), int(shapes[0][1]["lists"].shape[0]))
 
     @property
     def block_sizes(self) -> npt.NDArray[np.int64]:
@@ -86,10 +92,6 @@ class LookMembers:
     @cached_property
     def _store(self) -> EmbeddingStore:
         return open_store(self.run_dir)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is mapped in this process."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 class Wholes:

@@ -15,15 +15,14 @@ from dedup.contracts import GroupRows, JsonDict
 from dedup.encoders import look_maker
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import unit_rows
-from dedup.numerics.lists import Lists, draw_sample, pack_lists, train_lists
+from dedup.numerics.lists import Lists, count_lists, draw_sample, pack_lists, train_lists
 from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks, no_edges
 from dedup.numerics.looks import LookRows
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
-from dedup.storage.arrays import read_array
 from dedup.storage.embeddings import InnerStore, open_store
 from dedup.storage.lists import load_lists, save_lists
-from dedup.storage.looks import clear_looks, look_part, look_parts, looks_folder, write_looks
+from dedup.storage.looks import clear_looks, look_parts, looks_folder, write_looks
 
 _NPROBE = 3  # lists each look goes to
 _BLOCK = 8_192  # images whose looks are made at a time
@@ -159,17 +158,8 @@ def find_look_edges(context: StageContext, scratch: str) -> LookEdges:
     parts = look_parts(run_dir) if search.looks else ()
     if not parts:
         return no_edges()
-    sizes: list[int] = []
-    counts = np.zeros(0, dtype=np.int64)
-    n_lists_each = 1
-    for part in parts:
-        lists = read_array(look_part(run_dir, "look", part))["lists"]
-        sizes.append(len(lists))
-        n_lists_each = lists.shape[1]
-        found = np.bincount(lists.ravel(), minlength=len(counts))
-        found[: len(counts)] += counts
-        counts = found
-    members = LookMembers(run_dir, scratch, parts, tuple(sizes), n_lists_each)
+    members = LookMembers.of(run_dir, scratch, parts)
+    counts = count_lists(members.groups(block) for block in range(len(parts)))
     work = JoinLooks(search.min_similarity, search.look_min_similarity, load_lists(looks_folder(run_dir)).n_filter, search.best_edges)
     packs = pack_lists(counts, context.engine.n_workers)
     results = context.run_groups("pairs", "lists of looks", members, work, packs)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from dedup.contracts import PickledByFields
 from dedup.numerics.lists import BLOCK
 from dedup.stages.index import projected_part, projected_rows
 from dedup.storage.arrays import map_array, read_rows, save_array
@@ -20,7 +21,7 @@ _ARRAYS = ("sample_id", "weight", "min_similarity")
 
 
 @dataclass(frozen=True)
-class Members:
+class Members(PickledByFields):
     """A `GroupSource` of all distinct images by inverted list.
 
     Parameters
@@ -86,10 +87,6 @@ class Members:
     @cached_property
     def _store(self) -> EmbeddingStore:
         return open_store(self.run_dir)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is mapped in this process."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:

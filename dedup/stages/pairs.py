@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dedup.contracts import GroupRows, Table
 from dedup.numerics.collapse import Ownership
-from dedup.numerics.lists import pack_lists
+from dedup.numerics.lists import count_lists, pack_lists
 from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.looks import find_look_edges
@@ -102,7 +102,7 @@ def run(context: StageContext) -> StageResult:
     with context.engine.scratch() as scratch:
         save_members(scratch, known)
         members = Members(layout.run_dir, scratch, len(table), max(1, int(index.get("nprobe", 1))), is_projected)
-        sizes = _list_sizes(members)
+        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, context.engine.n_workers)
         work = JoinLists(context.config.search.best_edges, is_projected, edges)
         n_near = 0
@@ -120,17 +120,6 @@ def run(context: StageContext) -> StageResult:
         "largest_list": int(sizes.max(initial=0)),
     } | recall
     return StageResult({"candidates": n_near + n_look + n_exact, "neighbors": n_rows}, summary)
-
-
-def _list_sizes(members: Members) -> npt.NDArray[np.int64]:
-    """Images in each list."""
-    sizes = np.zeros(0, dtype=np.int64)
-    for block in range(len(members.block_sizes)):
-        lists = members.groups(block)
-        found = np.bincount(lists[lists >= 0], minlength=len(sizes))
-        found[: len(sizes)] += sizes
-        sizes = found
-    return sizes
 
 
 def _write_look_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str) -> int:

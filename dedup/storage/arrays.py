@@ -68,14 +68,25 @@ def read_rows(url: str, start: int, stop: int) -> npt.NDArray[Any]:
     """Consecutive rows of an array; of a remote one no more than these are fetched."""
     if is_local(url):
         return map_array(url)[start:stop]
-    header = io.BytesIO(read_range(url, 0, _HEADER_BYTES))
-    version = np.lib.format.read_magic(header)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(header)
+    shape, dtype, header_bytes = _read_header(url)
     size = dtype.itemsize * int(np.prod(shape[1:]))
     stop = min(stop, shape[0])
-    data = read_range(url, header.tell() + start * size, header.tell() + stop * size) if stop > start else b""
+    data = read_range(url, header_bytes + start * size, header_bytes + stop * size) if stop > start else b""
     return np.frombuffer(data, dtype).reshape(-1, *shape[1:])
+
+
+def array_shape(url: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array, from its header."""
+    shape, dtype, _ = _read_header(url)
+    return shape, dtype
+
+
+def _read_header(url: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    header = io.BytesIO(read_range(url, 0, _HEADER_BYTES))
+    version = np.lib.format.read_magic(header)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(header)
+    return shape, dtype, header.tell()
 
 
 def folder_state(folder: str) -> str:

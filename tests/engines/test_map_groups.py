@@ -1,31 +1,20 @@
 """Rows brought together by group, on both engines: the same groups, the same order."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from group_work import Numbers, Report
 
 from dedup.engines.local import LocalEngine
 
-TESTS = str(Path(__file__).parents[1])
-
-
 SPARKS = [pytest.param(name, marks=pytest.mark.spark) for name in ("spark sends rows", "spark gathers rows")]
 
 
 @pytest.fixture(scope="module", params=["local", *SPARKS])
-def engine(request, tmp_path_factory):
+def engine(request):
     if request.param == "local":
         engine = LocalEngine(2)
     else:
-        request.getfixturevalue("require_extra")("pyspark")
-        request.getfixturevalue("require_java")
-        from dedup.engines.spark import SparkEngine
-
-        options = ["spark.ui.enabled=false", f"spark.executorEnv.PYTHONPATH={TESTS}"]
-        scratch, sends = str(tmp_path_factory.mktemp("spark") / "scratch"), request.param == "spark sends rows"
-        engine = SparkEngine(scratch, master="local[2,3]", options=options, sends_rows=sends)
+        engine = request.getfixturevalue("start_spark")("local[2,3]", sends_rows=request.param == "spark sends rows")
     yield engine
     engine.close()
 
@@ -87,12 +76,8 @@ def test_large_groups_go_through_a_file(monkeypatch, has_columns):
 
 
 @pytest.mark.spark
-def test_a_pack_whose_worker_died_is_done_again(tmp_path, require_extra, require_java):
-    require_extra("pyspark")
-    from dedup.engines.spark import SparkEngine
-
-    options = ["spark.ui.enabled=false", f"spark.executorEnv.PYTHONPATH={TESTS}"]
-    engine = SparkEngine(str(tmp_path / "scratch"), master="local[2,3]", options=options)
+def test_a_pack_whose_worker_died_is_done_again(tmp_path, start_spark):
+    engine = start_spark("local[2,3]")
     source = Numbers(lists_of(300, 2, 6), 100)
     packs = [np.arange(0, 3), np.arange(3, 6)]
     found = dict(engine.map_groups(source, Report(str(tmp_path)), packs))

@@ -20,17 +20,9 @@ pytestmark = pytest.mark.spark
 TESTS = str(Path(__file__).parents[1])
 
 
-def start(folder, *options):
-    from dedup.engines.spark import SparkEngine
-
-    python_path = f"spark.executorEnv.PYTHONPATH={TESTS}"
-    return SparkEngine(str(folder), master="local[2,2]", options=[python_path, "spark.ui.enabled=false", *options])
-
-
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory, require_extra, require_java):
-    require_extra("pyspark")
-    engine = start(tmp_path_factory.mktemp("spark") / "scratch", "spark.sql.shuffle.partitions=3")
+def engine(start_spark):
+    engine = start_spark("local[2,2]")
     yield engine
     engine.close()
 

@@ -45,16 +45,8 @@ GRAPHS = [random_graph, path, star, many_components, large_ids]
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("spark", marks=pytest.mark.spark)])
-def engine(request, tmp_path_factory):
-    if request.param == "local":
-        engine = LocalEngine(2)
-    else:
-        request.getfixturevalue("require_extra")("pyspark")
-        request.getfixturevalue("require_java")
-        from dedup.engines.spark import SparkEngine
-
-        options = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=4"]
-        engine = SparkEngine(str(tmp_path_factory.mktemp("spark") / "scratch"), master="local[2]", options=options)
+def engine(request):
+    engine = LocalEngine(2) if request.param == "local" else request.getfixturevalue("start_spark")()
     yield engine
     engine.close()
 

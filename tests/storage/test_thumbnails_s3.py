@@ -1,9 +1,10 @@
-"""Thumbnails of shards on S3 in a run directory on S3, with a server that speaks its protocol."""
+"""Thumbnails of shards on S3 in a run directory on S3, with a server that speaks its protocol and fails at times."""
 
 from __future__ import annotations
 
 import fsspec
 import pytest
+from faulty_s3 import ENVIRONMENT, faulty_s3
 from shard_data import Sample, encode, scene, write_tar
 
 from dedup import pipeline
@@ -23,22 +24,15 @@ class Here(LocalEngine):
 @pytest.fixture
 def s3(require_extra, monkeypatch):
     require_extra("s3fs")
-    server = require_extra("moto.server").ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, text in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, text)
-    fs = fsspec.filesystem("s3", skip_instance_cache=True)
-    fs.mkdir("bucket")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    yield fs
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+    require_extra("moto")
+    with faulty_s3() as (endpoint, _, _):
+        for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
+            monkeypatch.setenv(name, text)
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        fs.mkdir("bucket")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield fs
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_run_on_s3(s3, tmp_path):
