@@ -35,6 +35,7 @@ _GLOBAL_OF_MARKED = 0.75  # of copies under a heavy watermark
 _LEAST_BESIDE = 0.2  # of a tile that a watermark must leave
 _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree globally
 _MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence enough
+_MOST_CHANGED = 0.02  # share of the tiles that may show something else, beside one bar or one corner: a small sticker
 _LEAST_TRUST = 0.12  # a bird on a plain sky: what little there is to see must agree eight times as well
 
 Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]
@@ -115,16 +116,17 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     shared = overlap(right, left, invert(found.matrix)) if is_reverse else overlap(left, right, found.matrix)
     if shared is None or shared.share < _LEAST_OVERLAP or shared.cover < _LEAST_COVER or (compared := tiles(shared)) is None:
         return Verdict(False, 1.0, "overlap", relative, found.moved)
-    agreement, distance = _distance(compared)
+    agreement, distance, changed = _distance(compared)
     if distance > max_distance and compared.similarity >= _GLOBAL_OF_MARKED and (marked := _beside_watermark(shared)):
-        agreement, distance = marked
+        agreement, distance, changed = marked
     # where all tiles agree a few tracks went astray on a repeated pattern; nothing moved
     is_moved = found.moved > np.interp(distance, *_MOVED_UP_TO)
-    reason: Reason = "different" if distance > max_distance else "moved" if is_moved else ""
+    is_other = distance > max_distance or changed > _MOST_CHANGED
+    reason: Reason = "different" if is_other else "moved" if is_moved else ""
     return Verdict(not reason, distance, reason, relative, found.moved, agreement, compared.similarity, shared.share)
 
 
-def _beside_watermark(shared: Overlap) -> tuple[float, float] | None:
+def _beside_watermark(shared: Overlap) -> tuple[float, float, float] | None:
     """As `_distance`, of the pixels that a watermark leaves; None where there is none."""
     left = unmarked(shared.left[:, :, 0], shared.right[:, :, 0], shared.mask)
     if left is None:
@@ -134,30 +136,33 @@ def _beside_watermark(shared: Overlap) -> tuple[float, float] | None:
     return None if compared is None else _distance(compared)
 
 
-def _distance(compared: Tiles) -> tuple[float, float]:
-    """Agreement of the tiles that agree least, and the distance that makes."""
-    agreement = _least_agreement(compared)
+def _distance(compared: Tiles) -> tuple[float, float, float]:
+    """Agreement of the tiles that agree least, the distance that makes, and the share of tiles that show something else."""
+    agreement, changed = _worst(compared)
     share = np.interp(compared.similarity, _GLOBAL, (1.0, _GLOBAL_WEIGHT)) / np.clip(
         compared.weight.mean() / _MUCH_DETAIL, _LEAST_TRUST, 1.0
     )
-    return agreement, float(np.clip((1.0 - agreement) * share, 0.0, 1.0))
+    return agreement, float(np.clip((1.0 - agreement) * share, 0.0, 1.0)), changed
 
 
-def _least_agreement(compared: Tiles) -> float:
-    """Agreement of the tiles that agree least, after what one caption bar or one logo in a corner may cover."""
+def _worst(compared: Tiles) -> tuple[float, float]:
+    """Agreement of the tiles that agree least and share of changed tiles, after what one caption bar or one logo in a corner may cover."""
     order = np.argsort(compared.agreement, kind="stable")
     agreement, weight, y, x = compared.agreement[order], compared.weight[order], compared.y[order], compared.x[order]
     height, width = compared.shape
-    outside = [np.ones(len(order), dtype=bool)]
-    outside += [side for bar in _BARS for side in (y > bar, y < 1 - bar, x > bar, x < 1 - bar)]
+    sides = [np.ones(len(order), dtype=bool)]
+    sides += [side for bar in _BARS for side in (y > bar, y < 1 - bar, x > bar, x < 1 - bar)]
     for corner in _CORNERS:
         down, across = corner * min(height, width) / height, corner * min(height, width) / width
-        outside += [~(row & column) for row in (y < down, y > 1 - down) for column in (x < across, x > 1 - across)]
+        sides += [~(row & column) for row in (y < down, y > 1 - down) for column in (x < across, x > 1 - across)]
     # a row for each choice; in it the weights summed up from the least agreement
-    summed = np.cumsum(np.stack(outside) * weight, axis=1, dtype=np.float64)
+    outside = np.stack(sides)
+    summed = np.cumsum(outside * weight, axis=1, dtype=np.float64)
     total = summed[:, -1]
     at = (summed < _TAIL * total[:, None]).sum(axis=1).clip(0, len(order) - 1)
-    return float(agreement[at[total >= _LEAST_UNCOVERED * total[0]]].max())
+    is_enough = total >= _LEAST_UNCOVERED * total[0]
+    changed = (outside[is_enough] & compared.is_changed[order]).mean(axis=1).min()
+    return float(agreement[at[is_enough]].max()), float(changed)
 
 
 def _relative(found: Alignment, a: Level, b: Level) -> npt.NDArray[np.float64]:

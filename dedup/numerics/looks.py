@@ -23,11 +23,12 @@ WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
 _FULL: Box = (0.0, 0.0, 1.0, 1.0)
 # One look meets copies that keep 93 to 107% of its sides at similarity 0.82, so these reach from 71% to the whole.
 _CENTRED = (0.87, 0.75)
-# Of the whole picture only, and in one orientation each, or there would be too many: crops against two edges, and what a
-# caption over the top or the bottom leaves.
+# Of the whole picture only, and in one orientation each, or there would be too many: crops against two edges, what a
+# caption over the top or the bottom leaves, and colourful pictures without their colour.
 _CORNERS = (0.92, 0.82)
 _LEFT_BY_CAPTION = 0.81
-_CORNER_MARGIN = 0.0  # of the orientation's
+_ONE_ORIENTATION = 0.0  # factor on the orientation's margins
+_COLOURFUL = 0.2  # share of chroma in a vector's squared norm: a grey copy is at 0.89, less what else was done to it
 _LEAST_ENERGY = 0.05  # of a picture that a crop must hold: what is left else is ground
 
 
@@ -40,7 +41,8 @@ class LookRows:
     image : int64 array, shape (n,)
         Position of the image, ascending.
     kind : int8 array, shape (n,)
-        `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either) or `DISC` (about the middle, at no angle).
+        `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
+        middle, at no angle).
     orientation : int8 array, shape (n,)
         How the image was turned, in the order of `VARIANTS`.
     is_base : bool array, shape (n,)
@@ -151,7 +153,12 @@ def look_rows(
     if has_corners:
         boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
         boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
-        views += [(whole, images, CROP, box, _CORNER_MARGIN) for box in boxes]
+        views += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
+    chroma = whole[:, LUMA_SIDE**2 :]
+    colourful = np.flatnonzero(np.einsum("ij,ij->i", chroma, chroma) > _COLOURFUL)
+    grey = whole[colourful]
+    grey[:, LUMA_SIDE**2 :] = 0.0
+    views.append((grey, colourful, CROP, _FULL, _ONE_ORIENTATION))
     columns: list[tuple[npt.NDArray[np.generic], ...]] = []
     for pictures, of, kind, box, margin in views:
         looks, is_usable = crop_looks(pictures, box)

@@ -19,6 +19,8 @@ _LEAST_TILES = 4
 _NOISE = 0.5  # grey levels of deviation that are no detail
 _FULL_DETAIL = 4.0  # grey levels of deviation from which a tile has its full weight
 _COLOUR_STEP = 60.0  # grey levels of chroma that count as much as no correlation
+_CHANGED_CORRELATION = 0.5  # below which, and
+_CHANGED_COLOUR = 20.0  # so many grey levels from what the others let expect, a tile shows something else
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,15 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of two registered pictures, shape (n_tiles,) each: places (0 to 1), agreement, weight; and of the whole, its
-    shape in pixels and the cosine of the two descriptors.
+    """Tiles of two registered pictures, shape (n_tiles,) each: places (0 to 1), agreement, weight, whether they show
+    something else; and of the whole, its shape in pixels and the cosine of the two descriptors.
     """
 
     y: Array
     x: Array
     agreement: Array
     weight: Array
+    is_changed: npt.NDArray[np.bool_]
     shape: tuple[int, int]
     similarity: float
 
@@ -93,13 +96,15 @@ def tiles(shared: Overlap, *, least_share: float = 0.45) -> Tiles | None:
     if at.sum() < _LEAST_TILES:
         return None
     correlation, deviation = _correlations(np.ascontiguousarray(left[:, :, 0]), np.ascontiguousarray(right[:, :, 0]), mask, share, at)
-    colour = _colour_differences(left, right, share, at, correlation)
+    means = [(box_mean(side, _TILE) / share[:, :, None])[at] for side in (left, right)]
+    colour = _colour_differences(*means, correlation)
     y, x = np.nonzero(at)
     return Tiles(
         ((y + 0.5) / height).astype(np.float32),
         ((x + 0.5) / width).astype(np.float32),
         correlation - colour / _COLOUR_STEP,
         np.clip((deviation - _NOISE) / (_FULL_DETAIL - _NOISE), 0.0, 1.0) * share[at] + 1e-6,
+        (correlation < _CHANGED_CORRELATION) & (_left_over(*means, correlation, scale=8.0) > _CHANGED_COLOUR),
         (height, width),
         _global_similarity(left, right, mask),
     )
@@ -129,24 +134,38 @@ def _correlations(left: Array, right: Array, mask: Array, share: Array, at: npt.
     return np.minimum(best, 1.0), np.sqrt(np.maximum(variance_a, variance_b))[at]
 
 
-def _colour_differences(left: Array, right: Array, share: Array, at: npt.NDArray[np.bool_], correlation: Array) -> Array:
+def _colour_differences(a: Array, b: Array, correlation: Array) -> Array:
     """How far the chroma of each tile is from what the tiles that agree let expect, in grey levels; 0 for grey pictures.
 
     The colour of a copy may have been changed as a whole: the chroma of the second picture is fitted by an affine
     function of the first's colour.
     """
-    a, b = ((box_mean(side, _TILE) / share[:, :, None])[at] for side in (left, right))
     if min(np.abs(a[:, 1:]).max(initial=0.0), np.abs(b[:, 1:]).max(initial=0.0)) < 6.0:
         return np.zeros(len(a), dtype=np.float32)
+    difference: Array = np.maximum(_left_over(a, b[:, 1:], correlation, scale=6.0) - 10.0, 0.0).astype(np.float32)
+    return difference
+
+
+def _left_over(a: Array, b: Array, correlation: Array, scale: float) -> Array:
+    """What an affine function of the mean colours of one picture's tiles leaves of the other's, in grey levels.
+
+    Parameters
+    ----------
+    a : float32 array, shape (n_tiles, 3)
+    b : float32 array, shape (n_tiles, k)
+    correlation : float32 array, shape (n_tiles,)
+        Tiles that agree weigh more.
+    scale : float
+        Grey levels left over that halve the weight of a tile in the next round.
+    """
     basis = np.concatenate([a, np.ones((len(a), 1), dtype=np.float32)], axis=1)
-    weight = np.clip(correlation, 0.05, 1.0)
+    weight = trust = np.clip(correlation, 0.05, 1.0)
     for _ in range(3):  # reweighted: what was painted over must not bend the fit
         scaled = basis * weight[:, None]
-        solution = np.linalg.solve(scaled.T @ basis + np.diag([1.0, 1.0, 1.0, 0.1]), scaled.T @ b[:, 1:])
-        left_over = np.linalg.norm(b[:, 1:] - basis @ solution, axis=1)
-        weight = np.clip(correlation, 0.05, 1.0) / (1.0 + (left_over / 6.0) ** 2)
-    difference: Array = np.maximum(left_over - 10.0, 0.0).astype(np.float32)
-    return difference
+        solution = np.linalg.solve(scaled.T @ basis + np.diag([1.0, 1.0, 1.0, 0.1]), scaled.T @ b)
+        left_over: Array = np.linalg.norm(b - basis @ solution, axis=1)
+        weight = trust / (1.0 + (left_over / scale) ** 2)
+    return left_over
 
 
 def _global_similarity(left: Array, right: Array, mask: Array) -> float:

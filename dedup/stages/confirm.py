@@ -26,7 +26,7 @@ from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import open_store
 from dedup.storage.tables import clear, count_rows, dataset, filesystem, join, write_table
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 _MOST_PAIRS = 2_000  # per task
 _LEAST_PAIRS = 50
 _TASKS_PER_WORKER = 8

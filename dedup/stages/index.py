@@ -21,7 +21,7 @@ from dedup.storage.embeddings import open_store
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
 
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 _PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
 

@@ -81,17 +81,20 @@ def test_alignment_finds_the_inverse_the_other_way():
 
 
 def _burst(photo, rng, kind):
-    """A second shot of the same scene: a subject that moved, or a camera that did before a scene with depth."""
+    """A second shot of the same scene: a subject that moved or came in, or a camera that moved before a scene with depth."""
     height, width, _ = photo.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     if kind == "parallax":
         field = cv2.resize(rng.standard_normal((4, 4)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         return cv2.remap(photo, x + field / np.abs(field).max() * 0.04 * width, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    inside = (((y - height / 2) / (0.3 * height)) ** 2 + ((x - width / 2) / (0.3 * width)) ** 2 < 1)[:, :, None]
+    reach = 0.3 if kind == "subject" else 0.14  # of each side: 28% and 6% of the picture
+    inside = (((y - height / 2) / (reach * height)) ** 2 + ((x - width / 2) / (reach * width)) ** 2 < 1)[:, :, None]
+    if kind == "newcomer":
+        return np.where(inside, cv2.resize(photos()[-1 - rng.integers(4)], (width, height)), photo)
     return np.where(inside, np.roll(photo, (int(0.05 * height), int(0.05 * width)), axis=(0, 1)), photo)
 
 
-@pytest.mark.parametrize("kind", ["parallax", "subject"])
+@pytest.mark.parametrize("kind", ["parallax", "subject", "newcomer"])
 def test_two_shots_of_one_scene_do_not_stand(kind):
     rng = np.random.default_rng(3)
     verdicts = [judged(photo, _burst(photo, rng, kind)) for photo in photos()[:6]]

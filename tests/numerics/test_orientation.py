@@ -120,3 +120,17 @@ def test_rows_of_images_and_framed_pictures():
     flat = np.zeros((1, whole.shape[1]), np.float32)
     flat[0, 0] = 1.0  # uniform grey
     assert len(look_rows(flat, inner[:0], np.zeros(0, np.int64), np.ones(len(flat))).image) == 0
+
+
+def test_a_grey_copy_meets_a_colourful_picture():
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[:32, :, 0], colours[32:, :, 2] = 200, 220
+    colours[:, :20, 1] = np.asarray(scene(3))[:64, :20, 1]
+    weights = np.array([0.299, 0.587, 0.114])
+    grey = np.repeat(np.rint(colours @ weights).astype(np.uint8)[:, :, None], 3, axis=2)
+    whole = np.stack([describe(colours)[0], describe(grey)[0]])
+    assert whole[0] @ whole[1] < 0.7
+    rows = look_rows(whole, whole[:0], np.zeros(0, np.int64), np.ones(2))
+    coloured, base = rows.image == 0, (rows.image == 1) & rows.is_base & (rows.kind == WHOLE)
+    best = (rows.vectors[coloured] @ rows.vectors[base].T).max()
+    assert best > 0.99
