@@ -96,15 +96,15 @@ def tiles(shared: Overlap, *, least_share: float = 0.45) -> Tiles | None:
     if at.sum() < _LEAST_TILES:
         return None
     correlation, deviation = _correlations(np.ascontiguousarray(left[:, :, 0]), np.ascontiguousarray(right[:, :, 0]), mask, share, at)
-    means = [(box_mean(side, _TILE) / share[:, :, None])[at] for side in (left, right)]
-    colour = _colour_differences(*means, correlation)
+    means, others = ((box_mean(side, _TILE) / share[:, :, None])[at] for side in (left, right))
+    colour = _colour_differences(means, others, correlation)
     y, x = np.nonzero(at)
     return Tiles(
         ((y + 0.5) / height).astype(np.float32),
         ((x + 0.5) / width).astype(np.float32),
         correlation - colour / _COLOUR_STEP,
         np.clip((deviation - _NOISE) / (_FULL_DETAIL - _NOISE), 0.0, 1.0) * share[at] + 1e-6,
-        (correlation < _CHANGED_CORRELATION) & (_left_over(*means, correlation, scale=8.0) > _CHANGED_COLOUR),
+        (correlation < _CHANGED_CORRELATION) & (_left_over(means, others, correlation, scale=8.0) > _CHANGED_COLOUR),
         (height, width),
         _global_similarity(left, right, mask),
     )
