@@ -141,10 +141,31 @@ class PickledByFields:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Groups that one call of a work gets.
+
+    Parameters
+    ----------
+    number : int
+        Of the pack, counted from 0.
+    groups : int64 array, shape (n,)
+        Ascending.
+    share, n_shares : int
+        Which share of the work on its groups is done here, and how many there are: a group that is too much for one call is
+        in as many packs. All rows come with each.
+    """
+
+    number: int
+    groups: npt.NDArray[np.int64]
+    share: int = 0
+    n_shares: int = 1
+
+
 class GroupWork(Protocol[Result_co]):
     """What is done with the groups of one pack; picklable, and may be done twice."""
 
-    def __call__(self, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> Result_co:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> Result_co:
         """Take the groups of a pack as they come, ascending; write output; return the result."""
 
 
@@ -162,17 +183,15 @@ class Engine(Protocol):
         itself and may run twice.
         """
 
-    def map_groups(
-        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
-    ) -> Iterator[tuple[int, Result]]:
+    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
         """Bring the rows of each group together and do the work on packs of groups.
 
         Parameters
         ----------
         source : GroupSource
         work : GroupWork
-        packs : sequence of int64 array
-            Groups that one call of `work` gets, each ascending; of about equal cost. Groups in no pack are left out.
+        packs : sequence of Pack
+            By number; of about equal cost. Groups in no pack are left out.
 
         Yields
         ------

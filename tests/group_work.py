@@ -35,19 +35,19 @@ class Numbers:
         return rows
 
     def take(self, name, positions):
-        return {"value": 3 * positions, "vector": np.repeat(positions[:, None] % 7, 5, axis=1).astype(np.float16), "flag": positions % 2}[
-            name
-        ]
+        if name == "vector":
+            return np.repeat(positions[:, None] % 7, 5, axis=1).astype(np.float16)
+        return 3 * positions if name == "value" else (positions % 2).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Every group with its rows as Python values."""
+    """Every group with its rows as Python values, and the share asked for."""
 
     folder: str = ""
 
     def __call__(self, pack, groups):
-        if self.folder and pack == 1:
+        if self.folder and pack.number == 1:
             mark = Path(self.folder) / "tried"
             if not mark.exists():
                 mark.touch()
@@ -60,6 +60,7 @@ class Report:
                 rows.column("value").tolist(),
                 rows.take("vector", np.arange(len(rows))[::-1]).tolist(),
                 rows.column("flag").dtype.kind,
+                (pack.share, pack.n_shares),
             )
             for number, rows in groups
         ]

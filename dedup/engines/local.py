@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
+from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.local_groups import PackWork, sort_by_group
 from dedup.errors import DedupError, StageError
 from dedup.schemas import conform
@@ -96,9 +94,7 @@ class LocalEngine:
             for future in waiting:
                 future.cancel()
 
-    def map_groups(
-        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
-    ) -> Iterator[tuple[int, Result]]:
+    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
         """Do the work on packs of groups, whose rows are gathered from memory-mapped files."""
         with self.scratch() as folder:
             yield from self.map_partitions(PackWork(source, work), sort_by_group(source, packs, folder))

@@ -10,7 +10,7 @@ from typing import Any, Generic
 import numpy as np
 import numpy.typing as npt
 
-from dedup.contracts import GroupRows, GroupSource, GroupWork, Result
+from dedup.contracts import GroupRows, GroupSource, GroupWork, Pack, Result
 from dedup.storage.arrays import map_array, save_array
 from dedup.storage.tables import join
 
@@ -20,8 +20,7 @@ class PackTask:
     """One pack: a call of the work."""
 
     folder: str
-    pack: int
-    groups: npt.NDArray[np.int64]
+    pack: Pack
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class PackWork(Generic[Result]):
 
     def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
         places, offsets, lists = _arrays(task.folder)
-        for group in task.groups.tolist():
+        for group in task.pack.groups.tolist():
             yield group, _Gathered(self.source, places[offsets[group] : offsets[group + 1]].astype(np.int64), lists)
 
 
@@ -61,12 +60,12 @@ class _Gathered:
         return self._source.take(name, self.positions[rows])
 
 
-def sort_by_group(source: GroupSource, packs: Sequence[npt.NDArray[np.int64]], folder: str) -> list[PackTask]:
+def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:
     """Write who is in which group as arrays that all workers map; returns the tasks."""
     blocks = [source.groups(block) for block in range(len(source.block_sizes))]
     lists = np.concatenate(blocks) if blocks else np.zeros((0, source.n_groups_each), dtype=np.int32)
     del blocks
-    n_groups = max([int(lists.max(initial=-1)) + 1, *(int(pack.max(initial=-1)) + 1 for pack in packs)])
+    n_groups = max([int(lists.max(initial=-1)) + 1, *(int(pack.groups.max(initial=-1)) + 1 for pack in packs)])
     flat = lists.ravel()
     counts = np.bincount(flat[flat >= 0], minlength=n_groups)
     # ascending within a group; the padding sorts first and is cut off
@@ -74,7 +73,7 @@ def sort_by_group(source: GroupSource, packs: Sequence[npt.NDArray[np.int64]], f
     places = (order // max(1, lists.shape[1])).astype(np.int32 if len(lists) < 2**31 else np.int64)
     for name, array in (("places", places), ("offsets", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)), ("lists", lists)):
         save_array(join(folder, f"{name}.npy"), array)
-    return [PackTask(folder, number, pack) for number, pack in enumerate(packs)]
+    return [PackTask(folder, pack) for pack in packs]
 
 
 @lru_cache(maxsize=1)

@@ -91,10 +91,11 @@ def perform(folder: str, number: int, start: int, stop: int) -> None:
     _write_outcome(folder, number, lambda: work(task))
 
 
-def perform_pack(folder: str, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> None:
+def perform_pack(folder: str, number: int, start: int, stop: int, groups: Iterator[tuple[int, GroupRows]]) -> None:
     """Do the work on the groups of one pack, as `perform` does a task."""
     work = pickle.loads(read_range(join(folder, "work.pickle")))  # noqa: S301 (written by the driver)
-    _write_outcome(folder, pack, lambda: work(pack, groups))
+    pack = pickle.loads(read_range(join(folder, "tasks.pickle"), start, stop))  # noqa: S301
+    _write_outcome(folder, number, lambda: work(pack, groups))
 
 
 def _write_outcome(folder: str, number: int, work: Callable[[], Any]) -> None:

@@ -14,17 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
+from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
-from dedup.engines.spark_groups import SENT, received, row_type, send
+from dedup.engines.spark_groups import SENT, Routes, received, row_type, send
 from dedup.engines.spark_jobs import SparkJob, as_they_come
 from dedup.engines.spark_setup import check_java, check_master, explained, settings
 from dedup.errors import DedupError, StageError
@@ -119,9 +117,7 @@ class SparkEngine:
         name = getattr(work, "__name__", type(work).__name__)
         yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long"))
 
-    def map_groups(
-        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
-    ) -> Iterator[tuple[int, Result]]:
+    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
         """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
 
         Raises
@@ -132,19 +128,18 @@ class SparkEngine:
         if not packs:
             return
         n_blocks, n_packs = len(source.block_sizes), len(packs)
-        pack_of = np.full(max([0, *(int(pack.max(initial=-1)) for pack in packs)]) + 1, -1, dtype=np.int32)
-        for number, pack in enumerate(packs):
-            pack_of[pack] = number
-        shipment = ship(self._scratch, work, [])
-        folder, has_columns = shipment.folder, self._sends_rows and n_blocks > 0
+        routes = Routes.of(packs)
+        shipment = ship(self._scratch, work, packs)
+        folder, offsets, has_columns = shipment.folder, shipment.offsets, self._sends_rows and n_blocks > 0
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for block in _numbers(batches):
-                yield from send(source, pack_of, block, has_columns=has_columns)
+                yield from send(source, routes, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            perform_pack(folder, _partition(), received(batches, source, dtype))
+            number = _partition()
+            perform_pack(folder, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
             yield _NOTHING
 
         def plan(spark: SparkSession) -> DataFrame:

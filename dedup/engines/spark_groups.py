@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import GroupRows, GroupSource
+from dedup.contracts import GroupRows, GroupSource, Pack
 
 SENT = "pack int, grp int, place long, content binary"
 _SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
@@ -26,8 +27,37 @@ def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype
     return np.dtype(fields if columns is None else [*fields, ("_columns", columns)])
 
 
-def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int, *, has_columns: bool) -> Iterator[pa.RecordBatch]:
-    """The rows of a block, once for each of their groups that is in a pack; those of one group are one record."""
+@dataclass(frozen=True)
+class Routes:
+    """The packs that each group's rows go to.
+
+    Parameters
+    ----------
+    offsets : int64 array, shape (n_groups + 1,)
+    packs : int32 array, shape (n,)
+        Numbers of the packs of one group after the other.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    packs: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, packs: Sequence[Pack]) -> Routes:
+        """Of all packs; a group may be in several."""
+        groups = np.concatenate([np.zeros(0, np.int64), *(pack.groups for pack in packs)])
+        numbers = np.repeat(np.array([pack.number for pack in packs], dtype=np.int32), [len(pack.groups) for pack in packs])
+        counts = np.bincount(groups)
+        return cls(np.concatenate([[0], np.cumsum(counts)]), numbers[np.argsort(groups, kind="stable")])
+
+    def counts(self, groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Packs of each of some groups; of those that are -1 or unknown, 0."""
+        is_known = (groups >= 0) & (groups < len(self.offsets) - 1)
+        known = np.where(is_known, groups, 0)
+        return np.where(is_known, self.offsets[known + is_known] - self.offsets[known], 0)
+
+
+def send(source: GroupSource, routes: Routes, block: int, *, has_columns: bool) -> Iterator[pa.RecordBatch]:
+    """The rows of a block, once for each pack of each of their groups; those of one group are one record."""
     groups = source.groups(block)
     columns = source.rows(block) if has_columns else None
     sent = np.empty(len(groups), dtype=row_type(source, None if columns is None else columns.dtype))
@@ -35,16 +65,20 @@ def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int, *, has
     sent["_groups"] = groups
     if columns is not None:
         sent["_columns"] = columns
-    wanted = (groups >= 0) & (groups < len(pack_of))
-    place, column = np.nonzero(wanted & (pack_of[np.where(wanted, groups, 0)] >= 0))
-    group = groups[place, column]
-    if not len(group):
-        return
-    order = np.argsort(group, kind="stable")
-    group, place = group[order], place[order]
+    n_packs = routes.counts(groups)
+    for copy in range(int(n_packs.max(initial=0))):
+        place, column = np.nonzero(n_packs > copy)
+        group = groups[place, column]
+        order = np.argsort(group, kind="stable")
+        yield from _records(sent, group[order], place[order], routes.packs[routes.offsets[group[order]] + copy])
+
+
+def _records(
+    sent: npt.NDArray[np.void], group: npt.NDArray[np.int32], place: npt.NDArray[np.int64], pack: npt.NDArray[np.int32]
+) -> Iterator[pa.RecordBatch]:
+    """Rows at some places, sorted by group, as records that end where the group does, or where they get too long."""
     size = sent.dtype.itemsize
     most = max(1, _RECORD_BYTES // size)
-    # records end where the group does, or where they get too long
     starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
     starts = np.concatenate([np.arange(a, b, most) for a, b in zip(starts, np.append(starts[1:], len(group)), strict=True)])
     first = 0
@@ -55,7 +89,7 @@ def send(source: GroupSource, pack_of: npt.NDArray[np.int32], block: int, *, has
         offsets = pa.py_buffer(((bounds - bounds[0]) * size).astype(np.int32))
         binary = pa.Array.from_buffers(pa.binary(), last - first, [None, offsets, pa.py_buffer(content.view(np.uint8))])
         heads = bounds[:-1]
-        arrays = [pa.array(pack_of[group[heads]]), pa.array(group[heads]), pa.array(sent["_position"][place[heads]]), binary]
+        arrays = [pa.array(pack[heads]), pa.array(group[heads]), pa.array(sent["_position"][place[heads]]), binary]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SENT)
         first = last
 

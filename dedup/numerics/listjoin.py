@@ -56,9 +56,12 @@ class ListJoin:
         best: int,
         turns: Sequence[Turn],
         projected: npt.NDArray[np.float16] | None,
+        share: tuple[int, int],
     ) -> None:
         self.vectors, self.min_similarity, self.weights = vectors, min_similarity, weights
         self.ownership, self.best, self.turns = ownership, best, turns
+        self.share, self.n_shares = share
+        self.n_asked = 0
         self.threshold = float(min_similarity.min()) if len(min_similarity) else 2.0
         self.projected = projected
         # what products must reach: projections overestimate, and were rounded to float16
@@ -66,6 +69,11 @@ class ListJoin:
         self.n_neighbors = np.zeros(len(vectors), dtype=np.int64)
         self.parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8]]] = []
         self.n_buffered = 0
+
+    def is_ours(self) -> bool:
+        """Whether the next product is of the share that is joined here: they are dealt out in turn."""
+        self.n_asked += 1
+        return (self.n_asked - 1) % self.n_shares == self.share
 
     def may_be_dense(self) -> bool:
         """Whether many rows could be near one: a cheap look; to miss a small ball costs time only."""
@@ -84,6 +92,8 @@ class ListJoin:
         for left in range(0, len(rows), _COLUMNS):
             columns = self.columns(rows[left : left + _COLUMNS])
             for top in range(0, min(left + _COLUMNS, len(rows)), _STRIP):
+                if not self.is_ours():
+                    continue
                 strip = columns[top - left : top - left + _STRIP] if top >= left else self.columns(rows[top : top + _STRIP])
                 first = max(top - left, 0)
                 i, j = self._candidates(strip, columns[first:])
@@ -93,6 +103,8 @@ class ListJoin:
 
     def inside(self, ball: Ball) -> None:
         """Pairs of a ball: counted without a product, joined by a star around its middle and a path."""
+        if not self.is_ours():
+            return
         rows = ball.rows
         weights = self.weights[rows]
         own = np.where(self.ownership.pairs(rows, rows), weights, 0)
@@ -119,6 +131,8 @@ class ListJoin:
             members = ball.rows[left : left + _COLUMNS]
             columns, whole = self.columns(members), None
             for top in range(0, len(close), _STRIP):
+                if not self.is_ours():
+                    continue
                 strip_rows = close[top : top + _STRIP]
                 i, j = self._candidates(self.columns(strip_rows), columns)
                 if len(i) > _DENSE * len(strip_rows) * len(members):

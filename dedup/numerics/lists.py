@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 
 LEAST_SAMPLE = 10_000  # vectors to train on, however few the lists
 BLOCK = 65_536  # vectors placed at a time
-_TASKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
 _QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
 
 
@@ -134,50 +133,3 @@ def draw_sample(n: int, n_wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Positions of a training sample, ascending, shape (min(n, max(n_wanted, LEAST_SAMPLE)),)."""
     size = min(n, max(n_wanted, LEAST_SAMPLE))
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
-
-
-def count_lists(blocks: Iterable[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
-    """Members of each list, int64 (nlist,), from blocks of the lists of each member, padded with -1.
-
-    Examples
-    --------
-    >>> count_lists([np.array([[0, 2], [2, -1]], np.int32), np.array([[3, 0]], np.int32)])
-    array([2, 0, 2, 1])
-    """
-    sizes = np.zeros(0, dtype=np.int64)
-    for lists in blocks:
-        counted = np.bincount(lists[lists >= 0], minlength=len(sizes))
-        counted[: len(sizes)] += sizes
-        sizes = counted
-    return sizes
-
-
-def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int) -> list[npt.NDArray[np.int64]]:
-    """Pack lists into tasks of about equal cost, the costliest first.
-
-    A list costs its square and its gather; lists of one member cost nothing.
-
-    Parameters
-    ----------
-    sizes : int64 array, shape (nlist,)
-    n_workers : int
-
-    Returns
-    -------
-    list of int64 array
-        Lists of each task; one empty task where there is nothing to do.
-    """
-    lists = np.flatnonzero(sizes > 1)
-    cost = sizes[lists].astype(np.float64) ** 2 + 500.0 * sizes[lists]
-    order = np.argsort(-cost, kind="stable")
-    lists, cost = lists[order], cost[order]
-    limit = cost.sum() / (_TASKS_PER_WORKER * n_workers)
-    parts: list[npt.NDArray[np.int64]] = []
-    start, filled = 0, 0.0
-    for place in range(len(lists)):
-        if filled and filled + cost[place] > limit:
-            parts.append(np.sort(lists[start:place]))
-            start, filled = place, 0.0
-        filled += float(cost[place])
-    # an empty table still has one file
-    return [*parts, np.sort(lists[start:])] if len(lists) > start or not parts else parts

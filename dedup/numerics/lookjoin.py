@@ -97,6 +97,7 @@ def join_looks(
     *,
     n_filter: int = 0,
     best: int = 8,
+    share: tuple[int, int] = (0, 1),
 ) -> LookEdges:
     """Find pairs of images of which two looks are alike and the whole pictures are not.
 
@@ -115,6 +116,8 @@ def join_looks(
         Leading coordinates that propose pairs; 0 = all.
     best : int
         Edges kept for each image beside the forest.
+    share : (int, int)
+        Which share of the comparisons is made here, and of how many: `best_of_pairs` of all shares are the edges of the whole.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def join_looks(
     Base rows are compared with all rows, others only with base rows. A crowd of rows that are alike is represented
     by a few from its middle to its edge, and its own base rows are compared with the middle only: linear in its members.
     """
-    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best)
+    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best, share)
     base, others = np.flatnonzero(looks.is_base), np.flatnonzero(~looks.is_base)
     if len(looks.image) >= _COLLAPSE_FROM:
         for rows in (base, others):
@@ -136,7 +139,7 @@ def join_looks(
                 spread = np.linspace(0, len(by_cosine) - 1, _KEPT_SPREAD).astype(np.int64)
                 is_left[ball.rows] = False
                 is_left[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
-                if rows is base:
+                if rows is base and join.is_ours():
                     middle = int(ball.rows[by_cosine[0]])
                     join.judge(np.full(len(ball.rows), middle), ball.rows)
             if rows is base:
@@ -152,13 +155,27 @@ class _LookJoin:
     """The pairs of one list while they are found."""
 
     def __init__(
-        self, looks: Looks, ownership: Ownership, wholes: Rows, min_similarity: tuple[float, float], n_filter: int, best: int
+        self,
+        looks: Looks,
+        ownership: Ownership,
+        wholes: Rows,
+        min_similarity: tuple[float, float],
+        n_filter: int,
+        best: int,
+        share: tuple[int, int],
     ) -> None:
         self.looks, self.ownership, self.wholes, self.best = looks, ownership, wholes, best
         self.whole_threshold, self.threshold = min_similarity
         self.n_filter = n_filter
+        self.share, self.n_shares = share
+        self.n_asked = 0
         self.parts: list[LookEdges] = []
         self.n_buffered = 0
+
+    def is_ours(self) -> bool:
+        """Whether the next product is of the share that is joined here: they are dealt out in turn."""
+        self.n_asked += 1
+        return (self.n_asked - 1) % self.n_shares == self.share
 
     def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """What products are taken of: the leading coordinates and the norm of the rest, or all of them."""
@@ -188,6 +205,8 @@ class _LookJoin:
         for left in range(0, len(others), _COLUMNS):
             columns = self.columns(others[left : left + _COLUMNS])
             for top in range(0, min(left + _COLUMNS, len(rows)) if is_same else len(rows), _STRIP):
+                if not self.is_ours():
+                    continue
                 i, j = np.divmod(np.flatnonzero(self.columns(rows[top : top + _STRIP]) @ columns.T >= proposed), len(columns))
                 i, j = i + top, j + left
                 if is_same:

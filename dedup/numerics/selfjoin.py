@@ -24,6 +24,7 @@ def self_join(
     best: int = 8,
     turns: Sequence[Turn] = (),
     projected: npt.NDArray[np.float16] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Joined:
     """Find all pairs within the threshold and keep a sparse set of them.
 
@@ -43,6 +44,9 @@ def self_join(
         Ways to turn an image, as signed permutations of the columns; similarity is the best of them.
     projected : float16 array, shape (n, k + 1), optional
         Projections (`dedup.numerics.projection`) whose products bound the similarities; not with turns.
+    share : (int, int)
+        Which share of the comparisons is made here, and of how many. The counts of all shares add up to those of the whole; their
+        edges, sparsified once more, are its edges.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def self_join(
         raise ShapeError(f"expected {n} thresholds and weights, found {min_similarity.shape} and {weights.shape}")
     if projected is not None and (len(projected) != n or turns):
         raise ShapeError(f"expected projections of {n} rows and no turns, found {projected.shape} and {len(turns)} turns")
-    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected)
+    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected, share)
     usable = min_similarity <= 1.0  # others ask for equal bytes, which are one row already
     balls: list[Ball] = []
     if n >= _COLLAPSE_FROM and join.may_be_dense():

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from dedup.config import Config
-from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Progress, Reporter, Result, Task
+from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.distances import Turn
 from dedup.storage.layout import RunLayout
@@ -81,13 +78,15 @@ class StageContext:
             yield number, result
 
     def run_groups(
-        self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]
+        self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]
     ) -> Iterator[tuple[int, Result]]:
         """Run packs of groups on the engine with progress in groups; yields (pack, result) as they end."""
-        done, total = 0, sum(len(pack) for pack in packs)
+        # a group that is shared out counts with its first share
+        sizes = [0 if pack.share else len(pack.groups) for pack in packs]
+        done, total = 0, sum(sizes)
         self.reporter.progress(Progress(stage, 0, total, unit))
         for number, result in self.engine.map_groups(source, work, packs):
-            done += len(packs[number])
+            done += sizes[number]
             self.reporter.progress(Progress(stage, done, total, unit))
             yield number, result
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import EncoderConfig
-from dedup.contracts import GroupRows, JsonDict
+from dedup.contracts import GroupRows, JsonDict, Pack
 from dedup.encoders import look_maker
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import unit_rows
-from dedup.numerics.lists import Lists, count_lists, draw_sample, pack_lists, train_lists
+from dedup.numerics.lists import Lists, draw_sample, train_lists
 from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks, no_edges
 from dedup.numerics.looks import LookRows
+from dedup.numerics.packs import count_lists, pack_lists
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
 from dedup.storage.embeddings import InnerStore, open_store
@@ -58,7 +59,7 @@ class JoinLooks:
     n_filter: int
     best: int
 
-    def __call__(self, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> LookEdges:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> LookEdges:
         """Join each list; the edges are few, and go to the driver."""
         found = [no_edges()]
         for number, rows in groups:
@@ -66,9 +67,11 @@ class JoinLooks:
             images = look["image"].astype(np.int64)
             looks = Looks(rows.column("vector"), images, look["kind"], look["orientation"], look["is_base"])
             asked = (self.min_similarity, self.look_min_similarity)
-            found.append(
-                join_looks(looks, Ownership(rows.groups, number), Wholes(rows, images), *asked, n_filter=self.n_filter, best=self.best)
+            share = (pack.share, pack.n_shares)
+            joined = join_looks(
+                looks, Ownership(rows.groups, number), Wholes(rows, images), *asked, n_filter=self.n_filter, best=self.best, share=share
             )
+            found.append(joined)
         return _united(found, self.best)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import GroupRows, Table
+from dedup.contracts import GroupRows, Pack, Table
 from dedup.numerics.collapse import Ownership
-from dedup.numerics.lists import count_lists, pack_lists
+from dedup.numerics.packs import count_lists, pack_lists
 from dedup.numerics.selfjoin import self_join
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.looks import find_look_edges
@@ -44,10 +44,10 @@ class JoinLists:
     is_projected: bool
     edges: Table
 
-    def __call__(self, pack: int, groups: Iterator[tuple[int, GroupRows]]) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Join each list and write the edges."""
         counted, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        with FileWriter(join(self.edges.path, f"part-{pack:05d}.parquet"), self.edges.schema) as writer:
+        with FileWriter(join(self.edges.path, f"part-{pack.number:05d}.parquet"), self.edges.schema) as writer:
             for number, rows in groups:
                 ids = rows.column("sample_id")
                 joined = self_join(
@@ -57,6 +57,7 @@ class JoinLists:
                     Ownership(rows.groups, number),
                     best=self.best,
                     projected=rows.column("projected") if self.is_projected else None,
+                    share=(pack.share, pack.n_shares),
                 )
                 near = np.flatnonzero(joined.n_neighbors)
                 counted.append(rows.positions[near])

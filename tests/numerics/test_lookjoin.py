@@ -55,6 +55,17 @@ def union(parts, best):
     )
 
 
+@pytest.mark.parametrize("n_shares", [2, 5])
+def test_shares_of_a_list_together_are_the_list(n_shares):
+    rng = np.random.default_rng(4)
+    looks, wholes = random_looks(rng, 400)
+    n = len(looks.image)
+    arguments = (looks, Ownership(np.zeros((n, 1), np.int32), 0), wholes, 0.7, 0.85)
+    shares = [join_looks(*arguments, best=3, share=(k, n_shares)) for k in range(n_shares)]
+    assert all(len(share.src) for share in shares)
+    assert as_dict(union(shares, 3)) == as_dict(join_looks(*arguments, best=3))
+
+
 @pytest.mark.parametrize("n_filter", [0, 16])
 def test_one_list_equals_brute_force(n_filter):
     looks, wholes = random_looks(np.random.default_rng(n_filter), 150)

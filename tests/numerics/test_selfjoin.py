@@ -126,6 +126,29 @@ def test_a_crowd_of_near_copies_has_linear_edges_and_exact_counts(is_projected):
     assert np.array_equal(found, connected_components(src, dst, 4000))
 
 
+@pytest.mark.parametrize("n_shares", [2, 7, 60])
+@pytest.mark.parametrize("is_projected", [False, True])
+def test_shares_of_a_list_together_are_the_list(n_shares, is_projected):
+    rng = np.random.default_rng(13)
+    crowd = copies_of(rng, power_law(rng, 1, 64)[0], 1_500, rng.uniform(0.95, 0.9999, 1_500))
+    rows = np.concatenate([crowd, with_planted(rng, 2_500, dim=64)])[rng.permutation(4_000)].astype(np.float16)
+    weights, asked = rng.integers(1, 3, 4_000), np.full(4_000, 0.9, np.float32)
+    lists = np.where(rng.random((4_000, 2)) < 0.5, [3, 5], [5, -1]).astype(np.int32)
+    unit = rows.astype(np.float32) / np.linalg.norm(rows.astype(np.float32), axis=1, keepdims=True)
+    projected = with_rest(unit @ principal_axes(unit)[:, :32]).astype(np.float16) if is_projected else None
+    arguments = (rows, asked, weights, Ownership(lists, 5))
+    whole = self_join(*arguments, projected=projected)
+    shares = [self_join(*arguments, projected=projected, share=(k, n_shares)) for k in range(n_shares)]
+    assert sum(len(share.src) > 0 for share in shares) > 1
+    assert np.array_equal(sum(share.n_neighbors for share in shares), whole.n_neighbors)
+    src, dst, similarity = (np.concatenate([getattr(share, name) for share in shares]) for name in ("src", "dst", "similarity"))
+    assert len({*zip(src.tolist(), dst.tolist(), strict=True)}) == len(src)
+    kept = sparsify(src, dst, similarity, 8)
+    order = np.lexsort((dst[kept], src[kept]))
+    for found, name in ((src, "src"), (dst, "dst"), (similarity, "similarity")):
+        assert np.array_equal(found[kept][order], getattr(whole, name))
+
+
 def test_balls_hold_mutual_neighbours_only():
     rng = np.random.default_rng(3)
     rows = np.concatenate([copies_of(rng, power_law(rng, 1)[0], 900, rng.uniform(0.9, 1.0, 900)), power_law(rng, 600)]).astype(np.float16)

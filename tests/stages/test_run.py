@@ -17,6 +17,7 @@ from dedup import pipeline, schemas
 from dedup.config import Config, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
+from dedup.numerics import packs
 from dedup.numerics.components import connected_components
 from dedup.stages import groups, manifest
 from dedup.storage.embeddings import EmbeddingStore
@@ -159,10 +160,16 @@ def test_byte_ranges_lead_to_the_image(run_dir, samples):
             assert file.read(row["n_bytes"]) == by_key[row["key"]].image
 
 
-def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path):
+@pytest.mark.parametrize("hot_rows", [None, 20])
+def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path, monkeypatch, hot_rows):
+    if hot_rows:  # every list is shared out, and its shares are written one by one
+        monkeypatch.setattr(packs, "_HOT_ROWS", hot_rows)
+        monkeypatch.setattr(packs, "_HOT", 0.0)
     # every vector goes to every list, so that nothing but the bookkeeping of lists can differ
     search = SearchConfig(exhaustive_below=0, nlist=5, nprobe=5)
     pipeline.run(config_for(shards, tmp_path, workers=2, search=search))
+    n_files = len(list((tmp_path / "candidates").glob("part-0*.parquet")))
+    assert n_files > 20 if hot_rows else n_files < 20
     expected, found = all_tables(run_dir), all_tables(tmp_path)
     for name in ("candidates", "edges", "refused", "neighbors", "groups", "manifest", "duplicates", "statistics", "targets"):
         order = str if name != "edges" else (lambda row: (row["src"], row["dst"]))

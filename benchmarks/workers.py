@@ -1,0 +1,87 @@
+"""The stages `embed` and `pairs` on Spark executors of one core each: how much faster two are than one.
+
+    python benchmarks/workers.py --n 500000 --dim 512 --shards 'shards/*.tar'
+
+Executors are processes of their own, as on a cluster (master `local-cluster`), on this machine: with fewer cores than
+executors, driver and neighbours need, the figure says more about the machine. Without --shards demo images of 100 KB are
+made. Prints a JSON object: seconds of each stage at each number of executors, in the order they were run, and ratios of
+the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from dataclasses import replace
+
+from vectors import write_embeddings
+
+import dedup
+from dedup import pipeline
+from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
+from dedup.demo.shards import make_demo_data
+from dedup.engines.local import LocalEngine
+from dedup.engines.spark import SparkEngine
+
+
+def seconds(config: Config, stage: str, n_executors: int, heap_mb: int) -> float:
+    """Wall seconds of a stage on executors that are up and have run Python."""
+    settings = [f"spark.executor.memory={heap_mb}m", "spark.ui.enabled=false", f"spark.local.dir={config.output.run_dir}"]
+    engine = SparkEngine(
+        os.path.join(config.output.run_dir, "_scratch"), master=f"local-cluster[{n_executors},1,{heap_mb}]", options=settings
+    )
+    try:
+        assert sorted(engine.map_partitions(abs, range(8 * n_executors))) == [(k, k) for k in range(8 * n_executors)]
+        return pipeline.run(config, [stage], engine=engine, redo=True).records[stage].seconds
+    finally:
+        engine.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=500_000, help="vectors for `pairs`")
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--min-similarity", type=float, default=0.96)
+    parser.add_argument("--shards", help="tars for `embed`")
+    parser.add_argument("--executors", type=int, nargs="+", default=[1, 2, 1, 2])
+    parser.add_argument("--heap-mb", type=int, default=1_500)
+    parser.add_argument("--scratch", default=None, help="folder for shards and run directories")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=options.scratch) as folder:
+        shards = options.shards
+        if shards is None:
+            make_demo_data(f"{folder}/shards", n_images=4_000, per_shard=250, jpeg_size=100_000, workers=os.cpu_count() or 1)
+            shards = f"{folder}/shards/*.tar"
+        embedding = dedup.load_config(None, [f"input.shards={shards}", f"output.run_dir={folder}/embed"])
+        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, looks=False, recall_queries=0)
+        pairing = replace(
+            Config(),
+            output=OutputConfig(f"{folder}/pairs"),
+            search=search,
+            index=IndexConfig(codes="none"),
+            confirm=ConfirmConfig(enabled=False),
+        )
+        write_embeddings(pairing, options.n, options.dim, share=0.05, low=0.961, high=0.999, n_crowd=0)
+        local = LocalEngine()
+        pipeline.run(pairing, ["index"], engine=local)
+        local.close()
+        runs: dict[str, list[tuple[int, float]]] = {"embed": [], "pairs": []}
+        for n_executors in options.executors:
+            for stage, config in (("embed", embedding), ("pairs", pairing)):
+                runs[stage].append((n_executors, round(seconds(config, stage, n_executors, options.heap_mb), 2)))
+    best = {stage: {n: min(s for m, s in taken if m == n) for n, _ in taken} for stage, taken in runs.items()}
+    result = {
+        "n": options.n,
+        "dim": options.dim,
+        "seconds": runs,
+        "speedup": {stage: {n: round(taken[min(taken)] / s, 2) for n, s in taken.items()} for stage, taken in best.items()},
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
