@@ -27,7 +27,8 @@ _CAUSES = (
     (r"ModuleNotFoundError: No module named '(\w+)",
      "a worker has no package '{0}'; install it there or ship the environment (docs/cluster.md)"),
     (r"ImportError: ([^\n]+)", "a worker can't import a package: {0}; install it there or ship the environment (docs/cluster.md)"),
-    (r"(?:exit(?:ed)? (?:code|status|caused by).{0,40}?137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|exceeding (?:physical )?memory)",
+    (r"(?:[Ee]xit(?:ed)?(?: with)? (?:code|status)\W{0,3}137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|"
+     r"exceeding (?:physical )?memory)",
      "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
      "fewer tasks share the memory"),
     (r"(?:All masters are unresponsive|Application has been killed|stopped SparkContext|Initial job has not accepted)",
@@ -128,5 +129,6 @@ def explained(error: BaseException | None, what: str) -> str:
     # a Python traceback ends with what was raised
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line)]
-    reason = (raised or lines or ["no reason given"])[0]
+    aborted = re.findall(r"Job aborted due to stage failure: ([^\n]+)", text)
+    reason = (raised or aborted or lines or ["no reason given"])[0]
     return f"{what}: {reason[:500]}; {again}"

@@ -150,6 +150,22 @@ def test_a_setting_that_is_none():
         spark_setup.settings(["memory=4g"])
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        # standalone, YARN twice, and what has no pattern
+        ("Lost task 0.3: ExecutorLostFailure (executor 3 exited caused by one of the running tasks) Reason: Command exited with code 137",
+         "a worker was killed, most likely for want of memory"),
+        ("Container marked as failed: container_1 on host: h. Exit status: 137.", "a worker was killed, most likely for want of memory"),
+        ("Container killed by YARN for exceeding physical memory limits. 5 GB used.", "a worker was killed, most likely for want of memory"),
+        ("An error occurred while calling o1.x.\n: SparkException: Job aborted due to stage failure: Task 0 failed\nDriver stacktrace:",
+         "embed: Task 0 failed; finished parts are kept"),
+    ],
+)  # fmt: skip
+def test_causes_are_read_from_what_spark_says(found, said):
+    assert said in spark_setup.explained(RuntimeError(found), "embed")
+
+
 OTHER_PYTHON = """
 import collections, sys
 sys.version_info = collections.namedtuple("V", "major minor micro releaselevel serial")(3, 99, 0, "final", 0)

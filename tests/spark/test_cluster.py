@@ -112,3 +112,26 @@ def test_each_job_by_itself(cluster, settings, local_run, tmp_path):
     job = cluster.submit(str(script), str(REPOSITORY / "jobs"), str(run_dir), *settings)
     assert job.wait() == 0, job.text()[-3000:]
     assert_same_tables(local_run, run_dir)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import spark_work
+from dedup.engines.spark import SparkEngine
+from dedup.failures import errors_shown
+with errors_shown():
+    list(SparkEngine(sys.argv[2]).map_partitions(spark_work.kill_the_executor, [1]))
+"""
+
+
+def test_an_executor_killed_for_memory_is_named(cluster, tmp_path):
+    from spark_cluster import REPOSITORY
+
+    script, tests = tmp_path / "killed.py", str(REPOSITORY / "tests")
+    script.write_text(KILLED)
+    path = {"spark.task.maxFailures": "1", "spark.executorEnv.PYTHONPATH": f"{REPOSITORY}:{tests}"}
+    job = cluster.submit(str(script), tests, str(tmp_path / "scratch"), **path)
+    assert job.wait() == 1
+    (line,) = [line for line in job.text().splitlines() if line.startswith("error:")]
+    assert "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead" in line
