@@ -14,7 +14,8 @@ from quality_files import Design
 from quality_measures import Ints, Tally, tally
 
 import dedup
-from dedup.config_io import describe
+from dedup.config import Config
+from dedup.config_io import describe, resolved
 from dedup.engines.local import LocalEngine, available_cores
 from dedup.resume import STAGE_NAMES
 
@@ -43,7 +44,7 @@ def available_parts(parts: Sequence[tuple[str, tuple[str, ...]]] | None = None) 
 
 def default_threshold() -> float:
     """The threshold that a user gets who sets nothing."""
-    return next(float(key.default) for key in describe() if key.key == THRESHOLD)
+    return resolved(Config()).search.min_similarity
 
 
 class Runs:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+# of each encoder: `search.min_similarity` where it is 0. A descriptor's pairs are judged by their pixels afterwards; those of
+# embeddings without pixels are not, and 0.9 of CLIP is a likeness of subject (Carlini et al. give no number; others use 0.9)
+MIN_SIMILARITY = {"dct": 0.7, "precomputed": 0.95}
+
 
 def _key(default: Any, meaning: str) -> Any:
     if isinstance(default, list):
@@ -24,6 +28,11 @@ class InputConfig:
         [], "webdataset tars: globs, brace ranges {00000..00999}, files of URLs (@list.txt), any fsspec URL; may be given several times"
     )
     images: str = _key("", "instead of shards: a folder of images, searched with its subfolders")
+    embeddings: str = _key(
+        "",
+        "instead of shards, with encoder.name=precomputed: a folder of embeddings: img_emb_0.npy with metadata_0.parquet (clip-retrieval, LAION), "
+        "NAME.npy with NAME.parquet, or parquet with a column 'embedding' (NeMo Curator)",
+    )
     captions: str = _key(
         "", "for input.images: a CSV or parquet with the columns file, caption (and url); else a .txt beside an image is its caption"
     )
@@ -47,7 +56,9 @@ class OutputConfig:
 class EncoderConfig:
     """What turns an image into a vector."""
 
-    name: str = _key("dct", "the encoder: dct (weights-free descriptor of 384 dimensions)")
+    name: str = _key(
+        "dct", "the encoder: dct (weights-free descriptor of 384 dimensions), precomputed (embeddings of input.embeddings as they are)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +77,9 @@ class EmbedConfig:
 class SearchConfig:
     """How near-duplicate pairs are found."""
 
-    min_similarity: float = _key(0.7, "cosine from which two images count as near-duplicates")
+    min_similarity: float = _key(
+        0.0, "cosine from which two images count as near-duplicates; 0 = what suits the encoder: dct 0.7, precomputed 0.95"
+    )
     looks: bool = _key(True, "also find crops, framed pictures, and mirrored and turned copies, by second looks at each image")
     look_min_similarity: float = _key(0.8, "cosine from which two looks make a pair of images a candidate")
     nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")

@@ -16,10 +16,10 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dedup import schemas
-from dedup.config import Config
+from dedup.config import MIN_SIMILARITY, Config
 from dedup.errors import ConfigError
 
-ENCODERS: Final = ("dct",)
+ENCODERS: Final = tuple(MIN_SIMILARITY)
 ENGINES: Final = ("local", "spark")
 UNREADABLE: Final = ("refuse", "keep")
 SWITCHES: Final = ("auto", "true", "false")
@@ -129,7 +129,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     """
     values = {f"{section}.{name}": value for section, keys in to_dict(config).items() for name, value in keys.items()}
     for key in ("search.min_similarity", "search.look_min_similarity", "search.low_detail_min_similarity"):
-        if not 0 < values[key] <= 1:
+        if not 0 < values[key] <= 1 and not (key == "search.min_similarity" and values[key] == 0):
             raise ConfigError(f"{key}={values[key]} is no similarity to ask for; expected more than 0 and at most 1, such as 0.9")
     for key, low, high in ((key, low, high) for (low, high), keys in _RANGES.items() for key in keys.split()):
         if not low <= values[key] <= high:
@@ -151,12 +151,24 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     _validate_order(config.keep.order_by, config.input.carry)
 
 
+def resolved(config: Config) -> Config:
+    """The configuration with what depends on other keys filled in: the threshold that suits the encoder."""
+    if config.search.min_similarity:
+        return config
+    return dataclasses.replace(config, search=dataclasses.replace(config.search, min_similarity=MIN_SIMILARITY[config.encoder.name]))
+
+
 def _validate_input(config: Config, require_input: bool) -> None:
-    shards, images = config.input.shards, config.input.images
-    if shards and images:
-        raise ConfigError(f"input.shards={shards[0]} and input.images={images} are both set; expected one of them; leave the other out")
-    if require_input and not (shards or images):
-        raise ConfigError("no input is set; expected input.shards='DIR/*.tar' or input.images=DIR; add one of them")
+    shards, images, embeddings = config.input.shards, config.input.images, config.input.embeddings
+    given = [f"input.{name}={value}" for name, value in (("shards", shards[:1]), ("images", images), ("embeddings", embeddings)) if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are set; expected one of them; leave the others out")
+    if require_input and not given:
+        raise ConfigError("no input is set; expected input.shards='DIR/*.tar', input.images=DIR or input.embeddings=DIR; add one of them")
+    if given and (config.encoder.name == "precomputed") != bool(embeddings):
+        raise ConfigError(
+            f"encoder.name={config.encoder.name} with {given[0]}; expected encoder.name=precomputed with input.embeddings=DIR"
+        )
     if config.input.captions and not images:
         raise ConfigError("input.captions is set without input.images, which it belongs to; for shards use input.sidecar=true")
     taken = {name.lower() for table in ("manifest", "duplicates", "excluded") for name in schemas.TABLES[table].names}

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from dedup.config import Config
+from dedup.config_io import resolved
 from dedup.contracts import Progress
 from dedup.pipeline import RunSummary, StageStatus
 
@@ -89,11 +90,13 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         lists = "one list: every pair compared" if figures["nlist"] == 1 else f"{figures['nlist']:,} lists, {figures['nprobe']} per image"
         lines.append(("distinct images", f"{figures['n_images']:,} ({lists})"))
     if "pairs" in records:
-        figures = records["pairs"].summary
+        figures, similarity = records["pairs"].summary, resolved(config).search.min_similarity
+        by = summary.figure("embed", "exact_by")
+        exact = "exact" if by != "embedding" else "exact (equal embeddings)"
         lines.append(
             (
                 "candidates",
-                f"{figures['n_exact_edges']:,} exact, {figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity}), "
+                f"{figures['n_exact_edges']:,} {exact}, {figures['n_near_edges']:,} near (similarity >= {similarity}), "
                 f"{figures['n_look_edges']:,} by second looks",
             )
         )

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
-from dedup.config_io import validate
+from dedup.config_io import resolved, validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
@@ -79,6 +79,7 @@ def run(
         raise ConfigError(f"unknown stage '{unknown[0]}'; expected one of {', '.join(STAGE_NAMES)}")
     wanted = [stage for stage in STAGES if stage.name in stages]
     validate(config, require_input="embed" in stages)
+    config = resolved(config)
     if not config.output.run_dir:
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
     if config.engine.name != "local":  # workers have folders of their own

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from dedup.config import Config
-from dedup.config_io import to_dict
+from dedup.config_io import resolved, to_dict
 from dedup.contracts import JsonDict
-from dedup.encoders import load_encoder
+from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.stages import confirm, embed, groups, index, manifest, pairs, statistics, targets
 from dedup.stages.context import StageContext, StageResult
+from dedup.storage.precomputed import find_embeddings
 from dedup.storage.provenance import StageRecord, digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint, folder_parts
 
@@ -46,7 +47,7 @@ class StageSpec:
 
 
 _EMBED_KEYS = (
-    "input.images", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
+    "input.images", "input.embeddings", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
     "encoder.name", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
 )  # fmt: skip
 _INDEX_KEYS = (
@@ -81,6 +82,8 @@ def find_sources(config: Config) -> Sources:
     if config.input.images:
         parts = folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)
         sources: list[embed.Source] = list(parts)
+    elif config.input.embeddings:
+        sources = list(find_embeddings(config.input.embeddings))
     else:
         sources = list(expand_shards(config.input.shards))
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, and many at a time
@@ -117,7 +120,7 @@ def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpe
             encoder: dict[str, str] = {}
             if stage.name == "embed":
                 listed = digest([[url, stamp] for url, (_, stamp) in sources.items()])
-                inputs, encoder = {"input": f"{len(sources)} shards, {listed}"}, load_encoder(config.encoder).fingerprint()
+                inputs, encoder = {"input": f"{len(sources)} shards, {listed}"}, encoder_fingerprint(config.encoder)
             records[stage.name] = StageRecord(stage.name, stage.output_version, picked(stage, config), inputs, encoder)
     missing = {name for name in names if name not in records}
     if missing:
@@ -234,6 +237,7 @@ def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
     found = {stage.name: read_record(run_dir, stage.home) for stage in STAGES}
     if not any(found.values()):
         raise RunDirectoryError(f"{run_dir} holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run")
+    config = None if config is None else resolved(config)
     lines: dict[str, StageStatus] = {}
     for stage in STAGES:
         record = found[stage.name]

@@ -22,7 +22,7 @@ REJECT_REASONS: Final = {
     "too_many_bytes": "more bytes than input.max_image_bytes",
     "duplicate_key": "the key occurred before in the same shard; the first one stays",
     "no_key": "a tar member whose name has no extension, so that it belongs to no sample",
-    "bad_embedding": "the encoder gave a vector that is not finite",
+    "bad_embedding": "the vector is not finite, or all 0",
 }
 
 
@@ -32,14 +32,22 @@ def _field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullab
 
 _SAMPLE_ID = _field("sample_id", pa.int64(), "identity inside the run: partition << 32 | row of the partition")
 _COMPONENT_ID = _field("component_id", pa.int64(), "smallest sample_id of the group of copies; a unique sample's own sample_id")
-_SHARD = _field("shard", pa.string(), "URL of the tar the sample lies in; a folder's URL ends with '/'")
+_SHARD = _field(
+    "shard",
+    pa.string(),
+    "URL of the tar the sample lies in, or of the file its precomputed embedding came from; a folder's URL ends with '/'",
+)
 _KEY = _field("key", pa.string(), "the sample's key: member name up to the first dot of its base name; relative path in a folder")
 _CAPTION = _field("caption", pa.string(), "the caption, invalid UTF-8 replaced; null where there is none", nullable=True)
 _URL = _field("url", pa.string(), "the image's address on the web as the shard has it", nullable=True)
 _BYTE_OFFSET = _field(
-    "byte_offset", pa.int64(), "where the image's bytes start in the tar; null in a compressed tar", unit="bytes", nullable=True
+    "byte_offset",
+    pa.int64(),
+    "where the image's bytes start in the tar; null in a compressed tar, or if not known",
+    unit="bytes",
+    nullable=True,
 )
-_N_BYTES = _field("n_bytes", pa.int64(), "size of the encoded image", unit="bytes")
+_N_BYTES = _field("n_bytes", pa.int64(), "size of the encoded image; 0 = not known", unit="bytes")
 _COUNT = _field("duplication_count", pa.int64(), "samples in the group of copies, the keeper included; 1 = unique")
 
 METADATA: Final = pa.schema(
@@ -49,12 +57,28 @@ METADATA: Final = pa.schema(
         _KEY,
         _URL,
         _CAPTION,
-        _field("sha256", pa.string(), "SHA-256 of the image bytes in the tar, 64 hex digits"),
-        _field("width", pa.int32(), "width of the decoded image, EXIF orientation applied", unit="pixels"),
-        _field("height", pa.int32(), "height of the decoded image, EXIF orientation applied", unit="pixels"),
+        _field(
+            "sha256", pa.string(), "SHA-256 of the image bytes in the tar, 64 hex digits; of the row for precomputed embeddings without one"
+        ),
+        _field(
+            "width",
+            pa.int32(),
+            "width of the decoded image, EXIF orientation applied; 0 = not known (precomputed embeddings)",
+            unit="pixels",
+        ),
+        _field(
+            "height",
+            pa.int32(),
+            "height of the decoded image, EXIF orientation applied; 0 = not known (precomputed embeddings)",
+            unit="pixels",
+        ),
         _N_BYTES,
         _BYTE_OFFSET,
-        _field("quality", pa.float32(), "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule"),
+        _field(
+            "quality",
+            pa.float32(),
+            "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule; 100 for precomputed embeddings",
+        ),
     ]
 )
 REJECTED: Final = pa.schema(
@@ -117,7 +141,7 @@ _PAIR = [
     _field(
         "source",
         pa.string(),
-        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), or group (two of one group)",
+        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), group (two of one group), or embedding (exact copies known by nothing else)",
     ),
 ]
 _TRANSFORM = _field(

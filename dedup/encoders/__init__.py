@@ -19,7 +19,14 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     """
     if config.name == "dct":
         return DctEncoder()
-    raise ConfigError(f"encoder.name={config.name}: no such encoder; expected dct")
+    raise ConfigError(f"encoder.name={config.name}: no such encoder; expected dct, which has images to encode")
+
+
+def encoder_fingerprint(config: EncoderConfig) -> dict[str, str]:
+    """Everything that changes the vectors, as far as the encoder knows."""
+    if config.name == "precomputed":
+        return {"model": "precomputed", "preprocessing": "rows of unit length, float16"}
+    return load_encoder(config).fingerprint()
 
 
 def look_maker(config: EncoderConfig) -> LookMaker | None:

@@ -129,7 +129,12 @@ def run(context: StageContext) -> StageResult:
     clear(refused)
     look = look_of(context)
     if look is None:
-        n_edges = _copy_unseen(context, "WHERE source = 'whole'")  # looks are no more than hints
+        if context.config.confirm.enabled:
+            context.reporter.note(
+                "confirm: off: these embeddings don't say where their images lie (columns shard, byte_offset, n_bytes of the metadata); "
+                "similarity alone decides"
+            )
+        n_edges = _copy_unseen(context, "WHERE source <> 'look'")  # looks are no more than hints
         write_table(refused, [], "part-none")
         return StageResult({"edges": n_edges, "refused": 0}, {"n_looked_at": 0})
     n_exact = _copy_unseen(context, "WHERE kind = 'exact'")

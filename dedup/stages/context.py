@@ -10,6 +10,7 @@ from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Prog
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.distances import Turn
 from dedup.storage.layout import RunLayout
+from dedup.storage.provenance import read_record
 from dedup.storage.tables import clear
 
 
@@ -35,6 +36,14 @@ class StageContext:
     def layout(self) -> RunLayout:
         """Where the run's tables lie."""
         return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry))
+
+    @property
+    def confirms(self) -> bool:
+        """Whether pairs are judged by their pixels: embeddings that were made elsewhere may not say where those are."""
+        if self.config.encoder.name != "precomputed" or not self.config.confirm.enabled:
+            return self.config.confirm.enabled
+        record = read_record(self.layout.run_dir, "embeddings")
+        return record is not None and bool(record.summary.get("has_pixels"))
 
     def turns(self) -> tuple[Turn, ...]:
         """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""

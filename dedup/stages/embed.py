@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,11 @@ from dedup.errors import InputError
 from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.partition import PartitionWriter
+from dedup.stages.precomputed import copy_embeddings
 from dedup.storage.folders import read_folder_part
+from dedup.storage.layout import RunLayout
 from dedup.storage.locations import is_local
+from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import digest
 from dedup.storage.samples import SampleReader
 from dedup.storage.shards import read_shard
@@ -25,12 +29,12 @@ from dedup.storage.tables import clear, filesystem, join, read_json, write_json,
 
 OUTPUT_VERSION = 2
 GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
-Source = str | FolderPart  # a tar, or some images of a folder
+Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
 
 
 def source_url(source: Source) -> str:
     """The name a source has in `partitions`."""
-    return source.url if isinstance(source, FolderPart) else source
+    return source if isinstance(source, str) else source.url
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class EmbedTask:
     partition: int
     sources: tuple[Source, ...]
     identity: str
+    by_bytes: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,16 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
         return result  # by a twin: a scheduler may start a slow task a second time
     if read_json(marker_file) is not None:
         write_json(marker_file, {})  # from here on the partition is not done
+    found, files = _copy_sources(task) if task.config.encoder.name == "precomputed" else _embed_sources(task)
+    result = dataclasses.replace(found, seconds=time.perf_counter() - started)
+    if all(outcome["is_reachable"] for outcome in result.shards):
+        marker = {"identity": task.identity, "files": files, "result": result.__dict__}
+        write_json(marker_file, marker)
+    return result
+
+
+def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
+    """Decode and encode; the result, and the files written with their sizes."""
     config, encoder = task.config, load_encoder(task.config.encoder)
     outcomes: list[JsonDict] = []
     with PartitionWriter(config, encoder, task.partition, keep_thumbnails=keeps_thumbnails(config, task.sources)) as writer:
@@ -91,11 +106,27 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
                 }
             )
         files = writer.close()
-    result = EmbedResult(task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons), time.perf_counter() - started)
-    if all(outcome["is_reachable"] for outcome in outcomes):
-        marker = {"identity": task.identity, "files": files, "result": result.__dict__}
-        write_json(marker_file, marker)
-    return result
+    return EmbedResult(task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons)), files
+
+
+def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
+    """Copy precomputed embeddings; the result, and the files written with their sizes."""
+    layout = RunLayout(task.config.output.run_dir, tuple(task.config.input.carry))
+    sources = [source for source in task.sources if isinstance(source, EmbeddingFile)]
+    copied, files = copy_embeddings(layout, task.partition, sources, by_bytes=task.by_bytes)
+    shards: list[JsonDict] = [
+        {
+            "shard": source.url,
+            "status": rows.status,
+            "error": rows.error,
+            "is_reachable": rows.is_reachable,
+            "n_samples": rows.n_samples,
+            "n_rejected": rows.n_rejected,
+        }
+        for source, rows in zip(sources, copied, strict=True)
+    ]
+    n_samples, n_rejected = sum(rows.n_samples for rows in copied), sum(rows.n_rejected for rows in copied)
+    return EmbedResult(task.partition, n_samples, n_rejected, shards, {"bad_embedding": n_rejected} if n_rejected else {}), files
 
 
 def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:
@@ -107,6 +138,8 @@ def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:
 def open_source(config: Config, source: Source) -> SampleReader:
     """A reader for a shard or a part of a folder."""
     options = config.input
+    if isinstance(source, EmbeddingFile):
+        raise AssertionError(f"{source.url} holds no images")
     if isinstance(source, FolderPart):
         return read_folder_part(source, carry=options.carry, max_image_bytes=options.max_image_bytes)
     return read_shard(source, carry=options.carry, sidecar=options.sidecar, max_image_bytes=options.max_image_bytes)
@@ -165,10 +198,14 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         If a shard can't be reached; the others are embedded and stay.
     """
     run_dir = context.layout.run_dir
+    copied = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
+    by_bytes = all(source.has_sha256 for source in copied)  # of all or of none, or equal images would be two
     tasks = []
     for number, urls in plan(context, list(sources)):
         members = tuple(sources[url][0] for url in urls)
-        tasks.append(EmbedTask(context.config, number, members, digest([identity, [[url, sources[url][1]] for url in urls]])))
+        tasks.append(
+            EmbedTask(context.config, number, members, digest([identity, by_bytes, [[url, sources[url][1]] for url in urls]]), by_bytes)
+        )
     _remove_others(run_dir, {task.partition for task in tasks})
     results: dict[int, EmbedResult] = {}
     for task in tasks:
@@ -207,6 +244,8 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     }
     seconds = sum(result.seconds for result in results.values())
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
+    if copied:
+        summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": all(source.has_places for source in copied)}
     return StageResult(rows, summary | {"n_shards": len(sources), "n_unreachable": len(unreachable)})
 
 

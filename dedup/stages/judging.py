@@ -80,9 +80,9 @@ class Outcome:
 def look_of(context: StageContext) -> Look | None:
     """The look a configuration asks for; None where confirmation is off."""
     config = context.config
-    if not config.confirm.enabled:
+    if not context.confirms:
         return None
-    min_side = max(SIDE, load_encoder(config.encoder).min_side or 0)
+    min_side = SIDE if config.encoder.name == "precomputed" else max(SIDE, load_encoder(config.encoder).min_side or 0)
     return Look(config.output.run_dir, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep")
 
 

@@ -96,7 +96,7 @@ def _check(context: StageContext, rows: dict[str, int]) -> None:
     hidden = {name: _hidden(context, name) for name in ("manifest", "duplicates")}
     # a confirmed copy may be a crop, whose whole picture is far from the keeper's; so may one that is kept unread
     confirm = context.config.confirm
-    is_strict = "FALSE" if confirm.enabled and confirm.unreadable == "keep" else "TRUE"
+    is_strict = "FALSE" if context.confirms and confirm.unreadable == "keep" else "TRUE"
     query = BROKEN_SQL.format(threshold=float(context.config.search.min_similarity), is_strict=is_strict)
     broken = next(iter(context.engine.sql(query, hidden, _BROKEN))).to_pylist()[0]
     if any(broken.values()):

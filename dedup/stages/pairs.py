@@ -18,6 +18,7 @@ from dedup.stages.looks import find_look_edges
 from dedup.stages.measuring import measure_recall
 from dedup.stages.members import Members, save_members
 from dedup.storage.lists import load_lists
+from dedup.storage.provenance import read_record
 from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
 
 OUTPUT_VERSION = 2
@@ -131,6 +132,12 @@ def _write_look_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch
     return write_table(context.layout.table("candidates"), [rows], "part-look")
 
 
+def exact_source(run_dir: str) -> str:
+    """What makes samples exact copies, as `source` of their edges: equal image bytes, or no more than equal embeddings."""
+    record = read_record(run_dir, "embeddings")
+    return "embedding" if record is not None and record.summary.get("exact_by") == "embedding" else "whole"
+
+
 def _write_exact_edges(context: StageContext) -> int:
     """Edges from each representative to its byte-identical copies."""
     exact = read_table(context.layout.table("exact"))
@@ -141,6 +148,7 @@ def _write_exact_edges(context: StageContext) -> int:
         np.ones(n, dtype=np.float32),
         "exact",
         pa.repeat("none", n),
+        exact_source(context.layout.run_dir),
     )
     return write_table(context.layout.table("candidates"), [rows], "part-exact")
 

@@ -105,9 +105,20 @@ def read_carried(records: Sequence[_Record], carry: Sequence[str]) -> dict[str, 
     return {name: _carried(records, name) for name in carry}
 
 
+def aliases(name: str) -> tuple[str, ...]:
+    """The names under which a carried column is looked for.
+
+    Examples
+    --------
+    >>> aliases("LICENSE")
+    ('LICENSE', 'license')
+    """
+    return tuple(dict.fromkeys((name, name.lower(), name.upper())))
+
+
 def _carried(records: Sequence[_Record], name: str) -> object:
     for record in records:
-        for alias in (name, name.lower(), name.upper()):
+        for alias in aliases(name):
             if alias in record and (value := coerce(name, record[alias])) is not None:
                 return value
     return None
@@ -201,7 +212,7 @@ class Sidecar:
         key = next((name for name in KEY_NAMES if name in there), None)
         if key is None:
             raise ValueError(f"found {', '.join(file.schema_arrow.names)}")
-        wanted = [*CAPTION_NAMES, *URL_NAMES, *(alias for name in carry for alias in (name, name.lower(), name.upper()))]
+        wanted = [*CAPTION_NAMES, *URL_NAMES, *(alias for name in carry for alias in aliases(name))]
         columns = [name for name in dict.fromkeys(wanted) if name in there and name != key]
         # Text is read as bytes: a string column may hold invalid UTF-8, on which to_pylist() would end the whole join.
         table = file.read(columns=[key, *columns])

@@ -129,8 +129,8 @@ def load_captions(url: str, part: FolderPart, carry: Sequence[str] = ()) -> dict
     name = next((column for column in _FILE_NAMES if column in table.column_names), None)
     if name is None:
         raise InputError(f"input.captions={url} has the columns {', '.join(table.column_names)}; expected file, caption (and url)")
-    aliases = [alias for column in carry for alias in (column, column.lower(), column.upper())]
-    wanted = [column for column in dict.fromkeys((*captions.CAPTION_NAMES, *captions.URL_NAMES, *aliases)) if column in table.column_names]
+    carried = [alias for column in carry for alias in captions.aliases(column)]
+    wanted = [column for column in dict.fromkeys((*captions.CAPTION_NAMES, *captions.URL_NAMES, *carried)) if column in table.column_names]
     folder = part.folder + "/"
     spellings: dict[bytes, str] = {}
     for image in part.images:

@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.storage.captions import sidecar_url
 from dedup.storage.locations import absolute, is_local
+from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
 
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
@@ -210,12 +211,12 @@ def _list_images(folder: str) -> Iterator[str]:
     yield from (name for name in relative if "/." not in "/" + name and file_suffix(name) in kinds)
 
 
-def fingerprint(source: str | FolderPart, *, sidecar: bool = False) -> str:
+def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = False) -> str:
     """Cheap identity of a shard or part of a folder, so that a resumed run sees whether it has changed.
 
     Parameters
     ----------
-    source : str or FolderPart
+    source : str, FolderPart or EmbeddingFile
         URL of a shard, as `expand_shards` gives it.
     sidecar : bool
         Whether the parquet beside a shard belongs to it.
@@ -226,9 +227,11 @@ def fingerprint(source: str | FolderPart, *, sidecar: bool = False) -> str:
         32 hex digits, of size and modification time or ETag, for a part of those of each of its images; "absent" if the
         file does not exist, "unreachable" if its file system does not answer.
     """
-    url = source.folder if isinstance(source, FolderPart) else source
+    url = source if isinstance(source, str) else source.url if isinstance(source, EmbeddingFile) else source.folder
     try:
         files, path = url_to_fs(url)
+        if isinstance(source, EmbeddingFile):
+            return _digest([_stamp(files.info(path)), _stamp(files.info(url_to_fs(source.metadata)[1]))])
         if isinstance(source, str):
             beside = [_optional_stamp(sidecar_url(source))] if sidecar else []
             return _digest([_stamp(files.info(path)), *beside])
