@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -26,9 +24,11 @@ from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
 from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.engines.spark_groups import SENT, received, row_type, send
 from dedup.engines.spark_jobs import SparkJob, as_they_come
-from dedup.engines.spark_setup import check_java, check_master, explained, settings
+from dedup.engines.spark_session import start_session
+from dedup.engines.spark_setup import explained
+from dedup.engines.spark_workers import numbers, partition, write_rows
 from dedup.errors import DedupError, StageError
-from dedup.storage.tables import FileWriter, dataset, files, filesystem, is_local, join, write_table
+from dedup.storage.tables import dataset, files, filesystem, is_local, join, write_table
 
 _READ_ROWS = 65_536
 _NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
@@ -69,26 +69,7 @@ class SparkEngine:
         session: SparkSession | None = None,
     ) -> None:
         self._scratch, self._owns = scratch, session is None
-        if session is None:
-            check_java()
-            # workers on this machine run the interpreter of the driver unless told otherwise
-            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-            builder = SparkSession.builder.appName("dedup")
-            # spark-submit starts the JVM before Python, and what it was told goes before what a file says
-            submitted: SparkConf | None = None
-            if "PYSPARK_GATEWAY_PORT" in os.environ:
-                SparkContext._ensure_initialized()  # connects to that JVM; without it the settings look empty
-                submitted = SparkConf()
-            check_master(master or ("" if submitted is None else str(submitted.get("spark.master", ""))))
-            if master or submitted is None:
-                builder = builder.master(master or "local[*]")
-            for name, value in settings(options).items():
-                if submitted is None or not submitted.contains(name):
-                    builder = builder.config(name, value)
-            try:
-                session = builder.getOrCreate()
-            except Exception as error:
-                raise StageError(explained(error, "Spark did not start")) from error
+        session = session or start_session(master, options)
         self._spark = session
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
@@ -112,7 +93,7 @@ class SparkEngine:
         folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for number in _numbers(batches):
+            for number in numbers(batches):
                 perform(folder, number, offsets[number], offsets[number + 1])
             yield _NOTHING
 
@@ -140,11 +121,11 @@ class SparkEngine:
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for block in _numbers(batches):
+            for block in numbers(batches):
                 yield from send(source, pack_of, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            perform_pack(folder, _partition(), received(batches, source, dtype))
+            perform_pack(folder, partition(), received(batches, source, dtype))
             yield _NOTHING
 
         def plan(spark: SparkSession) -> DataFrame:
@@ -189,7 +170,7 @@ class SparkEngine:
             path, schema = output.path, output.schema
 
             def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-                n_rows = _write(join(path, f"{prefix}-{_partition():05d}.parquet"), schema, batches)
+                n_rows = write_rows(join(path, f"{prefix}-{partition():05d}.parquet"), schema, batches)
                 yield pa.RecordBatch.from_pydict({"n": pa.array([n_rows], pa.int64())})
 
             rows = [int(row["n"]) for row in frame.mapInArrow(write, "n long").collect()]
@@ -233,38 +214,8 @@ class SparkEngine:
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             fs, _ = filesystem(path)
-            for number in _numbers(batches):
+            for number in numbers(batches):
                 source = ds.dataset([names[number]], schema=whole, format="parquet", filesystem=fs)
                 yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
 
         return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, from_arrow_schema(schema))
-
-
-def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
-    """The rows of `spark.range`, which number what a task is to do."""
-    for batch in batches:
-        yield from batch.column(0).to_pylist()
-
-
-def _partition() -> int:
-    """Number of the partition this worker is at."""
-    context = TaskContext.get()
-    return 0 if context is None else int(context.partitionId())
-
-
-def _write(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
-    """Write a partition's rows; a partition without rows has no file."""
-    writer: FileWriter | None = None
-    try:
-        for batch in batches:
-            if batch.num_rows:
-                writer = writer or FileWriter(url, schema)
-                writer.write(batch)
-    except BaseException:
-        if writer is not None:
-            writer.abort()
-        raise
-    if writer is None:
-        return 0
-    writer.close()
-    return writer.n_rows

@@ -1,0 +1,36 @@
+"""A Spark session beside what spark-submit was told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+from dedup.engines.spark_setup import check_java, check_master, explained, settings
+from dedup.errors import StageError
+
+
+def start_session(master: str, options: Sequence[str]) -> SparkSession:
+    """Start Spark, or join the session that runs; see `SparkEngine`."""
+    check_java()
+    # workers on this machine run the interpreter of the driver unless told otherwise
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("dedup")
+    # spark-submit starts the JVM before Python, and what it was told goes before what a file says
+    submitted: SparkConf | None = None
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        SparkContext._ensure_initialized()  # connects to that JVM; without it the settings look empty
+        submitted = SparkConf()
+    check_master(master or ("" if submitted is None else str(submitted.get("spark.master", ""))))
+    if master or submitted is None:
+        builder = builder.master(master or "local[*]")
+    for name, value in settings(options).items():
+        if submitted is None or not submitted.contains(name):
+            builder = builder.config(name, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        raise StageError(explained(error, "Spark did not start")) from error
