@@ -90,7 +90,7 @@ def run(
     if "index" in todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
         raise MissingExtra("faiss", "cpu")  # rather now than after the embedding
     own = engine is None
-    engine = engine or make_engine(config)
+    engine = engine or make_engine(config, reporter)
     context = StageContext(config, engine, reporter)
     records: dict[str, StageRecord] = {}
     try:
@@ -108,7 +108,7 @@ def run(
     return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo))
 
 
-def make_engine(config: Config) -> Engine:
+def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
     """The engine a configuration asks for.
 
     Raises
@@ -124,9 +124,14 @@ def make_engine(config: Config) -> Engine:
         from dedup.engines.spark import SparkEngine
     except ImportError as error:
         raise MissingExtra(error.name or "pyspark", "spark") from error
-    sends_rows = {"auto": None, "true": True, "false": False}[config.engine.sends_rows]
-    scratch = join(config.output.run_dir, "_scratch")
-    return SparkEngine(scratch, master=config.engine.master, options=config.engine.spark, sends_rows=sends_rows)
+    chosen = config.engine
+    return SparkEngine(
+        join(config.output.run_dir, "_scratch"),
+        master=chosen.master,
+        options=chosen.spark,
+        sends_rows={"auto": None, "true": True, "false": False}[chosen.sends_rows],
+        note=(reporter or SilentReporter()).note,
+    )
 
 
 def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, sources: Sources) -> StageRecord:

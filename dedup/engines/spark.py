@@ -23,8 +23,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
 from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.engines.spark_groups import SENT, received, row_type, send
-from dedup.engines.spark_jobs import SparkJob, as_they_come
-from dedup.engines.spark_session import start_session
+from dedup.engines.spark_jobs import IdleWatch, SparkJob, as_they_come
+from dedup.engines.spark_session import executor_settings, start_session
 from dedup.engines.spark_setup import explained
 from dedup.engines.spark_workers import numbers, partition, write_rows
 from dedup.errors import DedupError, StageError
@@ -48,6 +48,8 @@ class SparkEngine:
     sends_rows : bool
         Whether `map_groups` sends rows whole through the shuffle. Else workers gather them from the run's files, which is
         cheaper where reading some bytes anywhere in them is: on one machine. By default not with a ``local`` master.
+    note : callable
+        Takes a line that a user should read: that tasks wait for executors that no worker offers.
     session : pyspark.sql.SparkSession
         One to use instead; it is not stopped by `close`.
 
@@ -66,11 +68,13 @@ class SparkEngine:
         master: str = "",
         options: Sequence[str] = (),
         sends_rows: bool | None = None,
+        note: Callable[[str], None] = lambda text: None,
         session: SparkSession | None = None,
     ) -> None:
         self._scratch, self._owns = scratch, session is None
         session = session or start_session(master, options)
         self._spark = session
+        self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note)
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
 
@@ -136,7 +140,7 @@ class SparkEngine:
 
     def _results(self, shipment: Shipment, n: int, name: str, plan: Callable[[SparkSession], DataFrame]) -> Iterator[tuple[int, Any]]:
         """Run a job whose tasks write results into a shipment's folder; yields them as they come."""
-        job = SparkJob(self._spark, lambda spark: plan(spark).collect())
+        job = SparkJob(self._spark, lambda spark: plan(spark).collect(), self._watch)
         try:
             yield from as_they_come(job, shipment, n)
         finally:
@@ -173,7 +177,8 @@ class SparkEngine:
                 n_rows = write_rows(join(path, f"{prefix}-{partition():05d}.parquet"), schema, batches)
                 yield pa.RecordBatch.from_pydict({"n": pa.array([n_rows], pa.int64())})
 
-            rows = [int(row["n"]) for row in frame.mapInArrow(write, "n long").collect()]
+            job = SparkJob(self._spark, lambda _: frame.mapInArrow(write, "n long").collect(), self._watch)
+            rows = [int(row["n"]) for row in job.result()]
         except DedupError:
             raise
         except Exception as error:

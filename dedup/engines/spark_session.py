@@ -1,4 +1,4 @@
-"""A Spark session beside what spark-submit was told."""
+"""A Spark session beside what spark-submit was told, and what its executors ask of a cluster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pyspark.sql import SparkSession
 
 from dedup.engines.spark_setup import check_java, check_master, explained, settings
 from dedup.errors import StageError
+
+_GPUS = "spark.executor.resource.gpu"
 
 
 def start_session(master: str, options: Sequence[str]) -> SparkSession:
@@ -34,3 +36,11 @@ def start_session(master: str, options: Sequence[str]) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise StageError(explained(error, "Spark did not start")) from error
+
+
+def executor_settings(session: SparkSession) -> str:
+    """The least that a worker must offer for an executor to start there, as settings."""
+    conf = session.sparkContext.getConf()
+    asked = {"spark.executor.cores": "1", "spark.executor.memory": "1g", f"{_GPUS}.amount": ""}
+    values = {name: conf.get(name, default) for name, default in asked.items()}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value)
