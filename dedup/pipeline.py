@@ -116,7 +116,7 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
     MissingExtra
         If pyspark is not installed.
     ConfigError, StageError
-        If Spark can't start.
+        If Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
         return LocalEngine(config.engine.workers, config.engine.memory_limit)
@@ -130,6 +130,7 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         master=chosen.master,
         options=chosen.spark,
         sends_rows={"auto": None, "true": True, "false": False}[chosen.sends_rows],
+        gpus_per_task=chosen.gpus_per_task,
         note=(reporter or SilentReporter()).note,
     )
 

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
+from dedup.devices import task_gpus
 from dedup.errors import ShapeError
 
 
@@ -40,3 +42,14 @@ def refuse(value):
 
 def need_a_package(value):
     import package_that_is_nowhere  # noqa: F401
+
+
+def gpus_side_by_side(task):
+    """The task's GPUs and its process, once `n` tasks run at a time."""
+    folder, number, n = task
+    (Path(folder) / str(number)).touch()
+    until = time.monotonic() + 60
+    while len(os.listdir(folder)) < n:
+        assert time.monotonic() < until, "the other tasks did not start"
+        time.sleep(0.02)
+    return task_gpus(), os.getpid()

@@ -21,13 +21,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from dedup.contracts import GroupSource, GroupWork, Result, Table, Task
+from dedup.devices import given_gpus
 from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.engines.spark_groups import SENT, received, row_type, send
 from dedup.engines.spark_jobs import IdleWatch, SparkJob, as_they_come
-from dedup.engines.spark_session import executor_settings, start_session
+from dedup.engines.spark_session import executor_settings, gpu_profile, start_session
 from dedup.engines.spark_setup import explained
-from dedup.engines.spark_workers import numbers, partition, write_rows
-from dedup.errors import DedupError, StageError
+from dedup.engines.spark_workers import gpus, numbers, partition, write_rows
+from dedup.errors import ConfigError, DedupError, StageError
 from dedup.storage.tables import dataset, files, filesystem, is_local, join, write_table
 
 _READ_ROWS = 65_536
@@ -48,6 +49,8 @@ class SparkEngine:
     sends_rows : bool
         Whether `map_groups` sends rows whole through the shuffle. Else workers gather them from the run's files, which is
         cheaper where reading some bytes anywhere in them is: on one machine. By default not with a ``local`` master.
+    gpus_per_task : float
+        GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
     note : callable
         Takes a line that a user should read: that tasks wait for executors that no worker offers.
     session : pyspark.sql.SparkSession
@@ -56,7 +59,7 @@ class SparkEngine:
     Raises
     ------
     ConfigError
-        If Java is missing or too old.
+        If Java is missing or too old, or the executors can't give a task so many GPUs.
     StageError
         If the master can't be reached.
     """
@@ -68,12 +71,19 @@ class SparkEngine:
         master: str = "",
         options: Sequence[str] = (),
         sends_rows: bool | None = None,
+        gpus_per_task: float = 0,
         note: Callable[[str], None] = lambda text: None,
         session: SparkSession | None = None,
     ) -> None:
         self._scratch, self._owns = scratch, session is None
         session = session or start_session(master, options)
         self._spark = session
+        try:
+            self._gpu_profile = gpu_profile(session, gpus_per_task)
+        except ConfigError:
+            if self._owns:
+                session.stop()
+            raise
         self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note)
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
@@ -83,7 +93,9 @@ class SparkEngine:
         """Tasks that run at a time."""
         return max(1, int(self._spark.sparkContext.defaultParallelism))
 
-    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map_partitions(
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
 
         Raises
@@ -97,12 +109,13 @@ class SparkEngine:
         folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for number in numbers(batches):
-                perform(folder, number, offsets[number], offsets[number + 1])
+            with given_gpus(gpus()):
+                for number in numbers(batches):
+                    perform(folder, number, offsets[number], offsets[number + 1])
             yield _NOTHING
 
-        name = getattr(work, "__name__", type(work).__name__)
-        yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long"))
+        name, profile = getattr(work, "__name__", type(work).__name__), self._gpu_profile if uses_gpu else None
+        yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long", profile=profile))
 
     def map_groups(
         self, source: GroupSource, work: GroupWork[Result], packs: Sequence[npt.NDArray[np.int64]]

@@ -1,4 +1,4 @@
-"""A Spark session beside what spark-submit was told, and what its executors ask of a cluster."""
+"""A Spark session beside what spark-submit was told, and what its tasks and executors ask of a cluster."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from pyspark import SparkConf, SparkContext
+from pyspark.resource import ExecutorResourceRequests, ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
 
-from dedup.engines.spark_setup import check_java, check_master, explained, settings
+from dedup.engines.spark_setup import check_gpus, check_java, check_master, explained, settings
 from dedup.errors import StageError
 
 _GPUS = "spark.executor.resource.gpu"
@@ -36,6 +37,29 @@ def start_session(master: str, options: Sequence[str]) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise StageError(explained(error, "Spark did not start")) from error
+
+
+def gpu_profile(session: SparkSession, gpus_per_task: float) -> ResourceProfile | None:
+    """What a task on a GPU asks for; None if that is what every task asks for.
+
+    Without dynamic allocation it may ask nothing of executors, which are there already. With it, Spark starts executors for
+    it that have the cores and the memory of the settings, but only those GPUs that it asks for.
+
+    Raises
+    ------
+    ConfigError
+        If the session's executors can't give it.
+    """
+    if not gpus_per_task:
+        return None
+    conf = session.sparkContext.getConf()
+    amount = int(conf.get(f"{_GPUS}.amount", "0"))
+    check_gpus(gpus_per_task, str(session.sparkContext.master), amount)
+    builder = ResourceProfileBuilder().require(TaskResourceRequests().resource("gpu", gpus_per_task))
+    if conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        script, vendor = (conf.get(f"{_GPUS}.{name}", "") for name in ("discoveryScript", "vendor"))
+        builder.require(ExecutorResourceRequests().resource("gpu", amount, script, vendor))
+    return builder.build
 
 
 def executor_settings(session: SparkSession) -> str:

@@ -22,6 +22,13 @@ def partition() -> int:
     return 0 if context is None else int(context.partitionId())
 
 
+def gpus() -> list[str]:
+    """Addresses of the GPUs that Spark gave this task."""
+    context = TaskContext.get()
+    found = None if context is None else context.resources().get("gpu")
+    return [] if found is None else list(found.addresses)
+
+
 def write_rows(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
     """Write a partition's rows; a partition without rows has no file."""
     writer: FileWriter | None = None
