@@ -151,6 +151,9 @@ class EngineConfig:
         "auto",
         "spark: send vectors through the shuffle (true) or let workers gather them from the run's files (false); auto = false with local[N] alone",
     )
+    gpus_per_task: float = _key(
+        0.0, "spark: GPUs of a task of `embed`, by stage-level scheduling; 0 = those of any task, spark.task.resource.gpu.amount"
+    )
     spark: list[str] = _key([], "spark: settings NAME=VALUE of the session, such as spark.executor.memory=8g; may be given several times")
 
 

@@ -35,7 +35,7 @@ _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fal
 _RANGES: Final = {
     (1, math.inf): "input.max_pixels input.max_image_bytes embed.shards_per_partition embed.images_per_partition embed.batch_size "
     "index.train_vectors_per_list index.train_iterations keep.per_component targets.top",
-    (0, math.inf): "search.exhaustive_below engine.workers components.max_local_edges",
+    (0, math.inf): "search.exhaustive_below engine.workers engine.gpus_per_task components.max_local_edges",
     (-1, math.inf): "search.recall_queries",
     (1, 2**31 - 1): "targets.n_generations",
     (0, 2**31 - 1): "search.nlist search.nprobe search.best_edges index.seed",
@@ -135,6 +135,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         if not low <= values[key] <= high:
             limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise ConfigError(f"{key}={values[key]} is out of range; expected {limits}; {_HINT}")
+    if config.engine.gpus_per_task > 1 and config.engine.gpus_per_task % 1:
+        raise ConfigError(f"engine.gpus_per_task={config.engine.gpus_per_task} is no number of GPUs; expected at most 1, or a whole number")
     if 0 < config.search.nlist < config.search.nprobe:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")

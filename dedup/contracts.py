@@ -176,11 +176,13 @@ class Engine(Protocol):
     def n_workers(self) -> int:
         """Tasks that run at a time."""
 
-    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map_partitions(
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task; yields (position of the task, result) as they end.
 
         `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
-        itself and may run twice.
+        itself and may run twice. With `uses_gpu` a task that computes on a GPU takes those of `devices.task_gpus`.
         """
 
     def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:

@@ -91,7 +91,7 @@ def run(
     if "index" in todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
         raise MissingExtra("faiss", "cpu")  # rather now than after the embedding
     own = engine is None
-    engine = engine or make_engine(config)
+    engine = engine or make_engine(config, reporter)
     context = StageContext(config, engine, reporter)
     records: dict[str, StageRecord] = {}
     try:
@@ -109,7 +109,7 @@ def run(
     return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo))
 
 
-def make_engine(config: Config) -> Engine:
+def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
     """The engine a configuration asks for.
 
     Raises
@@ -117,7 +117,7 @@ def make_engine(config: Config) -> Engine:
     MissingExtra
         If pyspark is not installed.
     ConfigError, StageError
-        If Spark can't start.
+        If Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
         return LocalEngine(config.engine.workers, config.engine.memory_limit)
@@ -125,9 +125,15 @@ def make_engine(config: Config) -> Engine:
         from dedup.engines.spark import SparkEngine
     except ImportError as error:
         raise MissingExtra(error.name or "pyspark", "spark") from error
-    sends_rows = {"auto": None, "true": True, "false": False}[config.engine.sends_rows]
-    scratch = join(config.output.run_dir, "_scratch")
-    return SparkEngine(scratch, master=config.engine.master, options=config.engine.spark, sends_rows=sends_rows)
+    chosen = config.engine
+    return SparkEngine(
+        join(config.output.run_dir, "_scratch"),
+        master=chosen.master,
+        options=chosen.spark,
+        sends_rows={"auto": None, "true": True, "false": False}[chosen.sends_rows],
+        gpus_per_task=chosen.gpus_per_task,
+        note=(reporter or SilentReporter()).note,
+    )
 
 
 def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, sources: Sources) -> StageRecord:

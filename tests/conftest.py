@@ -54,10 +54,10 @@ def start_spark(
     require_extra("pyspark")
     from dedup.engines.spark import SparkEngine
 
-    def start(master: str = "local[2]", *options: str, sends_rows: bool | None = None) -> SparkEngine:
+    def start(master: str = "local[2]", *options: str, **arguments: Any) -> SparkEngine:
         own = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=4", f"spark.executorEnv.PYTHONPATH={os.path.dirname(__file__)}"]
         scratch = str(tmp_path_factory.mktemp("spark") / "scratch")
-        return SparkEngine(scratch, master=master, options=[*own, *options], sends_rows=sends_rows)
+        return SparkEngine(scratch, master=master, options=[*own, *options], **arguments)
 
     return start
 

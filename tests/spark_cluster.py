@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -85,11 +86,19 @@ class Cluster:
         for _ in range(n_workers):
             self.add_worker()
 
-    def add_worker(self, cores: int = 1) -> subprocess.Popen[bytes]:
+    def add_worker(self, cores: int = 1, n_gpus: int = 0) -> subprocess.Popen[bytes]:
+        """A worker that says it has GPUs, by a discovery script as a real one uses."""
         name = f"worker-{len(self.workers)}"
+        environment = {}
+        if n_gpus:
+            script = self.folder / f"{name}-gpus.sh"
+            script.write_text(f"#!/bin/sh\necho '{json.dumps({'name': 'gpu', 'addresses': [str(k) for k in range(n_gpus)]})}'\n")
+            script.chmod(0o755)
+            resource = "-Dspark.worker.resource.gpu"
+            environment["SPARK_WORKER_OPTS"] = f"{resource}.amount={n_gpus} {resource}.discoveryScript={script}"
         process = self._spawn(
             name, "org.apache.spark.deploy.worker.Worker", self.master, "-c", str(cores), "-m", "2g",
-            "--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(self.folder / name),
+            "--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(self.folder / name), **environment,
         )  # fmt: skip
         self.workers.append(process)
         wait_for(lambda: "Successfully registered with master" in self._log(name), f"{name} is registered")
@@ -111,11 +120,11 @@ class Cluster:
         for process in reversed(self.processes):
             kill_group(process)
 
-    def _spawn(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as output:
             process = subprocess.Popen(
                 [str(_SPARK / "spark-class"), *command],
-                stdout=output, stderr=output, env=self._environment(), cwd=self.folder, start_new_session=True,
+                stdout=output, stderr=output, env=self._environment() | environment, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
         return process

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from dedup.devices import task_gpus
 from dedup.errors import ShapeError
 
 
@@ -49,3 +50,14 @@ def kill_the_executor(_):
     status = Path(f"/proc/{daemon}/stat").read_text()
     os.kill(int(status.rpartition(")")[2].split()[1]), signal.SIGKILL)
     time.sleep(60.0)  # no result is left behind: the daemon ends this process too
+
+
+def gpus_side_by_side(task):
+    """The task's GPUs and its process, once `n` tasks run at a time."""
+    folder, number, n = task
+    (Path(folder) / str(number)).touch()
+    until = time.monotonic() + 60
+    while len(os.listdir(folder)) < n:
+        assert time.monotonic() < until, "the other tasks did not start"
+        time.sleep(0.02)
+    return task_gpus(), os.getpid()

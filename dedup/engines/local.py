@@ -52,11 +52,13 @@ class LocalEngine:
         """Tasks that run at a time."""
         return self._n_workers
 
-    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map_partitions(
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task in spawned processes of one thread each.
 
         A single task goes to a process too: with more threads matrix products round otherwise, and results must not
-        depend on how many tasks there are.
+        depend on how many tasks there are. GPUs are not dealt out: the processes share those of the machine.
 
         Raises
         ------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +15,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.devices import given_gpus
 from dedup.engines.shipping import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.engines.spark_groups import SENT, Routes, received, row_type, send
-from dedup.engines.spark_jobs import SparkJob, as_they_come
-from dedup.engines.spark_setup import check_java, check_master, explained, settings
-from dedup.errors import DedupError, StageError
-from dedup.storage.tables import FileWriter, dataset, files, filesystem, is_local, join, write_table
+from dedup.engines.spark_jobs import IdleWatch, SparkJob, as_they_come
+from dedup.engines.spark_session import executor_settings, gpu_profile, start_session
+from dedup.engines.spark_setup import explained
+from dedup.engines.spark_workers import gpus, numbers, partition, write_rows
+from dedup.errors import ConfigError, DedupError, StageError
+from dedup.storage.tables import dataset, files, filesystem, is_local, join, write_table
 
 _READ_ROWS = 65_536
 _NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
@@ -46,13 +47,17 @@ class SparkEngine:
     sends_rows : bool
         Whether `map_groups` sends rows whole through the shuffle. Else workers gather them from the run's files, which is
         cheaper where reading some bytes anywhere in them is: on one machine. By default not with a ``local`` master.
+    gpus_per_task : float
+        GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
+    note : callable
+        Takes a line that a user should read: that tasks wait for executors that no worker offers.
     session : pyspark.sql.SparkSession
         One to use instead; it is not stopped by `close`.
 
     Raises
     ------
     ConfigError
-        If Java is missing or too old.
+        If Java is missing or too old, or the executors can't give a task so many GPUs.
     StageError
         If the master can't be reached.
     """
@@ -64,30 +69,20 @@ class SparkEngine:
         master: str = "",
         options: Sequence[str] = (),
         sends_rows: bool | None = None,
+        gpus_per_task: float = 0,
+        note: Callable[[str], None] = lambda text: None,
         session: SparkSession | None = None,
     ) -> None:
         self._scratch, self._owns = scratch, session is None
-        if session is None:
-            check_java()
-            # workers on this machine run the interpreter of the driver unless told otherwise
-            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-            builder = SparkSession.builder.appName("dedup")
-            # spark-submit starts the JVM before Python, and what it was told goes before what a file says
-            submitted: SparkConf | None = None
-            if "PYSPARK_GATEWAY_PORT" in os.environ:
-                SparkContext._ensure_initialized()  # connects to that JVM; without it the settings look empty
-                submitted = SparkConf()
-            check_master(master or ("" if submitted is None else str(submitted.get("spark.master", ""))))
-            if master or submitted is None:
-                builder = builder.master(master or "local[*]")
-            for name, value in settings(options).items():
-                if submitted is None or not submitted.contains(name):
-                    builder = builder.config(name, value)
-            try:
-                session = builder.getOrCreate()
-            except Exception as error:
-                raise StageError(explained(error, "Spark did not start")) from error
+        session = session or start_session(master, options)
         self._spark = session
+        try:
+            self._gpu_profile = gpu_profile(session, gpus_per_task)
+        except ConfigError:
+            if self._owns:
+                session.stop()
+            raise
+        self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note)
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
 
@@ -96,7 +91,9 @@ class SparkEngine:
         """Tasks that run at a time."""
         return max(1, int(self._spark.sparkContext.defaultParallelism))
 
-    def map_partitions(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def map_partitions(
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
 
         Raises
@@ -110,12 +107,13 @@ class SparkEngine:
         folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for number in _numbers(batches):
-                perform(folder, number, offsets[number], offsets[number + 1])
+            with given_gpus(gpus()):
+                for number in numbers(batches):
+                    perform(folder, number, offsets[number], offsets[number + 1])
             yield _NOTHING
 
-        name = getattr(work, "__name__", type(work).__name__)
-        yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long"))
+        name, profile = getattr(work, "__name__", type(work).__name__), self._gpu_profile if uses_gpu else None
+        yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long", profile=profile))
 
     def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
         """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
@@ -134,11 +132,11 @@ class SparkEngine:
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for block in _numbers(batches):
+            for block in numbers(batches):
                 yield from send(source, routes, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            number = _partition()
+            number = partition()
             perform_pack(folder, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
             yield _NOTHING
 
@@ -150,7 +148,7 @@ class SparkEngine:
 
     def _results(self, shipment: Shipment, n: int, name: str, plan: Callable[[SparkSession], DataFrame]) -> Iterator[tuple[int, Any]]:
         """Run a job whose tasks write results into a shipment's folder; yields them as they come."""
-        job = SparkJob(self._spark, lambda spark: plan(spark).collect())
+        job = SparkJob(self._spark, lambda spark: plan(spark).collect(), self._watch)
         try:
             yield from as_they_come(job, shipment, n)
         finally:
@@ -184,10 +182,11 @@ class SparkEngine:
             path, schema = output.path, output.schema
 
             def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-                n_rows = _write(join(path, f"{prefix}-{_partition():05d}.parquet"), schema, batches)
+                n_rows = write_rows(join(path, f"{prefix}-{partition():05d}.parquet"), schema, batches)
                 yield pa.RecordBatch.from_pydict({"n": pa.array([n_rows], pa.int64())})
 
-            rows = [int(row["n"]) for row in frame.mapInArrow(write, "n long").collect()]
+            job = SparkJob(self._spark, lambda _: frame.mapInArrow(write, "n long").collect(), self._watch)
+            rows = [int(row["n"]) for row in job.result()]
         except DedupError:
             raise
         except Exception as error:
@@ -228,38 +227,8 @@ class SparkEngine:
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             fs, _ = filesystem(path)
-            for number in _numbers(batches):
+            for number in numbers(batches):
                 source = ds.dataset([names[number]], schema=whole, format="parquet", filesystem=fs)
                 yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
 
         return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, from_arrow_schema(schema))
-
-
-def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
-    """The rows of `spark.range`, which number what a task is to do."""
-    for batch in batches:
-        yield from batch.column(0).to_pylist()
-
-
-def _partition() -> int:
-    """Number of the partition this worker is at."""
-    context = TaskContext.get()
-    return 0 if context is None else int(context.partitionId())
-
-
-def _write(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
-    """Write a partition's rows; a partition without rows has no file."""
-    writer: FileWriter | None = None
-    try:
-        for batch in batches:
-            if batch.num_rows:
-                writer = writer or FileWriter(url, schema)
-                writer.write(batch)
-    except BaseException:
-        if writer is not None:
-            writer.abort()
-        raise
-    if writer is None:
-        return 0
-    writer.close()
-    return writer.n_rows

@@ -87,6 +87,21 @@ def check_master(master: str, timeout: float = 10.0) -> None:
         raise StageError(f"the Spark master {master} can't be reached ({failures[0]}); expected one that runs: check engine.master")
 
 
+def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> None:
+    """Refuse a number of GPUs for each task that executors can't give.
+
+    Raises
+    ------
+    ConfigError
+    """
+    asked = f"engine.gpus_per_task={gpus_per_task:g}"
+    if master == "local" or master.startswith("local["):
+        raise ConfigError(f"{asked} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0")
+    if gpus_per_executor < gpus_per_task:
+        name = "spark.executor.resource.gpu.amount"
+        raise ConfigError(f"{asked} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
+
+
 def settings(options: Sequence[str]) -> dict[str, str]:
     """Spark settings of a session: ours, then the given ones.
 

@@ -219,7 +219,7 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         context.reporter.progress(Progress("embed", 0, n_shards, "shards"))
-    for _, result in context.engine.map_partitions(embed_partition, missing):
+    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu=True):
         results[result.partition] = result
         done += len(result.shards)
         n_images += result.n_samples + result.n_rejected

@@ -145,6 +145,35 @@ def test_an_unreachable_master():
         spark_setup.check_master(f"spark://127.0.0.1:{free_port()}")
 
 
+@pytest.mark.parametrize(
+    ("asked", "master", "there", "message"),
+    [
+        (
+            1,
+            "local[2]",
+            4,
+            "engine.gpus_per_task=1 needs a cluster, found the master local[2], where Spark deals out no GPUs; set engine.gpus_per_task=0",
+        ),
+        (0.5, "local", 4, "engine.gpus_per_task=0.5 needs a cluster"),
+        (
+            1,
+            "spark://host:7077",
+            0,
+            "engine.gpus_per_task=1 exceeds spark.executor.resource.gpu.amount=0; raise spark.executor.resource.gpu",
+        ),
+        (2, "yarn", 1, "engine.gpus_per_task=2 exceeds spark.executor.resource.gpu.amount=1"),
+    ],
+)
+def test_gpus_that_executors_cannot_give(asked, master, there, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        spark_setup.check_gpus(asked, master, there)
+
+
+def test_gpus_that_executors_can_give():
+    spark_setup.check_gpus(0.5, "local-cluster[2,1,512]", 1)
+    spark_setup.check_gpus(2, "yarn", 2)
+
+
 def test_a_setting_that_is_none():
     with pytest.raises(ConfigError, match=re.escape("engine.spark: 'memory=4g' is no Spark setting")):
         spark_setup.settings(["memory=4g"])

@@ -17,7 +17,7 @@ from dedup.storage.thumbnails import open_thumbnails
 
 
 class Here(LocalEngine):
-    def map_partitions(self, work, tasks):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         return ((number, work(task)) for number, task in enumerate(tasks))
 
 

@@ -1,0 +1,33 @@
+"""The GPUs that the running task was given.
+
+An engine says so around each task. Work that computes on a GPU asks `task_gpus` in each task and names its device by the
+address, ``cuda:1``; what it keeps from task to task, it keeps for each device.
+
+CUDA_VISIBLE_DEVICES is left as it is: a process reads it once, when it starts CUDA, but Spark reuses a worker process for
+tasks with other GPUs. An address therefore counts among the devices that the process sees, as pyspark's own
+TorchDistributor reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+# of the process, which runs one task at a time, so that the threads of a task see it too
+_given: tuple[str, ...] = ()
+
+
+def task_gpus() -> tuple[str, ...]:
+    """Addresses of the task's GPUs, such as ``("1",)``; empty where no scheduler deals them out."""
+    return _given
+
+
+@contextmanager
+def given_gpus(addresses: Sequence[str]) -> Iterator[None]:
+    """While a task runs, these are its GPUs."""
+    global _given
+    before, _given = _given, tuple(addresses)
+    try:
+        yield
+    finally:
+        _given = before
