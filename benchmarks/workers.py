@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import tempfile
 from dataclasses import replace
 
@@ -33,9 +34,12 @@ def seconds(config: Config, stage: str, n_executors: int, heap_mb: int) -> float
     engine = SparkEngine(
         os.path.join(config.output.run_dir, "_scratch"), master=f"local-cluster[{n_executors},1,{heap_mb}]", options=settings
     )
+    shutil.rmtree(os.path.join(config.output.run_dir, {"embed": "embeddings", "pairs": "candidates"}[stage]), ignore_errors=True)
     try:
         assert sorted(engine.map_partitions(abs, range(8 * n_executors))) == [(k, k) for k in range(8 * n_executors)]
-        return pipeline.run(config, [stage], engine=engine, redo=True).records[stage].seconds
+        summary = pipeline.run(config, [stage], engine=engine)
+        assert not summary.skipped
+        return summary.records[stage].seconds
     finally:
         engine.close()
 
