@@ -1,11 +1,10 @@
-"""The stages `embed` and `pairs` on Spark executors of one core each: how much faster two are than one.
+"""The stages `embed` and `pairs` on one and on two Spark workers, each bound to one core: how much faster two are.
 
     python benchmarks/workers.py --n 500000 --dim 512 --shards 'shards/*.tar'
 
-Executors are processes of their own, as on a cluster (master `local-cluster`), on this machine: with fewer cores than
-executors, driver and neighbours need, the figure says more about the machine. Without --shards demo images of 100 KB are
-made. Prints a JSON object: seconds of each stage at each number of executors, in the order they were run, and ratios of
-the best.
+A standalone cluster on loopback: each worker's JVM and Python run on a core of their own, since JVM and Python together
+would else use two. Driver and master run where the system lets them. Without --shards demo images of 100 KB are made.
+Prints a JSON object: seconds of each stage at each number of workers, in the order they were run, and ratios of the best.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 from vectors import write_embeddings
 
@@ -27,21 +28,27 @@ from dedup.demo.shards import make_demo_data
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark import SparkEngine
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from spark_cluster import Cluster
 
-def seconds(config: Config, stage: str, n_executors: int, heap_mb: int) -> float:
+
+def seconds(config: Config, stage: str, n_workers: int, heap_mb: int, folder: str) -> float:
     """Wall seconds of a stage on executors that are up and have run Python."""
-    settings = [f"spark.executor.memory={heap_mb}m", "spark.ui.enabled=false", f"spark.local.dir={config.output.run_dir}"]
-    engine = SparkEngine(
-        os.path.join(config.output.run_dir, "_scratch"), master=f"local-cluster[{n_executors},1,{heap_mb}]", options=settings
-    )
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="cluster-", dir=folder)))
+    cluster.start(0)
+    for core in range(n_workers):
+        cluster.add_worker(core=core, memory=f"{heap_mb + 500}m")
+    settings = [f"spark.executor.memory={heap_mb}m", "spark.ui.enabled=false", "spark.driver.host=127.0.0.1"]
+    engine = SparkEngine(os.path.join(config.output.run_dir, "_scratch"), master=cluster.master, options=settings)
     shutil.rmtree(os.path.join(config.output.run_dir, {"embed": "embeddings", "pairs": "candidates"}[stage]), ignore_errors=True)
     try:
-        assert sorted(engine.map_partitions(abs, range(8 * n_executors))) == [(k, k) for k in range(8 * n_executors)]
+        assert sorted(engine.map_partitions(abs, range(8 * n_workers))) == [(k, k) for k in range(8 * n_workers)]
         summary = pipeline.run(config, [stage], engine=engine)
         assert not summary.skipped
         return summary.records[stage].seconds
     finally:
         engine.close()
+        cluster.stop()
 
 
 def main() -> None:
@@ -50,7 +57,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--min-similarity", type=float, default=0.96)
     parser.add_argument("--shards", help="tars for `embed`")
-    parser.add_argument("--executors", type=int, nargs="+", default=[1, 2, 1, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 1, 2])
     parser.add_argument("--heap-mb", type=int, default=1_500)
     parser.add_argument("--scratch", default=None, help="folder for shards and run directories")
     options = parser.parse_args()
@@ -73,9 +80,9 @@ def main() -> None:
         pipeline.run(pairing, ["index"], engine=local)
         local.close()
         runs: dict[str, list[tuple[int, float]]] = {"embed": [], "pairs": []}
-        for n_executors in options.executors:
+        for n_workers in options.workers:
             for stage, config in (("embed", embedding), ("pairs", pairing)):
-                runs[stage].append((n_executors, round(seconds(config, stage, n_executors, options.heap_mb), 2)))
+                runs[stage].append((n_workers, round(seconds(config, stage, n_workers, options.heap_mb, folder), 2)))
     best = {stage: {n: min(s for m, s in taken if m == n) for n, _ in taken} for stage, taken in runs.items()}
     result = {
         "n": options.n,

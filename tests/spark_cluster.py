@@ -86,8 +86,8 @@ class Cluster:
         for _ in range(n_workers):
             self.add_worker()
 
-    def add_worker(self, cores: int = 1, n_gpus: int = 0) -> subprocess.Popen[bytes]:
-        """A worker that says it has GPUs, by a discovery script as a real one uses."""
+    def add_worker(self, cores: int = 1, n_gpus: int = 0, core: int | None = None, memory: str = "2g") -> subprocess.Popen[bytes]:
+        """A worker; it says it has GPUs by a discovery script as a real one uses. With `core` it runs on that core alone."""
         name = f"worker-{len(self.workers)}"
         environment = {}
         if n_gpus:
@@ -97,8 +97,8 @@ class Cluster:
             resource = "-Dspark.worker.resource.gpu"
             environment["SPARK_WORKER_OPTS"] = f"{resource}.amount={n_gpus} {resource}.discoveryScript={script}"
         process = self._spawn(
-            name, "org.apache.spark.deploy.worker.Worker", self.master, "-c", str(cores), "-m", "2g",
-            "--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(self.folder / name), **environment,
+            name, "org.apache.spark.deploy.worker.Worker", self.master, "-c", str(cores), "-m", memory,
+            "--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(self.folder / name), core=core, **environment,
         )  # fmt: skip
         self.workers.append(process)
         wait_for(lambda: "Successfully registered with master" in self._log(name), f"{name} is registered")
@@ -120,10 +120,11 @@ class Cluster:
         for process in reversed(self.processes):
             kill_group(process)
 
-    def _spawn(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *command: str, core: int | None = None, **environment: str) -> subprocess.Popen[bytes]:
+        pinned = [] if core is None else ["taskset", "-c", str(core)]  # what it starts inherits it
         with (self.folder / f"{name}.log").open("wb") as output:
             process = subprocess.Popen(
-                [str(_SPARK / "spark-class"), *command],
+                [*pinned, str(_SPARK / "spark-class"), *command],
                 stdout=output, stderr=output, env=self._environment() | environment, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
