@@ -58,15 +58,16 @@ def main() -> None:
     parser.add_argument("--min-similarity", type=float, default=0.96)
     parser.add_argument("--shards", help="tars for `embed`")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 1, 2])
+    parser.add_argument("--stages", nargs="+", default=["embed", "pairs"], choices=["embed", "pairs"])
     parser.add_argument("--heap-mb", type=int, default=1_500)
     parser.add_argument("--scratch", default=None, help="folder for shards and run directories")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=options.scratch) as folder:
         shards = options.shards
-        if shards is None:
+        if shards is None and "embed" in options.stages:
             make_demo_data(f"{folder}/shards", n_images=4_000, per_shard=250, jpeg_size=100_000, workers=os.cpu_count() or 1)
             shards = f"{folder}/shards/*.tar"
-        embedding = dedup.load_config(None, [f"input.shards={shards}", f"output.run_dir={folder}/embed"])
+        embedding = dedup.load_config(None, [f"input.shards={shards or ''}", f"output.run_dir={folder}/embed"])
         search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, looks=False, recall_queries=0)
         pairing = replace(
             Config(),
@@ -75,14 +76,16 @@ def main() -> None:
             index=IndexConfig(codes="none"),
             confirm=ConfirmConfig(enabled=False),
         )
-        write_embeddings(pairing, options.n, options.dim, share=0.05, low=0.961, high=0.999, n_crowd=0)
-        local = LocalEngine()
-        pipeline.run(pairing, ["index"], engine=local)
-        local.close()
-        runs: dict[str, list[tuple[int, float]]] = {"embed": [], "pairs": []}
+        if "pairs" in options.stages:
+            write_embeddings(pairing, options.n, options.dim, share=0.05, low=0.961, high=0.999, n_crowd=0)
+            local = LocalEngine()
+            pipeline.run(pairing, ["index"], engine=local)
+            local.close()
+        configs = {"embed": embedding, "pairs": pairing}
+        runs: dict[str, list[tuple[int, float]]] = {stage: [] for stage in options.stages}
         for n_workers in options.workers:
-            for stage, config in (("embed", embedding), ("pairs", pairing)):
-                runs[stage].append((n_workers, round(seconds(config, stage, n_workers, options.heap_mb, folder), 2)))
+            for stage in options.stages:
+                runs[stage].append((n_workers, round(seconds(configs[stage], stage, n_workers, options.heap_mb, folder), 2)))
     best = {stage: {n: min(s for m, s in taken if m == n) for n, _ in taken} for stage, taken in runs.items()}
     result = {
         "n": options.n,

@@ -22,9 +22,12 @@ from dedup.errors import ConfigError
 ENCODERS: Final = tuple(MIN_SIMILARITY)
 ENGINES: Final = ("local", "spark")
 UNREADABLE: Final = ("refuse", "keep")
+PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16")
+DEVICES: Final = ("auto", "cpu", "cuda")
+NORMALIZATIONS: Final = ("imagenet", "clip", "half")
 SWITCHES: Final = ("auto", "true", "false")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
-ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "sample_id", "key", "shard")
+ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
 
 _SECTIONS: Final = typing.get_type_hints(Config)
 _HINT: Final = "run `dedup config` for all keys"
@@ -33,9 +36,12 @@ _SWITCH_KEYS: Final = ("embed.thumbnails", "engine.sends_rows")  # true, false o
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list[str]: "a list of texts"}
 _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _RANGES: Final = {
-    (1, math.inf): "input.max_pixels input.max_image_bytes embed.shards_per_partition embed.images_per_partition embed.batch_size "
+    (1, math.inf): "input.max_pixels input.max_image_bytes embed.shards_per_partition embed.images_per_partition encoder.image_size "
     "index.train_vectors_per_list index.train_iterations keep.per_component targets.top",
-    (0, math.inf): "search.exhaustive_below engine.workers engine.gpus_per_task components.max_local_edges",
+    (
+        0,
+        math.inf,
+    ): "embed.batch_size embed.decode_threads search.exhaustive_below engine.workers engine.gpus_per_task components.max_local_edges",
     (-1, math.inf): "search.recall_queries",
     (1, 2**31 - 1): "targets.n_generations",
     (0, 2**31 - 1): "search.nlist search.nprobe search.best_edges index.seed",
@@ -142,6 +148,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
     choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES}
     choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
+    choices |= {"encoder.precision": PRECISIONS, "encoder.device": DEVICES, "encoder.normalization": NORMALIZATIONS}
     for key, known in choices.items():
         if values[key] not in known:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")
@@ -149,6 +156,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
     if set(config.output.run_dir) & set("*?["):
         raise ConfigError(f"output.run_dir={config.output.run_dir} looks like a pattern; choose a name without *, ? and [")
+    _validate_encoder(config)
     _validate_input(config, require_input)
     _validate_order(config.keep.order_by, config.input.carry)
 
@@ -158,6 +166,17 @@ def resolved(config: Config) -> Config:
     if config.search.min_similarity:
         return config
     return dataclasses.replace(config, search=dataclasses.replace(config.search, min_similarity=MIN_SIMILARITY[config.encoder.name]))
+
+
+def _validate_encoder(config: Config) -> None:
+    encoder = config.encoder
+    if encoder.name in ("clip", "torchscript") and not encoder.pretrained:
+        what = "a pretrained tag of the model or a checkpoint" if encoder.name == "clip" else "the path of a TorchScript file"
+        raise ConfigError(f"encoder.pretrained is not set; expected {what}; vectors of random weights find nothing")
+    if config.embed.text and encoder.name != "clip":
+        raise ConfigError(f"embed.text=true with encoder.name={encoder.name}, which knows no text; expected encoder.name=clip")
+    if "caption_similarity" in " ".join(config.keep.order_by) and not config.embed.text:
+        raise ConfigError("keep.order_by names caption_similarity, which is measured with embed.text=true; set that, or leave it out")
 
 
 def _validate_input(config: Config, require_input: bool) -> None:

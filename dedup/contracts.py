@@ -71,7 +71,7 @@ class Reporter(Protocol):
 
 
 class Encoder(Protocol):
-    """Turns decoded images into unit vectors."""
+    """Turns decoded images into unit vectors. `prepare` may be called by several threads at a time, and `encode` by two."""
 
     @property
     def dim(self) -> int:
@@ -81,14 +81,30 @@ class Encoder(Protocol):
     def min_side(self) -> int | None:
         """Sides down to which a decoder may reduce an image while it decodes; None = full size."""
 
-    def fingerprint(self) -> dict[str, str]:
-        """Everything that changes the vectors: model, weights, preprocessing, decoder."""
+    @property
+    def batch_size(self) -> int:
+        """Images per batch, unless a number is asked for."""
 
-    def prepare(self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.float32]:
-        """Bring one uint8 RGB image (height, width, 3), the picture in `box` (left, top, right, bottom), to a fixed shape."""
+    @property
+    def device(self) -> str:
+        """What it computes on: ``cpu``, ``cuda:1``."""
 
-    def encode(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Encode prepared images: unit rows (n, dim) and quality (n,), 0 to 100."""
+    def prepare(
+        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
+    ) -> npt.NDArray[Any]:
+        """Bring one image to a fixed shape: the part `box` (left, top, right, bottom) of its uint8 RGB pixels (height, width, 3).
+
+        `grid` is the same part area-resized to YCbCr, float32 (3, 64, 64), which is there for every image.
+        """
+
+    def encode(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Encode prepared images: unit rows (n, dim)."""
+
+    def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
+        """Unit rows (n, dim) in the space of the images; None if the encoder knows no text."""
+
+    def notes(self) -> list[str]:
+        """What the user should know of the encoding, said once: each is gone after this."""
 
 
 class GroupRows(Protocol):
@@ -177,12 +193,13 @@ class Engine(Protocol):
         """Tasks that run at a time."""
 
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task; yields (position of the task, result) as they end.
 
         `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
-        itself and may run twice. With `uses_gpu` a task that computes on a GPU takes those of `devices.task_gpus`.
+        itself and may run twice. With `uses_gpu` a task that computes on a GPU takes those of `devices.task_gpus`;
+        `n_gpus` are those of the driver's machine, for an engine that has no other.
         """
 
     def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:

@@ -1,4 +1,4 @@
-"""The GPUs that the running task was given.
+"""The GPUs and cores that the running task was given.
 
 An engine says so around each task. Work that computes on a GPU asks `task_gpus` in each task and names its device by the
 address, ``cuda:1``; what it keeps from task to task, it keeps for each device.
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 # of the process, which runs one task at a time, so that the threads of a task see it too
 _given: tuple[str, ...] = ()
+_n_cores = 1
 
 
 def task_gpus() -> tuple[str, ...]:
@@ -22,12 +23,23 @@ def task_gpus() -> tuple[str, ...]:
     return _given
 
 
+def task_cores() -> int:
+    """Cores that the task may keep busy with threads of its own."""
+    return _n_cores
+
+
+def give_gpus(addresses: Sequence[str], n_cores: int) -> None:
+    """From now on these are the GPUs of this process's tasks, and each may use so many cores."""
+    global _given, _n_cores
+    _given, _n_cores = tuple(addresses), n_cores
+
+
 @contextmanager
-def given_gpus(addresses: Sequence[str]) -> Iterator[None]:
-    """While a task runs, these are its GPUs."""
-    global _given
-    before, _given = _given, tuple(addresses)
+def given_gpus(addresses: Sequence[str], n_cores: int = 1) -> Iterator[None]:
+    """While a task runs, these are its GPUs, and it may use so many cores."""
+    before = _given, _n_cores
+    give_gpus(addresses, n_cores)
     try:
         yield
     finally:
-        _given = before
+        give_gpus(*before)

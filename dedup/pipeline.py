@@ -143,7 +143,8 @@ def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, s
         fs.rm_file(path)  # from here on the stage is not done
     started = time.perf_counter()
     if stage.run is None:
-        result = embed.run(context, sources, digest([expected.config, expected.encoder, expected.output_version]))
+        identity = digest([expected.config, expected.encoder, expected.output_version])
+        result = embed.run(context, sources, identity, expected.encoder)
     else:
         result = stage.run(context)
     record = StageRecord(

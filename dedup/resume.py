@@ -48,7 +48,7 @@ class StageSpec:
 
 _EMBED_KEYS = (
     "input.images", "input.embeddings", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
-    "encoder.name", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
+    "encoder.name", "embed.text", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
 )  # fmt: skip
 _INDEX_KEYS = (
     "search.min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity", "search.flat_quality",
@@ -175,6 +175,8 @@ def stages_to_run(
     todo: set[str] = set()
     for stage in wanted:
         found = read_record(run_dir, stage.home)
+        if stage.name == "embed" and found is None and not redo:
+            _refuse_another_encoder(run_dir, expected["embed"].encoder)
         if stage.name == "embed" and found is not None and not config.input.allow_missing:
             gone = [url for url, (_, stamp) in sources.items() if stamp in embed.GONE]
             if gone:
@@ -195,6 +197,17 @@ def stages_to_run(
         if differences:
             todo.add(stage.name)
     return todo
+
+
+def _refuse_another_encoder(run_dir: str, wanted: dict[str, str]) -> None:
+    """Stop before the finished partitions of a run that was stopped are embedded anew by another encoder."""
+    begun = embed.begun_with(run_dir)
+    differences = [f"{key}: {begun.get(key)} → {wanted.get(key)}" for key in sorted({*begun, *wanted}) if begun.get(key) != wanted.get(key)]
+    if begun and differences:
+        raise RunDirectoryError(
+            f"{run_dir}: embedding was begun with another encoder: {'; '.join(differences)}. Choose another output.run_dir, or add --redo "
+            "to embed all again"
+        )
 
 
 @dataclass(frozen=True)

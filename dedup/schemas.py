@@ -79,6 +79,7 @@ METADATA: Final = pa.schema(
             pa.float32(),
             "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule; 100 for precomputed embeddings",
         ),
+        _field("caption_similarity", pa.float32(), "cosine of image and caption; null where embed.text=false or no caption", nullable=True),
     ]
 )
 REJECTED: Final = pa.schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from dedup.numerics import descriptor
 from dedup.numerics.distances import Turn
 
-_MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch moves no coefficient noticeably
+MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch moves no coefficient noticeably
 
 
 class DctEncoder:
@@ -24,20 +25,40 @@ class DctEncoder:
     @property
     def min_side(self) -> int | None:
         """Sides down to which a decoder may reduce an image while it decodes, in pixels."""
-        return _MIN_SIDE
+        return MIN_SIDE
 
-    def fingerprint(self) -> dict[str, str]:
-        """Everything that changes the vectors."""
-        decoder = f"simplejpeg {version('simplejpeg')} scaled to >= {_MIN_SIDE} px, else Pillow {version('pillow').split('.')[0]}"
-        return {"model": "dct-384-v1", "preprocessing": f"area {descriptor.GRID}x{descriptor.GRID} YCbCr", "decoder": decoder}
+    @property
+    def batch_size(self) -> int:
+        """Images per batch, unless a number is asked for."""
+        return 256
 
-    def prepare(self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.float32]:
-        """Area-resize to YCbCr, float32 (3, 64, 64)."""
-        return descriptor.ycbcr_grid(pixels, box)
+    @property
+    def device(self) -> str:
+        """What it computes on."""
+        return "cpu"
 
-    def encode(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Descriptors (n, 384) and detail (n,) of prepared images (n, 3, 64, 64)."""
-        return descriptor.describe_grids(batch), descriptor.detail(batch)
+    def prepare(
+        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """The grid itself, float32 (3, 64, 64)."""
+        return grid
+
+    def encode(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Descriptors (n, 384) of prepared images (n, 3, 64, 64)."""
+        return descriptor.describe_grids(batch)
+
+    def encode_captions(self, captions: Sequence[str]) -> None:
+        """None: a descriptor knows no text."""
+
+    def notes(self) -> list[str]:
+        """Nothing."""
+        return []
+
+
+def fingerprint() -> dict[str, str]:
+    """Everything that changes the vectors."""
+    decoder = f"simplejpeg {version('simplejpeg')} scaled to >= {MIN_SIDE} px, else Pillow {version('pillow').split('.')[0]}"
+    return {"model": "dct-384-v1", "preprocessing": f"area {descriptor.GRID}x{descriptor.GRID} YCbCr", "decoder": decoder}
 
 
 def turn_names() -> tuple[str, ...]:

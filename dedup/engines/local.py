@@ -12,11 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 
 import duckdb
 import pyarrow as pa
 
 from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.devices import give_gpus
 from dedup.engines.local_groups import PackWork, sort_by_group
 from dedup.errors import DedupError, StageError
 from dedup.schemas import conform
@@ -43,9 +45,10 @@ class LocalEngine:
     """
 
     def __init__(self, n_workers: int = 0, memory_limit: str = "4GB") -> None:
-        self._n_workers = n_workers or available_cores()
+        self._asked, self._n_workers = n_workers, n_workers or available_cores()
         self._memory_limit = memory_limit
         self._pool: ProcessPoolExecutor | None = None
+        self._gpu_pool: ProcessPoolExecutor | None = None
 
     @property
     def n_workers(self) -> int:
@@ -53,12 +56,13 @@ class LocalEngine:
         return self._n_workers
 
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task in spawned processes of one thread each.
 
         A single task goes to a process too: with more threads matrix products round otherwise, and results must not
-        depend on how many tasks there are. GPUs are not dealt out: the processes share those of the machine.
+        depend on how many tasks there are. Where tasks use GPUs there is one process for each, with its share of the cores;
+        or as many as were asked for, which take the GPUs in turn.
 
         Raises
         ------
@@ -67,17 +71,29 @@ class LocalEngine:
         """
         if not tasks:
             return
-        # fork would copy locks of threads that fsspec and Arrow started
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._n_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+        if not (uses_gpu and n_gpus):
+            self._pool = self._pool or _start(self._n_workers)
+            yield from self._map(self._pool, self._n_workers, work, tasks)
+            return
+        n_processes = min(self._asked or n_gpus, len(tasks))
+        self._gpu_pool = _start(n_processes, [str(number % n_gpus) for number in range(n_processes)])
+        try:
+            yield from self._map(self._gpu_pool, n_processes, work, tasks)
+        finally:
+            _stop(self._gpu_pool)  # and their memory on the GPUs is free for others
+            self._gpu_pool = None
+
+    def _map(
+        self, pool: ProcessPoolExecutor, n_processes: int, work: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, Result]]:
         waiting: dict[Future[Result], int] = {}
         queue = iter(enumerate(tasks))
         try:
             while True:
                 # a window of tasks, so that 10^5 pickled tasks are never held at once
                 with _threads_per_worker(1):
-                    while len(waiting) < 3 * self._n_workers and (item := next(queue, None)) is not None:
-                        waiting[self._pool.submit(work, item[1])] = item[0]
+                    while len(waiting) < 3 * n_processes and (item := next(queue, None)) is not None:
+                        waiting[pool.submit(work, item[1])] = item[0]
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -138,12 +154,30 @@ class LocalEngine:
 
     def close(self) -> None:
         """Stop the workers, in the middle of a task if need be."""
-        if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
-            # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        for pool in (self._pool, self._gpu_pool):
+            if pool is not None:
+                _stop(pool)
+        self._pool = None
+
+
+def _start(n_processes: int, gpus: Sequence[str] = ()) -> ProcessPoolExecutor:
+    """Worker processes; each takes one of the GPUs, if any are given, and its share of the cores."""
+    spawn = multiprocessing.get_context("spawn")  # fork would copy locks of threads that fsspec and Arrow started
+    addresses = None
+    if gpus:
+        addresses = spawn.SimpleQueue()
+        for address in gpus:
+            addresses.put(address)
+    return ProcessPoolExecutor(
+        n_processes, mp_context=spawn, initializer=_begin, initargs=(addresses, max(1, available_cores() // n_processes))
+    )
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _result(work: Callable[[Task], Result], number: int, future: Future[Result]) -> Result:
@@ -154,6 +188,13 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
     except Exception as error:
         name = getattr(work, "__name__", type(work).__name__)
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
+
+
+def _begin(addresses: SimpleQueue[str] | None, n_cores: int) -> None:
+    """What a worker does first: take a GPU of those there are for good, and see to its end."""
+    if addresses is not None:
+        give_gpus([addresses.get()], n_cores)
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

@@ -25,7 +25,7 @@ from dedup.engines.spark_groups import SENT, Routes, received, row_type, send
 from dedup.engines.spark_jobs import IdleWatch, SparkJob, as_they_come
 from dedup.engines.spark_session import executor_settings, gpu_profile, start_session
 from dedup.engines.spark_setup import explained
-from dedup.engines.spark_workers import gpus, numbers, partition, write_rows
+from dedup.engines.spark_workers import cores, gpus, numbers, partition, write_rows
 from dedup.errors import ConfigError, DedupError, StageError
 from dedup.storage.tables import dataset, files, filesystem, is_local, join, write_table
 
@@ -92,7 +92,7 @@ class SparkEngine:
         return max(1, int(self._spark.sparkContext.defaultParallelism))
 
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
 
@@ -107,7 +107,7 @@ class SparkEngine:
         folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            with given_gpus(gpus()):
+            with given_gpus(gpus(), cores()):
                 for number in numbers(batches):
                     perform(folder, number, offsets[number], offsets[number + 1])
             yield _NOTHING

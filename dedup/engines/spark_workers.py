@@ -29,6 +29,12 @@ def gpus() -> list[str]:
     return [] if found is None else list(found.addresses)
 
 
+def cores() -> int:
+    """Cores that Spark gave this task, ``spark.task.cpus``."""
+    context = TaskContext.get()
+    return 1 if context is None else int(context.cpus())
+
+
 def write_rows(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
     """Write a partition's rows; a partition without rows has no file."""
     writer: FileWriter | None = None

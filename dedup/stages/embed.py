@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from dedup.config import Config
 from dedup.contracts import JsonDict, Progress
-from dedup.encoders import load_encoder
+from dedup.devices import task_cores
+from dedup.encoders import load_encoder, n_gpus
 from dedup.errors import InputError
 from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.decoding import in_order
 from dedup.stages.partition import PartitionWriter
 from dedup.stages.precomputed import copy_embeddings
 from dedup.storage.folders import read_folder_part
@@ -22,7 +24,7 @@ from dedup.storage.layout import RunLayout
 from dedup.storage.locations import is_local
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import digest
-from dedup.storage.samples import SampleReader
+from dedup.storage.samples import RawSample, SampleReader
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import FolderPart
 from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
@@ -46,11 +48,12 @@ class EmbedTask:
     sources: tuple[Source, ...]
     identity: str
     by_bytes: bool = True
+    batch_size: int = 0  # 0 = what suits the encoder
 
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What became of a partition; seconds are those of its worker."""
+    """What became of a partition; seconds are those of its worker, notes what a person should know of it."""
 
     partition: int
     n_samples: int
@@ -58,11 +61,20 @@ class EmbedResult:
     shards: list[JsonDict] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    batch_size: int = 0
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def marker_path(run_dir: str, partition: int) -> str:
     """The file whose presence means that a partition is done."""
     return join(run_dir, "embeddings", "_done", f"{partition:05d}.json")
+
+
+def begun_with(run_dir: str) -> dict[str, str]:
+    """The encoder that the finished partitions of a run were embedded with; empty where there are none."""
+    fs, root = filesystem(join(run_dir, "embeddings", "_done"))
+    return dict(read_json(join(run_dir, "embeddings", "_encoder.json")) or {}) if fs.glob(join(root, "*.json")) else {}
 
 
 def embed_partition(task: EmbedTask) -> EmbedResult:
@@ -87,26 +99,43 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
 def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     """Decode and encode; the result, and the files written with their sizes."""
     config, encoder = task.config, load_encoder(task.config.encoder)
-    outcomes: list[JsonDict] = []
-    with PartitionWriter(config, encoder, task.partition, keep_thumbnails=keeps_thumbnails(config, task.sources)) as writer:
-        for source in task.sources:
-            n_samples, n_rejected = writer.n_samples, writer.n_rejected
-            reader = open_source(config, source)
-            for sample in reader:
-                writer.add(sample)
-            writer.flush()
-            outcomes.append(
-                {
-                    "shard": source_url(source),
-                    "status": reader.status,
-                    "error": reader.error,
-                    "is_reachable": reader.is_reachable,
-                    "n_samples": writer.n_samples - n_samples,
-                    "n_rejected": writer.n_rejected - n_rejected,
-                }
-            )
+    batch_size = task.batch_size or encoder.batch_size
+    n_threads = config.embed.decode_threads or (task_cores() if encoder.device != "cpu" else 0)
+    readers: list[SampleReader] = []
+
+    def samples() -> Iterator[tuple[int, RawSample]]:
+        for number, source in enumerate(task.sources):
+            readers.append(open_source(config, source))
+            for sample in readers[-1]:
+                yield number, sample
+
+    keeps = keeps_thumbnails(config, task.sources)
+    with PartitionWriter(config, encoder, task.partition, batch_size=batch_size, keep_thumbnails=keeps, overlaps=n_threads > 0) as writer:
+        for sample in in_order(writer.preparation, samples(), n_threads):
+            writer.add(sample)
         files = writer.close()
-    return EmbedResult(task.partition, writer.n_samples, writer.n_rejected, outcomes, dict(writer.reasons)), files
+    outcomes: list[JsonDict] = [
+        {
+            "shard": source_url(source),
+            "status": reader.status,
+            "error": reader.error,
+            "is_reachable": reader.is_reachable,
+            "n_samples": writer.n_samples[number],
+            "n_rejected": writer.n_rejected[number],
+        }
+        for number, (source, reader) in enumerate(zip(task.sources, readers, strict=True))
+    ]
+    found = EmbedResult(
+        task.partition,
+        writer.n_samples.total(),
+        writer.n_rejected.total(),
+        outcomes,
+        dict(writer.reasons),
+        batch_size=batch_size,
+        device=encoder.device,
+        notes=encoder.notes(),
+    )
+    return found, files
 
 
 def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
@@ -182,7 +211,7 @@ def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[s
     return sorted(kept.items())
 
 
-def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identity: str) -> StageResult:
+def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identity: str, encoder: dict[str, str]) -> StageResult:
     """Embed what is not embedded yet.
 
     Parameters
@@ -191,6 +220,8 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         URL to (source, fingerprint), in order of the URL.
     identity : str
         Digest of the configuration and encoder the vectors depend on.
+    encoder : dict
+        The encoder's fingerprint.
 
     Raises
     ------
@@ -207,6 +238,7 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
             EmbedTask(context.config, number, members, digest([identity, by_bytes, [[url, sources[url][1]] for url in urls]]), by_bytes)
         )
     _remove_others(run_dir, {task.partition for task in tasks})
+    write_json(join(run_dir, "embeddings", "_encoder.json"), encoder)
     results: dict[int, EmbedResult] = {}
     for task in tasks:
         if (result := finished(run_dir, task)) is not None:
@@ -214,13 +246,19 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     missing = [task for task in tasks if task.partition not in results]
     if not context.config.input.allow_missing:
         _refuse_to_lose(run_dir, missing, sources)
+    # vectors round by the size of their batch, so that a run that is resumed goes on with the one it has
+    batch_size = context.config.embed.batch_size or max((result.batch_size for result in results.values()), default=0)
+    missing = [dataclasses.replace(task, batch_size=batch_size) for task in missing]
     if results and missing:
         context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         context.reporter.progress(Progress("embed", 0, n_shards, "shards"))
-    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu=True):
+    found_gpus = n_gpus(context.config.encoder) if missing else 0
+    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu=True, n_gpus=found_gpus):
         results[result.partition] = result
+        for note in result.notes:
+            context.reporter.note(f"embed: {note}")
         done += len(result.shards)
         n_images += result.n_samples + result.n_rejected
         detail = f", {n_images / (time.perf_counter() - started):,.0f} images/s"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dedup.encoders import load_encoder
+from dedup.encoders import decoded_side
 from dedup.errors import InputError, SampleError
 from dedup.numerics.confirmation import compare, turned
 from dedup.numerics.pictures import SIDE, Picture, use_one_thread
@@ -82,7 +82,7 @@ def look_of(context: StageContext) -> Look | None:
     config = context.config
     if not context.confirms:
         return None
-    min_side = SIDE if config.encoder.name == "precomputed" else max(SIDE, load_encoder(config.encoder).min_side or 0)
+    min_side = max(SIDE, decoded_side(config.encoder))
     return Look(config.output.run_dir, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep")
 
 

@@ -373,7 +373,7 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
     class Here(LocalEngine):
         """Runs tasks in this process, the only one that sees its memory."""
 
-        def map_partitions(self, work, tasks, *, uses_gpu=False):
+        def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
             return ((number, work(task)) for number, task in enumerate(tasks))
 
     try:

@@ -17,7 +17,7 @@ from dedup.storage.thumbnails import open_thumbnails
 
 
 class Here(LocalEngine):
-    def map_partitions(self, work, tasks, *, uses_gpu=False):
+    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
         return ((number, work(task)) for number, task in enumerate(tasks))
 
 

@@ -1,0 +1,247 @@
+"""Vision models on torch: open_clip's, and TorchScript files such as SSCD's. With `numerics.torch_ops` all that computes with torch."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+
+from dedup.config import EncoderConfig
+from dedup.devices import task_gpus
+from dedup.encoders.clip_models import FoundModel, find_model
+from dedup.errors import ConfigError, StageError
+
+_DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_CPU_BATCH: Final = 32
+_LARGEST_BATCH: Final = 1_024  # larger ones gain nothing on a GPU of today and hold more memory on both sides
+_MEMORY_SHARE: Final = 0.6  # of a GPU's free memory, for what is held between layers
+
+
+def n_gpus() -> int:
+    """CUDA devices that this process sees; none of them is touched."""
+    return int(torch.cuda.device_count())
+
+
+def load_clip(config: EncoderConfig) -> ClipEncoder:
+    """The model a configuration names, on the task's device; loaded once a process and device.
+
+    Raises
+    ------
+    ConfigError
+        If there is no CUDA device where one is asked for, or the weights do not fit the model.
+    """
+    return _load(config, _device_of_task(config.device))
+
+
+def _device_of_task(asked: str) -> str:
+    """The GPU that the scheduler gave the running task, else the first; the CPU where there is none or it is asked for."""
+    if asked == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        gpus = task_gpus()
+        return f"cuda:{gpus[0]}" if gpus else "cuda:0"
+    if asked == "cuda":
+        raise ConfigError(
+            f"encoder.device=cuda, but torch {torch.__version__} sees no CUDA device here; expected an NVIDIA GPU with its driver, "
+            "and a torch built for CUDA; set encoder.device=auto to go on without"
+        )
+    return "cpu"
+
+
+@lru_cache(maxsize=1)
+def _load(config: EncoderConfig, device: str) -> ClipEncoder:
+    return ClipEncoder(config, find_model(config), device)
+
+
+class ClipEncoder:
+    """Unit vectors of a vision model.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+    found : FoundModel
+    device : str
+        ``cpu`` or ``cuda:0``.
+
+    Raises
+    ------
+    ConfigError
+        If the weights can't be read or do not fit the model.
+    """
+
+    def __init__(self, config: EncoderConfig, found: FoundModel, device: str) -> None:
+        self._found, self._preprocessing, self._device = found, found.preprocessing, torch.device(device)
+        precision = config.precision
+        if precision == "auto":
+            precision = "fp32" if self._device.type == "cpu" else "fp16"
+        self._dtype = _DTYPES[precision]
+        with torch.inference_mode(False):
+            self._model = _open_clip_model(found, precision, self._device) if found.name else _script(found, self._dtype, self._device)
+        self._embed = self._model.encode_image if found.name else self._model
+        self._is_compiled = config.compile
+        if config.compile:
+            self._embed = torch.compile(self._embed)
+        mean, std = (
+            torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (self._preprocessing.mean, self._preprocessing.std)
+        )
+        self._mean, self._std = mean, std
+        self._tokenizer: Any = None
+        self._largest = 0
+        self._limit = 0  # images at a time, since memory ran out; 0 = no limit
+        self._notes: list[str] = []
+        self._lock = threading.Lock()
+        self._dim = int(self._forward(self._blank(1)).shape[1])
+        self._batch_size = 0
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._dim
+
+    @property
+    def min_side(self) -> int | None:
+        """Sides down to which a decoder may reduce an image while it decodes, in pixels."""
+        return self._preprocessing.min_side
+
+    @property
+    def device(self) -> str:
+        """What it computes on."""
+        return str(self._device)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch: on a GPU what fits into its free memory, at most 1,024."""
+        if not self._batch_size:
+            self._batch_size = _CPU_BATCH if self._device.type == "cpu" else self._measure_batch_size()
+        return self._batch_size
+
+    def prepare(
+        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.uint8]:
+        """Resize and crop, uint8 (height, width, 3); pixels are normalised on the model's device."""
+        return self._preprocessing(pixels, box)
+
+    def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Unit vectors (n, dim) of prepared images (n, height, width, 3).
+
+        Where a GPU's memory does not suffice, the batch is halved until it does, and later ones are cut to that size.
+
+        Raises
+        ------
+        StageError
+            If not even one image fits.
+        """
+        parts = []
+        start = 0
+        while start < len(batch):
+            size = min(self._limit or len(batch), len(batch) - start)
+            try:
+                parts.append(self._unit(self._forward(self._padded(batch[start : start + size]))[:size]))
+            except torch.OutOfMemoryError as error:
+                self._halve(size, error)
+                continue
+            start += size
+        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+
+    def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
+        """Unit vectors (n, dim) of captions, cut to the model's context; None for a model without text."""
+        if not self._found.name:
+            return None
+        with self._lock:
+            self._tokenizer = self._tokenizer or open_clip.get_tokenizer(self._found.name)
+            tokens = self._tokenizer(list(captions))
+        with torch.inference_mode():
+            return self._unit(self._model.encode_text(tokens.to(self._device)))
+
+    def notes(self) -> list[str]:
+        """What the user should know, said once."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+        return notes
+
+    def _forward(self, batch: npt.NDArray[np.uint8]) -> torch.Tensor:
+        with torch.inference_mode():
+            images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+            if self._device.type != "cpu":
+                images = images.pin_memory().to(self._device, non_blocking=True)
+            # in the order of torchvision's ToTensor and Normalize, so that float32 rounds as there
+            pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+            return torch.as_tensor(self._embed(pixels.sub_(self._mean).div_(self._std).to(self._dtype)))
+
+    @staticmethod
+    def _unit(rows: torch.Tensor) -> npt.NDArray[np.float32]:
+        found: npt.NDArray[np.float32] = torch.nn.functional.normalize(rows.to(torch.float32), dim=1).cpu().numpy()
+        return found
+
+    def _padded(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A compiled model takes batches of one size, or it is compiled again."""
+        if not self._is_compiled:
+            return batch
+        self._largest = max(self._largest, len(batch))
+        size = self._limit or self._largest
+        return np.concatenate([batch, self._blank(size - len(batch))])
+
+    def _blank(self, n: int) -> npt.NDArray[np.uint8]:
+        return np.zeros((n, self._preprocessing.height, self._preprocessing.width, 3), dtype=np.uint8)
+
+    def _halve(self, size: int, error: BaseException) -> None:
+        if size == 1:
+            raise StageError(
+                f"{self.device} has no memory for one image of {self._found.pretrained}; free it, or choose a smaller model or precision"
+            ) from error
+        with self._lock:
+            self._limit = min(self._limit or size, size // 2)
+            self._notes.append(f"{self.device} ran out of memory at {size} images; batches of {self._limit} since then (embed.batch_size)")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _measure_batch_size(self) -> int:
+        """What a batch takes at most is read off two small ones; a power of two that fits into the free memory."""
+        peaks = []
+        for n in (8, 32):
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._forward(self._blank(n))
+            torch.cuda.synchronize(self._device)
+            peaks.append(torch.cuda.max_memory_allocated(self._device))
+        per_image = max(1.0, (peaks[1] - peaks[0]) / 24)
+        fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(self._device)[0] / per_image / 2  # two batches are under way at a time
+        return int(max(1, min(_LARGEST_BATCH, 2 ** int(np.log2(max(fitting, 1.0))))))
+
+
+def _open_clip_model(found: FoundModel, precision: str, device: torch.device) -> Any:
+    with _said_in_one_line(found):
+        model = open_clip.create_model(
+            found.name, pretrained=found.pretrained, precision=precision, device=device, weights_only=True, require_pretrained=True
+        )
+    return model.eval()
+
+
+def _script(found: FoundModel, dtype: torch.dtype, device: torch.device) -> Any:
+    with _said_in_one_line(found), warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)  # torch.jit is old, and what SSCD is published as
+        return torch.jit.load(found.pretrained, map_location=device).eval().to(dtype)  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _said_in_one_line(found: FoundModel) -> Iterator[None]:
+    """What torch and open_clip raise over weights that do not fit, as one line that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StageError(f"no memory for the weights of {found.pretrained} on the GPU; free it, or choose a smaller model") from error
+    except Exception as error:  # RuntimeError, KeyError, UnpicklingError, OSError and what a download raises
+        text = " ".join(str(error).split())[:300]
+        what = "is no TorchScript file" if not found.name else f"does not fit the model {found.description['model'].partition(' ')[2]}"
+        step = "give the model it belongs to in encoder.model" if found.name else "give a file saved by torch.jit.save"
+        if not found.is_file:
+            what, step = "can't be fetched or does not fit", "download the checkpoint where there is a network and give its path"
+        raise ConfigError(f"encoder.pretrained={found.pretrained} {what}: {type(error).__name__}: {text}; {step}") from error

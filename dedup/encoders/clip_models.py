@@ -1,0 +1,185 @@
+"""Which model a configuration names, told without loading weights: open_clip's by name or file, and TorchScript files."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import open_clip
+
+from dedup.config import EncoderConfig
+from dedup.encoders.clip_pixels import Preprocessing
+from dedup.errors import ConfigError
+
+_CLIP_MEAN, _CLIP_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+_NORMALIZATIONS: Final = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": (tuple(_CLIP_MEAN), tuple(_CLIP_STD)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+_SHOWN: Final = 8  # tags or names that a message lists
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model that is known, not loaded.
+
+    Parameters
+    ----------
+    name : str
+        As open_clip knows it; empty for TorchScript.
+    pretrained : str
+        A tag, or the path of a file.
+    is_file : bool
+    preprocessing : Preprocessing
+    description : dict
+        What the vectors depend on besides preprocessing, precision and decoder.
+    """
+
+    name: str
+    pretrained: str
+    is_file: bool
+    preprocessing: Preprocessing
+    description: dict[str, str]
+    precision: str
+
+    def fingerprint(self) -> dict[str, str]:
+        """Everything that changes the vectors."""
+        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {self.preprocessing.decoding}"
+        precision = "fp16 on a GPU, fp32 on a CPU" if self.precision == "auto" else self.precision
+        return self.description | {"preprocessing": str(self.preprocessing), "decoder": decoder, "precision": precision}
+
+
+def find_model(config: EncoderConfig) -> FoundModel:
+    """The model a configuration names.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model, tag or file; the nearest names are offered.
+    """
+    if config.name == "torchscript":
+        return _find_torchscript(config)
+    name, architecture, preprocess = _find_architecture(config.model)
+    preprocess = {"size": architecture["vision_cfg"].get("image_size", 224), **preprocess}
+    is_file = os.path.exists(config.pretrained)
+    if is_file:
+        weights = f"sha256 {_sha256_of(config.pretrained)}"
+    else:
+        tag = _find_tag(config.model, name, config.pretrained)
+        weights = f"tag {config.pretrained}"
+        preprocess |= {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
+    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode()).hexdigest()[:16]
+    description = {"model": f"open_clip {os.path.basename(config.model)}", "architecture": digest, "weights": weights}
+    return FoundModel(
+        name, config.pretrained, is_file, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision
+    )
+
+
+def _find_torchscript(config: EncoderConfig) -> FoundModel:
+    if not os.path.isfile(config.pretrained):
+        raise ConfigError(f"encoder.pretrained={config.pretrained} is no file; expected a TorchScript model, as SSCD is published")
+    mean, std = _NORMALIZATIONS[config.normalization]
+    # SSCD is trained and searched with both sides brought to one length, which keeps what a crop would lose
+    preprocess = {"size": config.image_size, "mean": mean, "std": std, "interpolation": "bilinear", "resize_mode": "squash"}
+    description = {"model": "TorchScript", "weights": f"sha256 {_sha256_of(config.pretrained)}"}
+    return FoundModel("", config.pretrained, True, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision)
+
+
+def _find_architecture(model: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The name under which open_clip knows a model, its architecture, and what its file says of preprocessing."""
+    if os.path.isfile(model):
+        return _read_architecture(model, _stamp(model))
+    if model.endswith(".json") or os.sep in model:
+        raise ConfigError(f"encoder.model={model} is no file; expected an open_clip JSON configuration, or the name of a model")
+    names = open_clip.list_models()
+    if model not in names:
+        raise ConfigError(f"encoder.model={model} is no model of open_clip {version('open_clip_torch')}; {_offer(model, names)}")
+    return model, open_clip.get_model_config(model), {}
+
+
+@lru_cache(maxsize=4)
+def _read_architecture(path: str, stamp: tuple[int, int]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A configuration file's model, made known to open_clip under a name that no other has."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"encoder.model={path} can't be read as JSON: {error}; expected an open_clip configuration") from error
+    found = content.get("model_cfg", content) if isinstance(content, dict) else {}
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in found]
+    if missing:
+        raise ConfigError(f"encoder.model={path} has no '{missing[0]}'; expected embed_dim, vision_cfg and text_cfg, as open_clip has them")
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    name = f"{os.path.basename(path).removesuffix('.json')}-{digest}"
+    if name not in open_clip.list_models():
+        with tempfile.TemporaryDirectory(prefix="dedup-clip-") as folder:
+            named = os.path.join(folder, f"{name}.json")
+            with open(named, "w", encoding="utf-8") as file:
+                json.dump(found, file)
+            open_clip.add_model_config(named)
+    return name, found, dict(content.get("preprocess_cfg", {}))
+
+
+def _find_tag(model: str, name: str, tag: str) -> Mapping[str, Any]:
+    """What open_clip knows of a pretrained tag."""
+    found: Mapping[str, Any] | None = open_clip.get_pretrained_cfg(name, tag)
+    if found:
+        return found
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if os.sep in tag or "." in tag:
+        raise ConfigError(
+            f"encoder.pretrained={tag} is no file; expected a checkpoint of {model}{', or a tag: ' + _listed(tags) if tags else ''}"
+        )
+    raise ConfigError(f"encoder.pretrained={tag} is no tag of {model}; {_offer(tag, tags)}")
+
+
+def _preprocessing(found: Mapping[str, Any], is_exact: bool) -> Preprocessing:
+    size = found["size"]
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    mean, std = tuple(found.get("mean", _CLIP_MEAN)), tuple(found.get("std", _CLIP_STD))
+    fill = int(found.get("fill_color", 0))
+    return Preprocessing(
+        height, width, mean, std, found.get("interpolation", "bicubic"), found.get("resize_mode", "shortest"), fill, is_exact
+    )
+
+
+def _offer(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return "it has none; expected the path of a checkpoint"
+    # upper and lower case, and what joins the parts of a name, are what is mistaken most
+    plain = {other.lower().replace("_", "-").replace("/", "-"): other for other in names}
+    near = [plain[key] for key in difflib.get_close_matches(name.lower().replace("_", "-").replace("/", "-"), plain, 3, 0.5)]
+    return f"did you mean {' or '.join(near)}?" if near else f"expected one of {_listed(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _sha256_of(path: str) -> str:
+    if os.path.isdir(path):
+        raise ConfigError(f"encoder.pretrained={path} is a folder; expected a checkpoint file")
+    return _sha256(path, _stamp(path))
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: str, stamp: tuple[int, int]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
