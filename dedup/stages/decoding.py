@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from dedup.contracts import Encoder
 from dedup.errors import SampleError
-from dedup.numerics.descriptor import ycbcr_grid
+from dedup.numerics.descriptor import GRID, ycbcr_grid
 from dedup.numerics.trimming import picture_box
 from dedup.storage.images import DecodedImage, decode_image
 from dedup.storage.samples import RawSample
@@ -92,7 +93,7 @@ class Preparation:
             if sample.error is not None or sample.image is None:
                 raise sample.error or SampleError("no_image")
             image = decode_image(sample.image, max_pixels=self.max_pixels, min_side=self.encoder.min_side)
-            grid = ycbcr_grid(image.pixels, image.box)
+            grid = self._grid(image)
             prepared = self.encoder.prepare(image.pixels, image.box, grid)
             inner = _inner_grid(image) if self.finds_inner else None
             thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
@@ -111,6 +112,14 @@ class Preparation:
             **sample.carried,
         }
         return PreparedSample(source, row, grid, prepared, inner, thumbnail)
+
+    def _grid(self, image: DecodedImage) -> npt.NDArray[np.float32]:
+        """The picture's grid; an encoder of grids decodes no more pixels than it needs, for others whole pixels are averaged first."""
+        factor = min(image.pixels.shape[:2]) // (2 * GRID)
+        if factor < 2 or self.encoder.min_side == 2 * GRID:
+            return ycbcr_grid(image.pixels, image.box)
+        left, top, right, bottom = (edge / factor for edge in image.box)
+        return ycbcr_grid(np.asarray(Image.fromarray(image.pixels).reduce(factor)), (left, top, right, bottom))
 
 
 def _inner_grid(image: DecodedImage) -> npt.NDArray[np.float32] | None:

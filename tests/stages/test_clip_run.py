@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from run_tables import assert_same_tables, rows_of
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
 from tiny_clip import write_model, write_script
@@ -133,6 +134,18 @@ def test_no_sample_is_lost_or_swapped(model, tmp_path, n_threads, batch_size):
     for number in range(3):
         n_good = sum(50 * number <= place < 50 * number + 50 for place in good)
         assert counted[f"{number}.tar"] == (n_good, 50 - n_good)
+
+
+def test_quality_is_the_same_for_all_encoders(model, tmp_path):
+    """Averaged over whole pixels first, where the model's images are large: what is measured of a picture hardly changes."""
+    rng = np.random.default_rng(0)
+    fine = [Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize((700, 500)) for side in (2, 8, 32, 128, 400)]
+    write_tar(tmp_path / "a.tar", [Sample(f"{number}", encode(picture), "") for number, picture in enumerate(fine)])
+    pipeline.run(config_for(model, tmp_path / "a.tar", tmp_path / "clip", "encoder.exact_preprocessing=true"), ["embed"])
+    pipeline.run(load_config(None, [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/dct"]), ["embed"])
+    ours, dct = (table(tmp_path / name, "metadata")["quality"].to_numpy() for name in ("clip", "dct"))
+    assert (np.diff(ours) > 0).any()
+    np.testing.assert_allclose(ours, dct, rtol=0.1, atol=0.5)
 
 
 def test_results_come_in_order_and_items_are_drawn_a_bounded_number_ahead():
