@@ -23,6 +23,7 @@ ENCODERS: Final = tuple(MIN_SIMILARITY)
 ENGINES: Final = ("local", "spark")
 UNREADABLE: Final = ("refuse", "keep")
 SWITCHES: Final = ("auto", "true", "false")
+DEVICES: Final = ("auto", "cpu", "cuda")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "sample_id", "key", "shard")
 
@@ -140,7 +141,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     if 0 < config.search.nlist < config.search.nprobe:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
-    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES}
+    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "search.device": DEVICES}
     choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
     for key, known in choices.items():
         if values[key] not in known:

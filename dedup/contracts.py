@@ -185,7 +185,9 @@ class Engine(Protocol):
         itself and may run twice. With `uses_gpu` a task that computes on a GPU takes those of `devices.task_gpus`.
         """
 
-    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Bring the rows of each group together and do the work on packs of groups.
 
         Parameters
@@ -194,6 +196,8 @@ class Engine(Protocol):
         work : GroupWork
         packs : sequence of Pack
             By number; of about equal cost. Groups in no pack are left out.
+        uses_gpu : bool
+            As of `map_partitions`.
 
         Yields
         ------
