@@ -59,9 +59,8 @@ def projections(rows, k):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([8, 50, 384, 512, 1_280]), st.floats(0.05, 1.0), st.floats(0.9, 1.1), st.booleans())
-def test_no_pair_within_the_threshold_is_below_the_limit(seed, dim, threshold, norm, has_one_sign):
+def test_no_pair_within_the_threshold_is_below_the_limit(torch, seed, dim, threshold, norm, has_one_sign):
     """Pairs right at the threshold, of rows that float16 has rounded, in the products of torch's CPU."""
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(seed)
     base = power_law(rng, 12, dim)
     base = np.abs(base) if has_one_sign else base  # the sizes of the summands are then those of the sum
