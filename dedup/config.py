@@ -108,6 +108,11 @@ class SearchConfig:
     low_detail_quality: float = _key(10.0, "images with less detail than this follow the stricter rule")
     low_detail_min_similarity: float = _key(0.99, "cosine that low-detail images ask of a copy")
     flat_quality: float = _key(1.0, "images with less detail than this are copies only when byte-identical")
+    device: str = _key(
+        "auto",
+        "where products of vectors are computed in `index` and `pairs`: cpu, cuda; auto = cuda where torch is installed and finds a GPU. The pairs "
+        "are the same; crowds of near-copies are compared on the CPU",
+    )
     recall_queries: int = _key(
         -1, "images searched exhaustively to measure pair recall in every run; -1 = up to 1,000, fewer where that takes long; 0 = none"
     )
@@ -171,7 +176,8 @@ class EngineConfig:
         "spark: send vectors through the shuffle (true) or let workers gather them from the run's files (false); auto = false with local[N] alone",
     )
     gpus_per_task: float = _key(
-        0.0, "spark: GPUs of a task of `embed`, by stage-level scheduling; 0 = those of any task, spark.task.resource.gpu.amount"
+        0.0,
+        "spark: GPUs of a task of `embed`, `index` or `pairs` that may use one, by stage-level scheduling; 0 = those of any task, spark.task.resource.gpu.amount",
     )
     spark: list[str] = _key([], "spark: settings NAME=VALUE of the session, such as spark.executor.memory=8g; may be given several times")
 

@@ -26,6 +26,7 @@ PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
 NORMALIZATIONS: Final = ("imagenet", "clip", "half")
 SWITCHES: Final = ("auto", "true", "false")
+DEVICES: Final = ("auto", "cpu", "cuda")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
 
@@ -146,7 +147,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     if 0 < config.search.nlist < config.search.nprobe:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
-    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES}
+    choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "search.device": DEVICES}
     choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
     choices |= {"encoder.precision": PRECISIONS, "encoder.device": DEVICES, "encoder.normalization": NORMALIZATIONS}
     for key, known in choices.items():

@@ -202,7 +202,9 @@ class Engine(Protocol):
         `n_gpus` are those of the driver's machine, for an engine that has no other.
         """
 
-    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Bring the rows of each group together and do the work on packs of groups.
 
         Parameters
@@ -211,6 +213,8 @@ class Engine(Protocol):
         work : GroupWork
         packs : sequence of Pack
             By number; of about equal cost. Groups in no pack are left out.
+        uses_gpu : bool
+            As of `map_partitions`.
 
         Yields
         ------

@@ -10,9 +10,12 @@ TorchDistributor reads it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+# what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
+_DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 # of the process, which runs one task at a time, so that the threads of a task see it too
 _given: tuple[str, ...] = ()
 _n_cores = 1
@@ -32,6 +35,13 @@ def give_gpus(addresses: Sequence[str], n_cores: int) -> None:
     """From now on these are the GPUs of this process's tasks, and each may use so many cores."""
     global _given, _n_cores
     _given, _n_cores = tuple(addresses), n_cores
+
+
+def may_have_gpu() -> bool:
+    """Whether there may be a CUDA device here: a look at some files, before anything is imported that takes seconds."""
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip():
+        return False
+    return bool(_given) or any(map(os.path.exists, _DRIVER_FILES))
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from dedup.devices import given_gpus, task_gpus
+from dedup import devices
+from dedup.devices import given_gpus, may_have_gpu, task_gpus
 
 
 def test_a_task_has_its_gpus_in_all_its_threads_and_no_longer():
@@ -18,3 +19,15 @@ def test_a_task_has_its_gpus_in_all_its_threads_and_no_longer():
     with pytest.raises(KeyError), given_gpus(["0"]):
         raise KeyError
     assert task_gpus() == ()
+
+
+def test_a_gpu_is_expected_where_a_driver_or_a_scheduler_speaks_of_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
+    assert not may_have_gpu()
+    with given_gpus(["0"]):
+        assert may_have_gpu()
+    (tmp_path / "nvidiactl").touch()
+    assert may_have_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not may_have_gpu()

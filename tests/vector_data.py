@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from dedup.numerics.lookjoin import Looks
+from dedup.numerics.looks import CROP, INNER, WHOLE
+from dedup.numerics.projection import principal_axes
+
 
 def power_law(rng, n, dim=48):
     rows = rng.standard_normal((n, dim)) * np.arange(1, dim + 1) ** -0.5
@@ -32,3 +36,19 @@ def all_similarities(rows):
     double = rows.astype(np.float64)
     norms = np.sqrt((double**2).sum(1))
     return np.clip(double @ double.T / np.outer(norms, norms), -1, 1).astype(np.float32)
+
+
+def random_looks(rng, n_images, dim=48):
+    """Looks of images of which many are alike, and the vectors of the whole images."""
+    image = np.sort(rng.integers(0, n_images, 5 * n_images))
+    kind = rng.choice(np.array([WHOLE, INNER, CROP], np.int8), len(image))
+    is_base = (kind != CROP) & (rng.random(len(image)) < 0.7)
+    rows = power_law(rng, len(image), dim)
+    for place in range(1, len(image), 3):
+        rows[place] = copies_of(rng, rows[rng.integers(0, place)], 1, rng.uniform(0.7, 1.0))[0]
+    wholes = power_law(rng, n_images, dim)
+    for place in range(n_images // 2, n_images):
+        wholes[place] = copies_of(rng, wholes[rng.integers(0, n_images // 2)], 1, rng.uniform(0.5, 1.0))[0]
+    axes = principal_axes(rows.astype(np.float32))
+    vectors = (rows @ axes).astype(np.float16)
+    return Looks(vectors, image, kind, rng.integers(0, 8, len(image)).astype(np.int8), is_base), wholes.astype(np.float16)

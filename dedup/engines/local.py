@@ -112,10 +112,12 @@ class LocalEngine:
             for future in waiting:
                 future.cancel()
 
-    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Do the work on packs of groups, whose rows are gathered from memory-mapped files."""
         with self.scratch() as folder:
-            yield from self.map_partitions(PackWork(source, work), sort_by_group(source, packs, folder))
+            yield from self.map_partitions(PackWork(source, work), sort_by_group(source, packs, folder), uses_gpu=uses_gpu)
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query in DuckDB; the result comes in batches conformed to `schema`.

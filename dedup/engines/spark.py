@@ -112,10 +112,13 @@ class SparkEngine:
                     perform(folder, number, offsets[number], offsets[number + 1])
             yield _NOTHING
 
-        name, profile = getattr(work, "__name__", type(work).__name__), self._gpu_profile if uses_gpu else None
+        name = getattr(work, "__name__", type(work).__name__)
+        profile = self._gpu_profile if uses_gpu else None
         yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long", profile=profile))
 
-    def map_groups(self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]) -> Iterator[tuple[int, Result]]:
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
         """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
 
         Raises
@@ -137,12 +140,15 @@ class SparkEngine:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             number = partition()
-            perform_pack(folder, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
+            with given_gpus(gpus()):
+                perform_pack(folder, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
             yield _NOTHING
+
+        profile = self._gpu_profile if uses_gpu else None
 
         def plan(spark: SparkSession) -> DataFrame:
             rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, SENT)
-            return rows.repartitionById(n_packs, "pack").sortWithinPartitions("grp", "place").mapInArrow(run, "n long")
+            return rows.repartitionById(n_packs, "pack").sortWithinPartitions("grp", "place").mapInArrow(run, "n long", profile=profile)
 
         yield from self._results(shipment, n_packs, type(work).__name__, plan)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy.typing as npt
 
 from dedup.errors import MissingExtra, ShapeError
 from dedup.numerics.collapse import find_balls
+from dedup.numerics.quantizer import Quantizer
+from dedup.numerics.torch_ops import Device
 
 try:
     import faiss
@@ -21,46 +22,38 @@ except ImportError as error:
 _PQ_TRAIN = 10_000  # vectors; 39 for each of the 256 centroids, as FAISS asks
 _PQ_ITERATIONS = 8
 _SAMPLE_RADIUS = 0.9  # similarity from which a crowd in the training sample counts as one vector
-_BALANCE_STEPS = (1.0, 1.0, 0.7, 0.5, 0.35, 0.25)
-_PLACES_PER_DOUBLING = 2.0  # how many places down the order of lists a list of twice the mean size is moved
 _BALANCE_SAMPLE = 16  # vectors per list that sizes are estimated from
 
 
-@dataclass(frozen=True)
-class Quantizer:
-    """The coarse quantizer: centroids, and what each list's score is lowered by so that lists are of one size.
+def search_flat(
+    rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32], n_best: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The lists of the largest <row, centroid> - offset of each row, best first, in float32.
 
     Parameters
     ----------
+    rows : float32 array, shape (n, dim)
     centroids : float32 array, shape (nlist, dim)
-        Unit rows.
     offsets : float32 array, shape (nlist,)
+    n_best : int
+        At most nlist.
+
+    Returns
+    -------
+    scores : float32 array, shape (n, n_best)
+    lists : int64 array, shape (n, n_best)
     """
+    # a coordinate that is 1 in every vector carries the offset through the inner product
+    flat = faiss.IndexFlatIP(centroids.shape[1] + 1)
+    flat.add(np.concatenate([centroids, -offsets[:, None]], axis=1, dtype=np.float32))
+    ones = np.ones((len(rows), 1), dtype=np.float32)
+    scores, lists = flat.search(np.concatenate([rows, ones], axis=1, dtype=np.float32), n_best)
+    return scores, lists
 
-    centroids: npt.NDArray[np.float32]
-    offsets: npt.NDArray[np.float32]
 
-    def assign(self, rows: npt.NDArray[np.float32], nprobe: int) -> npt.NDArray[np.int32]:
-        """The lists of each vector, best first, by <row, centroid> - offset.
-
-        Parameters
-        ----------
-        rows : float32 array, shape (n, dim)
-        nprobe : int
-
-        Returns
-        -------
-        int32 array, shape (n, min(nprobe, nlist))
-        """
-        return self._search(rows, nprobe)[1].astype(np.int32)
-
-    def _search(self, rows: npt.NDArray[np.float32], nprobe: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        # a coordinate that is 1 in every vector carries the offset through the inner product
-        flat = faiss.IndexFlatIP(self.centroids.shape[1] + 1)
-        flat.add(np.concatenate([self.centroids, -self.offsets[:, None]], axis=1, dtype=np.float32))
-        ones = np.ones((len(rows), 1), dtype=np.float32)
-        scores, lists = flat.search(np.concatenate([rows, ones], axis=1, dtype=np.float32), min(nprobe, len(self.centroids)))
-        return scores, lists
+def count_gpus() -> int:
+    """GPUs that FAISS can use here: none unless the package is faiss-gpu."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
 def choose_nprobe(min_similarity: float) -> int:
@@ -87,7 +80,9 @@ def choose_nlist(n_vectors: int, nprobe: int) -> int:
     return max(1, min(round(math.sqrt(nprobe * n_vectors)), n_vectors // 4 or 1))
 
 
-def train_quantizer(sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *, iterations: int, seed: int) -> Quantizer:
+def train_quantizer(
+    sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *, iterations: int, seed: int, device: Device | None = None
+) -> Quantizer:
     """Train the coarse quantizer: spherical k-means, then offsets that balance the lists.
 
     Parameters
@@ -99,6 +94,8 @@ def train_quantizer(sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *,
         Lists each vector will go to: what is balanced.
     iterations : int
     seed : int
+    device : Device, optional
+        Where FAISS has GPUs too, the lists are trained on all of these, and balanced on this device.
 
     Returns
     -------
@@ -117,6 +114,9 @@ def train_quantizer(sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *,
 
     A join costs the sum of the squared list sizes, and k-means leaves hubs: offsets learnt on the sample halve
     that sum at equal recall, since near vectors are offset alike (`docs/results.md`).
+
+    A GPU sums in another order, and k-means carries that on: the lists are as good as the CPU's, but others, as with another
+    seed. So the training is all on GPUs, or all on the CPU, where it gives the same lists every time.
     """
     if len(sample) < nlist:
         raise ShapeError(f"can't train {nlist} lists from {len(sample)} vectors; lower search.nlist")
@@ -127,24 +127,22 @@ def train_quantizer(sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *,
         rows[ball.rows[0]] = ball.pivot
     rows = rows[keep]
     nlist = min(nlist, len(rows))
+    n_gpus = count_gpus() if device is not None else 0
     kmeans = faiss.Kmeans(
-        rows.shape[1], nlist, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1, max_points_per_centroid=len(rows)
+        rows.shape[1],
+        nlist,
+        niter=iterations,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(rows),
+        gpu=n_gpus,
     )
     kmeans.train(rows)
     centroids = np.array(kmeans.centroids, dtype=np.float32).reshape(nlist, -1)
-    quantizer = Quantizer(centroids, np.zeros(nlist, dtype=np.float32))
-    nprobe = min(nprobe, nlist)
-    if nprobe == nlist:
-        return quantizer
     part = rows[np.random.default_rng(seed).permutation(len(rows))[: _BALANCE_SAMPLE * nlist]]
-    for step in _BALANCE_STEPS:
-        scores, lists = quantizer._search(part, nprobe)
-        sizes = np.bincount(lists.ravel(), minlength=nlist)
-        # the distance between neighbouring places in the order of lists is the natural unit of an offset
-        unit = float(np.mean(scores[:, 0] - scores[:, -1])) / max(1, nprobe - 1)
-        change = step * unit * _PLACES_PER_DOUBLING * np.log2((sizes + 1.0) / (sizes.mean() + 1.0))
-        quantizer = Quantizer(quantizer.centroids, (quantizer.offsets + change).astype(np.float32))
-    return quantizer
+    quantizer = Quantizer(centroids, np.zeros(nlist, dtype=np.float32))
+    return quantizer.balanced(part, min(nprobe, nlist), device if n_gpus else None)
 
 
 def build_index(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,15 @@ from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample
 from dedup.numerics.components import sparsify
 from dedup.numerics.counts import weights_of
 from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
+from dedup.numerics.halfproducts import HalfProducts
 from dedup.numerics.projection import PROJECTION_BAND
+from dedup.numerics.strips import COLUMNS, STRIP, Grid, Strip
+from dedup.numerics.torch_ops import Device
 
-_STRIP = 256  # rows of one product: wide enough for the matrix unit, narrow enough to skip half the square
-_COLUMNS = 8_192  # columns of one product: bounds the float32 copies
 _BUFFER = 2_000_000  # edges held before they are sparsified
 _DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
 _PROBE = 512  # rows whose projections tell whether a list is dense anywhere
+_ON_DEVICE_FROM = 512  # rows from which their pairs are looked for on a device; below, starting it costs more
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class ListJoin:
         turns: Sequence[Turn],
         projected: npt.NDArray[np.float16] | None,
         share: tuple[int, int],
+        device: Device | None,
     ) -> None:
+        # turned vectors are compared on the CPU
+        self.device = None if turns else device
         self.vectors, self.min_similarity, self.weights = vectors, min_similarity, weights
         self.ownership, self.best, self.turns = ownership, best, turns
         self.share, self.n_shares = share
@@ -89,17 +94,29 @@ class ListJoin:
 
     def among(self, rows: npt.NDArray[np.int64]) -> None:
         """All pairs of the given rows, strip by strip of the upper triangle."""
-        for left in range(0, len(rows), _COLUMNS):
-            columns = self.columns(rows[left : left + _COLUMNS])
-            for top in range(0, min(left + _COLUMNS, len(rows)), _STRIP):
-                if not self.is_ours():
-                    continue
-                strip = columns[top - left : top - left + _STRIP] if top >= left else self.columns(rows[top : top + _STRIP])
-                first = max(top - left, 0)
-                i, j = self._candidates(strip, columns[first:])
-                i, j = i + top, j + left + first
-                upper = i < j
-                self._add(rows[i[upper]], rows[j[upper]])
+        strips = [strip for strip in Grid(len(rows), len(rows), True).strips() if self.is_ours()]
+        if self.device is not None and len(rows) >= _ON_DEVICE_FROM:
+            products = HalfProducts(self.device, self.vectors, rows, None, self.threshold)
+            for i, j in products.pairs(strips):
+                # few of them in vain: float64 decides at once
+                self._add(rows[i], rows[j], is_close=True)
+            strips = strips[products.n_done :]
+        for i, j in self._proposed(rows, strips):
+            self._add(rows[i], rows[j])
+
+    def _proposed(
+        self, rows: npt.NDArray[np.int64], strips: Sequence[Strip]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Places i < j of the pairs that products in float32 propose, strip by strip."""
+        held, columns = -1, self.columns(rows[:0])
+        for left, top in strips:
+            if left != held:
+                held, columns = left, self.columns(rows[left : left + COLUMNS])
+            strip = columns[top - left : top - left + STRIP] if top >= left else self.columns(rows[top : top + STRIP])
+            first = max(top - left, 0)
+            i, j = self._candidates(strip, columns[first:])
+            i, j = i + top, j + left + first
+            yield i[i < j], j[i < j]
 
     def inside(self, ball: Ball) -> None:
         """Pairs of a ball: counted without a product, joined by a star around its middle and a path."""
@@ -127,13 +144,13 @@ class ListJoin:
         reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
         limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
         close = rows[self._products(rows, ball.pivot.astype(np.float32)) >= limit]
-        for left in range(0, len(ball.rows) if len(close) else 0, _COLUMNS):
-            members = ball.rows[left : left + _COLUMNS]
+        for left in range(0, len(ball.rows) if len(close) else 0, COLUMNS):
+            members = ball.rows[left : left + COLUMNS]
             columns, whole = self.columns(members), None
-            for top in range(0, len(close), _STRIP):
+            for top in range(0, len(close), STRIP):
                 if not self.is_ours():
                     continue
-                strip_rows = close[top : top + _STRIP]
+                strip_rows = close[top : top + STRIP]
                 i, j = self._candidates(self.columns(strip_rows), columns)
                 if len(i) > _DENSE * len(strip_rows) * len(members):
                     whole = unit_rows(self.vectors[members]) if whole is None else whole
@@ -144,8 +161,8 @@ class ListJoin:
     def _products(self, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Product of each row with a pivot, the best of its turns."""
         products = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), _COLUMNS):
-            part = slice(start, start + _COLUMNS)
+        for start in range(0, len(rows), COLUMNS):
+            part = slice(start, start + COLUMNS)
             unit = unit_rows(self.vectors[rows[part]])
             products[part] = unit @ pivot
             for turn in self.turns:
@@ -203,13 +220,13 @@ class ListJoin:
             similarity[part], turn[part] = best_turn_similarity(self.vectors[a[part]], self.vectors[b[part]], self.turns)
         return similarity, turn
 
-    def _add(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
+    def _add(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], *, is_close: bool = False) -> None:
         """Judge candidate pairs a < b exactly; count and keep those within the threshold."""
         if not len(a):
             return
         owned = self.ownership.pairs(a, b)
         a, b = a[owned], b[owned]
-        if self.projected is not None:
+        if self.projected is not None and not is_close:
             close = self._close(a, b)
             a, b = a[close], b[close]
         similarity, turn = self._exact(a, b)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from dedup.numerics.distances import Turn, apply_turn, unit_rows
 from dedup.numerics.projection import choose_axes, principal_axes, with_rest
+from dedup.numerics.quantizer import Quantizer
+from dedup.numerics.torch_ops import Device
 
 LEAST_SAMPLE = 10_000  # vectors to train on, however few the lists
 BLOCK = 65_536  # vectors placed at a time
@@ -47,7 +49,7 @@ class Lists:
         return self.nlist == 1 and not self.n_filter
 
     def place(
-        self, rows: npt.NDArray[np.float32], nprobe: int, turns: Sequence[Turn] = ()
+        self, rows: npt.NDArray[np.float32], nprobe: int, turns: Sequence[Turn] = (), device: Device | None = None
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float16] | None]:
         """Choose the lists of vectors and project them.
 
@@ -59,6 +61,8 @@ class Lists:
             Lists each vector goes to.
         turns : sequence of Turn
             Ways to turn an image: a vector also goes where its turned vectors go.
+        device : Device, optional
+            Where the scores of lists are computed; None = the CPU. The lists are the same.
 
         Returns
         -------
@@ -72,14 +76,13 @@ class Lists:
         projected = with_rest(along[:, : self.n_filter]).astype(np.float16) if self.n_filter else None
         if self.nlist == 1:
             return np.zeros(len(rows), dtype=np.int32), np.ones(len(rows), dtype=np.int64), projected
-        from dedup.numerics.ann import Quantizer
-
         quantizer, k = Quantizer(self.centroids, self.offsets), self.centroids.shape[1]
-        chosen = quantizer.assign(along[:, :k], nprobe)
+        chosen = quantizer.assign(along[:, :k], nprobe, device)
         if not turns:
             return chosen.ravel(), np.full(len(rows), chosen.shape[1], dtype=np.int64), projected
         # a turned copy meets the picture where the picture's turned vector goes; fewer lists each, as there are seven
-        turned = [quantizer.assign(unit_rows(apply_turn(rows, turn)) @ self.axes[:, :k], max(1, nprobe // 4)) for turn in turns]
+        ways = (unit_rows(apply_turn(rows, turn)) @ self.axes[:, :k] for turn in turns)
+        turned = [quantizer.assign(way, max(1, nprobe // 4), device) for way in ways]
         every = [list(dict.fromkeys(row)) for row in np.concatenate([chosen, *turned], axis=1).tolist()]
         flat = np.asarray([number for row in every for number in row], dtype=np.int32)
         return flat, np.asarray([len(row) for row in every], dtype=np.int64), projected
@@ -95,6 +98,7 @@ def train_lists(
     seed: int,
     is_projected: bool = True,
     is_rotated: bool = False,
+    device: Device | None = None,
 ) -> Lists:
     """Find the axes, train the quantizer, and choose how many axes propose pairs.
 
@@ -111,6 +115,8 @@ def train_lists(
         False where images may be turned: a turned vector has another projection.
     is_rotated : bool
         Keep every axis, so that rows along them hold all of a vector.
+    device : Device, optional
+        See `train_quantizer`.
 
     Returns
     -------
@@ -123,8 +129,8 @@ def train_lists(
         from dedup.numerics.ann import train_quantizer
 
         along = sample @ axes[:, :k]
-        quantizer = train_quantizer(along, nlist, nprobe, iterations=iterations, seed=seed)
-        centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe)
+        quantizer = train_quantizer(along, nlist, nprobe, iterations=iterations, seed=seed, device=device)
+        centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe, device)
     n_filter = choose_axes(sample, sample_lists, axes, min_similarity) if is_projected else 0
     return Lists(axes if is_rotated else axes[:, : max(k, n_filter)], centroids, offsets, n_filter)
 

@@ -11,19 +11,22 @@ from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample, fin
 from dedup.numerics.components import sparsify
 from dedup.numerics.descriptor import VARIANTS
 from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
+from dedup.numerics.halfproducts import HalfProducts
 from dedup.numerics.looks import DISC, WHOLE
 from dedup.numerics.orientation import relative_turns
 from dedup.numerics.projection import PROJECTION_BAND
+from dedup.numerics.strips import COLUMNS, STRIP, Grid
+from dedup.numerics.torch_ops import Device
 
 ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an angle that is not known
 _DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than the other looks
-_STRIP = 256  # rows of one product
-_COLUMNS = 8_192  # columns of one product
+_JUDGED = 8_192  # pairs judged at a time
 _BUFFER = 1_000_000  # pairs held before they are sparsified
 _KEPT_MIDDLE = 8  # looks of a crowd's middle that stand for it
 _KEPT_SPREAD = 56  # and others from its middle to its edge
 _COLLAPSE_FROM = 1_024  # rows from which looking for crowds pays
 _PROBE = 256  # rows that tell whether there may be one
+_ON_DEVICE_FROM = 512  # columns from which pairs are looked for on a device; below, starting it costs more
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def join_looks(
     n_filter: int = 0,
     best: int = 8,
     share: tuple[int, int] = (0, 1),
+    device: Device | None = None,
 ) -> LookEdges:
     """Find pairs of images of which two looks are alike and the whole pictures are not.
 
@@ -118,6 +122,8 @@ def join_looks(
         Edges kept for each image beside the forest.
     share : (int, int)
         Which share of the comparisons is made here, and of how many: `best_of_pairs` of all shares are the edges of the whole.
+    device : Device, optional
+        Where the products are computed that propose pairs; None = the CPU. The edges are the same.
 
     Returns
     -------
@@ -128,7 +134,7 @@ def join_looks(
     Base rows are compared with all rows, others only with base rows. A crowd of rows that are alike is represented
     by a few from its middle to its edge, and its own base rows are compared with the middle only: linear in its members.
     """
-    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best, share)
+    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best, share, device)
     base, others = np.flatnonzero(looks.is_base), np.flatnonzero(~looks.is_base)
     if len(looks.image) >= _COLLAPSE_FROM:
         for rows in (base, others):
@@ -163,10 +169,11 @@ class _LookJoin:
         n_filter: int,
         best: int,
         share: tuple[int, int],
+        device: Device | None,
     ) -> None:
         self.looks, self.ownership, self.wholes, self.best = looks, ownership, wholes, best
         self.whole_threshold, self.threshold = min_similarity
-        self.n_filter = n_filter
+        self.n_filter, self.device = n_filter, device
         self.share, self.n_shares = share
         self.n_asked = 0
         self.parts: list[LookEdges] = []
@@ -200,18 +207,23 @@ class _LookJoin:
 
     def between(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
         """Pairs of some rows with others; the same rows twice are each pair once."""
-        is_same = rows is others
-        proposed = self.threshold - (PROJECTION_BAND if self.n_filter else FLOAT32_BAND)
-        for left in range(0, len(others), _COLUMNS):
-            columns = self.columns(others[left : left + _COLUMNS])
-            for top in range(0, min(left + _COLUMNS, len(rows)) if is_same else len(rows), _STRIP):
-                if not self.is_ours():
-                    continue
-                i, j = np.divmod(np.flatnonzero(self.columns(rows[top : top + _STRIP]) @ columns.T >= proposed), len(columns))
-                i, j = i + top, j + left
-                if is_same:
-                    i, j = i[i < j], j[i < j]
+        grid = Grid(len(rows), len(others), rows is others)
+        strips = [strip for strip in grid.strips() if self.is_ours()]
+        if self.device is not None and strips and len(others) >= _ON_DEVICE_FROM:
+            products = HalfProducts(self.device, self.looks.vectors, rows, None if grid.is_same else others, self.threshold)
+            for i, j in products.pairs(strips):
                 self.judge(rows[i], others[j])
+            strips = strips[products.n_done :]
+        proposed = self.threshold - (PROJECTION_BAND if self.n_filter else FLOAT32_BAND)
+        held, columns = -1, self.columns(others[:0])
+        for left, top in strips:
+            if left != held:
+                held, columns = left, self.columns(others[left : left + COLUMNS])
+            i, j = np.divmod(np.flatnonzero(self.columns(rows[top : top + STRIP]) @ columns.T >= proposed), len(columns))
+            i, j = i + top, j + left
+            if grid.is_same:
+                i, j = i[i < j], j[i < j]
+            self.judge(rows[i], others[j])
 
     def judge(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
         """Keep the pairs of rows whose looks are alike, that this list owns, and that tell something new."""
@@ -221,8 +233,8 @@ class _LookJoin:
         is_new = (looks.image[a] != looks.image[b]) & ~(is_whole & (looks.orientation[a] == looks.orientation[b]))
         is_new &= (looks.kind[a] == DISC) == (looks.kind[b] == DISC)
         a, b = a[is_new], b[is_new]
-        for start in range(0, len(a), _COLUMNS):
-            self._judge(a[start : start + _COLUMNS], b[start : start + _COLUMNS])
+        for start in range(0, len(a), _JUDGED):
+            self._judge(a[start : start + _JUDGED], b[start : start + _JUDGED])
 
     def _judge(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
         looks = self.looks

@@ -11,6 +11,7 @@ from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ball, Ownership, Rows, find_balls
 from dedup.numerics.distances import Turn
 from dedup.numerics.listjoin import Joined, ListJoin
+from dedup.numerics.torch_ops import Device
 
 _COLLAPSE_FROM = 1_024  # members from which looking for balls pays
 
@@ -25,6 +26,7 @@ def self_join(
     turns: Sequence[Turn] = (),
     projected: npt.NDArray[np.float16] | None = None,
     share: tuple[int, int] = (0, 1),
+    device: Device | None = None,
 ) -> Joined:
     """Find all pairs within the threshold and keep a sparse set of them.
 
@@ -47,6 +49,9 @@ def self_join(
     share : (int, int)
         Which share of the comparisons is made here, and of how many. The counts of all shares add up to those of the whole; their
         edges, sparsified once more, are its edges.
+    device : Device, optional
+        Where the products are computed that propose pairs; None = the CPU. Edges and counts are the same: float64 on the CPU
+        judges what is proposed. What balls there are, and their rows' products with others, stay on the CPU.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def self_join(
         raise ShapeError(f"expected {n} thresholds and weights, found {min_similarity.shape} and {weights.shape}")
     if projected is not None and (len(projected) != n or turns):
         raise ShapeError(f"expected projections of {n} rows and no turns, found {projected.shape} and {len(turns)} turns")
-    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected, share)
+    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected, share, device)
     usable = min_similarity <= 1.0  # others ask for equal bytes, which are one row already
     balls: list[Ball] = []
     if n >= _COLLAPSE_FROM and join.may_be_dense():

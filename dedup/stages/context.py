@@ -9,6 +9,7 @@ from dedup.config import Config
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.distances import Turn
+from dedup.numerics.torch_ops import Device, choose_device
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import read_record
 from dedup.storage.tables import clear
@@ -45,6 +46,15 @@ class StageContext:
         record = read_record(self.layout.run_dir, "embeddings")
         return record is not None and bool(record.summary.get("has_pixels"))
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether tasks of products may compute on a GPU."""
+        return self.config.search.device != "cpu"
+
+    def driver_device(self) -> Device | None:
+        """Where the driver computes products: it may have no GPU although its workers must."""
+        return choose_device("auto") if self.uses_gpu else None
+
     def turns(self) -> tuple[Turn, ...]:
         """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""
         return ()
@@ -76,28 +86,33 @@ class StageContext:
         return rows
 
     def run_tasks(
-        self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int]
+        self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
         """Run tasks on the engine with progress in units of `sizes`; yields (position, result) as they end."""
         done, total = 0, sum(sizes)
         self.reporter.progress(Progress(stage, 0, total, unit))
-        for number, result in self.engine.map_partitions(work, tasks):
+        for number, result in self.engine.map_partitions(work, tasks, uses_gpu=uses_gpu):
             done += sizes[number]
             self.reporter.progress(Progress(stage, done, total, unit))
             yield number, result
 
     def run_groups(
-        self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack]
+        self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
         """Run packs of groups on the engine with progress in groups; yields (pack, result) as they end."""
         # a group that is shared out counts with its first share
         sizes = [0 if pack.share else len(pack.groups) for pack in packs]
         done, total = 0, sum(sizes)
         self.reporter.progress(Progress(stage, 0, total, unit))
-        for number, result in self.engine.map_groups(source, work, packs):
+        for number, result in self.engine.map_groups(source, work, packs, uses_gpu=uses_gpu):
             done += sizes[number]
             self.reporter.progress(Progress(stage, done, total, unit))
             yield number, result
+
+    def note_left(self, unit: str, n_left: int) -> None:
+        """Say how many strips of products a GPU had no memory for."""
+        if n_left:
+            self.reporter.note(f"pairs: {n_left:,} strips of {unit} were compared on the CPU, for want of memory on the GPU")
 
 
 @dataclass(frozen=True)

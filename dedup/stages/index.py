@@ -14,6 +14,7 @@ from dedup.contracts import Table
 from dedup.errors import ConfigError
 from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
+from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.looks import index_looks
 from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows
@@ -51,6 +52,7 @@ class AssignTask:
     number: int
     sample_ids: npt.NDArray[np.int64]
     nprobe: int
+    device: str
     output: Table
 
 
@@ -60,7 +62,7 @@ def assign_block(task: AssignTask) -> int:
     flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
     if not lists.is_idle:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
-        flat, lengths, projected = lists.place(rows, task.nprobe)
+        flat, lengths, projected = lists.place(rows, task.nprobe, device=choose_device(task.device))
         if projected is not None:
             buffer = io.BytesIO()
             np.save(buffer, projected)
@@ -117,9 +119,10 @@ def run(context: StageContext) -> StageResult:
     clear(output)
     starts = range(0, max(len(ids), 1), BLOCK)
     run_dir = layout.run_dir
-    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, output) for k, s in enumerate(starts)]
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, search.device, output) for k, s in enumerate(starts)]
     sizes = [len(task.sample_ids) for task in tasks]
-    rows["assignments"] = sum(n for _, n in context.run_tasks("index", "vectors", assign_block, tasks, sizes))
+    assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=context.uses_gpu)
+    rows["assignments"] = sum(n for _, n in assigned)
     codes = _fill(context, ids, lists, sample, nprobe)
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
     summary |= index_looks(context)
@@ -156,6 +159,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
         config.search.min_similarity,
         iterations=config.index.train_iterations,
         seed=config.index.seed,
+        device=context.driver_device(),
     )
     return lists, sample
 

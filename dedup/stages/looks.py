@@ -19,6 +19,7 @@ from dedup.numerics.lists import Lists, draw_sample, train_lists
 from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks, no_edges
 from dedup.numerics.looks import LookRows
 from dedup.numerics.packs import count_lists, pack_lists
+from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
 from dedup.storage.embeddings import InnerStore, open_store
@@ -48,19 +49,22 @@ class LookTask:
     sample_ids: npt.NDArray[np.int64]
     aspect: npt.NDArray[np.float32]
     nprobe: int
+    device: str
 
 
 @dataclass(frozen=True)
 class JoinLooks:
-    """Joins the lists of looks of a pack."""
+    """Joins the lists of looks of a pack; gives their edges, and the strips of products that a GPU had no memory for."""
 
     min_similarity: float
     look_min_similarity: float
     n_filter: int
     best: int
+    device: str
 
-    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> LookEdges:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> tuple[LookEdges, int]:
         """Join each list; the edges are few, and go to the driver."""
+        device = choose_device(self.device)
         found = [no_edges()]
         for number, rows in groups:
             look = rows.column("look")
@@ -69,10 +73,17 @@ class JoinLooks:
             asked = (self.min_similarity, self.look_min_similarity)
             share = (pack.share, pack.n_shares)
             joined = join_looks(
-                looks, Ownership(rows.groups, number), Wholes(rows, images), *asked, n_filter=self.n_filter, best=self.best, share=share
+                looks,
+                Ownership(rows.groups, number),
+                Wholes(rows, images),
+                *asked,
+                n_filter=self.n_filter,
+                best=self.best,
+                share=share,
+                device=device,
             )
             found.append(joined)
-        return _united(found, self.best)
+        return _united(found, self.best), 0 if device is None else device.n_left
 
 
 def make_looks(run_dir: str, encoder: EncoderConfig, sample_ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> LookRows | None:
@@ -90,7 +101,7 @@ def place_looks(task: LookTask) -> int:
     if rows is None:
         return 0
     lists = load_lists(looks_folder(task.run_dir))
-    flat, _, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe)
+    flat, _, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe, device=choose_device(task.device))
     rows = replace(rows, image=task.images[rows.image])
     write_looks(task.run_dir, task.number, rows, rows.vectors @ lists.axes, flat.reshape(len(rows.image), -1))
     return len(rows.image)
@@ -106,10 +117,11 @@ def index_looks(context: StageContext) -> JsonDict:
     lists, nprobe = _train(context, ids, aspect)
     save_lists(looks_folder(run_dir), lists)
     tasks = [
-        LookTask(run_dir, number, config.encoder, images[part], ids[part], aspect[part], nprobe)
+        LookTask(run_dir, number, config.encoder, images[part], ids[part], aspect[part], nprobe, config.search.device)
         for number, part in enumerate(slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK))
     ]
-    n_looks = sum(n for _, n in context.run_tasks("index", "looks", place_looks, tasks, [len(task.images) for task in tasks]))
+    sizes = [len(task.images) for task in tasks]
+    n_looks = sum(n for _, n in context.run_tasks("index", "looks", place_looks, tasks, sizes, uses_gpu=context.uses_gpu))
     return {"n_looks": n_looks, "n_look_lists": lists.nlist}
 
 
@@ -146,7 +158,8 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
         context.reporter.note(f"index: training {nlist:,} lists of looks, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
     similarity = config.search.look_min_similarity
-    lists = train_lists(vectors, nlist, nprobe, similarity, iterations=config.index.train_iterations, seed=seed, is_rotated=True)
+    device, iterations = context.driver_device(), config.index.train_iterations
+    lists = train_lists(vectors, nlist, nprobe, similarity, iterations=iterations, seed=seed, is_rotated=True, device=device)
     return lists, min(nprobe, lists.nlist)
 
 
@@ -163,9 +176,12 @@ def find_look_edges(context: StageContext, scratch: str) -> LookEdges:
         return no_edges()
     members = LookMembers.of(run_dir, scratch, parts)
     counts = count_lists(members.groups(block) for block in range(len(parts)))
-    work = JoinLooks(search.min_similarity, search.look_min_similarity, load_lists(looks_folder(run_dir)).n_filter, search.best_edges)
+    n_filter = load_lists(looks_folder(run_dir)).n_filter
+    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, search.device)
     packs = pack_lists(counts, context.engine.n_workers)
-    results = context.run_groups("pairs", "lists of looks", members, work, packs)
+    results = context.run_groups("pairs", "lists of looks", members, work, packs, uses_gpu=context.uses_gpu)
     # in the order of the packs, not of their ends
-    edges = [found for _, found in sorted(results, key=lambda result: result[0])]
+    joined = [found for _, found in sorted(results, key=lambda result: result[0])]
+    context.note_left("looks", sum(n_left for _, n_left in joined))
+    edges = [found for found, _ in joined]
     return _united([no_edges(), *edges], search.best_edges)

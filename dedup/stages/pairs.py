@@ -13,6 +13,7 @@ from dedup.contracts import GroupRows, Pack, Table
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.packs import count_lists, pack_lists
 from dedup.numerics.selfjoin import self_join
+from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.looks import find_look_edges
 from dedup.stages.measuring import measure_recall
@@ -38,15 +39,37 @@ class _Vectors:
 
 
 @dataclass(frozen=True)
+class JoinedLists:
+    """What became of a pack.
+
+    Parameters
+    ----------
+    n_edges : int
+        Written.
+    rows, counts : int64 array, shape (n,)
+        Positions of images with neighbours, and how many they have.
+    n_left : int
+        Strips of products that a GPU had no memory for.
+    """
+
+    n_edges: int
+    rows: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    n_left: int
+
+
+@dataclass(frozen=True)
 class JoinLists:
-    """Joins the lists of a pack; gives edges written, and the positions with neighbours and their counts."""
+    """Joins the lists of a pack and writes the edges."""
 
     best: int
     is_projected: bool
+    device: str
     edges: Table
 
-    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> JoinedLists:
         """Join each list and write the edges."""
+        device = choose_device(self.device)
         counted, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         with FileWriter(join(self.edges.path, f"part-{pack.number:05d}.parquet"), self.edges.schema) as writer:
             for number, rows in groups:
@@ -59,6 +82,7 @@ class JoinLists:
                     best=self.best,
                     projected=rows.column("projected") if self.is_projected else None,
                     share=(pack.share, pack.n_shares),
+                    device=device,
                 )
                 near = np.flatnonzero(joined.n_neighbors)
                 counted.append(rows.positions[near])
@@ -66,7 +90,7 @@ class JoinLists:
                 if len(joined.src):
                     variant = pa.DictionaryArray.from_arrays(joined.turn, list(VARIANT_NAMES)).cast(pa.string())
                     writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity, "near", variant))
-        return writer.n_rows, np.concatenate(counted), np.concatenate(counts)
+        return JoinedLists(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
 
 
 def edge_table(
@@ -106,11 +130,12 @@ def run(context: StageContext) -> StageResult:
         members = Members(layout.run_dir, scratch, len(table), max(1, int(index.get("nprobe", 1))), is_projected)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, context.engine.n_workers)
-        work = JoinLists(context.config.search.best_edges, is_projected, edges)
-        n_near = 0
-        for _, (written, rows, counts) in context.run_groups("pairs", "lists", members, work, packs):
-            n_near += written
-            np.add.at(n_neighbors, rows, counts)
+        work = JoinLists(context.config.search.best_edges, is_projected, context.config.search.device, edges)
+        n_near = n_left = 0
+        for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=context.uses_gpu):
+            n_near, n_left = n_near + joined.n_edges, n_left + joined.n_left
+            np.add.at(n_neighbors, joined.rows, joined.counts)
+        context.note_left("vectors", n_left)
         n_look = _write_look_edges(context, known["sample_id"], scratch)
         recall = measure_recall(context, members, known, n_neighbors)
     n_exact = _write_exact_edges(context)

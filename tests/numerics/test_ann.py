@@ -7,6 +7,7 @@ from vector_data import copies_of, power_law
 
 from dedup.errors import ShapeError
 from dedup.numerics import ann
+from dedup.numerics.torch_ops import Device
 
 
 def rows_of(n, dim=64, seed=0):
@@ -74,3 +75,31 @@ def test_choices():
     assert ann.choose_nlist(10, 4) == 2
     assert ann.choose_nlist(1, 4) == 1
     assert ann.pq_bytes(100) == 50
+
+
+@pytest.mark.parametrize(("device", "n_gpus", "asked"), [(None, 2, 0), (Device("cpu"), 0, 0), (Device("cpu"), 2, 2)])
+def test_lists_are_trained_on_the_gpus_that_faiss_has(monkeypatch, require_extra, device, n_gpus, asked):
+    """A FAISS that has GPUs, whose k-means computes on the CPU all the same."""
+    require_extra("torch")
+    rows, kmeans, seen = rows_of(3_000), faiss.Kmeans, []
+    expected = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: n_gpus)
+    monkeypatch.setattr(faiss, "Kmeans", lambda *sizes, gpu, **options: seen.append(gpu) or kmeans(*sizes, **options))
+    found = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7, device=device)
+    assert seen == [asked]
+    assert np.array_equal(found.centroids, expected.centroids)
+    assert np.allclose(found.offsets, expected.offsets, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_lists_trained_on_a_gpu_are_as_good(require_extra):
+    torch = require_extra("torch")
+    if not torch.cuda.is_available() or not ann.count_gpus():
+        pytest.skip("needs a CUDA device and faiss-gpu")
+    rows = rows_of(20_000)
+    means = []
+    for device in (None, Device("cuda:0")):
+        quantizer = ann.train_quantizer(rows, 150, 8, iterations=6, seed=1, device=device)
+        means.append((rows @ quantizer.centroids.T).max(axis=1).mean())
+    assert abs(means[1] - means[0]) < 0.01

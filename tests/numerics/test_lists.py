@@ -5,9 +5,9 @@ import pytest
 from vector_data import power_law
 
 from dedup.encoders.dct import turns
-from dedup.numerics.ann import Quantizer
 from dedup.numerics.distances import apply_turn
 from dedup.numerics.lists import draw_sample, train_lists
+from dedup.numerics.quantizer import Quantizer
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,136 @@
+"""`index` and `pairs` with products computed by torch, beside the same run without: equal tables."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import ImageFilter, ImageOps
+from run_tables import assert_same_tables
+from shard_data import Sample, encode, make_samples, scene, write_shards
+from vectors import write_embeddings
+
+from dedup import pipeline
+from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
+from dedup.config_io import load_config
+from dedup.engines.local import LocalEngine
+from dedup.errors import ConfigError
+from dedup.numerics import listjoin, lookjoin
+from dedup.numerics.torch_ops import Device
+from dedup.resume import STAGES, picked
+from dedup.stages import context, index, looks, pairs
+from dedup.storage.layout import RunLayout
+from dedup.storage.tables import read_table
+
+TABLES = ("representatives", "exact", "assignments", "candidates", "neighbors")
+
+
+class InProcess(LocalEngine):
+    """Runs tasks in this process, where a test can tell which device there is; and whether they ask for a GPU."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.asked = {}
+
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
+        name = getattr(work, "__name__", type(getattr(work, "work", work)).__name__)
+        self.asked[name] = uses_gpu
+        yield from enumerate(map(work, tasks))
+
+
+class Notes:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def progress(self, progress):
+        pass
+
+
+@pytest.fixture
+def on_torch(monkeypatch, require_extra):
+    """Let `search.device=cuda` be torch's CPU; gives the devices that were chosen."""
+    require_extra("torch")
+    chosen = []
+
+    def choose(setting):
+        if setting == "cuda":
+            chosen.append(Device("cpu"))
+            return chosen[-1]
+        return None
+
+    for stage in (context, index, looks, pairs):
+        monkeypatch.setattr(stage, "choose_device", choose)
+    for join in (listjoin, lookjoin):
+        monkeypatch.setattr(join, "_ON_DEVICE_FROM", 16)
+    return chosen
+
+
+def test_a_run_over_vectors_has_equal_tables(tmp_path, on_torch):
+    for device in ("cpu", "cuda"):
+        search = SearchConfig(min_similarity=0.9, device=device, exhaustive_below=0, looks=False, nlist=12, nprobe=4)
+        config = replace(
+            Config(),
+            output=OutputConfig(str(tmp_path / device)),
+            search=search,
+            index=IndexConfig(codes="none"),
+            confirm=ConfirmConfig(enabled=False),
+        )
+        write_embeddings(config, 6_000, 64, share=0.2, low=0.8, high=0.999, n_crowd=2_000)
+        engine, notes = InProcess(), Notes()
+        summary = pipeline.run(config, ["index", "pairs"], engine=engine, reporter=notes)
+        assert engine.asked["assign_block"] == engine.asked["JoinLists"] == (device == "cuda")
+        assert summary.figure("pairs", "n_near_edges") > 500
+        assert bool(on_torch) == (device == "cuda")
+        assert not any("want of memory" in note for note in notes.notes)
+    assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
+
+
+def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
+    pictures = [scene(seed, (240, 200)).filter(ImageFilter.GaussianBlur(6)) for seed in range(20)]
+    mirrored = [Sample(f"m{i}", encode(ImageOps.mirror(picture)), "c", i) for i, picture in enumerate(pictures)]
+    samples = [*make_samples(100, seed=1), *mirrored, *(Sample(f"p{i}", encode(picture), "c", i) for i, picture in enumerate(pictures))]
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", samples, per_shard=100)
+    for device in ("cpu", "cuda"):
+        settings = [f"input.shards={tmp_path}/shards/*.tar", f"output.run_dir={tmp_path}/{device}", f"search.device={device}"]
+        engine = InProcess()
+        pipeline.run(load_config(None, [*settings, "search.exhaustive_below=100"]), ["embed", "index", "pairs"], engine=engine)
+        assert engine.asked["place_looks"] == engine.asked["JoinLooks"] == (device == "cuda")
+        assert engine.asked["count_in_blocks"] is False
+    assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
+    assert "look" in read_table(RunLayout(str(tmp_path / "cuda")).table("candidates"))["source"].to_pylist()
+
+
+def test_the_device_makes_no_stage_stale():
+    cpu, cuda = (Config(search=SearchConfig(min_similarity=0.9, device=device)) for device in ("cpu", "cuda"))
+    assert all(picked(stage, cpu) == picked(stage, cuda) for stage in STAGES)
+
+
+def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
+    monkeypatch.setattr("dedup.numerics.halfproducts.unless_full", lambda compute: None)
+    notes, counts = Notes(), []
+    for device in ("cpu", "cuda"):
+        search = SearchConfig(min_similarity=0.9, device=device, looks=False)
+        config = replace(Config(), output=OutputConfig(str(tmp_path / device)), search=search, index=IndexConfig(codes="none"))
+        write_embeddings(config, 1_500, 32, share=0.2, low=0.8, high=0.999)
+        pipeline.run(config, ["index", "pairs"], engine=InProcess(), reporter=notes)
+        counts.append(read_table(RunLayout(str(tmp_path / device)).table("neighbors"))["n_neighbors"].to_numpy())
+    assert [note for note in notes.notes if note.startswith("pairs")] == [
+        "pairs: 6 strips of vectors were compared on the CPU, for want of memory on the GPU"
+    ]
+    assert np.array_equal(*counts)
+
+
+def test_cuda_without_a_gpu_ends_the_run_in_a_line(tmp_path, require_extra):
+    torch = require_extra("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    search = SearchConfig(min_similarity=0.9, device="cuda", looks=False)
+    config = replace(Config(), output=OutputConfig(str(tmp_path)), search=search, index=IndexConfig(codes="none"))
+    write_embeddings(config, 300, 32, share=0.2, low=0.8, high=0.999)
+    engine = LocalEngine(1)
+    with pytest.raises(ConfigError, match=r"search\.device=cuda: expected a CUDA device"):
+        pipeline.run(config, ["index", "pairs"], engine=engine)
+    engine.close()
