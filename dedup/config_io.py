@@ -26,7 +26,6 @@ PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
 NORMALIZATIONS: Final = ("imagenet", "clip", "half")
 SWITCHES: Final = ("auto", "true", "false")
-DEVICES: Final = ("auto", "cpu", "cuda")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
 

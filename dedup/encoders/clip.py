@@ -228,7 +228,7 @@ def _script(found: FoundModel, dtype: torch.dtype, device: torch.device) -> Any:
     with _said_in_one_line(found), warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)  # torch.jit is old, and what SSCD is published as
-        return torch.jit.load(found.pretrained, map_location=device).eval().to(dtype)  # type: ignore[no-untyped-call]
+        return torch.jit.load(found.pretrained, map_location=device).eval().to(dtype)
 
 
 @contextlib.contextmanager
