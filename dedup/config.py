@@ -86,6 +86,9 @@ class EmbedConfig:
     decode_threads: int = _key(
         0, "threads that decode for the encoder; 0 = the cores of the task where a GPU encodes, else none beside its own"
     )
+    also: list[str] = _key(
+        [], "clip, torchscript: a second source of candidates, made in the same pass: dct (changed copies that a model misses)"
+    )
     text: bool = _key(False, "clip: also embed captions, for the column caption_similarity")
     thumbnails: str = _key(
         "auto", "keep a thumbnail of each image (6 to 9 KB), for a later look at its pixels: true, false; auto = where shards are remote"
@@ -99,6 +102,7 @@ class SearchConfig:
     min_similarity: float = _key(
         0.0, "cosine from which two images count as near-duplicates; 0 = what suits the encoder: dct 0.7, precomputed 0.95"
     )
+    also_min_similarity: float = _key(0.0, "the same for the vectors of embed.also; 0 = what suits that encoder")
     looks: bool = _key(True, "also find crops, framed pictures, and mirrored and turned copies, by second looks at each image")
     look_min_similarity: float = _key(0.8, "cosine from which two looks make a pair of images a candidate")
     nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")

@@ -31,7 +31,7 @@ ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality",
 
 _SECTIONS: Final = typing.get_type_hints(Config)
 _HINT: Final = "run `dedup config` for all keys"
-_COMMA_LISTS: Final = ("keep.order_by", "input.carry")
+_COMMA_LISTS: Final = ("keep.order_by", "input.carry", "embed.also")
 _SWITCH_KEYS: Final = ("embed.thumbnails", "engine.sends_rows")  # true, false or auto: YAML's yes and True mean true
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list[str]: "a list of texts"}
 _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -134,8 +134,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         Naming the key, what was expected, what was found and what to do.
     """
     values = {f"{section}.{name}": value for section, keys in to_dict(config).items() for name, value in keys.items()}
-    for key in ("search.min_similarity", "search.look_min_similarity", "search.low_detail_min_similarity"):
-        if not 0 < values[key] <= 1 and not (key == "search.min_similarity" and values[key] == 0):
+    for key in ("search.min_similarity", "search.also_min_similarity", "search.look_min_similarity", "search.low_detail_min_similarity"):
+        if not 0 < values[key] <= 1 and not (key in ("search.min_similarity", "search.also_min_similarity") and values[key] == 0):
             raise ConfigError(f"{key}={values[key]} is no similarity to ask for; expected more than 0 and at most 1, such as 0.9")
     for key, low, high in ((key, low, high) for (low, high), keys in _RANGES.items() for key in keys.split()):
         if not low <= values[key] <= high:
@@ -156,23 +156,33 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
     if set(config.output.run_dir) & set("*?["):
         raise ConfigError(f"output.run_dir={config.output.run_dir} looks like a pattern; choose a name without *, ? and [")
-    _validate_encoder(config)
+    _validate_encoder(config, require_input)
     _validate_input(config, require_input)
     _validate_order(config.keep.order_by, config.input.carry)
 
 
 def resolved(config: Config) -> Config:
     """The configuration with what depends on other keys filled in: the threshold that suits the encoder."""
-    if config.search.min_similarity:
-        return config
-    return dataclasses.replace(config, search=dataclasses.replace(config.search, min_similarity=MIN_SIMILARITY[config.encoder.name]))
+    search = config.search
+    own = search.min_similarity or MIN_SIMILARITY[config.encoder.name]
+    also = search.also_min_similarity or (MIN_SIMILARITY[config.embed.also[0]] if config.embed.also else 0.0)
+    return dataclasses.replace(config, search=dataclasses.replace(search, min_similarity=own, also_min_similarity=also))
 
 
-def _validate_encoder(config: Config) -> None:
+def _validate_encoder(config: Config, is_embedding: bool) -> None:
     encoder = config.encoder
-    if encoder.name in ("clip", "torchscript") and not encoder.pretrained:
+    if is_embedding and encoder.name in ("clip", "torchscript") and not encoder.pretrained:
         what = "a pretrained tag of the model or a checkpoint" if encoder.name == "clip" else "the path of a TorchScript file"
         raise ConfigError(f"encoder.pretrained is not set; expected {what}; vectors of random weights find nothing")
+    if config.embed.also:
+        if config.embed.also != ["dct"]:
+            raise ConfigError(f"embed.also={','.join(config.embed.also)} is no second source of candidates; expected dct, or nothing")
+        if encoder.name not in ("clip", "torchscript"):
+            raise ConfigError(f"embed.also=dct with encoder.name={encoder.name}; expected encoder.name=clip or torchscript beside it")
+        if not config.confirm.enabled:
+            raise ConfigError(
+                "embed.also=dct with confirm.enabled=false; its candidates need a look at their pixels: leave one of them out"
+            )
     if config.embed.text and encoder.name != "clip":
         raise ConfigError(f"embed.text=true with encoder.name={encoder.name}, which knows no text; expected encoder.name=clip")
     if "caption_similarity" in " ".join(config.keep.order_by) and not config.embed.text:

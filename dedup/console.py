@@ -97,7 +97,8 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
             (
                 "candidates",
                 f"{figures['n_exact_edges']:,} {exact}, {figures['n_near_edges']:,} near (similarity >= {similarity}), "
-                f"{figures['n_look_edges']:,} by second looks",
+                f"{figures['n_look_edges']:,} by second looks"
+                + (f", {figures['n_also_edges']:,} by {config.embed.also[0]} alone" if figures.get("n_also_edges") else ""),
             )
         )
         if figures["recall"] is not None:
@@ -118,6 +119,9 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         figures = records["statistics"].summary
         groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"
         lines.append(("components", f"{groups}; {figures['n_unique']:,} unique"))
+        found = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
+        if len(found) > 1:
+            lines.append(("found by", f"{', '.join(found)} candidates confirmed"))
     if "manifest" in records:
         rows = records["manifest"].rows
         images = rows["manifest"] + rows["duplicates"] + rows["excluded"]

@@ -48,11 +48,12 @@ class StageSpec:
 
 _EMBED_KEYS = (
     "input.images", "input.embeddings", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
-    "encoder.name", "embed.text", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
+    "encoder.name", "embed.also", "embed.text", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
 )  # fmt: skip
 _INDEX_KEYS = (
-    "search.min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity", "search.flat_quality",
-    "search.looks", "search.look_min_similarity", "search.nlist", "search.nprobe", "search.exhaustive_below", "index",
+    "search.min_similarity", "search.also_min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity",
+    "search.flat_quality", "search.looks", "search.look_min_similarity", "search.nlist", "search.nprobe", "search.exhaustive_below",
+    "index",
 )  # fmt: skip
 _PAIRS_KEYS = ("search.best_edges", "search.recall_queries")
 
@@ -68,7 +69,7 @@ STAGES: tuple[StageSpec, ...] = (
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # of the keys of `embed`, those that later stages need to be told again
-_ASKED_AGAIN = ("input.carry", "encoder.name")
+_ASKED_AGAIN = ("input.carry", "encoder.name", "embed.also")
 
 
 def find_sources(config: Config) -> Sources:

@@ -142,9 +142,15 @@ _PAIR = [
     _field(
         "source",
         pa.string(),
-        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), group (two of one group), or embedding (exact copies known by nothing else)",
+        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), also and also_look (the same of the second source, embed.also), group (two of one group), or embedding (exact copies known by nothing else)",
     ),
 ]
+_FOUND_BY = _field(
+    "found_by",
+    pa.string(),
+    "of a candidate: the encoders whose threshold it reaches, such as clip, dct or clip+dct; null for pairs found later",
+    nullable=True,
+)
 _TRANSFORM = _field(
     "transform",
     pa.list_(pa.field("item", pa.float32(), nullable=False)),
@@ -155,6 +161,7 @@ CANDIDATES: Final = pa.schema(_PAIR)
 EDGES: Final = pa.schema(
     [
         *_PAIR,
+        _FOUND_BY,
         _field("confirmed", pa.bool_(), "true where a second look at the pixels confirmed it; null where none was taken", nullable=True),
         _field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1; null without a look", nullable=True),
         _TRANSFORM,
@@ -163,6 +170,7 @@ EDGES: Final = pa.schema(
 REFUSED: Final = pa.schema(
     [
         *_PAIR,
+        _FOUND_BY,
         _field("reason", pa.string(), "why it is no copy: one word of the list of reasons below"),
         _field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1", nullable=True),
         _field("moved", pa.float32(), "share of the tracked points that moved against the rest, 0 to 1", nullable=True),
@@ -228,6 +236,13 @@ HISTOGRAM: Final = pa.schema(
         _field("n_images", pa.int64(), "samples in them"),
     ]
 )
+CANDIDATE_COUNTS: Final = pa.schema(
+    [
+        _field("found_by", pa.string(), "the encoders whose threshold the candidates reach, such as clip, dct or clip+dct"),
+        _field("n_confirmed", pa.int64(), "candidates whose pixels confirmed them"),
+        _field("n_refused", pa.int64(), "candidates whose pixels refused them"),
+    ]
+)
 TARGETS: Final = pa.schema(
     [
         _field("rank", pa.int64(), "1 = most duplicated"),
@@ -264,6 +279,7 @@ TABLES: Final = {
     "statistics": STATISTICS,
     "captions": CAPTIONS,
     "histogram": HISTOGRAM,
+    "candidate_counts": CANDIDATE_COUNTS,
     "targets": TARGETS,
 }
 

@@ -64,6 +64,10 @@ TABLES = {
     "statistics": ("statistics/part-*.parquet", "One row per group of two or more: duplication counts."),
     "captions": ("captions/part-*.parquet", "The captions of every group with their counts."),
     "histogram": ("histogram/part-*.parquet", "How many groups have each size."),
+    "candidate_counts": (
+        "candidate_counts/part-*.parquet",
+        "How many of the candidates that were looked at each encoder found, confirmed and refused.",
+    ),
     "targets": (
         "targets/part-*.parquet",
         "What the extraction attack generates: one row per group with a caption, the most duplicated first.",

@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 
 from dedup.contracts import Table
 from dedup.numerics.components import connected_components, maximum_spanning_forest
-from dedup.numerics.distances import Turn, apply_turn, exact_similarity
-from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES, StageContext, StageResult
+from dedup.numerics.distances import apply_turn, exact_similarity
+from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, StageContext, StageResult
 from dedup.stages.judging import PLACES, Look, PairJudge, look_of
 from dedup.stages.reconnect import reconnect
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import open_store
 from dedup.storage.tables import clear, count_rows, dataset, filesystem, join, write_table
 
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 _MOST_PAIRS = 2_000  # per task
 _LEAST_PAIRS = 50
 _TASKS_PER_WORKER = 8
@@ -50,7 +50,8 @@ WORK = pa.schema(
     + [pa.field(f"{end}_{field.name}", field.type) for end in ("src", "dst") for field in list(PLACES)[1:]]
 )
 UNSEEN_SQL = """
-SELECT src, dst, similarity, kind, variant, source, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
+SELECT src, dst, similarity, kind, variant, source,
+       CAST(NULL AS VARCHAR(1)) AS found_by, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
 FROM candidates {where}
 ORDER BY src, dst
 """
@@ -63,7 +64,7 @@ class ConfirmTask:
     look: Look
     work: str
     name: str
-    turns: tuple[Turn, ...]
+    spaces: tuple[Space, ...]
     edges: Table
     refused: Table
 
@@ -90,14 +91,30 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
         ]
     )
     judge = PairJudge(task.look, places)
-    columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_variants(task, work)]
+    columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_found_by(task, work), _variants(task, work)]
     stands = []
     with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
-        for src, dst, similarity, source, variants in zip(*columns, strict=True):
+        for src, dst, similarity, source, found_by, variants in zip(*columns, strict=True):
             outcome = judge.judge(src, dst, variants)
-            writer.add(src, dst, similarity, outcome, source)
+            writer.add(src, dst, similarity, outcome, source, found_by)
             stands.append(outcome.stands)
     return ConfirmCounts(np.array(stands, dtype=bool), writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
+
+
+def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
+    """The encoders that each pair is a candidate of."""
+    source, ends = np.array(work["source"].to_pylist(), dtype=object), [work[end].to_numpy() for end in ("src", "dst")]
+    names = np.full(len(work), "", dtype=object)
+    for number, space in enumerate(task.spaces):
+        own = ("also", "also_look") if number else ("whole", "look")
+        is_found = np.isin(source, own)
+        if len(task.spaces) > 1:
+            store = open_store(space.run_dir)
+            for start in range(0, len(work), _BLOCK):
+                src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
+                is_found[start : start + _BLOCK] |= exact_similarity(src, dst) >= np.float32(space.min_similarity)
+        names[is_found] = [f"{name}+{space.encoder}" if name else space.encoder for name in names[is_found]]
+    return list(names)
 
 
 def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
@@ -107,12 +124,13 @@ def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
     a mirrored copy is only that, turned, it agrees in every tile.
     """
     found: list[tuple[str, ...]] = [QUARTER_TURNS if variant == ROTATED else (variant,) for variant in work["variant"].to_pylist()]
-    if not task.turns:
+    turned = task.spaces[-1]  # the one that can be turned, if any can
+    if not turned.turns:
         return found
-    store, ends = open_store(task.look.run_dir), [work[end].to_numpy() for end in ("src", "dst")]
+    store, ends = open_store(turned.run_dir), [work[end].to_numpy() for end in ("src", "dst")]
     for start in range(0, len(work), _BLOCK):
         src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
-        likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in task.turns])
+        likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in turned.turns])
         best = likely.argmax(axis=0)
         upright = exact_similarity(src, dst)
         for row in np.flatnonzero(likely.max(axis=0) >= upright - _AS_LIKELY).tolist():
@@ -231,9 +249,7 @@ def _look_at(context: StageContext, look: Look, pairs: pa.Table, looked: _Looked
             part = batch.slice(start, size)
             write_table(work, [part], f"part-{len(tasks):05d}")
             name = f"part-{looked.n_tasks + len(tasks):05d}"
-            tasks.append(
-                ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.all_turns(), edges, refused)
-            )
+            tasks.append(ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.spaces, edges, refused))
             sizes.append(len(part))
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     stands = np.zeros(len(pairs), dtype=bool)

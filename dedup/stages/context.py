@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from dedup.config import Config
+from dedup.config import Config, EmbedConfig, EncoderConfig
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.distances import Turn
 from dedup.numerics.torch_ops import Device, choose_device
-from dedup.storage.layout import RunLayout
+from dedup.storage.layout import RunLayout, also_dir
 from dedup.storage.provenance import read_record
 from dedup.storage.tables import clear
 
@@ -26,17 +26,58 @@ class SilentReporter:
 
 
 @dataclass(frozen=True)
+class Space:
+    """Vectors that images are compared by.
+
+    Parameters
+    ----------
+    run_dir : str
+        Where `embeddings/img_emb` lies.
+    encoder : str
+    min_similarity : float
+    """
+
+    run_dir: str
+    encoder: str
+    min_similarity: float
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Ways to turn a vector as its image is turned, searched or not."""
+        return turns() if self.encoder == "dct" else ()
+
+
+@dataclass(frozen=True)
 class StageContext:
     """Configuration, tables, engine and reporter of a run."""
 
     config: Config
     engine: Engine
     reporter: Reporter = field(default_factory=SilentReporter)
+    samples_dir: str = ""
 
     @property
     def layout(self) -> RunLayout:
         """Where the run's tables lie."""
-        return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry))
+        return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry), self.samples_dir)
+
+    @property
+    def also(self) -> StageContext | None:
+        """The same samples seen by the second source of candidates, if there is one: other vectors, lists and threshold."""
+        config = self.config
+        if not config.embed.also:
+            return None
+        name = config.embed.also[0]
+        own = replace(
+            config,
+            encoder=EncoderConfig(name=name),
+            embed=EmbedConfig(),
+            output=replace(config.output, run_dir=also_dir(config.output.run_dir, name)),
+            search=replace(config.search, min_similarity=config.search.also_min_similarity),
+            # whoever comes back to the index asks with the run's own encoder
+            index=replace(config.index, codes="none"),
+        )
+        return replace(self, config=own, samples_dir=config.output.run_dir)
 
     @property
     def confirms(self) -> bool:
@@ -59,9 +100,11 @@ class StageContext:
         """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""
         return ()
 
-    def all_turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector that the encoder knows, searched or not."""
-        return turns() if self.config.encoder.name == "dct" else ()
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """What images are compared in: the run's own vectors, then those of the second source of candidates."""
+        own = Space(self.layout.run_dir, self.config.encoder.name, self.config.search.min_similarity)
+        return (own,) if self.also is None else (own, *self.also.spaces)
 
     def write_sql(self, name: str, query: str, sources: Sequence[str]) -> int:
         """Write a table anew from a query over other tables; returns its rows."""

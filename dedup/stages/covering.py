@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup.contracts import Table
-from dedup.numerics.distances import Turn, best_turn_similarity
+from dedup.numerics.distances import best_turn_similarity
 from dedup.numerics.groups import Link, component_slices, confirmed_cover
-from dedup.stages.context import VARIANT_NAMES, StageContext
+from dedup.stages.context import VARIANT_NAMES, Space, StageContext
 from dedup.stages.judging import Look, PairJudge, find_places
 from dedup.stages.verdicts import VerdictWriter
-from dedup.storage.embeddings import EmbeddingStore, open_store
+from dedup.storage.embeddings import open_store
 from dedup.storage.tables import clear_prefix, dataset, read_table
 
 _TASK_ROWS = 2_000
@@ -35,7 +35,7 @@ class CoverTask:
     sample_ids: Ids
     bounds: Ids
     n_forced: int
-    turns: tuple[Turn, ...]
+    spaces: tuple[Space, ...]
     distinct: Ids
     min_similarity: Floats
     links: pa.Table
@@ -55,7 +55,7 @@ class Cover:
 
 def cover_components(task: CoverTask) -> Cover:
     """Choose anchors and ask about the pairs that are not known yet."""
-    store, judge = open_store(task.look.run_dir), PairJudge(task.look, task.places)
+    judge = PairJudge(task.look, task.places)
     known = _links(task.links)
     refused = {(int(a), int(b)) for a, b in task.refused.tolist()}
     asked_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
@@ -65,10 +65,10 @@ def cover_components(task: CoverTask) -> Cover:
     with VerdictWriter(None, task.refusals, f"{task.stage}-{task.number:05d}", task.stage) as writer:
         for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
-            pairs = _Pairs(ids, store, judge, writer, task.turns, refused)
+            asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
+            pairs = _Pairs(ids, asked, task.spaces, judge, writer, refused)
             place = {sample: k for k, sample in enumerate(ids.tolist())}
             links = {(k, place[other]): link for sample, k in place.items() for other, link in known.get(sample, ()) if other in place}
-            asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
             chosen, found = confirmed_cover(
                 rows.astype(np.int64), links, pairs.similarities, pairs.ask, min_similarity=asked, n_forced=task.n_forced
             )
@@ -79,36 +79,51 @@ def cover_components(task: CoverTask) -> Cover:
 
 
 class _Pairs:
-    """The pairs of one component: similarities from the store, verdicts from the judge."""
+    """The pairs of one component: similarities from the stores, verdicts from the judge."""
 
     def __init__(
         self,
         ids: Ids,
-        store: EmbeddingStore,
+        asked: Floats,
+        spaces: tuple[Space, ...],
         judge: PairJudge,
         writer: VerdictWriter,
-        turns: tuple[Turn, ...],
         refused: set[tuple[int, int]],
     ) -> None:
-        self._ids, self._store, self._judge, self._writer = ids, store, judge, writer
-        self._turns, self._refused = turns, refused
+        self._ids, self._asked, self._spaces = ids, asked, spaces
+        self._judge, self._writer, self._refused = judge, writer, refused
 
     def similarities(self, row: int, others: Ids) -> Floats:
-        left = self._store.take(np.repeat(self._ids[row], len(others)))
-        return best_turn_similarity(left, self._store.take(self._ids[others]), self._turns)[0]
+        """In the run's own vectors; what is near in those of the second source alone counts as just near enough."""
+        own, *also = self._spaces
+        similarity = self._between(own, np.repeat(self._ids[row], len(others)), self._ids[others])[0]
+        for space in also:
+            asked = np.maximum(self._asked[row], self._asked[others])
+            near = self._between(space, np.repeat(self._ids[row], len(others)), self._ids[others])[0] >= space.min_similarity
+            near &= asked <= np.float32(own.min_similarity)  # images of little detail keep to their stricter rule
+            similarity[near] = np.maximum(similarity[near], asked[near])
+        return similarity
+
+    @staticmethod
+    def _between(space: Space, a: Ids, b: Ids) -> tuple[Floats, npt.NDArray[np.int8]]:
+        store = open_store(space.run_dir)
+        return best_turn_similarity(store.take(a), store.take(b), space.turns)
 
     def ask(self, anchor: int, row: int, similarity: float) -> Link | None:
         src, dst = sorted((int(self._ids[anchor]), int(self._ids[row])))
         if (src, dst) in self._refused:
             return None
-        a, b = (self._store.take(np.array([sample])) for sample in (src, dst))
+        own, turned = self._spaces[0], self._spaces[-1]  # the one that can be turned, if any can
+        a, b = (open_store(turned.run_dir).take(np.array([sample])) for sample in (src, dst))
         upright = best_turn_similarity(a, b, ())[0][0]
-        best, which = best_turn_similarity(a, b, self._turns)
+        best, which = best_turn_similarity(a, b, turned.turns)
         variants = ["none"] if not which[0] else [VARIANT_NAMES[which[0]], "none"]
         if best[0] < upright + _TURN_GAIN:
             variants = variants[::-1]
         outcome = self._judge.judge(src, dst, variants)
         if outcome.stands:
+            if own is not turned:
+                similarity = float(self._between(own, np.array([src]), np.array([dst]))[0][0])
             return Link(similarity, outcome.distance)
         self._writer.add(src, dst, similarity, outcome, "group")
         return None
@@ -147,7 +162,6 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
     known, known_of = _by_component(distinct, label, inside)
     refused, refused_of = _by_component(distinct, label, _inside(distinct, label, read_table(refusals, ["src", "dst"])))
     asked = _min_similarity(context, distinct)
-    turns = context.all_turns()
     tasks: list[CoverTask] = []
     slices: list[Ids] = []
     # one query for all tasks: each would read the whole of metadata
@@ -163,7 +177,7 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
         pairs = np.stack([refused[end].to_numpy()[of_refused] for end in ("src", "dst")], axis=1)
         tasks.append(
             CoverTask(
-                look, stage, len(tasks), sample_ids[rows], offsets, n_forced, turns, mine, asked[np.searchsorted(distinct, mine)],
+                look, stage, len(tasks), sample_ids[rows], offsets, n_forced, context.spaces, mine, asked[np.searchsorted(distinct, mine)],
                 known.slice(of_task.start, of_task.stop - of_task.start), pairs, places.take(np.searchsorted(placed, mine)), refusals,
             )
         )  # fmt: skip

@@ -17,10 +17,10 @@ from dedup.errors import InputError
 from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.decoding import in_order
-from dedup.stages.partition import PartitionWriter
+from dedup.stages.partition import ALSO, PartitionWriter
 from dedup.stages.precomputed import copy_embeddings
 from dedup.storage.folders import read_folder_part
-from dedup.storage.layout import RunLayout
+from dedup.storage.layout import RunLayout, also_dir
 from dedup.storage.locations import is_local
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import digest
@@ -29,7 +29,7 @@ from dedup.storage.shards import read_shard
 from dedup.storage.sources import FolderPart
 from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
 
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
 Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
 
@@ -179,9 +179,10 @@ def finished(run_dir: str, task: EmbedTask) -> EmbedResult | None:
     marker = read_json(marker_path(run_dir, task.partition))
     if marker is None or marker.get("identity") != task.identity:
         return None
-    fs, root = filesystem(join(run_dir, "embeddings"))
+    fs, root = filesystem(run_dir)
+    beside = [join("also", name, "embeddings") for name in task.config.embed.also]
     for name, n_bytes in marker["files"].items():
-        path = join(root, name)
+        path = join(root, beside[0], name.removeprefix(ALSO)) if beside and name.startswith(ALSO) else join(root, "embeddings", name)
         if not fs.exists(path) or fs.size(path) != n_bytes:
             return None
     return EmbedResult(**marker["result"])
@@ -237,7 +238,7 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         tasks.append(
             EmbedTask(context.config, number, members, digest([identity, by_bytes, [[url, sources[url][1]] for url in urls]]), by_bytes)
         )
-    _remove_others(run_dir, {task.partition for task in tasks})
+    _remove_others(run_dir, context.config.embed.also, {task.partition for task in tasks})
     write_json(join(run_dir, "embeddings", "_encoder.json"), encoder)
     results: dict[int, EmbedResult] = {}
     for task in tasks:
@@ -309,9 +310,14 @@ def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict
     return {"partitions": write_table(table, [pa.Table.from_pylist(rows, schema=PARTITIONS)])}
 
 
-def _remove_others(run_dir: str, partitions: set[int]) -> None:
+def _remove_others(run_dir: str, also: Sequence[str], partitions: set[int]) -> None:
     """Delete the files of partitions that are no longer part of the input."""
-    fs, root = filesystem(join(run_dir, "embeddings"))
+    for home in (run_dir, *(also_dir(run_dir, name) for name in also)):
+        _remove_other_files(join(home, "embeddings"), partitions)
+
+
+def _remove_other_files(folder: str, partitions: set[int]) -> None:
+    fs, root = filesystem(folder)
     for folder in ("img_emb", "img_inner", "metadata", "rejected", "thumbnails"):
         for name in fs.glob(join(root, folder, "_*")):  # left half-written by a worker that was killed
             fs.rm_file(str(name))

@@ -127,6 +127,8 @@ def run(context: StageContext) -> StageResult:
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
     summary |= index_looks(context)
     write_json(layout.path("index", "_index.json"), summary)
+    if context.also is not None:
+        summary |= {"also": run(context.also).summary}
     return StageResult(rows, summary)
 
 

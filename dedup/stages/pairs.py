@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import GroupRows, Pack, Table
+from dedup.contracts import GroupRows, JsonDict, Pack, Table
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.packs import count_lists, pack_lists
 from dedup.numerics.selfjoin import self_join
@@ -23,6 +23,13 @@ from dedup.storage.provenance import read_record
 from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
 
 OUTPUT_VERSION = 2
+ALSO_SQL = """
+SELECT also.src AS src, also.dst AS dst, also.similarity AS similarity, also.kind AS kind, also.variant AS variant,
+       CASE WHEN also.source = 'look' THEN 'also_look' ELSE 'also' END AS source
+FROM also LEFT JOIN candidates ON also.src = candidates.src AND also.dst = candidates.dst
+WHERE candidates.src IS NULL
+ORDER BY also.src, also.dst
+"""
 
 
 class _Vectors:
@@ -116,18 +123,29 @@ def edge_table(
 
 
 def run(context: StageContext) -> StageResult:
-    """Join every list, count neighbours, add the exact copies' edges, measure recall."""
-    layout = context.layout
-    table = read_table(layout.table("representatives"))
+    """Join every list, count neighbours, add the exact copies' edges, measure recall; likewise for the second source of candidates."""
+    table = read_table(context.layout.table("representatives"))
     known = {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
-    edges = layout.table("candidates")
-    clear(edges)
     n_neighbors = known["weight"] - 1
-    index = read_json(layout.path("index", "_index.json")) or {}
+    figures = _join(context, known, n_neighbors, measures=True)
+    n_exact = _write_exact_edges(context)
+    n_also = 0 if context.also is None else _write_also_edges(context, context.also)
+    n_rows = _write_neighbors(context, known["sample_id"], n_neighbors)
+    summary = figures | {"n_exact_edges": n_exact} | ({"n_also_edges": n_also} if context.also else {})
+    return StageResult({"candidates": figures["n_near_edges"] + figures["n_look_edges"] + n_exact + n_also, "neighbors": n_rows}, summary)
+
+
+def _join(
+    context: StageContext, known: dict[str, npt.NDArray[np.generic]], n_neighbors: npt.NDArray[np.int64], *, measures: bool
+) -> JsonDict:
+    """Write the near edges of a source, add to the neighbours of each image; returns figures."""
+    layout, edges = context.layout, context.layout.table("candidates")
+    clear(edges)
+    n, index = len(known["sample_id"]), read_json(layout.path("index", "_index.json")) or {}
     is_projected = load_lists(layout.path("index")).n_filter > 0
     with context.engine.scratch() as scratch:
         save_members(scratch, known)
-        members = Members(layout.run_dir, scratch, len(table), max(1, int(index.get("nprobe", 1))), is_projected)
+        members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, context.engine.n_workers)
         work = JoinLists(context.config.search.best_edges, is_projected, context.config.search.device, edges)
@@ -136,17 +154,18 @@ def run(context: StageContext) -> StageResult:
             n_near, n_left = n_near + joined.n_edges, n_left + joined.n_left
             np.add.at(n_neighbors, joined.rows, joined.counts)
         context.note_left("vectors", n_left)
-        n_look = _write_look_edges(context, known["sample_id"], scratch)
-        recall = measure_recall(context, members, known, n_neighbors)
-    n_exact = _write_exact_edges(context)
-    n_rows = _write_neighbors(context, known["sample_id"], n_neighbors)
-    summary = {
-        "n_near_edges": n_near,
-        "n_look_edges": n_look,
-        "n_exact_edges": n_exact,
-        "largest_list": int(sizes.max(initial=0)),
-    } | recall
-    return StageResult({"candidates": n_near + n_look + n_exact, "neighbors": n_rows}, summary)
+        n_look = _write_look_edges(context, known["sample_id"].astype(np.int64), scratch)
+        recall = measure_recall(context, members, known, n_neighbors) if measures else {}
+    return {"n_near_edges": n_near, "n_look_edges": n_look, "largest_list": int(sizes.max(initial=0))} | recall
+
+
+def _write_also_edges(context: StageContext, also: StageContext) -> int:
+    """Edges that the second source of candidates alone has found."""
+    table = read_table(also.layout.table("representatives"))
+    known = {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
+    _join(also, known, np.zeros(len(table), dtype=np.int64), measures=False)
+    tables = {"candidates": context.layout.table("candidates"), "also": also.layout.table("candidates")}
+    return context.engine.sql_to(ALSO_SQL, tables, context.layout.table("candidates"), "part-also")
 
 
 def _write_look_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str) -> int:

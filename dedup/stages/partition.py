@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.config import Config
+from dedup.config import Config, EncoderConfig
 from dedup.contracts import Encoder
-from dedup.encoders import look_maker
+from dedup.encoders import load_encoder, look_maker
 from dedup.errors import SampleError
 from dedup.numerics.descriptor import detail
 from dedup.numerics.distances import exact_similarity
 from dedup.schemas import REJECTED
 from dedup.stages.decoding import Preparation, PreparedSample, RejectedSample
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path, inner_paths
-from dedup.storage.layout import RunLayout
+from dedup.stages.vectorfiles import LEAST_INNER_QUALITY, VectorFiles
+from dedup.storage.layout import RunLayout, also_dir
 from dedup.storage.tables import FileWriter, filesystem, join
 from dedup.storage.thumbnails import ThumbnailWriter, remove_thumbnails, thumbnail_paths
 
-_LEAST_INNER_QUALITY = 10.0  # detail of a picture inside a frame that is worth a second look
+ALSO = "also/"  # begins the names of the second source's files
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
 
 _Encoded = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -60,15 +60,15 @@ class PartitionWriter:
         run_dir = config.output.run_dir
         self._metadata_table = self._layout.table("metadata")
         self._paths = {
-            f"img_emb/img_emb_{partition:05d}.npy": embedding_path(run_dir, partition),
             f"metadata/metadata_{partition:05d}.parquet": join(self._metadata_table.path, f"metadata_{partition:05d}.parquet"),
             f"rejected/rejected_{partition:05d}.parquet": join(self._layout.table("rejected").path, f"rejected_{partition:05d}.parquet"),
         }
-        vectors, metadata, rejected = self._paths.values()
-        inner, inner_ids = inner_paths(run_dir, partition)
-        self._paths |= {f"img_inner/{url.rpartition('/')[2]}": url for url in (inner, inner_ids)}
-        self._inner, self._inner_ids = EmbeddingWriter(inner, encoder.dim), EmbeddingWriter(inner_ids, 1, np.int64)
-        self._vectors = EmbeddingWriter(vectors, encoder.dim)
+        metadata, rejected = self._paths.values()
+        self._vectors = VectorFiles(run_dir, partition, encoder.dim)
+        # the encoder that takes grids: this one, or the second source of candidates beside it
+        name = next(iter(config.embed.also), "")
+        self._of_grids = load_encoder(EncoderConfig(name=name)) if name else encoder if look_maker(config.encoder) else None
+        self._also = VectorFiles(also_dir(run_dir, name), partition, self._of_grids.dim, ALSO) if name and self._of_grids else None
         self._metadata = FileWriter(metadata, self._metadata_table.schema)
         self._rejected = FileWriter(rejected, REJECTED)
         self._thumbnails: ThumbnailWriter | None = None
@@ -78,7 +78,7 @@ class PartitionWriter:
         else:
             remove_thumbnails(run_dir, partition)
         self.preparation = Preparation(
-            encoder, config.input.max_pixels, finds_inner=look_maker(config.encoder) is not None, keeps_thumbnails=keep_thumbnails
+            encoder, config.input.max_pixels, finds_inner=self._of_grids is not None, keeps_thumbnails=keep_thumbnails
         )
         self._with_text = config.embed.text
         self._held: list[PreparedSample] = []
@@ -146,6 +146,8 @@ class PartitionWriter:
             rows.append(batch[place].row | measured)
             self.n_samples[batch[place].source] += 1
         self._vectors.write(vectors[finite])
+        if self._also is not None and self._of_grids is not None and kept:
+            self._also.write(self._of_grids.encode(np.stack([batch[place].grid for place in kept])))
         self._write_inner(batch, finite, first)
         self._metadata.write(pa.Table.from_pylist(rows, schema=self._metadata_table.schema))
         if self._thumbnails is not None:
@@ -154,13 +156,12 @@ class PartitionWriter:
     def _write_inner(self, batch: list[PreparedSample], is_kept: npt.NDArray[np.bool_], first: int) -> None:
         """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first row that is kept."""
         framed = [(row, sample.inner) for row, sample in enumerate(batch) if sample.inner is not None and is_kept[row]]
-        if framed:
+        if framed and self._of_grids is not None:
             rows, grids = np.array([row for row, _ in framed]), np.stack([grid for _, grid in framed])
-            vectors = self._encoder.encode(grids)  # only an encoder that takes grids has pictures inside frames
-            good = np.isfinite(vectors).all(axis=1) & (detail(grids) >= _LEAST_INNER_QUALITY)
+            vectors = self._of_grids.encode(grids)
+            good = np.isfinite(vectors).all(axis=1) & (detail(grids) >= LEAST_INNER_QUALITY)
             sample_ids = first + np.cumsum(is_kept)[rows] - 1
-            self._inner.write(vectors[good])
-            self._inner_ids.write(sample_ids[good][:, None])
+            (self._also or self._vectors).write_inner(vectors[good], sample_ids[good])
 
     def _write_rejects(self) -> None:
         if self._rejects:
@@ -171,18 +172,22 @@ class PartitionWriter:
         """Finish the files; returns their names under `embeddings/` with their sizes in bytes."""
         self.flush()
         self._stop()
-        self._vectors.close()
-        self._inner.close()
-        self._inner_ids.close()
+        for vectors in self._files():
+            vectors.close()
         self._metadata.close()
         self._rejected.close()
         if self._thumbnails is not None:
             self._thumbnails.close()
-        sizes = {}
+        sizes: dict[str, int] = {}
+        for vectors in self._files():
+            sizes |= vectors.sizes()
         for name, url in self._paths.items():
             fs, path = filesystem(url)
             sizes[name] = int(fs.size(path))
         return sizes
+
+    def _files(self) -> list[VectorFiles]:
+        return [self._vectors] if self._also is None else [self._vectors, self._also]
 
     def _reject(self, sample: RejectedSample) -> None:
         error = sample.error
@@ -200,9 +205,8 @@ class PartitionWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
             self._stop()
-            self._vectors.abort()
-            self._inner.abort()
-            self._inner_ids.abort()
+            for vectors in self._files():
+                vectors.abort()
             self._metadata.abort()
             self._rejected.abort()
             if self._thumbnails is not None:

@@ -124,7 +124,7 @@ def _metadata(known: pa.Table, unit: npt.NDArray[np.float16], first: int, source
         columns |= {"shard": pa.repeat(source.url, n), "byte_offset": pa.nulls(n, pa.int64()), "n_bytes": pa.nulls(n, pa.int64())}
     for name in ("width", "height", "n_bytes"):
         columns[name] = pc.fill_null(columns[name], 0)
-    columns["quality"] = pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n)
+    columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
     return pa.table(columns)
 
 

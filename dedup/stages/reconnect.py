@@ -22,7 +22,7 @@ from dedup.numerics.collapse import Rows
 from dedup.numerics.components import connected_components
 from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.numerics.groups import component_slices
-from dedup.stages.context import StageContext
+from dedup.stages.context import Space, StageContext
 from dedup.stages.judging import Look, PairJudge, find_places
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import SampleRows, open_store
@@ -42,7 +42,7 @@ class ReconnectTask:
     look: Look
     number: int
     sample_ids: Ids
-    min_similarity: npt.NDArray[np.float32]
+    spaces: tuple[tuple[Space, npt.NDArray[np.float32]], ...]  # with the similarity that each image asks for there
     parts: Ids
     bounds: Ids
     judged: Ids
@@ -63,20 +63,26 @@ class Reconnected:
 
 def reconnect_components(task: ReconnectTask) -> Reconnected:
     """Look again at the components of one task."""
-    judge, store = PairJudge(task.look, task.places), open_store(task.look.run_dir)
+    judge = PairJudge(task.look, task.places)
     found = Reconnected()
     with VerdictWriter(task.edges, task.refused, f"part-again-{task.number:05d}", "confirm") as writer:
         for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
-            ids = task.sample_ids[start:stop]
-
-            def ask(a: int, b: int, similarity: float, ids: Ids = ids) -> bool:
-                outcome = judge.judge(int(ids[a]), int(ids[b]), ["none"])
-                writer.add(int(ids[a]), int(ids[b]), similarity, outcome, "whole")
-                found.n_looked_at += 1
-                return outcome.stands
-
+            ids, parts = task.sample_ids[start:stop], task.parts[start:stop]
             judged = task.judged[(task.judged >= start).all(axis=1) & (task.judged < stop).all(axis=1)] - start
-            join_parts(SampleRows(store, ids), task.min_similarity[start:stop], task.parts[start:stop], judged, task.limit, ask)
+            for number, (space, asked) in enumerate(task.spaces):
+                source, seen = "also" if number else "whole", list[tuple[int, int]]()
+
+                def ask(
+                    a: int, b: int, similarity: float, ids: Ids = ids, source: str = source, seen: list[tuple[int, int]] = seen
+                ) -> bool:
+                    outcome = judge.judge(int(ids[a]), int(ids[b]), ["none"])
+                    writer.add(int(ids[a]), int(ids[b]), similarity, outcome, source)
+                    seen.append((a, b))
+                    found.n_looked_at += 1
+                    return outcome.stands
+
+                parts = join_parts(SampleRows(open_store(space.run_dir), ids), asked[start:stop], parts, judged, task.limit, ask)
+                judged = np.concatenate([judged, np.array(seen, dtype=np.int64).reshape(-1, 2)])
     found.n_standing, found.reasons = writer.n_standing, writer.reasons
     return found
 
@@ -88,7 +94,7 @@ def join_parts(
     judged: Ids,
     limit: int,
     ask: Callable[[int, int, float], bool],
-) -> None:
+) -> Ids:
     """Ask for pairs between different parts, the most similar first, until no pair is left that could join two.
 
     Parameters
@@ -105,6 +111,11 @@ def join_parts(
     ask : callable
         Of two positions (the smaller first) and their similarity: whether they are copies.
 
+    Returns
+    -------
+    int64 array, shape (n,)
+        What is connected now.
+
     Notes
     -----
     After Kruskal (1956): with a limit that no image reaches, and an `ask` that errs in nothing, the parts joined are
@@ -114,7 +125,7 @@ def join_parts(
     known = {(int(min(a, b)), int(max(a, b))) for a, b in judged.tolist()}
     pairs = _nearest_outside(vectors, min_similarity, parts, known, limit)
     if not len(pairs):
-        return
+        return parts
     similarity = exact_similarity(vectors[pairs[:, 0]], vectors[pairs[:, 1]])
     near = similarity >= np.maximum(min_similarity[pairs[:, 0]], min_similarity[pairs[:, 1]])
     pairs, similarity = pairs[near], similarity[near]
@@ -125,6 +136,7 @@ def join_parts(
         a, b = int(pairs[place, 0]), int(pairs[place, 1])
         if not sets.connected(a, b) and ask(a, b, float(similarity[place])):
             sets.merge(a, b)
+    return np.array([sets[position] for position in range(n)], dtype=np.int64)
 
 
 def _nearest_outside(vectors: Rows, min_similarity: npt.NDArray[np.float32], parts: Ids, known: set[tuple[int, int]], limit: int) -> Ids:
@@ -158,8 +170,8 @@ def reconnect(context: StageContext, look: Look) -> Reconnected:
     refused = read_table(layout.table("refused"), ["src", "dst"])
     if not limit or not len(refused):
         return total
-    representatives = read_table(layout.table("representatives"))
-    ids, asked = representatives["sample_id"].to_numpy(), representatives["min_similarity"].to_numpy()
+    tables = [read_table(other.layout.table("representatives")) for other in (context, context.also) if other is not None]
+    ids, asked = tables[0]["sample_id"].to_numpy(), [table["min_similarity"].to_numpy() for table in tables]
     edges = dataset(layout.table("edges")).to_table(columns=["src", "dst"], filter=near)
     standing, torn = _positions(ids, edges), _positions(ids, refused)
     both = np.concatenate([standing, torn])
@@ -188,9 +200,10 @@ def reconnect(context: StageContext, look: Look) -> Reconnected:
         ).astype(np.int64)
         offsets = bounds[first : last + 1] - bounds[first]
         places = find_places(context, ids[nodes])
-        tables = layout.table("edges"), layout.table("refused")
+        spaces = tuple((space, of[nodes]) for space, of in zip(context.spaces, asked, strict=True))
+        verdicts = layout.table("edges"), layout.table("refused")
         tasks.append(
-            ReconnectTask(look, len(tasks), ids[nodes], asked[nodes], parts[nodes], offsets, place[both[rows]], limit, places, *tables)
+            ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *verdicts)
         )
         sizes.append(len(nodes))
     for _, found in context.run_tasks("confirm", "images looked at again", reconnect_components, tasks, sizes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dedup.stages.context import StageContext, StageResult
 from dedup.storage.tables import read_table, write_json
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 
 # Groups of one are unique samples: they have no row here and are counted in the histogram.
 _DUPLICATED = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id HAVING count(*) > 1) AS counts"
@@ -53,6 +53,18 @@ GROUP BY duplication_count
 ORDER BY duplication_count
 """
 
+# what groups and manifest asked about later is of no encoder
+CANDIDATES_SQL = """
+SELECT found_by, CAST(sum(n_confirmed) AS BIGINT) AS n_confirmed, CAST(sum(n_refused) AS BIGINT) AS n_refused
+FROM (
+  SELECT found_by, 1 AS n_confirmed, 0 AS n_refused FROM edges WHERE kind = 'near' AND found_by IS NOT NULL
+  UNION ALL
+  SELECT found_by, 0 AS n_confirmed, 1 AS n_refused FROM refused WHERE found_by IS NOT NULL
+) AS judged
+GROUP BY found_by
+ORDER BY found_by
+"""
+
 
 def run(context: StageContext) -> StageResult:
     """Count captions, urls and copies of each group; write the histogram and a summary."""
@@ -60,6 +72,7 @@ def run(context: StageContext) -> StageResult:
         "captions": (CAPTIONS_SQL, ["groups", "metadata"]),
         "statistics": (STATISTICS_SQL, ["groups", "metadata", "captions"]),
         "histogram": (HISTOGRAM_SQL, ["groups", "metadata"]),
+        "candidate_counts": (CANDIDATES_SQL, ["edges", "refused"]),
     }
     rows = context.write_all("statistics", queries)
     histogram = read_table(context.layout.table("histogram")).to_pylist()
@@ -69,5 +82,7 @@ def run(context: StageContext) -> StageResult:
         "n_components": rows["statistics"],
         "largest_component": max((row["duplication_count"] for row in histogram), default=0),
     }
+    counts = read_table(context.layout.table("candidate_counts")).to_pylist()
+    summary["candidates"] = {row["found_by"]: [row["n_confirmed"], row["n_refused"]] for row in counts}
     write_json(context.layout.path("statistics", "_summary.json"), summary)
     return StageResult(rows, summary)

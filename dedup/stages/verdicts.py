@@ -35,12 +35,12 @@ class VerdictWriter:
         self.reasons: dict[str, int] = {}
         self.n_standing = self.n_unread = 0
 
-    def add(self, src: int, dst: int, similarity: float, outcome: Outcome, source: str) -> None:
+    def add(self, src: int, dst: int, similarity: float, outcome: Outcome, source: str, found_by: str | None = None) -> None:
         """Take one judged pair."""
         self.n_unread += not outcome.was_read
         row: dict[str, object] = {
             "src": src, "dst": dst, "similarity": similarity, "kind": "near", "source": source, "variant": outcome.variant,
-            "distance": outcome.distance, "transform": outcome.transform,
+            "found_by": found_by, "distance": outcome.distance, "transform": outcome.transform,
         }  # fmt: skip
         if outcome.stands:
             self.n_standing += 1

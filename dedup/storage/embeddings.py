@@ -202,6 +202,6 @@ def open_store(run_dir: str) -> EmbeddingStore:
     return _open_store(run_dir, folder_state(join(run_dir, "embeddings", "img_emb")))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # a run may have two sources of candidates
 def _open_store(run_dir: str, state: str) -> EmbeddingStore:
     return EmbeddingStore(run_dir)

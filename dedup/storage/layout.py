@@ -29,10 +29,13 @@ class RunLayout:
         A path or any fsspec URL.
     carry : sequence of str
         `input.carry`: further columns of every table that holds a sample per row.
+    samples_dir : str
+        The run directory whose samples these are, if it is another: that of a second source of candidates has vectors alone.
     """
 
     run_dir: str
     carry: Sequence[str] = ()
+    samples_dir: str = ""
 
     def table(self, name: str) -> Table:
         """A table by the name it has in `dedup.schemas.TABLES`."""
@@ -40,8 +43,14 @@ class RunLayout:
         if name in _SAMPLE_TABLES:
             schema = schemas.with_carried(schema, self.carry)
         folder, pattern = _FOLDERS.get(name, (name, ""))
-        return Table(join(self.run_dir, folder), schema, pattern or Table.pattern)
+        home = self.samples_dir or self.run_dir if name in ("metadata", "rejected") else self.run_dir
+        return Table(join(home, folder), schema, pattern or Table.pattern)
 
     def path(self, *parts: str) -> str:
         """A path under the run directory."""
         return join(self.run_dir, *parts)
+
+
+def also_dir(run_dir: str, name: str) -> str:
+    """Where the vectors and lists of a second source of candidates lie, as a run directory has them."""
+    return join(run_dir, "also", name)
