@@ -33,7 +33,6 @@ from dedup.numerics.collapse import Ownership
 from dedup.numerics.distances import unit_rows
 from dedup.numerics.listjoin import Joined
 from dedup.numerics.lists import BLOCK, Lists
-from dedup.numerics.packs import pack_lists
 from dedup.numerics.selfjoin import self_join
 from dedup.numerics.torch_ops import Device, _float32_sums
 
@@ -42,6 +41,7 @@ PUBLIC_N = 2_053_332_591
 GOAL = 0.5  # of the limit
 CHECKED = 8  # lists that are joined on the CPU as well
 BYTES_BESIDE = 300  # of a vector, beside the vector
+PACKS_PER_WORKER = 24
 
 
 @dataclass
@@ -164,7 +164,7 @@ def measure(options: argparse.Namespace, n: int, rates: tuple[float, float], fol
     nprobe = options.nprobe
     # as `choose_nlist` has it, which cannot be imported without FAISS
     nlist = options.nlist or max(nprobe + 1, min(round(np.sqrt(nprobe * n)), n // 4))
-    clock = Clock()
+    clock, n_packs = Clock(), min(nlist, PACKS_PER_WORKER * options.workers)
     lists = clock("train", lambda: train(mapped(folder, "vectors"), nlist, nprobe, threshold, device))
     arrays = {"axes": lists.axes, "centroids": lists.centroids, "offsets": lists.offsets, "n_filter": np.int64(lists.n_filter)}
     for key, array in arrays.items():
@@ -188,7 +188,8 @@ def measure(options: argparse.Namespace, n: int, rates: tuple[float, float], fol
 
         clock("assign", assign_all)
         sizes = clock("sort", sort_all)
-        packs = [(folder, pack.groups, threshold, name) for pack in pack_lists(sizes, options.workers) if not pack.share]
+        order = np.argsort(-sizes, kind="stable")
+        packs = [(folder, order[k::n_packs], threshold, name) for k in range(n_packs)]
         parts = clock("join", lambda: list(pool.map(join_pack, *zip(*packs, strict=True))))
     check(folder, nprobe, threshold, name, sizes)
     keys = np.unique(np.concatenate([found[:, 0] * n + found[:, 1] for part in parts for found in part.found]))
