@@ -103,6 +103,14 @@ def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
     assert "look" in read_table(RunLayout(str(tmp_path / "cuda")).table("candidates"))["source"].to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("device", "n", "expected"), [("auto", 199_999, "cpu"), ("auto", 200_000, "auto"), ("cuda", 2, "cuda"), ("cpu", 10**9, "cpu")]
+)
+def test_few_vectors_are_not_worth_the_start_of_a_gpu(device, n, expected, tmp_path):
+    search = context.StageContext(Config(search=SearchConfig(device=device)), InProcess())
+    assert search.device(n) == expected
+
+
 def test_the_device_makes_no_stage_stale():
     cpu, cuda = (Config(search=SearchConfig(min_similarity=0.9, device=device)) for device in ("cpu", "cuda"))
     assert all(picked(stage, cpu) == picked(stage, cuda) for stage in STAGES)
