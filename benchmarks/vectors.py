@@ -102,6 +102,7 @@ def _write_metadata(table: Table, partition: int, n: int) -> None:
                     "n_bytes": np.full(n, 110_000),
                     "byte_offset": pa.nulls(n, pa.int64()),
                     "quality": np.full(n, 80.0, np.float32),
+                    "caption_similarity": pa.nulls(n, pa.float32()),
                 }
             )
         )

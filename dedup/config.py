@@ -114,8 +114,8 @@ class SearchConfig:
     flat_quality: float = _key(1.0, "images with less detail than this are copies only when byte-identical")
     device: str = _key(
         "auto",
-        "where products of vectors are computed in `index` and `pairs`: cpu, cuda; auto = cuda where torch is installed and finds a GPU. The pairs "
-        "are the same; crowds of near-copies are compared on the CPU",
+        "where products of vectors are computed in `index` and `pairs`: cpu, cuda; auto = cuda from 200,000 vectors up, where torch is installed and finds "
+        "a GPU. The pairs are the same; crowds of near-copies are compared on the CPU",
     )
     recall_queries: int = _key(
         -1, "images searched exhaustively to measure pair recall in every run; -1 = up to 1,000, fewer where that takes long; 0 = none"

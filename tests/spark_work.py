@@ -61,3 +61,14 @@ def gpus_side_by_side(task):
         assert time.monotonic() < until, "the other tasks did not start"
         time.sleep(0.02)
     return task_gpus(), os.getpid()
+
+
+class GpusOfPacks:
+    """Does as `gpus_side_by_side` with packs of groups, whose rows it counts as well."""
+
+    def __init__(self, folder, n):
+        self.folder, self.n = folder, n
+
+    def __call__(self, pack, groups):
+        n_rows = sum(len(rows) for _, rows in groups)
+        return gpus_side_by_side((self.folder, pack.number, self.n))[0], n_rows

@@ -105,7 +105,8 @@ def half_limit(threshold: float, least_norm: float, largest_norm: float, dim: in
     >>> round(0.9 - half_limit(0.9, 1.0, 1.0, 512), 4)
     0.0006
     """
-    least = threshold * least_norm**2 - 1.01 * dim * 2.0**-22 * largest_norm**2
+    # a similarity is written down as float32, which may round it up to the threshold
+    least = (threshold - 2.0**-24) * least_norm**2 - 1.01 * dim * 2.0**-22 * largest_norm**2
     rounded = np.float16(least)
     return float(rounded if float(rounded) <= least else np.nextafter(rounded, np.float16(-np.inf)))
 

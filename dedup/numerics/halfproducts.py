@@ -20,7 +20,7 @@ class HalfProducts:
     """Pairs whose product in float16 may reach a threshold; see `half_limit`.
 
     Products are those of whole vectors, not of the projections that propose pairs on a CPU. On a GPU to write a product and read
-    it once takes as long as some 500 multiply-adds, so that shorter vectors save little, and what they propose in vain has
+    it once takes as long as some 400 multiply-adds, so that shorter vectors save little, and what they propose in vain has
     to be judged on the CPU.
 
     Parameters

@@ -23,7 +23,7 @@ from dedup.numerics.collapse import Rows
 from dedup.numerics.strips import BLOCK, padded
 
 _ALIGNED = 8  # float16 values to which tensor cores want rows aligned
-_LOADED = 65_536  # rows gathered on the host at a time
+_LOADED = 16_384  # rows gathered on the host at a time; bounds what their norms take on the device
 
 Tensor = Any  # torch is not imported for its types
 Found = TypeVar("Found")
@@ -34,7 +34,7 @@ class Device:
     """A device that torch computes on, and how much of its memory this process takes.
 
     Worker processes may share a GPU. Each holds at most `max_row_bytes` of rows and twice `max_products` bytes of products,
-    1.5 GiB in all, beside some 0.5 GiB that CUDA takes of every process.
+    some 1.6 GiB in all, beside some 0.5 GiB that CUDA takes of every process.
 
     Parameters
     ----------

@@ -14,6 +14,8 @@ from dedup.storage.layout import RunLayout, also_dir
 from dedup.storage.provenance import read_record
 from dedup.storage.tables import clear
 
+_GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which torch and CUDA take to start in each worker
+
 
 class SilentReporter:
     """Takes progress and notes and does nothing with them."""
@@ -87,14 +89,14 @@ class StageContext:
         record = read_record(self.layout.run_dir, "embeddings")
         return record is not None and bool(record.summary.get("has_pixels"))
 
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether tasks of products may compute on a GPU."""
-        return self.config.search.device != "cpu"
+    def device(self, n_vectors: int) -> str:
+        """Where tasks compute products of so many vectors, for `choose_device`: cpu where no GPU is worth its start."""
+        device = self.config.search.device
+        return "cpu" if device == "auto" and n_vectors < _GPU_FROM else device
 
-    def driver_device(self) -> Device | None:
+    def driver_device(self, n_vectors: int) -> Device | None:
         """Where the driver computes products: it may have no GPU although its workers must."""
-        return choose_device("auto") if self.uses_gpu else None
+        return None if self.device(n_vectors) == "cpu" else choose_device("auto")
 
     def turns(self) -> tuple[Turn, ...]:
         """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""

@@ -119,9 +119,10 @@ def run(context: StageContext) -> StageResult:
     clear(output)
     starts = range(0, max(len(ids), 1), BLOCK)
     run_dir = layout.run_dir
-    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, search.device, output) for k, s in enumerate(starts)]
+    device = context.device(len(ids))
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts)]
     sizes = [len(task.sample_ids) for task in tasks]
-    assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=context.uses_gpu)
+    assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
     rows["assignments"] = sum(n for _, n in assigned)
     codes = _fill(context, ids, lists, sample, nprobe)
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
@@ -161,7 +162,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
         config.search.min_similarity,
         iterations=config.index.train_iterations,
         seed=config.index.seed,
-        device=context.driver_device(),
+        device=context.driver_device(len(ids)),
     )
     return lists, sample
 

@@ -114,14 +114,15 @@ def index_looks(context: StageContext) -> JsonDict:
     images, ids, aspect = _searched(context)
     if not config.search.looks or not len(ids) or look_maker(config.encoder) is None:
         return {"n_looks": 0}
-    lists, nprobe = _train(context, ids, aspect)
+    lists, nprobe, n_expected = _train(context, ids, aspect)
+    device = context.device(n_expected)
     save_lists(looks_folder(run_dir), lists)
     tasks = [
-        LookTask(run_dir, number, config.encoder, images[part], ids[part], aspect[part], nprobe, config.search.device)
+        LookTask(run_dir, number, config.encoder, images[part], ids[part], aspect[part], nprobe, device)
         for number, part in enumerate(slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK))
     ]
     sizes = [len(task.images) for task in tasks]
-    n_looks = sum(n for _, n in context.run_tasks("index", "looks", place_looks, tasks, sizes, uses_gpu=context.uses_gpu))
+    n_looks = sum(n for _, n in context.run_tasks("index", "looks", place_looks, tasks, sizes, uses_gpu=device != "cpu"))
     return {"n_looks": n_looks, "n_look_lists": lists.nlist}
 
 
@@ -135,8 +136,8 @@ def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray
     return images, found["sample_id"].to_numpy()[images], aspect[images]
 
 
-def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> tuple[Lists, int]:
-    """Axes and quantizer of the looks, and the lists each look goes to."""
+def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> tuple[Lists, int, int]:
+    """Axes and quantizer of the looks, the number of lists each look goes to, and how many looks there will be, about."""
     config, run_dir = context.config, context.layout.run_dir
     seed = config.index.seed
 
@@ -149,7 +150,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
 
     rows = sample_of(1_000)
     per_image = len(rows.image) / min(1_000, len(ids))
-    n_looks = per_image * len(ids)
+    n_looks = round(per_image * len(ids))
     nlist, nprobe = 1, 1
     if n_looks >= max(config.search.exhaustive_below, 2):
         nlist, nprobe = min(round(math.sqrt(_NPROBE * n_looks)), len(rows.image) // 4), _NPROBE
@@ -158,9 +159,9 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
         context.reporter.note(f"index: training {nlist:,} lists of looks, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
     similarity = config.search.look_min_similarity
-    device, iterations = context.driver_device(), config.index.train_iterations
+    device, iterations = context.driver_device(n_looks), config.index.train_iterations
     lists = train_lists(vectors, nlist, nprobe, similarity, iterations=iterations, seed=seed, is_rotated=True, device=device)
-    return lists, min(nprobe, lists.nlist)
+    return lists, min(nprobe, lists.nlist), n_looks
 
 
 def _united(parts: list[LookEdges], best: int) -> LookEdges:
@@ -177,9 +178,10 @@ def find_look_edges(context: StageContext, scratch: str) -> LookEdges:
     members = LookMembers.of(run_dir, scratch, parts)
     counts = count_lists(members.groups(block) for block in range(len(parts)))
     n_filter = load_lists(looks_folder(run_dir)).n_filter
-    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, search.device)
+    device = context.device(int(counts.sum()) // _NPROBE)
+    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, device)
     packs = pack_lists(counts, context.engine.n_workers)
-    results = context.run_groups("pairs", "lists of looks", members, work, packs, uses_gpu=context.uses_gpu)
+    results = context.run_groups("pairs", "lists of looks", members, work, packs, uses_gpu=device != "cpu")
     # in the order of the packs, not of their ends
     joined = [found for _, found in sorted(results, key=lambda result: result[0])]
     context.note_left("looks", sum(n_left for _, n_left in joined))

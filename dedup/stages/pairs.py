@@ -148,9 +148,10 @@ def _join(
         members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, context.engine.n_workers)
-        work = JoinLists(context.config.search.best_edges, is_projected, context.config.search.device, edges)
+        device = context.device(len(table))
+        work = JoinLists(context.config.search.best_edges, is_projected, device, edges)
         n_near = n_left = 0
-        for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=context.uses_gpu):
+        for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):
             n_near, n_left = n_near + joined.n_edges, n_left + joined.n_left
             np.add.at(n_neighbors, joined.rows, joined.counts)
         context.note_left("vectors", n_left)

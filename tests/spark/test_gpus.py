@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spark_work
+from group_work import Numbers
 from run_tables import rows_of
 
 from dedup import pipeline
 from dedup.config_io import load_config
+from dedup.contracts import Pack
 from dedup.demo.shards import make_demo_data
 from dedup.engines import spark_jobs
 from dedup.errors import ConfigError
@@ -119,6 +122,17 @@ def test_only_tasks_that_use_a_gpu_ask_for_one(start, add_gpus, tmp_path):
     engine.close()
     engine = start(EXECUTOR_GPUS, gpus_per_task=2)
     assert run_side_by_side(engine, tmp_path / "c", n=1, uses_gpu=True) == [("0", "1")]
+
+
+@pytest.mark.parametrize("sends_rows", [True, False])
+def test_packs_of_groups_that_use_a_gpu_have_one(start, add_gpus, tmp_path, sends_rows):
+    add_gpus()
+    engine = start(EXECUTOR_GPUS, gpus_per_task=1, sends_rows=sends_rows)
+    source, packs = Numbers(np.arange(40, dtype=np.int32)[:, None] % 4, 16), [Pack(k, np.array([k, k + 2])) for k in range(N_GPUS)]
+    for uses_gpu, expected in ((True, [(("0",), 20), (("1",), 20)]), (False, [((), 20), ((), 20)])):
+        work = spark_work.GpusOfPacks(str(tmp_path / f"{uses_gpu}"), N_GPUS)
+        (tmp_path / f"{uses_gpu}").mkdir()
+        assert sorted(found for _, found in engine.map_groups(source, work, packs, uses_gpu=uses_gpu)) == expected
 
 
 def test_executors_that_come_with_the_tasks_have_the_gpus(start, add_gpus, tmp_path):

@@ -31,7 +31,7 @@ class InProcess(LocalEngine):
         super().__init__(1)
         self.asked = {}
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False):
+    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
         name = getattr(work, "__name__", type(getattr(work, "work", work)).__name__)
         self.asked[name] = uses_gpu
         yield from enumerate(map(work, tasks))
@@ -101,6 +101,14 @@ def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
         assert engine.asked["count_in_blocks"] is False
     assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
     assert "look" in read_table(RunLayout(str(tmp_path / "cuda")).table("candidates"))["source"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("device", "n", "expected"), [("auto", 199_999, "cpu"), ("auto", 200_000, "auto"), ("cuda", 2, "cuda"), ("cpu", 10**9, "cpu")]
+)
+def test_few_vectors_are_not_worth_the_start_of_a_gpu(device, n, expected, tmp_path):
+    search = context.StageContext(Config(search=SearchConfig(device=device)), InProcess())
+    assert search.device(n) == expected
 
 
 def test_the_device_makes_no_stage_stale():
