@@ -148,7 +148,7 @@ def _join(
         members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, context.engine.n_workers)
-        device = context.device(len(table))
+        device = context.device(n)
         work = JoinLists(context.config.search.best_edges, is_projected, device, edges)
         n_near = n_left = 0
         for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):
