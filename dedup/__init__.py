@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dedup.api import Edges, near_duplicates
+    from dedup.audit import score_generations
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
@@ -24,6 +25,7 @@ __all__ = [
     "load_config",
     "near_duplicates",
     "run",
+    "score_generations",
 ]
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "load_config": "dedup.config_io",
     "near_duplicates": "dedup.api",
     "run": "dedup.pipeline",
+    "score_generations": "dedup.audit",
 }
 
 

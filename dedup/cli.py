@@ -154,6 +154,38 @@ def demo_data(
     typer.echo(f"{summary}")
 
 
+extraction = typer.Typer(no_args_is_help=True, help="The extraction attack: score generated images against what they were aimed at.")
+app.add_typer(extraction, name="extraction")
+
+
+@extraction.command("score")
+def extraction_score(
+    targets: Annotated[str, typer.Argument(help="a run's targets/ folder, or parquet with its columns")],
+    generations: Annotated[str, typer.Argument(help="folder with TARGET_ID/*.png, or with tars whose json has a target_id")],
+    out: Annotated[str, typer.Option("--out", help="folder for the table of scores")],
+    overrides: Overrides = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Tell which targets a model has memorised: cliques of generations, distances to the training image, eidetic labels.
+
+    Example: dedup extraction score out/targets generations --out scores
+    """
+    from dedup.audit import score_generations
+    from dedup.config_io import validate
+    from dedup.console import ConsoleReporter, print_scores
+    from dedup.pipeline import make_engine
+
+    config = _load(config_file, overrides)
+    validate(config)
+    engine = make_engine(config)
+    try:
+        with ConsoleReporter() as reporter:
+            summary = score_generations(targets, generations, out, options=config.extraction, engine=engine, reporter=reporter)
+    finally:
+        engine.close()
+    print_scores(summary)
+
+
 def main() -> None:
     """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

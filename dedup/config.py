@@ -168,6 +168,19 @@ class TargetsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExtractionConfig:
+    """How generated images are told to be memorised; after Carlini et al. 2023."""
+
+    max_tile_distance: float = _key(
+        0.1, "largest l2 over 16 tiles up to which two generations of a prompt are one picture, 0 to 1 (the paper gives no number)"
+    )
+    min_clique: int = _key(10, "generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)")
+    max_distance: float = _key(0.15, "δ: distance to a training image up to which a generation is that image (Carlini et al. 2023)")
+    max_side: int = _key(512, "generations with a longer side are reduced to this many pixels")
+    targets_per_part: int = _key(16, "targets scored by one task; a run that is stopped goes on with the parts that are missing")
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineConfig:
     """What carries the tables through the stages."""
 
@@ -200,4 +213,5 @@ class Config:
     components: ComponentsConfig = dataclasses.field(default_factory=ComponentsConfig)
     keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
     targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
+    extraction: ExtractionConfig = dataclasses.field(default_factory=ExtractionConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)

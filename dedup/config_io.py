@@ -37,7 +37,7 @@ _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", boo
 _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _RANGES: Final = {
     (1, math.inf): "input.max_pixels input.max_image_bytes embed.shards_per_partition embed.images_per_partition encoder.image_size "
-    "index.train_vectors_per_list index.train_iterations keep.per_component targets.top",
+    "index.train_vectors_per_list index.train_iterations keep.per_component targets.top extraction.targets_per_part",
     (
         0,
         math.inf,
@@ -45,7 +45,9 @@ _RANGES: Final = {
     (-1, math.inf): "search.recall_queries",
     (1, 2**31 - 1): "targets.n_generations",
     (0, 2**31 - 1): "search.nlist search.nprobe search.best_edges index.seed",
-    (0, 1): "confirm.max_distance",
+    (0, 1): "confirm.max_distance extraction.max_tile_distance extraction.max_distance",
+    (2, math.inf): "extraction.min_clique",
+    (8, 4096): "extraction.max_side",
     (0, 4096): "confirm.reconnect",
     (0, 100): "search.low_detail_quality search.flat_quality",
 }

@@ -13,6 +13,7 @@ from rich.table import Column
 from dedup.config import Config
 from dedup.config_io import resolved
 from dedup.contracts import Progress
+from dedup.extraction.score import ScoreSummary
 from dedup.pipeline import RunSummary, StageStatus
 
 _PLAIN_EVERY_S = 5.0
@@ -158,3 +159,13 @@ def print_status(stages: list[StageStatus]) -> None:
         console.print(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip(), soft_wrap=True, markup=False)
         for change in stage.changes:
             console.print(f"{'':<{width}}  changed  {change}", soft_wrap=True, markup=False)
+
+
+def print_scores(summary: ScoreSummary) -> None:
+    """Print what scoring found."""
+    statuses = ", ".join(f"{name} {count:,}" for name, count in summary.by_status.items())
+    console = Console()
+    console.print(f"targets    {summary.n_targets:,} ({statuses})", highlight=False)
+    console.print(f"memorised  {summary.n_memorized:,}", highlight=False)
+    console.print(f"extracted  {summary.n_extracted:,}", highlight=False)
+    console.print(f"scores     {summary.out}", soft_wrap=True, markup=False, highlight=False)

@@ -283,6 +283,59 @@ TABLES: Final = {
     "targets": TARGETS,
 }
 
+_TARGET_ID = _field("target_id", pa.string(), "of the table targets")
+SCORES: Final = pa.schema(
+    [
+        _TARGET_ID,
+        _field("component_id", pa.int64(), "the target's group", nullable=True),
+        _field("duplication_count", pa.int64(), "samples in the group", nullable=True),
+        _field("n_generations", pa.int32(), "generated images that were compared"),
+        _field("n_rejected", pa.int32(), "generated images that did not decode, or are of one colour, as a safety filter returns them"),
+        _field("n_resized", pa.int32(), "generated images of another size than most, stretched to that"),
+        _field("clique_size", pa.int32(), "generations that are all one picture: largest clique of pairs within max_tile_distance"),
+        _field("clique_is_exact", pa.bool_(), "false: the search for the clique ended at its bound, a larger one may exist"),
+        _field("mean_distance", pa.float32(), "mean tiled l2 of the pairs inside the clique; null below two members", nullable=True),
+        _field("is_memorized", pa.bool_(), "clique_size >= min_clique"),
+        _field(
+            "generation",
+            pa.string(),
+            "the generation nearest to the training image, of the clique if is_memorized, else of all",
+            nullable=True,
+        ),
+        _field("l2", pa.float32(), "its distance to the training image, 0 to 1; null where that can't be read", nullable=True),
+        _field("tiled_l2", pa.float32(), "the same, the largest over 16 tiles", nullable=True),
+        _field("is_extracted", pa.bool_(), "tiled_l2 <= max_distance", nullable=True),
+        _field(
+            "eidetic_k",
+            pa.int64(),
+            "samples of the group whose image is within max_distance of that generation, by tiled l2",
+            nullable=True,
+        ),
+        _field("status", pa.string(), "ok, no_generations, few_generations (fewer than 2) or no_training_image"),
+        _field("detail", pa.string(), "what was missing, for a person", nullable=True),
+    ]
+)
+GENERATIONS: Final = pa.schema(
+    [
+        _field("number", pa.int64(), "place of the target in the list"),
+        _TARGET_ID,
+        _field("name", pa.string(), "of the generated image: file name, or key in its tar"),
+        _field("url", pa.string(), "the file, or the tar it lies in"),
+        _field("byte_offset", pa.int64(), "where it starts", unit="bytes", nullable=True),
+        _field("n_bytes", pa.int64(), "its size", unit="bytes"),
+    ]
+)
+MEMBERS: Final = pa.schema(
+    [
+        _field("number", pa.int64(), "place of the target in the list"),
+        _SHARD,
+        _KEY,
+        _BYTE_OFFSET,
+        _N_BYTES,
+        _field("n_samples", pa.int64(), "samples of the group with these image bytes"),
+    ]
+)
+
 CARRIED_TYPES: Final = {
     "similarity": pa.float64(),
     "punsafe": pa.float64(),

@@ -1,0 +1,146 @@
+"""Where the generated images of each target lie: a folder for each target, or webdataset shards whose json names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup.contracts import Engine, Table
+from dedup.errors import InputError
+from dedup.schemas import GENERATIONS
+from dedup.storage.samples import IMAGE_SUFFIXES, one_line
+from dedup.storage.shards import read_shard
+from dedup.storage.tables import FileWriter, clear, dataset, filesystem, join
+
+_BATCH = 10_000
+SORTED_SQL = """
+SELECT targets.number AS number, found.target_id AS target_id, found.name AS name, found.url AS url,
+       found.byte_offset AS byte_offset, found.n_bytes AS n_bytes
+FROM found JOIN targets ON found.target_id = targets.target_id
+ORDER BY targets.number, found.name, found.url
+"""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generated image; `byte_offset` is None for a file of its own."""
+
+    name: str
+    url: str
+    byte_offset: int | None
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Generations:
+    """The generated images of all targets; picklable.
+
+    Parameters
+    ----------
+    folder : str
+        Has a folder for each target.
+    listed : Table or None
+        Those in shards, sorted by target.
+    """
+
+    folder: str
+    listed: Table | None
+
+    def of(self, first: int, target_ids: list[str]) -> list[list[Generation]]:
+        """Those of some targets, which are at the places `first`, `first` + 1, … of the list; by name."""
+        found = [_in_folder(join(self.folder, target)) for target in target_ids]
+        if self.listed is not None:
+            number = pc.field("number")
+            rows = dataset(self.listed).to_table(filter=(number >= first) & (number < first + len(target_ids)))
+            for row in rows.to_pylist():
+                found[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
+        return found
+
+
+@dataclass(frozen=True)
+class ListTask:
+    """A shard of generated images to be listed."""
+
+    shard: str
+    number: int
+    output: Table
+
+
+def list_shard(task: ListTask) -> tuple[int, str]:
+    """Write where the images of a shard lie; returns those that name no target, and what was wrong with the shard."""
+    reader, rows, n_nameless = read_shard(task.shard, carry=("target_id",)), list[dict[str, object]](), 0
+    with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
+        for sample in reader:
+            target = sample.carried.get("target_id")
+            if target is None or sample.image is None:
+                n_nameless += target is None
+                continue
+            rows.append({"number": -1, "target_id": str(target), "name": sample.key, "url": task.shard, "n_bytes": sample.n_bytes}
+                        | {"byte_offset": sample.byte_offset})  # fmt: skip
+            if len(rows) >= _BATCH:
+                writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
+                rows.clear()
+        writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
+    return n_nameless, "" if reader.status == "ok" else f"{task.shard}: {reader.status}: {reader.error}"
+
+
+def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engine) -> tuple[Generations, list[str]]:
+    """List what was generated; also what a person should know of it.
+
+    Parameters
+    ----------
+    url : str
+        Folder with a folder for each target, or tars, or both.
+    target_ids : list of str
+        In the order of the list.
+    scratch : str
+        Folder for the list of images in shards.
+    engine : Engine
+
+    Raises
+    ------
+    InputError
+        If the folder is not there, or holds neither.
+    """
+    fs, path = filesystem(url)
+    if not fs.isdir(path):
+        raise InputError(f"{url} is no folder; expected one with a folder of images for each target_id, or with webdataset tars")
+    tars = sorted(str(name) for pattern in ("*.tar", "*.tar.gz", "*.tgz") for name in fs.glob(join(path, pattern)))
+    folders = {str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"}
+    known, notes = set(target_ids), []
+    if not tars and not folders & known:
+        raise InputError(f"{url} holds no images of these targets; expected folders named by target_id, such as {target_ids[:1]}, or tars")
+    if unknown := sorted(name for name in folders - known if not name.startswith(("_", "."))):
+        notes.append(f"{len(unknown):,} folders are no targets of the list, the first {unknown[0]}")
+    if not tars:
+        return Generations(url, None), notes
+    prefix = url[: url.index("://") + 3] if "://" in url else ""
+    found, listed = (Table(join(scratch, name), GENERATIONS) for name in ("found", "listed"))
+    clear(found)
+    clear(listed)
+    tasks = [ListTask(prefix + name, number, found) for number, name in enumerate(tars)]
+    n_nameless = 0
+    for _, (nameless, trouble) in engine.map_partitions(list_shard, tasks):
+        n_nameless += nameless
+        notes += [trouble] if trouble else []
+    if n_nameless:
+        notes.append(f"{n_nameless:,} images in tars have no target_id in their json; they are left out")
+    targets = pa.table({"number": pa.array(range(len(target_ids)), pa.int64()), "target_id": pa.array(target_ids, pa.string())})
+    n_listed = engine.sql_to(SORTED_SQL, {"found": found, "targets": targets}, listed)
+    others = int(dataset(found).count_rows()) - n_listed
+    if others:
+        notes.append(f"{others:,} images in tars belong to no target of the list")
+    return Generations(url, listed), notes
+
+
+def _in_folder(url: str) -> list[Generation]:
+    fs, path = filesystem(url)
+    try:
+        entries = fs.ls(path, detail=True) if fs.isdir(path) else []
+    except OSError as error:
+        raise InputError(f"{url} can't be listed: {one_line(error)}; run the same command again") from error
+    names = {str(entry["name"]).rpartition("/")[2]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
+    images = sorted(name for name in names if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES)
+    return [Generation(name, url.rstrip("/") + "/", 0, names[name]) for name in images]

@@ -1,0 +1,89 @@
+"""The largest clique of a graph of near pairs: exact by networkx, within a bound on its work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+
+_MOST_CLIQUES = 20_000  # maximal cliques looked at; planted and real generations have a handful
+
+
+@dataclass(frozen=True)
+class Clique:
+    """A largest clique.
+
+    Parameters
+    ----------
+    members : int64 array, shape (size,)
+        Ascending; empty for a graph without nodes.
+    is_exact : bool
+        Whether no larger one can exist. Else the search ended at its bound, and this is the largest that was met.
+    """
+
+    members: npt.NDArray[np.int64]
+    is_exact: bool
+
+
+def largest_clique(is_near: npt.NDArray[np.bool_], *, most_cliques: int = _MOST_CLIQUES) -> Clique:
+    """The largest set of nodes that are all near each other; the first in lexical order of equal ones that are met.
+
+    Parameters
+    ----------
+    is_near : bool array, shape (n, n)
+        Symmetric; the diagonal does not count.
+    most_cliques : int
+        Maximal cliques that may be enumerated (their number can be exponential).
+
+    Notes
+    -----
+    A clique of s nodes lies in the (s - 1)-core. A greedy clique bounds s from below, so that only that core is searched,
+    component by component, by networkx's enumeration of maximal cliques (Bron and Kerbosch 1973, with pivots by Tomita et al. 2006).
+
+    Examples
+    --------
+    >>> graph = np.zeros((5, 5), bool)
+    >>> graph[:3, :3] = graph[3:, 3:] = True
+    >>> largest_clique(graph).members.tolist()
+    [0, 1, 2]
+    """
+    if is_near.ndim != 2 or is_near.shape[0] != is_near.shape[1]:
+        raise ShapeError(f"expected a square matrix, found {is_near.shape}")
+    adjacency = is_near & is_near.T
+    np.fill_diagonal(adjacency, False)
+    best = _greedy(adjacency)
+    graph = nx.from_numpy_array(adjacency)
+    core = graph.subgraph(node for node, number in nx.core_number(graph).items() if number >= len(best))  # for one more than the best
+    left, is_exact = most_cliques, True
+    for component in sorted(nx.connected_components(core), key=lambda nodes: (-len(nodes), min(nodes))):
+        if len(component) <= len(best):
+            continue
+        for clique in islice(nx.find_cliques(core.subgraph(sorted(component))), max(left, 0)):
+            left -= 1
+            if len(clique) > len(best):
+                best = sorted(clique)
+        if left <= 0:
+            is_exact = False
+            break
+    return Clique(np.array(best, dtype=np.int64), is_exact)
+
+
+def _greedy(adjacency: npt.NDArray[np.bool_]) -> list[int]:
+    """A clique: from each of the best connected nodes, the best connected of what is left of its neighbours."""
+    degree = adjacency.sum(axis=1)
+    best: list[int] = []
+    for start in np.argsort(-degree, kind="stable")[:32].tolist():
+        clique, open_ = [start], adjacency[start].copy()
+        while open_.any():
+            nodes = np.flatnonzero(open_)
+            nearest = nodes[np.argmax(adjacency[np.ix_(nodes, nodes)].sum(axis=1))]
+            clique.append(int(nearest))
+            open_ &= adjacency[nearest]
+        if len(clique) > len(best):
+            best = sorted(clique)
+    return best
