@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dedup.api import Edges, near_duplicates
-    from dedup.audit import score_generations
+    from dedup.audit import find_outliers, score_generations
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
+    from dedup.numerics.adaptive import adaptive_distances
     from dedup.numerics.components import connected_components
     from dedup.numerics.counts import duplication_counts
+    from dedup.numerics.thresholds import removed_by_threshold
     from dedup.pipeline import RunSummary, run
 
 __all__ = [
@@ -20,10 +22,13 @@ __all__ = [
     "DedupError",
     "Edges",
     "RunSummary",
+    "adaptive_distances",
     "connected_components",
     "duplication_counts",
+    "find_outliers",
     "load_config",
     "near_duplicates",
+    "removed_by_threshold",
     "run",
     "score_generations",
 ]
@@ -33,10 +38,13 @@ _HOMES = {
     "DedupError": "dedup.errors",
     "Edges": "dedup.api",
     "RunSummary": "dedup.pipeline",
+    "adaptive_distances": "dedup.numerics.adaptive",
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
+    "find_outliers": "dedup.audit",
     "load_config": "dedup.config_io",
     "near_duplicates": "dedup.api",
+    "removed_by_threshold": "dedup.numerics.thresholds",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",
 }

@@ -186,6 +186,72 @@ def extraction_score(
     print_scores(summary)
 
 
+@extraction.command("sweep")
+def extraction_sweep(
+    run_dir: Annotated[str, typer.Argument(help="a run directory with finished pairs")],
+    thresholds: Annotated[str, typer.Option("--thresholds", help="cosines, such as 0.7,0.75,0.8; by default from the run's own up")] = "",
+    out: Annotated[str, typer.Option("--out", help="file to write, .parquet or .csv")] = "",
+) -> None:
+    """Tell how many images would be removed at each threshold, without another run.
+
+    Example: dedup extraction sweep out --thresholds 0.8,0.85,0.9 --out sweep.csv
+    """
+    from dedup.console import print_sweep
+    from dedup.extraction.sweep import parse_thresholds, sweep, write_sweep
+
+    found = sweep(run_dir, parse_thresholds(thresholds))
+    if out:
+        write_sweep(found, out)
+    print_sweep(found)
+
+
+@extraction.command("outliers")
+def extraction_outliers(
+    run_dir: Annotated[str, typer.Argument(help="a run directory with a finished manifest")],
+    out: Annotated[str, typer.Option("--out", help="folder for the table; by default RUN_DIR/outliers")] = "",
+    top: Annotated[int, typer.Option("--top", min=1, help="images to write")] = 10_000,
+    by: Annotated[str, typer.Option("--by", help="mean: distance to the neighbours; ratio: that divided by the neighbours' own")] = "mean",
+    n_neighbors: Annotated[int, typer.Option("--neighbors", min=1, help="nearest neighbours that count")] = 10,
+    with_duplicates: Annotated[bool, typer.Option("--with-duplicates", help="compare all distinct images, not only those kept")] = False,
+    refine: Annotated[
+        int,
+        typer.Option("--refine", min=-1, help="images compared with every other beyond the lists; -1 = twice --top, or what time allows"),
+    ] = -1,
+    overrides: Overrides = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Rank images by how far they lie from all others: targets of the attack's second kind.
+
+    Example: dedup extraction outliers out --top 10000 --out outliers
+    """
+    from dedup.audit import find_outliers
+    from dedup.config_io import validate
+    from dedup.console import ConsoleReporter, print_outliers
+    from dedup.pipeline import make_engine
+
+    if by not in ("mean", "ratio"):
+        raise ConfigError(f"--by {by}: expected mean or ratio")
+    config = _load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
+    validate(config, require_input=False)
+    engine = make_engine(config)
+    try:
+        with ConsoleReporter() as reporter:
+            summary = find_outliers(
+                run_dir,
+                out,
+                top=top,
+                by="ratio" if by == "ratio" else "mean",
+                n_neighbors=n_neighbors,
+                with_duplicates=with_duplicates,
+                refine=refine,
+                engine=engine,
+                reporter=reporter,
+            )
+    finally:
+        engine.close()
+    print_outliers(summary)
+
+
 def main() -> None:
     """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

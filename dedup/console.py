@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
+from rich.table import Table as RichTable
 
 from dedup.config import Config
 from dedup.config_io import resolved
 from dedup.contracts import Progress
+from dedup.extraction.outliers import OutlierSummary
 from dedup.extraction.score import ScoreSummary
+from dedup.extraction.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.pipeline import RunSummary, StageStatus
 
 _PLAIN_EVERY_S = 5.0
@@ -169,3 +172,38 @@ def print_scores(summary: ScoreSummary) -> None:
     console.print(f"memorised  {summary.n_memorized:,}", highlight=False)
     console.print(f"extracted  {summary.n_extracted:,}", highlight=False)
     console.print(f"scores     {summary.out}", soft_wrap=True, markup=False, highlight=False)
+
+
+def print_sweep(found: Sweep) -> None:
+    """Print what would be removed at each threshold."""
+    console, numbers = Console(highlight=False), {"justify": "right"}
+    table = RichTable(box=None, pad_edge=False)
+    for name in ("threshold", "removed by similarity", "share", "removed of confirmed pairs", "share"):
+        table.add_column(name, **numbers)  # type: ignore[arg-type]
+    for row in found.table.to_pylist():
+        cells = [f"{row['threshold']:g}"]
+        for kind in ("removed", "confirmed"):
+            count, share = row[f"n_{kind}"], row[f"share_{kind}"]
+            cells += ["not known" if count is None else f"{count:,}", "" if share is None else f"{share:.2%}"]
+        table.add_row(*cells)
+    console.print(table)
+    if found.n_dropped is not None:
+        text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with second looks, and groups cut at their anchors"
+        console.print(text, soft_wrap=True, markup=False)
+    text = f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({PAPER_REMOVED / PAPER_IMAGES:.2%})"
+    console.print(text, soft_wrap=True, markup=False)
+    for note in found.notes:
+        console.print(note, soft_wrap=True, markup=False)
+
+
+def print_outliers(summary: OutlierSummary) -> None:
+    """Print what the search for outliers found, and how well it searched."""
+    console = Console(highlight=False)
+    lines = [
+        ("images", f"{summary.n_images:,}, {summary.n_exact:,} of them compared with every other"),
+        ("outliers", f"{summary.n_outliers:,}" + ("" if summary.n_certain is None else f", the first {summary.n_certain:,} certain")),
+    ]
+    if summary.recall is not None:
+        lines.append(("lists", f"held {summary.recall:.4f} of the neighbours of sampled images"))
+    for name, text in [*lines, ("table", f"{summary.out}/"), ("prompts", f"{summary.out}/_outliers.jsonl")]:
+        console.print(f"{name:<8}  {text}", soft_wrap=True, markup=False)

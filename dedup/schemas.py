@@ -335,6 +335,65 @@ MEMBERS: Final = pa.schema(
         _field("n_samples", pa.int64(), "samples of the group with these image bytes"),
     ]
 )
+OUTLIERS: Final = pa.schema(
+    [
+        _field("rank", pa.int64(), "1 = farthest from all else: by outlierness or density_ratio, those with is_exact first"),
+        _field("target_id", pa.string(), "first 16 hex digits of the image's sha256: as of the table targets"),
+        _SAMPLE_ID,
+        _COMPONENT_ID,
+        _COUNT,
+        _field("caption", pa.string(), "the sample's caption: the prompt", nullable=True),
+        _URL,
+        _SHARD,
+        _KEY,
+        _BYTE_OFFSET,
+        _N_BYTES,
+        _field("quality", pa.float32(), "amount of detail, 0 (uniform) to 100: images without any may lie apart too"),
+        _field("outlierness", pa.float32(), "mean of 1 - cosine over its nearest neighbours, 0 to 2"),
+        _field(
+            "density_ratio",
+            pa.float32(),
+            "outlierness divided by the mean outlierness of those neighbours: above 1 = in a sparser place than they; null where that is 0",
+            nullable=True,
+        ),
+        _field("nearest_id", pa.int64(), "sample_id of the nearest of the images compared; null where none was found", nullable=True),
+        _field("nearest_similarity", pa.float32(), "cosine to it", nullable=True),
+        _field("is_exact", pa.bool_(), "compared with every image; false: only within an inverted list, outlierness is an upper bound"),
+    ]
+)
+IMAGES: Final = pa.schema(
+    [
+        _field("image_id", pa.int64(), "sample_id whose vector stands for the image: the smallest with these bytes"),
+        _field("sample_id", pa.int64(), "the sample that is reported"),
+    ]
+)
+NEIGHBOR_PAIRS: Final = pa.schema(
+    [
+        _field("image_id", pa.int64(), "an image"),
+        _field("neighbor_id", pa.int64(), "image_id of one of its nearest neighbours"),
+    ]
+)
+NEIGHBOR_MEANS: Final = pa.schema(
+    [
+        _field("image_id", pa.int64(), "an image"),
+        _field("mean_distance", pa.float64(), "mean of 1 - cosine over its nearest neighbours; those not found count 2"),
+        _field("nearest_id", pa.int64(), "image_id of the nearest", nullable=True),
+        _field("nearest_similarity", pa.float32(), "cosine to it", nullable=True),
+        _field("is_exact", pa.bool_(), "compared with every image"),
+    ]
+)
+SWEEP: Final = pa.schema(
+    [
+        _field("threshold", pa.float64(), "cosine from which two images count as copies"),
+        _field("n_samples", pa.int64(), "samples of the run"),
+        _field(
+            "n_removed", pa.int64(), "samples removed by similarity alone, one of each component staying; null: not known", nullable=True
+        ),
+        _field("share_removed", pa.float64(), "n_removed / n_samples", nullable=True),
+        _field("n_confirmed", pa.int64(), "the same of the pairs that the run's look at the pixels let stand", nullable=True),
+        _field("share_confirmed", pa.float64(), "n_confirmed / n_samples", nullable=True),
+    ]
+)
 
 CARRIED_TYPES: Final = {
     "similarity": pa.float64(),
