@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.wholeproducts import centred, exact_products, exact_squares
 
 N_NEIGHBORS = 50
 ALPHA = 0.5
-_MIDDLE = 128  # taken off each pixel value, so that products are at most 2^14 ...
-_EXACT = 1_024  # ... and a float32 sum of so many of them has no rounding: all partial sums are whole numbers up to 2^24
 _ROWS = 1_024  # generated images at a time
 _COLUMNS = 2_048  # training images at a time
 
@@ -126,15 +125,15 @@ def adaptive_distances(
 def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
     """For blocks of images: their slice, the nearest training image, and the k least mean squared differences, ascending."""
     images, training = (array.reshape(len(array), array[0].size if len(array) else 0) for array in (images, training))
-    squares = np.concatenate([_squares(training[start : start + _COLUMNS]) for start in range(0, len(training), _COLUMNS)])
+    squares = np.concatenate([exact_squares(centred(training[start : start + _COLUMNS])) for start in range(0, len(training), _COLUMNS)])
     for start in range(0, len(images), _ROWS):
         part = slice(start, min(start + _ROWS, len(images)))
-        rows = _centred(images[part])
-        own = _squares(images[part])
+        rows = centred(images[part])
+        own = exact_squares(rows)
         nearest = np.zeros(len(rows), dtype=np.int64)
         least = np.full((len(rows), k), np.inf)
         for first in range(0, len(training), _COLUMNS):
-            errors = _products(rows, _centred(training[first : first + _COLUMNS]))
+            errors = exact_products(rows, centred(training[first : first + _COLUMNS]))
             errors *= -2.0
             errors += own[:, None]
             errors += squares[None, first : first + _COLUMNS]
@@ -143,29 +142,6 @@ def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, n
             nearest[is_nearer] = first + place[is_nearer]
             least = np.partition(np.concatenate([least, errors], axis=1), k - 1, axis=1)[:, :k]
         yield part, nearest, np.sort(least, axis=1) / (rows.shape[1] * 255.0**2)
-
-
-def _products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """All products of rows and columns, exactly."""
-    sums = np.zeros((len(rows), len(columns)))
-    product = np.empty((len(rows), len(columns)), dtype=np.float32)
-    for start in range(0, rows.shape[1], _EXACT):
-        np.matmul(rows[:, start : start + _EXACT], columns[:, start : start + _EXACT].T, out=product)
-        sums += product
-    return sums
-
-
-def _centred(images: Pixels) -> npt.NDArray[np.float32]:
-    centred = images.astype(np.float32)
-    centred -= _MIDDLE
-    return centred
-
-
-def _squares(images: Pixels) -> npt.NDArray[np.float64]:
-    """Squared norms of centred images, exactly: sums of whole numbers below 2^53."""
-    centred = _centred(images)
-    squares: npt.NDArray[np.float64] = np.einsum("ij,ij->i", centred, centred, dtype=np.float64)
-    return squares
 
 
 def _check(generated: Pixels, training: Pixels, n_least: int, alpha: float) -> None:

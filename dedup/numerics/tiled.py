@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.wholeproducts import centred, exact_products
 
 TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
-_ROUNDING = 2e-3  # what float32 products may be off by, as a distance; pairs this near to a threshold are computed again
 
 Pixels = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.float32]
@@ -68,12 +68,12 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
     tiles : int
         To a side; an edge tile takes what does not divide.
     threshold : float, optional
-        Pairs whose distance is near it are computed again from whole numbers, so that rounding decides nothing.
+        Changes nothing: distances are exact, so that rounding decides at no threshold.
 
     Returns
     -------
     float32 array, shape (n, n)
-        Symmetric, 0 on the diagonal, 0 to 1. Off by less than 0.002 where the distance is nearly 0, by less than 0.0001 from 0.02 up.
+        Symmetric, 0 on the diagonal, 0 to 1; exact up to float32, the same as `tiled_distances` rounded to it.
 
     Raises
     ------
@@ -82,30 +82,24 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
 
     Notes
     -----
-    The squared distance is |a|² + |b|² - 2ab. The tile's mean over all images is taken off first: what is subtracted from
-    each other is then small where images are alike, which is where it matters. Besides the images it holds one tile of all
-    of them in float32, n·height·width·channels / tiles² numbers.
+    The squared distance is |a|² + |b|² - 2ab, of whole numbers that float32 products sum without rounding (`exact_products`). Besides
+    the images it holds one tile of all of them in float32, n·height·width·channels / tiles² numbers.
     """
     _check(images, tiles)
     n = len(images)
-    largest = np.zeros((n, n), dtype=np.float32)
+    largest = np.zeros((n, n))
     rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
     for top, bottom in zip(rows[:-1], rows[1:], strict=True):
         for left, right in zip(columns[:-1], columns[1:], strict=True):
-            tile = images[:, top:bottom, left:right].reshape(n, -1).astype(np.float32)
-            tile -= tile.mean(axis=0, dtype=np.float64).astype(np.float32)
-            squares = np.einsum("ij,ij->i", tile, tile, dtype=np.float64)
-            product = (tile @ tile.T).astype(np.float64)
-            errors = (squares[:, None] + squares[None, :] - 2.0 * product) / (tile.shape[1] * 255.0**2)
-            np.maximum(largest, np.sqrt(np.maximum(errors, 0.0)), out=largest, casting="same_kind")
-    np.fill_diagonal(largest, 0.0)
-    largest = np.maximum(largest, largest.T)
-    if threshold is not None:
-        near = np.triu(np.abs(largest - threshold) < _ROUNDING, 1)
-        for row in np.flatnonzero(near.any(axis=1)).tolist():
-            others = np.flatnonzero(near[row])
-            largest[row, others] = largest[others, row] = tiled_distances(images[others], images[row], tiles)
-    return largest
+            tile = centred(images[:, top:bottom, left:right].reshape(n, (bottom - top) * (right - left) * images.shape[3]))
+            errors = exact_products(tile, tile)
+            squares = errors.diagonal().copy()
+            errors *= -2.0
+            errors += squares[:, None]
+            errors += squares
+            errors /= tile.shape[1] * 255.0**2
+            np.maximum(largest, errors, out=largest)
+    return np.sqrt(largest, out=largest).astype(np.float32)
 
 
 def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:

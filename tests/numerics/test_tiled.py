@@ -80,3 +80,16 @@ def test_what_can_not_be_compared_is_said():
         pairwise_tiled_distances(np.zeros((2, 3, 8, 3), np.uint8))
     with pytest.raises(ShapeError, match="images of one size"):
         l2_distances(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (41, 53)])
+def test_all_pairs_are_exact(size):
+    """Tiles of more values than one float32 sum takes, black and white among them, pairs at every threshold."""
+    rng = np.random.default_rng(4)
+    images = rng.choice([0, 1, 128, 255], (10, *size, 9)).astype(np.uint8)
+    images[0], images[1], images[2] = 0, 255, images[3]
+    images[4] = images[3]
+    images[4, -1, -1, -1] ^= 1
+    for tiles in (1, 2, 4):
+        exact = np.array([tiled_distances(images, image, tiles) for image in images])
+        assert np.array_equal(pairwise_tiled_distances(images, tiles), exact.astype(np.float32))
