@@ -6,11 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
     from dedup.audit import score_generations
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
+    from dedup.extraction.curves import by_duplication_count, precision_recall
     from dedup.numerics.components import connected_components
     from dedup.numerics.counts import duplication_counts
     from dedup.pipeline import RunSummary, run
@@ -20,10 +22,13 @@ __all__ = [
     "DedupError",
     "Edges",
     "RunSummary",
+    "by_duplication_count",
     "connected_components",
     "duplication_counts",
     "load_config",
+    "montage",
     "near_duplicates",
+    "precision_recall",
     "run",
     "score_generations",
 ]
@@ -33,10 +38,13 @@ _HOMES = {
     "DedupError": "dedup.errors",
     "Edges": "dedup.api",
     "RunSummary": "dedup.pipeline",
+    "by_duplication_count": "dedup.extraction.curves",
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
     "load_config": "dedup.config_io",
+    "montage": "dedup.advice.show",
     "near_duplicates": "dedup.api",
+    "precision_recall": "dedup.extraction.curves",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",
 }
