@@ -227,6 +227,12 @@ CAPTIONS: Final = pa.schema(
         _COMPONENT_ID,
         _field("caption", pa.string(), "a caption of the group"),
         _field("n_samples", pa.int64(), "samples of the group that carry it"),
+        _field(
+            "caption_similarity",
+            pa.float32(),
+            "mean cosine of these samples' images and the caption; null without embed.text",
+            nullable=True,
+        ),
     ]
 )
 HISTOGRAM: Final = pa.schema(

@@ -181,6 +181,11 @@ def test_similarity_to_the_caption_is_measured_and_may_order(model, shards, done
     vectors = np.concatenate([np.load(path) for path in sorted((run_dir / "embeddings" / "img_emb").glob("*.npy"))]).astype(np.float32)
     texts = encoder.encode_captions([row["caption"] for row in rows])
     np.testing.assert_allclose([row["caption_similarity"] for row in rows], (vectors * texts).sum(axis=1), atol=1e-3)
+    component = {row["sample_id"]: row["component_id"] for row in table(run_dir, "groups").to_pylist()}
+    for row in table(run_dir, "captions").to_pylist():
+        of = [other for other in rows if other["caption"] == row["caption"] and component.get(other["sample_id"]) == row["component_id"]]
+        assert row["n_samples"] == len(of)
+        assert row["caption_similarity"] == pytest.approx(np.mean([other["caption_similarity"] for other in of]), abs=1e-6)
     best = {}
     for name in ("manifest", "duplicates"):
         for row in table(run_dir, name).to_pylist():
