@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -139,17 +139,7 @@ class ClipEncoder:
         StageError
             If not even one image fits.
         """
-        parts = []
-        start = 0
-        while start < len(batch):
-            size = min(self._limit or len(batch), len(batch) - start)
-            try:
-                parts.append(self._unit(self._forward(self._padded(batch[start : start + size]))[:size]))
-            except torch.OutOfMemoryError as error:
-                self._halve(size, error)
-                continue
-            start += size
-        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+        return self._in_parts(len(batch), lambda start, stop: self._forward(self._padded(batch[start:stop]))[: stop - start])
 
     def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """Unit vectors (n, dim) of captions, cut to the model's context; None for a model without text."""
@@ -158,8 +148,7 @@ class ClipEncoder:
         with self._lock:
             self._tokenizer = self._tokenizer or open_clip.get_tokenizer(self._found.name)
             tokens = self._tokenizer(list(captions))
-        with torch.inference_mode():
-            return self._unit(self._model.encode_text(tokens.to(self._device)))
+        return self._in_parts(len(tokens), lambda start, stop: self._forward_text(tokens[start:stop]))
 
     def notes(self) -> list[str]:
         """What the user should know, said once."""
@@ -167,8 +156,21 @@ class ClipEncoder:
             notes, self._notes = self._notes, []
         return notes
 
+    def _in_parts(self, n: int, compute: Callable[[int, int], torch.Tensor]) -> npt.NDArray[np.float32]:
+        """Unit rows of n inputs, computed as many at a time as there is memory for."""
+        parts, start = [np.zeros((0, self._dim), np.float32)], 0
+        while start < n:
+            size = min(self._limit or n, n - start)
+            try:
+                parts.append(self._unit(compute(start, start + size)))
+            except torch.OutOfMemoryError as error:
+                self._halve(size, error)
+                continue
+            start += size
+        return np.concatenate(parts)
+
     def _forward(self, batch: npt.NDArray[np.uint8]) -> torch.Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), self._guard():
             images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
             if self._device.type != "cpu":
                 images = images.pin_memory().to(self._device, non_blocking=True)
@@ -176,10 +178,22 @@ class ClipEncoder:
             pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
             return torch.as_tensor(self._embed(pixels.sub_(self._mean).div_(self._std).to(self._dtype)))
 
+    def _forward_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._guard():
+            return torch.as_tensor(self._model.encode_text(tokens.to(self._device)))
+
+    def _guard(self) -> contextlib.AbstractContextManager[Any]:
+        """The thread's current device: pinning memory and compiled kernels would else start CUDA on the first GPU too."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
+
     @staticmethod
     def _unit(rows: torch.Tensor) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = torch.nn.functional.normalize(rows.to(torch.float32), dim=1).cpu().numpy()
-        return found
+        """Rows of length 1; a row without direction becomes NaN, as one that overflowed is."""
+        with torch.inference_mode():
+            found = rows.to(torch.float32)
+            norms = found.norm(dim=1, keepdim=True)
+            unit: npt.NDArray[np.float32] = (found / norms.where(norms > 0, torch.nan)).cpu().numpy()
+        return unit
 
     def _padded(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A compiled model takes batches of one size, or it is compiled again."""

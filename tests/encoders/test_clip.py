@@ -175,6 +175,29 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(model, monkeypatch):
     assert sizes[-4:] == [2, 2, 2, 1]
 
 
+def test_rows_without_direction_are_no_vectors():
+    rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0], [1e-20, 0.0]])
+    found = ClipEncoder._unit(rows)
+    np.testing.assert_allclose(found[0], [0.6, 0.8])
+    assert np.isfinite(found).all(axis=1).tolist() == [True, False, False, False, True]
+    assert ClipEncoder._unit(torch.tensor([[60000.0, 60000.0]], dtype=torch.float16))[0].tolist() == pytest.approx([0.7071068] * 2)
+
+
+def test_captions_are_cut_too_when_memory_ends(model, monkeypatch):
+    encoder = fresh(config_of(model))
+    captions = [f"number {number}" for number in range(9)]
+    expected, forward = encoder.encode_captions(captions), encoder._forward_text
+
+    def run(tokens):
+        if len(tokens) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(tokens)
+
+    monkeypatch.setattr(encoder, "_forward_text", run)
+    np.testing.assert_allclose(encoder.encode_captions(captions), expected, atol=2e-6)
+    assert len(encoder.notes()) == 1
+
+
 def test_no_memory_for_one_image_is_said(model, monkeypatch):
     encoder = fresh(config_of(model))
     failing_above(encoder, 0, monkeypatch)
