@@ -186,6 +186,22 @@ def extraction_score(
     print_scores(summary)
 
 
+@extraction.command("curves")
+def extraction_curves(
+    scores: Annotated[str, typer.Argument(help="what `dedup extraction score` has written")],
+    out: Annotated[str, typer.Option("--out", help="folder for tables and pictures")],
+    labels: Annotated[str, typer.Option("--labels", help="CSV or parquet with target_id and is_memorized, as a person says")] = "",
+) -> None:
+    """Draw extraction against duplication count, and with labels precision against recall.
+
+    Example: dedup extraction curves scores --out curves --labels labels.csv
+    """
+    from dedup.extraction.plots import write_curves
+
+    for path in write_curves(scores, out, labels):
+        typer.echo(path)
+
+
 def main() -> None:
     """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
