@@ -177,6 +177,7 @@ class ExtractionConfig:
     min_clique: int = _key(10, "generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)")
     max_distance: float = _key(0.15, "δ: distance to a training image up to which a generation is that image (Carlini et al. 2023)")
     max_side: int = _key(512, "generations with a longer side are reduced to this many pixels")
+    device: str = _key("auto", "where distances of all pairs are computed: cpu, cuda; auto = cuda where torch finds a GPU")
     targets_per_part: int = _key(16, "targets scored by one task; a run that is stopped goes on with the parts that are missing")
 
 

@@ -150,7 +150,12 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
     choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "search.device": DEVICES}
     choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
-    choices |= {"encoder.precision": PRECISIONS, "encoder.device": DEVICES, "encoder.normalization": NORMALIZATIONS}
+    choices |= {
+        "encoder.precision": PRECISIONS,
+        "encoder.device": DEVICES,
+        "extraction.device": DEVICES,
+        "encoder.normalization": NORMALIZATIONS,
+    }
     for key, known in choices.items():
         if values[key] not in known:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.torch_ops import Device, gram, unless_full
 
 TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
 _ROUNDING = 2e-3  # what float32 products may be off by, as a distance; pairs this near to a threshold are computed again
@@ -59,7 +60,9 @@ def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.fl
     return errors
 
 
-def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: float | None = None) -> Distances:
+def pairwise_tiled_distances(
+    images: Pixels, tiles: int = TILES, *, threshold: float | None = None, device: Device | None = None
+) -> Distances:
     """Largest distance over tiles of all pairs, as matrix products per tile.
 
     Parameters
@@ -69,6 +72,8 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
         To a side; an edge tile takes what does not divide.
     threshold : float, optional
         Pairs whose distance is near it are computed again from whole numbers, so that rounding decides nothing.
+    device : Device, optional
+        Where products are computed; the CPU takes those that its memory does not suffice for.
 
     Returns
     -------
@@ -95,7 +100,7 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
             tile = images[:, top:bottom, left:right].reshape(n, -1).astype(np.float32)
             tile -= tile.mean(axis=0, dtype=np.float64).astype(np.float32)
             squares = np.einsum("ij,ij->i", tile, tile, dtype=np.float64)
-            product = (tile @ tile.T).astype(np.float64)
+            product = _products(tile, device).astype(np.float64)
             errors = (squares[:, None] + squares[None, :] - 2.0 * product) / (tile.shape[1] * 255.0**2)
             np.maximum(largest, np.sqrt(np.maximum(errors, 0.0)), out=largest, casting="same_kind")
     np.fill_diagonal(largest, 0.0)
@@ -106,6 +111,15 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
             others = np.flatnonzero(near[row])
             largest[row, others] = largest[others, row] = tiled_distances(images[others], images[row], tiles)
     return largest
+
+
+def _products(tile: npt.NDArray[np.float32], device: Device | None) -> npt.NDArray[np.float32]:
+    if device is not None:
+        found = unless_full(lambda: gram(device.name, tile))
+        if found is not None:
+            return found
+        device.n_left += 1
+    return tile @ tile.T
 
 
 def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:

@@ -230,6 +230,27 @@ def best_lists(
     return scores, lists
 
 
+def gram(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Products of all pairs of rows, with factors and sums in float32.
+
+    Parameters
+    ----------
+    name : str
+        Of a device.
+    rows : float32 array, shape (n, dim)
+
+    Returns
+    -------
+    float32 array, shape (n, n)
+    """
+    import torch
+
+    with _float32_sums():
+        there = torch.from_numpy(rows).to(name)
+        products: npt.NDArray[np.float32] = (there @ there.T).cpu().numpy()
+    return products
+
+
 @contextmanager
 def _float32_sums() -> Iterator[None]:
     """Matrix products with sums in float32, of float16 and of float32; the settings of the process are put back."""
