@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from dedup.config_io import load_config
     from dedup.errors import DedupError
     from dedup.extraction.curves import by_duplication_count, precision_recall
+    from dedup.numerics.adaptive import AdaptiveDistances, adaptive_distances, removed_by_threshold
     from dedup.numerics.components import connected_components
     from dedup.numerics.counts import duplication_counts
     from dedup.pipeline import RunSummary, run
 
 __all__ = [
+    "AdaptiveDistances",
     "Config",
     "DedupError",
     "Edges",
     "RunSummary",
+    "adaptive_distances",
     "by_duplication_count",
     "connected_components",
     "duplication_counts",
@@ -29,11 +32,14 @@ __all__ = [
     "montage",
     "near_duplicates",
     "precision_recall",
+    "removed_by_threshold",
     "run",
     "score_generations",
 ]
 
 _HOMES = {
+    "AdaptiveDistances": "dedup.numerics.adaptive",
+    "adaptive_distances": "dedup.numerics.adaptive",
     "Config": "dedup.config",
     "DedupError": "dedup.errors",
     "Edges": "dedup.api",
@@ -45,6 +51,7 @@ _HOMES = {
     "montage": "dedup.advice.show",
     "near_duplicates": "dedup.api",
     "precision_recall": "dedup.extraction.curves",
+    "removed_by_threshold": "dedup.numerics.adaptive",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",
 }
