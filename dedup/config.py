@@ -68,8 +68,8 @@ class EncoderConfig:
     )
     precision: str = _key("auto", "clip, torchscript: fp32, fp16 or bf16; auto = fp16 on a GPU, fp32 on a CPU")
     device: str = _key("auto", "clip, torchscript: cuda, cpu; auto = cuda where there is one")
-    exact_preprocessing: bool = _key(False, "clip, torchscript: resize to the last bit as open_clip does, from the image decoded in full")
-    compile: bool = _key(False, "clip, torchscript: torch.compile the model: minutes at the start, then faster")
+    exact_preprocessing: bool = _key(False, "clip, torchscript: resize 8-bit images to the last bit as open_clip does, decoded in full")
+    compile: bool = _key(False, "clip: torch.compile the model: minutes at the start, then faster")
     image_size: int = _key(288, "torchscript: width and height the model takes, in pixels")
     normalization: str = _key(
         "imagenet", "torchscript: mean and deviation that pixels are normalised by: imagenet, clip, half (to -1 to 1)"
@@ -100,7 +100,8 @@ class SearchConfig:
     """How near-duplicate pairs are found."""
 
     min_similarity: float = _key(
-        0.0, "cosine from which two images count as near-duplicates; 0 = what suits the encoder: dct 0.7, precomputed 0.95"
+        0.0,
+        "cosine from which two images count as near-duplicates; 0 = what suits the encoder: dct 0.7, clip 0.9, torchscript 0.75, precomputed 0.95",
     )
     also_min_similarity: float = _key(0.0, "the same for the vectors of embed.also; 0 = what suits that encoder")
     looks: bool = _key(True, "also find crops, framed pictures, and mirrored and turned copies, by second looks at each image")

@@ -181,6 +181,8 @@ def _validate_encoder(config: Config, is_embedding: bool) -> None:
     if is_embedding and encoder.name in ("clip", "torchscript") and not encoder.pretrained:
         what = "a pretrained tag of the model or a checkpoint" if encoder.name == "clip" else "the path of a TorchScript file"
         raise ConfigError(f"encoder.pretrained is not set; expected {what}; vectors of random weights find nothing")
+    if encoder.name == "torchscript" and encoder.compile:
+        raise ConfigError("encoder.compile=true with encoder.name=torchscript, which torch can't compile; leave it out")
     if config.embed.also:
         if config.embed.also != ["dct"]:
             raise ConfigError(f"embed.also={','.join(config.embed.also)} is no second source of candidates; expected dct, or nothing")
