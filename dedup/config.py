@@ -164,7 +164,18 @@ class KeepConfig:
 class TargetsConfig:
     """The extraction attack's target list."""
 
-    top: int = _key(350_000, "targets at most, the most duplicated first (Carlini et al. 2023)")
+    top: int = _key(350_000, "targets at most, the highest ranked first (Carlini et al. 2023)")
+    rank_by: str = _key(
+        "duplicates",
+        "what ranks a group: duplicates (its samples, as in the paper), neighbors (the most similar samples that one of its images has), "
+        "caption (samples of the whole data set with its prompt)",
+    )
+    min_caption_length: int = _key(1, "characters that a prompt has at least; a group's next most frequent caption is taken instead")
+    max_caption_length: int = _key(0, "characters that a prompt has at most; 0 = any")
+    language: list[str] = _key([], "languages that are kept, as targets.language_column names them; empty = any")
+    language_column: str = _key("LANGUAGE", "carried column that holds the language")
+    max_punsafe: float = _key(1.0, "groups whose kept image has a higher value of the carried column punsafe are left out; 1 = none are")
+    images_per_second: float = _key(0.0, "images that one GPU generates in a second, for the hours that the summary tells; 0 = not known")
     n_generations: int = _key(500, "images to generate for each target (Carlini et al. 2023)")
 
 

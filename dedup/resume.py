@@ -55,6 +55,10 @@ _INDEX_KEYS = (
     "search.flat_quality", "search.looks", "search.look_min_similarity", "search.nlist", "search.nprobe", "search.exhaustive_below",
     "index",
 )  # fmt: skip
+_TARGETS_KEYS = (
+    "targets.top", "targets.rank_by", "targets.min_caption_length", "targets.max_caption_length", "targets.language",
+    "targets.language_column", "targets.max_punsafe", "targets.n_generations",
+)  # fmt: skip
 _PAIRS_KEYS = ("search.best_edges", "search.recall_queries")
 
 STAGES: tuple[StageSpec, ...] = (
@@ -65,7 +69,7 @@ STAGES: tuple[StageSpec, ...] = (
     StageSpec("groups", "groups", (), ("confirm",), groups.OUTPUT_VERSION, groups.run),
     StageSpec("manifest", "manifest", ("keep",), ("groups",), manifest.OUTPUT_VERSION, manifest.run),
     StageSpec("statistics", "statistics", (), ("groups",), statistics.OUTPUT_VERSION, statistics.run),
-    StageSpec("targets", "targets", ("targets",), ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),
+    StageSpec("targets", "targets", _TARGETS_KEYS, ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # of the keys of `embed`, those that later stages need to be told again

@@ -68,6 +68,10 @@ TABLES = {
         "candidate_counts/part-*.parquet",
         "How many of the candidates that were looked at each encoder found, confirmed and refused.",
     ),
+    "target_captions": (
+        "target_captions/part-*.parquet",
+        "The captions of each target's group, the ten most frequent: what else it may be prompted with.",
+    ),
     "targets": (
         "targets/part-*.parquet",
         "What the extraction attack generates: one row per group with a caption, the most duplicated first.",
