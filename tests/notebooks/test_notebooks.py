@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from shard_data import scene
 
 import dedup
 from dedup.demo.shards import make_demo_data
@@ -49,6 +50,17 @@ def test_they_run_one_after_another(folder, monkeypatch):
         assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
         assert not [output for output in outputs(notebook) if output.output_type == "error" or output.get("name") == "stderr"]
     assert "2 of 6 memorised, 2 extracted; planted 2" in "".join(output.get("text", "") for output in outputs(third))
+
+
+def test_the_one_on_cifar_runs_on_a_folder_of_its_shape(folder, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND")
+    for number in range(60):
+        name = f"{'test' if number >= 48 else 'train'}/{'ab'[number % 2]}/{number:03d}.png"
+        (folder / "cifar" / name).parent.mkdir(parents=True, exist_ok=True)
+        scene(number % 40, (32, 32)).save(folder / "cifar" / name)
+    notebook = execute("cifar10_duplicates.ipynb", folder, cifar=str(folder / "cifar"), run_dir=str(folder / "cifar-run"), n_generated=10)
+    assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 5
+    assert "20 images are copies of another" in "".join(output.get("text", "") for output in outputs(notebook))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
