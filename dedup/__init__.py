@@ -6,44 +6,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
     from dedup.audit import find_outliers, score_generations
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
-    from dedup.numerics.adaptive import adaptive_distances
+    from dedup.extraction.curves import by_duplication_count, precision_recall
+    from dedup.numerics.adaptive import AdaptiveDistances, adaptive_distances
     from dedup.numerics.components import connected_components
     from dedup.numerics.counts import duplication_counts
     from dedup.numerics.thresholds import removed_by_threshold
     from dedup.pipeline import RunSummary, run
 
 __all__ = [
+    "AdaptiveDistances",
     "Config",
     "DedupError",
     "Edges",
     "RunSummary",
     "adaptive_distances",
+    "by_duplication_count",
     "connected_components",
     "duplication_counts",
     "find_outliers",
     "load_config",
+    "montage",
     "near_duplicates",
+    "precision_recall",
     "removed_by_threshold",
     "run",
     "score_generations",
 ]
 
 _HOMES = {
+    "AdaptiveDistances": "dedup.numerics.adaptive",
+    "adaptive_distances": "dedup.numerics.adaptive",
     "Config": "dedup.config",
     "DedupError": "dedup.errors",
     "Edges": "dedup.api",
     "RunSummary": "dedup.pipeline",
-    "adaptive_distances": "dedup.numerics.adaptive",
+    "by_duplication_count": "dedup.extraction.curves",
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
     "find_outliers": "dedup.audit",
     "load_config": "dedup.config_io",
+    "montage": "dedup.advice.show",
     "near_duplicates": "dedup.api",
+    "precision_recall": "dedup.extraction.curves",
     "removed_by_threshold": "dedup.numerics.thresholds",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",

@@ -186,6 +186,41 @@ def extraction_score(
     print_scores(summary)
 
 
+@extraction.command("work")
+def extraction_work(
+    targets: Annotated[str, typer.Argument(help="a run's targets/ folder")],
+    out: Annotated[str, typer.Option("--out", help="folder for part-00000.jsonl, …")],
+    n_parts: Annotated[int, typer.Option("--n-parts", help="files, each for one generator")] = 1,
+    generations: Annotated[
+        str, typer.Option("--generations", help="folder with TARGET_ID/*.png: what is there is not asked for again")
+    ] = "",
+) -> None:
+    """List what is still to be generated: prompt, seeds and number for each target, in parts of equal cost.
+
+    Example: dedup extraction work out/targets --out work --n-parts 8 --generations generations
+    """
+    from dedup.extraction.work import write_work
+
+    for path, n_targets, n_images in write_work(targets, out, n_parts=n_parts, generations=generations):
+        typer.echo(f"{path}  {n_targets:,} targets, {n_images:,} images")
+
+
+@extraction.command("curves")
+def extraction_curves(
+    scores: Annotated[str, typer.Argument(help="what `dedup extraction score` has written")],
+    out: Annotated[str, typer.Option("--out", help="folder for tables and pictures")],
+    labels: Annotated[str, typer.Option("--labels", help="CSV or parquet with target_id and is_memorized, as a person says")] = "",
+) -> None:
+    """Draw extraction against duplication count, and with labels precision against recall.
+
+    Example: dedup extraction curves scores --out curves --labels labels.csv
+    """
+    from dedup.extraction.plots import write_curves
+
+    for path in write_curves(scores, out, labels):
+        typer.echo(path)
+
+
 @extraction.command("sweep")
 def extraction_sweep(
     run_dir: Annotated[str, typer.Argument(help="a run directory with finished pairs")],

@@ -68,8 +68,8 @@ class EncoderConfig:
     )
     precision: str = _key("auto", "clip, torchscript: fp32, fp16 or bf16; auto = fp16 on a GPU, fp32 on a CPU")
     device: str = _key("auto", "clip, torchscript: cuda, cpu; auto = cuda where there is one")
-    exact_preprocessing: bool = _key(False, "clip, torchscript: resize to the last bit as open_clip does, from the image decoded in full")
-    compile: bool = _key(False, "clip, torchscript: torch.compile the model: minutes at the start, then faster")
+    exact_preprocessing: bool = _key(False, "clip, torchscript: resize 8-bit images to the last bit as open_clip does, decoded in full")
+    compile: bool = _key(False, "clip: torch.compile the model: minutes at the start, then faster")
     image_size: int = _key(288, "torchscript: width and height the model takes, in pixels")
     normalization: str = _key(
         "imagenet", "torchscript: mean and deviation that pixels are normalised by: imagenet, clip, half (to -1 to 1)"
@@ -100,7 +100,8 @@ class SearchConfig:
     """How near-duplicate pairs are found."""
 
     min_similarity: float = _key(
-        0.0, "cosine from which two images count as near-duplicates; 0 = what suits the encoder: dct 0.7, precomputed 0.95"
+        0.0,
+        "cosine from which two images count as near-duplicates; 0 = what suits the encoder: dct 0.7, clip 0.9, torchscript 0.75, precomputed 0.95",
     )
     also_min_similarity: float = _key(0.0, "the same for the vectors of embed.also; 0 = what suits that encoder")
     looks: bool = _key(True, "also find crops, framed pictures, and mirrored and turned copies, by second looks at each image")
@@ -163,7 +164,18 @@ class KeepConfig:
 class TargetsConfig:
     """The extraction attack's target list."""
 
-    top: int = _key(350_000, "targets at most, the most duplicated first (Carlini et al. 2023)")
+    top: int = _key(350_000, "targets at most, the highest ranked first (Carlini et al. 2023)")
+    rank_by: str = _key(
+        "duplicates",
+        "what ranks a group: duplicates (its samples, as in the paper), neighbors (the most similar samples that one of its images has), "
+        "caption (samples of the whole data set with its prompt)",
+    )
+    min_caption_length: int = _key(1, "characters that a prompt has at least; a group's next most frequent caption is taken instead")
+    max_caption_length: int = _key(0, "characters that a prompt has at most; 0 = any")
+    language: list[str] = _key([], "languages that are kept, as targets.language_column names them; empty = any")
+    language_column: str = _key("LANGUAGE", "carried column that holds the language")
+    max_punsafe: float = _key(1.0, "groups whose kept image has a higher value of the carried column punsafe are left out; 1 = none are")
+    images_per_second: float = _key(0.0, "images that one GPU generates in a second, for the hours that the summary tells; 0 = not known")
     n_generations: int = _key(500, "images to generate for each target (Carlini et al. 2023)")
 
 
@@ -177,6 +189,7 @@ class ExtractionConfig:
     min_clique: int = _key(10, "generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)")
     max_distance: float = _key(0.15, "δ: distance to a training image up to which a generation is that image (Carlini et al. 2023)")
     max_side: int = _key(512, "generations with a longer side are reduced to this many pixels")
+    device: str = _key("auto", "where distances of all pairs are computed: cpu, cuda; auto = cuda where torch finds a GPU")
     targets_per_part: int = _key(16, "targets scored by one task; a run that is stopped goes on with the parts that are missing")
 
 

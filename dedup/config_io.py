@@ -24,6 +24,7 @@ ENGINES: Final = ("local", "spark")
 UNREADABLE: Final = ("refuse", "keep")
 PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
+RANKINGS: Final = ("duplicates", "neighbors", "caption")
 NORMALIZATIONS: Final = ("imagenet", "clip", "half")
 SWITCHES: Final = ("auto", "true", "false")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
@@ -31,7 +32,7 @@ ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality",
 
 _SECTIONS: Final = typing.get_type_hints(Config)
 _HINT: Final = "run `dedup config` for all keys"
-_COMMA_LISTS: Final = ("keep.order_by", "input.carry", "embed.also")
+_COMMA_LISTS: Final = ("keep.order_by", "input.carry", "embed.also", "targets.language")
 _SWITCH_KEYS: Final = ("embed.thumbnails", "engine.sends_rows")  # true, false or auto: YAML's yes and True mean true
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list[str]: "a list of texts"}
 _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -43,9 +44,10 @@ _RANGES: Final = {
         math.inf,
     ): "embed.batch_size embed.decode_threads search.exhaustive_below engine.workers engine.gpus_per_task components.max_local_edges",
     (-1, math.inf): "search.recall_queries",
+    (0, 2**31): "targets.min_caption_length targets.max_caption_length targets.images_per_second",
     (1, 2**31 - 1): "targets.n_generations",
     (0, 2**31 - 1): "search.nlist search.nprobe search.best_edges index.seed",
-    (0, 1): "confirm.max_distance extraction.max_tile_distance extraction.max_distance",
+    (0, 1): "targets.max_punsafe confirm.max_distance extraction.max_tile_distance extraction.max_distance",
     (2, math.inf): "extraction.min_clique",
     (8, 4096): "extraction.max_side",
     (0, 4096): "confirm.reconnect",
@@ -150,7 +152,13 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
     choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "search.device": DEVICES}
     choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
-    choices |= {"encoder.precision": PRECISIONS, "encoder.device": DEVICES, "encoder.normalization": NORMALIZATIONS}
+    choices |= {
+        "targets.rank_by": RANKINGS,
+        "encoder.precision": PRECISIONS,
+        "encoder.device": DEVICES,
+        "extraction.device": DEVICES,
+        "encoder.normalization": NORMALIZATIONS,
+    }
     for key, known in choices.items():
         if values[key] not in known:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")
@@ -161,6 +169,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     _validate_encoder(config, require_input)
     _validate_input(config, require_input)
     _validate_order(config.keep.order_by, config.input.carry)
+    _validate_targets(config)
 
 
 def resolved(config: Config) -> Config:
@@ -176,6 +185,8 @@ def _validate_encoder(config: Config, is_embedding: bool) -> None:
     if is_embedding and encoder.name in ("clip", "torchscript") and not encoder.pretrained:
         what = "a pretrained tag of the model or a checkpoint" if encoder.name == "clip" else "the path of a TorchScript file"
         raise ConfigError(f"encoder.pretrained is not set; expected {what}; vectors of random weights find nothing")
+    if encoder.name == "torchscript" and encoder.compile:
+        raise ConfigError("encoder.compile=true with encoder.name=torchscript, which torch can't compile; leave it out")
     if config.embed.also:
         if config.embed.also != ["dct"]:
             raise ConfigError(f"embed.also={','.join(config.embed.also)} is no second source of candidates; expected dct, or nothing")
@@ -223,6 +234,23 @@ def _validate_order(order_by: Sequence[str], carry: Sequence[str]) -> None:
             raise ConfigError(f"keep.order_by: unknown column in '{term}'; expected one of {', '.join(allowed)}{_nearest(name, allowed)}")
         if direction.strip().lower() not in ("", "asc", "desc"):
             raise ConfigError(f"keep.order_by: unknown direction in '{term}'; expected '{name} asc' or '{name} desc'")
+
+
+def _validate_targets(config: Config) -> None:
+    targets, carry = config.targets, config.input.carry
+    if 0 < targets.max_caption_length < targets.min_caption_length:
+        raise ConfigError(
+            f"targets.max_caption_length={targets.max_caption_length} is below targets.min_caption_length={targets.min_caption_length}; "
+            "no caption passes: raise the one or lower the other"
+        )
+    asked = [("targets.language", targets.language_column)] if targets.language else []
+    asked += [("targets.max_punsafe", "punsafe")] if targets.max_punsafe < 1 else []
+    for key, column in asked:
+        if column not in carry:
+            raise ConfigError(f"{key} needs the column {column}, which is not carried; add it to input.carry, where the shards have it")
+    for language in targets.language:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", language):
+            raise ConfigError(f"targets.language: '{language}' is no language; expected letters, such as en")
 
 
 def _read_yaml(path: str) -> dict[str, dict[str, Any]]:

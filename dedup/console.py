@@ -135,7 +135,9 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         lines.append(("kept", f"{rows['manifest']:,}; {dropped}"))
     if "targets" in records:
         figures = records["targets"].summary
-        lines.append(("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate"))
+        rate = config.targets.images_per_second
+        hours = f", {figures['n_generations'] / rate / 3600:,.1f} GPU hours at {rate:g} images/s" if rate else ""
+        lines.append(("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate{hours}"))
     seconds = [f"{name} {'done before' if name in summary.skipped else f'{record.seconds:.1f}'}" for name, record in records.items()]
     lines.append(("seconds", ", ".join(seconds)))
     return lines

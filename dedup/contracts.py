@@ -86,6 +86,10 @@ class Encoder(Protocol):
         """Images per batch, unless a number is asked for."""
 
     @property
+    def limit(self) -> int:
+        """Images that memory has sufficed for since it ran out; 0 = it has not."""
+
+    @property
     def device(self) -> str:
         """What it computes on: ``cpu``, ``cuda:1``."""
 

@@ -19,6 +19,7 @@ _DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 # of the process, which runs one task at a time, so that the threads of a task see it too
 _given: tuple[str, ...] = ()
 _n_cores = 1
+_n_sharers = 1
 
 
 def task_gpus() -> tuple[str, ...]:
@@ -31,10 +32,15 @@ def task_cores() -> int:
     return _n_cores
 
 
-def give_gpus(addresses: Sequence[str], n_cores: int) -> None:
-    """From now on these are the GPUs of this process's tasks, and each may use so many cores."""
-    global _given, _n_cores
-    _given, _n_cores = tuple(addresses), n_cores
+def gpu_sharers() -> int:
+    """Processes that use the task's GPU at a time, this one included."""
+    return _n_sharers
+
+
+def give_gpus(addresses: Sequence[str], n_cores: int, n_sharers: int = 1) -> None:
+    """From now on these are the GPUs of this process's tasks, shared by so many processes; each task may use so many cores."""
+    global _given, _n_cores, _n_sharers
+    _given, _n_cores, _n_sharers = tuple(addresses), n_cores, n_sharers
 
 
 def may_have_gpu() -> bool:
@@ -45,10 +51,10 @@ def may_have_gpu() -> bool:
 
 
 @contextmanager
-def given_gpus(addresses: Sequence[str], n_cores: int = 1) -> Iterator[None]:
-    """While a task runs, these are its GPUs, and it may use so many cores."""
-    before = _given, _n_cores
-    give_gpus(addresses, n_cores)
+def given_gpus(addresses: Sequence[str], n_cores: int = 1, n_sharers: int = 1) -> Iterator[None]:
+    """While a task runs, these are its GPUs, shared by so many processes, and it may use so many cores."""
+    before = _given, _n_cores, _n_sharers
+    give_gpus(addresses, n_cores, n_sharers)
     try:
         yield
     finally:

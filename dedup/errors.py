@@ -49,6 +49,10 @@ class MissingExtra(ConfigError):
         self.package = package
         self.extra = extra
 
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        # workers send their errors to the driver
+        return MissingExtra, (self.package, self.extra)
+
 
 class RunDirectoryError(DedupError):
     """A run directory that was made with another configuration or input, or is damaged."""

@@ -227,6 +227,12 @@ CAPTIONS: Final = pa.schema(
         _COMPONENT_ID,
         _field("caption", pa.string(), "a caption of the group"),
         _field("n_samples", pa.int64(), "samples of the group that carry it"),
+        _field(
+            "caption_similarity",
+            pa.float32(),
+            "mean cosine of these samples' images and the caption; null without embed.text",
+            nullable=True,
+        ),
     ]
 )
 HISTOGRAM: Final = pa.schema(
@@ -234,6 +240,15 @@ HISTOGRAM: Final = pa.schema(
         _COUNT,
         _field("n_components", pa.int64(), "groups of that size; at 1, unique samples"),
         _field("n_images", pa.int64(), "samples in them"),
+    ]
+)
+_TARGET_ID = _field("target_id", pa.string(), "of the table targets")
+TARGET_CAPTIONS: Final = pa.schema(
+    [
+        _TARGET_ID,
+        _field("place", pa.int32(), "1 = the most frequent caption of the target's group"),
+        _field("caption", pa.string(), "a caption of the group; the prompt is one of them"),
+        _field("n_samples", pa.int64(), "samples of the group that carry it"),
     ]
 )
 CANDIDATE_COUNTS: Final = pa.schema(
@@ -245,13 +260,17 @@ CANDIDATE_COUNTS: Final = pa.schema(
 )
 TARGETS: Final = pa.schema(
     [
-        _field("rank", pa.int64(), "1 = most duplicated"),
+        _field("rank", pa.int64(), "1 = first by targets.rank_by"),
         _field("target_id", pa.string(), "first 16 hex digits of the keeper's sha256: stable across runs"),
         _COMPONENT_ID,
-        _field("caption", pa.string(), "the prompt: the group's most frequent caption"),
+        _field("caption", pa.string(), "the prompt: the group's most frequent caption that passes the filters"),
         _COUNT,
         _field("n_captions", pa.int64(), "distinct captions of the group"),
         _field("caption_share", pa.float64(), "share of the group's samples with the prompt as caption"),
+        _field("n_caption_samples", pa.int64(), "samples of the whole data set with the prompt as caption"),
+        _field(
+            "n_neighbors", pa.int64(), "most similar samples that one image of the group has; null where none was counted", nullable=True
+        ),
         _URL,
         _SHARD,
         _KEY,
@@ -281,9 +300,9 @@ TABLES: Final = {
     "histogram": HISTOGRAM,
     "candidate_counts": CANDIDATE_COUNTS,
     "targets": TARGETS,
+    "target_captions": TARGET_CAPTIONS,
 }
 
-_TARGET_ID = _field("target_id", pa.string(), "of the table targets")
 SCORES: Final = pa.schema(
     [
         _TARGET_ID,

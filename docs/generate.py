@@ -68,6 +68,10 @@ TABLES = {
         "candidate_counts/part-*.parquet",
         "How many of the candidates that were looked at each encoder found, confirmed and refused.",
     ),
+    "target_captions": (
+        "target_captions/part-*.parquet",
+        "The captions of each target's group, the ten most frequent: what else it may be prompted with.",
+    ),
     "targets": (
         "targets/part-*.parquet",
         "What the extraction attack generates: one row per group with a caption, the most duplicated first.",
@@ -84,6 +88,10 @@ OTHER_FILES = {
     "embeddings/img_inner/": (
         "Vectors of pictures inside a frame, for images that have one: `img_inner_NNNNN.npy`, float16 unit rows, and `sample_id_NNNNN.npy`."
     ),
+    "also/dct/": (
+        "With `embed.also=dct`: the vectors, lists and candidates of that second source, laid out as a run's own (`embeddings/`, `index/`, "
+        "`candidates/`); samples are those of `metadata`."
+    ),
     "index/quantizer.npz": "Axes and centroids of the inverted lists: NumPy, float32; one centroid where there is one list.",
     "index/looks/": (
         "Second looks at each image: `vector-NNNNN.npy`, float16 unit rows along their principal axes; `look-NNNNN.npy`, what each is a "
@@ -95,7 +103,9 @@ OTHER_FILES = {
         "`encoder` (model, preprocessing, decoder), `rows` per table, `seconds`, `finished` (UTC), `dedup_version`, `summary`. A stage "
         "whose record matches is skipped."
     ),
-    "statistics/_summary.json": "Totals: `n_images`, `n_unique`, `n_components`, `largest_component`.",
+    "statistics/_summary.json": (
+        "Totals: `n_images`, `n_unique`, `n_components`, `largest_component`, `candidates` (who found them: confirmed, refused)."
+    ),
     "targets/_targets.jsonl": "The table `targets` as JSON lines, one object per row with the same names.",
 }
 
@@ -115,6 +125,7 @@ def tables_md() -> str:
         if name == "rejected":
             reasons = [(f"`{reason}`", meaning) for reason, meaning in schemas.REJECT_REASONS.items()]
             parts += ["Reasons:", _grid(("reason", "meaning"), reasons)]
+    parts += scores()
     carried = [(f"`{name}`", f"`{_type(kind)}`") for name, kind in schemas.CARRIED_TYPES.items()]
     parts += [
         "## Carried columns",
@@ -125,6 +136,16 @@ def tables_md() -> str:
         _grid(("file", "what it holds"), [(f"`{name}`", meaning) for name, meaning in OTHER_FILES.items()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def scores() -> list[str]:
+    """What `dedup extraction score` writes, in a folder of its own."""
+    return [
+        "## scores",
+        "What `dedup extraction score` writes into its `--out`: a row per target.",
+        "Files: `part-*.parquet`",
+        _columns(schemas.SCORES),
+    ]
 
 
 def configuration_md() -> str:

@@ -5,7 +5,7 @@ from dedup.storage.tables import read_table
 
 TABLES = (
     "metadata", "rejected", "representatives", "exact", "assignments", "candidates", "neighbors", "edges", "refused", "groups",
-    "manifest", "duplicates", "captions", "statistics", "histogram", "candidate_counts", "targets",
+    "manifest", "duplicates", "captions", "statistics", "histogram", "candidate_counts", "targets", "target_captions",
 )  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,12 +16,13 @@ import open_clip
 import torch
 
 from dedup.config import EncoderConfig
-from dedup.devices import task_gpus
+from dedup.devices import gpu_sharers, task_gpus
 from dedup.encoders.clip_models import FoundModel, find_model
 from dedup.errors import ConfigError, StageError
 
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CPU_BATCH: Final = 32
+_WORDS_KEPT: Final = 200_000  # of the tokenizer's memory of words, which forgets none by itself
 _LARGEST_BATCH: Final = 1_024  # larger ones gain nothing on a GPU of today and hold more memory on both sides
 _MEMORY_SHARE: Final = 0.6  # of a GPU's free memory, for what is held between layers
 
@@ -38,7 +40,8 @@ def load_clip(config: EncoderConfig) -> ClipEncoder:
     ConfigError
         If there is no CUDA device where one is asked for, or the weights do not fit the model.
     """
-    return _load(config, _device_of_task(config.device))
+    found = find_model(config)
+    return _load(config, _device_of_task(config.device), json.dumps(found.fingerprint(), sort_keys=True))
 
 
 def _device_of_task(asked: str) -> str:
@@ -57,7 +60,7 @@ def _device_of_task(asked: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load(config: EncoderConfig, device: str) -> ClipEncoder:
+def _load(config: EncoderConfig, device: str, fingerprint: str) -> ClipEncoder:
     return ClipEncoder(config, find_model(config), device)
 
 
@@ -86,9 +89,6 @@ class ClipEncoder:
         with torch.inference_mode(False):
             self._model = _open_clip_model(found, precision, self._device) if found.name else _script(found, self._dtype, self._device)
         self._embed = self._model.encode_image if found.name else self._model
-        self._is_compiled = config.compile
-        if config.compile:
-            self._embed = torch.compile(self._embed)
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (self._preprocessing.mean, self._preprocessing.std)
         )
@@ -98,8 +98,14 @@ class ClipEncoder:
         self._limit = 0  # images at a time, since memory ran out; 0 = no limit
         self._notes: list[str] = []
         self._lock = threading.Lock()
-        self._dim = int(self._forward(self._blank(1)).shape[1])
+        self._dim = self._probe()
         self._batch_size = 0
+        self._streams = threading.local()
+        self._is_compiled = config.compile
+        if config.compile:  # from here on: what was tried before came in other sizes
+            self._embed = torch.compile(self._embed, dynamic=False)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the weights are there before other streams read them
 
     @property
     def dim(self) -> int:
@@ -115,6 +121,11 @@ class ClipEncoder:
     def device(self) -> str:
         """What it computes on."""
         return str(self._device)
+
+    @property
+    def limit(self) -> int:
+        """Images that memory has sufficed for since it ran out; 0 = it has not."""
+        return self._limit
 
     @property
     def batch_size(self) -> int:
@@ -139,27 +150,17 @@ class ClipEncoder:
         StageError
             If not even one image fits.
         """
-        parts = []
-        start = 0
-        while start < len(batch):
-            size = min(self._limit or len(batch), len(batch) - start)
-            try:
-                parts.append(self._unit(self._forward(self._padded(batch[start : start + size]))[:size]))
-            except torch.OutOfMemoryError as error:
-                self._halve(size, error)
-                continue
-            start += size
-        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+        return self._in_parts(len(batch), lambda start, stop, size: self._forward(self._padded(batch[start:stop], size))[: stop - start])
 
     def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """Unit vectors (n, dim) of captions, cut to the model's context; None for a model without text."""
         if not self._found.name:
             return None
         with self._lock:
-            self._tokenizer = self._tokenizer or open_clip.get_tokenizer(self._found.name)
+            if self._tokenizer is None or len(getattr(self._tokenizer, "cache", ())) > _WORDS_KEPT:
+                self._tokenizer = _tokenizer_of(self._found.name)
             tokens = self._tokenizer(list(captions))
-        with torch.inference_mode():
-            return self._unit(self._model.encode_text(tokens.to(self._device)))
+        return self._in_parts(len(tokens), lambda start, stop, size: self._forward_text(tokens[start:stop]))
 
     def notes(self) -> list[str]:
         """What the user should know, said once."""
@@ -167,8 +168,38 @@ class ClipEncoder:
             notes, self._notes = self._notes, []
         return notes
 
+    def _in_parts(self, n: int, compute: Callable[[int, int, int], torch.Tensor]) -> npt.NDArray[np.float32]:
+        """Unit rows of n inputs, computed as many at a time as there is memory for: (start, stop, size of a full batch)."""
+        parts, start = [np.zeros((0, self._dim), np.float32)], 0
+        while start < n:
+            limit = self._limit  # read once: the other thread may lower it
+            size, full = min(limit or n, n - start), False
+            try:
+                parts.append(self._unit(compute(start, start + size, limit or self._largest)))
+            except torch.OutOfMemoryError:
+                full = True
+            if full:  # past the `except`, which holds on to the tensors that were too many
+                self._halve(size)
+            else:
+                start += size
+        return np.concatenate(parts)
+
+    def _probe(self) -> int:
+        """Length of a vector, of one image that is tried."""
+        shape: tuple[int, ...] = ()
+        with _said_in_one_line(self._found):
+            found = self._forward(self._blank(1))
+            shape = tuple(found.shape)
+        if len(shape) != 2 or not found.is_floating_point():
+            height, width = self._preprocessing.height, self._preprocessing.width
+            raise ConfigError(
+                f"encoder.pretrained={self._found.pretrained} makes {found.dtype} of shape {shape} of one image of {width} x {height}; "
+                "expected one row of numbers an image"
+            )
+        return shape[1]
+
     def _forward(self, batch: npt.NDArray[np.uint8]) -> torch.Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), self._guard(), self._stream():
             images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
             if self._device.type != "cpu":
                 images = images.pin_memory().to(self._device, non_blocking=True)
@@ -176,43 +207,69 @@ class ClipEncoder:
             pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
             return torch.as_tensor(self._embed(pixels.sub_(self._mean).div_(self._std).to(self._dtype)))
 
+    def _forward_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._guard():
+            return torch.as_tensor(self._model.encode_text(tokens.to(self._device)))
+
+    def _stream(self) -> contextlib.AbstractContextManager[Any]:
+        """A stream for each thread, so that one batch is copied while another is computed."""
+        if self._device.type != "cuda" or not hasattr(self, "_streams"):
+            return contextlib.nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self._device)
+        own: contextlib.AbstractContextManager[Any] = torch.cuda.stream(self._streams.own)
+        return own
+
+    def _guard(self) -> contextlib.AbstractContextManager[Any]:
+        """The thread's current device: pinning memory and compiled kernels would else start CUDA on the first GPU too."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
+
     @staticmethod
     def _unit(rows: torch.Tensor) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = torch.nn.functional.normalize(rows.to(torch.float32), dim=1).cpu().numpy()
-        return found
+        """Rows of length 1; a row without direction becomes NaN, as one that overflowed is."""
+        with torch.inference_mode():
+            found = rows.to(torch.float32)
+            norms = found.norm(dim=1, keepdim=True)
+            unit: npt.NDArray[np.float32] = (found / norms.where(norms > 0, torch.nan)).cpu().numpy()
+        return unit
 
-    def _padded(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _padded(self, batch: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
         """A compiled model takes batches of one size, or it is compiled again."""
         if not self._is_compiled:
             return batch
         self._largest = max(self._largest, len(batch))
-        size = self._limit or self._largest
-        return np.concatenate([batch, self._blank(size - len(batch))])
+        return np.concatenate([batch, self._blank(max(size, len(batch)) - len(batch))])
 
     def _blank(self, n: int) -> npt.NDArray[np.uint8]:
         return np.zeros((n, self._preprocessing.height, self._preprocessing.width, 3), dtype=np.uint8)
 
-    def _halve(self, size: int, error: BaseException) -> None:
+    def _halve(self, size: int) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
         if size == 1:
             raise StageError(
                 f"{self.device} has no memory for one image of {self._found.pretrained}; free it, or choose a smaller model or precision"
-            ) from error
+            )
         with self._lock:
-            self._limit = min(self._limit or size, size // 2)
+            if self._limit and self._limit <= size // 2:
+                return  # the other thread has halved it
+            self._limit = size // 2
             self._notes.append(f"{self.device} ran out of memory at {size} images; batches of {self._limit} since then (embed.batch_size)")
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _measure_batch_size(self) -> int:
         """What a batch takes at most is read off two small ones; a power of two that fits into the free memory."""
         peaks = []
         for n in (8, 32):
             torch.cuda.reset_peak_memory_stats(self._device)
-            self._forward(self._blank(n))
+            try:
+                self._forward(self._blank(n))
+            except torch.OutOfMemoryError:
+                return max(1, n // 8)
             torch.cuda.synchronize(self._device)
             peaks.append(torch.cuda.max_memory_allocated(self._device))
         per_image = max(1.0, (peaks[1] - peaks[0]) / 24)
-        fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(self._device)[0] / per_image / 2  # two batches are under way at a time
+        # two batches are under way at a time, in each of the processes that share the GPU
+        fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(self._device)[0] / per_image / 2 / gpu_sharers()
         return int(max(1, min(_LARGEST_BATCH, 2 ** int(np.log2(max(fitting, 1.0))))))
 
 
@@ -231,15 +288,28 @@ def _script(found: FoundModel, dtype: torch.dtype, device: torch.device) -> Any:
         return torch.jit.load(found.pretrained, map_location=device).eval().to(dtype)
 
 
+def _tokenizer_of(name: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"embed.text=true: the tokenizer of {name} needs the package '{error.name}'; run: pip install {error.name}"
+        ) from error
+
+
 @contextlib.contextmanager
 def _said_in_one_line(found: FoundModel) -> Iterator[None]:
     """What torch and open_clip raise over weights that do not fit, as one line that says what to do."""
     try:
         yield
+    except (ConfigError, StageError):
+        raise
     except torch.OutOfMemoryError as error:
         raise StageError(f"no memory for the weights of {found.pretrained} on the GPU; free it, or choose a smaller model") from error
     except Exception as error:  # RuntimeError, KeyError, UnpicklingError, OSError and what a download raises
         text = " ".join(str(error).split())[:300]
+        if "CUDA" in text or "NVIDIA" in text:  # the driver, not the file
+            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; mend the driver, or set encoder.device=cpu") from error
         what = "is no TorchScript file" if not found.name else f"does not fit the model {found.description['model'].partition(' ')[2]}"
         step = "give the model it belongs to in encoder.model" if found.name else "give a file saved by torch.jit.save"
         if not found.is_file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
 import os
 import tempfile
@@ -25,6 +26,7 @@ _NORMALIZATIONS: Final = {
     "clip": (tuple(_CLIP_MEAN), tuple(_CLIP_STD)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+_FROM_TAGS: Final = ("mean", "std", "interpolation", "resize_mode")
 _SHOWN: Final = 8  # tags or names that a message lists
 
 
@@ -69,19 +71,23 @@ def find_model(config: EncoderConfig) -> FoundModel:
     if config.name == "torchscript":
         return _find_torchscript(config)
     name, architecture, preprocess = _find_architecture(config.model)
-    preprocess = {"size": architecture["vision_cfg"].get("image_size", 224), **preprocess}
-    is_file = os.path.exists(config.pretrained)
+    text_model = architecture["text_cfg"].get("hf_model_name")
+    if text_model and importlib.util.find_spec("transformers") is None:
+        raise ConfigError(f"encoder.model={config.model} reads text by {text_model}, which needs a package; run: pip install transformers")
+    pretrained = config.pretrained
+    is_file = os.path.exists(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained)  # open_clip takes a tag first, too
     if is_file:
-        weights = f"sha256 {_sha256_of(config.pretrained)}"
+        weights = f"sha256 {_sha256_of(pretrained)}"
+        preprocess = _of_all_tags(config.model, name, preprocess) | preprocess
     else:
-        tag = _find_tag(config.model, name, config.pretrained)
-        weights = f"tag {config.pretrained}"
-        preprocess |= {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
+        tag = _find_tag(config.model, name, pretrained, uses_quick_gelu=bool(architecture.get("quick_gelu")))
+        pretrained = pretrained.lower().replace("-", "_")  # as open_clip reads it
+        weights = f"tag {pretrained}"
+        preprocess |= {key: tag[key] for key in _FROM_TAGS if key in tag}
+    preprocess = {"size": architecture["vision_cfg"].get("image_size", 224), **preprocess}
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode()).hexdigest()[:16]
     description = {"model": f"open_clip {os.path.basename(config.model)}", "architecture": digest, "weights": weights}
-    return FoundModel(
-        name, config.pretrained, is_file, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision
-    )
+    return FoundModel(name, pretrained, is_file, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision)
 
 
 def _find_torchscript(config: EncoderConfig) -> FoundModel:
@@ -126,13 +132,33 @@ def _read_architecture(path: str, stamp: tuple[int, int]) -> tuple[str, dict[str
             with open(named, "w", encoding="utf-8") as file:
                 json.dump(found, file)
             open_clip.add_model_config(named)
-    return name, found, dict(content.get("preprocess_cfg", {}))
+    own = content.get("preprocess_cfg") or {}
+    return name, found, {key: value for key, value in own.items() if value is not None}
 
 
-def _find_tag(model: str, name: str, tag: str) -> Mapping[str, Any]:
+def _of_all_tags(model: str, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The preprocessing that all published weights of a model have in common, for a file, which says nothing of it."""
+    found = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    kinds = {json.dumps({key: tag[key] for key in _FROM_TAGS if key in tag}, sort_keys=True) for tag in found}
+    if len(kinds) > 1 and not own:
+        raise ConfigError(
+            f"encoder.pretrained is a file, and the published weights of {model} are preprocessed in {len(kinds)} ways; "
+            "give encoder.model a JSON configuration with model_cfg and the preprocess_cfg of these weights"
+        )
+    return dict(json.loads(kinds.pop())) if len(kinds) == 1 else {}
+
+
+def _find_tag(model: str, name: str, tag: str, *, uses_quick_gelu: bool) -> Mapping[str, Any]:
     """What open_clip knows of a pretrained tag."""
     found: Mapping[str, Any] | None = open_clip.get_pretrained_cfg(name, tag)
     if found:
+        if bool(found.get("quick_gelu")) != uses_quick_gelu:
+            other = name.removesuffix("-quickgelu") if uses_quick_gelu else f"{name}-quickgelu"
+            known = f"encoder.model={other}" if other in open_clip.list_models() else "a JSON configuration that says so"
+            kind = "GELU" if uses_quick_gelu else "QuickGELU"
+            raise ConfigError(
+                f"encoder.pretrained={tag} was trained with {kind}, which {model} has not: its vectors would be wrong; give {known}"
+            )
         return found
     tags = open_clip.list_pretrained_tags_by_model(name)
     if os.sep in tag or "." in tag:

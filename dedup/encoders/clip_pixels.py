@@ -59,7 +59,8 @@ class Preprocessing:
     def __str__(self) -> str:
         kind = "exact" if self.is_exact else "one resampling"
         values = ", ".join(f"{value:g}" for value in (*self.mean, *self.std))
-        return f"{self.resize_mode} {self.width}x{self.height} {self.interpolation}, {kind}, mean and std {values}"
+        filled = f" filled with {self.fill}" if self.resize_mode == "longest" else ""
+        return f"{self.resize_mode} {self.width}x{self.height}{filled} {self.interpolation}, {kind}, mean and std {values}"
 
     def __call__(self, pixels: npt.NDArray[np.uint8], box: Box) -> npt.NDArray[np.uint8]:
         """Resize and crop one image.
@@ -85,25 +86,29 @@ class Preprocessing:
             self._resize(image, (self.width, self.height), box if self.resize_mode == "squash" else self._crop(box), gap=_GAP)
         )
 
+    def _resized_size(self, width: float, height: float) -> tuple[int, int]:
+        """Width and height of the whole picture once its shorter side fits, rounded as torchvision and open_clip do."""
+        if self.width == self.height:
+            # a reduced image's sides are fractions: what is a whole number must not become the one below
+            longer = max(self.width, int(self.width * max(width, height) / min(width, height) + 1e-6))
+            return (self.width, longer) if width <= height else (longer, self.width)
+        ratio = min(height / self.height, width / self.width)  # open_clip's ResizeKeepRatio
+        return round(width / ratio), round(height / ratio)
+
     def _crop(self, box: Box) -> Box:
-        """The middle part of a picture that has the model's aspect ratio."""
+        """The part of a picture that is kept: whole pixels of the resized picture, in the image's own coordinates."""
         left, top, right, bottom = box
-        scale = max(self.width / (right - left), self.height / (bottom - top))
-        half_width, half_height = self.width / scale / 2.0, self.height / scale / 2.0
-        x, y = (left + right) / 2.0, (top + bottom) / 2.0
-        return max(left, x - half_width), max(top, y - half_height), min(right, x + half_width), min(bottom, y + half_height)
+        width, height = self._resized_size(right - left, bottom - top)
+        x, y = (right - left) / width, (bottom - top) / height
+        first_x, first_y = round((width - self.width) / 2.0), round((height - self.height) / 2.0)
+        start_x, start_y = left + max(0, first_x) * x, top + max(0, first_y) * y
+        return start_x, start_y, min(right, start_x + self.width * x), min(bottom, start_y + self.height * y)
 
     def _exact(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """What torchvision's Resize and CenterCrop make of it: whole pixels, rounded as there."""
         if self.resize_mode == "squash":
             return np.asarray(self._resize(image, (self.width, self.height)))
-        width, height = image.size
-        if self.width == self.height:
-            longer = int(self.width * max(width, height) / min(width, height))
-            size = (self.width, longer) if width <= height else (longer, self.width)
-        else:  # open_clip's ResizeKeepRatio
-            ratio = min(height / self.height, width / self.width)
-            size = (round(width / ratio), round(height / ratio))
+        size = self._resized_size(*image.size)
         if size != image.size:
             image = self._resize(image, size)
         left, top = round((size[0] - self.width) / 2.0), round((size[1] - self.height) / 2.0)

@@ -33,6 +33,11 @@ class DctEncoder:
         return 256
 
     @property
+    def limit(self) -> int:
+        """Never short of memory."""
+        return 0
+
+    @property
     def device(self) -> str:
         """What it computes on."""
         return "cpu"

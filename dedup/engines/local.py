@@ -170,9 +170,8 @@ def _start(n_processes: int, gpus: Sequence[str] = ()) -> ProcessPoolExecutor:
         addresses = spawn.SimpleQueue()
         for address in gpus:
             addresses.put(address)
-    return ProcessPoolExecutor(
-        n_processes, mp_context=spawn, initializer=_begin, initargs=(addresses, max(1, available_cores() // n_processes))
-    )
+    n_cores, n_sharers = max(1, available_cores() // n_processes), -(-len(gpus) // max(1, len(set(gpus))))
+    return ProcessPoolExecutor(n_processes, mp_context=spawn, initializer=_begin, initargs=(addresses, n_cores, n_sharers))
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -192,10 +191,10 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
 
 
-def _begin(addresses: SimpleQueue[str] | None, n_cores: int) -> None:
+def _begin(addresses: SimpleQueue[str] | None, n_cores: int, n_sharers: int) -> None:
     """What a worker does first: take a GPU of those there are for good, and see to its end."""
     if addresses is not None:
-        give_gpus([addresses.get()], n_cores)
+        give_gpus([addresses.get()], n_cores, n_sharers)
     _end_with_parent()
 
 

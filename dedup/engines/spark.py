@@ -82,6 +82,7 @@ class SparkEngine:
             if self._owns:
                 session.stop()
             raise
+        self._n_sharers = round(1 / gpus_per_task) if 0 < gpus_per_task < 1 else 1
         self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note)
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
@@ -104,10 +105,10 @@ class SparkEngine:
         if not tasks:
             return
         shipment = ship(self._scratch, work, tasks)
-        folder, offsets, n = shipment.folder, shipment.offsets, len(tasks)
+        folder, offsets, n, n_sharers = shipment.folder, shipment.offsets, len(tasks), self._n_sharers
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            with given_gpus(gpus(), cores()):
+            with given_gpus(gpus(), cores(), n_sharers):
                 for number in numbers(batches):
                     perform(folder, number, offsets[number], offsets[number + 1])
             yield _NOTHING

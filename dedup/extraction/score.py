@@ -22,6 +22,7 @@ from dedup.extraction.images import read_pixels, stack, stretched
 from dedup.extraction.targets import TargetList
 from dedup.numerics.cliques import largest_clique
 from dedup.numerics.tiled import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
+from dedup.numerics.torch_ops import Device, choose_device
 from dedup.schemas import MEMBERS, SCORES
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import digest
@@ -92,9 +93,10 @@ def score_targets(task: ScoreTask) -> int:
         mine = dataset(task.members).to_table(filter=(number >= task.first) & (number < task.first + len(found)))
         for row in mine.to_pylist():
             members[row["number"] - task.first].append(row)
+    device = choose_device(task.options.device)
     with FileWriter(part_url(task.output, task.number), task.output.schema) as writer:
         for row, generations, images in zip(task.rows.to_pylist(), found, members, strict=True):
-            scored = _score_one(row, generations, images, task.options)
+            scored = _score_one(row, generations, images, task.options, device)
             writer.write(pa.Table.from_pylist([scored], schema=task.output.schema))
     return len(found)
 
@@ -104,7 +106,9 @@ def part_url(output: Table, number: int) -> str:
     return join(output.path, f"part-{number:05d}.parquet")
 
 
-def _score_one(row: JsonDict, generations: list[Generation], members: list[JsonDict], options: ExtractionConfig) -> JsonDict:
+def _score_one(
+    row: JsonDict, generations: list[Generation], members: list[JsonDict], options: ExtractionConfig, device: Device | None
+) -> JsonDict:
     read = stack(((image.name, image.url, image.byte_offset, image.n_bytes) for image in generations), options.max_side)
     images, n = read.images, len(read.names)
     scored: JsonDict = {name: row[name] for name in ("target_id", "component_id", "duplication_count")} | _NO_MATCH
@@ -116,7 +120,7 @@ def _score_one(row: JsonDict, generations: list[Generation], members: list[JsonD
     elif min(images.shape[1:3]) < TILES:
         raise InputError(f"{row['target_id']}: images of {images.shape[2]} x {images.shape[1]} pixels; expected at least {TILES} to a side")
     else:
-        distances = pairwise_tiled_distances(images, threshold=options.max_tile_distance)
+        distances = pairwise_tiled_distances(images, threshold=options.max_tile_distance, device=device)
         found = largest_clique(distances <= np.float32(options.max_tile_distance))
         clique = found.members
         scored |= {"clique_size": len(clique), "clique_is_exact": found.is_exact, "mean_distance": _mean_distance(distances, clique)}
@@ -186,7 +190,15 @@ def score(wanted: TargetList, generations: str, out: str, options: ExtractionCon
     members = _write_members(wanted, out, engine)
     if members is None:
         notes.append("the list of targets is not that of a run, so that the groups are not known: eidetic_k is left out")
-    _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
+    _begin(
+        out,
+        output,
+        {
+            "targets": digest(ids),
+            "generations": generations,
+            "options": {name: value for name, value in vars(options).items() if name != "device"},
+        },
+    )
     tasks = [
         ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, output)
         for number, start in enumerate(range(0, len(ids), size))
@@ -198,7 +210,7 @@ def score(wanted: TargetList, generations: str, out: str, options: ExtractionCon
     for note in notes:
         reporter.note(f"extraction: {note}")
     reporter.progress(Progress("score", done, len(ids), "targets"))
-    for _, n in engine.map_partitions(score_targets, missing):
+    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=options.device != "cpu"):
         done += n
         reporter.progress(Progress("score", done, len(ids), "targets"))
     return _summarise(out, output, notes)

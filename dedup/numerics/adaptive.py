@@ -7,8 +7,7 @@ near to everything, so that it is divided by how near images lie there anyway.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,42 +15,36 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.wholeproducts import centred, exact_products, exact_squares
 
-N_NEIGHBORS = 50
-ALPHA = 0.5
-_ROWS = 1_024  # generated images at a time
+_BLOCK = 1_024  # generated images at a time
 _COLUMNS = 2_048  # training images at a time
 
 Pixels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class AdaptiveDistances:
-    """What each generated image is nearest to, and how near.
+class AdaptiveDistances(NamedTuple):
+    """Generated images and the training images nearest to them.
 
     Parameters
     ----------
-    nearest : int64 array, shape (m,)
-        Row of the training image with the least l2, the first of equal ones.
-    l2 : float64 array, shape (m,)
-        Root of the mean squared difference to it, pixels in [0, 1].
-    mean_l2 : float64 array, shape (m,)
-        Mean l2 to the neighbours that it is compared with.
-    adaptive : float64 array, shape (m,)
-        l2 / (alpha * mean_l2); 0 where l2 is 0.
+    nearest : int64 array, shape (n,)
+        Row of the nearest training image by l2; of equal ones the first.
+    l2 : float64 array, shape (n,)
+        Distance to it, pixels in [0, 1].
+    distance : float64 array, shape (n,)
+        The adaptive distance. 0 for a copy.
     """
 
     nearest: npt.NDArray[np.int64]
     l2: npt.NDArray[np.float64]
-    mean_l2: npt.NDArray[np.float64]
-    adaptive: npt.NDArray[np.float64]
+    distance: npt.NDArray[np.float64]
 
 
 def adaptive_distances(
     generated: Pixels,
     training: Pixels,
     *,
-    n_neighbors: int = N_NEIGHBORS,
-    alpha: float = ALPHA,
+    n_neighbors: int = 50,
+    alpha: float = 0.5,
     around: Literal["generated", "training"] = "generated",
 ) -> AdaptiveDistances:
     """Adaptive distance of each generated image to the training image nearest to it.
@@ -61,8 +54,9 @@ def adaptive_distances(
     generated : uint8 array, shape (m, height, width, channels)
     training : uint8 array, shape (n, height, width, channels)
     n_neighbors : int
-        Training images whose mean distance is the measure.
+        Training images whose mean distance is the measure: 50 in the paper; all where there are fewer.
     alpha : float
+        0.5 in the paper.
     around : {"generated", "training"}
         Whose nearest training images those are: the generated image's, or the nearest training image's, itself left out.
 
@@ -73,7 +67,7 @@ def adaptive_distances(
     Raises
     ------
     ShapeError
-        If images are no uint8 of one size, or there are too few training images.
+        If images are no uint8 of one size, or there are no training images.
 
     Notes
     -----
@@ -98,36 +92,35 @@ def adaptive_distances(
     --------
     >>> training = np.arange(0, 240, 4, dtype=np.uint8).reshape(60, 1, 1, 1)
     >>> found = adaptive_distances(np.array([81], np.uint8).reshape(1, 1, 1, 1), training, n_neighbors=5)
-    >>> found.nearest, found.adaptive.round(3)
+    >>> found.nearest, found.distance.round(3)
     (array([20]), array([0.4]))
     """
-    _check(generated, training, n_neighbors + (around == "training"), alpha)
-    nearest = np.empty(len(generated), dtype=np.int64)
-    least = np.empty((len(generated), n_neighbors), dtype=np.float64)
-    for part, first, errors in _search(generated, training, n_neighbors):
+    _check(generated, training, 1 + (around == "training"), n_neighbors, alpha)
+    k = min(n_neighbors, len(training))
+    nearest, least = np.empty(len(generated), dtype=np.int64), np.empty((len(generated), k))
+    for part, first, errors in _search(generated, training, k):
         nearest[part], least[part] = first, errors
-    l2 = np.sqrt(least[:, 0])
+    l2, spread = np.sqrt(least[:, 0]), np.sqrt(least).mean(axis=1)
     if around == "training":
         distinct, place = np.unique(nearest, return_inverse=True)
-        about = np.empty((len(distinct), n_neighbors), dtype=np.float64)
-        for start in range(0, len(distinct), _ROWS):
-            # the image itself is one of those at 0
-            for part, _, errors in _search(training[distinct[start : start + _ROWS]], training, n_neighbors + 1):
-                about[start + part.start : start + part.stop] = errors[:, 1:]
-        mean_l2 = np.sqrt(about).mean(axis=1)[place]
-    else:
-        mean_l2 = np.sqrt(least).mean(axis=1)
+        # the image itself is one of those at 0
+        k = min(n_neighbors, len(training) - 1)
+        spread = np.empty(len(distinct))
+        for start in range(0, len(distinct), _BLOCK):
+            for part, _, errors in _search(training[distinct[start : start + _BLOCK]], training, k + 1):
+                spread[start + part.start : start + part.stop] = np.sqrt(errors[:, 1:]).mean(axis=1)
+        spread = spread[place]
     with np.errstate(divide="ignore", invalid="ignore"):
-        adaptive = np.where(l2 == 0.0, 0.0, l2 / (alpha * mean_l2))
-    return AdaptiveDistances(nearest, l2, mean_l2, adaptive)
+        distance = np.where(l2 == 0.0, 0.0, l2 / (alpha * spread))
+    return AdaptiveDistances(nearest, l2, distance)
 
 
 def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
     """For blocks of images: their slice, the nearest training image, and the k least mean squared differences, ascending."""
     images, training = (array.reshape(len(array), array[0].size if len(array) else 0) for array in (images, training))
     squares = np.concatenate([exact_squares(centred(training[start : start + _COLUMNS])) for start in range(0, len(training), _COLUMNS)])
-    for start in range(0, len(images), _ROWS):
-        part = slice(start, min(start + _ROWS, len(images)))
+    for start in range(0, len(images), _BLOCK):
+        part = slice(start, min(start + _BLOCK, len(images)))
         rows = centred(images[part])
         own = exact_squares(rows)
         nearest = np.zeros(len(rows), dtype=np.int64)
@@ -144,13 +137,11 @@ def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, n
         yield part, nearest, np.sort(least, axis=1) / (rows.shape[1] * 255.0**2)
 
 
-def _check(generated: Pixels, training: Pixels, n_least: int, alpha: float) -> None:
-    for images in (generated, training):
+def _check(generated: Pixels, training: Pixels, n_least: int, n_neighbors: int, alpha: float) -> None:
+    for name, images in (("generated", generated), ("training", training)):
         if images.dtype != np.uint8 or images.ndim != 4:
-            raise ShapeError(f"expected uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
-    if generated.shape[1:] != training.shape[1:]:
-        raise ShapeError(f"expected images of one size, found {generated.shape[1:]} and {training.shape[1:]}")
-    if n_least < 1 or len(training) < n_least:
-        raise ShapeError(f"expected at least {max(n_least, 1)} training images to choose the neighbours from, found {len(training)}")
-    if alpha <= 0.0:
-        raise ShapeError(f"alpha={alpha}: expected a number above 0; the paper's is 0.5")
+            raise ShapeError(f"expected {name} uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
+    if generated.shape[1:] != training.shape[1:] or len(training) < n_least:
+        raise ShapeError(f"expected training images of {generated.shape[1:]}, at least {n_least}, found {training.shape}")
+    if n_neighbors < 1 or alpha <= 0.0:
+        raise ShapeError(f"n_neighbors={n_neighbors}, alpha={alpha}: expected at least 1, and a number above 0")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.torch_ops import Device, gram, unless_full
 from dedup.numerics.wholeproducts import centred, exact_products
 
 TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
@@ -59,7 +60,9 @@ def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.fl
     return errors
 
 
-def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: float | None = None) -> Distances:
+def pairwise_tiled_distances(
+    images: Pixels, tiles: int = TILES, *, threshold: float | None = None, device: Device | None = None
+) -> Distances:
     """Largest distance over tiles of all pairs, as matrix products per tile.
 
     Parameters
@@ -69,6 +72,8 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
         To a side; an edge tile takes what does not divide.
     threshold : float, optional
         Changes nothing: distances are exact, so that rounding decides at no threshold.
+    device : Device, optional
+        Where products are computed, as exactly; the CPU takes those that its memory does not suffice for.
 
     Returns
     -------
@@ -92,7 +97,7 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
     for top, bottom in zip(rows[:-1], rows[1:], strict=True):
         for left, right in zip(columns[:-1], columns[1:], strict=True):
             tile = centred(images[:, top:bottom, left:right].reshape(n, (bottom - top) * (right - left) * images.shape[3]))
-            errors = exact_products(tile, tile)
+            errors = _products(tile, device)
             squares = errors.diagonal().copy()
             errors *= -2.0
             errors += squares[:, None]
@@ -100,6 +105,15 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, threshold: f
             errors /= tile.shape[1] * 255.0**2
             np.maximum(largest, errors, out=largest)
     return np.sqrt(largest, out=largest).astype(np.float32)
+
+
+def _products(tile: npt.NDArray[np.float32], device: Device | None) -> npt.NDArray[np.float64]:
+    if device is not None:
+        found = unless_full(lambda: gram(device.name, tile))
+        if found is not None:
+            return found
+        device.n_left += 1
+    return exact_products(tile, tile)
 
 
 def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:

@@ -21,6 +21,7 @@ from dedup.devices import may_have_gpu, task_gpus
 from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.collapse import Rows
 from dedup.numerics.strips import BLOCK, padded
+from dedup.numerics.wholeproducts import EXACT
 
 _ALIGNED = 8  # float16 values to which tensor cores want rows aligned
 _LOADED = 16_384  # rows gathered on the host at a time; bounds what their norms take on the device
@@ -228,6 +229,32 @@ def best_lists(
             best = torch.addmm(lowered, part, columns).topk(n_best, dim=1)
             scores[start : start + n_rows], lists[start : start + n_rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
     return scores, lists
+
+
+def gram(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Products of all pairs of rows of centred pixels, as exactly as `exact_products` has them.
+
+    Parameters
+    ----------
+    name : str
+        Of a device.
+    rows : float32 array, shape (n, dim)
+        As `centred` gives them.
+
+    Returns
+    -------
+    float64 array, shape (n, n)
+    """
+    import torch
+
+    with _float32_sums():
+        there = torch.from_numpy(rows).to(name)
+        sums = torch.zeros((len(rows), len(rows)), dtype=torch.float64, device=name)
+        for start in range(0, rows.shape[1], EXACT):
+            part = there[:, start : start + EXACT]
+            sums += part @ part.T
+        products: npt.NDArray[np.float64] = sums.cpu().numpy()
+    return products
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 _MIDDLE = 128  # taken off each value, so that products of two are at most 2^14 ...
-_EXACT = 1_024  # ... and a float32 sum of so many has no rounding: every partial sum is a whole number up to 2^24
+EXACT = 1_024  # ... and a float32 sum of so many has no rounding: every partial sum is a whole number up to 2^24
 
 
 def centred(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -38,8 +38,8 @@ def exact_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float3
     """
     sums = np.zeros((len(rows), len(columns)))
     product = np.empty((len(rows), len(columns)), dtype=np.float32)
-    for start in range(0, rows.shape[1], _EXACT):
-        np.matmul(rows[:, start : start + _EXACT], columns[:, start : start + _EXACT].T, out=product)
+    for start in range(0, rows.shape[1], EXACT):
+        np.matmul(rows[:, start : start + EXACT], columns[:, start : start + EXACT].T, out=product)
         sums += product
     return sums
 

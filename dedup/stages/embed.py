@@ -12,8 +12,8 @@ import pyarrow as pa
 from dedup.config import Config
 from dedup.contracts import JsonDict, Progress
 from dedup.devices import task_cores
-from dedup.encoders import load_encoder, n_gpus
-from dedup.errors import InputError
+from dedup.encoders import encoder_fingerprint, load_encoder, n_gpus
+from dedup.errors import ConfigError, InputError
 from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.decoding import in_order
@@ -49,6 +49,7 @@ class EmbedTask:
     identity: str
     by_bytes: bool = True
     batch_size: int = 0  # 0 = what suits the encoder
+    encoder: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
 
 def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     """Decode and encode; the result, and the files written with their sizes."""
-    config, encoder = task.config, load_encoder(task.config.encoder)
+    config = task.config
+    _check_encoder(task)
+    encoder = load_encoder(config.encoder)
+    if config.embed.text:
+        encoder.encode_captions([""])  # what it lacks is said before hours of work
     batch_size = task.batch_size or encoder.batch_size
     n_threads = config.embed.decode_threads or (task_cores() if encoder.device != "cpu" else 0)
     readers: list[SampleReader] = []
@@ -131,11 +136,19 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         writer.n_rejected.total(),
         outcomes,
         dict(writer.reasons),
-        batch_size=batch_size,
+        batch_size=min(batch_size, encoder.limit or batch_size),
         device=encoder.device,
         notes=encoder.notes(),
     )
     return found, files
+
+
+def _check_encoder(task: EmbedTask) -> None:
+    """Stop where this worker has another model, or decoder, than the driver: vectors of both must not lie in one run."""
+    own = encoder_fingerprint(task.config.encoder)
+    different = [f"{key}: {task.encoder[key]} there, {own.get(key)} here" for key in task.encoder if own.get(key) != task.encoder[key]]
+    if different:
+        raise ConfigError(f"a worker's encoder is not the driver's: {'; '.join(different)}; give both the same files and packages")
 
 
 def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
@@ -248,8 +261,8 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     if not context.config.input.allow_missing:
         _refuse_to_lose(run_dir, missing, sources)
     # vectors round by the size of their batch, so that a run that is resumed goes on with the one it has
-    batch_size = context.config.embed.batch_size or max((result.batch_size for result in results.values()), default=0)
-    missing = [dataclasses.replace(task, batch_size=batch_size) for task in missing]
+    batch_size = context.config.embed.batch_size or min((result.batch_size for result in results.values()), default=0)
+    missing = [dataclasses.replace(task, batch_size=batch_size, encoder=encoder) for task in missing]
     if results and missing:
         context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
@@ -264,6 +277,11 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         n_images += result.n_samples + result.n_rejected
         detail = f", {n_images / (time.perf_counter() - started):,.0f} images/s"
         context.reporter.progress(Progress("embed", done, n_shards, "shards", detail))
+    devices = sorted({result.device.partition(":")[0] for result in results.values() if result.device})
+    if len(devices) > 1 and context.config.encoder.precision == "auto":
+        context.reporter.note(
+            "embed: some partitions were embedded on a GPU in fp16, others on a CPU in fp32; encoder.precision makes them equal"
+        )
     rows = _write_partitions(context, [results[task.partition] for task in tasks])
     unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
     _report(context, list(results.values()))

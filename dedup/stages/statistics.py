@@ -10,7 +10,10 @@ OUTPUT_VERSION = 2
 # Groups of one are unique samples: they have no row here and are counted in the histogram.
 _DUPLICATED = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id HAVING count(*) > 1) AS counts"
 CAPTIONS_SQL = f"""
-SELECT groups.component_id AS component_id, metadata.caption AS caption, count(*) AS n_samples
+SELECT groups.component_id AS component_id, metadata.caption AS caption, count(*) AS n_samples,
+       -- whole numbers, so that the order of the sum does not matter
+       CAST(CAST(sum(CAST(round(CAST(metadata.caption_similarity AS DOUBLE) * 1e8) AS BIGINT)) AS DOUBLE) / 1e8
+            / NULLIF(count(metadata.caption_similarity), 0) AS FLOAT) AS caption_similarity
 FROM groups
 JOIN {_DUPLICATED} ON groups.component_id = counts.component_id
 JOIN metadata ON groups.sample_id = metadata.sample_id

@@ -1,48 +1,117 @@
-"""Stage `targets`: the most duplicated captions, ranked, for the extraction attack of Carlini et al. (2023)."""
+"""Stage `targets`: captions ranked for the extraction attack of Carlini et al. (2023)."""
 
 from __future__ import annotations
 
-import io
 import json
 
+from dedup.config import TargetsConfig
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.tables import dataset, write_bytes
+from dedup.stages.keep import policy_sql
+from dedup.storage.scratch import ScratchFile
+from dedup.storage.tables import dataset
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
+_ALTERNATIVES = 10  # captions of a target that are listed
+_RANKINGS = {"duplicates": "statistics.duplication_count", "neighbors": "near.n_neighbors", "caption": "common.n_caption_samples"}
 
 # One row per group: a list with a row per sample would spend the budget on one image again and again.
 TARGETS_SQL = """
 SELECT ranked.place AS rank, substr(ranked.sha256, 1, 16) AS target_id, ranked.component_id AS component_id,
        ranked.caption AS caption, ranked.duplication_count AS duplication_count, ranked.n_captions AS n_captions,
-       ranked.caption_share AS caption_share, ranked.url AS url, ranked.shard AS shard, ranked.key AS key,
-       ranked.byte_offset AS byte_offset, ranked.n_bytes AS n_bytes, CAST({n_generations} AS INTEGER) AS n_generations
+       CAST(ranked.n_samples AS DOUBLE) / ranked.duplication_count AS caption_share,
+       ranked.n_caption_samples AS n_caption_samples, ranked.n_neighbors AS n_neighbors, ranked.url AS url, ranked.shard AS shard,
+       ranked.key AS key, ranked.byte_offset AS byte_offset, ranked.n_bytes AS n_bytes,
+       CAST({n_generations} AS INTEGER) AS n_generations
 FROM (
-  SELECT statistics.component_id, statistics.caption, statistics.duplication_count, statistics.n_captions, statistics.caption_share,
-         kept.sha256, kept.url, kept.shard, kept.key, kept.byte_offset, kept.n_bytes,
-         row_number() OVER (ORDER BY statistics.duplication_count DESC NULLS LAST, statistics.component_id ASC NULLS LAST) AS place
+  SELECT statistics.component_id, prompts.caption, prompts.n_samples, statistics.duplication_count, statistics.n_captions,
+         common.n_caption_samples, near.n_neighbors, kept.sha256, kept.url, kept.shard, kept.key, kept.byte_offset, kept.n_bytes,
+         row_number() OVER (ORDER BY {ranking} DESC NULLS LAST, statistics.component_id ASC NULLS LAST) AS place
   FROM statistics
+  JOIN (
+    SELECT component_id, caption, n_samples,
+           row_number() OVER (PARTITION BY component_id ORDER BY n_samples DESC NULLS LAST, caption ASC NULLS LAST) AS caption_place
+    FROM captions
+    WHERE {captions}
+  ) AS prompts ON statistics.component_id = prompts.component_id AND prompts.caption_place = 1
   JOIN (
     SELECT manifest.*, row_number() OVER (PARTITION BY component_id ORDER BY {policy}, sample_id ASC NULLS LAST) AS keeper_place
     FROM manifest
   ) AS kept ON statistics.component_id = kept.component_id AND kept.keeper_place = 1
-  WHERE statistics.caption IS NOT NULL AND statistics.caption <> ''
+  JOIN (
+    SELECT caption, count(*) AS n_caption_samples FROM metadata WHERE caption IS NOT NULL GROUP BY caption
+  ) AS common ON prompts.caption = common.caption
+  LEFT JOIN (
+    SELECT groups.component_id AS component_id, max(neighbors.n_neighbors) AS n_neighbors
+    FROM groups JOIN neighbors ON groups.sample_id = neighbors.sample_id
+    GROUP BY groups.component_id
+  ) AS near ON statistics.component_id = near.component_id
+  WHERE {keepers}
 ) AS ranked
 WHERE ranked.place <= {top}
 ORDER BY ranked.place
 """
+ALTERNATIVES_SQL = f"""
+SELECT listed.target_id AS target_id, CAST(listed.place AS INTEGER) AS place, listed.caption AS caption, listed.n_samples AS n_samples
+FROM (
+  SELECT targets.rank AS target_rank, targets.target_id AS target_id, captions.caption AS caption, captions.n_samples AS n_samples,
+         row_number() OVER (
+           PARTITION BY captions.component_id ORDER BY captions.n_samples DESC NULLS LAST, captions.caption ASC NULLS LAST
+         ) AS place
+  FROM captions JOIN targets ON captions.component_id = targets.component_id
+) AS listed
+WHERE listed.place <= {_ALTERNATIVES}
+ORDER BY listed.target_rank, listed.place
+"""  # noqa: S608 (a number of our own)
 
 
 def run(context: StageContext) -> StageResult:
-    """Rank the groups by duplication count and write them as parquet and as JSON lines."""
-    from dedup.stages.keep import policy_sql
-
+    """Rank the groups and write them as parquet and as JSON lines, with their captions."""
     config = context.config
-    policy = policy_sql(config.keep.order_by, config.input.carry).replace("metadata.", "manifest.")
-    query = TARGETS_SQL.format(n_generations=config.targets.n_generations, top=config.targets.top, policy=policy)
-    n_rows = context.write_all("targets", {"targets": (query, ["statistics", "manifest"])})["targets"]
-    table = context.layout.table("targets")
-    lines = io.BytesIO()
-    for batch in dataset(table).to_batches(batch_size=4_096):
-        lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
-    write_bytes(context.layout.path("targets", "_targets.jsonl"), lines.getvalue())
-    return StageResult({"targets": n_rows}, {"n_targets": n_rows, "n_generations": n_rows * config.targets.n_generations})
+    query = TARGETS_SQL.format(
+        n_generations=config.targets.n_generations,
+        top=config.targets.top,
+        ranking=_RANKINGS[config.targets.rank_by],
+        captions=captions_sql(config.targets),
+        keepers=keepers_sql(config.targets),
+        policy=policy_sql(config.keep.order_by, config.input.carry).replace("metadata.", "manifest."),
+    )
+    read = ["statistics", "captions", "manifest", "metadata", "groups", "neighbors"]
+    rows = context.write_all("targets", {"targets": (query, read), "target_captions": (ALTERNATIVES_SQL, ["captions", "targets"])})
+    lines = ScratchFile(context.layout.path("targets", "_targets.jsonl"))
+    try:
+        for batch in dataset(context.layout.table("targets")).to_batches(batch_size=4_096):
+            lines.file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
+        lines.close()
+    except BaseException:
+        lines.abort()
+        raise
+    n_targets = rows["targets"]
+    return StageResult(rows, {"n_targets": n_targets, "n_generations": n_targets * config.targets.n_generations})
+
+
+def captions_sql(targets: TargetsConfig) -> str:
+    """Which captions may be prompts.
+
+    Examples
+    --------
+    >>> captions_sql(TargetsConfig(min_caption_length=5))
+    "caption <> '' AND length(caption) >= 5"
+    """
+    terms = ["caption <> ''", f"length(caption) >= {targets.min_caption_length}"]
+    return " AND ".join(terms + ([f"length(caption) <= {targets.max_caption_length}"] if targets.max_caption_length else []))
+
+
+def keepers_sql(targets: TargetsConfig) -> str:
+    """Which groups may be targets, by the carried columns of the sample that is kept of them; names and values are validated.
+
+    Examples
+    --------
+    >>> keepers_sql(TargetsConfig(language=["en", "de"], max_punsafe=0.5))
+    "kept.LANGUAGE IN ('en', 'de') AND kept.punsafe <= 0.5"
+    """
+    terms = []
+    if targets.language:
+        terms.append(f"kept.{targets.language_column} IN ({', '.join(repr(language) for language in targets.language)})")
+    if targets.max_punsafe < 1:
+        terms.append(f"kept.punsafe <= {targets.max_punsafe}")
+    return " AND ".join(terms) or "1 = 1"

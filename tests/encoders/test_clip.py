@@ -89,6 +89,25 @@ def test_a_tags_preprocessing_is_its_own():
     assert openai.fingerprint()["weights"] == "tag openai"
 
 
+def test_a_file_of_a_published_model_is_preprocessed_as_its_tags_are(model):
+    """A checkpoint says nothing of it; what all tags of its model have in common does."""
+    siglip = find_model(config_of(model, model="ViT-B-16-SigLIP"))
+    assert (siglip.preprocessing.resize_mode, siglip.preprocessing.mean) == ("squash", (0.5, 0.5, 0.5))
+    plain = find_model(config_of(model, model="ViT-B-32"))
+    assert plain.preprocessing.resize_mode == "shortest"
+
+
+def test_a_tag_goes_before_a_file_of_its_name_and_is_written_one_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "openai").mkdir()
+    found = [
+        find_model(EncoderConfig(name="clip", model=name, pretrained=tag)).fingerprint()
+        for name, tag in (("ViT-B-32-quickgelu", "openai"), ("ViT-B-32", "laion2b-s34b-b79k"), ("ViT-B-32", "laion2b_s34b_b79k"))
+    ]
+    assert found[0]["weights"] == "tag openai"
+    assert found[1] == found[2]
+
+
 def test_half_precision_stays_near(model):
     batch = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     whole, half = (fresh(config_of(model, precision=precision)).encode(batch) for precision in ("fp32", "bf16"))
@@ -101,7 +120,9 @@ def test_half_precision_stays_near(model):
 def test_a_compiled_model_gives_the_same_and_is_padded_to_one_size(model, monkeypatch):
     sizes = []
 
-    def compiled(forward):
+    def compiled(forward, *, dynamic):
+        assert dynamic is False
+
         def run(images):
             sizes.append(len(images))
             return forward(images)
@@ -112,7 +133,7 @@ def test_a_compiled_model_gives_the_same_and_is_padded_to_one_size(model, monkey
     batch = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)
     encoder = fresh(config_of(model, compile=True))
     found = np.concatenate([encoder.encode(batch[start : start + 4]) for start in (0, 4, 8)])
-    assert sizes[1:] == [4, 4, 4]
+    assert sizes == [4, 4, 4]
     np.testing.assert_allclose(found, fresh(config_of(model)).encode(batch), atol=2e-6)
 
 
@@ -175,6 +196,29 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(model, monkeypatch):
     assert sizes[-4:] == [2, 2, 2, 1]
 
 
+def test_rows_without_direction_are_no_vectors():
+    rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0], [1e-20, 0.0]])
+    found = ClipEncoder._unit(rows)
+    np.testing.assert_allclose(found[0], [0.6, 0.8])
+    assert np.isfinite(found).all(axis=1).tolist() == [True, False, False, False, True]
+    assert ClipEncoder._unit(torch.tensor([[60000.0, 60000.0]], dtype=torch.float16))[0].tolist() == pytest.approx([0.7071068] * 2)
+
+
+def test_captions_are_cut_too_when_memory_ends(model, monkeypatch):
+    encoder = fresh(config_of(model))
+    captions = [f"number {number}" for number in range(9)]
+    expected, forward = encoder.encode_captions(captions), encoder._forward_text
+
+    def run(tokens):
+        if len(tokens) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(tokens)
+
+    monkeypatch.setattr(encoder, "_forward_text", run)
+    np.testing.assert_allclose(encoder.encode_captions(captions), expected, atol=2e-6)
+    assert len(encoder.notes()) == 1
+
+
 def test_no_memory_for_one_image_is_said(model, monkeypatch):
     encoder = fresh(config_of(model))
     failing_above(encoder, 0, monkeypatch)
@@ -200,6 +244,11 @@ def test_the_fingerprint_says_what_changes_vectors_and_not_where_files_lie(model
     assert encoder_fingerprint(script) != encoder_fingerprint(dataclasses.replace(script, normalization="half"))
 
 
+class TwoOutputs(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
 def find_and_load(config):
     encoder_fingerprint(config)
     return load_clip(config)
@@ -219,6 +268,13 @@ class Code:
         ({"pretrained": "gone.safetensors"}, "encoder.pretrained=gone.safetensors is no file"),
         ({"model": "gone.json"}, "encoder.model=gone.json is no file"),
         ({"model": "ViT-B-32"}, "does not fit the model ViT-B-32: .*encoder.model"),
+        (
+            {"model": "ViT-B-32", "pretrained": "openai"},
+            "openai was trained with QuickGELU, which ViT-B-32 has not: .* encoder.model=ViT-B-32-quickgelu",
+        ),
+        ({"model": "ViT-B-32-quickgelu", "pretrained": "laion2b_s34b_b79k"}, "is no tag of ViT-B-32-quickgelu"),
+        ({"model": "ViT-H-14-378"}, "the published weights of ViT-H-14-378 are preprocessed in|does not fit"),
+        ({"name": "torchscript", "pretrained": "pair.pt"}, "makes .* of shape|pair.pt is no TorchScript file"),
         ({"model": "broken.json"}, "broken.json can't be read as JSON"),
         ({"model": "half.json"}, "half.json has no 'vision_cfg'"),
         ({"model": "wide.json"}, "does not fit the model wide.json"),
@@ -234,6 +290,9 @@ def test_what_can_not_be_loaded_is_said_in_one_line(model, tmp_path, monkeypatch
     (tmp_path / "half.json").write_text('{"embed_dim": 8}')
     write_architecture(tmp_path, "wide", width=128)
     (tmp_path / "code.pt").write_bytes(pickle.dumps({"state_dict": Code()}, protocol=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(TwoOutputs()).save(str(tmp_path / "pair.pt"))
     config = config_of(model, **changed)
     with pytest.raises(ConfigError, match=expected) as caught:
         find_and_load(config)

@@ -19,6 +19,7 @@ from dedup.config import ExtractionConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import InputError, RunDirectoryError
 from dedup.extraction.curves import by_duplication_count, precision_recall
+from dedup.extraction.plots import write_curves
 from dedup.schemas import SCORES
 
 SIDE = 64
@@ -164,6 +165,21 @@ def test_curves(planted, scored):
     assert sum(row["n_memorized"] for row in bins) == 40
     assert all(row["least"] <= row["most"] for row in bins)
     assert by_duplication_count(scores.slice(0, 0)).num_rows == 0
+
+
+def test_curves_are_written_as_tables_and_pictures(planted, scored, tmp_path):
+    labels = [f"{number:016x},{str(known['kind'] == 'memorised').lower()}" for number, known in enumerate(planted[1])]
+    (tmp_path / "labels.csv").write_text("\n".join(["target_id,is_memorized", *labels[:150]]))
+    files = write_curves(str(scored[0]), str(tmp_path / "curves"), str(tmp_path / "labels.csv"))
+    names = [f"{name}.{kind}" for name in ("by_duplication_count", "precision_recall") for kind in ("parquet", "png")]
+    assert [path.rsplit("/", 1)[1] for path in files] == names
+    assert pq.read_table(files[2])["recall"].to_pylist()[-1] == 1.0
+    assert pq.read_table(files[2]).num_rows == 150
+    for path in files[1::2]:
+        with Image.open(path) as picture:
+            assert picture.size == (720, 480)
+    with pytest.raises(InputError, match="can't be read as labels"):
+        write_curves(str(scored[0]), str(tmp_path / "curves"), str(tmp_path / "gone.csv"))
 
 
 def test_a_run_that_was_stopped_does_only_what_is_missing(planted, tmp_path):

@@ -1,4 +1,4 @@
-"""The adaptive distance against its definition, pair by pair in float64."""
+"""The adaptive distance against its definition."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,68 @@ from dedup.numerics import adaptive
 from dedup.numerics.adaptive import adaptive_distances
 
 
+def by_definition(image, training, k, alpha):
+    l2 = np.sqrt((((image.astype(np.float64) - training.astype(np.float64)) / 255.0) ** 2).reshape(len(training), -1).mean(axis=1))
+    order = np.argsort(l2, kind="stable")
+    spread = alpha * l2[order[:k]].mean()
+    return order[0], l2[order[0]], l2[order[0]] / spread if spread else 0.0
+
+
+def smooth(rng, n, side=8):
+    base = rng.integers(0, 256, (n, 2, 2, 3)).astype(float)
+    return np.clip(np.kron(base, np.ones((1, side // 2, side // 2, 1))) + rng.normal(0, 9, (n, side, side, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(40, 300, 50), (5, 20, 50), (3, 1, 50), (30, 200, 1), (0, 5, 50)])
+def test_as_defined(m, n, k, monkeypatch):
+    monkeypatch.setattr(adaptive, "_BLOCK", 16)
+    monkeypatch.setattr(adaptive, "_COLUMNS", 64)
+    rng = np.random.default_rng(m + n)
+    generated, training = smooth(rng, m), smooth(rng, n)
+    generated[: m // 4] = np.clip(training[rng.integers(0, n, m // 4)].astype(int) + 2, 0, 255)
+    found = adaptive_distances(generated, training, n_neighbors=k, alpha=0.5)
+    for row in range(m):
+        nearest, l2, distance = by_definition(generated[row], training, min(k, n), 0.5)
+        assert found.nearest[row] == nearest
+        assert found.l2[row] == pytest.approx(l2, abs=1e-12)
+        assert found.distance[row] == pytest.approx(distance, abs=1e-12)
+
+
+def test_copies_have_distance_0_and_plain_pictures_are_not_taken_for_copies():
+    rng = np.random.default_rng(0)
+    training = smooth(rng, 400)
+    training[:200] = rng.integers(120, 124, (200, 8, 8, 3))  # plain pictures: near each other by l2
+    generated = np.stack([training[300], rng.integers(120, 124, (8, 8, 3), dtype=np.uint8)])
+    found = adaptive_distances(generated, training)
+    assert found.nearest[0] == 300
+    assert found.l2[0] == found.distance[0] == 0.0
+    assert found.l2[1] < 0.02  # a copy by l2
+    assert found.distance[1] > 1.5  # not by this: 1 / α where all are as far
+
+
+def test_many_equal_training_images():
+    training = np.repeat(np.full((1, 4, 4, 3), 9, np.uint8), 60, axis=0)
+    found = adaptive_distances(training[:2], training)
+    assert found.nearest.tolist() == [0, 0]
+    assert found.distance.tolist() == [0.0, 0.0]
+
+
+def test_what_can_not_be_compared_is_said():
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(ShapeError, match="expected generated uint8"):
+        adaptive_distances(images.astype(np.float32), images)
+    with pytest.raises(ShapeError, match="expected training images of"):
+        adaptive_distances(images, np.zeros((2, 5, 4, 3), np.uint8))
+    with pytest.raises(ShapeError, match="expected training images of"):
+        adaptive_distances(images, images[:0])
+
+
 def l2(a, b):
     return float(np.sqrt((((a.astype(np.float64) - b.astype(np.float64)) / 255.0) ** 2).mean()))
 
 
-def by_definition(generated, training, k, alpha, around):
-    """(nearest, l2, mean_l2, adaptive) of each generated image."""
+def row_by_row(generated, training, k, alpha, around):
+    """(nearest, l2, distance) of each generated image."""
     rows = []
     for image in generated:
         distances = np.array([l2(image, other) for other in training])
@@ -26,7 +82,7 @@ def by_definition(generated, training, k, alpha, around):
         else:
             mean = float(np.mean(np.sort(distances)[:k]))
         own = distances[nearest]
-        rows.append((nearest, own, mean, 0.0 if own == 0.0 else own / (alpha * mean) if mean else np.inf))
+        rows.append((nearest, own, 0.0 if own == 0.0 else own / (alpha * mean) if mean else np.inf))
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
@@ -40,18 +96,17 @@ def images_of(rng, n, size):
 @pytest.mark.parametrize("around", ["generated", "training"])
 @pytest.mark.parametrize("size", [(8, 8, 3), (32, 32, 3), (5, 7, 1), (1, 1, 1)])
 def test_all_are_as_defined(monkeypatch, around, size):
-    monkeypatch.setattr(adaptive, "_ROWS", 7)
+    monkeypatch.setattr(adaptive, "_BLOCK", 7)
     monkeypatch.setattr(adaptive, "_COLUMNS", 16)
     rng = np.random.default_rng(0)
     generated, training = images_of(rng, 20, size), images_of(rng, 70, size)
     training[3] = generated[5]
     found = adaptive_distances(generated, training, n_neighbors=9, alpha=0.7, around=around)
-    nearest, distance, mean, expected = by_definition(generated, training, 9, 0.7, around)
+    nearest, l2s, expected = row_by_row(generated, training, 9, 0.7, around)
     assert np.array_equal(found.nearest, nearest)
-    np.testing.assert_allclose(found.l2, distance, rtol=1e-12, atol=0)
-    np.testing.assert_allclose(found.mean_l2, mean, rtol=1e-12, atol=0)
-    np.testing.assert_allclose(found.adaptive, expected, rtol=1e-12, atol=0)
-    assert found.adaptive[5] == 0.0
+    np.testing.assert_allclose(found.l2, l2s, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(found.distance, expected, rtol=1e-12, atol=0)
+    assert found.distance[5] == 0.0
 
 
 def test_values_at_the_ends_are_exact():
@@ -73,51 +128,25 @@ def test_properties(seed, n, k, around):
     rng = np.random.default_rng(seed)
     values = [0, 1, 128, 255] if seed % 2 else np.arange(256)
     training, generated = rng.choice(values, (n, 2, 3, 1)).astype(np.uint8), rng.choice(values, (4, 2, 3, 1)).astype(np.uint8)
-    if n < k + (around == "training"):
-        with pytest.raises(ShapeError, match="training images to choose"):
-            adaptive_distances(generated, training, n_neighbors=k, around=around)
-        return
     found = adaptive_distances(generated, training, n_neighbors=k, around=around)
     assert (found.l2 >= 0).all()
     assert (found.l2 <= 1).all()
     if around == "generated":  # the nearest is one of those it is compared with
-        assert (found.adaptive <= 2.0 + 1e-12).all()
+        assert (found.distance <= 2.0 + 1e-12).all()
     shuffled = rng.permutation(n)
     again = adaptive_distances(generated, training[shuffled], n_neighbors=k, around=around)
     assert np.array_equal(again.l2, found.l2)
     if around == "generated":
-        assert np.array_equal(again.adaptive, found.adaptive)
+        assert np.array_equal(again.distance, found.distance)
     # darker by one everywhere, where there is room: no distance changes
     if min(training.min(), generated.min()) > 0:
-        assert np.array_equal(adaptive_distances(generated - 1, training - 1, n_neighbors=k, around=around).adaptive, found.adaptive)
+        assert np.array_equal(adaptive_distances(generated - 1, training - 1, n_neighbors=k, around=around).distance, found.distance)
 
 
-def test_a_memorised_image_stands_out():
-    """A copy with noise is far below an image of its own; one of plain colour is near in l2 and not by this distance."""
-    rng = np.random.default_rng(1)
-    training = rng.integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
-    training[:100] = np.clip(120 + rng.normal(0, 4, (100, 8, 8, 3)), 0, 255)
-    copy = np.clip(training[200] + rng.normal(0, 10, (8, 8, 3)), 0, 255).astype(np.uint8)
-    plain = np.clip(120 + rng.normal(0, 4, (8, 8, 3)), 0, 255).astype(np.uint8)
-    new = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    found = adaptive_distances(np.stack([copy, plain, new]), training)
-    assert found.nearest[0] == 200
-    assert found.l2[1] < found.l2[0] < found.l2[2]
-    assert found.adaptive[0] < 0.4
-    assert found.adaptive[1] > 1.5
-    assert found.adaptive[2] > 1.5
-
-
-def test_wrong_arguments():
-    images = np.zeros((60, 4, 4, 3), np.uint8)
-    with pytest.raises(ShapeError, match="expected uint8"):
-        adaptive_distances(images.astype(np.float32), images)
-    with pytest.raises(ShapeError, match="images of one size"):
-        adaptive_distances(images[:, :3], images)
-    with pytest.raises(ShapeError, match="at least 50 training images"):
-        adaptive_distances(images, images[:49])
-    with pytest.raises(ShapeError, match="at least 51 training images"):
-        adaptive_distances(images, images[:50], around="training")
-    with pytest.raises(ShapeError, match="alpha=0"):
-        adaptive_distances(images, images, alpha=0)
-    assert len(adaptive_distances(images[:0], images).l2) == 0
+def test_numbers_out_of_range_are_said():
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(ShapeError, match="at least 2"):
+        adaptive_distances(images, images[:1], around="training")
+    for options in ({"alpha": 0}, {"n_neighbors": 0}):
+        with pytest.raises(ShapeError, match="expected at least 1, and a number above 0"):
+            adaptive_distances(images, images, **options)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.errors import EdgeError
-from dedup.numerics.components import sparsify
+from dedup.numerics.components import maximum_spanning_forest, sparsify
 from dedup.numerics.thresholds import removed_by_threshold
 
 THRESHOLDS = [0.95, 0.5, 0.7, 0.7, 0.901, 1.0, 1.5]
@@ -44,8 +44,27 @@ def test_a_forest_and_best_edges_are_enough(seed):
     assert np.array_equal(every, some)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_thresholds_remove_what_components_do(seed):
+    rng = np.random.default_rng(seed)
+    n = 60
+    pairs = np.unique(np.sort(rng.integers(0, n, (150, 2)), axis=1), axis=0)
+    src, dst = pairs[pairs[:, 0] != pairs[:, 1]].T
+    similarity = rng.random(len(src))
+    thresholds = [0.0, 0.2, 0.5, 0.8, 1.0]
+    expected = []
+    for threshold in thresholds:
+        graph = nx.empty_graph(n)
+        graph.add_edges_from(zip(src[similarity >= threshold], dst[similarity >= threshold], strict=True))
+        expected.append(n - nx.number_connected_components(graph))
+    assert removed_by_threshold(src, dst, similarity, n, thresholds).tolist() == expected
+    forest = maximum_spanning_forest(src, dst, similarity.astype(np.float32))
+    assert removed_by_threshold(src[forest], dst[forest], similarity[forest], n, thresholds).tolist() == expected
+
+
 def test_a_threshold_is_met_as_tables_hold_it():
     assert removed_by_threshold([0], [1], np.array([0.9], np.float32), 2, [0.9]).tolist() == [1]
+    assert removed_by_threshold([0], [1], np.array([0.9], np.float32), 2, np.array([0.9])).tolist() == [1]
     assert removed_by_threshold([], [], [], 5, [0.5]).tolist() == [0]
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from dedup.errors import ShapeError
+from dedup.numerics import tiled
 from dedup.numerics.tiled import l2_distances, pairwise_tiled_distances, tiled_distances
+from dedup.numerics.torch_ops import Device
 
 
 def by_definition(a, b, tiles):
@@ -55,6 +57,22 @@ def test_rounding_decides_no_pair():
     for threshold in np.unique(exact[exact > 0])[:60].tolist():
         found = pairwise_tiled_distances(images, threshold=threshold)
         assert np.array_equal(found <= np.float32(threshold), exact.astype(np.float32) <= np.float32(threshold))
+
+
+def test_products_on_a_device_tell_the_same(monkeypatch):
+    images, device = images_of(4, n=40), Device("cpu")
+    for threshold in (0.02, 0.03, 0.1, 0.4):
+        ours, theirs = (pairwise_tiled_distances(images, threshold=threshold, device=where) for where in (None, device))
+        assert np.abs(ours - theirs).max() < 2e-3
+        assert np.array_equal(ours <= np.float32(threshold), theirs <= np.float32(threshold))
+    assert device.n_left == 0
+
+    def full(name, tile):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(tiled, "gram", full)
+    assert np.array_equal(pairwise_tiled_distances(images, device=device), pairwise_tiled_distances(images))
+    assert device.n_left == 16
 
 
 def test_equal_backgrounds_do_not_make_images_near():

@@ -1,6 +1,7 @@
 """Runs whose vectors are a model's: a tiny one with random weights, on a CPU."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -181,6 +182,11 @@ def test_similarity_to_the_caption_is_measured_and_may_order(model, shards, done
     vectors = np.concatenate([np.load(path) for path in sorted((run_dir / "embeddings" / "img_emb").glob("*.npy"))]).astype(np.float32)
     texts = encoder.encode_captions([row["caption"] for row in rows])
     np.testing.assert_allclose([row["caption_similarity"] for row in rows], (vectors * texts).sum(axis=1), atol=1e-3)
+    component = {row["sample_id"]: row["component_id"] for row in table(run_dir, "groups").to_pylist()}
+    for row in table(run_dir, "captions").to_pylist():
+        of = [other for other in rows if other["caption"] == row["caption"] and component.get(other["sample_id"]) == row["component_id"]]
+        assert row["n_samples"] == len(of)
+        assert row["caption_similarity"] == pytest.approx(np.mean([other["caption_similarity"] for other in of]), abs=1e-6)
     best = {}
     for name in ("manifest", "duplicates"):
         for row in table(run_dir, name).to_pylist():
@@ -233,8 +239,26 @@ def test_a_run_that_was_stopped_goes_on_with_its_encoder_and_batch_size_only(mod
     assert {marker["result"]["batch_size"] for marker in markers} == {5}
     assert {marker["result"]["device"] for marker in markers} == {"cpu"}
     # --redo embeds all again
+    before = json.loads((run_dir / "embeddings" / "_encoder.json").read_text())["weights"]
     pipeline.run(config_for(other, shards, run_dir), ["embed"], engine=Here(1), redo=True)
-    assert json.loads((run_dir / "embeddings" / "_encoder.json").read_text())["weights"] != markers
+    assert json.loads((run_dir / "embeddings" / "_encoder.json").read_text())["weights"] != before
+    again = [read_json(str(path)) for path in sorted((run_dir / "embeddings" / "_done").glob("*.json"))]
+    assert all(one["identity"] != other["identity"] for one, other in zip(markers, again, strict=True))
+
+
+def test_another_encoder_is_refused_though_shards_were_missing(model, shards, tmp_path):
+    pattern, allowed = str(Path(shards).parent / "{00000..00009}.tar"), "input.allow_missing=true"
+    first = pipeline.run(config_for(model, pattern, tmp_path / "run", allowed), ["embed"])
+    assert first.records["embed"].summary["n_unreachable"] > 0
+    with pytest.raises(RunDirectoryError, match="precision"):
+        pipeline.run(config_for(model, pattern, tmp_path / "run", allowed, "encoder.precision=bf16"), ["embed"])
+    assert not pipeline.run(config_for(model, pattern, tmp_path / "run", allowed), ["embed"]).skipped
+
+
+def test_a_worker_with_another_model_stops(model, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "encoder_fingerprint", lambda config: {"weights": "sha256 of another"})
+    with pytest.raises(ConfigError, match="a worker's encoder is not the driver's: .*weights: sha256 .* there, sha256 of another here"):
+        pipeline.run(config_for(model, shards, tmp_path / "run"), ["embed"], engine=Here(1))
 
 
 def test_what_the_encoder_has_to_say_reaches_the_user(model, shards, tmp_path, monkeypatch):
