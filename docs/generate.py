@@ -139,13 +139,19 @@ def tables_md() -> str:
 
 
 def scores() -> list[str]:
-    """What `dedup extraction score` writes, in a folder of its own."""
-    return [
-        "## scores",
-        "What `dedup extraction score` writes into its `--out`: a row per target.",
-        "Files: `part-*.parquet`",
-        _columns(schemas.SCORES),
-    ]
+    """What the commands of `dedup extraction` write, in folders or files of their own."""
+    written = (
+        ("scores", "What `dedup extraction score` writes into its `--out`: a row per target.", "part-*.parquet", schemas.SCORES),
+        (
+            "outliers",
+            "What `dedup extraction outliers` writes into its `--out`: a row per image, the farthest first; and the same rows as "
+            "`_outliers.jsonl`.",
+            "part-*.parquet",
+            schemas.OUTLIERS,
+        ),
+        ("sweep", "What `dedup extraction sweep` writes as its `--out`: a row per threshold.", "*.parquet or *.csv", schemas.SWEEP),
+    )
+    return [part for name, purpose, files, schema in written for part in (f"## {name}", purpose, f"Files: `{files}`", _columns(schema))]
 
 
 def configuration_md() -> str:
