@@ -173,6 +173,12 @@ def print_scores(summary: ScoreSummary) -> None:
     console.print(f"targets    {summary.n_targets:,} ({statuses})", highlight=False)
     console.print(f"memorised  {summary.n_memorized:,}", highlight=False)
     console.print(f"extracted  {summary.n_extracted:,}", highlight=False)
+    for row in summary.closest:
+        count = "" if row["duplication_count"] is None else f", {row['duplication_count']:,} times in the data"
+        text = f"{row['target_id']}  mean distance {row['mean_distance']:.4f} in a clique of {row['clique_size']:,}{count}"
+        console.print(f"           {text}", soft_wrap=True, markup=False, highlight=False)
+    if summary.n_memorized > len(summary.closest):
+        console.print(f"           … all in {summary.out}/_memorized.jsonl", soft_wrap=True, markup=False, highlight=False)
     console.print(f"scores     {summary.out}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -7,6 +7,7 @@ most k training samples are.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ from dedup.schemas import MEMBERS, SCORES
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import digest
 from dedup.storage.samples import one_line
-from dedup.storage.tables import FileWriter, clear, dataset, filesystem, join, read_json, write_json
+from dedup.storage.tables import FileWriter, clear, dataset, filesystem, join, read_json, write_bytes, write_json
 
 # the distinct images of each target's group, with the samples that have them
 MEMBERS_SQL = """
@@ -48,6 +49,8 @@ JOIN (
 ORDER BY targets.number, images.shard, images.key
 """
 _NO_MATCH: JsonDict = {"generation": None, "l2": None, "tiled_l2": None, "is_extracted": None, "eidetic_k": None}
+_RANKED = ["target_id", "clique_size", "mean_distance", "is_extracted", "tiled_l2", "eidetic_k", "duplication_count", "is_memorized"]
+_CLOSEST = 5  # of them are printed
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class ScoreSummary:
     by_status : dict
         Targets of each `status`.
     notes : list of str
+    closest : list of dict
+        The first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first.
     """
 
     out: str
@@ -82,6 +87,7 @@ class ScoreSummary:
     n_extracted: int
     by_status: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    closest: list[JsonDict] = field(default_factory=list)
 
 
 def score_targets(task: ScoreTask) -> int:
@@ -241,13 +247,26 @@ def _write_members(wanted: TargetList, out: str, engine: Engine) -> Table | None
 def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:
     scores = dataset(output).to_table(columns=["is_memorized", "is_extracted", "status"])
     statuses, counts = np.unique(np.array(scores["status"].to_pylist(), dtype=str), return_counts=True)
+    ranked = _rank(out, output)
     summary = ScoreSummary(
         out,
         len(scores),
-        sum(scores["is_memorized"].to_pylist()),
+        len(ranked),
         sum(value is True for value in scores["is_extracted"].to_pylist()),
         {str(status): int(count) for status, count in zip(statuses, counts, strict=True)},
         notes,
+        ranked[:_CLOSEST],
     )
-    write_json(join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name not in ("out", "notes")})
+    write_json(
+        join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name not in ("out", "notes", "closest")}
+    )
     return summary
+
+
+def _rank(out: str, output: Table) -> list[JsonDict]:
+    """Memorised targets as the paper ranks them, written as JSON lines."""
+    rows = dataset(output).to_table(columns=_RANKED, filter=ds.field("is_memorized")).drop_columns(["is_memorized"])
+    ranked = rows.sort_by([("mean_distance", "ascending"), ("target_id", "ascending")]).to_pylist()
+    ranked = [{"rank": number, **row} for number, row in enumerate(ranked, 1)]
+    write_bytes(join(out, "_memorized.jsonl"), b"".join(json.dumps(row).encode() + b"\n" for row in ranked))
+    return ranked

@@ -129,6 +129,10 @@ def test_what_is_planted_is_found_and_nothing_else(planted, scored):
         assert row["n_generations"] == 20
     assert scored[1].n_memorized == 40
     assert scored[1].n_extracted == 80
+    ranked = [json.loads(line) for line in (scored[0] / "_memorized.jsonl").read_text().splitlines()]
+    expected = sorted((row["mean_distance"], row["target_id"]) for row in rows if row["is_memorized"])
+    assert [(row["mean_distance"], row["target_id"]) for row in ranked] == expected
+    assert scored[1].closest == ranked[:5]
 
 
 def test_every_number_is_as_defined(planted, scored):
