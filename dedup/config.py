@@ -128,6 +128,11 @@ class IndexConfig:
     """The index that stays: trained quantizer and compressed codes."""
 
     codes: str = _key("auto", "codes in the index: pq (64 bytes a vector), fp16 (exact), none; auto = pq from 20,000 vectors up, else fp16")
+    factory: str = _key(
+        "",
+        "another index, as a FAISS factory string with inverted lists, such as IVF{nlist},Flat or OPQ64,IVF{nlist},PQ64; it trains lists of its own; "
+        "empty = the run's lists with index.codes",
+    )
     train_vectors_per_list: int = _key(32, "training sample of the coarse quantizer, vectors per list")
     train_iterations: int = _key(6, "k-means iterations of the coarse quantizer")
     seed: int = _key(1234, "seed of the training sample and of k-means")

@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -79,6 +79,14 @@ def describe() -> list[Key]:
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """Give every value as plain data: section to key to value."""
     return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """A configuration from plain data, as `to_dict` gives it; keys of other versions are left out, missing ones have their defaults."""
+    known = to_dict(Config())
+    for section, keys in known.items():
+        keys |= {name: value for name, value in values.get(section, {}).items() if name in keys}
+    return Config(**{section: cls(**known[section]) for section, cls in _SECTIONS.items()})
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -164,6 +172,9 @@ def validate(config: Config, *, require_input: bool = False) -> None:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")
     if not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*[kmgt]i?b", config.engine.memory_limit, re.IGNORECASE):
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
+    factory = config.index.factory
+    if factory and not re.search(r"(^|,)IVF(\d+|\{nlist\})", factory):
+        raise ConfigError(f"index.factory={factory} has no inverted lists; expected such as IVF{{nlist}},Flat or OPQ64,IVF{{nlist}},PQ64")
     if set(config.output.run_dir) & set("*?["):
         raise ConfigError(f"output.run_dir={config.output.run_dir} looks like a pattern; choose a name without *, ? and [")
     _validate_encoder(config, require_input)

@@ -10,16 +10,17 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
-from dedup.config_io import resolved, validate
+from dedup.config_io import resolved, to_dict, validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
 from dedup.resume import STAGE_NAMES, STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.stages import embed
 from dedup.stages.context import SilentReporter, StageContext
+from dedup.storage.layout import CONFIG_FILE
 from dedup.storage.locations import absolute
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
-from dedup.storage.tables import filesystem, join
+from dedup.storage.tables import filesystem, join, write_json
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ def run(
     own = engine is None
     engine = engine or make_engine(config, reporter)
     context = StageContext(config, engine, reporter)
+    if "embed" in todo:
+        # for whoever comes back to the index; how it was carried out, secrets of a cluster included, is nobody's business
+        write_json(join(run_dir, CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
     records: dict[str, StageRecord] = {}
     try:
         for stage in wanted:

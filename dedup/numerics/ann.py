@@ -1,10 +1,8 @@
-"""The inverted lists and the index that stays: the only importer of faiss."""
+"""Training and choosing inverted lists; with `ivf` the only importer of faiss."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +17,6 @@ try:
 except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
 
-_PQ_TRAIN = 10_000  # vectors; 39 for each of the 256 centroids, as FAISS asks
-_PQ_ITERATIONS = 8
 _SAMPLE_RADIUS = 0.9  # similarity from which a crowd in the training sample counts as one vector
 _BALANCE_SAMPLE = 16  # vectors per list that sizes are estimated from
 
@@ -143,58 +139,3 @@ def train_quantizer(
     part = rows[np.random.default_rng(seed).permutation(len(rows))[: _BALANCE_SAMPLE * nlist]]
     quantizer = Quantizer(centroids, np.zeros(nlist, dtype=np.float32))
     return quantizer.balanced(part, min(nprobe, nlist), device if n_gpus else None)
-
-
-def build_index(
-    centroids: npt.NDArray[np.float32],
-    train: npt.NDArray[np.float32],
-    blocks: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int32]]],
-    *,
-    codes: str,
-    nprobe: int,
-) -> bytes:
-    """Train the codes, fill the lists, serialise.
-
-    Parameters
-    ----------
-    centroids : float32 array, shape (nlist, dim)
-    train : float32 array, shape (n, dim)
-        Sample for the product quantizer.
-    blocks : iterable of (ids int64 (n,), rows float32 (n, dim), home list int32 (n,))
-    codes : str
-        ``pq`` (64 bytes a vector, or as many as divide dim) or ``fp16`` (2 * dim bytes).
-    nprobe : int
-        Written into the index as its default.
-
-    Returns
-    -------
-    bytes
-        For `faiss.deserialize_index` or, in a file, `faiss.read_index`.
-    """
-    nlist, dim = centroids.shape
-    quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(centroids)
-    index: Any
-    if codes == "pq":
-        index = faiss.IndexIVFPQ(quantizer, dim, nlist, pq_bytes(dim), 8, faiss.METRIC_INNER_PRODUCT)
-        index.pq.cp.niter = _PQ_ITERATIONS
-    else:
-        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, nlist, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.train(train[:_PQ_TRAIN])
-    for ids, rows, home in blocks:
-        rows, home = np.ascontiguousarray(rows, np.float32), np.ascontiguousarray(home, np.int64)
-        ids = np.ascontiguousarray(ids, np.int64)
-        index.add_core(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(ids), faiss.swig_ptr(home))
-    index.nprobe = min(nprobe, nlist)
-    return bytes(faiss.serialize_index(index))
-
-
-def pq_bytes(dim: int) -> int:
-    """Bytes of a product-quantized vector: the largest divisor of `dim` up to 64.
-
-    Examples
-    --------
-    >>> pq_bytes(512), pq_bytes(384)
-    (64, 64)
-    """
-    return max(m for m in range(1, 65) if dim % m == 0)

@@ -16,15 +16,15 @@ from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.filling import fill_index
 from dedup.stages.looks import index_looks
 from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows
 from dedup.storage.embeddings import open_store
+from dedup.storage.indexfiles import clear_index
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
 
-OUTPUT_VERSION = 3
-_PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
-_PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
+OUTPUT_VERSION = 4
 
 REPRESENTATIVES_SQL = """
 SELECT sample_id, weight,
@@ -98,7 +98,7 @@ def _projected(run_dir: str, state: str) -> dict[int, npt.NDArray[np.float16]]:
 def run(context: StageContext) -> StageResult:
     """Collapse, train, assign, and fill the index that stays."""
     clear_files(context.layout.path("index", "projected"), "*.npy")
-    clear_files(context.layout.path("index"), "index.faiss")
+    clear_index(context.layout.run_dir)
     layout, search = context.layout, context.config.search
     query = REPRESENTATIVES_SQL.format(
         flat=search.flat_quality,
@@ -124,8 +124,8 @@ def run(context: StageContext) -> StageResult:
     sizes = [len(task.sample_ids) for task in tasks]
     assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
     rows["assignments"] = sum(n for _, n in assigned)
-    codes = _fill(context, ids, lists, sample, nprobe)
-    summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "codes": codes}
+    filled = fill_index(context, ids, lists, sample, nprobe)
+    summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "dim": sample.shape[1]} | filled
     summary |= index_looks(context)
     write_json(layout.path("index", "_index.json"), summary)
     if context.also is not None:
@@ -165,25 +165,3 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
         device=context.driver_device(len(ids)),
     )
     return lists, sample
-
-
-def _fill(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int) -> str:
-    """Write the FAISS index of all representatives; returns the kind of codes it holds."""
-    codes = context.config.index.codes
-    if codes == "auto":
-        codes = "pq" if len(ids) >= _PQ_FROM else "fp16"
-    if codes == "none" or not len(ids):
-        return "none"
-    if codes == "pq" and len(ids) < _PQ_LEAST:
-        raise ConfigError(f"index.codes=pq needs {_PQ_LEAST} distinct images to train, found {len(ids)}; use auto or fp16")
-    from dedup.numerics.ann import build_index
-
-    store = open_store(context.layout.run_dir)
-    assigned = read_table(context.layout.table("assignments"), ["lists"])["lists"].combine_chunks()
-    home = assigned.flatten().to_numpy()[assigned.offsets.to_numpy()[:-1]]
-    blocks = ((ids[part], unit_rows(rows), home[part]) for part, rows in store.blocks(ids, BLOCK))
-    context.reporter.note(f"index: filling {lists.nlist:,} lists with {codes} codes of {len(ids):,} vectors")
-    # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
-    centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
-    write_bytes(context.layout.path("index", "index.faiss"), build_index(centroids, sample, blocks, codes=codes, nprobe=nprobe))
-    return codes

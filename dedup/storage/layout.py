@@ -9,6 +9,7 @@ from dedup import schemas
 from dedup.contracts import Table
 from dedup.storage.tables import join
 
+CONFIG_FILE = "_config.json"  # what the run was made with
 _SAMPLE_TABLES = {"metadata", "manifest", "duplicates", "excluded"}
 _FOLDERS = {
     "metadata": ("embeddings/metadata", "metadata_*.parquet"),

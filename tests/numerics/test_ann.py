@@ -55,26 +55,9 @@ def test_training_is_reproducible_and_refuses_too_few_rows():
         ann.train_quantizer(rows[:10], 40, 4, iterations=4, seed=7)
 
 
-@pytest.mark.parametrize(("codes", "least_recall"), [("pq", 0.9), ("fp16", 1.0)])
-def test_the_index_finds_what_was_put_in(codes, least_recall):
-    rows = rows_of(6_000)
-    quantizer = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7)
-    home = quantizer.assign(rows, 1)[:, 0]
-    ids = np.arange(6_000) * 3 + (1 << 32)
-    blocks = [(ids[s : s + 2_500], rows[s : s + 2_500], home[s : s + 2_500]) for s in range(0, 6_000, 2_500)]
-    data = ann.build_index(quantizer.centroids, rows, blocks, codes=codes, nprobe=8)
-    index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-    assert index.ntotal == 6_000
-    assert index.nprobe == 8
-    index.nprobe = 40
-    _, found = index.search(rows[:200], 5)
-    assert (found == ids[:200, None]).any(1).mean() >= least_recall
-
-
 def test_choices():
     assert ann.choose_nlist(10, 4) == 2
     assert ann.choose_nlist(1, 4) == 1
-    assert ann.pq_bytes(100) == 50
 
 
 @pytest.mark.parametrize(("device", "n_gpus", "asked"), [(None, 2, 0), (Device("cpu"), 0, 0), (Device("cpu"), 2, 2)])

@@ -1,0 +1,331 @@
+"""Coming back to a run: which training images an image matches."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dedup.contracts import Encoder
+from dedup.encoders import load_encoder
+from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError, ShapeError
+from dedup.lookup.answers import Answer, Match
+from dedup.lookup.judging import PixelJudge
+from dedup.lookup.opening import OpenedRun, open_run
+from dedup.lookup.samples import SampleTable
+from dedup.lookup.views import Views, views_of
+from dedup.numerics.distances import exact_similarity, unit_rows
+from dedup.numerics.ivf import GPU_MOST, IvfIndex
+from dedup.storage.embeddings import open_store
+from dedup.storage.indexfiles import find_index
+
+_SPARE = (4, 64)  # candidates by their codes for each neighbour that is wanted, and beside them
+_FIRST = 128  # candidates that a search for all neighbours begins with
+_TAIL = 0.25  # of the candidates, by their codes the farthest, that must hold no neighbour for a search to end
+
+
+def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto") -> RunIndex:
+    """Open the index of a finished run.
+
+    Parameters
+    ----------
+    run_dir : str
+        A path or any fsspec URL.
+    overrides : sequence of str
+        ``section.key=value`` of `encoder` or `input`, over what the run was made with; a run over precomputed embeddings names no
+        encoder, and takes images only with one: ``encoder.name=clip encoder.pretrained=…``.
+    device : str
+        ``cpu``: the index is searched where it lies; ``auto``: a copy on GPUs where FAISS has any.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, its parts do not fit each other, or files are missing.
+    MissingExtra
+        If FAISS, or the encoder's packages, are not installed.
+    """
+    from dedup.numerics.ann import count_gpus
+
+    opened = open_run(run_dir, list(overrides))
+    index = IvfIndex(find_index(run_dir), n_gpus=0 if device == "cpu" else count_gpus())
+    expected = (int(opened.index.get("n_images", -1)), int(opened.index.get("dim", -1)))
+    if (index.n_vectors, index.dim) != expected:
+        found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
+        raise RunDirectoryError(f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup index … --redo")
+    return RunIndex(opened, index)
+
+
+class RunIndex:
+    """The index of a run; for several threads at a time, which take turns where a model or files are used.
+
+    Parameters
+    ----------
+    opened : OpenedRun
+    index : IvfIndex
+    """
+
+    def __init__(self, opened: OpenedRun, index: IvfIndex) -> None:
+        self.opened, self.index = opened, index
+        self.samples = SampleTable(self.run_dir)
+        self._encoding, self._judging = Lock(), Lock()
+
+    @property
+    def run_dir(self) -> str:
+        """The run."""
+        return self.opened.config.output.run_dir
+
+    @property
+    def n_images(self) -> int:
+        """Distinct training images."""
+        return self.index.n_vectors
+
+    @property
+    def min_similarity(self) -> float:
+        """Cosine from which the run called images candidates."""
+        return self.opened.config.search.min_similarity
+
+    def search(
+        self,
+        images: Sequence[str | Path | bytes | npt.NDArray[np.uint8] | Image.Image],
+        *,
+        k: int = 10,
+        min_similarity: float | None = None,
+        looks_at_pixels: bool = True,
+    ) -> list[Answer]:
+        """Look up images.
+
+        Parameters
+        ----------
+        images : sequence
+            Paths or URLs, encoded bytes, uint8 RGB arrays of shape (height, width, 3), or PIL images.
+        k : int
+            Matches of each at most.
+        min_similarity : float, optional
+            Cosine from which training images match; the run's own by default.
+        looks_at_pixels : bool
+            Whether matches are judged by their pixels, and images are also searched turned, without a frame, and in parts.
+
+        Returns
+        -------
+        list of Answer
+            One for each image, in their order.
+        """
+        named = [_encoded(number, image) for number, image in enumerate(images)]
+        return self.search_bytes(named, k=k, min_similarity=min_similarity, looks_at_pixels=looks_at_pixels)
+
+    def search_bytes(
+        self,
+        images: Sequence[tuple[str, bytes]],
+        *,
+        k: int = 10,
+        min_similarity: float | None = None,
+        looks_at_pixels: bool = True,
+        measures: bool = False,
+    ) -> list[Answer]:
+        """Look up encoded images by name; `measures` also computes the l2 distances of the first match."""
+        if k < 1:
+            raise ConfigError(f"k={k}: expected at least 1")
+        answers = []
+        for name, data in images:
+            try:
+                with self._encoding:
+                    views = self._views(data, looks_at_pixels)
+            except SampleError as error:
+                answers.append(Answer(name, [], str(error), error.reason))
+                continue
+            matches = self._matches(views, k, min_similarity)
+            if looks_at_pixels and self.opened.confirms:
+                with self._judging:
+                    matches = self._judge.judged(data if measures else None, views, matches)
+            answers.append(Answer(name, matches))
+        return answers
+
+    def search_vectors(self, vectors: npt.NDArray[np.floating], *, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The nearest distinct training images of some vectors.
+
+        Parameters
+        ----------
+        vectors : float array, shape (n, dim)
+        k : int
+
+        Returns
+        -------
+        sample_ids : int64 array, shape (n, k)
+            -1 where there are fewer.
+        similarity : float32 array, shape (n, k)
+            Exact cosines with the stored vectors, largest first; -2 where there are fewer.
+
+        Raises
+        ------
+        ShapeError
+            If vectors are of another length than the run's.
+        """
+        rows = self._rows(vectors)
+        n_candidates = min(self.n_images, _SPARE[0] * k + _SPARE[1])
+        ids, similarity = self._refined(rows, n_candidates)
+        order = np.lexsort((ids, -similarity), axis=1)[:, :k]
+        ids, similarity = np.take_along_axis(ids, order, 1), np.take_along_axis(similarity, order, 1)
+        missing = max(0, k - ids.shape[1])
+        return np.pad(ids, ((0, 0), (0, missing)), constant_values=-1), np.pad(similarity, ((0, 0), (0, missing)), constant_values=-2.0)
+
+    def neighbors(
+        self, vectors: npt.NDArray[np.floating], min_similarity: float
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """All training images within a similarity of some vectors, as far as the index finds them.
+
+        Parameters
+        ----------
+        vectors : float array, shape (n, dim)
+        min_similarity : float
+
+        Returns
+        -------
+        query : int64 array, shape (n_found,)
+            Row of the vector, ascending.
+        sample_ids : int64 array, shape (n_found,)
+        similarity : float32 array, shape (n_found,)
+            Largest first for each query.
+
+        Notes
+        -----
+        No number of neighbours cuts a query off: it is asked for twice as many until the last quarter of its candidates holds none.
+        """
+        rows, k = self._rows(vectors), min(_FIRST, self.n_images)
+        found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+        open_rows = np.arange(len(rows))
+        while len(open_rows):
+            ids, similarity = self._refined(rows[open_rows], k)
+            is_near = (similarity >= np.float32(min_similarity)) & (ids >= 0)
+            is_last = k >= self.n_images or (self.index.on_gpu and k >= GPU_MOST)
+            is_done = np.logical_or(~np.any(is_near[:, -max(1, int(_TAIL * k)) :], axis=1), np.full(len(open_rows), is_last))
+            query, place = np.nonzero(is_near & is_done[:, None])
+            found.append((open_rows[query], ids[query, place], similarity[query, place]))
+            open_rows, k = open_rows[~is_done], min(2 * k, self.n_images)
+        query = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in found)])
+        ids = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in found)])
+        similarity = np.concatenate([np.zeros(0, np.float32), *(part[2] for part in found)])
+        order = np.lexsort((ids, -similarity, query))
+        return query[order], ids[order], similarity[order]
+
+    def preview(self, sample_id: int, side: int = 256) -> bytes:
+        """A small JPEG of a training image, its longer side at most `side` pixels.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no such sample.
+        InputError, SampleError
+            If its image can't be read.
+        """
+        with self._judging:
+            pixels = self._judge.pixels(self.samples.row(sample_id))
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((side, side))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=88)
+        return buffer.getvalue()
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The run's encoder, loaded when an image is asked about.
+
+        Raises
+        ------
+        ConfigError
+            If the run holds precomputed embeddings, and no encoder was named.
+        """
+        config = self.opened.config.encoder
+        if config.name == "precomputed":
+            raise ConfigError(
+                f"{self.run_dir} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
+                "encoder.model=ViT-B-32 encoder.pretrained=…"
+            )
+        encoder = load_encoder(config)
+        if encoder.dim != self.index.dim:
+            raise ConfigError(
+                f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run_dir}"
+            )
+        return encoder
+
+    @cached_property
+    def _judge(self) -> PixelJudge:
+        return PixelJudge(self.opened, self.samples)
+
+    def _views(self, data: bytes, all_views: bool) -> Views:
+        config = self.opened.config
+        if len(data) > config.input.max_image_bytes:
+            raise SampleError(
+                "too_many_bytes", f"{len(data):,} bytes, expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
+            )
+        return views_of(data, self.encoder, config.encoder.name, max_pixels=config.input.max_pixels, only_whole=not all_views)
+
+    def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
+        """The k most similar training images over all views, not yet judged."""
+        search = self.opened.config.search
+        asked = search.min_similarity if min_similarity is None else min_similarity
+        # what has next to no detail is like all else that has none
+        if min_similarity is None and views.quality < search.low_detail_quality:
+            asked = max(asked, search.low_detail_min_similarity)
+        ids, similarity = self.search_vectors(views.vectors, k=k)
+        best: dict[int, tuple[float, int]] = {}
+        for view, (row, values) in enumerate(zip(ids.tolist(), similarity.tolist(), strict=True)):
+            for sample_id, value in zip(row, values, strict=True):
+                if sample_id >= 0 and value >= np.float32(asked) and value > best.get(sample_id, (-2.0, 0))[0]:
+                    best[sample_id] = (value, view)
+        order = sorted(best, key=lambda sample_id: (-best[sample_id][0], sample_id))[:k]
+        return [self._match(sample_id, best[sample_id][0], views.names[best[sample_id][1]]) for sample_id in order]
+
+    def _match(self, sample_id: int, similarity: float, view: str) -> Match:
+        row, group = self.samples.row(sample_id), self.samples.membership(sample_id)
+        return Match(
+            sample_id, row["key"], row["shard"], row["url"], row["caption"], similarity,
+            group.duplication_count, group.component_id, group.is_kept, view,
+        )  # fmt: skip
+
+    def _rows(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        if vectors.ndim != 2 or vectors.shape[1] != self.index.dim:
+            raise ShapeError(f"expected vectors of shape (n, {self.index.dim}), found {vectors.shape}")
+        # rounded as the stored ones, so that similarities are those of tables
+        return unit_rows(unit_rows(vectors).astype(np.float16))
+
+    def _refined(self, rows: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Candidates in the order of their codes, with exact similarities; -1 and -2 where there are fewer."""
+        lists = None
+        if self.opened.index.get("codes") in ("pq", "fp16"):
+            flat, _, _ = self.opened.lists.place(rows, int(self.opened.index["nprobe"]))
+            lists = flat.reshape(len(rows), -1)
+        ids, _ = self.index.search(rows, k, lists)
+        similarity = np.full(ids.shape, -2.0, dtype=np.float32)
+        query, place = np.nonzero(ids >= 0)
+        if len(query):
+            wanted, inverse = np.unique(ids[query, place], return_inverse=True)
+            vectors = self._store.take(wanted)
+            similarity[query, place] = exact_similarity(rows[query].astype(np.float16), vectors[inverse])
+        return ids, similarity
+
+    @property
+    def _store(self) -> Any:
+        return open_store(self.run_dir)
+
+
+def _encoded(number: int, image: str | Path | bytes | npt.NDArray[np.uint8] | Image.Image) -> tuple[str, bytes]:
+    if isinstance(image, bytes):
+        return f"image {number}", image
+    if isinstance(image, (str, Path)):
+        from dedup.storage.tables import read_bytes
+
+        data = read_bytes(str(image))
+        if data is None:
+            raise InputError(f"{image} does not exist; expected an image")
+        return str(image), data
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return f"image {number}", buffer.getvalue()

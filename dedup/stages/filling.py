@@ -1,0 +1,153 @@
+"""The FAISS index that stays: trained once, filled in parts by tasks, merged on disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from dedup.contracts import JsonDict
+from dedup.errors import ConfigError, RunDirectoryError
+from dedup.numerics.distances import unit_rows
+from dedup.numerics.lists import BLOCK, Lists
+from dedup.stages.context import StageContext
+from dedup.storage.arrays import clear_files
+from dedup.storage.embeddings import read_vectors
+from dedup.storage.indexfiles import INDEX, LISTS, index_files, publish_index
+from dedup.storage.tables import filesystem, is_local, join, read_bytes, write_bytes
+
+_PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
+_PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
+_BLOCKS_PER_PART = 4  # 262,144 vectors, 19 MB of codes
+
+
+@dataclass(frozen=True)
+class FillTask:
+    """Vectors of some blocks of representatives, and the part they fill."""
+
+    run_dir: str
+    number: int
+    sample_ids: npt.NDArray[np.int64]
+    first_block: int
+    own_lists: bool
+
+
+def fill_part(task: FillTask) -> int:
+    """Write one part of the index; returns its vectors."""
+    from dedup.numerics.ivf import filled_part
+
+    home = None
+    if task.own_lists:
+        n_blocks = -(-len(task.sample_ids) // BLOCK)
+        home = np.concatenate([_home(task.run_dir, task.first_block + number) for number in range(n_blocks)])
+    rows = unit_rows(read_vectors(task.run_dir, task.sample_ids))
+    data = filled_part(_trained(task.run_dir), task.sample_ids, rows, home)
+    write_bytes(part_path(task.run_dir, task.number), data)
+    return len(rows)
+
+
+def part_path(run_dir: str, number: int) -> str:
+    """Where a part lies until it is merged."""
+    return join(run_dir, "index", "_parts", f"part-{number:05d}.faiss")
+
+
+def fill_index(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int) -> JsonDict:
+    """Write the index of all representatives.
+
+    Parameters
+    ----------
+    ids : int64 array, shape (n,)
+        Representatives, as `assignments` has them.
+    lists : Lists
+    sample : float32 array, shape (m, dim)
+        Unit rows that codes are trained on.
+    nprobe : int
+
+    Returns
+    -------
+    dict
+        `codes`: what the index holds, or ``none``; `files`: their names and sizes.
+    """
+    run_dir, wanted = context.layout.run_dir, context.config.index
+    codes = "pq" if wanted.codes == "auto" and len(ids) >= _PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
+    if codes == "none" or not len(ids):
+        return {"codes": "none", "files": {}}
+    if codes == "pq" and not wanted.factory and len(ids) < _PQ_LEAST:
+        raise ConfigError(f"index.codes=pq needs {_PQ_LEAST} distinct images to train, found {len(ids)}; use auto or fp16")
+    from dedup.numerics.ivf import trained_factory, trained_index
+
+    if wanted.factory:
+        codes = wanted.factory
+        trained = trained_factory(wanted.factory, sample, nlist=lists.nlist, nprobe=nprobe, seed=wanted.seed)
+    else:
+        # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
+        centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
+        trained = trained_index(centroids, sample, codes=codes, nprobe=nprobe)
+    write_bytes(_trained_path(run_dir), trained)
+    size = BLOCK * _BLOCKS_PER_PART
+    tasks = [
+        FillTask(run_dir, number, ids[start : start + size], start // BLOCK, not wanted.factory)
+        for number, start in enumerate(range(0, len(ids), size))
+    ]
+    context.reporter.note(f"index: filling it with {codes} codes of {len(ids):,} vectors")
+    filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
+    n_merged = _merge(run_dir, [part_path(run_dir, task.number) for task in tasks])
+    if filled != len(ids) or n_merged != len(ids):
+        raise RunDirectoryError(f"{run_dir}: the index holds {n_merged:,} of {len(ids):,} vectors; run: dedup index … --redo")
+    clear_files(join(run_dir, "index", "_parts"), "*.faiss")
+    return {"codes": codes, "files": index_files(run_dir)}
+
+
+def _merge(run_dir: str, parts: list[str]) -> int:
+    """Merge parts on this machine's disk and give the result its name."""
+    from dedup.numerics.ivf import merge_parts
+
+    local = is_local(run_dir)
+    beside = filesystem(join(run_dir, "index"))[1] if local else None
+    trained = read_bytes(_trained_path(run_dir))
+    if trained is None:
+        raise RunDirectoryError(f"{_trained_path(run_dir)} vanished while the index was filled; run: dedup index … --redo")
+    with tempfile.TemporaryDirectory(prefix="_merging-", dir=beside) as scratch:
+        paths = []
+        for part in parts:
+            fs, path = filesystem(part)
+            paths.append(path if local else os.path.join(scratch, path.rpartition("/")[2]))
+            if not local:
+                fs.get_file(path, paths[-1])
+        merged = [os.path.join(scratch, name) for name in (INDEX, LISTS)]
+        n = merge_parts(trained, paths, *merged)
+        publish_index(run_dir, *merged)
+    return n
+
+
+def _trained_path(run_dir: str) -> str:
+    return join(run_dir, "index", "_parts", "trained.faiss")
+
+
+@lru_cache(maxsize=1)
+def _trained_cached(path: str, state: str) -> bytes:
+    data = read_bytes(path)
+    if data is None:
+        raise RunDirectoryError(f"{path} vanished while the index was filled; run: dedup index … --redo")
+    return data
+
+
+def _trained(run_dir: str) -> bytes:
+    path = _trained_path(run_dir)
+    fs, name = filesystem(path)
+    info = fs.info(name)
+    return _trained_cached(path, f"{info.get('size')}-{info.get('mtime', info.get('ETag'))}")
+
+
+def _home(run_dir: str, block: int) -> npt.NDArray[np.int32]:
+    """The nearest list of each vector of a block."""
+    fs, path = filesystem(join(run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
+    with fs.open(path, "rb") as file:
+        lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
+    home: npt.NDArray[np.int32] = lists.flatten().to_numpy()[lists.offsets.to_numpy()[:-1]]
+    return home

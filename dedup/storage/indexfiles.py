@@ -1,0 +1,71 @@
+"""The files of the FAISS index of a run: the index, and its lists beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+
+from dedup.errors import RunDirectoryError
+from dedup.storage.arrays import clear_files, folder_state
+from dedup.storage.tables import filesystem, is_local, join, read_json
+
+INDEX = "index.faiss"
+LISTS = "index.ivfdata"
+
+
+def index_files(run_dir: str) -> dict[str, int]:
+    """Names and sizes in bytes of the index's files, as they are there."""
+    fs, folder = filesystem(join(run_dir, "index"))
+    fs.invalidate_cache(folder)
+    return {name: int(fs.size(join(folder, name))) for name in (INDEX, LISTS) if fs.exists(join(folder, name))}
+
+
+def clear_index(run_dir: str) -> None:
+    """Delete the index and what a stopped stage left of its parts."""
+    for name in (INDEX, LISTS):
+        clear_files(join(run_dir, "index"), name)
+    clear_files(join(run_dir, "index", "_parts"), "*.faiss")
+
+
+def publish_index(run_dir: str, index: str, lists: str) -> None:
+    """Move the files of a merged index, on this machine, to their place: the lists first, since the index names them."""
+    fs, folder = filesystem(join(run_dir, "index"))
+    for path, name in ((lists, LISTS), (index, INDEX)):
+        if is_local(run_dir):
+            os.replace(path, join(folder, name))
+        else:
+            fs.put_file(path, join(folder, name))
+
+
+def find_index(run_dir: str) -> str:
+    """The path of a run's index on this machine, checked against what the stage wrote; fetched if the run lies elsewhere.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is none, or its files are not those that the stage `index` wrote.
+    """
+    record = read_json(join(run_dir, "index", "_index.json")) or {}
+    expected = record.get("files")
+    again = f"run: dedup index output.run_dir={run_dir} … --redo"
+    if not expected:
+        why = "index.codes=none" if record.get("codes") == "none" else "an earlier version"
+        raise RunDirectoryError(f"{run_dir} holds no searchable index (it was made with {why}); {again}")
+    found = index_files(run_dir)
+    for name, n_bytes in expected.items():
+        if found.get(name) != n_bytes:
+            there = "is missing" if name not in found else f"has {found[name]:,} bytes"
+            raise RunDirectoryError(f"{join(run_dir, 'index', name)} {there}, expected {n_bytes:,}; {again}")
+    fs, folder = filesystem(join(run_dir, "index"))
+    if is_local(run_dir):
+        return join(folder, INDEX)
+    state = folder_state(join(run_dir, "index"))
+    local = os.path.join(tempfile.gettempdir(), f"dedup-index-{os.getuid()}-{hashlib.sha256((run_dir + state).encode()).hexdigest()[:24]}")
+    os.makedirs(local, mode=0o700, exist_ok=True)
+    for name, n_bytes in expected.items():
+        path = os.path.join(local, name)
+        if not os.path.exists(path) or os.path.getsize(path) != n_bytes:
+            fs.get_file(join(folder, name), path + ".part")
+            os.replace(path + ".part", path)
+    return os.path.join(local, INDEX)
