@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
-    from dedup.audit import find_outliers, score_generations
+    from dedup.audit import find_outliers, flag_images, score_generations
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
     from dedup.extraction.curves import by_duplication_count, precision_recall
+    from dedup.lookup.index import open_index
     from dedup.numerics.adaptive import AdaptiveDistances, adaptive_distances
     from dedup.numerics.components import connected_components
     from dedup.numerics.counts import duplication_counts
@@ -30,9 +31,11 @@ __all__ = [
     "connected_components",
     "duplication_counts",
     "find_outliers",
+    "flag_images",
     "load_config",
     "montage",
     "near_duplicates",
+    "open_index",
     "precision_recall",
     "removed_by_threshold",
     "run",
@@ -50,9 +53,11 @@ _HOMES = {
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
     "find_outliers": "dedup.audit",
+    "flag_images": "dedup.audit",
     "load_config": "dedup.config_io",
     "montage": "dedup.advice.show",
     "near_duplicates": "dedup.api",
+    "open_index": "dedup.lookup.index",
     "precision_recall": "dedup.extraction.curves",
     "removed_by_threshold": "dedup.numerics.thresholds",
     "run": "dedup.pipeline",

@@ -1,6 +1,8 @@
-"""Scoring generated images and finding outliers, from paths to tables: what the command line and notebooks call."""
+"""Scoring and flagging generated images, and finding outliers, from paths to tables: what the command line and notebooks call."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from dedup.config import ExtractionConfig
 from dedup.contracts import Engine, Reporter
@@ -8,6 +10,7 @@ from dedup.engines.local import LocalEngine
 from dedup.extraction.outliers import By, OutlierOptions, OutlierSummary, find
 from dedup.extraction.score import ScoreSummary, score
 from dedup.extraction.targets import read_targets
+from dedup.lookup.flag import FlagSummary, Question, flag
 from dedup.stages.context import SilentReporter
 from dedup.storage.tables import join
 
@@ -52,6 +55,57 @@ def score_generations(
     engine = engine or LocalEngine()
     try:
         return score(read_targets(targets), generations, out, options or ExtractionConfig(), engine, reporter or SilentReporter())
+    finally:
+        if own:
+            engine.close()
+
+
+def flag_images(
+    run_dir: str,
+    images: Sequence[str],
+    out: str,
+    *,
+    k: int = 10,
+    min_similarity: float | None = None,
+    looks_at_pixels: bool = True,
+    overrides: Sequence[str] = (),
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> FlagSummary:
+    """Tell which generated images are copies of training images.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run over the training images.
+    images : sequence of str
+        Images, folders of images, tars.
+    out : str
+        Parquet file of `dedup.schemas.FLAGS`, a row for each image.
+    k : int
+        Training images that each is compared with.
+    min_similarity : float, optional
+        Cosine from which training images are compared; the run's own by default.
+    looks_at_pixels : bool
+        False: similarity alone decides.
+    overrides : sequence of str
+        As of `dedup.open_index`.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run can't be searched.
+    InputError
+        If there is no such image, folder or tar.
+    """
+    question = Question(run_dir, tuple(overrides), "auto", k, min_similarity, looks_at_pixels, measures=looks_at_pixels)
+    own = engine is None
+    engine = engine or LocalEngine()
+    try:
+        return flag(question, images, out, engine, reporter or SilentReporter())
     finally:
         if own:
             engine.close()

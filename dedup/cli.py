@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
+from dedup import cli_lookup
 from dedup.config import Config
 from dedup.errors import ConfigError
 from dedup.failures import errors_shown
@@ -65,7 +66,13 @@ def _stage_command(name: str, text: str) -> None:
         _run_stages(name, overrides, config_file, redo)
 
     command.__doc__ = f"{text}\n\nExample: dedup {name} output.run_dir=out" + (" input.shards='shards/*.tar'" if name == "embed" else "")
-    app.command(name, rich_help_panel="Single stages, in order")(command)
+    if name == "index":
+        group = typer.Typer(cls=cli_lookup.StageGroup, help=f"{text} `dedup index info RUN` tells what it is like.")
+        group.command("stage", help=command.__doc__)(command)
+        group.command("info")(cli_lookup.index_info)
+        app.add_typer(group, name=name, rich_help_panel="Single stages, in order")
+    else:
+        app.command(name, rich_help_panel="Single stages, in order")(command)
 
 
 for _name, _text in (
@@ -153,6 +160,9 @@ def demo_data(
     summary = make_demo_data(out, n_images=n_images, seed=seed, per_shard=per_shard, jpeg_size=size, workers=workers or available_cores())
     typer.echo(f"{summary}")
 
+
+app.command(rich_help_panel="A finished run")(cli_lookup.query)
+app.command(rich_help_panel="A finished run")(cli_lookup.flag)
 
 extraction = typer.Typer(no_args_is_help=True, help="The extraction attack: score generated images against what they were aimed at.")
 app.add_typer(extraction, name="extraction")

@@ -145,7 +145,7 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
 
 def print_summary(summary: RunSummary, config: Config) -> None:
     """Print the closing summary and where the tables lie."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     width = max(len(name) for name, _ in summary_lines(summary, config))
     for name, text in summary_lines(summary, config):
         console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
@@ -156,7 +156,7 @@ def print_summary(summary: RunSummary, config: Config) -> None:
 
 def print_status(stages: list[StageStatus]) -> None:
     """Print a line per stage, and under it what has changed since."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
@@ -169,7 +169,7 @@ def print_status(stages: list[StageStatus]) -> None:
 def print_scores(summary: ScoreSummary) -> None:
     """Print what scoring found."""
     statuses = ", ".join(f"{name} {count:,}" for name, count in summary.by_status.items())
-    console = Console()
+    console = Console(emoji=False)
     console.print(f"targets    {summary.n_targets:,} ({statuses})", highlight=False)
     console.print(f"memorised  {summary.n_memorized:,}", highlight=False)
     console.print(f"extracted  {summary.n_extracted:,}", highlight=False)
@@ -184,7 +184,7 @@ def print_scores(summary: ScoreSummary) -> None:
 
 def print_sweep(found: Sweep) -> None:
     """Print what would be removed at each threshold."""
-    console, numbers = Console(highlight=False), {"justify": "right"}
+    console, numbers = Console(highlight=False, emoji=False), {"justify": "right"}
     table = RichTable(box=None, pad_edge=False)
     for name in ("threshold", "removed by similarity", "share", "removed of confirmed pairs", "share"):
         table.add_column(name, **numbers)  # type: ignore[arg-type]
@@ -206,7 +206,7 @@ def print_sweep(found: Sweep) -> None:
 
 def print_outliers(summary: OutlierSummary) -> None:
     """Print what the search for outliers found, and how well it searched."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     lines = [
         ("images", f"{summary.n_images:,}, {summary.n_exact:,} of them compared with every other"),
         ("outliers", f"{summary.n_outliers:,}" + ("" if summary.n_certain is None else f", the first {summary.n_certain:,} certain")),

@@ -401,6 +401,36 @@ NEIGHBOR_MEANS: Final = pa.schema(
         _field("is_exact", pa.bool_(), "compared with every image"),
     ]
 )
+FLAGS: Final = pa.schema(
+    [
+        _field("image", pa.string(), "the image that was looked up: its path; of a tar's member the tar, a colon and the key"),
+        _field("is_copy", pa.bool_(), "whether it is a copy of a training image, by `rule`; null where that is not known", nullable=True),
+        _field(
+            "rule",
+            pa.string(),
+            "pixels: it was compared with the training image; similarity: the run looks at no pixels; unreadable: the training image can't "
+            "be read; none: no training image is within min_similarity, or it is no image",
+        ),
+        _field("sample_id", pa.int64(), "the training image: the copy, else the most similar", nullable=True),
+        _field("key", pa.string(), "its key", nullable=True),
+        _field("shard", pa.string(), "its shard", nullable=True),
+        _URL,
+        _field("caption", pa.string(), "its caption", nullable=True),
+        _field("similarity", pa.float32(), "cosine, the largest over the views", nullable=True),
+        _field("view", pa.string(), "how the image was looked at: none, mirror, rotate90, …, inner, crop, or two of them", nullable=True),
+        _field(
+            "distance", pa.float32(), "how much the parts that agree least differ, 0 to 1; a copy's is at most max_distance", nullable=True
+        ),
+        _field("l2", pa.float32(), "root mean square difference to the training image, stretched to its size, 0 to 1", nullable=True),
+        _field("tiled_l2", pa.float32(), "the largest such difference over 16 tiles", nullable=True),
+        _field("duplication_count", pa.int64(), "training samples in the group of copies", nullable=True),
+        _field("component_id", pa.int64(), "that group", nullable=True),
+        _field("is_kept", pa.bool_(), "whether the manifest keeps that training image", nullable=True),
+        _field("min_similarity", pa.float32(), "cosine from which training images were looked at"),
+        _field("max_distance", pa.float32(), "distance up to which they are copies"),
+        _field("error", pa.string(), "why the image could not be looked up", nullable=True),
+    ]
+)
 SWEEP: Final = pa.schema(
     [
         _field("threshold", pa.float64(), "cosine from which two images count as copies"),

@@ -18,15 +18,15 @@ class Match:
     key, shard : str
     url, caption : str or None
     similarity : float
-        Exact cosine, the largest over the views of the image.
+        Exact cosine: of the whole images, one turned as the view says; else of the looks that are alike, which is another scale.
     duplication_count : int
         Samples in the group of copies that it belongs to.
     component_id : int
     is_kept : bool
         Whether the manifest keeps it, or a byte-identical copy; False: another of its group.
     view : str
-        How the image was looked at: ``none`` (as it is), ``mirror``, ``rotate90``, …, ``inner`` (the picture inside its frame),
-        ``crop`` (a part of it), or one of the latter two turned, such as ``inner mirror``.
+        How they are alike: ``none`` (whole, as they are), ``mirror``, ``rotate90``, …; ``inner`` (the picture inside a frame),
+        ``crop`` (a part of either), these two also turned, such as ``inner mirror``; ``rotated`` (by an unknown angle).
     is_copy : bool or None
         By the pixels; None where they were not looked at or the training image can't be read.
     distance : float or None

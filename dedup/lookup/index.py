@@ -7,24 +7,27 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dedup.contracts import Encoder
-from dedup.encoders import load_encoder
+from dedup.encoders import load_encoder, look_maker
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError, ShapeError
 from dedup.lookup.answers import Answer, Match
 from dedup.lookup.judging import PixelJudge
+from dedup.lookup.looksearch import LookSearch
 from dedup.lookup.opening import OpenedRun, open_run
 from dedup.lookup.samples import SampleTable
 from dedup.lookup.views import Views, views_of
 from dedup.numerics.distances import exact_similarity, unit_rows
-from dedup.numerics.ivf import GPU_MOST, IvfIndex
 from dedup.storage.embeddings import open_store
 from dedup.storage.indexfiles import find_index
+
+if TYPE_CHECKING:
+    from dedup.numerics.ivf import IvfIndex
 
 _SPARE = (4, 64)  # candidates by their codes for each neighbour that is wanted, and beside them
 _FIRST = 128  # candidates that a search for all neighbours begins with
@@ -52,6 +55,7 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
         If FAISS, or the encoder's packages, are not installed.
     """
     from dedup.numerics.ann import count_gpus
+    from dedup.numerics.ivf import IvfIndex
 
     opened = open_run(run_dir, list(overrides))
     index = IvfIndex(find_index(run_dir), n_gpus=0 if device == "cpu" else count_gpus())
@@ -74,6 +78,7 @@ class RunIndex:
     def __init__(self, opened: OpenedRun, index: IvfIndex) -> None:
         self.opened, self.index = opened, index
         self.samples = SampleTable(self.run_dir)
+        self._looks = LookSearch(self.run_dir)
         self._encoding, self._judging = Lock(), Lock()
 
     @property
@@ -203,7 +208,7 @@ class RunIndex:
         while len(open_rows):
             ids, similarity = self._refined(rows[open_rows], k)
             is_near = (similarity >= np.float32(min_similarity)) & (ids >= 0)
-            is_last = k >= self.n_images or (self.index.on_gpu and k >= GPU_MOST)
+            is_last = k >= self.n_images or ids.shape[1] < k  # a GPU gives some thousand at most
             is_done = np.logical_or(~np.any(is_near[:, -max(1, int(_TAIL * k)) :], axis=1), np.full(len(open_rows), is_last))
             query, place = np.nonzero(is_near & is_done[:, None])
             found.append((open_rows[query], ids[query, place], similarity[query, place]))
@@ -264,7 +269,7 @@ class RunIndex:
             raise SampleError(
                 "too_many_bytes", f"{len(data):,} bytes, expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
             )
-        return views_of(data, self.encoder, config.encoder.name, max_pixels=config.input.max_pixels, only_whole=not all_views)
+        return views_of(data, self.encoder, look_maker(config.encoder), max_pixels=config.input.max_pixels, only_whole=not all_views)
 
     def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
         """The k most similar training images over all views, not yet judged."""
@@ -274,13 +279,18 @@ class RunIndex:
         if min_similarity is None and views.quality < search.low_detail_quality:
             asked = max(asked, search.low_detail_min_similarity)
         ids, similarity = self.search_vectors(views.vectors, k=k)
-        best: dict[int, tuple[float, int]] = {}
-        for view, (row, values) in enumerate(zip(ids.tolist(), similarity.tolist(), strict=True)):
+        best: dict[int, tuple[float, str]] = {}
+        for view, row, values in zip(views.names, ids.tolist(), similarity.tolist(), strict=True):
             for sample_id, value in zip(row, values, strict=True):
-                if sample_id >= 0 and value >= np.float32(asked) and value > best.get(sample_id, (-2.0, 0))[0]:
+                if sample_id >= 0 and value >= np.float32(asked) and value > best.get(sample_id, (-2.0, ""))[0]:
                     best[sample_id] = (value, view)
+        if views.looks is not None and self._looks.is_there and views.quality >= search.low_detail_quality:
+            # similarities of looks are on a scale of their own: they add what whole images miss
+            hits = self._looks.search(views.looks, max(search.look_min_similarity, min_similarity or 0.0))
+            for sample_id, value, view in zip(hits.sample_ids.tolist(), hits.similarity.tolist(), hits.views, strict=True):
+                best.setdefault(sample_id, (value, view))
         order = sorted(best, key=lambda sample_id: (-best[sample_id][0], sample_id))[:k]
-        return [self._match(sample_id, best[sample_id][0], views.names[best[sample_id][1]]) for sample_id in order]
+        return [self._match(sample_id, *best[sample_id]) for sample_id in order]
 
     def _match(self, sample_id: int, similarity: float, view: str) -> Match:
         row, group = self.samples.row(sample_id), self.samples.membership(sample_id)

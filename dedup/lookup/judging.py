@@ -15,7 +15,7 @@ from dedup.errors import DedupError, InputError, SampleError
 from dedup.lookup.answers import Match
 from dedup.lookup.opening import OpenedRun
 from dedup.lookup.samples import SampleTable
-from dedup.lookup.views import Views
+from dedup.lookup.views import Views, turns_of
 from dedup.numerics.confirmation import compare, turned
 from dedup.numerics.pictures import SIDE, Picture
 from dedup.numerics.tiled import TILES, l2_distances, tiled_distances
@@ -65,22 +65,29 @@ class PixelJudge:
         matches : sequence of Match
         """
         pictures: dict[str, Picture] = {}
-        found = []
+        found, turn_of_best = [], {}
         for match in matches:
-            turn = next((turn for name, turn in zip(views.names, views.turns, strict=True) if name == match.view), "none")
-            if turn not in pictures:
-                pictures[turn] = Picture(views.pixels if turn == "none" else turned(views.pixels, turn))
             try:
                 other = Picture(self.pixels(self._samples.row(match.sample_id)))
             except DedupError as error:
                 found.append(replace(match, trouble=one_line(error)))
                 continue
-            verdict = compare(pictures[turn], other, max_distance=self._max_distance)
-            found.append(replace(match, is_copy=verdict.is_copy, distance=float(verdict.distance)))
+            best: tuple[bool, float, str] | None = None
+            for turn in turns_of(match.view):
+                if turn not in pictures:
+                    pictures[turn] = Picture(views.pixels if turn == "none" else turned(views.pixels, turn))
+                verdict = compare(pictures[turn], other, max_distance=self._max_distance)
+                if best is None or (verdict.is_copy, -verdict.distance) > (best[0], -best[1]):
+                    best = (verdict.is_copy, float(verdict.distance), turn)
+                if verdict.is_copy:
+                    break
+            if best is None:
+                raise AssertionError("a view without a turn")
+            turn_of_best[match.sample_id] = best[2]
+            found.append(replace(match, is_copy=best[0], distance=best[1]))
         found.sort(key=lambda match: (match.is_copy is not True, -match.similarity, match.sample_id))
         if data is not None and found and found[0].trouble is None:
-            turn = next((turn for name, turn in zip(views.names, views.turns, strict=True) if name == found[0].view), "none")
-            found[0] = self._measured(data, turn, found[0])
+            found[0] = self._measured(data, turn_of_best[found[0].sample_id], found[0])
         return found
 
     def _measured(self, data: bytes, turn: str, match: Match) -> Match:

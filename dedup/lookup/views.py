@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from dedup.contracts import Encoder
 from dedup.encoders import dct
-from dedup.numerics.descriptor import detail, ycbcr_grid
+from dedup.numerics.descriptor import VARIANTS, detail, ycbcr_grid
 from dedup.numerics.distances import apply_turn
-from dedup.numerics.looks import centre
+from dedup.numerics.looks import LookMaker, LookRows, centre
 from dedup.numerics.pictures import SIDE
 from dedup.numerics.trimming import picture_box
 from dedup.storage.images import DecodedImage, decode_image
 
 _PARTS = (0.87, 0.75)  # shares of the sides of the crops about the middle
+_LEAST_INNER_QUALITY = 10.0  # amount of detail of a picture inside a frame that says something
 Box = tuple[float, float, float, float]
 
 
@@ -33,28 +34,42 @@ class Views:
         Amount of detail, as of `metadata`.
     names : list of str
         ``none`` first; see `dedup.lookup.answers.Match`.
-    turns : list of str
-        How the image is turned in each view.
     vectors : float32 array, shape (n, dim)
         Unit rows.
+    looks : LookRows or None
+        Second looks, for an encoder that has them.
     """
 
     pixels: npt.NDArray[np.uint8]
     quality: float
     names: list[str]
-    turns: list[str]
     vectors: npt.NDArray[np.float32]
+    looks: LookRows | None = None
 
 
-def views_of(data: bytes, encoder: Encoder, encoder_name: str, *, max_pixels: int, only_whole: bool = False) -> Views:
+def turns_of(view: str) -> tuple[str, ...]:
+    """The ways an image may be turned in a view, for a look at its pixels.
+
+    Examples
+    --------
+    >>> turns_of("crop mirror"), turns_of("inner"), turns_of("rotated")
+    (('mirror',), ('none',), ('none', 'rotate90', 'rotate270', 'rotate180'))
+    """
+    if view == "rotated":
+        return ("none", "rotate90", "rotate270", "rotate180")
+    last = view.rpartition(" ")[2]
+    return (last if last in VARIANTS else "none",)
+
+
+def views_of(data: bytes, encoder: Encoder, maker: LookMaker | None, *, max_pixels: int, only_whole: bool = False) -> Views:
     """Decode an image and encode its views.
 
     Parameters
     ----------
     data : bytes
     encoder : Encoder
-    encoder_name : str
-        With ``dct`` turned views follow from the vectors; any other model is shown the mirrored pixels.
+    maker : LookMaker or None
+        Of an encoder whose turned views and second looks follow from its vectors; any other is shown mirrored and cropped pixels.
     max_pixels : int
     only_whole : bool
         The image as it is, and no more.
@@ -67,34 +82,41 @@ def views_of(data: bytes, encoder: Encoder, encoder_name: str, *, max_pixels: in
     # as the run decoded its images, so that an image of the run has its very vector
     min_side = None if encoder.min_side is None else max(SIDE, encoder.min_side)
     image = decode_image(data, max_pixels=max_pixels, min_side=min_side)
-    boxes: list[tuple[str, Box]] = [("", image.box)]
-    if not only_whole:
-        inner = _inner(image)
-        if inner is not None:
-            boxes.append(("inner", inner))
-        boxes += [("crop", _part(box, share)) for _, box in list(boxes) for share in _PARTS]
-    shown = [(name, "none", *_prepared(image.pixels, box, encoder)) for name, box in boxes]
-    if encoder_name != "dct" and not only_whole:
-        mirrored = np.ascontiguousarray(image.pixels[:, ::-1])
-        width = image.pixels.shape[1]
-        for name, (left, top, right, bottom) in boxes:
-            shown.append((name, "mirror", *_prepared(mirrored, (width - right, top, width - left, bottom), encoder)))
-    quality = float(detail(shown[0][3][None])[0])
-    vectors = encoder.encode(np.stack([prepared for _, _, prepared, _ in shown]))
-    names, turns = [name for name, _, _, _ in shown], [turn for _, turn, _, _ in shown]
-    if encoder_name == "dct" and not only_whole:
-        whole = [row for row, name in enumerate(names) if name != "crop"]
-        crops = [row for row, name in enumerate(names) if name == "crop"]
-        for turn, change in zip(dct.turn_names(), dct.turns(), strict=True):
-            rows = [*whole, *crops] if turn == "mirror" else whole
-            vectors = np.concatenate([vectors, apply_turn(vectors[rows], change).astype(np.float32)])
-            names += [names[row] for row in rows]
-            turns += [turn] * len(rows)
-    full = [" ".join([name, *([turn] if turn != "none" else [])]).strip() or "none" for name, turn in zip(names, turns, strict=True)]
     left, top, right, bottom = image.box
-    pixels = image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-    good = np.flatnonzero(np.isfinite(vectors).all(axis=1))
-    return Views(np.ascontiguousarray(pixels), quality, [full[row] for row in good], [turns[row] for row in good], vectors[good])
+    pixels = np.ascontiguousarray(image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
+    prepared, grid = _prepared(image.pixels, image.box, encoder)
+    quality = float(detail(grid[None])[0])
+    if only_whole:
+        return Views(pixels, quality, ["none"], encoder.encode(prepared[None]))
+    if maker is None:
+        names, shown = _shown(image, encoder)
+        return Views(pixels, quality, ["none", *names], encoder.encode(np.stack([prepared, *shown])))
+    whole = encoder.encode(prepared[None])
+    turned = [apply_turn(whole, turn).astype(np.float32) for turn in dct.turns()]
+    inner = np.zeros((0, encoder.dim), dtype=np.float32)
+    box = _inner(image)
+    if box is not None:
+        framed, grid = _prepared(image.pixels, box, encoder)
+        if float(detail(grid[None])[0]) >= _LEAST_INNER_QUALITY:
+            inner = encoder.encode(framed[None])
+    aspect = np.array([image.width / max(image.height, 1)], dtype=np.float32)
+    looks = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
+    return Views(pixels, quality, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), looks)
+
+
+def _shown(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:
+    """What an encoder without looks is shown besides the image: its frame's picture, crops, and all of them mirrored."""
+    boxes: list[tuple[str, Box]] = [("", image.box)]
+    inner = _inner(image)
+    if inner is not None:
+        boxes.append(("inner", inner))
+    boxes += [("crop", _part(box, share)) for _, box in list(boxes) for share in _PARTS]
+    mirrored, width = np.ascontiguousarray(image.pixels[:, ::-1]), image.pixels.shape[1]
+    names, shown = [name for name, _ in boxes[1:]], [_prepared(image.pixels, box, encoder)[0] for _, box in boxes[1:]]
+    for name, (left, top, right, bottom) in boxes:
+        names.append(f"{name} mirror".strip())
+        shown.append(_prepared(mirrored, (width - right, top, width - left, bottom), encoder)[0])
+    return names, shown
 
 
 def _prepared(pixels: npt.NDArray[np.uint8], box: Box, encoder: Encoder) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:

@@ -19,7 +19,7 @@ from dedup.numerics.strips import COLUMNS, STRIP, Grid
 from dedup.numerics.torch_ops import Device
 
 ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an angle that is not known
-_DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than the other looks
+DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than the other looks
 _JUDGED = 8_192  # pairs judged at a time
 _BUFFER = 1_000_000  # pairs held before they are sparsified
 _KEPT_MIDDLE = 8  # looks of a crowd's middle that stand for it
@@ -245,7 +245,7 @@ class _LookJoin:
         owned = self.ownership.pairs(a, b)
         a, b = a[owned], b[owned]
         similarity = exact_similarity(looks.vectors[a], looks.vectors[b])
-        threshold = np.where(looks.kind[a] == DISC, max(self.threshold, _DISC_SIMILARITY), self.threshold)
+        threshold = np.where(looks.kind[a] == DISC, max(self.threshold, DISC_SIMILARITY), self.threshold)
         near = similarity >= threshold.astype(np.float32)
         a, b, similarity = a[near], b[near], similarity[near]
         if not len(a):

@@ -1,0 +1,133 @@
+"""The commands that come back to a finished run: query, flag, index info."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dedup.errors import ConfigError
+
+RunDir = Annotated[str, typer.Argument(help="the run directory of a finished run")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|TAR...", help="images, folders of images, tars")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="over the run's configuration, such as encoder.device=cpu; may be given several times"),
+]
+K = Annotated[int, typer.Option("--k", min=1, help="matches of each image at most")]
+MinSimilarity = Annotated[
+    float | None, typer.Option("--min-similarity", min=-1, max=1, help="cosine from which training images match; by default the run's own")
+]
+OnlyVectors = Annotated[bool, typer.Option("--only-vectors", help="look at no pixels, and at no turned, unframed or cropped views: faster")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="processes where there are many images; 0 = one per core")]
+
+
+class StageGroup(TyperGroup):
+    """A command of configuration overrides that has commands of its own: whatever names none of these goes to `stage`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the stage's command before its arguments."""
+        if args[:1] != ["--help"] and (not args or args[0] not in self.commands):
+            args = ["stage", *args]
+        return super().parse_args(ctx, args)
+
+
+def query(
+    run_dir: RunDir,
+    images: Images,
+    k: K = 10,
+    min_similarity: MinSimilarity = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a line: {image, is_copy, matches, error}")] = False,
+    only_vectors: OnlyVectors = False,
+    settings: Settings = None,
+    workers: Workers = 0,
+) -> None:
+    """Find the training images that images match.
+
+    Example: dedup query out generated/ --k 5 --json
+    """
+    from dataclasses import asdict
+
+    from dedup.console import ConsoleReporter
+    from dedup.console_lookup import print_answer
+    from dedup.engines.local import LocalEngine
+    from dedup.lookup.flag import Question, answers_of
+
+    question = Question(run_dir, tuple(settings or ()), "auto", k, min_similarity, not only_vectors)
+    engine = LocalEngine(workers)
+    try:
+        with ConsoleReporter() as reporter:
+            for answer in answers_of(question, images, engine, reporter):
+                if as_json:
+                    row: dict[str, Any] = {"image": answer.image, "is_copy": answer.is_copy, "error": answer.error}
+                    row["matches"] = [asdict(match) for match in answer.matches]
+                    typer.echo(json.dumps(row, ensure_ascii=False))
+                else:
+                    print_answer(answer)
+    finally:
+        engine.close()
+
+
+def flag(
+    run_dir: RunDir,
+    images: Images,
+    out: Annotated[str, typer.Option("--out", help="parquet file to write")],
+    min_similarity: MinSimilarity = None,
+    k: K = 10,
+    only_vectors: OnlyVectors = False,
+    settings: Settings = None,
+    workers: Workers = 0,
+    fail: Annotated[bool, typer.Option("--fail", help="exit with 3 if an image is a copy, or may be one")] = False,
+) -> None:
+    """Tell which generated images are copies of training images, before they are released.
+
+    Example: dedup flag out generated/ --out flags.parquet --fail
+    """
+    from dedup.audit import flag_images
+    from dedup.console import ConsoleReporter
+    from dedup.console_lookup import print_flags
+    from dedup.engines.local import LocalEngine
+
+    if not out.endswith(".parquet"):
+        raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
+    engine = LocalEngine(workers)
+    try:
+        with ConsoleReporter() as reporter:
+            summary = flag_images(
+                run_dir,
+                images,
+                out,
+                k=k,
+                min_similarity=min_similarity,
+                looks_at_pixels=not only_vectors,
+                overrides=settings or [],
+                engine=engine,
+                reporter=reporter,
+            )
+    finally:
+        engine.close()
+    print_flags(summary)
+    if fail and (summary.n_copies or summary.n_unknown):
+        raise typer.Exit(3)
+
+
+def index_info(
+    run_dir: RunDir,
+    n_queries: Annotated[int, typer.Option("--queries", min=0, help="images that are searched exhaustively to measure recall")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Tell what the index of a run is like: lists, bytes, memory, and measured recall.
+
+    Example: dedup index info out --queries 500
+    """
+    from dedup.console_lookup import print_index_info
+    from dedup.lookup.index import open_index
+    from dedup.lookup.info import index_info as measured
+
+    info = measured(open_index(run_dir, device="cpu"), n_queries=n_queries)
+    if as_json:
+        typer.echo(json.dumps(info.as_dict(), indent=1))
+    else:
+        print_index_info(info)

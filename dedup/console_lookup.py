@@ -1,0 +1,74 @@
+"""What a person sees of lookups in a finished run."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+
+from dedup.lookup.answers import Answer
+from dedup.lookup.flag import FlagSummary
+from dedup.lookup.info import IndexInfo
+
+
+def print_answer(answer: Answer) -> None:
+    """Print the training images that an image matches, a line each."""
+    console = Console(highlight=False, emoji=False)
+    if answer.error is not None:
+        console.print(f"{answer.image}: {answer.error}", soft_wrap=True, markup=False)
+        return
+    found = "no training image matches" if not answer.matches else "a copy" if answer.is_copy else "alike, no copy"
+    console.print(f"{answer.image}: {found}", soft_wrap=True, markup=False)
+    for match in answer.matches:
+        verdict = {True: "copy", False: "alike", None: "unread" if match.trouble else "-"}[match.is_copy]
+        view = "" if match.view == "none" else f" ({match.view})"
+        what = f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data"
+        said = "".join(f"\n{'':<16}{text}" for text in (match.caption, match.url) if text)
+        console.print(f"  {match.similarity:.4f} {verdict:<6} {what}{view}{said}", soft_wrap=True, markup=False)
+
+
+def print_flags(summary: FlagSummary) -> None:
+    """Print how many images are copies, and the first of them."""
+    console = Console(highlight=False, emoji=False)
+    console.print(f"images   {summary.n_images:,}", markup=False)
+    console.print(f"copies   {summary.n_copies:,}", markup=False)
+    for row in summary.copies:
+        console.print(f"         {row['image']}  is  {row['key']} in {row['shard']}", soft_wrap=True, markup=False)
+    if summary.n_unknown:
+        console.print(f"unknown  {summary.n_unknown:,}: the training image that they match can't be read", markup=False)
+    if summary.n_errors:
+        console.print(f"unread   {summary.n_errors:,}: no images; see the column error", markup=False)
+    console.print(f"flags    {summary.out}", soft_wrap=True, markup=False)
+
+
+def print_index_info(info: IndexInfo) -> None:
+    """Print what an index is like."""
+    console = Console(highlight=False, emoji=False)
+    lists = f"{info.nlist:,}, {info.n_empty_lists:,} of them empty, the largest of {info.largest_list:,}; a search looks into {info.nprobe}"
+    mapped = _size(info.lists_bytes + info.store_bytes)
+    measured = (
+        "not measured"
+        if info.pair_recall is None
+        else f"{info.pair_recall:.4f} of {info.n_pairs:,} neighbours of {info.n_queries:,} images"
+    )
+    rows = [
+        ("index", f"{info.kind}, {info.codes}: {info.n_vectors:,} vectors of {info.dim} dimensions, {info.code_bytes} bytes each"),
+        ("lists", lists),
+        ("imbalance", f"{info.imbalance:.2f} (1 = lists of one size)"),
+        ("files", f"{_size(info.index_bytes)} index, {_size(info.lists_bytes)} lists, {_size(info.store_bytes)} vectors to refine with"),
+        (
+            "memory",
+            f"{_size(info.memory_bytes)} held; {mapped} of lists and vectors are mapped: fast while memory has room for them",
+        ),
+        ("recall", measured),
+    ]
+    if info.recall_at_1 is not None:
+        rows.append(("recall@1", f"{info.recall_at_1:.4f}"))
+    for name, text in rows:
+        console.print(f"{name:<10} {text}", soft_wrap=True, markup=False)
+
+
+def _size(n_bytes: float) -> str:
+    units = ["bytes", "KB", "MB", "GB", "TB"]
+    place = min(len(units) - 1, int(np.log10(max(n_bytes, 1)) // 3))
+    value = n_bytes / 1_000**place
+    return f"{value:,.0f} {units[place]}" if value >= 100 or not place else f"{value:.1f} {units[place]}"

@@ -1,0 +1,85 @@
+"""The images somebody asks about: files, folders and tars."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dedup.errors import InputError, SampleError
+from dedup.storage.locations import is_local, open_binary
+from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
+from dedup.storage.shards import read_shard
+from dedup.storage.sources import expand_shards
+
+_TARS = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image somebody asks about.
+
+    Parameters
+    ----------
+    name : str
+        Its path; of a tar's member the tar's, a colon and the key.
+    data : bytes
+    error : SampleError or None
+        Why there are no bytes.
+    """
+
+    name: str
+    data: bytes = b""
+    error: SampleError | None = None
+
+
+def find_inputs(paths: Sequence[str]) -> list[str]:
+    """The files and tars behind paths: a folder gives the images and tars in it and its subfolders.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist, or a folder holds neither.
+    """
+    found: list[str] = []
+    for path in paths:
+        if is_local(path) and os.path.isdir(path):
+            inside = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
+            known = [name for name in inside if _is_image(name) or name.endswith(_TARS)]
+            if not known:
+                raise InputError(f"{path} holds no images; expected files such as .jpg, .png, .webp, or .tar")
+            found += known
+        elif path.endswith(_TARS):
+            found += expand_shards([path])
+        elif is_local(path) and not os.path.isfile(path):
+            raise InputError(f"{path} does not exist; expected an image, a folder of images, or a tar")
+        else:
+            found.append(path)
+    return found
+
+
+def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked]:
+    """The images of files and tars, one after another; what can't be read comes with the reason."""
+    for path in paths:
+        if path.endswith(_TARS):
+            reader = read_shard(path, max_image_bytes=max_image_bytes)
+            for sample in reader:
+                name = f"{path}:{sample.key}"
+                if sample.image is None:
+                    yield Asked(name, error=sample.error or SampleError("no_image", "the sample has no image"))
+                else:
+                    yield Asked(name, sample.image)
+            if reader.status != "ok":
+                yield Asked(path, error=SampleError("undecodable_image", f"the tar is {reader.status}: {reader.error}"))
+            continue
+        try:
+            with open_binary(path) as file:
+                data = file.read(max_image_bytes + 1)
+        except Exception as error:  # each file system has its own
+            yield Asked(path, error=SampleError("undecodable_image", f"it can't be read ({one_line(error)})"))
+            continue
+        yield Asked(path, data)
+
+
+def _is_image(name: str) -> bool:
+    return file_suffix(os.path.basename(name)) in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
