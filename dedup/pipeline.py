@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ from dedup.stages import embed
 from dedup.stages.context import SilentReporter, StageContext
 from dedup.storage.layout import CONFIG_FILE
 from dedup.storage.locations import absolute
+from dedup.storage.locks import locked
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
 from dedup.storage.tables import filesystem, join, write_json
 
@@ -93,24 +95,36 @@ def run(
         raise MissingExtra("faiss", "cpu")  # rather now than after the embedding
     own = engine is None
     engine = engine or make_engine(config, reporter)
-    context = StageContext(config, engine, reporter)
-    if "embed" in todo:
-        # for whoever comes back to the index; how it was carried out, secrets of a cluster included, is nobody's business
-        write_json(join(run_dir, CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
-    records: dict[str, StageRecord] = {}
     try:
-        for stage in wanted:
-            if stage.name in todo:
-                records[stage.name] = _run_stage(context, stage, expected[stage.name], sources)
-                continue
-            record = read_record(run_dir, stage.home)
-            if record is None:
-                raise RunDirectoryError(f"{run_dir}: the record of stage {stage.name} vanished while the run went on")
-            records[stage.name] = record
+        with locked(run_dir) if todo else nullcontext():
+            # another run may have worked on it until the lock was free
+            expected = expected_records(config, sources, wanted)
+            todo = stages_to_run(config, sources, wanted, expected, redo)
+            records = _carry_out(StageContext(config, engine, reporter), wanted, todo, expected, sources)
     finally:
         if own:
             engine.close()
     return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo))
+
+
+def _carry_out(
+    context: StageContext, wanted: Sequence[StageSpec], todo: set[str], expected: Mapping[str, StageRecord], sources: Sources
+) -> dict[str, StageRecord]:
+    """Run the stages that are to be done; the records of all that are wanted."""
+    config, run_dir = context.config, context.config.output.run_dir
+    if "embed" in todo:
+        # for whoever comes back to the index; how it was carried out, secrets of a cluster included, is nobody's business
+        write_json(join(run_dir, CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
+    records: dict[str, StageRecord] = {}
+    for stage in wanted:
+        if stage.name in todo:
+            records[stage.name] = _run_stage(context, stage, expected[stage.name], sources)
+            continue
+        record = read_record(run_dir, stage.home)
+        if record is None:
+            raise RunDirectoryError(f"{run_dir}: the record of stage {stage.name} vanished while the run went on")
+        records[stage.name] = record
+    return records
 
 
 def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:

@@ -1,0 +1,59 @@
+"""Two that write one run directory: the second is told who the first is."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import fsspec
+import pytest
+
+import dedup
+from dedup.errors import RunDirectoryError
+from dedup.storage import locks
+from dedup.storage.locks import locked
+
+HOLD = (
+    "import sys, time\nfrom dedup.storage.locks import locked\nwith locked(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)"
+)
+
+
+def test_the_holder_is_named_and_a_killed_one_lets_go(tmp_path):
+    run_dir = str(tmp_path / "run")
+    with subprocess.Popen([sys.executable, "-c", HOLD, run_dir], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunDirectoryError, match=rf"is being written by process {other.pid} .* since 20"), locked(run_dir):
+            pass
+        settings = [f"input.shards={tmp_path}/*.tar", f"output.run_dir={run_dir}"]
+        (tmp_path / "a.tar").write_bytes(bytes(1024))
+        with pytest.raises(RunDirectoryError, match=f"process {other.pid}"):
+            dedup.run(dedup.load_config(None, settings))
+        assert os.listdir(run_dir) == ["_lock.json"]
+        other.kill()
+    with locked(run_dir):
+        assert json.loads((tmp_path / "run" / "_lock.json").read_text())["pid"] == os.getpid()
+    with locked(run_dir):
+        pass
+
+
+def test_on_an_object_store_the_holder_is_an_object(monkeypatch):
+    fs, run_dir = fsspec.filesystem("memory"), "memory://locks/run"
+    monkeypatch.setattr(locks, "_RENEWED_S", 0.05)
+    with locked(run_dir):
+        first = json.loads(fs.cat("/locks/run/_lock.json"))
+        with pytest.raises(RunDirectoryError, match=f"process {os.getpid()}"), locked(run_dir):
+            pass
+        deadline = time.time() + 10
+        while json.loads(fs.cat("/locks/run/_lock.json"))["renewed"] == first["renewed"]:
+            assert time.time() < deadline
+            time.sleep(0.02)
+    assert not fs.exists("/locks/run/_lock.json")
+    # holders elsewhere that were not heard of for long, and dead ones here
+    for holder in ({**first, "host": "elsewhere", "renewed": time.time() - 700}, {**first, "pid": 2**22 + 1}):
+        fs.pipe("/locks/run/_lock.json", json.dumps(holder).encode())
+        with locked(run_dir):
+            pass
+    fs.pipe("/locks/run/_lock.json", json.dumps({**first, "host": "elsewhere", "renewed": time.time() - 100}).encode())
+    with pytest.raises(RunDirectoryError, match="on elsewhere"), locked(run_dir):
+        pass
