@@ -81,9 +81,10 @@ for _name, _text in (
     ("pairs", "Stage 3: find all pairs that are similar."),
     ("confirm", "Stage 4: judge each pair by its pixels."),
     ("groups", "Stage 5: connected components, cut into groups."),
-    ("manifest", "Stage 6: choose keepers, write manifest and duplicates."),
-    ("statistics", "Stage 7: duplication counts per image and caption."),
-    ("targets", "Stage 8: the extraction attack's target list."),
+    ("exclude", "Stage 6: find samples that are near reference images or on a list."),
+    ("manifest", "Stage 7: choose keepers, write manifest and duplicates."),
+    ("statistics", "Stage 8: duplication counts per image and caption."),
+    ("targets", "Stage 9: the extraction attack's target list."),
 ):
     _stage_command(_name, _text)
 

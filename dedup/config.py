@@ -158,6 +158,25 @@ class ComponentsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReferenceConfig:
+    """Images that no training sample may be near to: evaluation sets."""
+
+    shards: list[str] = _key([], "webdataset tars of reference images, as input.shards; training samples near one go to excluded/")
+    images: str = _key("", "a folder of reference images, with its subfolders; may be given beside shards")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExcludeConfig:
+    """Samples that must go, with their copies: takedowns."""
+
+    list: str = _key(
+        "",
+        "a file that names samples, which go to excluded/ with their near copies: a sha256, a url, a key or the path of an image a line "
+        "(also sha256:…, url:…, key:…, image:…); or CSV or parquet with columns of these names",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class KeepConfig:
     """Which of several copies stays."""
 
@@ -229,6 +248,8 @@ class Config:
     index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
     confirm: ConfirmConfig = dataclasses.field(default_factory=ConfirmConfig)
     components: ComponentsConfig = dataclasses.field(default_factory=ComponentsConfig)
+    reference: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
+    exclude: ExcludeConfig = dataclasses.field(default_factory=ExcludeConfig)
     keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
     targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
     extraction: ExtractionConfig = dataclasses.field(default_factory=ExtractionConfig)

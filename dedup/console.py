@@ -126,6 +126,13 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         found = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
         if len(found) > 1:
             lines.append(("found by", f"{', '.join(found)} candidates confirmed"))
+    if "exclude" in records and records["exclude"].rows["exclusions"]:
+        figures = records["exclude"].summary
+        counts = figures["excluded"]
+        named = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
+        text = ", ".join(f"{counts[reason]:,} {words}" for reason, words in named.items() if counts.get(reason))
+        looked = f" ({figures['n_references']:,} images looked for)" if figures.get("n_references") else ""
+        lines.append(("excluded", f"{records['exclude'].rows['exclusions']:,}: {text}{looked}"))
     if "manifest" in records:
         rows = records["manifest"].rows
         images = rows["manifest"] + rows["duplicates"] + rows["excluded"]

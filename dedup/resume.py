@@ -11,7 +11,7 @@ from dedup.config_io import resolved, to_dict
 from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.stages import confirm, embed, groups, index, manifest, pairs, statistics, targets
+from dedup.stages import confirm, embed, exclude, groups, index, manifest, pairs, statistics, targets
 from dedup.stages.context import StageContext, StageResult
 from dedup.storage.precomputed import find_embeddings
 from dedup.storage.provenance import StageRecord, digest, read_record
@@ -67,7 +67,8 @@ STAGES: tuple[StageSpec, ...] = (
     StageSpec("pairs", "candidates", _PAIRS_KEYS, ("index",), pairs.OUTPUT_VERSION, pairs.run),
     StageSpec("confirm", "edges", ("confirm",), ("pairs",), confirm.OUTPUT_VERSION, confirm.run),
     StageSpec("groups", "groups", (), ("confirm",), groups.OUTPUT_VERSION, groups.run),
-    StageSpec("manifest", "manifest", ("keep",), ("groups",), manifest.OUTPUT_VERSION, manifest.run),
+    StageSpec("exclude", "exclusions", ("reference", "exclude"), ("groups",), exclude.OUTPUT_VERSION, exclude.run),
+    StageSpec("manifest", "manifest", ("keep",), ("groups", "exclude"), manifest.OUTPUT_VERSION, manifest.run),
     StageSpec("statistics", "statistics", (), ("groups",), statistics.OUTPUT_VERSION, statistics.run),
     StageSpec("targets", "targets", _TARGETS_KEYS, ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),
 )
@@ -126,6 +127,8 @@ def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpe
             if stage.name == "embed":
                 listed = digest([[url, stamp] for url, (_, stamp) in sources.items()])
                 inputs, encoder = {"input": f"{len(sources)} shards, {listed}"}, encoder_fingerprint(config.encoder)
+            if stage.name == "exclude":
+                inputs |= exclude.fingerprints(config)
             records[stage.name] = StageRecord(stage.name, stage.output_version, picked(stage, config), inputs, encoder)
     missing = {name for name in names if name not in records}
     if missing:

@@ -202,13 +202,20 @@ DUPLICATES: Final = pa.schema(
         _field("distance_to_keeper", pa.float32(), "distance of the pixels to the keeper's; null where no look was taken", nullable=True),
     ]
 )
-EXCLUDED: Final = pa.schema(
-    [
-        *METADATA,
-        _field("excluded_by", pa.string(), "the reference image or list entry that excluded the sample"),
-        _field("similarity_to_reference", pa.float32(), "cosine to it; null for list entries", nullable=True),
-    ]
+_EXCLUSION = (
+    _field("reason", pa.string(), "reference: near an image of reference.*; listed: named by exclude.list; copy: of a listed sample"),
+    _field("excluded_by", pa.string(), "key of the reference image, or the entry of the list"),
+    _field("reference_shard", pa.string(), "shard or folder of the reference image; null for entries of a list", nullable=True),
+    _field(
+        "similarity_to_reference",
+        pa.float32(),
+        "cosine to the reference image, or to the listed image; of looks where only these are alike; null for other entries",
+        nullable=True,
+    ),
+    _field("distance_to_reference", pa.float32(), "how much the parts that agree least differ, 0 to 1; null without a look", nullable=True),
 )
+EXCLUSIONS: Final = pa.schema([_SAMPLE_ID, *_EXCLUSION])
+EXCLUDED: Final = pa.schema([*METADATA, _COMPONENT_ID, _COUNT, *_EXCLUSION])
 STATISTICS: Final = pa.schema(
     [
         _COMPONENT_ID,
@@ -295,6 +302,7 @@ TABLES: Final = {
     "manifest": MANIFEST,
     "duplicates": DUPLICATES,
     "excluded": EXCLUDED,
+    "exclusions": EXCLUSIONS,
     "statistics": STATISTICS,
     "captions": CAPTIONS,
     "histogram": HISTOGRAM,

@@ -5,13 +5,17 @@ from dedup.storage.tables import read_table
 
 TABLES = (
     "metadata", "rejected", "representatives", "exact", "assignments", "candidates", "neighbors", "edges", "refused", "groups",
-    "manifest", "duplicates", "captions", "statistics", "histogram", "candidate_counts", "targets", "target_captions",
+    "exclusions", "manifest", "duplicates", "excluded", "captions", "statistics", "histogram", "candidate_counts", "targets", "target_captions",
 )  # fmt: skip
+
+
+def table(run_dir, name):
+    return read_table(RunLayout(str(run_dir)).table(name))
 
 
 def rows_of(run_dir, name):
     """Rows as texts, in an order that does not depend on files."""
-    return sorted(map(repr, read_table(RunLayout(str(run_dir)).table(name)).to_pylist()))
+    return sorted(map(repr, table(run_dir, name).to_pylist()))
 
 
 def assert_same_tables(one, other, names=TABLES):

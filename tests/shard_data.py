@@ -16,6 +16,17 @@ def scene(seed, size=(96, 80)):
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
+def detailed(seed, size=(160, 128)):
+    """A scene with edges enough to be registered."""
+    rng = np.random.default_rng(seed)
+    picture = np.asarray(scene(seed, size)).astype(np.float32)
+    for _ in range(14):
+        y, x = rng.integers(0, size[1] - 20), rng.integers(0, size[0] - 20)
+        height, width = rng.integers(8, 40, 2)
+        picture[y : y + height, x : x + width] = 0.4 * picture[y : y + height, x : x + width] + 0.6 * rng.integers(0, 256, 3)
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+
 def encode(picture, kind="JPEG", **options):
     buffer = io.BytesIO()
     picture.save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}) | options)

@@ -17,7 +17,7 @@ from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, look_maker
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError, ShapeError
 from dedup.lookup.answers import Answer, Match
-from dedup.lookup.judging import PixelJudge
+from dedup.lookup.judging import PixelJudge, Turned, Verdict
 from dedup.lookup.looksearch import LookSearch
 from dedup.lookup.opening import OpenedRun, open_run
 from dedup.lookup.samples import SampleTable
@@ -34,7 +34,7 @@ _FIRST = 128  # candidates that a search for all neighbours begins with
 _TAIL = 0.25  # of the candidates, by their codes the farthest, that must hold no neighbour for a search to end
 
 
-def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto") -> RunIndex:
+def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto", stages: Sequence[str] | None = None) -> RunIndex:
     """Open the index of a finished run.
 
     Parameters
@@ -46,6 +46,8 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
         encoder, and takes images only with one: ``encoder.name=clip encoder.pretrained=…``.
     device : str
         ``cpu``: the index is searched where it lies; ``auto``: a copy on GPUs where FAISS has any.
+    stages : sequence of str, optional
+        That must be finished; all by default.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     from dedup.numerics.ann import count_gpus
     from dedup.numerics.ivf import IvfIndex
 
-    opened = open_run(run_dir, list(overrides))
+    opened = open_run(run_dir, list(overrides)) if stages is None else open_run(run_dir, list(overrides), stages)
     index = IvfIndex(find_index(run_dir), n_gpus=0 if device == "cpu" else count_gpus())
     expected = (int(opened.index.get("n_images", -1)), int(opened.index.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
@@ -141,7 +143,7 @@ class RunIndex:
         for name, data in images:
             try:
                 with self._encoding:
-                    views = self._views(data, looks_at_pixels)
+                    views = self.views(data, all_views=looks_at_pixels)
             except SampleError as error:
                 answers.append(Answer(name, [], str(error), error.reason))
                 continue
@@ -263,32 +265,61 @@ class RunIndex:
     def _judge(self) -> PixelJudge:
         return PixelJudge(self.opened, self.samples)
 
-    def _views(self, data: bytes, all_views: bool) -> Views:
+    def views(self, data: bytes, *, all_views: bool = True) -> Views:
+        """The vectors of an encoded image.
+
+        Raises
+        ------
+        SampleError
+            If it is no image, or too large a one.
+        """
         config = self.opened.config
         if len(data) > config.input.max_image_bytes:
-            raise SampleError(
-                "too_many_bytes", f"{len(data):,} bytes, expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
-            )
+            limit = f"expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
+            raise SampleError("too_many_bytes", f"{len(data):,} bytes, {limit}")
         return views_of(data, self.encoder, look_maker(config.encoder), max_pixels=config.input.max_pixels, only_whole=not all_views)
 
-    def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
-        """The k most similar training images over all views, not yet judged."""
+    def candidates(self, views: Views, *, k: int = 0, min_similarity: float | None = None) -> dict[int, tuple[float, str]]:
+        """Training images that are alike in a view, not yet judged: sample_id to (similarity, view).
+
+        Parameters
+        ----------
+        views : Views
+        k : int
+            Nearest of each view; 0 = all within the similarity.
+        min_similarity : float, optional
+            The run's own by default, and more for images of little detail.
+        """
         search = self.opened.config.search
         asked = search.min_similarity if min_similarity is None else min_similarity
         # what has next to no detail is like all else that has none
         if min_similarity is None and views.quality < search.low_detail_quality:
             asked = max(asked, search.low_detail_min_similarity)
-        ids, similarity = self.search_vectors(views.vectors, k=k)
+        if k:
+            ids, similarity = self.search_vectors(views.vectors, k=k)
+            view, place = np.nonzero((ids >= 0) & (similarity >= np.float32(asked)))
+            found = zip(view.tolist(), ids[view, place].tolist(), similarity[view, place].tolist(), strict=True)
+        else:
+            found = zip(*(column.tolist() for column in self.neighbors(views.vectors, asked)), strict=True)
         best: dict[int, tuple[float, str]] = {}
-        for view, row, values in zip(views.names, ids.tolist(), similarity.tolist(), strict=True):
-            for sample_id, value in zip(row, values, strict=True):
-                if sample_id >= 0 and value >= np.float32(asked) and value > best.get(sample_id, (-2.0, ""))[0]:
-                    best[sample_id] = (value, view)
+        for view_number, sample_id, value in found:
+            if value > best.get(sample_id, (-2.0, ""))[0]:
+                best[sample_id] = (value, views.names[view_number])
         if views.looks is not None and self._looks.is_there and views.quality >= search.low_detail_quality:
             # similarities of looks are on a scale of their own: they add what whole images miss
             hits = self._looks.search(views.looks, max(search.look_min_similarity, min_similarity or 0.0))
-            for sample_id, value, view in zip(hits.sample_ids.tolist(), hits.similarity.tolist(), hits.views, strict=True):
-                best.setdefault(sample_id, (value, view))
+            for sample_id, value, name in zip(hits.sample_ids.tolist(), hits.similarity.tolist(), hits.views, strict=True):
+                best.setdefault(sample_id, (value, name))
+        return best
+
+    def judge(self, look: Turned, sample_id: int, view: str) -> Verdict:
+        """Compare an image with one training image by their pixels."""
+        with self._judging:
+            return self._judge.judge(look, sample_id, view)
+
+    def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
+        """The k most similar training images over all views, not yet judged."""
+        best = self.candidates(views, k=k, min_similarity=min_similarity)
         order = sorted(best, key=lambda sample_id: (-best[sample_id][0], sample_id))[:k]
         return [self._match(sample_id, *best[sample_id]) for sample_id in order]
 

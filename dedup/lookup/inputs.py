@@ -26,11 +26,15 @@ class Asked:
     data : bytes
     error : SampleError or None
         Why there are no bytes.
+    shard, key : str
+        The tar, or the folder with a slash; the key, or the file's name.
     """
 
     name: str
     data: bytes = b""
     error: SampleError | None = None
+    shard: str = ""
+    key: str = ""
 
 
 def find_inputs(paths: Sequence[str]) -> list[str]:
@@ -66,9 +70,10 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked
             for sample in reader:
                 name = f"{path}:{sample.key}"
                 if sample.image is None:
-                    yield Asked(name, error=sample.error or SampleError("no_image", "the sample has no image"))
+                    error = sample.error or SampleError("no_image", "the sample has no image")
+                    yield Asked(name, error=error, shard=path, key=sample.key)
                 else:
-                    yield Asked(name, sample.image)
+                    yield Asked(name, sample.image, shard=path, key=sample.key)
             if reader.status != "ok":
                 yield Asked(path, error=SampleError("undecodable_image", f"the tar is {reader.status}: {reader.error}"))
             continue
@@ -78,7 +83,8 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked
         except Exception as error:  # each file system has its own
             yield Asked(path, error=SampleError("undecodable_image", f"it can't be read ({one_line(error)})"))
             continue
-        yield Asked(path, data)
+        folder, slash, name = path.rpartition("/")
+        yield Asked(path, data, shard=folder + slash, key=name)
 
 
 def _is_image(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,30 @@ from dedup.storage.shards import read_image_bytes
 _SIDE_MEASURED = 512  # longer side in pixels at which distances are measured
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a look at the pixels found; `is_copy` and `distance` None where the training image can't be read, for the reason `trouble`."""
+
+    is_copy: bool | None
+    distance: float | None
+    turn: str = "none"
+    trouble: str | None = None
+
+
+class Turned:
+    """The pictures of one image, turned as they are asked for."""
+
+    def __init__(self, views: Views) -> None:
+        self.views = views
+        self._pictures: dict[str, Picture] = {}
+
+    def picture(self, turn: str) -> Picture:
+        """The picture, turned."""
+        if turn not in self._pictures:
+            self._pictures[turn] = Picture(self.views.pixels if turn == "none" else turned(self.views.pixels, turn))
+        return self._pictures[turn]
+
+
 class PixelJudge:
     """Judges matches by their pixels; for one thread at a time.
 
@@ -39,6 +63,7 @@ class PixelJudge:
     def __init__(self, opened: OpenedRun, samples: SampleTable) -> None:
         config = opened.config
         self._samples, self._max_pixels, self._max_distance = samples, config.input.max_pixels, config.confirm.max_distance
+        self._flat_quality = config.search.flat_quality
         min_side = max(SIDE, decoded_side(config.encoder))
         self._reader = PictureReader(config.output.run_dir, min_side=min_side, max_pixels=config.input.max_pixels)
 
@@ -64,31 +89,36 @@ class PixelJudge:
         views : Views
         matches : sequence of Match
         """
-        pictures: dict[str, Picture] = {}
+        look = Turned(views)
         found, turn_of_best = [], {}
         for match in matches:
-            try:
-                other = Picture(self.pixels(self._samples.row(match.sample_id)))
-            except DedupError as error:
-                found.append(replace(match, trouble=one_line(error)))
-                continue
-            best: tuple[bool, float, str] | None = None
-            for turn in turns_of(match.view):
-                if turn not in pictures:
-                    pictures[turn] = Picture(views.pixels if turn == "none" else turned(views.pixels, turn))
-                verdict = compare(pictures[turn], other, max_distance=self._max_distance)
-                if best is None or (verdict.is_copy, -verdict.distance) > (best[0], -best[1]):
-                    best = (verdict.is_copy, float(verdict.distance), turn)
-                if verdict.is_copy:
-                    break
-            if best is None:
-                raise AssertionError("a view without a turn")
-            turn_of_best[match.sample_id] = best[2]
-            found.append(replace(match, is_copy=best[0], distance=best[1]))
+            verdict = self.judge(look, match.sample_id, match.view)
+            turn_of_best[match.sample_id] = verdict.turn
+            found.append(replace(match, is_copy=verdict.is_copy, distance=verdict.distance, trouble=verdict.trouble))
         found.sort(key=lambda match: (match.is_copy is not True, -match.similarity, match.sample_id))
         if data is not None and found and found[0].trouble is None:
             found[0] = self._measured(data, turn_of_best[found[0].sample_id], found[0])
         return found
+
+    def judge(self, look: Turned, sample_id: int, view: str) -> Verdict:
+        """Compare an image with one training image, in the ways it may be turned in a view."""
+        row = self._samples.row(sample_id)
+        if look.views.quality < self._flat_quality:
+            # of what has no detail, only the same bytes are a copy
+            is_same = row["sha256"] == look.views.sha256
+            return Verdict(is_same, 0.0 if is_same else 1.0)
+        try:
+            other = Picture(self.pixels(row))
+        except DedupError as error:
+            return Verdict(None, None, trouble=one_line(error))
+        best = Verdict(False, 2.0)
+        for turn in turns_of(view):
+            found = compare(look.picture(turn), other, max_distance=self._max_distance)
+            if found.is_copy or found.distance < (best.distance or 0.0):
+                best = Verdict(found.is_copy, float(found.distance), turn)
+            if found.is_copy:
+                break
+        return best
 
     def _measured(self, data: bytes, turn: str, match: Match) -> Match:
         """The l2 and tiled l2 to the training image as it lies in its tar, stretched to the size of the image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +56,7 @@ class OpenedRun:
         return self.config.confirm.enabled
 
 
-def open_run(run_dir: str, overrides: list[str] | None = None) -> OpenedRun:
+def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[str] = tuple(_HOMES)) -> OpenedRun:
     """Read what a run was made with and check that it is whole.
 
     Parameters
@@ -63,6 +64,8 @@ def open_run(run_dir: str, overrides: list[str] | None = None) -> OpenedRun:
     run_dir : str
     overrides : list of str
         ``section.key=value`` over the run's configuration: `encoder.device`, or the encoder of a run over precomputed embeddings.
+    stages : sequence of str
+        That must be finished.
 
     Raises
     ------
@@ -72,9 +75,10 @@ def open_run(run_dir: str, overrides: list[str] | None = None) -> OpenedRun:
     records: dict[str, StageRecord] = {}
     for name, home in _HOMES.items():
         record = read_record(run_dir, home)
-        if record is None:
+        if record is None and name in stages:
             raise RunDirectoryError(f"{run_dir} has no finished stage '{name}'; run: dedup run output.run_dir={run_dir} …")
-        records[name] = record
+        if record is not None:
+            records[name] = record
     if records["index"].inputs.get("embed") != records["embed"].digest:
         raise RunDirectoryError(f"{run_dir}: the index was made from earlier embeddings; run: dedup run output.run_dir={run_dir} … --redo")
     config = _config_of(run_dir, records, overrides or [])

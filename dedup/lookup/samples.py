@@ -17,7 +17,7 @@ from dedup.errors import RunDirectoryError
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import filesystem, join, read_table
 
-_COLUMNS = ["sample_id", "shard", "key", "url", "caption", "byte_offset", "n_bytes", "quality"]
+_COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
 _GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each
 _ROW_MASK = (1 << 32) - 1
 

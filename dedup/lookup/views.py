@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class Views:
         The image, as far as it was decoded.
     quality : float
         Amount of detail, as of `metadata`.
+    sha256 : str
+        Of the encoded image.
     names : list of str
         ``none`` first; see `dedup.lookup.answers.Match`.
     vectors : float32 array, shape (n, dim)
@@ -42,6 +45,7 @@ class Views:
 
     pixels: npt.NDArray[np.uint8]
     quality: float
+    sha256: str
     names: list[str]
     vectors: npt.NDArray[np.float32]
     looks: LookRows | None = None
@@ -85,12 +89,12 @@ def views_of(data: bytes, encoder: Encoder, maker: LookMaker | None, *, max_pixe
     left, top, right, bottom = image.box
     pixels = np.ascontiguousarray(image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
     prepared, grid = _prepared(image.pixels, image.box, encoder)
-    quality = float(detail(grid[None])[0])
+    quality, sha256 = float(detail(grid[None])[0]), hashlib.sha256(data).hexdigest()
     if only_whole:
-        return Views(pixels, quality, ["none"], encoder.encode(prepared[None]))
+        return Views(pixels, quality, sha256, ["none"], encoder.encode(prepared[None]))
     if maker is None:
         names, shown = _shown(image, encoder)
-        return Views(pixels, quality, ["none", *names], encoder.encode(np.stack([prepared, *shown])))
+        return Views(pixels, quality, sha256, ["none", *names], encoder.encode(np.stack([prepared, *shown])))
     whole = encoder.encode(prepared[None])
     turned = [apply_turn(whole, turn).astype(np.float32) for turn in dct.turns()]
     inner = np.zeros((0, encoder.dim), dtype=np.float32)
@@ -101,7 +105,7 @@ def views_of(data: bytes, encoder: Encoder, maker: LookMaker | None, *, max_pixe
             inner = encoder.encode(framed[None])
     aspect = np.array([image.width / max(image.height, 1)], dtype=np.float32)
     looks = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
-    return Views(pixels, quality, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), looks)
+    return Views(pixels, quality, sha256, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), looks)
 
 
 def _shown(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:

@@ -27,6 +27,8 @@ SELECT groups.component_id AS component_id, metadata.sample_id AS sample_id,
 FROM groups
 JOIN metadata ON groups.sample_id = metadata.sample_id
 LEFT JOIN exact ON groups.sample_id = exact.sample_id
+LEFT JOIN exclusions ON groups.sample_id = exclusions.sample_id
+WHERE exclusions.sample_id IS NULL
 ORDER BY groups.component_id, {policy}, metadata.sample_id
 """
 LINKS_SQL = """
@@ -119,7 +121,7 @@ def keepers(context: StageContext) -> pa.Table:
     """
     layout, keep = context.layout, context.config.keep
     query = ORDER_SQL.format(policy=policy_sql(keep.order_by, context.config.input.carry))
-    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact")}
+    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")}
     batches = list(context.engine.sql(query, tables, ORDER_SCHEMA))
     members = pa.concat_tables(batches) if batches else ORDER_SCHEMA.empty_table()
     component, ids, reps = (members[name].to_numpy() for name in ORDER_SCHEMA.names)

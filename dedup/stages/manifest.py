@@ -12,9 +12,9 @@ from dedup.errors import AccountingError
 from dedup.schemas import METADATA
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.keep import keepers
-from dedup.storage.tables import clear, count_rows, dataset, publish, write_table
+from dedup.storage.tables import clear, count_rows, dataset, publish
 
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 _HIDDEN = "_unchecked"
 _TOTALS = pa.schema([("n_samples", pa.int64()), ("n_rejected", pa.int64())])
 _BROKEN = pa.schema([("n_without_keeper", pa.int64()), ("n_below", pa.int64())])
@@ -27,7 +27,8 @@ FROM metadata
 LEFT JOIN groups ON metadata.sample_id = groups.sample_id
 LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
 LEFT JOIN keepers ON metadata.sample_id = keepers.sample_id
-WHERE keepers.sample_id IS NULL OR keepers.keeper_id = keepers.sample_id
+LEFT JOIN exclusions ON metadata.sample_id = exclusions.sample_id
+WHERE exclusions.sample_id IS NULL AND (keepers.sample_id IS NULL OR keepers.keeper_id = keepers.sample_id)
 ORDER BY metadata.sample_id
 """  # noqa: S608 (names of our own columns only)
 DUPLICATES_SQL = f"""
@@ -44,6 +45,17 @@ JOIN {_COUNTS} ON groups.component_id = counts.component_id
 WHERE keepers.keeper_id <> keepers.sample_id
 ORDER BY metadata.sample_id
 """  # noqa: S608
+EXCLUDED_SQL = f"""
+SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count, exclusions.reason AS reason,
+       exclusions.excluded_by AS excluded_by, exclusions.reference_shard AS reference_shard,
+       exclusions.similarity_to_reference AS similarity_to_reference, exclusions.distance_to_reference AS distance_to_reference
+FROM exclusions
+JOIN metadata ON exclusions.sample_id = metadata.sample_id
+LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
+ORDER BY metadata.sample_id
+"""  # noqa: S608
 TOTALS_SQL = "SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGINT) AS n_rejected FROM partitions"
 BROKEN_SQL = """
 SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
@@ -55,19 +67,16 @@ FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
 
 
 def run(context: StageContext) -> StageResult:
-    """Apply the keep policy, check the accounts, publish."""
+    """Apply the keep policy to what is not excluded, check the accounts, publish."""
     layout = context.layout
     columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
     decided = keepers(context)
-    sources = {name: layout.table(name) for name in ("metadata", "groups")} | {"keepers": decided}
+    sources = {name: layout.table(name) for name in ("metadata", "groups", "exclusions")} | {"keepers": decided}
     rows = {}
-    for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL)):
+    for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL), ("excluded", EXCLUDED_SQL)):
         table = layout.table(name)
         clear(table)
         rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
-    excluded = layout.table("excluded")
-    clear(excluded)
-    rows["excluded"] = write_table(excluded, [], _HIDDEN)
     _check(context, rows)
     for name in rows:
         publish(layout.table(name), _HIDDEN)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
-from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
+from shard_data import Sample, detailed, encode, make_samples, write_shards, write_tar
 from typer.testing import CliRunner
 from vector_data import copies_of, power_law
 
@@ -19,17 +19,6 @@ from dedup.errors import ConfigError, InputError, RunDirectoryError, ShapeError
 from dedup.lookup.info import index_info
 from dedup.schemas import FLAGS
 from dedup.storage.embeddings import read_vectors
-
-
-def detailed(seed, size=(160, 128)):
-    """A picture with edges and texture enough to be registered."""
-    rng = np.random.default_rng(seed)
-    picture = np.asarray(scene(seed, size)).astype(np.float32)
-    for _ in range(14):
-        y, x = rng.integers(0, size[1] - 20), rng.integers(0, size[0] - 20)
-        height, width = rng.integers(8, 40, 2)
-        picture[y : y + height, x : x + width] = 0.4 * picture[y : y + height, x : x + width] + 0.6 * rng.integers(0, 256, 3)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")

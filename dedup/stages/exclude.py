@@ -1,0 +1,207 @@
+"""Stage `exclude`: samples that must not be trained on: near evaluation images, or on a list, with their copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from dedup.config import Config
+from dedup.contracts import JsonDict, Table
+from dedup.errors import ConfigError, InputError
+from dedup.schemas import EXCLUSIONS
+from dedup.stages.context import StageContext, StageResult
+from dedup.storage.provenance import digest, read_record
+from dedup.storage.sources import expand_shards, fingerprint
+from dedup.storage.tables import clear, join
+from dedup.storage.takedown import Entry, read_list
+
+OUTPUT_VERSION = 1
+_ERRORS_SHOWN = 3
+
+_HITS = pa.schema([*EXCLUSIONS, ("priority", pa.int32())])
+_PRIORITY = {"listed": 0, "copy": 1, "reference": 2}
+_WANTED = pa.schema([("kind", pa.string()), ("name", pa.string()), ("entry", pa.string())])
+NAMED_SQL = """
+SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
+FROM metadata JOIN wanted
+  ON (wanted.kind = 'sha256' AND metadata.sha256 = wanted.name)
+GROUP BY metadata.sample_id
+UNION ALL
+SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
+FROM metadata JOIN wanted
+  ON (wanted.kind = 'url' AND metadata.url = wanted.name)
+GROUP BY metadata.sample_id
+UNION ALL
+SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
+FROM metadata JOIN wanted
+  ON (wanted.kind = 'key' AND metadata.key = wanted.name)
+GROUP BY metadata.sample_id
+"""
+# byte-identical copies of what the pixels found; of distinct images, only representatives are in the index
+TWINS_SQL = """
+SELECT hits.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS excluded_by, hits.reference_shard AS reference_shard,
+       hits.similarity_to_reference AS similarity_to_reference, hits.distance_to_reference AS distance_to_reference,
+       hits.priority AS priority
+FROM hits
+UNION ALL
+SELECT exact.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS excluded_by, hits.reference_shard AS reference_shard,
+       hits.similarity_to_reference AS similarity_to_reference, hits.distance_to_reference AS distance_to_reference,
+       hits.priority AS priority
+FROM hits JOIN exact ON hits.sample_id = exact.representative_id
+"""
+# copies of a listed sample: the others of its group, and those that an edge joins to it directly
+COPIES_SQL = """
+SELECT other.sample_id AS sample_id, listed.excluded_by AS excluded_by
+FROM listed
+JOIN groups AS own ON listed.sample_id = own.sample_id
+JOIN groups AS other ON own.component_id = other.component_id
+UNION ALL
+SELECT edges.dst AS sample_id, images.excluded_by AS excluded_by
+FROM edges JOIN images ON edges.src = images.sample_id WHERE {standing}
+UNION ALL
+SELECT edges.src AS sample_id, images.excluded_by AS excluded_by
+FROM edges JOIN images ON edges.dst = images.sample_id WHERE {standing}
+"""
+_STANDING = "edges.kind = 'near' AND COALESCE(edges.confirmed, edges.source = 'whole')"
+IMAGES_SQL = """
+SELECT COALESCE(exact.representative_id, listed.sample_id) AS sample_id, listed.excluded_by AS excluded_by
+FROM listed LEFT JOIN exact ON listed.sample_id = exact.sample_id
+"""
+ONE_EACH_SQL = """
+SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference
+FROM (
+  SELECT all_hits.*, row_number() OVER (
+    PARTITION BY sample_id ORDER BY priority ASC NULLS LAST, similarity_to_reference DESC NULLS LAST, excluded_by ASC NULLS LAST,
+                                    reference_shard ASC NULLS LAST) AS place
+  FROM all_hits
+) AS ranked
+WHERE place = 1
+ORDER BY sample_id
+"""
+
+
+def fingerprints(config: Config) -> JsonDict:
+    """What identifies the reference images and the list.
+
+    Raises
+    ------
+    InputError
+        If there are none where they should be.
+    """
+    found: JsonDict = {}
+    if config.reference.shards or config.reference.images:
+        found["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
+    if config.exclude.list:
+        found["list"] = digest([list(entry) for entry in read_list(config.exclude.list)])
+    return found
+
+
+def reference_paths(config: Config) -> list[str]:
+    """Tars and images of `reference.*`, in order."""
+    from dedup.lookup.inputs import find_inputs
+
+    paths = expand_shards(config.reference.shards) if config.reference.shards else []
+    return paths + (find_inputs([config.reference.images]) if config.reference.images else [])
+
+
+def run(context: StageContext) -> StageResult:
+    """Find what is near reference images and what is listed; a row for each sample that must go."""
+    config, table = context.config, context.layout.table("exclusions")
+    entries = read_list(config.exclude.list) if config.exclude.list else []
+    paths = reference_paths(config) if config.reference.shards or config.reference.images else []
+    images = [entry.value for entry in entries if entry.kind == "image"]
+    clear(table)
+    hits, figures = _near(context, [(paths, "reference"), (images, "listed")])
+    with context.engine.scratch() as scratch:
+        near, listed, twins = (Table(join(scratch, name), _HITS) for name in ("near", "listed", "twins"))
+        context.engine.sql_to(TWINS_SQL, {"hits": hits, "exact": context.layout.table("exact")}, near)
+        context.engine.sql_to(
+            f"SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference, priority FROM near "  # noqa: S608
+            f"WHERE reason = 'listed' UNION ALL {_as_hits(NAMED_SQL, 'listed')}",
+            {"near": near, "metadata": context.layout.table("metadata"), "wanted": _wanted(entries)},
+            listed,
+        )
+        _copies(context, listed, twins, scratch)
+        query = ONE_EACH_SQL.replace(
+            "FROM all_hits", "FROM (SELECT * FROM near UNION ALL SELECT * FROM listed UNION ALL SELECT * FROM twins) AS all_hits"
+        )
+        n_rows = context.engine.sql_to(query, {"near": near, "listed": listed, "twins": twins}, table)
+    counts = _counts(context, table)
+    unmatched = len(entries) and not (counts.get("listed", 0) + counts.get("copy", 0))
+    if unmatched:
+        context.reporter.note(f"exclude: none of the {len(entries):,} entries of {config.exclude.list} names a sample of this run")
+    return StageResult({"exclusions": n_rows}, figures | {"n_entries": len(entries), "excluded": counts})
+
+
+def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tuple[pa.Table, JsonDict]:
+    """Training images near images, and figures."""
+    if not any(paths for paths, _ in asked):
+        return _HITS.empty_table(), {}
+    config, run_dir = context.config, context.layout.run_dir
+    if config.encoder.name == "precomputed":
+        raise ConfigError(
+            "reference.* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
+        )
+    if config.index.codes == "none" and not config.index.factory:
+        raise ConfigError("reference.* and images of exclude.list are looked up in the index; expected index.codes other than none")
+    from dedup.lookup.exclusion import ReferenceTask, batches_of, find_near
+
+    record = read_record(run_dir, "index")
+    identity = "" if record is None else f"{record.digest} {record.finished}"
+    tasks = [
+        ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep")
+        for paths, reason in asked
+        for batch in batches_of(paths, context.engine.n_workers)
+    ]
+    rows: list[tuple[int, str, str, str | None, float, float | None]] = []
+    errors: list[str] = []
+    n_images = n_unreadable = 0
+    sizes = [len(task.paths) for task in tasks]
+    for _, found in context.run_tasks("exclude", "files", find_near, tasks, sizes, uses_gpu=True):
+        rows += found.rows
+        errors += found.errors
+        n_images, n_unreadable = n_images + found.n_images, n_unreadable + found.n_unreadable
+    if not n_images:
+        raise InputError(f"none of the reference images can be read, the first: {errors[0] if errors else 'there is none'}")
+    for error in sorted(errors)[:_ERRORS_SHOWN]:
+        context.reporter.note(f"exclude: not looked for: {error}")
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    names = EXCLUSIONS.names
+    table = {name: list(column) for name, column in zip(names, columns, strict=True)}
+    table["priority"] = [_PRIORITY[reason] for reason in table["reason"]]
+    figures: JsonDict = {"n_references": n_images, "n_reference_errors": len(errors), "n_unreadable": n_unreadable}
+    return pa.table(table, schema=_HITS), figures
+
+
+def _copies(context: StageContext, listed: Table, output: Table, scratch: str) -> None:
+    """Near copies of the listed samples, byte-identical ones included."""
+    layout, engine = context.layout, context.engine
+    images = Table(join(scratch, "images"), pa.schema([("sample_id", pa.int64()), ("excluded_by", pa.string())]))
+    engine.sql_to(IMAGES_SQL, {"listed": listed, "exact": layout.table("exact")}, images)
+    near = Table(join(scratch, "copies"), _HITS)
+    tables = {"listed": listed, "images": images, "groups": layout.table("groups"), "edges": layout.table("edges")}
+    engine.sql_to(_as_hits(COPIES_SQL.format(standing=_STANDING), "copy"), tables, near)
+    engine.sql_to(TWINS_SQL, {"hits": near, "exact": layout.table("exact")}, output)
+
+
+def _as_hits(query: str, reason: str) -> str:
+    return f"""
+    SELECT found.sample_id AS sample_id, '{reason}' AS reason, found.excluded_by AS excluded_by,
+           CAST(NULL AS STRING) AS reference_shard,
+           CAST(NULL AS FLOAT) AS similarity_to_reference, CAST(NULL AS FLOAT) AS distance_to_reference,
+           CAST({_PRIORITY[reason]} AS INTEGER) AS priority
+    FROM ({query}) AS found
+    """  # noqa: S608 (our own queries and words)
+
+
+def _wanted(entries: Sequence[Entry]) -> pa.Table:
+    rows = [entry for entry in entries if entry.kind != "image"]
+    columns = {"kind": [entry.kind for entry in rows], "name": [entry.value for entry in rows], "entry": [entry.text for entry in rows]}
+    return pa.table(columns, schema=_WANTED)
+
+
+def _counts(context: StageContext, table: Table) -> dict[str, int]:
+    schema = pa.schema([("reason", pa.string()), ("n", pa.int64())])
+    query = "SELECT reason, count(*) AS n FROM exclusions GROUP BY reason ORDER BY reason"
+    return {row["reason"]: row["n"] for batch in context.engine.sql(query, {"exclusions": table}, schema) for row in batch.to_pylist()}
