@@ -104,7 +104,7 @@ def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporte
         If a path does not exist.
     """
     found = find_inputs(paths)
-    _opened(question.run_dir, question.overrides, question.device)  # what it lacks is said before any work
+    _ = _opened(question.run_dir, question.overrides, question.device).encoder  # what it lacks is said before any work
     size = max(1, min(_PER_TASK, -(-len(found) // (4 * engine.n_workers))))
     tasks = [LookupTask(question, tuple(found[start : start + size])) for start in range(0, len(found), size)]
     if len(found) <= 2 * size:  # a handful: no workers are started for it

@@ -19,7 +19,7 @@ from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
 from dedup.lookup.answers import Answer, Match
 from dedup.lookup.judging import PixelJudge, Turned, Verdict
 from dedup.lookup.looksearch import LookSearch
-from dedup.lookup.opening import OpenedRun, open_run
+from dedup.lookup.opening import OpenedRun, check_encoder, open_run
 from dedup.lookup.samples import SampleTable
 from dedup.lookup.views import Views, views_of
 from dedup.numerics.distances import exact_similarity, unit_rows
@@ -247,6 +247,8 @@ class RunIndex:
         ------
         ConfigError
             If the run holds precomputed embeddings, and no encoder was named.
+        RunDirectoryError
+            If the run was embedded with another.
         """
         config = self.opened.config.encoder
         if config.name == "precomputed":
@@ -254,6 +256,7 @@ class RunIndex:
                 f"{self.run_dir} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
                 "encoder.model=ViT-B-32 encoder.pretrained=…"
             )
+        check_encoder(self.opened)
         encoder = load_encoder(config)
         if encoder.dim != self.index.dim:
             raise ConfigError(

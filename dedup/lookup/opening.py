@@ -70,7 +70,7 @@ def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[
     Raises
     ------
     RunDirectoryError
-        If a stage is missing or stale, the encoder is another, or embeddings are missing or have changed.
+        If a stage is missing or stale, or embeddings are missing or have changed.
     """
     records: dict[str, StageRecord] = {}
     for name, home in _HOMES.items():
@@ -82,7 +82,6 @@ def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[
     if records["index"].inputs.get("embed") != records["embed"].digest:
         raise RunDirectoryError(f"{run_dir}: the index was made from earlier embeddings; run: dedup run output.run_dir={run_dir} … --redo")
     config = _config_of(run_dir, records, overrides or [])
-    _check_encoder(run_dir, config, records["embed"])
     index = read_json(join(run_dir, "index", "_index.json")) or {}
     _check_store(run_dir, index)
     return OpenedRun(config, load_lists(join(run_dir, "index")), index, records)
@@ -108,8 +107,15 @@ def _config_of(run_dir: str, records: dict[str, StageRecord], overrides: list[st
     return replace(config, output=replace(config.output, run_dir=run_dir))
 
 
-def _check_encoder(run_dir: str, config: Config, record: StageRecord) -> None:
-    """Stop where this machine's encoder is not the run's; another decoder is no other encoder."""
+def check_encoder(opened: OpenedRun) -> None:
+    """Stop where this machine's encoder is not the run's; another decoder is no other encoder.
+
+    Raises
+    ------
+    RunDirectoryError
+        With what differs.
+    """
+    config, record, run_dir = opened.config, opened.records["embed"], opened.config.output.run_dir
     if record.encoder.get("model") == "precomputed":
         return
     own = encoder_fingerprint(config.encoder)

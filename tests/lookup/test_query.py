@@ -186,7 +186,7 @@ def test_a_run_that_does_not_fit_is_refused(run, tmp_path, monkeypatch):
             dedup.open_index(str(target))
     monkeypatch.setattr("dedup.lookup.opening.encoder_fingerprint", lambda config: {"model": "dct-384-v2", "preprocessing": "other"})
     with pytest.raises(RunDirectoryError, match="embedded with another encoder: model: dct-384-v1 there, dct-384-v2 here"):
-        dedup.open_index(run[0])
+        dedup.open_index(run[0]).search([encode(detailed(0))])
 
 
 # Vectors alone: against brute force
