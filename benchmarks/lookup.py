@@ -22,6 +22,8 @@ from dedup import pipeline
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
 from dedup.numerics.distances import exact_similarity, unit_rows
 from dedup.storage.embeddings import read_vectors
+from dedup.storage.layout import RunLayout
+from dedup.storage.tables import read_table
 
 
 def copies_of(rng: np.random.Generator, rows: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -46,7 +48,8 @@ def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
         started = time.perf_counter()
         index = dedup.open_index(run_dir, device="cpu", stages=("embed", "index"))
         opened = time.perf_counter() - started
-        ids = np.sort(rng.choice(args.n, args.queries, replace=False)).astype(np.int64)
+        every = read_table(RunLayout(run_dir).table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        ids = np.sort(rng.choice(every, args.queries, replace=False))
         rows = unit_rows(read_vectors(run_dir, ids)).astype(np.float64)
         queries = copies_of(rng, rows, args.low, args.high)
         for query in queries[:: max(1, len(queries) // 50)]:  # warm

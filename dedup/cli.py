@@ -67,7 +67,7 @@ def _stage_command(name: str, text: str) -> None:
 
     command.__doc__ = f"{text}\n\nExample: dedup {name} output.run_dir=out" + (" input.shards='shards/*.tar'" if name == "embed" else "")
     if name == "index":
-        group = typer.Typer(cls=cli_lookup.StageGroup, help=f"{text} `dedup index info RUN` tells what it is like.")
+        group = typer.Typer(cls=cli_lookup.StageGroup, help=f"{command.__doc__}\n\n`dedup index info RUN` tells what an index is like.")
         group.command("stage", help=command.__doc__)(command)
         group.command("info")(cli_lookup.index_info)
         app.add_typer(group, name=name, rich_help_panel="Single stages, in order")

@@ -56,6 +56,11 @@ TABLES = {
         "duplicates/part-*.parquet",
         "Every sample that is dropped, with the kept sample it is a copy of. Carried columns come last.",
     ),
+    "exclusions": (
+        "exclusions/part-*.parquet",
+        "One row per sample that must not be trained on, whatever the keep policy says: near a reference image, named by a list, or a copy "
+        "of a named one.",
+    ),
     "excluded": (
         "excluded/part-*.parquet",
         "Samples left out because they resemble a reference image or stand on a list. Manifest, duplicates, excluded and rejected "
@@ -97,7 +102,11 @@ OTHER_FILES = {
         "Second looks at each image: `vector-NNNNN.npy`, float16 unit rows along their principal axes; `look-NNNNN.npy`, what each is a "
         "look at and its inverted lists; `quantizer.npz`, axes and centroids. Absent with `search.looks=false`."
     ),
-    "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`.",
+    "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`, and its lists lie in `index/index.ivfdata`.",
+    "index/index.ivfdata": "Codes and ids of the FAISS index, list by list; mapped into memory.",
+    "index/_index.json": "Figures of the index: lists, lists per image, dimensions, and the sizes of its files.",
+    "_config.json": "The configuration the run was made with, without `engine`: what `dedup.open_index` takes encoder and thresholds from.",
+    "_lock.json": "Who writes the run just now: process, host, user, since when; empty, or absent, when nobody does.",
     "*/_stage.json": (
         "Where a stage's output comes from: `stage`, `output_version`, `config` (the keys the result depends on), `inputs` (digests), "
         "`encoder` (model, preprocessing, decoder), `rows` per table, `seconds`, `finished` (UTC), `dedup_version`, `summary`. A stage "
@@ -139,7 +148,7 @@ def tables_md() -> str:
 
 
 def scores() -> list[str]:
-    """What the commands of `dedup extraction` write, in folders or files of their own."""
+    """What commands over a finished run write, in folders or files of their own."""
     written = (
         ("scores", "What `dedup extraction score` writes into its `--out`: a row per target.", "part-*.parquet", schemas.SCORES),
         (
@@ -148,6 +157,12 @@ def scores() -> list[str]:
             "`_outliers.jsonl`.",
             "part-*.parquet",
             schemas.OUTLIERS,
+        ),
+        (
+            "flags",
+            "What `dedup flag` writes as its `--out`: a row per image.",
+            "FILE.parquet",
+            schemas.FLAGS,
         ),
         ("sweep", "What `dedup extraction sweep` writes as its `--out`: a row per threshold.", "*.parquet or *.csv", schemas.SWEEP),
     )
