@@ -39,7 +39,12 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     """One run; figures as a dictionary."""
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=args.scratch) as run_dir:
         search = SearchConfig(
-            min_similarity=args.min_similarity, nprobe=args.nprobe, nlist=args.nlist, recall_queries=args.queries, exhaustive_below=0
+            min_similarity=args.min_similarity,
+            method=args.method,
+            nprobe=args.nprobe,
+            nlist=args.nlist,
+            recall_queries=args.queries,
+            exhaustive_below=0,
         )
         # vectors of no pictures: nothing to look at
         config = replace(
@@ -56,12 +61,12 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         seconds = time.perf_counter() - started
         figures = summary.records["pairs"].summary
         return {
-            "n": args.n, "dim": args.dim, "min_similarity": args.min_similarity, "planted": [args.low, args.high], "crowd": args.crowd,
+            "n": args.n, "dim": args.dim, "method": args.method, "codes": summary.figure("index", "codes"), "min_similarity": args.min_similarity, "planted": [args.low, args.high], "crowd": args.crowd,
             "nlist": summary.figure("index", "nlist"), "nprobe": summary.figure("index", "nprobe"),
             "seconds": round(seconds, 1), "stages": {name: record.seconds for name, record in summary.records.items()},
             "planted_recall": planted_recall(run_dir, planted), "pair_recall": figures["recall"], "pairs_sampled": figures["recall_pairs"],
             "queries": figures["recall_queries"], "n_near_edges": figures["n_near_edges"], "largest_list": figures["largest_list"],
-            "peak_anonymous_over_vectors": round(memory.peak / (args.n * args.dim * 2), 2),
+            "peak_anonymous_gb": round(memory.peak / 1e9, 2), "peak_anonymous_over_vectors": round(memory.peak / (args.n * args.dim * 2), 2),
             "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         }  # fmt: skip
 
@@ -79,7 +84,8 @@ def main() -> None:
     parser.add_argument("--nprobe", type=int, default=0)
     parser.add_argument("--nlist", type=int, default=0)
     parser.add_argument("--queries", type=int, default=-1)
-    parser.add_argument("--codes", default="none")
+    parser.add_argument("--method", default="lists", help="lists, or ivfpq, which needs --codes")
+    parser.add_argument("--codes", default="none", help="of the index that stays: none, pq, fp16")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     print(json.dumps(measure(parser.parse_args())))
 

@@ -106,6 +106,11 @@ class SearchConfig:
     also_min_similarity: float = _key(0.0, "the same for the vectors of embed.also; 0 = what suits that encoder")
     looks: bool = _key(True, "also find crops, framed pictures, and mirrored and turned copies, by second looks at each image")
     look_min_similarity: float = _key(0.8, "cosine from which two looks make a pair of images a candidate")
+    method: str = _key(
+        "lists",
+        "how pairs are found: lists (all pairs inside each inverted list), ivfpq (each image is looked up in the FAISS index, whose codes alone must fit "
+        "into memory; slower, for more vectors than memory holds)",
+    )
     nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")
     nprobe: int = _key(0, "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below")
     exhaustive_below: int = _key(20_000, "with fewer distinct images than this there is one list: every pair is compared")

@@ -26,6 +26,7 @@ PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
 RANKINGS: Final = ("duplicates", "neighbors", "caption")
 NORMALIZATIONS: Final = ("imagenet", "clip", "half")
+METHODS: Final = ("lists", "ivfpq")
 SWITCHES: Final = ("auto", "true", "false")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
@@ -159,7 +160,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         pair = f"search.nprobe={config.search.nprobe} exceeds search.nlist={config.search.nlist}"
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
     choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "search.device": DEVICES}
-    choices |= {"confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
+    choices |= {"search.method": METHODS, "confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
     choices |= {
         "targets.rank_by": RANKINGS,
         "encoder.precision": PRECISIONS,
@@ -173,6 +174,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
     if not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*[kmgt]i?b", config.engine.memory_limit, re.IGNORECASE):
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
     factory = config.index.factory
+    if config.search.method == "ivfpq" and config.index.codes == "none" and not factory:
+        raise ConfigError("search.method=ivfpq searches the index, which index.codes=none leaves out; expected pq, fp16 or auto")
     if factory and not re.search(r"(^|,)IVF(\d+|\{nlist\})", factory):
         raise ConfigError(f"index.factory={factory} has no inverted lists; expected such as IVF{{nlist}},Flat or OPQ64,IVF{{nlist}},PQ64")
     if set(config.output.run_dir) & set("*?["):

@@ -59,7 +59,7 @@ _TARGETS_KEYS = (
     "targets.top", "targets.rank_by", "targets.min_caption_length", "targets.max_caption_length", "targets.language",
     "targets.language_column", "targets.max_punsafe", "targets.n_generations",
 )  # fmt: skip
-_PAIRS_KEYS = ("search.best_edges", "search.recall_queries")
+_PAIRS_KEYS = ("search.method", "search.best_edges", "search.recall_queries")
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec("embed", "embeddings", _EMBED_KEYS, (), embed.OUTPUT_VERSION, None),

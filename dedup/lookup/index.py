@@ -23,6 +23,7 @@ from dedup.lookup.opening import OpenedRun, check_encoder, open_run
 from dedup.lookup.samples import SampleTable
 from dedup.lookup.views import Views, views_of
 from dedup.numerics.distances import exact_similarity, unit_rows
+from dedup.numerics.widening import search_all
 from dedup.storage.embeddings import open_store
 from dedup.storage.indexfiles import find_index
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from dedup.numerics.ivf import IvfIndex
 
 _SPARE = (4, 64)  # candidates by their codes for each neighbour that is wanted, and beside them
-_FIRST = 128  # candidates that a search for all neighbours begins with
-_TAIL = 0.25  # of the candidates, by their codes the farthest, that must hold no neighbour for a search to end
 
 
 def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto", stages: Sequence[str] | None = None) -> RunIndex:
@@ -204,20 +203,9 @@ class RunIndex:
         -----
         No number of neighbours cuts a query off: it is asked for twice as many until the last quarter of its candidates holds none.
         """
-        rows, k = self._rows(vectors), min(_FIRST, self.n_images)
-        found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
-        open_rows = np.arange(len(rows))
-        while len(open_rows):
-            ids, similarity = self._refined(rows[open_rows], k)
-            is_near = (similarity >= np.float32(min_similarity)) & (ids >= 0)
-            is_last = k >= self.n_images or ids.shape[1] < k  # a GPU gives some thousand at most
-            is_done = np.logical_or(~np.any(is_near[:, -max(1, int(_TAIL * k)) :], axis=1), np.full(len(open_rows), is_last))
-            query, place = np.nonzero(is_near & is_done[:, None])
-            found.append((open_rows[query], ids[query, place], similarity[query, place]))
-            open_rows, k = open_rows[~is_done], min(2 * k, self.n_images)
-        query = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in found)])
-        ids = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in found)])
-        similarity = np.concatenate([np.zeros(0, np.float32), *(part[2] for part in found)])
+        rows = self._rows(vectors)
+        least = np.full(len(rows), min_similarity, dtype=np.float32)
+        query, ids, similarity = search_all(lambda asked, k: self._refined(rows[asked], k), least, self.n_images)
         order = np.lexsort((ids, -similarity, query))
         return query[order], ids[order], similarity[order]
 

@@ -75,7 +75,7 @@ class StageContext:
             encoder=EncoderConfig(name=name),
             embed=EmbedConfig(),
             output=replace(config.output, run_dir=also_dir(config.output.run_dir, name)),
-            search=replace(config.search, min_similarity=config.search.also_min_similarity),
+            search=replace(config.search, min_similarity=config.search.also_min_similarity, method="lists"),
             # whoever comes back to the index asks with the run's own encoder
             index=replace(config.index, codes="none"),
         )

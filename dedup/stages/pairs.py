@@ -18,6 +18,7 @@ from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
 from dedup.stages.looks import find_look_edges
 from dedup.stages.measuring import measure_recall
 from dedup.stages.members import Members, save_members
+from dedup.stages.querying import query_all
 from dedup.storage.lists import load_lists
 from dedup.storage.provenance import read_record
 from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
@@ -147,17 +148,24 @@ def _join(
         save_members(scratch, known)
         members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
-        packs = pack_lists(sizes, context.engine.n_workers)
-        device = context.device(n)
-        work = JoinLists(context.config.search.best_edges, is_projected, device, edges)
-        n_near = n_left = 0
-        for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):
-            n_near, n_left = n_near + joined.n_edges, n_left + joined.n_left
-            np.add.at(n_neighbors, joined.rows, joined.counts)
-        context.note_left("vectors", n_left)
+        n_near = 0
+        by_index = context.config.search.method == "ivfpq" and n > 0
+        for found in query_all(context, members, edges) if by_index else _join_lists(context, members, sizes, edges):
+            n_near += found.n_edges
+            np.add.at(n_neighbors, found.rows, found.counts)
         n_look = _write_look_edges(context, known["sample_id"].astype(np.int64), scratch)
         recall = measure_recall(context, members, known, n_neighbors) if measures else {}
     return {"n_near_edges": n_near, "n_look_edges": n_look, "largest_list": int(sizes.max(initial=0))} | recall
+
+
+def _join_lists(context: StageContext, members: Members, sizes: npt.NDArray[np.int64], edges: Table) -> Iterator[JoinedLists]:
+    """Join all lists; what was found, and written, in parts."""
+    packs, device, n_left = pack_lists(sizes, context.engine.n_workers), context.device(members.n), 0
+    work = JoinLists(context.config.search.best_edges, members.is_projected, device, edges)
+    for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):
+        n_left += joined.n_left
+        yield joined
+    context.note_left("vectors", n_left)
 
 
 def _write_also_edges(context: StageContext, also: StageContext) -> int:
