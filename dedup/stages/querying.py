@@ -16,7 +16,7 @@ from dedup.contracts import Table
 from dedup.numerics.collapse import Ownership
 from dedup.numerics.components import sparsify
 from dedup.numerics.crowds import Crowds, find_crowds
-from dedup.numerics.distances import exact_similarity, unit_rows
+from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.numerics.lists import BLOCK, draw_sample
 from dedup.numerics.selfjoin import self_join
 from dedup.numerics.widening import search_all
@@ -25,10 +25,14 @@ from dedup.stages.members import Members
 from dedup.storage.arrays import map_array, read_array, save_array
 from dedup.storage.embeddings import SampleRows, open_store, read_vectors
 from dedup.storage.indexfiles import find_index
+from dedup.storage.lists import load_lists
 from dedup.storage.tables import FileWriter, join, read_json
 
 _BLOCKS_PER_TASK = 4
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine
+_PROBED = 2  # times the lists that each image goes to: here only the home of the other is there to be met
+_CODED = 2_000  # vectors that the error of the codes is measured on
+_SPARE_ERROR = 0.05  # beside the largest error among these
 _SAMPLE = 100_000  # vectors that crowds are looked for in, at least
 
 HITS = np.dtype([("src", np.int64), ("dst", np.int64), ("similarity", np.float32)])
@@ -41,7 +45,7 @@ class QueryTask:
     members: Members
     number: int
     blocks: tuple[int, ...]
-    min_similarity: float
+    code_error: float
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,12 @@ def query_blocks(task: QueryTask) -> list[int]:
     is_inside, group = map_array(join(scratch, "is_inside.npy")), map_array(join(scratch, "group.npy"))
     found: list[npt.NDArray[Any]] = [np.zeros(0, HITS)]
     for block in task.blocks:
-        lists, first = members.groups(block), block * BLOCK
+        n, first = int(members.block_sizes[block]), block * BLOCK
         # a member of a crowd has its neighbours from the crowd's join; an image without detail has none but its own bytes
-        wanted = np.flatnonzero(~is_inside[first : first + len(lists)] & (asked[first : first + len(lists)] <= 1.0))
+        wanted = np.flatnonzero(~is_inside[first : first + n] & (asked[first : first + n] <= 1.0))
         for start in range(0, len(wanted), _QUERIES):
             rows = wanted[start : start + _QUERIES] + first
-            found += [_hits(members, rows, lists[rows - first], ids, asked, group)]
+            found += [_hits(members, rows, ids, asked, group, task.code_error)]
     hits = np.concatenate(found)
     bucket = hits["src"] // (BLOCK * _BLOCKS_PER_TASK)
     order = np.argsort(bucket, kind="stable")
@@ -89,22 +93,30 @@ def query_blocks(task: QueryTask) -> list[int]:
 def _hits(
     members: Members,
     rows: npt.NDArray[np.int64],
-    lists: npt.NDArray[np.int32],
     ids: npt.NDArray[np.int64],
     asked: npt.NDArray[np.float32],
     group: npt.NDArray[np.int32],
+    code_error: float,
 ) -> npt.NDArray[Any]:
     """Pairs of some images with others, by position; those inside a crowd's surroundings are left out."""
     vectors = read_vectors(members.run_dir, ids[rows])
     unit, (index, is_ours) = unit_rows(vectors), _index(members.run_dir)
+    probed, _, _ = load_lists(join(members.run_dir, "index")).place(unit, _PROBED * members.n_groups_each)
+    probed = probed.reshape(len(unit), -1)
 
     def search(open_rows: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        found, _ = index.search(unit[open_rows], k, lists[open_rows] if is_ours else None)
+        found, coded = index.search(unit[open_rows], k, probed[open_rows] if is_ours else None)
         similarity = np.full(found.shape, -2.0, dtype=np.float32)
-        query, place = np.nonzero(found >= 0)
+        # what its code puts far below the threshold is not worth a look
+        query, place = np.nonzero((found >= 0) & (coded >= asked[rows[open_rows], None] - code_error))
         if len(query):
             wanted, inverse = np.unique(found[query, place], return_inverse=True)
-            similarity[query, place] = exact_similarity(vectors[open_rows[query]], read_vectors(members.run_dir, wanted)[inverse])
+            others = read_vectors(members.run_dir, wanted)
+            product = np.einsum("ij,ij->i", unit[open_rows[query]], unit_rows(others)[inverse])
+            # float32 proposes, float64 decides
+            near = product >= asked[rows[open_rows[query]]] - FLOAT32_BAND
+            query, place, inverse = query[near], place[near], inverse[near]
+            similarity[query, place] = exact_similarity(vectors[open_rows[query]], others[inverse])
         return found, similarity
 
     query, other, similarity = search_all(search, asked[rows], len(ids))
@@ -157,8 +169,8 @@ def write_edges(
 
 def query_all(context: StageContext, members: Members, edges: Table) -> Iterator[Merged]:
     """Look every image up; what was found, and written, in parts."""
-    search, scratch = context.config.search, members.scratch
-    find_index(members.run_dir)  # said before any work
+    scratch, best = members.scratch, context.config.search.best_edges
+    code_error = _code_error(context, members)
     ids, asked, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity", "weight"))
     crowds = _crowds(context, ids)
     save_array(join(scratch, "group.npy"), crowds.group)
@@ -167,7 +179,7 @@ def query_all(context: StageContext, members: Members, edges: Table) -> Iterator
         yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, asked, weights), edges)
     n_blocks = len(members.block_sizes)
     tasks = [
-        QueryTask(members, number, tuple(range(first, min(first + _BLOCKS_PER_TASK, n_blocks))), search.min_similarity)
+        QueryTask(members, number, tuple(range(first, min(first + _BLOCKS_PER_TASK, n_blocks))), code_error)
         for number, first in enumerate(range(0, n_blocks, _BLOCKS_PER_TASK))
     ]
     sizes = [int(members.block_sizes[list(task.blocks)].sum()) for task in tasks]
@@ -175,9 +187,24 @@ def query_all(context: StageContext, members: Members, edges: Table) -> Iterator
     for number, buckets in context.run_tasks("pairs", "vectors", query_blocks, tasks, sizes):
         for bucket in buckets:
             parts.setdefault(bucket, []).append(number)
-    merges = [MergeTask(members, bucket, tuple(sorted(found)), search.best_edges, edges) for bucket, found in sorted(parts.items())]
+    merges = [MergeTask(members, bucket, tuple(sorted(found)), best, edges) for bucket, found in sorted(parts.items())]
     for _, merged in context.engine.map_partitions(merge_hits, merges):
         yield merged
+
+
+def _code_error(context: StageContext, members: Members) -> float:
+    """By how much the codes' similarity may lie below the exact one: measured on vectors and their own codes, where it is largest."""
+    ids = map_array(join(members.scratch, "sample_id.npy"))
+    chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(len(ids), min(_CODED, len(ids)), replace=False))
+    rows = unit_rows(read_vectors(members.run_dir, ids[chosen]))
+    index, is_ours = _index(members.run_dir)
+    lists, _, _ = load_lists(join(members.run_dir, "index")).place(rows, members.n_groups_each)
+    found, coded = index.search(rows, min(64, len(ids)), lists.reshape(len(rows), -1) if is_ours else None)
+    is_own = found == ids[chosen][:, None]
+    own = coded[is_own]
+    error = float(1.0 - own.min(initial=1.0)) + _SPARE_ERROR
+    # a code that is farther from its own vector than 64 others say nothing
+    return error if is_own.any(axis=1).mean() > 0.99 else 2.0
 
 
 def _crowds(context: StageContext, ids: npt.NDArray[np.int64]) -> Crowds:
