@@ -166,6 +166,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
     if set(config.output.run_dir) & set("*?["):
         raise ConfigError(f"output.run_dir={config.output.run_dir} looks like a pattern; choose a name without *, ? and [")
+    if config.keep.prefer_base and not config.base.run_dir:
+        raise ConfigError("keep.prefer_base=true without base.run_dir, whose keepers it would keep; set that, or leave it out")
     _validate_encoder(config, require_input)
     _validate_input(config, require_input)
     _validate_order(config.keep.order_by, config.input.carry)
