@@ -306,13 +306,13 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         "metadata": sum(result.n_samples for result in results.values()),
         "rejected": sum(result.n_rejected for result in results.values()),
     }
-    seconds = sum(result.seconds for result in results.values())
+    seconds = sum(results[task.partition].seconds for task in tasks)
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
     if context.config.encoder.name == "precomputed":
         has_pixels = all(source.has_places for source in copied) and bool(before.get("has_pixels", True))
         summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
     if inherited:
-        summary |= {"n_base_partitions": len(inherited)}
+        summary |= {"n_base_samples": sum(results[number].n_samples for number in inherited)}
     return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": len(unreachable)})
 
 
