@@ -93,5 +93,5 @@ class Members(PickledByFields):
 
 def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
     """Write what is known of each image: `sample_id`, `weight`, `min_similarity`, and `added` if there is one, shape (n,)."""
-    for name, column in columns.items():
-        save_array(join(scratch, f"{name}.npy"), column)
+    for name in (*_ARRAYS, *(name for name in columns if name == _ADDED)):
+        save_array(join(scratch, f"{name}.npy"), columns[name])

@@ -11,6 +11,7 @@ from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks
 from dedup.numerics.packs import pack_lists
 from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.numerics.selfjoin import self_join
+from dedup.numerics.torch_ops import Device
 
 
 def grown(rng, n, n_earlier):
@@ -56,7 +57,10 @@ def test_two_steps_are_one(seed, share):
         assert_same(joined_twice(*own, then[members], lists[members], number, n_earlier, 3), whole)
 
 
-def test_projections_propose_the_same_pairs():
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_projections_and_devices_propose_the_same_pairs(device, require_extra):
+    if device:
+        require_extra("torch")
     rng = np.random.default_rng(7)
     rows, asked, n, n_earlier = with_planted(rng, 1_500), np.full(1_500, 0.8, np.float32), 1_500, 1_200
     unit = rows.astype(np.float32)
@@ -65,7 +69,8 @@ def test_projections_propose_the_same_pairs():
     weights, then = grown(rng, n, n_earlier)
     lists = np.zeros((n, 1), np.int32)
     whole = self_join(rows, asked, weights, Ownership(lists, 0), projected=projected)
-    assert_same(joined_twice(rows, asked, weights, then, lists, 0, n_earlier, 8, projected=projected), whole)
+    options = {"projected": projected, "device": Device(device) if device else None}
+    assert_same(joined_twice(rows, asked, weights, then, lists, 0, n_earlier, 8, **options), whole)
 
 
 def test_shares_add_up():
