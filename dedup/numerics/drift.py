@@ -12,6 +12,7 @@ from dedup.numerics.lists import Lists
 MAX_ERROR = 1.25  # times the error of the earlier vectors, from which the new ones count as of another kind
 MAX_COST = 2.0  # times what lists trained anew would cost, from which that pays
 _FEWEST = 100  # new vectors whose mean error says something
+_FITTED = 2.5  # lists suit the vectors they were trained on better than others of the kind, by this over the number of these per list (ran)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Drift:
         Sum of the squared sizes of the lists against that of even ones: what the join costs too much.
     cost : float
         Comparisons of a join of all vectors against those with lists trained anew.
+    per_list : float
+        Vectors for each list that it was trained on.
     """
 
     error_before: float | None
@@ -36,13 +39,14 @@ class Drift:
     imbalance_before: float
     imbalance_after: float
     cost: float
+    per_list: float
 
     @property
     def reasons(self) -> list[str]:
         """Why to train anew; empty where there is no reason."""
         found = []
-        if self.error_before and self.error_added and self.n_added >= _FEWEST and self.error_added > MAX_ERROR * self.error_before:
-            ratio = self.error_added / self.error_before
+        ratio = self.error_added / self.error_before if self.error_before and self.error_added else 1.0
+        if self.n_added >= _FEWEST and ratio > MAX_ERROR * (1.0 + _FITTED / self.per_list):
             found.append(f"the new images are {ratio:.2f} times as far from their lists' centroids as the earlier ones")
         if self.cost > MAX_COST:
             found.append(f"a join of all costs {self.cost:.1f} times what lists trained anew would")

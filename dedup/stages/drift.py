@@ -11,7 +11,7 @@ from dedup.contracts import JsonDict
 from dedup.errors import StageError
 from dedup.numerics.distances import unit_rows
 from dedup.numerics.drift import Drift, cost_against, imbalance, quantization_error
-from dedup.numerics.lists import BLOCK, Lists
+from dedup.numerics.lists import BLOCK, Lists, n_sampled
 from dedup.numerics.packs import count_lists
 from dedup.stages.context import StageContext
 from dedup.storage.embeddings import open_store
@@ -84,6 +84,7 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, np
         uneven,
         imbalance(after),
         cost_against(after, len(ids), *fresh, uneven if lists.nlist > 1 else 1.0),
+        max(1.0, n_sampled(n_base, context.config.index.train_vectors_per_list * lists.nlist) / lists.nlist),
     )
     if drift.reasons:
         context.reporter.note(

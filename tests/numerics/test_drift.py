@@ -7,7 +7,7 @@ from vector_data import power_law
 from dedup.numerics.drift import Drift, cost_against, imbalance, quantization_error
 from dedup.numerics.lists import Lists, train_lists
 
-DRIFT = Drift(0.4, 0.45, 5_000, 1.3, 1.4, 1.1)
+DRIFT = Drift(0.4, 0.45, 5_000, 1.3, 1.4, 1.1, 50.0)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,18 @@ def test_vectors_of_the_same_kind_do_not_drift(lists):
     added = power_law(np.random.default_rng(1), 3_000, 64).astype(np.float32)
     before, after = quantization_error(trained, rows), quantization_error(trained, added)
     assert before < after  # the lists were trained on the first
-    assert not Drift(before, after, 3_000, 1.0, 1.0, 1.0).reasons
+    assert not Drift(before, after, 3_000, 1.0, 1.0, 1.0, 4_000 / 60).reasons
+
+
+@pytest.mark.parametrize("nlist", [50, 250])
+def test_lists_of_few_vectors_each_suit_their_own_best(nlist):
+    """That is no drift, although the error of others is far above that of those they were trained on."""
+    rng = np.random.default_rng(3)
+    rows, added = (power_law(rng, n, 256).astype(np.float32) for n in (2_000, 2_000))
+    trained = train_lists(rows, nlist, 4, 0.8, iterations=6, seed=1)
+    before, after = quantization_error(trained, rows), quantization_error(trained, added)
+    assert after / before > 1.02
+    assert not Drift(before, after, 2_000, 1.0, 1.0, 1.0, 2_000 / nlist).reasons
 
 
 def test_vectors_of_another_kind_do(lists):
@@ -29,7 +40,7 @@ def test_vectors_of_another_kind_do(lists):
     rng = np.random.default_rng(2)
     added = rng.standard_normal((3_000, 64)) * np.arange(64, 0, -1) ** -0.5  # their weight lies in other directions
     added = (added / np.linalg.norm(added, axis=1, keepdims=True)).astype(np.float32)
-    drift = Drift(quantization_error(trained, rows), quantization_error(trained, added), 3_000, 1.0, 1.0, 1.0)
+    drift = Drift(quantization_error(trained, rows), quantization_error(trained, added), 3_000, 1.0, 1.0, 1.0, 4_000 / 60)
     assert len(drift.reasons) == 1
     assert "times as far" in drift.reasons[0]
 
@@ -47,8 +58,10 @@ def test_error_is_that_of_brute_force(lists):
     ("changes", "n_reasons"),
     [
         ({}, 0),
-        ({"error_added": 0.51}, 1),
-        ({"error_added": 0.51, "n_added": 20}, 0),  # too few to tell
+        ({"error_added": 0.51}, 0),  # as much as those of the kind differ
+        ({"error_added": 0.53}, 1),
+        ({"error_added": 0.53, "per_list": 10.0}, 0),
+        ({"error_added": 0.53, "n_added": 20}, 0),  # too few to tell
         ({"error_before": None, "error_added": None}, 0),
         ({"cost": 1.9}, 0),
         ({"cost": 2.1}, 1),
