@@ -110,15 +110,16 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
                 + (f", {figures['n_also_edges']:,} by {config.embed.also[0]} alone" if figures.get("n_also_edges") else ""),
             )
         )
+        kind = "sampled new images" if summary.figure("index", "n_base_images") else "sampled images"
         if figures["recall"] is not None:
             lines.append(
                 (
                     "measured recall",
-                    f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} sampled images",
+                    f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} {kind}",
                 )
             )
         elif figures["recall_queries"]:
-            lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} sampled images"))
+            lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} {kind}"))
     if records.get("confirm") and records["confirm"].summary["n_looked_at"]:
         figures = records["confirm"].summary
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in figures["refused_by_reason"].items())

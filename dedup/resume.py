@@ -120,12 +120,13 @@ def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpe
     run_dir, names = config.output.run_dir, {stage.name for stage in wanted}
     needed = set().union(*(_before(name) for name in names)) - names
     records: dict[str, StageRecord] = {}
-    fingerprint_ = encoder_fingerprint(config.encoder) if "embed" in names else {}
-    base = base_records(config, STAGES, lambda name, record: changed_since(record, _spec(name), config), fingerprint_)
+    own_encoder = encoder_fingerprint(config.encoder) if "embed" in names else {}
+    base = base_records(config, STAGES, lambda name, record: changed_since(record, _spec(name), config), own_encoder)
     for stage in STAGES:
         if stage.name in needed:
             records[stage.name] = _standing(config, stage, records)
-            if records[stage.name].inputs.get("base") != base_inputs(config, base, stage.name).get("base"):
+            # a finished run needs its base no longer
+            if base and records[stage.name].inputs.get("base") != base_inputs(config, base, stage.name).get("base"):
                 raise RunDirectoryError(
                     f"{run_dir}: stage '{stage.name}' was made with another base.run_dir, or from an earlier state of it; "
                     "give the same, or run: dedup run … --redo"
@@ -136,7 +137,7 @@ def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpe
                 listed = digest([[url, stamp] for url, (_, stamp) in sources.items()])
                 inputs = {"input": f"{len(sources)} shards, {listed}"}
             inputs |= base_inputs(config, base, stage.name)
-            encoder = fingerprint_ if stage.name == "embed" else {}
+            encoder = own_encoder if stage.name == "embed" else {}
             records[stage.name] = StageRecord(stage.name, stage.output_version, picked(stage, config), inputs, encoder)
     missing = {name for name in names if name not in records}
     if missing:

@@ -364,6 +364,20 @@ def test_a_base_that_changed_makes_the_run_stale(shards, tmp_path):
     assert components(new) == components(tmp_path / "one")  # partitions keep the numbers they had
 
 
+def test_a_finished_run_needs_its_base_no_longer(shards, old, tmp_path):
+    base, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(old, base)
+    config = config_for(shards[3:], new, base)
+    pipeline.run(config)
+    before = table(new, "targets")
+    shutil.rmtree(base)
+    alone = replace(config, base=BaseConfig())
+    pipeline.run(alone, stages=("manifest", "statistics", "targets"), redo=True)
+    assert table(new, "targets") == before
+    with pytest.raises(RunDirectoryError, match=r"base: .* → absent"):
+        pipeline.run(alone)
+
+
 def components(out):
     found = {}
     for name in ("manifest", "duplicates"):
