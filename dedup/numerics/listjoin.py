@@ -20,6 +20,7 @@ from dedup.numerics.torch_ops import Device
 _BUFFER = 2_000_000  # edges held before they are sparsified
 _DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
 _PROBE = 512  # rows whose projections tell whether a list is dense anywhere
+_FRESH_PROBE = 64  # rows added to a list that are compared with these
 _ON_DEVICE_FROM = 512  # rows from which their pairs are looked for on a device; below, starting it costs more
 
 
@@ -110,12 +111,17 @@ class ListJoin:
         return (self.n_asked - 1) % self.n_shares == self.share
 
     def may_be_dense(self) -> bool:
-        """Whether many rows could be near one: a cheap look; to miss a small ball costs time only."""
+        """Whether many rows could be near one that is compared: a cheap look; to miss a small ball costs time only."""
         if self.projected is None:
             return True
         sample = self.projected[np.linspace(0, len(self.projected) - 1, _PROBE).astype(np.int64)].astype(np.float32)
-        near = (sample @ sample.T >= self.proposed).sum(axis=1)
-        return bool(near.max() >= fewest_in_sample(_PROBE, len(self.projected)))
+        asked = sample
+        if self.n_earlier:
+            fresh = np.flatnonzero(self.is_fresh)
+            chosen = fresh[np.linspace(0, len(fresh) - 1, min(_FRESH_PROBE, len(fresh))).astype(np.int64)]
+            asked = self.projected[chosen].astype(np.float32)
+        near = (asked @ sample.T >= self.proposed).sum(axis=1)
+        return bool(near.max(initial=0) >= fewest_in_sample(_PROBE, len(self.projected)))
 
     def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """What products are taken of: projections where there are any, else unit vectors."""

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 from run_tables import assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
-from vector_data import power_law
+from vector_data import copies_of, power_law
 
 from dedup import pipeline, resume
 from dedup.config import (
@@ -62,7 +62,9 @@ def with_lists_of(monkeypatch):
     """Let runs use the quantizers of another run instead of training their own."""
 
     def use(run_dir):
-        lists, of_looks = load_lists(os.path.join(run_dir, "index")), load_lists(looks_folder(str(run_dir)))
+        lists, of_looks = load_lists(os.path.join(run_dir, "index")), None
+        if os.path.exists(looks_folder(str(run_dir))):
+            of_looks = load_lists(looks_folder(str(run_dir)))
         nprobe = json.loads(Path(run_dir, "index", "_index.json").read_text())["nprobe"]
         monkeypatch.setattr(index, "_train", lambda context, ids, *_: (lists, np.zeros((1, len(lists.axes)), np.float32)))
         monkeypatch.setattr(index, "_lists", lambda context, n: (lists.nlist, nprobe))
@@ -192,6 +194,30 @@ def test_a_new_image_joins_two_old_groups(tmp_path):
     assert counts == {0: 2, 1: 2, 2: 2, 3: 2, 1 << 32: 4}
 
 
+def test_a_crowd_on_both_sides_has_exact_counts_and_one_group(tmp_path, with_lists_of):
+    rng = np.random.default_rng(4)
+    centre = power_law(rng, 1, 32)[0]
+    rows = np.concatenate([copies_of(rng, centre, 2_400, rng.uniform(0.99, 0.999, 2_400)), power_law(rng, 800, 32)])
+    rows = rows[rng.permutation(len(rows))]
+    equal = rows[rng.integers(0, 2_000, 100)]
+    write_vectors(tmp_path / "a", rows[:2_000])
+    write_vectors(tmp_path / "b", np.concatenate([rows[2_000:], equal]))
+    together = tmp_path / "together"
+    for number, folder in enumerate(("a", "b")):
+        for kind, suffix in (("img_emb", "npy"), ("metadata", "parquet")):
+            (together / kind).mkdir(parents=True, exist_ok=True)
+            (together / kind / f"{kind}_{number}.{suffix}").symlink_to(tmp_path / folder / kind / f"{kind}_0.{suffix}")
+    lists = ["search.exhaustive_below=0", "search.nlist=3", "search.nprobe=2", "index.codes=none"]
+    pipeline.run(vectors_config(tmp_path / "a", tmp_path / "old", "", *lists))
+    pipeline.run(vectors_config(tmp_path / "b", tmp_path / "new", tmp_path / "old", *lists))
+    index_dir = tmp_path / "old"
+    with_lists_of(index_dir)
+    pipeline.run(vectors_config(together, tmp_path / "one", "", *lists))
+    for name in ("representatives", "exact", "assignments", "neighbors", "groups", "histogram"):
+        assert_same_tables(tmp_path / "new", tmp_path / "one", (name,))
+    assert max(row["duplication_count"] for row in table(tmp_path / "new", "histogram")) >= 2_400
+
+
 @pytest.mark.parametrize("is_new_better", [False, True])
 def test_keepers_of_the_base_stay_if_asked(tmp_path, is_new_better):
     small, large = encode(scene(1)), encode(scene(1).resize((192, 160), Image.Resampling.BICUBIC))
@@ -277,6 +303,11 @@ def test_old_shards_may_be_listed_and_may_be_gone(shards, tmp_path):
     assert verdicts
     assert {pair: now[pair] for pair in verdicts} == verdicts
     assert any(row["reason"] == "unreadable" for row in table(tmp_path / "gone", "refused"))
+
+
+def test_nothing_new_is_the_base_again(shards, old, tmp_path):
+    pipeline.run(config_for(shards[:3], tmp_path / "new", old))
+    assert_same_tables(old, tmp_path / "new", SAME)
 
 
 def test_old_shards_may_be_gone_where_thumbnails_are_kept(shards, tmp_path):
