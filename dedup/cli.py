@@ -164,6 +164,7 @@ def demo_data(
 
 app.command(rich_help_panel="A finished run")(cli_lookup.query)
 app.command(rich_help_panel="A finished run")(cli_lookup.flag)
+app.command(rich_help_panel="A finished run")(cli_lookup.serve)
 
 extraction = typer.Typer(no_args_is_help=True, help="The extraction attack: score generated images against what they were aimed at.")
 app.add_typer(extraction, name="extraction")

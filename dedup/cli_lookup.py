@@ -1,4 +1,4 @@
-"""The commands that come back to a finished run: query, flag, index info."""
+"""The commands that come back to a finished run: query, flag, serve, index info."""
 
 from __future__ import annotations
 
@@ -131,3 +131,29 @@ def index_info(
         typer.echo(json.dumps(info.as_dict(), indent=1))
     else:
         print_index_info(info)
+
+
+def serve(
+    run_dir: RunDir,
+    host: Annotated[str, typer.Option("--host", help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port to listen on")] = 8000,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="bytes of an image at most")] = 32 * 1024 * 1024,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="requests that are worked on at a time")] = 4,
+    max_waiting: Annotated[int, typer.Option("--max-waiting", min=0, help="requests that wait; more are turned away")] = 32,
+    show_shards: Annotated[bool, typer.Option("--show-shards", help="tell whole paths of shards, not only their names")] = False,
+    settings: Settings = None,
+) -> None:
+    """Serve lookups over HTTP, with a page to drop images on.
+
+    Example: dedup serve out --port 8000
+    """
+    from dedup.lookup.index import open_index
+    from dedup.lookup.serve import ServiceOptions
+    from dedup.lookup.serve import serve as run_service
+    from dedup.pipeline import package_version
+
+    index = open_index(run_dir, overrides=settings or [])
+    _ = index.encoder  # what it lacks is said now, not to the first who asks
+    options = ServiceOptions(host, max_bytes, threads, max_waiting, show_shards, package_version())
+    typer.echo(f"{index.n_images:,} distinct images of {run_dir}: http://{host}:{port}/", err=True)
+    run_service(index, options, port)

@@ -54,6 +54,17 @@ class OutputConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BaseConfig:
+    """An earlier run that this one adds to."""
+
+    run_dir: str = _key(
+        "",
+        "a finished run over earlier shards: only shards it has not embedded are embedded, and compared with its images and with each other; "
+        "the tables cover both",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """What turns an image into a vector."""
 
@@ -187,6 +198,7 @@ class KeepConfig:
 
     order_by: list[str] = _key(["width*height desc", "n_bytes desc", "sample_id"], "the first of a group in this order is kept")
     per_component: int = _key(1, "copies kept of each group")
+    prefer_base: bool = _key(False, "what base.run_dir kept stays: its keepers come before keep.order_by")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +259,7 @@ class Config:
 
     input: InputConfig = dataclasses.field(default_factory=InputConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
+    base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     embed: EmbedConfig = dataclasses.field(default_factory=EmbedConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)

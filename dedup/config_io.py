@@ -173,6 +173,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
             raise ConfigError(f"{key}={values[key]} is unknown; expected {' or '.join(known)}{_nearest(str(values[key]), known)}")
     if not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?\s*[kmgt]i?b", config.engine.memory_limit, re.IGNORECASE):
         raise ConfigError(f"engine.memory_limit={config.engine.memory_limit} is no size; expected a number and a unit, such as 4GB")
+    if config.search.method == "ivfpq" and config.base.run_dir:
+        raise ConfigError("search.method=ivfpq looks every image up, those of base.run_dir too; expected search.method=lists with a base")
     factory = config.index.factory
     if config.search.method == "ivfpq" and config.index.codes == "none" and not factory:
         raise ConfigError("search.method=ivfpq searches the index, which index.codes=none leaves out; expected pq, fp16 or auto")
@@ -180,6 +182,8 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"index.factory={factory} has no inverted lists; expected such as IVF{{nlist}},Flat or OPQ64,IVF{{nlist}},PQ64")
     if set(config.output.run_dir) & set("*?["):
         raise ConfigError(f"output.run_dir={config.output.run_dir} looks like a pattern; choose a name without *, ? and [")
+    if config.keep.prefer_base and not config.base.run_dir:
+        raise ConfigError("keep.prefer_base=true without base.run_dir, whose keepers it would keep; set that, or leave it out")
     _validate_encoder(config, require_input)
     _validate_input(config, require_input)
     _validate_order(config.keep.order_by, config.input.carry)

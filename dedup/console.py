@@ -87,12 +87,17 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         lines.append(("samples", f"{embedded['metadata'] + embedded['rejected']:,} in {records['embed'].summary['n_shards']:,} shards"))
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
         if "embed" not in summary.skipped and records["embed"].seconds:
-            lines.append(("embedding", f"{embedded['metadata'] / records['embed'].seconds:,.0f} images/s"))
+            n_embedded = embedded["metadata"] - records["embed"].summary.get("n_base_samples", 0)
+            lines.append(("embedding", f"{n_embedded / records['embed'].seconds:,.0f} images/s"))
         lines.append(("rejected", f"{embedded['rejected']:,}" + (f" ({reasons})" if reasons else "")))
     if "index" in records and records["index"].summary.get("nlist"):
         figures = records["index"].summary
         lists = "one list: every pair compared" if figures["nlist"] == 1 else f"{figures['nlist']:,} lists, {figures['nprobe']} per image"
         lines.append(("distinct images", f"{figures['n_images']:,} ({lists})"))
+        if drift := figures.get("drift"):
+            advice = f"a run without base.run_dir trains them anew: {'; '.join(drift['reasons'])}" if drift["reasons"] else "they suit"
+            added = f"{figures['n_base_images']:,} of them from the base, {figures['n_images'] - figures['n_base_images']:,} new"
+            lines.append(("base", f"{added}; the base's lists: {advice}"))
     if "pairs" in records:
         figures, similarity = records["pairs"].summary, resolved(config).search.min_similarity
         by = summary.figure("embed", "exact_by")
@@ -105,15 +110,16 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
                 + (f", {figures['n_also_edges']:,} by {config.embed.also[0]} alone" if figures.get("n_also_edges") else ""),
             )
         )
+        kind = "sampled new images" if summary.figure("index", "n_base_images") else "sampled images"
         if figures["recall"] is not None:
             lines.append(
                 (
                     "measured recall",
-                    f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} sampled images",
+                    f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} {kind}",
                 )
             )
         elif figures["recall_queries"]:
-            lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} sampled images"))
+            lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} {kind}"))
     if records.get("confirm") and records["confirm"].summary["n_looked_at"]:
         figures = records["confirm"].summary
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in figures["refused_by_reason"].items())

@@ -87,6 +87,8 @@ def run(
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
     if config.engine.name != "local":  # workers have folders of their own
         config = replace(config, output=replace(config.output, run_dir=absolute(config.output.run_dir)))
+        if config.base.run_dir:
+            config = replace(config, base=replace(config.base, run_dir=absolute(config.base.run_dir)))
     run_dir = config.output.run_dir
     sources = find_sources(config) if "embed" in stages else {}
     expected = expected_records(config, sources, wanted)

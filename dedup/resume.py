@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from dedup.bases import base_inputs, base_records, without_embedded
 from dedup.config import Config
 from dedup.config_io import resolved, to_dict
 from dedup.contracts import JsonDict
@@ -13,6 +14,7 @@ from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.stages import confirm, embed, exclude, groups, index, manifest, pairs, statistics, targets
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.inherit import GONE
 from dedup.storage.precomputed import find_embeddings
 from dedup.storage.provenance import StageRecord, digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint, folder_parts
@@ -78,12 +80,12 @@ _ASKED_AGAIN = ("input.carry", "encoder.name", "embed.also")
 
 
 def find_sources(config: Config) -> Sources:
-    """The input, expanded, with the fingerprint of each shard.
+    """The input, expanded, with the fingerprint of each shard; without those that the run in `base.run_dir` has embedded.
 
     Raises
     ------
     InputError
-        If nothing matches.
+        If nothing matches, or if a shard that was embedded there has changed.
     """
     if config.input.images:
         parts = folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)
@@ -94,7 +96,8 @@ def find_sources(config: Config) -> Sources:
         sources = list(expand_shards(config.input.shards))
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, and many at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
-    return {embed.source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
+    found: Sources = {embed.source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
+    return without_embedded(config.base.run_dir, found) if config.base.run_dir else found
 
 
 def picked(stage: StageSpec, config: Config) -> JsonDict:
@@ -118,17 +121,26 @@ def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpe
     run_dir, names = config.output.run_dir, {stage.name for stage in wanted}
     needed = set().union(*(_before(name) for name in names)) - names
     records: dict[str, StageRecord] = {}
+    own_encoder = encoder_fingerprint(config.encoder) if "embed" in names else {}
+    base = base_records(config, STAGES, lambda name, record: changed_since(record, _spec(name), config), own_encoder)
     for stage in STAGES:
         if stage.name in needed:
             records[stage.name] = _standing(config, stage, records)
+            # a finished run needs its base no longer
+            if base and records[stage.name].inputs.get("base") != base_inputs(config, base, stage.name).get("base"):
+                raise RunDirectoryError(
+                    f"{run_dir}: stage '{stage.name}' was made with another base.run_dir, or from an earlier state of it; "
+                    "give the same, or run: dedup run … --redo"
+                )
         elif stage.name in names:
             inputs: JsonDict = {name: records[name].digest for name in stage.upstream}
-            encoder: dict[str, str] = {}
             if stage.name == "embed":
                 listed = digest([[url, stamp] for url, (_, stamp) in sources.items()])
-                inputs, encoder = {"input": f"{len(sources)} shards, {listed}"}, encoder_fingerprint(config.encoder)
+                inputs = {"input": f"{len(sources)} shards, {listed}"}
             if stage.name == "exclude":
                 inputs |= exclude.fingerprints(config)
+            inputs |= base_inputs(config, base, stage.name)
+            encoder = own_encoder if stage.name == "embed" else {}
             records[stage.name] = StageRecord(stage.name, stage.output_version, picked(stage, config), inputs, encoder)
     missing = {name for name in names if name not in records}
     if missing:
@@ -156,9 +168,13 @@ def _standing(config: Config, stage: StageSpec, records: Mapping[str, StageRecor
     return found
 
 
+def _spec(name: str) -> StageSpec:
+    return next(stage for stage in STAGES if stage.name == name)
+
+
 def _before(name: str) -> set[str]:
     """All stages a stage depends on."""
-    stage = next(stage for stage in STAGES if stage.name == name)
+    stage = _spec(name)
     return set(stage.upstream).union(*(_before(other) for other in stage.upstream))
 
 
@@ -186,7 +202,7 @@ def stages_to_run(
         if stage.name == "embed" and found is None and not redo:
             _refuse_another_encoder(run_dir, expected["embed"].encoder)
         if stage.name == "embed" and found is not None and not config.input.allow_missing:
-            gone = [url for url, (_, stamp) in sources.items() if stamp in embed.GONE]
+            gone = [url for url, (_, stamp) in sources.items() if stamp in GONE]
             if gone:
                 raise InputError(
                     f"{len(gone)} of {len(sources)} shards can't be reached, the first {gone[0]}; nothing was changed: "

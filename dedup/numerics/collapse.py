@@ -8,6 +8,7 @@ angle has the cosine sqrt((1 + t) / 2).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ _CHUNK = 8_192
 _MIN_BALL = 256  # members below which the products of a ball are cheaper than finding it
 _REFINE = 8_192  # rows that move a pivot to its place
 _REFINEMENTS = 3
+_DIRECT = 64  # comparisons of two numbers that cost about what one number costs in a sort of rows
 _SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 
@@ -140,24 +142,34 @@ class Ownership:
     """
 
     def __init__(self, lists: npt.NDArray[np.int32], list_id: int) -> None:
-        earlier = np.where((lists >= 0) & (lists < list_id), lists, -1)
-        earlier.sort(axis=1)
-        # rows of one signature own the same pairs; most rows of a list share few signatures
-        signatures, self.signature = np.unique(earlier, axis=0, return_inverse=True)
-        self.is_trivial = bool((signatures < 0).all())
+        self._earlier = np.where((lists >= 0) & (lists < list_id), lists, -1)
+        self.is_trivial = bool((self._earlier < 0).all())
+        self._n_left = _DIRECT * self._earlier.size  # comparisons of lists that cost less than the signatures
+
+    @cached_property
+    def _signatures(self) -> tuple[npt.NDArray[np.int64], csr_array]:
+        """Signature of each row, and the lists of each signature: rows of one own the same pairs, and most rows of a list share few."""
+        signatures, signature = np.unique(np.sort(self._earlier, axis=1), axis=0, return_inverse=True)
         place, column = np.nonzero(signatures >= 0)
         _, columns = np.unique(signatures[place, column], return_inverse=True)
         width = int(columns.max()) + 1 if len(columns) else 1
-        self._incidence = csr_array((np.ones(len(place), dtype=np.int32), (place, columns)), shape=(len(signatures), width))
+        return signature, csr_array((np.ones(len(place), dtype=np.int32), (place, columns)), shape=(len(signatures), width))
 
     def pairs(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether this list owns each of the pairs (a[i], b[i])."""
         if self.is_trivial or not len(a):
             return np.ones(len(a), dtype=bool)
-        left, right = self.signature[a], self.signature[b]
-        keys, inverse = np.unique(left * np.int64(self._incidence.shape[0]) + right, return_inverse=True)
-        first, second = np.divmod(keys, self._incidence.shape[0])
-        both: csr_array = self._incidence[first, :].multiply(self._incidence[second, :])
+        self._n_left -= len(a) * self._earlier.shape[1] ** 2
+        if self._n_left >= 0:
+            others = self._earlier[b]
+            others[others < 0] = -2  # padding meets none
+            met: npt.NDArray[np.bool_] = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
+            return met
+        signature, incidence = self._signatures
+        left, right = signature[a], signature[b]
+        keys, inverse = np.unique(left * np.int64(incidence.shape[0]) + right, return_inverse=True)
+        first, second = np.divmod(keys, incidence.shape[0])
+        both: csr_array = incidence[first, :].multiply(incidence[second, :])
         shared = np.asarray(both.sum(axis=1)).ravel()
         owned: npt.NDArray[np.bool_] = (shared == 0)[inverse]
         return owned
@@ -166,9 +178,10 @@ class Ownership:
         """Whether this list owns each pair of one of `rows` and one of `others`, bool (n, m)."""
         if self.is_trivial:
             return np.ones((len(rows), len(others)), dtype=bool)
-        left, row = np.unique(self.signature[rows], return_inverse=True)
-        right, column = np.unique(self.signature[others], return_inverse=True)
-        shared: csr_array = self._incidence[left, :] @ self._incidence[right, :].T
+        signature, incidence = self._signatures
+        left, row = np.unique(signature[rows], return_inverse=True)
+        right, column = np.unique(signature[others], return_inverse=True)
+        shared: csr_array = incidence[left, :] @ incidence[right, :].T
         owned: npt.NDArray[np.bool_] = (shared.toarray() == 0)[row][:, column]
         return owned
 
@@ -188,12 +201,13 @@ class Ownership:
         total = int(weights.sum())
         if self.is_trivial:
             return np.full(len(rows), total, dtype=np.int64)
-        of_signature = np.bincount(self.signature[others], weights=weights, minlength=self._incidence.shape[0]).astype(np.int64)
-        wanted, inverse = np.unique(self.signature[rows], return_inverse=True)
+        signature, incidence = self._signatures
+        of_signature = np.bincount(signature[others], weights=weights, minlength=incidence.shape[0]).astype(np.int64)
+        wanted, inverse = np.unique(signature[rows], return_inverse=True)
         present = np.flatnonzero(of_signature)
         owned = np.empty(len(wanted), dtype=np.int64)
         for start in range(0, len(wanted), 1024):
-            shared: csr_array = self._incidence[wanted[start : start + 1024], :] @ self._incidence[present, :].T
+            shared: csr_array = incidence[wanted[start : start + 1024], :] @ incidence[present, :].T
             shared.data = np.ones_like(shared.data)
             owned[start : start + 1024] = total - np.asarray(shared @ of_signature[present])
         return owned[inverse]

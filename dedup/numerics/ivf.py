@@ -167,6 +167,22 @@ def merge_parts(trained: bytes, parts: Sequence[str], index_path: str, lists_pat
     return n
 
 
+def emptied(path: str) -> bytes:
+    """A merged index without its vectors, to be filled anew: its quantizers are those it has.
+
+    Returns
+    -------
+    bytes
+    """
+    index = faiss.read_index(path, faiss.IO_FLAG_SKIP_IVF_DATA)
+    inner = faiss.extract_index_ivf(index)
+    lists = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
+    inner.replace_invlists(lists, True)
+    lists.this.disown()
+    index.ntotal = inner.ntotal = 0
+    return bytes(faiss.serialize_index(index))
+
+
 @contextmanager
 def _without_its_prints() -> Iterator[None]:
     """FAISS prints to standard output what it does to the file, whoever may be reading that."""

@@ -20,6 +20,7 @@ from dedup.numerics.torch_ops import Device
 _BUFFER = 2_000_000  # edges held before they are sparsified
 _DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
 _PROBE = 512  # rows whose projections tell whether a list is dense anywhere
+_FRESH_PROBE = 64  # rows added to a list that are compared with these
 _ON_DEVICE_FROM = 512  # rows from which their pairs are looked for on a device; below, starting it costs more
 
 
@@ -46,6 +47,28 @@ class Joined:
     n_neighbors: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of the pairs of a list's first rows, which an earlier join has compared.
+
+    Parameters
+    ----------
+    n_rows : int
+        How many rows come first.
+    added : int64 array, shape (n,)
+        Samples by which each row stands for more than it did then; of the other rows, what they stand for.
+    src, dst : int64 array, shape (n_edges,)
+        Edges the list had then; src < dst.
+    similarity : float32 array, shape (n_edges,)
+    """
+
+    n_rows: int
+    added: npt.NDArray[np.int64]
+    src: npt.NDArray[np.int64]
+    dst: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+
+
 class ListJoin:
     """Counts and edges of one list while they grow; its parameters are those of `self_join`."""
 
@@ -60,6 +83,7 @@ class ListJoin:
         projected: npt.NDArray[np.float16] | None,
         share: tuple[int, int],
         device: Device | None,
+        earlier: Earlier | None = None,
     ) -> None:
         # turned vectors are compared on the CPU
         self.device = None if turns else device
@@ -74,6 +98,12 @@ class ListJoin:
         self.n_neighbors = np.zeros(len(vectors), dtype=np.int64)
         self.parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8]]] = []
         self.n_buffered = 0
+        # rows before this one were compared with each other
+        self.n_earlier = 0 if earlier is None else earlier.n_rows
+        self.added = weights if earlier is None else earlier.added
+        self.is_fresh = np.ones(len(vectors), dtype=bool) if earlier is None else self.added > 0
+        if earlier is not None and self.share == 0:
+            self._append(earlier.src, earlier.dst, earlier.similarity, np.zeros(len(earlier.src), dtype=np.int8))
 
     def is_ours(self) -> bool:
         """Whether the next product is of the share that is joined here: they are dealt out in turn."""
@@ -81,37 +111,54 @@ class ListJoin:
         return (self.n_asked - 1) % self.n_shares == self.share
 
     def may_be_dense(self) -> bool:
-        """Whether many rows could be near one: a cheap look; to miss a small ball costs time only."""
+        """Whether many rows could be near one that is compared: a cheap look; to miss a small ball costs time only."""
         if self.projected is None:
             return True
         sample = self.projected[np.linspace(0, len(self.projected) - 1, _PROBE).astype(np.int64)].astype(np.float32)
-        near = (sample @ sample.T >= self.proposed).sum(axis=1)
-        return bool(near.max() >= fewest_in_sample(_PROBE, len(self.projected)))
+        asked = sample
+        if self.n_earlier:
+            fresh = np.flatnonzero(self.is_fresh)
+            chosen = fresh[np.linspace(0, len(fresh) - 1, min(_FRESH_PROBE, len(fresh))).astype(np.int64)]
+            asked = self.projected[chosen].astype(np.float32)
+        near = (asked @ sample.T >= self.proposed).sum(axis=1)
+        return bool(near.max(initial=0) >= fewest_in_sample(_PROBE, len(self.projected)))
 
     def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """What products are taken of: projections where there are any, else unit vectors."""
         return unit_rows(self.vectors[rows]) if self.projected is None else self.projected[rows].astype(np.float32)
 
     def among(self, rows: npt.NDArray[np.int64]) -> None:
-        """All pairs of the given rows, strip by strip of the upper triangle."""
-        strips = [strip for strip in Grid(len(rows), len(rows), True).strips() if self.is_ours()]
-        if self.device is not None and len(rows) >= _ON_DEVICE_FROM:
-            products = HalfProducts(self.device, self.vectors, rows, None, self.threshold)
+        """All pairs of the given rows that an earlier join has not counted as they are now."""
+        fresh = rows[self.is_fresh[rows]]
+        self._compare(fresh, fresh)
+        if len(fresh) < len(rows):
+            self._compare(fresh, rows[~self.is_fresh[rows]])
+
+    def _compare(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+        """All pairs of some rows with others, strip by strip; of the same rows twice those of the upper triangle."""
+        grid = Grid(len(rows), len(others), rows is others)
+        strips = [strip for strip in grid.strips() if self.is_ours()]
+        if self.device is not None and strips and len(others) >= _ON_DEVICE_FROM:
+            products = HalfProducts(self.device, self.vectors, rows, None if grid.is_same else others, self.threshold)
             for i, j in products.pairs(strips):
                 # few of them in vain: float64 decides at once
-                self._add(rows[i], rows[j], is_close=True)
+                self._add(*_ascending(rows[i], others[j]), is_close=True)
             strips = strips[products.n_done :]
-        for i, j in self._proposed(rows, strips):
-            self._add(rows[i], rows[j])
+        for i, j in self._proposed(rows, others, strips):
+            self._add(*_ascending(rows[i], others[j]))
 
     def _proposed(
-        self, rows: npt.NDArray[np.int64], strips: Sequence[Strip]
+        self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64], strips: Sequence[Strip]
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """Places i < j of the pairs that products in float32 propose, strip by strip."""
-        held, columns = -1, self.columns(rows[:0])
+        """Places of the pairs that products in float32 propose, strip by strip; of the same rows twice, i < j."""
+        held, columns, is_same = -1, self.columns(others[:0]), rows is others
         for left, top in strips:
             if left != held:
-                held, columns = left, self.columns(rows[left : left + COLUMNS])
+                held, columns = left, self.columns(others[left : left + COLUMNS])
+            if not is_same:
+                i, j = self._candidates(self.columns(rows[top : top + STRIP]), columns)
+                yield i + top, j + left
+                continue
             strip = columns[top - left : top - left + STRIP] if top >= left else self.columns(rows[top : top + STRIP])
             first = max(top - left, 0)
             i, j = self._candidates(strip, columns[first:])
@@ -123,16 +170,17 @@ class ListJoin:
         if not self.is_ours():
             return
         rows = ball.rows
-        weights = self.weights[rows]
-        own = np.where(self.ownership.pairs(rows, rows), weights, 0)
-        self.n_neighbors[rows] += self.ownership.weights(rows, rows, weights) - own
+        is_earlier = rows < self.n_earlier
+        for part, weights in ((rows[~is_earlier], self.weights), (rows[is_earlier], self.added)):
+            own = np.where(self.ownership.pairs(part, part), weights[part], 0)
+            self.n_neighbors[part] += self.ownership.weights(part, rows, weights[rows]) - own
         middle = rows[int(np.argmax(ball.cosines))]
         others = rows[rows != middle]
         neighbours = rows[:-1][(rows[:-1] != middle) & (rows[1:] != middle)]
         after = rows[1:][(rows[:-1] != middle) & (rows[1:] != middle)]
         low = np.concatenate([np.minimum(others, middle), neighbours])
         high = np.concatenate([np.maximum(others, middle), after])
-        owned = self.ownership.pairs(low, high)
+        owned = self.ownership.pairs(low, high) & (high >= self.n_earlier)
         low, high = low[owned], high[owned]
         similarity, turn = self._exact(low, high)
         self._append(low, high, similarity, turn)
@@ -144,8 +192,14 @@ class ListJoin:
         reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
         limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
         close = rows[self._products(rows, ball.pivot.astype(np.float32)) >= limit]
-        for left in range(0, len(ball.rows) if len(close) else 0, COLUMNS):
-            members = ball.rows[left : left + COLUMNS]
+        is_fresh = self.is_fresh[close]
+        self._between(close[is_fresh], ball.rows)
+        self._between(close[~is_fresh], ball.rows[self.is_fresh[ball.rows]])
+
+    def _between(self, close: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+        """Pairs of rows near a ball with members of it."""
+        for left in range(0, len(others) if len(close) else 0, COLUMNS):
+            members = others[left : left + COLUMNS]
             columns, whole = self.columns(members), None
             for top in range(0, len(close), STRIP):
                 if not self.is_ours():
@@ -184,6 +238,12 @@ class ListJoin:
         similarity, _ = self._exact(np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j]))
         near[i, j] = similarity >= np.maximum(self.min_similarity[rows[i]], self.min_similarity[members[j]])
         near &= self.ownership.mask(rows, members)
+        if self.n_earlier:
+            is_known = np.logical_and.outer(rows < self.n_earlier, members < self.n_earlier)
+            heavier = near & is_known
+            self.n_neighbors[rows] += heavier @ self.added[members]
+            self.n_neighbors[members] += heavier.T @ self.added[rows]
+            near &= ~is_known
         self.n_neighbors[rows] += weights_of(near, self.weights[members])
         self.n_neighbors[members] += weights_of(near.T, self.weights[rows])
         k = min(max(self.best, 1), len(members))
@@ -236,8 +296,12 @@ class ListJoin:
             return
         # float64 sums of weights are exact up to 2^53
         n = len(self.vectors)
-        self.n_neighbors += np.bincount(a, weights=self.weights[b], minlength=n).astype(np.int64)
-        self.n_neighbors += np.bincount(b, weights=self.weights[a], minlength=n).astype(np.int64)
+        is_new = b >= self.n_earlier
+        for one, other in ((a, b), (b, a)):
+            weights = np.where(is_new, self.weights[other], self.added[other]) if self.n_earlier else self.weights[other]
+            self.n_neighbors += np.bincount(one, weights=weights, minlength=n).astype(np.int64)
+        if self.n_earlier:
+            a, b, similarity, turn = a[is_new], b[is_new], similarity[is_new], turn[is_new]
         self._append(a, b, similarity, turn)
 
     def _append(
@@ -268,3 +332,7 @@ class ListJoin:
         src, dst, similarity, turn = self.parts[0]
         order = np.lexsort((dst, src))
         return Joined(src[order], dst[order], similarity[order], turn[order], self.n_neighbors)
+
+
+def _ascending(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    return np.minimum(a, b), np.maximum(a, b)

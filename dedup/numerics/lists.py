@@ -137,5 +137,9 @@ def train_lists(
 
 def draw_sample(n: int, n_wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """Positions of a training sample, ascending, shape (min(n, max(n_wanted, LEAST_SAMPLE)),)."""
-    size = min(n, max(n_wanted, LEAST_SAMPLE))
-    return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(n, n_sampled(n, n_wanted), replace=False))
+
+
+def n_sampled(n: int, n_wanted: int) -> int:
+    """Size of a training sample."""
+    return min(n, max(n_wanted, LEAST_SAMPLE))

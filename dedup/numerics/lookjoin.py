@@ -102,6 +102,7 @@ def join_looks(
     best: int = 8,
     share: tuple[int, int] = (0, 1),
     device: Device | None = None,
+    n_earlier: int = 0,
 ) -> LookEdges:
     """Find pairs of images of which two looks are alike and the whole pictures are not.
 
@@ -124,6 +125,8 @@ def join_looks(
         Which share of the comparisons is made here, and of how many: `best_of_pairs` of all shares are the edges of the whole.
     device : Device, optional
         Where the products are computed that propose pairs; None = the CPU. The edges are the same.
+    n_earlier : int
+        Images below this number were compared with each other before: only pairs with another one are looked for.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def join_looks(
     Base rows are compared with all rows, others only with base rows. A crowd of rows that are alike is represented
     by a few from its middle to its edge, and its own base rows are compared with the middle only: linear in its members.
     """
-    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best, share, device)
+    join = _LookJoin(looks, ownership, wholes, (min_similarity, look_min_similarity), n_filter, best, share, device, n_earlier)
     base, others = np.flatnonzero(looks.is_base), np.flatnonzero(~looks.is_base)
     if len(looks.image) >= _COLLAPSE_FROM:
         for rows in (base, others):
@@ -152,8 +155,12 @@ def join_looks(
                 base = np.flatnonzero(is_left)
             else:
                 others = np.flatnonzero(is_left)
-    join.between(base, base)
-    join.between(base, others)
+    is_new = looks.image >= n_earlier
+    new, known = base[is_new[base]], base[~is_new[base]]
+    join.between(new, new)
+    join.between(new, known)
+    join.between(new, others)
+    join.between(known, others[is_new[others]])
     return join.result()
 
 
@@ -170,7 +177,9 @@ class _LookJoin:
         best: int,
         share: tuple[int, int],
         device: Device | None,
+        n_earlier: int,
     ) -> None:
+        self.n_earlier = n_earlier
         self.looks, self.ownership, self.wholes, self.best = looks, ownership, wholes, best
         self.whole_threshold, self.threshold = min_similarity
         self.n_filter, self.device = n_filter, device
@@ -232,6 +241,7 @@ class _LookJoin:
         # whole pictures in one orientation are the main join's to judge
         is_new = (looks.image[a] != looks.image[b]) & ~(is_whole & (looks.orientation[a] == looks.orientation[b]))
         is_new &= (looks.kind[a] == DISC) == (looks.kind[b] == DISC)
+        is_new &= np.maximum(looks.image[a], looks.image[b]) >= self.n_earlier
         a, b = a[is_new], b[is_new]
         for start in range(0, len(a), _JUDGED):
             self._judge(a[start : start + _JUDGED], b[start : start + _JUDGED])

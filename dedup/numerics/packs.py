@@ -30,7 +30,7 @@ def count_lists(blocks: Iterable[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64
     return sizes
 
 
-def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int) -> list[Pack]:
+def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int, fresh: npt.NDArray[np.int64] | None = None) -> list[Pack]:
     """Pack lists into tasks of about equal cost, the costliest first; a hot list is shared out.
 
     A list costs its square and its gather; lists of one member cost nothing. Into how many shares a list is cut depends on the
@@ -40,14 +40,17 @@ def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int) -> list[Pack]:
     ----------
     sizes : int64 array, shape (nlist,)
     n_workers : int
+    fresh : int64 array, shape (nlist,), optional
+        Members that are compared with all others; None = all are. Lists without any cost nothing.
 
     Returns
     -------
     list of Pack
         One empty pack where there is nothing to do.
     """
-    lists = np.flatnonzero(sizes > 1)
-    cost = sizes[lists].astype(np.float64) ** 2 + 500.0 * sizes[lists]
+    lists = np.flatnonzero(sizes > 1 if fresh is None else (sizes > 1) & (fresh > 0))
+    known = np.zeros(len(lists)) if fresh is None else (sizes[lists] - fresh[lists]).astype(np.float64)
+    cost = sizes[lists].astype(np.float64) ** 2 - known**2 + 500.0 * sizes[lists]
     order = np.argsort(-cost, kind="stable")
     lists, cost = lists[order], cost[order]
     n_shares = np.ceil(cost / max(float(_HOT_ROWS) ** 2, _HOT * float(cost.mean()))).astype(np.int64) if len(lists) else lists

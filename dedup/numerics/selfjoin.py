@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ball, Ownership, Rows, find_balls
 from dedup.numerics.distances import Turn
-from dedup.numerics.listjoin import Joined, ListJoin
+from dedup.numerics.listjoin import Earlier, Joined, ListJoin
 from dedup.numerics.torch_ops import Device
 
 _COLLAPSE_FROM = 1_024  # members from which looking for balls pays
@@ -27,6 +27,7 @@ def self_join(
     projected: npt.NDArray[np.float16] | None = None,
     share: tuple[int, int] = (0, 1),
     device: Device | None = None,
+    earlier: Earlier | None = None,
 ) -> Joined:
     """Find all pairs within the threshold and keep a sparse set of them.
 
@@ -52,10 +53,15 @@ def self_join(
     device : Device, optional
         Where the products are computed that propose pairs; None = the CPU. Edges and counts are the same: float64 on the CPU
         judges what is proposed. What balls there are, and their rows' products with others, stay on the CPU.
+    earlier : Earlier, optional
+        What an earlier join of the first rows has found. Only pairs with another row are compared, and those of rows that stand for
+        more samples than then; without turns.
 
     Returns
     -------
     Joined
+        With `earlier`, the edges of all rows, and by how much the counts are more than they were then (weights of the rows themselves
+        left out).
         Without balls, the edges are exactly forest and best edges of all pairs within the threshold. Inside a
         ball (`find_balls`) they are a star around its middle and a path: linear in its members.
 
@@ -69,7 +75,9 @@ def self_join(
         raise ShapeError(f"expected {n} thresholds and weights, found {min_similarity.shape} and {weights.shape}")
     if projected is not None and (len(projected) != n or turns):
         raise ShapeError(f"expected projections of {n} rows and no turns, found {projected.shape} and {len(turns)} turns")
-    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected, share, device)
+    if earlier is not None and (len(earlier.added) != n or turns):
+        raise ShapeError(f"expected what was added to {n} rows, and no turns, found {len(earlier.added)} and {len(turns)} turns")
+    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected, share, device, earlier)
     usable = min_similarity <= 1.0  # others ask for equal bytes, which are one row already
     balls: list[Ball] = []
     if n >= _COLLAPSE_FROM and join.may_be_dense():

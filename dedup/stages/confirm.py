@@ -22,11 +22,12 @@ from dedup.numerics.distances import apply_turn, exact_similarity
 from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, StageContext, StageResult
 from dedup.stages.judging import PLACES, Look, PairJudge, look_of
 from dedup.stages.reconnect import reconnect
+from dedup.stages.remembered import JUDGED_SQL, VERDICTS, VERDICTS_VERSION, base_tables
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import open_store
 from dedup.storage.tables import clear, count_rows, dataset, filesystem, join, write_table
 
-OUTPUT_VERSION = 3
+OUTPUT_VERSION = VERDICTS_VERSION
 _MOST_PAIRS = 2_000  # per task
 _LEAST_PAIRS = 50
 _TASKS_PER_WORKER = 8
@@ -39,16 +40,27 @@ _PLACE = (
 WORK_SQL = f"""
 SELECT candidates.src AS src, candidates.dst AS dst, candidates.similarity AS similarity, candidates.variant AS variant,
        candidates.source AS source,
-       {_PLACE.format(side="a", name="src")}, {_PLACE.format(side="b", name="dst")}
+       {_PLACE.format(side="a", name="src")}, {_PLACE.format(side="b", name="dst")},
+       {{verdict}}
 FROM candidates
 JOIN metadata AS a ON candidates.src = a.sample_id
 JOIN metadata AS b ON candidates.dst = b.sample_id
+{{judged}}
 ORDER BY candidates.src, candidates.dst
 """  # noqa: S608 (names of our own columns only)
+# what the run's base says of the same candidate; elsewhere nothing is known
+_VERDICT = VERDICTS.names[3:]
+_NOT_KNOWN = "CAST(NULL AS BOOLEAN) AS stands"
+_KNOWN = ", ".join(f"known.{name} AS judged_{name}" if name != "stands" else "known.stands AS stands" for name in _VERDICT)
+_JUDGED = (
+    f"LEFT JOIN ({JUDGED_SQL}) AS known ON candidates.src = known.src AND candidates.dst = known.dst AND candidates.source = known.question"
+)
 WORK = pa.schema(
     [("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("variant", pa.string()), ("source", pa.string())]
     + [pa.field(f"{end}_{field.name}", field.type) for end in ("src", "dst") for field in list(PLACES)[1:]]
+    + [pa.field("stands", pa.bool_())]
 )
+_WORK_JUDGED = pa.schema([*WORK, *(VERDICTS.field(name).with_name(f"judged_{name}") for name in _VERDICT if name != "stands")])
 UNSEEN_SQL = """
 SELECT src, dst, similarity, kind, variant, source,
        CAST(NULL AS VARCHAR(1)) AS found_by, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
@@ -90,15 +102,25 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
             for end in ("src", "dst")
         ]
     )
-    judge = PairJudge(task.look, places)
+    judge = PairJudge(task.look, places, _judged(work))
     columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_found_by(task, work), _variants(task, work)]
     stands = []
     with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
         for src, dst, similarity, source, found_by, variants in zip(*columns, strict=True):
-            outcome = judge.judge(src, dst, variants)
+            outcome = judge.judge(src, dst, variants, source)
             writer.add(src, dst, similarity, outcome, source, found_by)
             stands.append(outcome.stands)
     return ConfirmCounts(np.array(stands, dtype=bool), writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
+
+
+def _judged(work: pa.Table) -> pa.Table:
+    """The verdicts that came with the pairs."""
+    if "judged_variant" not in work.column_names:
+        return VERDICTS.empty_table()
+    known = work.filter(pc.is_valid(work["stands"]))
+    columns = {"src": known["src"], "dst": known["dst"], "question": known["source"], "stands": known["stands"]}
+    columns |= {name: known[f"judged_{name}"] for name in _VERDICT if name != "stands"}
+    return pa.table(columns, schema=VERDICTS)
 
 
 def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
@@ -240,11 +262,13 @@ def _look_at(context: StageContext, look: Look, pairs: pa.Table, looked: _Looked
     edges, refused = layout.table("edges"), layout.table("refused")
     size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
     # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and gone after the round
-    work = Table(join(edges.path, "_work"), WORK)
+    base = base_tables(context, ["edges", "refused"])
+    work = Table(join(edges.path, "_work"), _WORK_JUDGED if base else WORK)
     clear(work)
+    query = WORK_SQL.format(verdict=_KNOWN if base else _NOT_KNOWN, judged=_JUDGED if base else "")
     tasks: list[ConfirmTask] = []
     sizes: list[int] = []
-    for batch in context.engine.sql(WORK_SQL, {"candidates": pairs, "metadata": layout.table("metadata")}, WORK):
+    for batch in context.engine.sql(query, {"candidates": pairs, "metadata": layout.table("metadata")} | base, work.schema):
         for start in range(0, len(batch), size):
             part = batch.slice(start, size)
             write_table(work, [part], f"part-{len(tasks):05d}")

@@ -64,6 +64,12 @@ class StageContext:
         return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry), self.samples_dir)
 
     @property
+    def base(self) -> RunLayout | None:
+        """Where the tables of the run lie that this one adds to, if it adds to one; also those of its second source of candidates."""
+        run_dir = self.config.base.run_dir
+        return RunLayout(run_dir, tuple(self.config.input.carry)) if run_dir else None
+
+    @property
     def also(self) -> StageContext | None:
         """The same samples seen by the second source of candidates, if there is one: other vectors, lists and threshold."""
         config = self.config
@@ -75,6 +81,7 @@ class StageContext:
             encoder=EncoderConfig(name=name),
             embed=EmbedConfig(),
             output=replace(config.output, run_dir=also_dir(config.output.run_dir, name)),
+            base=replace(config.base, run_dir=also_dir(config.base.run_dir, name) if config.base.run_dir else ""),
             search=replace(config.search, min_similarity=config.search.also_min_similarity, method="lists"),
             # whoever comes back to the index asks with the run's own encoder
             index=replace(config.index, codes="none"),

@@ -14,6 +14,7 @@ from dedup.numerics.distances import best_turn_similarity
 from dedup.numerics.groups import Link, component_slices, confirmed_cover
 from dedup.stages.context import VARIANT_NAMES, Space, StageContext
 from dedup.stages.judging import Look, PairJudge, find_places
+from dedup.stages.remembered import GROUP, find_verdicts, inside
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import open_store
 from dedup.storage.tables import clear_prefix, dataset, read_table
@@ -34,7 +35,7 @@ class CoverTask:
     number: int
     sample_ids: Ids
     bounds: Ids
-    n_forced: int
+    n_forced: Ids
     spaces: tuple[Space, ...]
     distinct: Ids
     min_similarity: Floats
@@ -42,6 +43,7 @@ class CoverTask:
     refused: Ids
     places: pa.Table
     refusals: Table
+    verdicts: pa.Table
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Cover:
 
 def cover_components(task: CoverTask) -> Cover:
     """Choose anchors and ask about the pairs that are not known yet."""
-    judge = PairJudge(task.look, task.places)
+    judge = PairJudge(task.look, task.places, task.verdicts)
     known = _links(task.links)
     refused = {(int(a), int(b)) for a, b in task.refused.tolist()}
     asked_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
@@ -63,14 +65,14 @@ def cover_components(task: CoverTask) -> Cover:
     similarity = np.ones(len(anchor), dtype=np.float32)
     distance = np.full(len(anchor), np.nan, dtype=np.float32)
     with VerdictWriter(None, task.refusals, f"{task.stage}-{task.number:05d}", task.stage) as writer:
-        for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
+        for start, stop, n_forced in zip(task.bounds[:-1], task.bounds[1:], task.n_forced.tolist(), strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
             asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
             pairs = _Pairs(ids, asked, task.spaces, judge, writer, refused)
             place = {sample: k for k, sample in enumerate(ids.tolist())}
             links = {(k, place[other]): link for sample, k in place.items() for other, link in known.get(sample, ()) if other in place}
             chosen, found = confirmed_cover(
-                rows.astype(np.int64), links, pairs.similarities, pairs.ask, min_similarity=asked, n_forced=task.n_forced
+                rows.astype(np.int64), links, pairs.similarities, pairs.ask, min_similarity=asked, n_forced=n_forced
             )
             anchor[start:stop] = start + chosen
             similarity[start:stop] = [link.similarity for link in found]
@@ -120,7 +122,7 @@ class _Pairs:
         variants = ["none"] if not which[0] else [VARIANT_NAMES[which[0]], "none"]
         if best[0] < upright + _TURN_GAIN:
             variants = variants[::-1]
-        outcome = self._judge.judge(src, dst, variants)
+        outcome = self._judge.judge(src, dst, variants, GROUP)
         if outcome.stands:
             if own is not turned:
                 similarity = float(self._between(own, np.array([src]), np.array([dst]))[0][0])
@@ -129,7 +131,9 @@ class _Pairs:
         return None
 
 
-def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_ids: Ids, links: pa.Table, n_forced: int = 1) -> Cover:
+def cover(
+    context: StageContext, look: Look, stage: str, component: Ids, sample_ids: Ids, links: pa.Table, n_forced: Ids | None = None
+) -> Cover:
     """Anchors of all components.
 
     Parameters
@@ -144,8 +148,8 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
         Distinct images (representatives) of the members, each component in order of preference.
     links : pyarrow.Table
         `src, dst, similarity, distance` of pairs that are known to be copies, src < dst.
-    n_forced : int
-        Members of each component that are anchors in any case.
+    n_forced : int64 array, shape (n_components,), optional
+        Members of each component, the first ones, that are anchors in any case; None = one.
     """
     n, refusals = len(sample_ids), context.layout.table("refused")
     clear_prefix(refusals, stage)
@@ -156,10 +160,11 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
     distinct = np.unique(sample_ids)
     label = np.full(len(distinct), -1, dtype=np.int64)
     label[np.searchsorted(distinct, sample_ids)] = component
-    inside = _inside(distinct, label, links)
-    decided = _pairs_of_two(bounds, sample_ids, distinct, inside, result) if n_forced == 1 else np.zeros(len(bounds) - 1, dtype=bool)
+    linked = _inside(distinct, label, links)
+    forced = np.ones(len(bounds) - 1, dtype=np.int64) if n_forced is None else n_forced
+    decided = _pairs_of_two(bounds, forced == 1, sample_ids, distinct, linked, result)
     open_ = np.flatnonzero(~decided & (np.diff(bounds) > 1))
-    known, known_of = _by_component(distinct, label, inside)
+    known, known_of = _by_component(distinct, label, linked)
     refused, refused_of = _by_component(distinct, label, _inside(distinct, label, read_table(refusals, ["src", "dst"])))
     asked = _min_similarity(context, distinct)
     tasks: list[CoverTask] = []
@@ -168,6 +173,7 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
     is_open = np.repeat(np.isin(np.arange(len(bounds) - 1), open_), np.diff(bounds))
     places = find_places(context, np.unique(sample_ids[is_open]))
     placed = places["sample_id"].to_numpy()
+    verdicts = find_verdicts(context, placed, of_groups=True)
     cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[open_]) // _TASK_ROWS)) + 1
     for part in np.split(open_, cuts) if len(open_) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
@@ -177,8 +183,10 @@ def cover(context: StageContext, look: Look, stage: str, component: Ids, sample_
         pairs = np.stack([refused[end].to_numpy()[of_refused] for end in ("src", "dst")], axis=1)
         tasks.append(
             CoverTask(
-                look, stage, len(tasks), sample_ids[rows], offsets, n_forced, context.spaces, mine, asked[np.searchsorted(distinct, mine)],
+                look, stage, len(tasks), sample_ids[rows], offsets, forced[part], context.spaces, mine,
+                asked[np.searchsorted(distinct, mine)],
                 known.slice(of_task.start, of_task.stop - of_task.start), pairs, places.take(np.searchsorted(placed, mine)), refusals,
+                inside(verdicts, mine),
             )
         )  # fmt: skip
         slices.append(rows)
@@ -227,9 +235,12 @@ def _slice(of: Ids, first: int, last: int) -> slice:
     return slice(int(np.searchsorted(of, first)), int(np.searchsorted(of, last, side="right")))
 
 
-def _pairs_of_two(bounds: Ids, sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover) -> npt.NDArray[np.bool_]:
-    """Decide components of two members whose link is known, all at once; returns which were decided."""
-    starts = bounds[:-1][np.diff(bounds) == 2]
+def _pairs_of_two(
+    bounds: Ids, is_free: npt.NDArray[np.bool_], sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover
+) -> npt.NDArray[np.bool_]:
+    """Decide components of two members whose link is known, all at once, of those that are free; returns which were decided."""
+    is_pair = (np.diff(bounds) == 2) & is_free
+    starts = bounds[:-1][is_pair]
     a, b = (np.searchsorted(distinct, sample_ids[starts + k]) for k in (0, 1))
     key = np.minimum(a, b) * len(distinct) + np.maximum(a, b)
     known = np.searchsorted(distinct, links["src"].to_numpy()) * len(distinct) + np.searchsorted(distinct, links["dst"].to_numpy())
@@ -244,7 +255,7 @@ def _pairs_of_two(bounds: Ids, sample_ids: Ids, distinct: Ids, links: pa.Table, 
     result.distance[second[found]] = links["distance"].to_numpy(zero_copy_only=False).astype(np.float32)[rows]
     result.similarity[second[is_equal]] = 1.0
     decided = np.zeros(len(bounds) - 1, dtype=bool)
-    decided[np.flatnonzero(np.diff(bounds) == 2)[found | is_equal]] = True
+    decided[np.flatnonzero(is_pair)[found | is_equal]] = True
     return decided
 
 

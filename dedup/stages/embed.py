@@ -17,20 +17,20 @@ from dedup.errors import ConfigError, InputError
 from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.decoding import in_order
-from dedup.stages.partition import ALSO, PartitionWriter
+from dedup.stages.inherit import GONE, has_files, inherit_partitions, marker_path, read_plan
+from dedup.stages.partition import PartitionWriter
 from dedup.stages.precomputed import copy_embeddings
 from dedup.storage.folders import read_folder_part
 from dedup.storage.layout import RunLayout, also_dir
 from dedup.storage.locations import is_local
 from dedup.storage.precomputed import EmbeddingFile
-from dedup.storage.provenance import digest
+from dedup.storage.provenance import digest, read_record
 from dedup.storage.samples import RawSample, SampleReader
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import FolderPart
 from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
 
 OUTPUT_VERSION = 3
-GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
 Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
 
 
@@ -50,6 +50,7 @@ class EmbedTask:
     by_bytes: bool = True
     batch_size: int = 0  # 0 = what suits the encoder
     encoder: dict[str, str] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)  # URL to fingerprint
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,6 @@ class EmbedResult:
     batch_size: int = 0
     device: str = ""
     notes: list[str] = field(default_factory=list)
-
-
-def marker_path(run_dir: str, partition: int) -> str:
-    """The file whose presence means that a partition is done."""
-    return join(run_dir, "embeddings", "_done", f"{partition:05d}.json")
 
 
 def begun_with(run_dir: str) -> dict[str, str]:
@@ -92,7 +88,7 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     found, files = _copy_sources(task) if task.config.encoder.name == "precomputed" else _embed_sources(task)
     result = dataclasses.replace(found, seconds=time.perf_counter() - started)
     if all(outcome["is_reachable"] for outcome in result.shards):
-        marker = {"identity": task.identity, "files": files, "result": result.__dict__}
+        marker = {"identity": task.identity, "files": files, "result": result.__dict__, "stamps": task.stamps}
         write_json(marker_file, marker)
     return result
 
@@ -192,35 +188,34 @@ def finished(run_dir: str, task: EmbedTask) -> EmbedResult | None:
     marker = read_json(marker_path(run_dir, task.partition))
     if marker is None or marker.get("identity") != task.identity:
         return None
-    fs, root = filesystem(run_dir)
-    beside = [join("also", name, "embeddings") for name in task.config.embed.also]
-    for name, n_bytes in marker["files"].items():
-        path = join(root, beside[0], name.removeprefix(ALSO)) if beside and name.startswith(ALSO) else join(root, "embeddings", name)
-        if not fs.exists(path) or fs.size(path) != n_bytes:
-            return None
-    return EmbedResult(**marker["result"])
+    return EmbedResult(**marker["result"]) if has_files(run_dir, tuple(task.config.embed.also), marker["files"]) else None
 
 
 def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Give each shard a partition: known ones keep their number, new ones are appended in order of their URL.
 
+    Numbers go on after those of the run that this one adds to, whose partitions stay as they are.
+
     Returns
     -------
     list of (partition, shards)
+        Of the shards given.
     """
     path = context.layout.path("embeddings", "_plan.json")
     saved, size = read_json(path) or {}, context.config.embed.shards_per_partition
-    known = {int(number): urls for number, urls in saved.get("partitions", {}).items()}
+    base = None if context.base is None else read_plan(context.base.run_dir)
+    first, inherited = (0, {}) if base is None else (base.next, base.partitions)
+    known = {int(number): urls for number, urls in saved.get("partitions", {}).items() if int(number) >= first}
     there = set(shards)
     is_same_size = saved.get("shards_per_partition") == size
     kept = {number: urls for number, urls in known.items() if is_same_size and all(url in there for url in urls)}
     placed = {url for urls in kept.values() for url in urls}
     new = [url for url in shards if url not in placed]
-    following = int(saved.get("next", 0))  # a number is given once, even if its shards are gone
+    following = max(int(saved.get("next", 0)), first)  # a number is given once, even if its shards are gone
     for start in range(0, len(new), size):
         kept[following] = new[start : start + size]
         following += 1
-    partitions = {str(number): urls for number, urls in sorted(kept.items())}
+    partitions = {str(number): urls for number, urls in sorted((inherited | kept).items())}
     write_json(path, {"next": following, "shards_per_partition": size, "partitions": partitions})
     return sorted(kept.items())
 
@@ -244,16 +239,25 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     """
     run_dir = context.layout.run_dir
     copied = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
-    by_bytes = all(source.has_sha256 for source in copied)  # of all or of none, or equal images would be two
+    inherited = inherit_partitions(context)
+    before = _summary_of_base(context)
+    by_bytes = _by_bytes(copied, before)
     tasks = []
     for number, urls in plan(context, list(sources)):
         members = tuple(sources[url][0] for url in urls)
         tasks.append(
-            EmbedTask(context.config, number, members, digest([identity, by_bytes, [[url, sources[url][1]] for url in urls]]), by_bytes)
+            EmbedTask(
+                context.config,
+                number,
+                members,
+                digest([identity, by_bytes, [[url, sources[url][1]] for url in urls]]),
+                by_bytes,
+                stamps={url: sources[url][1] for url in urls},
+            )
         )
-    _remove_others(run_dir, context.config.embed.also, {task.partition for task in tasks})
+    _remove_others(run_dir, context.config.embed.also, {*inherited, *(task.partition for task in tasks)})
     write_json(join(run_dir, "embeddings", "_encoder.json"), encoder)
-    results: dict[int, EmbedResult] = {}
+    results: dict[int, EmbedResult] = {number: EmbedResult(**marker["result"]) for number, marker in inherited.items()}
     for task in tasks:
         if (result := finished(run_dir, task)) is not None:
             results[task.partition] = result
@@ -263,8 +267,11 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     # vectors round by the size of their batch, so that a run that is resumed goes on with the one it has
     batch_size = context.config.embed.batch_size or min((result.batch_size for result in results.values()), default=0)
     missing = [dataclasses.replace(task, batch_size=batch_size, encoder=encoder) for task in missing]
-    if results and missing:
-        context.reporter.note(f"embed: {len(results)} of {len(tasks)} partitions are done already")
+    n_done = len(results) - len(inherited)
+    if inherited:
+        context.reporter.note(f"embed: {len(inherited):,} partitions are those of {context.config.base.run_dir}")
+    if n_done and missing:
+        context.reporter.note(f"embed: {n_done} of {len(tasks)} partitions are done already")
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         context.reporter.progress(Progress("embed", 0, n_shards, "shards"))
@@ -282,9 +289,9 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         context.reporter.note(
             "embed: some partitions were embedded on a GPU in fp16, others on a CPU in fp32; encoder.precision makes them equal"
         )
-    rows = _write_partitions(context, [results[task.partition] for task in tasks])
+    rows = _write_partitions(context, [results[number] for number in sorted(results)])
     unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
-    _report(context, list(results.values()))
+    _report(context, [results[task.partition] for task in tasks])
     if unreachable and not context.config.input.allow_missing:
         first = unreachable[0]
         raise InputError(
@@ -299,11 +306,37 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         "metadata": sum(result.n_samples for result in results.values()),
         "rejected": sum(result.n_rejected for result in results.values()),
     }
-    seconds = sum(result.seconds for result in results.values())
+    seconds = sum(results[task.partition].seconds for task in tasks)
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
-    if copied:
-        summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": all(source.has_places for source in copied)}
-    return StageResult(rows, summary | {"n_shards": len(sources), "n_unreachable": len(unreachable)})
+    if context.config.encoder.name == "precomputed":
+        has_pixels = all(source.has_places for source in copied) and bool(before.get("has_pixels", True))
+        summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
+    if inherited:
+        summary |= {"n_base_samples": sum(results[number].n_samples for number in inherited)}
+    return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": len(unreachable)})
+
+
+def _summary_of_base(context: StageContext) -> JsonDict:
+    """Figures of the embedding that this one adds to; empty where it adds to none."""
+    record = None if context.base is None else read_record(context.base.run_dir, "embeddings")
+    return {} if record is None else record.summary
+
+
+def _by_bytes(copied: Sequence[EmbeddingFile], before: JsonDict) -> bool:
+    """Whether equal images are known by their bytes: of all or of none, or equal images would be two.
+
+    Raises
+    ------
+    InputError
+        If the run that this one adds to knows them by bytes, and not all files have these.
+    """
+    without = [source.url for source in copied if not source.has_sha256]
+    if without and before.get("exact_by") == "sha256":
+        raise InputError(
+            f"{without[0]} has no column sha256, by which the run in base.run_dir knows equal images; "
+            "expected it of all embeddings or of none: add it, or run without base.run_dir"
+        )
+    return not without and before.get("exact_by") != "embedding"
 
 
 def _refuse_to_lose(run_dir: str, missing: Sequence[EmbedTask], sources: Mapping[str, tuple[Source, str]]) -> None:

@@ -18,8 +18,8 @@ from dedup.numerics.lists import BLOCK, Lists
 from dedup.stages.context import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.embeddings import read_vectors
-from dedup.storage.indexfiles import INDEX, LISTS, index_files, publish_index
-from dedup.storage.tables import filesystem, is_local, join, read_bytes, write_bytes
+from dedup.storage.indexfiles import INDEX, LISTS, find_index, index_files, publish_index
+from dedup.storage.tables import filesystem, is_local, join, read_bytes, read_json, write_bytes
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 _PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
@@ -28,12 +28,12 @@ _BLOCKS_PER_PART = 4  # 262,144 vectors, 19 MB of codes
 
 @dataclass(frozen=True)
 class FillTask:
-    """Vectors of some blocks of representatives, and the part they fill."""
+    """Some representatives, from position `first` on, and the part they fill."""
 
     run_dir: str
     number: int
     sample_ids: npt.NDArray[np.int64]
-    first_block: int
+    first: int
     own_lists: bool
 
 
@@ -43,8 +43,9 @@ def fill_part(task: FillTask) -> int:
 
     home = None
     if task.own_lists:
-        n_blocks = -(-len(task.sample_ids) // BLOCK)
-        home = np.concatenate([_home(task.run_dir, task.first_block + number) for number in range(n_blocks)])
+        stop, first_block = task.first + len(task.sample_ids), task.first // BLOCK
+        homes = np.concatenate([_home(task.run_dir, block) for block in range(first_block, -(-stop // BLOCK))])
+        home = homes[task.first - first_block * BLOCK : stop - first_block * BLOCK]
     rows = unit_rows(read_vectors(task.run_dir, task.sample_ids))
     data = filled_part(_trained(task.run_dir), task.sample_ids, rows, home)
     write_bytes(part_path(task.run_dir, task.number), data)
@@ -56,8 +57,10 @@ def part_path(run_dir: str, number: int) -> str:
     return join(run_dir, "index", "_parts", f"part-{number:05d}.faiss")
 
 
-def fill_index(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int) -> JsonDict:
-    """Write the index of all representatives.
+def fill_index(
+    context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, n_base: int
+) -> JsonDict:
+    """Write the index of all representatives; one of the run's base grows.
 
     Parameters
     ----------
@@ -67,6 +70,8 @@ def fill_index(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, 
     sample : float32 array, shape (m, dim)
         Unit rows that codes are trained on.
     nprobe : int
+    n_base : int
+        Representatives, the first ones, that the run's base had.
 
     Returns
     -------
@@ -79,31 +84,56 @@ def fill_index(context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, 
         return {"codes": "none", "files": {}}
     if codes == "pq" and not wanted.factory and len(ids) < _PQ_LEAST:
         raise ConfigError(f"index.codes=pq needs {_PQ_LEAST} distinct images to train, found {len(ids)}; use auto or fp16")
-    from dedup.numerics.ivf import trained_factory, trained_index
-
-    if wanted.factory:
-        codes = wanted.factory
-        trained = trained_factory(wanted.factory, sample, nlist=lists.nlist, nprobe=nprobe, seed=wanted.seed)
-    else:
-        # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
-        centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
-        trained = trained_index(centroids, sample, codes=codes, nprobe=nprobe)
+    base = _base_index(context, wanted.factory or codes, n_base)
+    trained = _train(context, lists, sample, nprobe, codes) if not base else emptied_index(base)
+    codes = wanted.factory or codes
+    n_there = n_base if base else 0
     write_bytes(_trained_path(run_dir), trained)
     size = BLOCK * _BLOCKS_PER_PART
     tasks = [
-        FillTask(run_dir, number, ids[start : start + size], start // BLOCK, not wanted.factory)
-        for number, start in enumerate(range(0, len(ids), size))
+        FillTask(run_dir, number, ids[start : start + size], start, not wanted.factory)
+        for number, start in enumerate(range(n_there, len(ids), size))
     ]
-    context.reporter.note(f"index: filling it with {codes} codes of {len(ids):,} vectors")
+    grown = f", beside {n_there:,} of base.run_dir" if n_there else ""
+    context.reporter.note(f"index: filling it with {codes} codes of {len(ids) - n_there:,} vectors{grown}")
     filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
-    n_merged = _merge(run_dir, [part_path(run_dir, task.number) for task in tasks])
-    if filled != len(ids) or n_merged != len(ids):
+    n_merged = _merge(run_dir, [part_path(run_dir, task.number) for task in tasks], base)
+    if filled != len(ids) - n_there or n_merged != len(ids):
         raise RunDirectoryError(f"{run_dir}: the index holds {n_merged:,} of {len(ids):,} vectors; run: dedup index … --redo")
     clear_files(join(run_dir, "index", "_parts"), "*.faiss")
     return {"codes": codes, "files": index_files(run_dir)}
 
 
-def _merge(run_dir: str, parts: list[str]) -> int:
+def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str) -> bytes:
+    """An empty index whose codes are trained."""
+    from dedup.numerics.ivf import trained_factory, trained_index
+
+    wanted = context.config.index
+    if wanted.factory:
+        return trained_factory(wanted.factory, sample, nlist=lists.nlist, nprobe=nprobe, seed=wanted.seed)
+    # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
+    centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
+    return trained_index(centroids, sample, codes=codes, nprobe=nprobe)
+
+
+def emptied_index(path: str) -> bytes:
+    """The index of the run's base without its vectors."""
+    from dedup.numerics.ivf import emptied
+
+    return emptied(path)
+
+
+def _base_index(context: StageContext, codes: str, n_base: int) -> str:
+    """The index of the run's base, if it holds the same kind of codes of its images; empty where there is nothing to grow."""
+    if context.base is None or not n_base:
+        return ""
+    record = read_json(context.base.path("index", "_index.json")) or {}
+    if record.get("codes") != codes or record.get("n_images") != n_base or not record.get("files"):
+        return ""
+    return find_index(context.base.run_dir)
+
+
+def _merge(run_dir: str, parts: list[str], base: str) -> int:
     """Merge parts on this machine's disk and give the result its name."""
     from dedup.numerics.ivf import merge_parts
 
@@ -120,7 +150,7 @@ def _merge(run_dir: str, parts: list[str]) -> int:
             if not local:
                 fs.get_file(path, paths[-1])
         merged = [os.path.join(scratch, name) for name in (INDEX, LISTS)]
-        n = merge_parts(trained, paths, *merged)
+        n = merge_parts(trained, paths, *merged, base=base)
         publish_index(run_dir, *merged)
     return n
 

@@ -16,11 +16,13 @@ from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists, draw_sample, train_lists
 from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.drift import base_nprobe, count_base, measure_drift
 from dedup.stages.filling import fill_index
 from dedup.stages.looks import index_looks
 from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows
 from dedup.storage.embeddings import open_store
 from dedup.storage.indexfiles import clear_index
+from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
 
@@ -111,8 +113,13 @@ def run(context: StageContext) -> StageResult:
         "exact": context.write_sql("exact", EXACT_SQL, ["metadata"]),
     }
     ids = read_table(layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
-    nlist, nprobe = _lists(context, len(ids))
-    lists, sample = _train(context, ids, nlist, nprobe)
+    n_base = count_base(context, ids)
+    if context.base is not None and n_base:
+        lists, nprobe = load_lists(context.base.path("index")), base_nprobe(context.base.run_dir)
+        sample = _sample(context, ids, lists.nlist)
+    else:
+        nlist, nprobe = _lists(context, len(ids))
+        lists, sample = _train(context, ids, nlist, nprobe)
     nlist, nprobe = lists.nlist, min(nprobe, lists.nlist)
     save_lists(layout.path("index"), lists)
     output = layout.table("assignments")
@@ -120,17 +127,32 @@ def run(context: StageContext) -> StageResult:
     starts = range(0, max(len(ids), 1), BLOCK)
     run_dir = layout.run_dir
     device = context.device(len(ids))
-    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts)]
+    n_kept = _link_assigned(context, n_base // BLOCK, lists)
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts) if k >= n_kept]
     sizes = [len(task.sample_ids) for task in tasks]
     assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
-    rows["assignments"] = sum(n for _, n in assigned)
-    filled = fill_index(context, ids, lists, sample, nprobe)
+    rows["assignments"] = n_kept * BLOCK + sum(n for _, n in assigned)
+    filled = fill_index(context, ids, lists, sample, nprobe, n_base)
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "dim": sample.shape[1]} | filled
     summary |= index_looks(context)
+    if n_base:
+        fresh = _lists(context, len(ids))
+        summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, nprobe, fresh)}
     write_json(layout.path("index", "_index.json"), summary)
     if context.also is not None:
         summary |= {"also": run(context.also).summary}
     return StageResult(rows, summary)
+
+
+def _link_assigned(context: StageContext, n_blocks: int, lists: Lists) -> int:
+    """Take over the lists and projections of the first blocks, whose images are those of the base; returns their number."""
+    if context.base is None:
+        return 0
+    for block in range(n_blocks):
+        names = [f"assignments/part-{block:05d}.parquet"] + ([f"projected/part-{block:05d}.npy"] if lists.n_filter else [])
+        for name in names:
+            link_or_copy(context.base.path("index", name), context.layout.path("index", name))
+    return n_blocks
 
 
 def _lists(context: StageContext, n: int) -> tuple[int, int]:
@@ -151,8 +173,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     """The quantizer and the sample it was trained on, float32 (n, dim)."""
     if not len(ids):
         return Lists(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), 0), np.zeros((0, 1), np.float32)
-    config, store = context.config, open_store(context.layout.run_dir)
-    sample = unit_rows(store.take(ids[draw_sample(len(ids), config.index.train_vectors_per_list * nlist, config.index.seed)]))
+    config, sample = context.config, _sample(context, ids, nlist)
     if nlist > 1:
         context.reporter.note(f"index: training {nlist:,} lists on {len(sample):,} of {len(ids):,} vectors")
     lists = train_lists(
@@ -165,3 +186,9 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
         device=context.driver_device(len(ids)),
     )
     return lists, sample
+
+
+def _sample(context: StageContext, ids: npt.NDArray[np.int64], nlist: int) -> npt.NDArray[np.float32]:
+    """Unit rows to train on, float32 (n, dim)."""
+    index = context.config.index
+    return unit_rows(open_store(context.layout.run_dir).take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))

@@ -14,6 +14,7 @@ from dedup.errors import InputError, SampleError
 from dedup.numerics.confirmation import compare, turned
 from dedup.numerics.pictures import SIDE, Picture, use_one_thread
 from dedup.stages.context import StageContext
+from dedup.stages.remembered import VERDICTS, Remembered
 from dedup.storage.pictures import PictureReader, Place
 
 _HELD = 192  # pictures held, some 0.5 MB each
@@ -102,9 +103,11 @@ class PairJudge:
     look : Look
     places : pyarrow.Table
         Of `PLACES`, for every sample that may be asked for.
+    verdicts : pyarrow.Table, optional
+        Of `VERDICTS`: pairs that the base of the run has judged.
     """
 
-    def __init__(self, look: Look, places: pa.Table) -> None:
+    def __init__(self, look: Look, places: pa.Table, verdicts: pa.Table | None = None) -> None:
         # one thread per worker, as for all else that workers do
         use_one_thread()
         self._look = look
@@ -113,9 +116,13 @@ class PairJudge:
         self._reader.prefetch(list(self._places.values()))
         self._pictures: OrderedDict[int, Picture | None] = OrderedDict()
         self.unreadable: dict[int, str] = {}
+        self._remembered = Remembered(VERDICTS.empty_table() if verdicts is None else verdicts)
 
-    def judge(self, src: int, dst: int, variants: Sequence[str]) -> Outcome:
-        """Judge two samples, the first turned in each way given until one stands."""
+    def judge(self, src: int, dst: int, variants: Sequence[str], question: str) -> Outcome:
+        """Judge two samples, the first turned in each way given until one stands; `question` says who asks."""
+        known = self._remembered.find(src, dst, variants, question)
+        if known is not None:
+            return Outcome(known["stands"], True, *(known[name] for name in ("variant", "distance", "moved", "reason", "transform")))
         a, b = self.picture(src), self.picture(dst)
         if a is None or b is None:
             keeps = self._look.keeps_unreadable

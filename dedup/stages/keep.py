@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config_io import ORDER_COLUMNS
+from dedup.contracts import Table
 from dedup.errors import ConfigError
 from dedup.numerics.distances import Turn, best_turn_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
@@ -23,14 +24,18 @@ _TASK_ROWS = 20_000
 
 ORDER_SQL = """
 SELECT groups.component_id AS component_id, metadata.sample_id AS sample_id,
-       COALESCE(exact.representative_id, metadata.sample_id) AS representative_id
+       COALESCE(exact.representative_id, metadata.sample_id) AS representative_id, {is_kept} AS is_kept
 FROM groups
 JOIN metadata ON groups.sample_id = metadata.sample_id
 LEFT JOIN exact ON groups.sample_id = exact.sample_id
 LEFT JOIN exclusions ON groups.sample_id = exclusions.sample_id
+{kept}
 WHERE exclusions.sample_id IS NULL
-ORDER BY groups.component_id, {policy}, metadata.sample_id
+ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
 """
+# what the run's base kept, where that is to stay
+IS_KEPT_SQL = "CASE WHEN kept.sample_id IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END"
+KEPT_SQL = "LEFT JOIN kept ON metadata.sample_id = kept.sample_id"
 LINKS_SQL = """
 SELECT src, dst, min(similarity) AS similarity, min(distance) AS distance
 FROM (
@@ -46,7 +51,7 @@ GROUP BY src, dst
 ORDER BY src, dst
 """
 LINKS = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("distance", pa.float32())])
-ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id")])
+ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id", "is_kept")])
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class KeepTask:
     representative_ids: npt.NDArray[np.int64]
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
-    per_component: int
+    n_forced: npt.NDArray[np.int64]
     turns: tuple[Turn, ...]
 
 
@@ -92,20 +97,17 @@ def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     keeper = np.arange(len(reps), dtype=np.int64)
     similarity = np.ones(len(reps), dtype=np.float32)
     starts, lengths = task.bounds[:-1], np.diff(task.bounds)
-    pairs = starts[(lengths == 2) & (task.per_component == 1)]
+    is_pair = (lengths == 2) & (task.n_forced == 1)
+    pairs = starts[is_pair]
     similar, _ = best_turn_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]), task.turns)
     similar = np.where(reps[pairs + 1] == reps[pairs], np.float32(1.0), similar)
     near = (similar >= np.maximum(task.min_similarity[pairs], task.min_similarity[pairs + 1])) | (reps[pairs + 1] == reps[pairs])
     keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
-    for start, stop in zip(
-        starts[lengths != 2] if task.per_component == 1 else starts,
-        task.bounds[1:][lengths != 2] if task.per_component == 1 else task.bounds[1:],
-        strict=True,
-    ):
+    for start, stop, n_forced in zip(starts[~is_pair], task.bounds[1:][~is_pair], task.n_forced[~is_pair].tolist(), strict=True):
         distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
         asked = task.min_similarity[start:stop][first]
         chosen, similar = greedy_cover(
-            store.take(distinct), asked, rows.astype(np.int64), n_forced=task.per_component, nearest=True, turns=task.turns
+            store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True, turns=task.turns
         )
         keeper[start:stop], similarity[start:stop] = start + chosen, similar
     return keeper, similarity
@@ -120,30 +122,38 @@ def keepers(context: StageContext) -> pa.Table:
         `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
     layout, keep = context.layout, context.config.keep
-    query = ORDER_SQL.format(policy=policy_sql(keep.order_by, context.config.input.carry))
-    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")}
+    policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)
+    query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
+    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
     batches = list(context.engine.sql(query, tables, ORDER_SCHEMA))
     members = pa.concat_tables(batches) if batches else ORDER_SCHEMA.empty_table()
-    component, ids, reps = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
+    component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
+    bounds = component_slices(component)
+    # all that the base kept of a group stay, and as many as are asked for
+    n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
     look = look_of(context)
     if look is not None:
-        found = cover(context, look, "manifest", component, reps, known_links(context), keep.per_component)
+        found = cover(context, look, "manifest", component, reps, known_links(context), n_forced)
         return _table(ids, found.anchor, found.similarity, found.distance)
     asked = _min_similarity(context, reps)
 
-    bounds = component_slices(component)
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
     tasks = []
     for first, last in zip(cuts[:-1], cuts[1:], strict=True):
         rows = slice(bounds[first], bounds[last])
         offsets = bounds[first : last + 1] - bounds[first]
-        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, keep.per_component, context.turns()))
+        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last], context.turns()))
     keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
     sizes = [len(task.representative_ids) for task in tasks]
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
         rows = slice(bounds[cuts[number]], bounds[cuts[number + 1]])
         keeper[rows], similarity[rows] = chosen + bounds[cuts[number]], similar
     return _table(ids, keeper, similarity, np.full(len(ids), np.nan, dtype=np.float32))
+
+
+def kept_before(context: StageContext) -> dict[str, Table]:
+    """What the run's base kept, as the table `kept`, if that is to stay."""
+    return {"kept": context.base.table("manifest")} if context.base is not None and context.config.keep.prefer_base else {}
 
 
 def known_links(context: StageContext) -> pa.Table:

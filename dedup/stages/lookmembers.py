@@ -54,6 +54,10 @@ class LookMembers(PickledByFields):
         """The lists of each look of a file, int32 (n, n_groups_each)."""
         return np.ascontiguousarray(read_array(look_part(self.run_dir, "look", self.parts[block]))["lists"])
 
+    def images(self, block: int) -> npt.NDArray[np.int32]:
+        """What each look of a file is a look at, a position among the representatives, int32 (n,)."""
+        return np.ascontiguousarray(read_array(look_part(self.run_dir, "look", self.parts[block]))["image"])
+
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """Look, vector and whole vector of each look of a file."""
         look, vector = (read_array(look_part(self.run_dir, name, self.parts[block])) for name in ("look", "vector"))

@@ -22,11 +22,15 @@ from dedup.numerics.packs import count_lists, pack_lists
 from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
+from dedup.storage.arrays import array_shape
 from dedup.storage.embeddings import InnerStore, open_store
+from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
-from dedup.storage.looks import clear_looks, look_parts, looks_folder, write_looks
+from dedup.storage.looks import clear_looks, look_part, look_parts, looks_folder, write_looks
+from dedup.storage.tables import read_table
 
 _NPROBE = 3  # lists each look goes to
+_N_LOOKS = 5  # of an image, about
 _BLOCK = 8_192  # images whose looks are made at a time
 
 ASPECT_SQL = """
@@ -61,6 +65,7 @@ class JoinLooks:
     n_filter: int
     best: int
     device: str
+    n_earlier: int = 0
 
     def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> tuple[LookEdges, int]:
         """Join each list; the edges are few, and go to the driver."""
@@ -81,6 +86,7 @@ class JoinLooks:
                 best=self.best,
                 share=share,
                 device=device,
+                n_earlier=self.n_earlier,
             )
             found.append(joined)
         return _united(found, self.best), 0 if device is None else device.n_left
@@ -114,16 +120,34 @@ def index_looks(context: StageContext) -> JsonDict:
     images, ids, aspect = _searched(context)
     if not config.search.looks or not len(ids) or look_maker(config.encoder) is None:
         return {"n_looks": 0}
-    lists, nprobe, n_expected = _train(context, ids, aspect)
+    base_parts = () if context.base is None else look_parts(context.base.run_dir)
+    if context.base is not None and base_parts:
+        lists = load_lists(looks_folder(context.base.run_dir))
+        nprobe, n_expected = min(_NPROBE, lists.nlist), _N_LOOKS * len(ids)
+        base_ids = read_table(context.base.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        n_kept = int(np.isin(ids, base_ids, assume_unique=True).sum()) // _BLOCK
+    else:
+        lists, nprobe, n_expected = _train(context, ids, aspect)
+        n_kept = 0
     device = context.device(n_expected)
     save_lists(looks_folder(run_dir), lists)
+    n_looks = _link_looks(context, base_parts[:n_kept])
     tasks = [
         LookTask(run_dir, number, config.encoder, images[part], ids[part], aspect[part], nprobe, device)
         for number, part in enumerate(slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK))
+        if number >= n_kept
     ]
     sizes = [len(task.images) for task in tasks]
-    n_looks = sum(n for _, n in context.run_tasks("index", "looks", place_looks, tasks, sizes, uses_gpu=device != "cpu"))
+    n_looks += sum(n for _, n in context.run_tasks("index", "looks", place_looks, tasks, sizes, uses_gpu=device != "cpu"))
     return {"n_looks": n_looks, "n_look_lists": lists.nlist}
+
+
+def _link_looks(context: StageContext, parts: tuple[int, ...]) -> int:
+    """Take over the first parts, whose images are those of the base; returns their looks."""
+    for part in parts:
+        for name in ("look", "vector"):
+            link_or_copy(look_part(context.config.base.run_dir, name, part), look_part(context.layout.run_dir, name, part))
+    return sum(array_shape(look_part(context.layout.run_dir, "look", part))[0][0] for part in parts)
 
 
 def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -169,21 +193,35 @@ def _united(parts: list[LookEdges], best: int) -> LookEdges:
     return best_of_pairs(LookEdges(*(np.concatenate(column) for column in columns)), best)
 
 
-def find_look_edges(context: StageContext, scratch: str) -> LookEdges:
-    """Join all lists of looks; images are positions among the representatives, whose sample_ids lie in `scratch`."""
+def find_look_edges(context: StageContext, scratch: str, n_earlier: int, earlier: LookEdges) -> LookEdges:
+    """Join all lists of looks; images are positions among the representatives, whose sample_ids lie in `scratch`.
+
+    Parameters
+    ----------
+    context : StageContext
+    scratch : str
+    n_earlier : int
+        Images, the first ones, that the run's base has compared with each other.
+    earlier : LookEdges
+        What it found.
+    """
     search, run_dir = context.config.search, context.layout.run_dir
     parts = look_parts(run_dir) if search.looks else ()
     if not parts:
         return no_edges()
     members = LookMembers.of(run_dir, scratch, parts)
-    counts = count_lists(members.groups(block) for block in range(len(parts)))
+    counts, fresh = count_lists(members.groups(block) for block in range(len(parts))), None
+    if n_earlier:
+        counted = count_lists(members.groups(block)[members.images(block) >= n_earlier] for block in range(len(parts)))
+        fresh = np.zeros(len(counts), dtype=np.int64)
+        fresh[: len(counted)] = counted
     n_filter = load_lists(looks_folder(run_dir)).n_filter
     device = context.device(int(counts.sum()) // _NPROBE)
-    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, device)
-    packs = pack_lists(counts, context.engine.n_workers)
+    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, device, n_earlier)
+    packs = pack_lists(counts, context.engine.n_workers, fresh)
     results = context.run_groups("pairs", "lists of looks", members, work, packs, uses_gpu=device != "cpu")
     # in the order of the packs, not of their ends
     joined = [found for _, found in sorted(results, key=lambda result: result[0])]
     context.note_left("looks", sum(n_left for _, n_left in joined))
     edges = [found for found, _ in joined]
-    return _united([no_edges(), *edges], search.best_edges)
+    return _united([earlier, *edges], search.best_edges)

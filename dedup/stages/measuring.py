@@ -13,6 +13,7 @@ from dedup.stages.members import Members
 from dedup.storage.embeddings import read_vectors
 
 _QUERIES = 1_000
+_LEAST_QUERIES = 50
 _PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
 _TASKS_PER_WORKER = 4
 
@@ -43,6 +44,8 @@ def measure_recall(
 ) -> dict[str, float | int | None]:
     """Compare the counts of sampled images with exhaustive search over all of them.
 
+    Of a run that adds to another, new images are sampled, in proportion: the pairs of others were measured before.
+
     Parameters
     ----------
     context : StageContext
@@ -53,11 +56,13 @@ def measure_recall(
         What was found.
     """
     n, wanted = members.n, context.config.search.recall_queries
-    if not wanted or n < 2:
+    n_new = n - members.n_earlier
+    if not wanted or n < 2 or not n_new:
         return {"recall": None, "recall_pairs": 0, "recall_queries": 0}
     dim = read_vectors(members.run_dir, known["sample_id"][:1].astype(np.int64)).shape[1]
-    n_queries = min(n, wanted if wanted > 0 else min(_QUERIES, max(50, int(_PRODUCTS / (n * dim)))))
-    chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(n, n_queries, replace=False))
+    affordable = min(_QUERIES, max(_LEAST_QUERIES, int(_PRODUCTS / (n * dim))))
+    n_queries = min(n_new, wanted if wanted > 0 else max(_LEAST_QUERIES, round(affordable * n_new / n)))
+    chosen = members.n_earlier + np.sort(np.random.default_rng(context.config.index.seed).choice(n_new, n_queries, replace=False))
     ids, asked = known["sample_id"][chosen].astype(np.int64), known["min_similarity"][chosen].astype(np.float32)
     vectors = read_vectors(members.run_dir, ids)
     n_blocks = len(members.block_sizes)

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from dedup.contracts import PickledByFields
 from dedup.numerics.lists import BLOCK
 from dedup.stages.index import projected_part, projected_rows
 from dedup.storage.arrays import map_array, read_rows, save_array
 from dedup.storage.embeddings import EmbeddingStore, open_store, read_vectors
-from dedup.storage.tables import filesystem, join
+from dedup.storage.lists import read_assignments
+from dedup.storage.tables import join
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")
+_ADDED = "added"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Members(PickledByFields):
         Lists that an image is in at most.
     is_projected : bool
         Whether rows carry projections.
+    n_earlier : int
+        How many of the images, the first ones, an earlier run has compared; with any, rows carry the weight added since.
     """
 
     run_dir: str
@@ -42,6 +45,7 @@ class Members(PickledByFields):
     n: int
     n_groups_each: int
     is_projected: bool
+    n_earlier: int = 0
 
     @property
     def block_sizes(self) -> npt.NDArray[np.int64]:
@@ -50,18 +54,12 @@ class Members(PickledByFields):
 
     def groups(self, block: int) -> npt.NDArray[np.int32]:
         """The lists of a block's images, int32 (n, n_groups_each), padded with -1."""
-        fs, path = filesystem(join(self.run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
-        with fs.open(path, "rb") as file:
-            lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
-        flat, lengths = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
-        padded = np.full((len(lengths), self.n_groups_each), -1, dtype=np.int32)
-        padded[np.arange(self.n_groups_each) < lengths[:, None]] = flat
-        return padded
+        return read_assignments(self.run_dir, block, self.n_groups_each)
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """Sample_id, weight, min_similarity, vector and projection of a block's images."""
         part = slice(block * BLOCK, min((block + 1) * BLOCK, self.n))
-        known = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in _ARRAYS}
+        known = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
         wide = {"vector": read_vectors(self.run_dir, known["sample_id"])}
         if self.is_projected:
             wide["projected"] = projected_part(self.run_dir, block)
@@ -82,7 +80,11 @@ class Members(PickledByFields):
 
     @cached_property
     def _mapped(self) -> dict[str, npt.NDArray[Any]]:
-        return {name: map_array(join(self.scratch, f"{name}.npy")) for name in _ARRAYS}
+        return {name: map_array(join(self.scratch, f"{name}.npy")) for name in self._arrays}
+
+    @property
+    def _arrays(self) -> tuple[str, ...]:
+        return (*_ARRAYS, _ADDED) if self.n_earlier else _ARRAYS
 
     @cached_property
     def _store(self) -> EmbeddingStore:
@@ -90,6 +92,6 @@ class Members(PickledByFields):
 
 
 def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
-    """Write what is known of each image: `sample_id`, `weight`, `min_similarity`, shape (n,)."""
-    for name in _ARRAYS:
+    """Write what is known of each image: `sample_id`, `weight`, `min_similarity`, and `added` if there is one, shape (n,)."""
+    for name in (*_ARRAYS, *(name for name in columns if name == _ADDED)):
         save_array(join(scratch, f"{name}.npy"), columns[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from dedup.contracts import GroupRows, JsonDict, Pack, Table
 from dedup.numerics.collapse import Ownership
+from dedup.numerics.lists import BLOCK
 from dedup.numerics.packs import count_lists, pack_lists
 from dedup.numerics.selfjoin import self_join
 from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import VARIANT_NAMES, StageContext, StageResult
+from dedup.stages.earlier import EarlierEdges, earlier_look_edges, earlier_neighbors, earlier_weights, save_owned_edges
 from dedup.stages.looks import find_look_edges
 from dedup.stages.measuring import measure_recall
 from dedup.stages.members import Members, save_members
@@ -74,6 +76,7 @@ class JoinLists:
     is_projected: bool
     device: str
     edges: Table
+    earlier: EarlierEdges | None = None
 
     def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> JoinedLists:
         """Join each list and write the edges."""
@@ -82,6 +85,7 @@ class JoinLists:
         with FileWriter(join(self.edges.path, f"part-{pack.number:05d}.parquet"), self.edges.schema) as writer:
             for number, rows in groups:
                 ids = rows.column("sample_id")
+                earlier = None if self.earlier is None else self.earlier.of_list(number, rows.positions, rows.column("added"))
                 joined = self_join(
                     _Vectors(rows),
                     rows.column("min_similarity"),
@@ -91,6 +95,7 @@ class JoinLists:
                     projected=rows.column("projected") if self.is_projected else None,
                     share=(pack.share, pack.n_shares),
                     device=device,
+                    earlier=earlier,
                 )
                 near = np.flatnonzero(joined.n_neighbors)
                 counted.append(rows.positions[near])
@@ -128,6 +133,10 @@ def run(context: StageContext) -> StageResult:
     table = read_table(context.layout.table("representatives"))
     known = {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
     n_neighbors = known["weight"] - 1
+    if context.base is not None:
+        # of the base's counts those of its pairs: what its images stood for then is theirs, what they stand for now was added above
+        weights = earlier_weights(context, len(table))
+        n_neighbors += earlier_neighbors(context, known["sample_id"]) - np.maximum(weights - 1, 0)
     figures = _join(context, known, n_neighbors, measures=True)
     n_exact = _write_exact_edges(context)
     n_also = 0 if context.also is None else _write_also_edges(context, context.also)
@@ -139,29 +148,44 @@ def run(context: StageContext) -> StageResult:
 def _join(
     context: StageContext, known: dict[str, npt.NDArray[np.generic]], n_neighbors: npt.NDArray[np.int64], *, measures: bool
 ) -> JsonDict:
-    """Write the near edges of a source, add to the neighbours of each image; returns figures."""
+    """Write the near edges of a source, add to the neighbours of each image; returns figures.
+
+    Where the run adds to another, lists that hold nothing new are left out, and the counts are those of pairs it has not counted.
+    """
     layout, edges = context.layout, context.layout.table("candidates")
     clear(edges)
     n, index = len(known["sample_id"]), read_json(layout.path("index", "_index.json")) or {}
     is_projected = load_lists(layout.path("index")).n_filter > 0
+    before = earlier_weights(context, n)
+    n_earlier, added = int(np.count_nonzero(before)), known["weight"].astype(np.int64) - before
+    if n_earlier:
+        known = known | {"added": added}
     with context.engine.scratch() as scratch:
         save_members(scratch, known)
-        members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected)
-        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
-        n_near = 0
+        members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected, n_earlier)
+        n_blocks = len(members.block_sizes)
+        sizes, fresh, earlier, n_near = count_lists(members.groups(block) for block in range(n_blocks)), None, None, 0
+        if n_earlier:
+            fresh = np.zeros(len(sizes), dtype=np.int64)
+            counted = count_lists(members.groups(k)[added[k * BLOCK : (k + 1) * BLOCK] > 0] for k in range(n_blocks))
+            fresh[: len(counted)] = counted
+            earlier, n_near = save_owned_edges(context, members, fresh > 0, edges)
         by_index = context.config.search.method == "ivfpq" and n > 0
-        for found in query_all(context, members, edges) if by_index else _join_lists(context, members, sizes, edges):
+        packs = pack_lists(sizes, context.engine.n_workers, fresh)
+        for found in query_all(context, members, edges) if by_index else _join_lists(context, members, packs, earlier, edges):
             n_near += found.n_edges
             np.add.at(n_neighbors, found.rows, found.counts)
-        n_look = _write_look_edges(context, known["sample_id"].astype(np.int64), scratch)
+        n_look = _write_look_edges(context, known["sample_id"].astype(np.int64), scratch, n_earlier)
         recall = measure_recall(context, members, known, n_neighbors) if measures else {}
     return {"n_near_edges": n_near, "n_look_edges": n_look, "largest_list": int(sizes.max(initial=0))} | recall
 
 
-def _join_lists(context: StageContext, members: Members, sizes: npt.NDArray[np.int64], edges: Table) -> Iterator[JoinedLists]:
-    """Join all lists; what was found, and written, in parts."""
-    packs, device, n_left = pack_lists(sizes, context.engine.n_workers), context.device(members.n), 0
-    work = JoinLists(context.config.search.best_edges, members.is_projected, device, edges)
+def _join_lists(
+    context: StageContext, members: Members, packs: Sequence[Pack], earlier: EarlierEdges | None, edges: Table
+) -> Iterator[JoinedLists]:
+    """Join lists; what was found, and written, in parts."""
+    device, n_left = context.device(members.n), 0
+    work = JoinLists(context.config.search.best_edges, members.is_projected, device, edges, earlier)
     for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):
         n_left += joined.n_left
         yield joined
@@ -177,9 +201,9 @@ def _write_also_edges(context: StageContext, also: StageContext) -> int:
     return context.engine.sql_to(ALSO_SQL, tables, context.layout.table("candidates"), "part-also")
 
 
-def _write_look_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str) -> int:
+def _write_look_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str, n_earlier: int) -> int:
     """Edges of images that only second looks find alike."""
-    found = find_look_edges(context, scratch)
+    found = find_look_edges(context, scratch, n_earlier, earlier_look_edges(context, ids))
     variant = pa.DictionaryArray.from_arrays(found.turn, list(VARIANT_NAMES)).cast(pa.string())
     rows = edge_table(ids[found.src], ids[found.dst], found.similarity, "near", variant, "look")
     return write_table(context.layout.table("candidates"), [rows], "part-look")

@@ -18,12 +18,12 @@ from dedup.numerics.descriptor import detail
 from dedup.numerics.distances import exact_similarity
 from dedup.schemas import REJECTED
 from dedup.stages.decoding import Preparation, PreparedSample, RejectedSample
+from dedup.stages.inherit import ALSO
 from dedup.stages.vectorfiles import LEAST_INNER_QUALITY, VectorFiles
 from dedup.storage.layout import RunLayout, also_dir
 from dedup.storage.tables import FileWriter, filesystem, join
 from dedup.storage.thumbnails import ThumbnailWriter, remove_thumbnails, thumbnail_paths
 
-ALSO = "also/"  # begins the names of the second source's files
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
 
 _Encoded = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

@@ -24,6 +24,7 @@ from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.numerics.groups import component_slices
 from dedup.stages.context import Space, StageContext
 from dedup.stages.judging import Look, PairJudge, find_places
+from dedup.stages.remembered import AGAIN, find_verdicts, inside
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import dataset, read_table
@@ -50,6 +51,7 @@ class ReconnectTask:
     places: pa.Table
     edges: Table
     refused: Table
+    verdicts: pa.Table
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Reconnected:
 
 def reconnect_components(task: ReconnectTask) -> Reconnected:
     """Look again at the components of one task."""
-    judge = PairJudge(task.look, task.places)
+    judge = PairJudge(task.look, task.places, task.verdicts)
     found = Reconnected()
     with VerdictWriter(task.edges, task.refused, f"part-again-{task.number:05d}", "confirm") as writer:
         for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
@@ -75,7 +77,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
                 def ask(
                     a: int, b: int, similarity: float, ids: Ids = ids, source: str = source, seen: list[tuple[int, int]] = seen
                 ) -> bool:
-                    outcome = judge.judge(int(ids[a]), int(ids[b]), ["none"])
+                    outcome = judge.judge(int(ids[a]), int(ids[b]), ["none"], AGAIN)
                     writer.add(int(ids[a]), int(ids[b]), similarity, outcome, source)
                     seen.append((a, b))
                     found.n_looked_at += 1
@@ -188,6 +190,7 @@ def reconnect(context: StageContext, look: Look) -> Reconnected:
     bounds = component_slices(raw[order])
     judged_of = np.sort(raw[both[:, 0]], kind="stable")
     both = both[np.argsort(raw[both[:, 0]], kind="stable")]
+    known = find_verdicts(context, ids[np.sort(members)])
     tasks: list[ReconnectTask] = []
     sizes: list[int] = []
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(order) + _TASK_MEMBERS, _TASK_MEMBERS)).clip(0, len(bounds) - 1))
@@ -201,9 +204,10 @@ def reconnect(context: StageContext, look: Look) -> Reconnected:
         offsets = bounds[first : last + 1] - bounds[first]
         places = find_places(context, ids[nodes])
         spaces = tuple((space, of[nodes]) for space, of in zip(context.spaces, asked, strict=True))
-        verdicts = layout.table("edges"), layout.table("refused")
+        written = layout.table("edges"), layout.table("refused")
+        verdicts = inside(known, np.sort(ids[nodes]))
         tasks.append(
-            ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *verdicts)
+            ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *written, verdicts)
         )
         sizes.append(len(nodes))
     for _, found in context.run_tasks("confirm", "images looked at again", reconnect_components, tasks, sizes):

@@ -1,14 +1,16 @@
-"""The inverted lists' axes and centroids as a file."""
+"""The inverted lists' axes and centroids as a file, and who is in which list."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.lists import Lists
-from dedup.storage.tables import join, read_bytes, write_bytes
+from dedup.storage.tables import filesystem, join, read_bytes, write_bytes
 
 
 def save_lists(folder: str, lists: Lists) -> None:
@@ -31,3 +33,14 @@ def load_lists(folder: str) -> Lists:
         raise RunDirectoryError(f"{folder} holds no quantizer.npz; run the stage that writes it first: dedup index output.run_dir=… …")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return Lists(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
+
+
+def read_assignments(run_dir: str, block: int, nprobe: int) -> npt.NDArray[np.int32]:
+    """The lists of one block of images, int32 (n, nprobe), padded with -1."""
+    fs, path = filesystem(join(run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
+    with fs.open(path, "rb") as file:
+        lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
+    flat, lengths = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
+    padded = np.full((len(lengths), nprobe), -1, dtype=np.int32)
+    padded[np.arange(nprobe) < lengths[:, None]] = flat
+    return padded

@@ -134,6 +134,22 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(model, shards, r
     assert components(folder / "both") == components(folder / "dct")
 
 
+def test_shards_are_added_in_both_spaces(model, shards, runs, tmp_path):
+    folder, _ = runs
+    first = shards.replace("*", "{00000..00000}")
+    pipeline.run(config_for(model, first, tmp_path / "old", STRICT, "embed.also=dct"))
+    config = config_for(model, shards, tmp_path / "new", STRICT, "embed.also=dct", f"base.run_dir={tmp_path / 'old'}")
+    pipeline.run(config)
+    assert_same_tables(folder / "both", tmp_path / "new", ("metadata", "rejected", "partitions", "representatives", "neighbors"))
+    assert components(tmp_path / "new") == components(folder / "both")
+    across = {row["source"] for row in table(tmp_path / "new", "candidates").to_pylist() if row["src"] >> 32 < row["dst"] >> 32}
+    assert {"also", "also_look"} <= across
+    ours, theirs = (home / "also" / "dct" / "embeddings" / "img_emb" / "img_emb_00000.npy" for home in (tmp_path / "new", tmp_path / "old"))
+    assert ours.samefile(theirs)
+    with pytest.raises(RunDirectoryError, match=r"embed\.also"):
+        pipeline.run(config_for(model, shards, tmp_path / "alone", STRICT, f"base.run_dir={tmp_path / 'old'}"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
