@@ -278,6 +278,34 @@ def test_another_index_by_its_factory_string(tmp_path):
     assert (ids[:, 0] == np.arange(200)).mean() > 0.97
 
 
+def test_an_index_grows_with_its_run(tmp_path):
+    """New vectors join the lists and codes that are there, whatever the size of blocks; the old index stays as it is."""
+    rows = power_law(np.random.default_rng(4), 4_000, 32)
+    options = ("search.exhaustive_below=0", "search.nlist=30", "search.nprobe=6", "search.min_similarity=0.9", "index.codes=pq")
+    old = precomputed_run(tmp_path / "old", rows[:3_000], *options)
+    added = tmp_path / "new"
+    (added / "source" / "img_emb").mkdir(parents=True)
+    (added / "source" / "metadata").mkdir()
+    np.save(added / "source" / "img_emb" / "img_emb_0.npy", rows[3_000:].astype(np.float16))
+    keys = pa.table({"key": [f"new{number:06d}" for number in range(1_000)]})
+    pq.write_table(keys, added / "source" / "metadata" / "metadata_0.parquet")
+    wanted = ["encoder.name=precomputed", f"input.embeddings={added / 'source'}", f"output.run_dir={added / 'run'}", "engine.workers=1"]
+    dedup.run(dedup.load_config(None, [*wanted, *options, f"base.run_dir={tmp_path / 'old' / 'run'}"]))
+    grown = dedup.open_index(f"{added}/run")
+    assert (old.n_images, grown.n_images) == (3_000, 4_000)
+    before, after = old.index.list_sizes(), grown.index.list_sizes()
+    assert (after >= before).all()
+    assert after.sum() == 4_000
+    # a vector's code is the one it had
+    of_old, of_grown = (index.index.search(rows[:3_000].astype(np.float32), 1) for index in (old, grown))
+    same = of_old[0][:, 0] == of_grown[0][:, 0]
+    assert same.mean() > 0.9
+    assert np.array_equal(of_old[1][same], of_grown[1][same])
+    ids, _ = grown.search_vectors(rows, k=1)
+    keys = [grown.samples.row(int(sample_id))["key"] for sample_id in ids[3_000::100, 0]]
+    assert keys == [f"new{number:06d}" for number in range(0, 1_000, 100)]
+
+
 def test_no_index_is_said(tmp_path):
     rows = power_law(np.random.default_rng(3), 300, 16)
     with pytest.raises(RunDirectoryError, match="holds no searchable index .*index.codes=none"):
