@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +15,18 @@ from PIL import Image
 
 from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, look_maker
-from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError, ShapeError
+from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
 from dedup.lookup.answers import Answer, Match
 from dedup.lookup.judging import PixelJudge, Turned, Verdict
 from dedup.lookup.looksearch import LookSearch
 from dedup.lookup.opening import OpenedRun, check_encoder, open_run
 from dedup.lookup.samples import SampleTable
+from dedup.lookup.vectors import VectorSearch
 from dedup.lookup.views import Views, views_of
-from dedup.numerics.distances import exact_similarity, unit_rows
-from dedup.numerics.widening import search_all
-from dedup.storage.embeddings import open_store
 from dedup.storage.indexfiles import find_index
 
 if TYPE_CHECKING:
     from dedup.numerics.ivf import IvfIndex
-
-_SPARE = (4, 64)  # candidates by their codes for each neighbour that is wanted, and beside them
 
 
 def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto", stages: Sequence[str] | None = None) -> RunIndex:
@@ -78,6 +74,7 @@ class RunIndex:
 
     def __init__(self, opened: OpenedRun, index: IvfIndex) -> None:
         self.opened, self.index = opened, index
+        self.vectors = VectorSearch(opened, index)
         self.samples = SampleTable(self.run_dir)
         self._looks = LookSearch(self.run_dir)
         self._encoding, self._judging = Lock(), Lock()
@@ -154,60 +151,8 @@ class RunIndex:
         return answers
 
     def search_vectors(self, vectors: npt.NDArray[np.floating], *, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The nearest distinct training images of some vectors.
-
-        Parameters
-        ----------
-        vectors : float array, shape (n, dim)
-        k : int
-
-        Returns
-        -------
-        sample_ids : int64 array, shape (n, k)
-            -1 where there are fewer.
-        similarity : float32 array, shape (n, k)
-            Exact cosines with the stored vectors, largest first; -2 where there are fewer.
-
-        Raises
-        ------
-        ShapeError
-            If vectors are of another length than the run's.
-        """
-        rows = self._rows(vectors)
-        n_candidates = min(self.n_images, _SPARE[0] * k + _SPARE[1])
-        ids, similarity = self._refined(rows, n_candidates)
-        order = np.lexsort((ids, -similarity), axis=1)[:, :k]
-        ids, similarity = np.take_along_axis(ids, order, 1), np.take_along_axis(similarity, order, 1)
-        missing = max(0, k - ids.shape[1])
-        return np.pad(ids, ((0, 0), (0, missing)), constant_values=-1), np.pad(similarity, ((0, 0), (0, missing)), constant_values=-2.0)
-
-    def neighbors(
-        self, vectors: npt.NDArray[np.floating], min_similarity: float
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """All training images within a similarity of some vectors, as far as the index finds them.
-
-        Parameters
-        ----------
-        vectors : float array, shape (n, dim)
-        min_similarity : float
-
-        Returns
-        -------
-        query : int64 array, shape (n_found,)
-            Row of the vector, ascending.
-        sample_ids : int64 array, shape (n_found,)
-        similarity : float32 array, shape (n_found,)
-            Largest first for each query.
-
-        Notes
-        -----
-        No number of neighbours cuts a query off: it is asked for twice as many until the last quarter of its candidates holds none.
-        """
-        rows = self._rows(vectors)
-        least = np.full(len(rows), min_similarity, dtype=np.float32)
-        query, ids, similarity = search_all(lambda asked, k: self._refined(rows[asked], k), least, self.n_images)
-        order = np.lexsort((ids, -similarity, query))
-        return query[order], ids[order], similarity[order]
+        """The nearest distinct training images of some vectors: sample_ids and similarities, (n, k). See `VectorSearch.search`."""
+        return self.vectors.search(vectors, k=k)
 
     def preview(self, sample_id: int, side: int = 256) -> bytes:
         """A small JPEG of a training image, its longer side at most `side` pixels.
@@ -291,7 +236,7 @@ class RunIndex:
             view, place = np.nonzero((ids >= 0) & (similarity >= np.float32(asked)))
             found = zip(view.tolist(), ids[view, place].tolist(), similarity[view, place].tolist(), strict=True)
         else:
-            found = zip(*(column.tolist() for column in self.neighbors(views.vectors, asked)), strict=True)
+            found = zip(*(column.tolist() for column in self.vectors.neighbors(views.vectors, asked)), strict=True)
         best: dict[int, tuple[float, str]] = {}
         for view_number, sample_id, value in found:
             if value > best.get(sample_id, (-2.0, ""))[0]:
@@ -320,31 +265,6 @@ class RunIndex:
             sample_id, row["key"], row["shard"], row["url"], row["caption"], similarity,
             group.duplication_count, group.component_id, group.is_kept, view,
         )  # fmt: skip
-
-    def _rows(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        if vectors.ndim != 2 or vectors.shape[1] != self.index.dim:
-            raise ShapeError(f"expected vectors of shape (n, {self.index.dim}), found {vectors.shape}")
-        # rounded as the stored ones, so that similarities are those of tables
-        return unit_rows(unit_rows(vectors).astype(np.float16))
-
-    def _refined(self, rows: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Candidates in the order of their codes, with exact similarities; -1 and -2 where there are fewer."""
-        lists = None
-        if self.opened.index.get("codes") in ("pq", "fp16"):
-            flat, _, _ = self.opened.lists.place(rows, int(self.opened.index["nprobe"]))
-            lists = flat.reshape(len(rows), -1)
-        ids, _ = self.index.search(rows, k, lists)
-        similarity = np.full(ids.shape, -2.0, dtype=np.float32)
-        query, place = np.nonzero(ids >= 0)
-        if len(query):
-            wanted, inverse = np.unique(ids[query, place], return_inverse=True)
-            vectors = self._store.take(wanted)
-            similarity[query, place] = exact_similarity(rows[query].astype(np.float16), vectors[inverse])
-        return ids, similarity
-
-    @property
-    def _store(self) -> Any:
-        return open_store(self.run_dir)
 
 
 def _encoded(number: int, image: str | Path | bytes | npt.NDArray[np.uint8] | Image.Image) -> tuple[str, bytes]:

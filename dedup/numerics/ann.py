@@ -1,4 +1,4 @@
-"""Training and choosing inverted lists; with `ivf` the only importer of faiss."""
+"""Training and choosing inverted lists; with `ivf` and `ivfbuild` the only importer of faiss."""
 
 from __future__ import annotations
 

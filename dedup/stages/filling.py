@@ -39,7 +39,7 @@ class FillTask:
 
 def fill_part(task: FillTask) -> int:
     """Write one part of the index; returns its vectors."""
-    from dedup.numerics.ivf import filled_part
+    from dedup.numerics.ivfbuild import filled_part
 
     home = None
     if task.own_lists:
@@ -106,7 +106,7 @@ def fill_index(
 
 def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str) -> bytes:
     """An empty index whose codes are trained."""
-    from dedup.numerics.ivf import trained_factory, trained_index
+    from dedup.numerics.ivfbuild import trained_factory, trained_index
 
     wanted = context.config.index
     if wanted.factory:
@@ -118,7 +118,7 @@ def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32],
 
 def emptied_index(path: str) -> bytes:
     """The index of the run's base without its vectors."""
-    from dedup.numerics.ivf import emptied
+    from dedup.numerics.ivfbuild import emptied
 
     return emptied(path)
 
@@ -135,7 +135,7 @@ def _base_index(context: StageContext, codes: str, n_base: int) -> str:
 
 def _merge(run_dir: str, parts: list[str], base: str) -> int:
     """Merge parts on this machine's disk and give the result its name."""
-    from dedup.numerics.ivf import merge_parts
+    from dedup.numerics.ivfbuild import merge_parts
 
     local = is_local(run_dir)
     beside = filesystem(join(run_dir, "index"))[1] if local else None

@@ -228,7 +228,7 @@ def test_planted_copies_are_found_through_product_codes(planted):
 
 def test_a_crowd_is_found_whole_however_large(planted):
     index, rows = planted
-    query, ids, similarity = index.neighbors(rows[:3], 0.95)
+    query, ids, similarity = index.vectors.neighbors(rows[:3], 0.95)
     unit = read_vectors(index.run_dir, np.arange(len(rows))).astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     for number in range(3):
