@@ -18,7 +18,7 @@ from dedup.numerics.lists import BLOCK, Lists
 from dedup.stages.context import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.embeddings import read_vectors
-from dedup.storage.indexfiles import INDEX, LISTS, find_index, index_files, publish_index
+from dedup.storage.indexfiles import FORMAT, INDEX, LISTS, find_index, index_files, publish_index
 from dedup.storage.tables import filesystem, is_local, join, read_bytes, read_json, write_bytes
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
@@ -76,7 +76,7 @@ def fill_index(
     Returns
     -------
     dict
-        `codes`: what the index holds, or ``none``; `files`: their names and sizes.
+        `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
     """
     run_dir, wanted = context.layout.run_dir, context.config.index
     codes = "pq" if wanted.codes == "auto" and len(ids) >= _PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
@@ -101,7 +101,7 @@ def fill_index(
     if filled != len(ids) - n_there or n_merged != len(ids):
         raise RunDirectoryError(f"{run_dir}: the index holds {n_merged:,} of {len(ids):,} vectors; run: dedup index … --redo")
     clear_files(join(run_dir, "index", "_parts"), "*.faiss")
-    return {"codes": codes, "files": index_files(run_dir)}
+    return {"codes": codes, "format": FORMAT, "files": index_files(run_dir)}
 
 
 def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str) -> bytes:

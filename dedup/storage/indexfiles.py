@@ -10,6 +10,7 @@ from dedup.errors import RunDirectoryError
 from dedup.storage.arrays import clear_files, folder_state
 from dedup.storage.tables import filesystem, is_local, join, read_json
 
+FORMAT = 1  # of the index's files; another one is not read
 INDEX = "index.faiss"
 LISTS = "index.ivfdata"
 
@@ -52,6 +53,8 @@ def find_index(run_dir: str) -> str:
     if not expected:
         why = "index.codes=none" if record.get("codes") == "none" else "an earlier version"
         raise RunDirectoryError(f"{run_dir} holds no searchable index (it was made with {why}); {again}")
+    if record.get("format") != FORMAT:
+        raise RunDirectoryError(f"{run_dir} holds an index of format {record.get('format')}, expected {FORMAT}; {again}")
     found = index_files(run_dir)
     for name, n_bytes in expected.items():
         if found.get(name) != n_bytes:

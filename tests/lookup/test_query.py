@@ -178,6 +178,11 @@ def test_a_run_that_does_not_fit_is_refused(run, tmp_path, monkeypatch):
     np.save(target / "embeddings" / "img_emb" / "img_emb_00000.npy", rows[:-1])
     with pytest.raises(RunDirectoryError, match="has changed since the index was built"):
         dedup.open_index(str(target))
+    target = damaged("format")
+    record = json.loads((target / "index" / "_index.json").read_text())
+    (target / "index" / "_index.json").write_text(json.dumps(record | {"format": 99}))
+    with pytest.raises(RunDirectoryError, match="holds an index of format 99, expected 1"):
+        dedup.open_index(str(target))
     for name in ("index.faiss", "index.ivfdata"):
         target = damaged(f"cut {name}")
         data = (target / "index" / name).read_bytes()
