@@ -11,6 +11,7 @@ import os
 import platform
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, Searc
 from dedup.numerics.distances import exact_similarity, unit_rows
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.layout import RunLayout
+from dedup.storage.provenance import read_record
 from dedup.storage.tables import read_table
 
 
@@ -40,9 +42,11 @@ def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
     search = SearchConfig(min_similarity=args.min_similarity, exhaustive_below=0, looks=False)
     index_config = IndexConfig(codes="auto", factory=args.factory)
     config = replace(Config(), output=OutputConfig(run_dir), search=search, index=index_config, confirm=ConfirmConfig(enabled=False))
-    write_embeddings(config, args.n, args.dim, share=args.share, low=args.low, high=args.high, n_crowd=0)
+    record = read_record(run_dir, "index")
     with PeakMemory() as building:
-        record = pipeline.run(config, ["index"]).records["index"]
+        if record is None:
+            write_embeddings(config, args.n, args.dim, share=args.share, low=args.low, high=args.high, n_crowd=0)
+            record = pipeline.run(config, ["index"]).records["index"]
     rng = np.random.default_rng(1)
     with PeakMemory() as searching:
         started = time.perf_counter()
@@ -63,7 +67,7 @@ def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
             hits += bool(similarity[0, 0] >= original)  # the original, or a planted copy that is nearer
     p50, p99 = (round(1e3 * float(np.quantile(seconds, q)), 2) for q in (0.5, 0.99))
     return {
-        "n": args.n, "dim": args.dim, "codes": record.summary["codes"], "nlist": index.index.nlist, "nprobe": index.index.nprobe,
+        "n": index.n_images, "dim": args.dim, "codes": record.summary["codes"], "nlist": index.index.nlist, "nprobe": index.index.nprobe,
         "index_seconds": record.seconds, "open_seconds": round(opened, 2), "p50_ms": p50, "p99_ms": p99,
         "recall_at_1": round(hits / len(queries), 4), "queries": len(queries),
         "building_anonymous_gb": round(building.peak / 1e9, 2), "searching_anonymous_gb": round(searching.peak / 1e9, 2),
@@ -82,9 +86,10 @@ def main() -> None:
     parser.add_argument("--min-similarity", type=float, default=0.9)
     parser.add_argument("--factory", default="", help="index.factory")
     parser.add_argument("--queries", type=int, default=1_000)
+    parser.add_argument("--run", default="", help="a run that benchmarks/pairs.py --keep has made, instead of a new one")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="dedup-lookup-", dir=args.scratch) as run_dir:
+    with nullcontext(args.run) if args.run else tempfile.TemporaryDirectory(prefix="dedup-lookup-", dir=args.scratch) as run_dir:
         print(json.dumps(measure(args, run_dir)))
 
 

@@ -11,6 +11,7 @@ import os
 import platform
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +38,7 @@ def planted_recall(run_dir: str, planted: Planted) -> float:
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """One run; figures as a dictionary."""
-    with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=args.scratch) as run_dir:
+    with nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=args.scratch) as run_dir:
         search = SearchConfig(
             min_similarity=args.min_similarity,
             method=args.method,
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=-1)
     parser.add_argument("--method", default="lists", help="lists, or ivfpq, which needs --codes")
     parser.add_argument("--codes", default="none", help="of the index that stays: none, pq, fp16")
+    parser.add_argument("--keep", default="", help="folder for a run directory that stays, as for benchmarks/lookup.py")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     print(json.dumps(measure(parser.parse_args())))
 

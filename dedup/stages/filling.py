@@ -128,7 +128,7 @@ def _base_index(context: StageContext, codes: str, n_base: int) -> str:
     if context.base is None or not n_base:
         return ""
     record = read_json(context.base.path("index", "_index.json")) or {}
-    if record.get("codes") != codes or record.get("n_images") != n_base or not record.get("files"):
+    if record.get("codes") != codes or record.get("n_images") != n_base or record.get("format") != FORMAT:
         return ""
     return find_index(context.base.run_dir)
 
