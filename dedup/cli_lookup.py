@@ -154,6 +154,6 @@ def serve(
 
     index = open_index(run_dir, overrides=settings or [])
     _ = index.encoder  # what it lacks is said now, not to the first who asks
-    options = ServiceOptions(host, max_bytes, threads, max_waiting, show_shards, package_version())
+    options = ServiceOptions(host, max_bytes, threads, max_waiting, shows_shards=show_shards, version=package_version())
     typer.echo(f"{index.n_images:,} distinct images of {run_dir}: http://{host}:{port}/", err=True)
     run_service(index, options, port)

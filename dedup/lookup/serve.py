@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from dedup.errors import DedupError, MissingExtra
 from dedup.lookup.answers import Answer, Lookup
-from dedup.lookup.service import Busy, Metrics, Workers, clock, is_known_host
+from dedup.lookup.service import Busy, Given, Metrics, Workers, clock, is_known_host
 from dedup.storage.samples import one_line
 
 try:
@@ -54,6 +55,8 @@ class ServiceOptions:
         Requests that are worked on at a time.
     max_waiting : int
         Requests that wait; more are turned away.
+    timeout_s : float
+        Seconds in which an image must have come: a place is held for it.
     shows_shards : bool
         Tell the whole path of a shard, not only its name.
     version : str
@@ -63,6 +66,7 @@ class ServiceOptions:
     max_bytes: int = 32 * 1024 * 1024
     n_threads: int = 4
     max_waiting: int = 32
+    timeout_s: float = 30.0
     shows_shards: bool = False
     version: str = ""
 
@@ -85,7 +89,7 @@ def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
     options : ServiceOptions
     """
     options = options or ServiceOptions()
-    metrics = Metrics()
+    metrics, given = Metrics(), Given()
     workers = Workers(options.n_threads, options.max_waiting, metrics)
     known = _LOOPBACK if options.host in _LOOPBACK else ()
 
@@ -125,23 +129,26 @@ def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
         started = clock()
         try:
             async with workers.place():
-                data = await _body(request, options.max_bytes)
+                data = await asyncio.wait_for(_body(request, options.max_bytes), options.timeout_s)
                 answer = await workers.run(
                     lambda: lookup.search_bytes([("image", data)], k=k, min_similarity=min_similarity, looks_at_pixels=True)[0]
                 )
+        except asyncio.TimeoutError:
+            raise Refused(408, "too_slow", f"expected the whole image within {options.timeout_s:g} s") from None
         except Busy:
             raise Refused(503, "busy", f"more than {options.max_waiting} requests wait; try again") from None
         if answer.error is not None:
             raise Refused(413 if answer.reason in _TOO_LARGE else 422, answer.reason or "no_image", answer.error)
+        given.add(match.sample_id for match in answer.matches)
         metrics.answered(clock() - started, len(answer.matches), is_copy=answer.is_copy)
         return JSONResponse(_answer(answer, options))
 
     @app.get("/preview/{sample_id}")
     async def preview(sample_id: str, request: Request) -> Response:
-        """A small JPEG of a training image."""
+        """A small JPEG of a training image that an answer has named."""
         side = _whole("side", request.query_params.get("side", "256"), *_SIDES)
-        if not sample_id.isdecimal() or len(sample_id) > 19 or int(sample_id) >= 2**63:
-            raise Refused(404, "no_sample", "expected a sample_id")
+        if not sample_id.isdecimal() or len(sample_id) > 19 or int(sample_id) not in given:
+            raise Refused(404, "no_sample", "expected a sample_id of an answer")
         try:
             async with workers.place():
                 picture = await workers.run(lambda: lookup.preview(int(sample_id), side))

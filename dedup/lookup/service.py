@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -107,6 +107,25 @@ class Workers:
     def close(self) -> None:
         """Let the threads end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Given:
+    """The samples that answers have named, the last so many: only their pictures are shown."""
+
+    def __init__(self, most: int = 100_000) -> None:
+        self._ids: OrderedDict[int, None] = OrderedDict()
+        self._most = most
+
+    def add(self, sample_ids: Iterable[int]) -> None:
+        """Remember samples; in the event loop alone."""
+        for sample_id in sample_ids:
+            self._ids[sample_id] = None
+            self._ids.move_to_end(sample_id)
+        while len(self._ids) > self._most:
+            self._ids.popitem(last=False)
+
+    def __contains__(self, sample_id: int) -> bool:
+        return sample_id in self._ids
 
 
 def clock() -> float:
