@@ -95,7 +95,7 @@ def test_driver_killed_in_embed(cluster, settings, local_run, tmp_path):
 ALL_JOBS = """
 import runpy, sys
 jobs, run_dir, settings = sys.argv[1], sys.argv[2], sys.argv[3:]
-for number, stage in enumerate("embed index pairs confirm groups manifest statistics targets".split()):
+for number, stage in enumerate("embed index pairs confirm groups exclude manifest statistics targets".split()):
     given = settings[:1] + ["-c", run_dir + ".yaml"] if number % 2 else settings
     sys.argv = [stage, *given, "output.run_dir=" + run_dir]
     runpy.run_path(f"{jobs}/{stage}.py", run_name="__main__")
