@@ -161,7 +161,7 @@ def test_a_tar_that_is_gone(folder, tmp_path, unreadable):
         def note(self, text):
             notes.append(text)
 
-    for stage in ("confirm", "groups", "manifest"):
+    for stage in ("confirm", "groups", "exclude", "manifest"):
         pipeline.run(config, stages=[stage], reporter=Reporter())
     assert any("can't be read again" in text and "00001.tar" in text for text in notes)
     of_shard = {row["sample_id"]: row["shard"].endswith("00001.tar") for row in rows(tmp_path / "out", "metadata")}
