@@ -52,8 +52,10 @@ class OpenedRun:
 
     @property
     def confirms(self) -> bool:
-        """Whether the run judged pairs by their pixels."""
-        return self.config.confirm.enabled
+        """Whether the run judged pairs by their pixels: embeddings that were made elsewhere may not say where those are."""
+        embedded = self.records["embed"]
+        has_pixels = embedded.encoder.get("model") != "precomputed" or bool(embedded.summary.get("has_pixels"))
+        return self.config.confirm.enabled and has_pixels
 
 
 def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[str] = tuple(_HOMES)) -> OpenedRun:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -271,6 +272,22 @@ def test_images_need_an_encoder_that_fits(planted):
         other.search([encode(detailed(0))])
     with pytest.raises(ConfigError, match="search.nprobe is fixed by the run"):
         dedup.open_index(index.run_dir, overrides=["search.nprobe=3"])
+
+
+def test_embeddings_of_a_known_encoder_take_images(run, tmp_path):
+    """Vectors without pictures: similarity alone decides, and the flags say so."""
+    vectors = np.concatenate([np.load(path) for path in sorted(Path(run[0], "embeddings", "img_emb").glob("*.npy"))])
+    index = precomputed_run(tmp_path, vectors)
+    own = dedup.open_index(index.run_dir, overrides=["encoder.name=dct"])
+    best = own.search([encode(detailed(5))])[0].matches[0]
+    assert best.similarity == 1.0
+    assert best.is_copy is None
+    for name, seed in (("a.jpg", 5), ("b.jpg", 950)):
+        (tmp_path / name).write_bytes(encode(detailed(seed)))
+    paths = [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    dedup.flag_images(index.run_dir, paths, str(tmp_path / "flags.parquet"), overrides=["encoder.name=dct"])
+    rows = pq.read_table(tmp_path / "flags.parquet").to_pylist()
+    assert [(row["is_copy"], row["rule"]) for row in rows] == [(True, "similarity"), (False, "none")]
 
 
 def test_another_index_by_its_factory_string(tmp_path):
