@@ -11,6 +11,7 @@ from dedup.storage.locations import is_local, open_binary
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import expand_shards
+from dedup.storage.tables import filesystem
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -47,9 +48,8 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        if is_local(path) and os.path.isdir(path):
-            inside = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
-            known = [name for name in inside if _is_image(name) or name.endswith(_TARS)]
+        if _is_folder(path):
+            known = [name for name in _inside(path) if _is_image(name) or name.endswith(_TARS)]
             if not known:
                 raise InputError(f"{path} holds no images; expected files such as .jpg, .png, .webp, or .tar")
             found += known
@@ -85,6 +85,23 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked
             continue
         folder, slash, name = path.rpartition("/")
         yield Asked(path, data, shard=folder + slash, key=name)
+
+
+def _is_folder(path: str) -> bool:
+    if is_local(path):
+        return os.path.isdir(path)
+    if path.endswith(_TARS) or _is_image(path):
+        return False
+    fs, inside = filesystem(path)
+    return bool(fs.isdir(inside))
+
+
+def _inside(path: str) -> list[str]:
+    """All files of a folder and its subfolders, in order."""
+    if is_local(path):
+        return [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
+    fs, inside = filesystem(path)
+    return [str(fs.unstrip_protocol(name)) for name in sorted(fs.find(inside))]
 
 
 def _is_image(name: str) -> bool:

@@ -23,7 +23,7 @@ from dedup.storage.tables import filesystem, is_local, join, read_bytes, read_js
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 _PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
-_BLOCKS_PER_PART = 4  # 262,144 vectors, 19 MB of codes
+_BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of codes
 
 
 @dataclass(frozen=True)

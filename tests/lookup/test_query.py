@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -121,6 +122,23 @@ def test_the_command(run, tmp_path):
     assert "detailed 1" in shown.output
     with pytest.raises(InputError, match="does not exist"):
         CliRunner().invoke(app, ["query", run[0], str(tmp_path / "gone.jpg")], catch_exceptions=False)
+
+
+def test_images_may_lie_anywhere(run):
+    fs = fsspec.filesystem("memory")
+    try:
+        fs.pipe("/asked/a/one.jpg", encode(detailed(3)))
+        fs.pipe("/asked/b/two.png", encode(detailed(801), "PNG"))
+        fs.pipe("/asked/b/notes.txt", b"x")
+        result = CliRunner().invoke(app, ["query", run[0], "memory://asked", "--json", "--workers", "1"])
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [(row["image"], row["is_copy"]) for row in rows] == [
+            ("memory:///asked/a/one.jpg", True),
+            ("memory:///asked/b/two.png", False),
+        ]
+    finally:
+        fs.rm("/asked", recursive=True)
 
 
 def test_flags(run, index, tmp_path):
