@@ -140,6 +140,10 @@ def serve(
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="bytes of an image at most")] = 32 * 1024 * 1024,
     threads: Annotated[int, typer.Option("--threads", min=1, help="requests that are worked on at a time")] = 4,
     max_waiting: Annotated[int, typer.Option("--max-waiting", min=0, help="requests that wait; more are turned away")] = 32,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="a further host name that requests may be to, such as a proxy's"),
+    ] = None,
     show_shards: Annotated[bool, typer.Option("--show-shards", help="tell whole paths of shards, not only their names")] = False,
     settings: Settings = None,
 ) -> None:
@@ -154,6 +158,14 @@ def serve(
 
     index = open_index(run_dir, overrides=settings or [])
     _ = index.encoder  # what it lacks is said now, not to the first who asks
-    options = ServiceOptions(host, max_bytes, threads, max_waiting, shows_shards=show_shards, version=package_version())
+    options = ServiceOptions(
+        host,
+        max_bytes,
+        threads,
+        max_waiting,
+        shows_shards=show_shards,
+        version=package_version(),
+        allowed_hosts=tuple(name.lower() for name in allow_host or []),
+    )
     typer.echo(f"{index.n_images:,} distinct images of {run_dir}: http://{host}:{port}/", err=True)
     run_service(index, options, port)

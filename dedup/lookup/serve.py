@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
@@ -49,6 +49,8 @@ class ServiceOptions:
     ----------
     host : str
         Address it listens on: on a loopback one, only requests to a loopback name are answered.
+    allowed_hosts : tuple of str
+        Further names that requests may be to, such as that of a proxy; with any, no others are answered.
     max_bytes : int
         Of an image.
     n_threads : int
@@ -69,6 +71,7 @@ class ServiceOptions:
     timeout_s: float = 30.0
     shows_shards: bool = False
     version: str = ""
+    allowed_hosts: tuple[str, ...] = ()
 
 
 class Refused(Exception):
@@ -91,7 +94,7 @@ def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
     options = options or ServiceOptions()
     metrics, given = Metrics(), Given()
     workers = Workers(options.n_threads, options.max_waiting, metrics)
-    known = _LOOPBACK if options.host in _LOOPBACK else ()
+    known = (*_LOOPBACK, *options.allowed_hosts) if options.host in _LOOPBACK or options.allowed_hosts else ()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -236,6 +239,8 @@ def _answer(answer: Answer, options: ServiceOptions) -> dict[str, Any]:
 
 def _refusal(error: Refused) -> Response:
     headers = {"Retry-After": "1"} if error.status == 503 else {}
+    if error.status in (408, 413):
+        headers["Connection"] = "close"  # or what is left of the body would be read to its end
     body = json.dumps({"reason": error.reason, "error": one_line(error)}, ensure_ascii=False)
     return Response(body, error.status, headers, "application/json")
 
@@ -246,4 +251,6 @@ def serve(lookup: Lookup, options: ServiceOptions, port: int) -> None:
         import uvicorn
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve") from error
-    uvicorn.run(make_app(lookup, options), host=options.host, port=port, log_level="info", server_header=False, access_log=False)
+    # Ctrl-C is how it is ended
+    with suppress(KeyboardInterrupt):
+        uvicorn.run(make_app(lookup, options), host=options.host, port=port, log_level="info", server_header=False, access_log=False)
