@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
+    from dedup.exports import export
     from dedup.extraction.curves import by_duplication_count, precision_recall
     from dedup.lookup.index import open_index
     from dedup.numerics.adaptive import AdaptiveDistances, adaptive_distances
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dedup.numerics.counts import duplication_counts
     from dedup.numerics.thresholds import removed_by_threshold
     from dedup.pipeline import RunSummary, run
+    from dedup.release import rewrite
+    from dedup.storage.keepfilter import keep
 
 __all__ = [
     "AdaptiveDistances",
@@ -30,14 +33,17 @@ __all__ = [
     "by_duplication_count",
     "connected_components",
     "duplication_counts",
+    "export",
     "find_outliers",
     "flag_images",
+    "keep",
     "load_config",
     "montage",
     "near_duplicates",
     "open_index",
     "precision_recall",
     "removed_by_threshold",
+    "rewrite",
     "run",
     "score_generations",
 ]
@@ -52,14 +58,17 @@ _HOMES = {
     "by_duplication_count": "dedup.extraction.curves",
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
+    "export": "dedup.exports",
     "find_outliers": "dedup.audit",
     "flag_images": "dedup.audit",
+    "keep": "dedup.storage.keepfilter",
     "load_config": "dedup.config_io",
     "montage": "dedup.advice.show",
     "near_duplicates": "dedup.api",
     "open_index": "dedup.lookup.index",
     "precision_recall": "dedup.extraction.curves",
     "removed_by_threshold": "dedup.numerics.thresholds",
+    "rewrite": "dedup.release",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",
 }

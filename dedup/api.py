@@ -123,7 +123,7 @@ def _lists(
         return np.zeros((n, 1), dtype=np.int32), None
     from dedup.numerics.ann import choose_nlist, choose_nprobe
 
-    nprobe = nprobe or choose_nprobe(min_similarity)
+    nprobe = nprobe or choose_nprobe(min_similarity, n)
     nlist = nlist or choose_nlist(n, nprobe)
     sample = unit_rows(vectors[draw_sample(n, _TRAIN_PER_LIST * nlist, seed)])
     trained = train_lists(sample, nlist, nprobe, min_similarity, iterations=_ITERATIONS, seed=seed)

@@ -123,7 +123,10 @@ class SearchConfig:
         "into memory; slower, for more vectors than memory holds)",
     )
     nlist: int = _key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)")
-    nprobe: int = _key(0, "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below")
+    nprobe: int = _key(
+        0,
+        "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below; half as many more for each factor of ten above a million images",
+    )
     exhaustive_below: int = _key(20_000, "with fewer distinct images than this there is one list: every pair is compared")
     best_edges: int = _key(8, "best edges kept for each image beside the spanning forest")
     low_detail_quality: float = _key(10.0, "images with less detail than this follow the stricter rule")

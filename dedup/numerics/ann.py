@@ -52,17 +52,20 @@ def count_gpus() -> int:
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
-def choose_nprobe(min_similarity: float) -> int:
-    """Lists each vector goes to, from the threshold.
+def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
+    """Lists each vector goes to, from the threshold and the number of vectors.
 
-    P(two vectors share a list) falls with their similarity; the table of `docs/results.md` shows it.
+    P(two vectors share a list) falls with their similarity, and as lists grow narrower; the tables of `docs/results.md` show it.
 
     Examples
     --------
-    >>> [choose_nprobe(t) for t in (0.96, 0.85, 0.7)]
+    >>> [choose_nprobe(t, 1_000_000) for t in (0.96, 0.85, 0.7)]
     [8, 16, 32]
+    >>> [choose_nprobe(0.96, n) for n in (10_000, 10_000_000, 1_000_000_000)]
+    [8, 12, 20]
     """
-    return 8 if min_similarity >= 0.9 else 16 if min_similarity >= 0.8 else 32
+    least = 8 if min_similarity >= 0.9 else 16 if min_similarity >= 0.8 else 32
+    return round(least * (1 + max(0.0, math.log10(max(1, n_vectors) / 1_000_000)) / 2))
 
 
 def choose_nlist(n_vectors: int, nprobe: int) -> int:

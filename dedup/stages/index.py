@@ -162,7 +162,7 @@ def _lists(context: StageContext, n: int) -> tuple[int, int]:
         return 1, 1
     from dedup.numerics.ann import choose_nlist, choose_nprobe
 
-    nprobe = search.nprobe or choose_nprobe(search.min_similarity)
+    nprobe = search.nprobe or choose_nprobe(search.min_similarity, n)
     nlist = search.nlist or choose_nlist(n, nprobe)
     if nlist > n:
         raise ConfigError(f"search.nlist={nlist} exceeds the {n} distinct images; lower it, or leave it 0 for {choose_nlist(n, nprobe)}")

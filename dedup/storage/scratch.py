@@ -8,6 +8,8 @@ from contextlib import suppress
 
 from dedup.storage.tables import filesystem, hidden_name, is_local
 
+_BUFFER_BYTES = 256 * 1024
+
 
 class ScratchFile:
     """Written under a hidden name beside its place, or in a temporary file for a remote place, which gets it in one PUT.
@@ -31,7 +33,7 @@ class ScratchFile:
         else:
             handle, self._scratch = tempfile.mkstemp(suffix=os.path.splitext(path)[1])
             os.close(handle)
-        self.file = open(self._scratch, "wb")  # noqa: SIM115 (closed in close and abort)
+        self.file = open(self._scratch, "wb", buffering=_BUFFER_BYTES)  # noqa: SIM115 (closed in close and abort)
 
     def close(self) -> int:
         """Give the file its name; returns its size in bytes."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
 
 from fsspec.core import url_to_fs
 
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
+from dedup.storage.grouping import Grouping, parse_name
 from dedup.storage.locations import is_local
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
 from dedup.storage.tars import Cut, TarStream
-
-_META: Final = re.compile(r"__[^/]*__($|/)")  # webdataset's own rule
 
 
 def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = 268_435_456) -> SampleReader:
@@ -138,26 +135,21 @@ def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, m
             reader.fail("unreadable", text, is_reachable=False)
             return
     tar = TarStream(url, reader)
-    seen: set[str] = set()
+    grouping = Grouping()
     group: _Group | None = None
     for member in tar:
-        name = member.name
-        if name.startswith("__") and _META.match(name):
+        named = parse_name(member.name)
+        if named is None:
             continue
-        base = name.rfind("/") + 1
-        dot = name.find(".", base)
-        if dot <= base:
-            text = "the name has no suffix" if dot < 0 else "a hidden file"
-            yield RawSample(captions.clean_name(name), url, error=SampleError("no_key", f"{text}; expected KEY.SUFFIX"))
+        if named.problem:
+            yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX"))
             continue
-        key, suffix = captions.clean_name(name[:dot]), name[dot + 1 :].lower()
-        if group is None or key != group.key or suffix in group.suffixes:
+        if grouping.begins(named) or group is None:
             if group is not None:
                 yield group.sample(url, sidecar, carry, is_last=False)
-            group = _Group(key, key in seen)
-            seen.add(key)
+            group = _Group(named.key, grouping.is_duplicate)
         with suppress(Cut):  # the next step of the loop ends the iteration and notes why
-            group.take(tar, member, suffix, max_image_bytes)
+            group.take(tar, member, named.suffix, max_image_bytes)
     if group is not None:
         yield group.sample(url, sidecar, carry, is_last=reader.status != "ok")
     if reader.status == "ok" and sidecar is not None and sidecar.note is not None:

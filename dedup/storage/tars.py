@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from copy import copy
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from dedup.storage.locations import open_binary
@@ -21,16 +22,20 @@ _MAX_EXTENDED_HEADER_BYTES: Final = 1024 * 1024
 _EXTENDED_TYPES: Final = frozenset(
     {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 )
+_CHUNK_BYTES: Final = 1024 * 1024
 
 
 class _Header(tarfile.TarInfo):
-    """A header that refuses impossible sizes and notes on its tar what ended it."""
+    """A header that refuses impossible sizes, notes on its tar what ended it, and keeps its block."""
+
+    block = b""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0 or (header.type in _EXTENDED_TYPES and header.size > _MAX_EXTENDED_HEADER_BYTES):
             raise tarfile.ReadError(f"impossible size {header.size} in the header of {header.name!r}")
+        header.block = bytes(buf)
         return header
 
     @classmethod
@@ -150,6 +155,26 @@ class TarStream:
             self._cut = Cut(f"{len(data)} of {member.size} bytes of {member.name!r}")
             raise self._cut
         return data
+
+    def chunks(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """Bytes of the member that was yielded last, a mebibyte at a time; raises `Cut` as `read` does."""
+        if member.size <= _CHUNK_BYTES or member.issparse():
+            yield self.read(member)
+            return
+        part = copy(member)
+        for start in range(0, member.size, _CHUNK_BYTES):
+            part.size = min(_CHUNK_BYTES, member.size - start)
+            yield self.read(part)
+
+    def header(self, member: tarfile.TarInfo) -> bytes:
+        """The header of the member that was yielded last, to be written before its bytes: as it was, unless it took several blocks."""
+        block: bytes = getattr(member, "block", b"")
+        if member.offset_data - member.offset == tarfile.BLOCKSIZE == len(block) and not member.issparse():
+            return block
+        plain = copy(member)
+        plain.type = tarfile.REGTYPE  # of a sparse member the bytes are written whole
+        # names that are no UTF-8 stay as they are only in this format
+        return plain.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
     def offset(self, member: tarfile.TarInfo) -> int | None:
         """Where the member's bytes start in the file; None if they don't lie there as they are."""

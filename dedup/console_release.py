@@ -1,0 +1,56 @@
+"""What the command line prints of cleaned shards and exports."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from dedup.exports import ExportSummary
+from dedup.release import RewriteSummary
+from dedup.storage.kept import KeepListResult
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:,.1f} {unit}"
+    return f"{n_bytes / 1e3:,.1f} kB"
+
+
+def _print(lines: list[tuple[str, str]]) -> None:
+    console = Console(highlight=False, emoji=False)
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
+
+
+def _of_list(found: KeepListResult | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    lines = []
+    if found.n_unknown:
+        lines.append(("unknown", f"{found.n_unknown:,} entries of the keep list name no sample of the run: {', '.join(found.unknown)}, …"))
+    if found.n_excluded:
+        lines.append(("excluded", f"{found.n_excluded:,} samples of the keep list are excluded, and stay out"))
+    return lines
+
+
+def print_rewrite(summary: RewriteSummary) -> None:
+    """Print what rewriting did, or would do."""
+    what = f"{summary.n_samples:,} in {summary.n_shards:,} shards; images {_size(summary.image_bytes)}"
+    if summary.is_dry_run:
+        _print([("would keep", what), ("tars", f"some {_size(summary.n_bytes)} in {summary.out}"), *_of_list(summary.keep_list)])
+        return
+    before = f", {summary.n_done_before:,} of them done before" if summary.n_done_before else ""
+    lines = [("kept", what), ("tars", f"{_size(summary.n_bytes)}{before}"), *_of_list(summary.keep_list)]
+    lines += [("failed", error) for error in summary.errors]
+    if summary.n_failed > len(summary.errors):
+        lines.append(("", f"… and {summary.n_failed - len(summary.errors):,} more"))
+    _print([*lines, ("shards", f"{summary.out}/")])
+
+
+def print_export(summary: ExportSummary) -> None:
+    """Print what was exported."""
+    lines = [(summary.form, f"{summary.n_rows:,} in {summary.path}")]
+    if summary.n_left_out:
+        lines.append(("left out", f"{summary.n_left_out:,} kept samples that have no such name"))
+    _print([*lines, *_of_list(summary.keep_list)])
