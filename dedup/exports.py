@@ -13,9 +13,11 @@ from dedup.stages.context import SilentReporter
 from dedup.storage.export import Exported, export_datacomp, export_keys, export_urls
 from dedup.storage.hfexport import FILE_BYTES, HfTask, export_file, write_card
 from dedup.storage.kept import KeepListResult, kept_table, named_table
+from dedup.storage.provenance import digest, read_record
 from dedup.storage.rewriteplan import plan_shards
-from dedup.storage.tables import dataset, filesystem, join
+from dedup.storage.tables import dataset, filesystem, join, read_json, write_json
 
+_BEGUN = "_export.json"
 FORMATS = ("keys", "urls", "datacomp", "hf")
 
 
@@ -86,7 +88,7 @@ def export(
             if keep_list:
                 kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
             if form == "hf":
-                done = _export_hf(kept, out, with_images, engine, reporter)
+                done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
             elif form == "datacomp":
                 done = export_datacomp(kept, out, engine)
             else:
@@ -97,17 +99,21 @@ def export(
             engine.close()
 
 
-def _export_hf(kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:
-    """Write the files of a folder for `datasets`, in parallel."""
-    fs, path = filesystem(join(out, "data"))
-    if fs.exists(path) and fs.ls(path, detail=False):
-        raise RunDirectoryError(f"{out}/data is not empty; name another folder, or empty this one")
+def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:
+    """Write the files of a folder for `datasets`, in parallel; those that are there already stay."""
     n_rows = n_bytes = 0
     for batch in dataset(kept).to_batches(columns=["n_bytes"]):
         n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + (pc.sum(batch["n_bytes"]).as_py() or 0)
     per_file = max(1, min(1_000_000, int(FILE_BYTES / max(1, n_bytes / max(1, n_rows))) if with_images else 1_000_000))
     plan = list(plan_shards(kept, per_file))
     tasks = [HfTask(kept, part, len(plan), out, with_images) for part in plan]
+    record = read_record(run_dir, "manifest")
+    identity = digest(["" if record is None else record.digest, with_images, [part.as_json() for part in plan]])
+    begun = read_json(join(out, _BEGUN))
+    fs, path = filesystem(join(out, "data"))
+    if (begun or {}).get("identity") != identity and fs.exists(path) and fs.ls(path, detail=False):
+        raise RunDirectoryError(f"{out}/data holds files of another export; name another folder, or empty this one")
+    write_json(join(out, _BEGUN), {"run": run_dir, "identity": identity})
     done = 0
     reporter.progress(Progress("export", 0, n_rows, "samples"))
     for _, n in engine.map_partitions(export_file, tasks):

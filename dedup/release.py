@@ -20,6 +20,7 @@ from dedup.storage.tables import filesystem, is_local, join, read_json, write_js
 
 _PLAN = "_rewrite.json"
 _TASKS_PER_WORKER = 4
+_LEAST_STRETCH = 4  # cleaned shards of a task, as long as every worker has one
 _PER_SAMPLE = 4_096  # bytes of headers, text and padding in a tar, where nothing more is known
 _ERRORS_SHOWN = 20
 
@@ -177,7 +178,7 @@ def _described(result: Written, out: str) -> str:
 
 def _stretches(shards: Sequence[Cleaned], n_tasks: int) -> Iterator[tuple[Cleaned, ...]]:
     """Neighbouring shards for each task, so that few shards of the input are read by two."""
-    size = -(-len(shards) // max(1, n_tasks))
+    size = max(-(-len(shards) // n_tasks), min(_LEAST_STRETCH, -(-len(shards) * _TASKS_PER_WORKER // n_tasks)))
     stretch: list[Cleaned] = []
     for shard in shards:
         if stretch and (len(stretch) == size or shard.number != stretch[-1].number + 1):

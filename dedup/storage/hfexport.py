@@ -17,7 +17,7 @@ from dedup.storage.rewriteplan import Cleaned, kept_rows
 from dedup.storage.samples import RawSample, SampleReader, one_line
 from dedup.storage.scratch import ScratchFile
 from dedup.storage.shards import read_shard
-from dedup.storage.tables import join, write_bytes
+from dedup.storage.tables import filesystem, join, write_bytes
 
 FILE_BYTES: Final = 500_000_000  # of images in a file: what the Hub likes
 _GROUP_BYTES: Final = 32 * 1024 * 1024  # of images in a row group, all of which is held
@@ -54,21 +54,24 @@ def write_card(out: str, n_samples: int) -> None:
 
 
 def export_file(task: HfTask) -> int:
-    """Write one file; returns its rows.
+    """Write one file, unless it is there; returns its rows.
 
     Raises
     ------
     InputError
         If an image can't be read any more.
     """
-    rows = kept_rows(task.kept, task.file)
-    rows = rows.select([name for name in rows.column_names if name not in _NOT_COPIED or not task.with_images])
+    target = join(task.out, "data", f"train-{task.file.number:05d}-of-{task.n_files:05d}.parquet")
+    fs, path = filesystem(target)
+    if fs.exists(path):
+        return task.file.n_samples
+    places = kept_rows(task.kept, task.file)
+    rows = places.select([name for name in places.column_names if name not in _NOT_COPIED or not task.with_images])
     schema = _schema(rows.schema, task.with_images)
-    name = f"train-{task.file.number:05d}-of-{task.n_files:05d}.parquet"
-    scratch = ScratchFile(join(task.out, "data", name))
+    scratch = ScratchFile(target)
     try:
         with pq.ParquetWriter(scratch.file, schema, compression="zstd") as writer:
-            for part in _with_images(kept_rows(task.kept, task.file), rows) if task.with_images else [rows]:
+            for part in _with_images(places, rows) if task.with_images else [rows]:
                 writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
     except BaseException:
         scratch.abort()

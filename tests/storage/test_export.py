@@ -1,0 +1,174 @@
+"""Exports name exactly what is kept, and other tools read them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
+from typer.testing import CliRunner
+
+import dedup
+from dedup.cli import app
+from dedup.errors import ConfigError, InputError, RunDirectoryError
+from dedup.exports import export
+from dedup.storage import hfexport
+from dedup.storage.keeplist import read_keep_list
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    rng = np.random.default_rng(0)
+    samples = make_samples(50, n_broken=3)
+    for number, sample in enumerate(samples):
+        sample.extra = {"uid": rng.bytes(16).hex()} if number != 5 else {}
+    shards = write_shards(folder / "shards", samples, per_shard=30)
+    run_dir = str(folder / "run")
+    overrides = [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=1", "input.carry=uid"]
+    dedup.run(dedup.load_config(None, overrides))
+    return run_dir
+
+
+def kept(run_dir):
+    return pq.read_table(f"{run_dir}/manifest").sort_by("sample_id").to_pylist()
+
+
+def test_keys_and_urls(run, tmp_path):
+    rows = kept(run)
+    assert export(run, "keys", str(tmp_path / "k.txt")).n_rows == len(rows)
+    assert (tmp_path / "k.txt").read_text().splitlines() == [row["key"] for row in rows]
+    export(run, "keys", str(tmp_path / "k.csv"))
+    export(run, "keys", str(tmp_path / "k.parquet"))
+    assert read_keep_list(str(tmp_path / "k.csv")).to_pylist() == [{"shard": row["shard"], "key": row["key"]} for row in rows]
+    assert pq.read_table(tmp_path / "k.parquet")["sample_id"].to_pylist() == [row["sample_id"] for row in rows]
+    export(run, "urls", str(tmp_path / "u.txt"))
+    assert (tmp_path / "u.txt").read_text().splitlines() == [row["url"] for row in rows]
+
+
+def test_datacomp_takes_the_uids(run, tmp_path):
+    rows = kept(run)
+    summary = export(run, "datacomp", str(tmp_path / "uids.npy"))
+    array = np.load(tmp_path / "uids.npy", allow_pickle=False)
+    # as its own scripts write them: https://github.com/mlfoundations/datacomp
+    own = np.array([(int(row["uid"][:16], 16), int(row["uid"][16:], 16)) for row in rows if row["uid"]], np.dtype("u8,u8"))
+    own.sort()
+    assert array.dtype == np.dtype("u8,u8")
+    assert np.array_equal(array, own)
+    assert summary.n_left_out == sum(row["uid"] is None for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("keys", "a.txt"), ("keys", "a.csv"), ("keys", "a.parquet"), ("urls", "a.txt"), ("datacomp", "a.npy")]
+)
+def test_an_export_comes_back_as_a_keep_list(run, tmp_path, form, name):
+    n = export(run, form, str(tmp_path / name)).n_rows
+    back = export(run, "keys", str(tmp_path / "back.parquet"), keep_list=str(tmp_path / name))
+    assert back.keep_list.n_unknown == 0
+    assert back.n_rows == n
+    found = set(pq.read_table(tmp_path / "back.parquet")["sample_id"].to_pylist())
+    assert found <= {row["sample_id"] for row in kept(run)}
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_hugging_face_reads_the_folder(run, tmp_path, monkeypatch, with_images):
+    monkeypatch.setattr(hfexport, "_GROUP_BYTES", 40_000)  # several row groups
+    export(run, "hf", str(tmp_path / "hf"), with_images=with_images)
+    code = """
+import hashlib, json, sys
+from datasets import Image, load_dataset
+data = load_dataset(sys.argv[1], split="train")
+for row in data.cast_column("image", Image(decode=False)) if "image" in data.features else data:
+    image = row.pop("image", None)
+    print(json.dumps(row | {"of_image": hashlib.sha256(image["bytes"]).hexdigest() if image else None}))
+if "image" in data.features:
+    assert data[0]["image"].size == (data[0]["width"], data[0]["height"])
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "hf")], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows, expected = [json.loads(line) for line in done.stdout.splitlines()], kept(run)
+    assert [row["key"] for row in rows] == [row["key"] for row in expected]
+    assert [row["caption"] for row in rows] == [row["caption"] for row in expected]
+    assert [row["duplication_count"] for row in rows] == [row["duplication_count"] for row in expected]
+    assert [row["of_image"] for row in rows] == [row["sha256"] if with_images else None for row in expected]
+    with pytest.raises(RunDirectoryError, match="holds files of another export"):
+        export(run, "hf", str(tmp_path / "hf"), with_images=not with_images)
+
+
+def test_a_folder_of_images_goes_to_hugging_face(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / "images" / f"{number}.jpg").write_bytes(encode(scene(number)))
+    run_dir = str(tmp_path / "run")
+    dedup.run(dedup.load_config(None, [f"input.images={tmp_path}/images", f"output.run_dir={run_dir}", "engine.workers=1"]))
+    export(run_dir, "hf", str(tmp_path / "hf"))
+    rows = pq.read_table(tmp_path / "hf" / "data").to_pylist()
+    assert [row["image"] for row in rows] == [
+        {"bytes": (tmp_path / "images" / f"{number}.jpg").read_bytes(), "path": f"{number}.jpg"} for number in range(3)
+    ]
+    (tmp_path / "images" / "1.jpg").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"1\.jpg does not have"):
+        export(run_dir, "hf", str(tmp_path / "hf2"))
+
+
+def test_a_url_of_any_file_system(run):
+    memory = fsspec.filesystem("memory")
+    for form, name in (("keys", "k.txt"), ("keys", "k.csv"), ("datacomp", "u.npy")):
+        export(run, form, f"memory://exports/{name}")
+    assert memory.cat("/exports/k.txt").decode().splitlines() == [row["key"] for row in kept(run)]
+    export(run, "keys", "memory://exports/back.txt", keep_list="memory://exports/u.npy")
+    memory.rm("/exports", recursive=True)
+
+
+def test_keys_that_do_not_tell_samples_apart(tmp_path):
+    for number in range(2):
+        write_tar(
+            tmp_path / "shards" / f"{number}.tar", [Sample("one\nline", encode(scene(number))), Sample("key", encode(scene(number + 9)))]
+        )
+    run_dir = str(tmp_path / "run")
+    dedup.run(dedup.load_config(None, [f"input.shards={tmp_path}/shards/*", f"output.run_dir={run_dir}", "engine.workers=1"]))
+    with pytest.raises(InputError, match="the key .key. occurs in 2 shards"):
+        export(run_dir, "keys", str(tmp_path / "k.txt"))
+    export(run_dir, "keys", str(tmp_path / "k.csv"))
+    assert read_keep_list(str(tmp_path / "k.csv"))["key"].to_pylist() == ["one\nline", "key"] * 2
+    shard = tmp_path / "shards" / "1.tar"
+    shard.rename(tmp_path / "moved.tar")
+    with pytest.raises(InputError, match="can't be opened"):
+        export(run_dir, "hf", str(tmp_path / "hf"))
+    assert [path.name for path in Path(tmp_path, "hf").rglob("*.parquet")] in ([], ["train-00000-of-00002.parquet"])
+    (tmp_path / "moved.tar").rename(shard)
+    assert export(run_dir, "hf", str(tmp_path / "hf")).n_rows == 4  # goes on
+    assert pq.read_table(tmp_path / "hf" / "data")["key"].to_pylist() == ["one\nline", "key"] * 2
+
+
+def test_what_can_not_be(run, tmp_path):
+    with pytest.raises(ConfigError, match="expected one of keys, urls, datacomp, hf"):
+        export(run, "csv", str(tmp_path / "x"))
+    with pytest.raises(ConfigError, match=r"ends in \.npy"):
+        export(run, "datacomp", str(tmp_path / "x"))
+    uids = tmp_path / "bad.npy"
+    np.save(uids, np.zeros(3))
+    with pytest.raises(InputError, match="expected a vector of u8,u8"):
+        export(run, "keys", str(tmp_path / "x"), keep_list=str(uids))
+    np.save(uids, np.array([object()]), allow_pickle=True)
+    with pytest.raises(InputError, match="can't be read"):
+        export(run, "keys", str(tmp_path / "x"), keep_list=str(uids))
+
+
+def test_the_command_line(run, tmp_path):
+    result = CliRunner().invoke(app, ["export", run, "--format", "keys", "--out", str(tmp_path / "k.txt"), "--json"])
+    assert json.loads(result.stdout)["n_rows"] == len(kept(run))
+    (tmp_path / "k.txt").write_text((tmp_path / "k.txt").read_text() + "unknown key\n")
+    result = CliRunner().invoke(app, ["rewrite", run, str(tmp_path / "out"), "--keep-list", str(tmp_path / "k.txt"), "engine.workers=1"])
+    assert "1 entries of the keep list name no sample of the run: unknown key" in result.stdout
+    result = CliRunner().invoke(app, ["rewrite", run, str(tmp_path / "dry"), "--dry-run", "--json"])
+    assert json.loads(result.stdout)["n_samples"] == len(kept(run))
+    assert not (tmp_path / "dry").exists()
