@@ -1,22 +1,29 @@
 """Adding to a run against running over everything: seconds of each stage.
 
 python benchmarks/incremental.py --n 1000000 --dim 384 --new 0.1
+python benchmarks/incremental.py --n 200000 --pictures
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
 import resource
 import shutil
+import tarfile
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import simplejpeg
 from vectors import near_copies, power_law_rows
 
 from dedup import pipeline
@@ -46,20 +53,51 @@ def write_files(folder: Path, n: int, dim: int, *, share: float, equal: float) -
     return folders
 
 
+def write_tar(task: tuple[Path, int, int, float, float]) -> Path:
+    """One tar of small JPEGs; a share are near copies of pictures of any tar before, by their seeds, some byte-identical ones."""
+    path, number, size, share, equal = task
+    rng = np.random.default_rng([1, number])
+    n_near, n_equal = int(share * size), int(equal * size)
+    with tarfile.open(path, "w") as tar:
+        for place in range(size):
+            seed = number * size + place
+            is_near, is_equal = place < n_near, n_near <= place < n_near + n_equal
+            if is_near or is_equal:
+                seed = int(rng.integers(0, max(1, seed)))
+            data = simplejpeg.encode_jpeg(picture(seed), quality=40 if is_near else 85)
+            key = f"{number:03d}{place:07d}"
+            for suffix, content in (("jpg", data), ("txt", f"picture {seed}".encode())):
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def picture(seed: int) -> np.ndarray:
+    """128 pixels of smooth colour and a few rectangles, which no other seed comes near."""
+    rng = np.random.default_rng([2, seed])
+    pixels = cv2.resize(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
+    for left, top, width, height in rng.integers(8, 64, (8, 4)).tolist():
+        pixels[top : top + height, left : left + width] = pixels[top : top + height, left : left + width] // 2 + rng.integers(
+            0, 128, 3
+        ).astype(np.uint8)
+    return pixels
+
+
 def run(folders: list[Path], scratch: Path, name: str, base: str, settings: list[str]) -> dict[str, object]:
     """One run; its figures."""
     listed = scratch / f"{name}-input"
-    for folder in folders:
+    if folders[0].suffix == ".tar":
+        listed.mkdir()
+        for tar in folders:
+            (listed / tar.name).symlink_to(tar)
+        given = [f"input.shards={listed}/*.tar"]
+    for folder in folders if folders[0].suffix != ".tar" else []:
         for kind, suffix in (("img_emb", "npy"), ("metadata", "parquet")):
             (listed / kind).mkdir(parents=True, exist_ok=True)
             (listed / kind / f"{kind}_{folder.name}.{suffix}").symlink_to(folder / kind / f"{kind}_0.{suffix}")
-    given = [
-        "encoder.name=precomputed",
-        f"input.embeddings={listed}",
-        f"output.run_dir={scratch / name}",
-        f"base.run_dir={base}",
-        "search.exhaustive_below=0",
-    ]
+        given = ["encoder.name=precomputed", f"input.embeddings={listed}"]
+    given += [f"output.run_dir={scratch / name}", f"base.run_dir={base}", "search.exhaustive_below=0"]
     before = cpu_seconds()
     summary = pipeline.run(load_config(None, [*given, *settings]))
     seconds = {stage: record.seconds for stage, record in summary.records.items()}
@@ -85,7 +123,12 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     """A run over the old vectors, one that adds the new ones, and one over all."""
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=args.scratch) as folder:
         scratch = Path(folder)
-        folders = write_files(scratch / "vectors", args.n, args.dim, share=args.share, equal=args.equal)
+        if args.pictures:
+            tasks = [(scratch / f"{number:03d}.tar", number, args.n // FILES, args.share, args.equal) for number in range(FILES)]
+            with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+                folders = list(pool.map(write_tar, tasks))
+        else:
+            folders = write_files(scratch / "vectors", args.n, args.dim, share=args.share, equal=args.equal)
         n_old = FILES - max(1, round(args.new * FILES))
         settings = [f"index.codes={args.codes}", f"engine.workers={args.workers}", *args.settings]
         figures = {"old": run(folders[:n_old], scratch, "old", "", settings)}
@@ -113,6 +156,7 @@ def main() -> None:
     parser.add_argument("--new", type=float, default=0.1, help="share of the vectors that are added")
     parser.add_argument("--share", type=float, default=0.05, help="share of the vectors that are near copies of others")
     parser.add_argument("--equal", type=float, default=0.01, help="share of the vectors that are equal to others")
+    parser.add_argument("--pictures", action="store_true", help="small JPEGs in tars instead of vectors")
     parser.add_argument("--codes", default="auto")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--scratch", default=None, help="folder for vectors and run directories")
