@@ -6,6 +6,10 @@ middle is damaged: both look like a regular end. The subclasses here note what t
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import tarfile
 from collections.abc import Iterator
 from copy import copy
@@ -23,6 +27,7 @@ _EXTENDED_TYPES: Final = frozenset(
     {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 )
 _CHUNK_BYTES: Final = 1024 * 1024
+_MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: what pads a tar is less, and endless zeros may be packed in a few bytes
 
 
 class _Header(tarfile.TarInfo):
@@ -56,15 +61,31 @@ class _Tar(tarfile.TarFile):
     members: list[tarfile.TarInfo]
 
 
-class _Source:
-    """A file that remembers whether it was the transport that failed, not the tar."""
+class _Source(io.RawIOBase):
+    """A file that remembers whether it was the transport that failed, not the tar; its first bytes can be looked at."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._head = file, b""
         self.n_bytes = 0
         self.error: Exception | None = None
 
+    def head(self, size: int) -> bytes:
+        """The first bytes, which stay to be read."""
+        while len(self._head) < size and (data := self._fetch(size - len(self._head))):
+            self._head += data
+        return self._head
+
     def read(self, size: int = -1) -> bytes:
+        if self._head:
+            size = len(self._head) if size < 0 else size
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        return self._fetch(size)
+
+    def readable(self) -> bool:
+        return True
+
+    def _fetch(self, size: int) -> bytes:
         try:
             data = self._file.read(size)
         except Exception as error:  # each file system has its own (aiohttp, botocore, OSError)
@@ -72,6 +93,17 @@ class _Source:
             raise
         self.n_bytes += len(data)
         return data
+
+
+def _unpacked(source: _Source) -> IO[bytes] | None:
+    """The bytes behind gzip, bzip2 or xz, of however many parts the file consists; None if it is packed by none of them."""
+    head = source.head(6)
+    packed: Any = source
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=packed, mode="rb")  # type: ignore[return-value]
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(packed)
+    return lzma.LZMAFile(packed) if head.startswith(b"\xfd7zXZ\0") else None
 
 
 class Cut(Exception):
@@ -112,20 +144,53 @@ class TarStream:
                 self._broke_off(error, source)
 
     def _members(self, source: _Source) -> Iterator[tarfile.TarInfo]:
-        stream: Any = source  # tarfile asks for read() alone in streaming mode
-        tar = self._tar = _Tar.open(fileobj=stream, mode="r|*", encoding="utf-8", errors="surrogateescape")
-        # An unknown kind of stream counts as compressed: no offsets are better than wrong ones.
-        self._is_plain = getattr(tar.fileobj, "comptype", None) == "tar"
-        if isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
-            return  # opening read the first header and it was the end; Python 3.10 would read on
-        while (member := tar.next()) is not None:
-            tar.members.clear()
-            if member.isreg():
-                yield member
-                if self._cut is not None:
-                    raise self._cut
-        if tar.last_header is not None and not isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+        unpacked = _unpacked(source)
+        self._is_plain = unpacked is None
+        stream: Any = unpacked or source  # tarfile asks for read() alone in streaming mode
+        tar = self._tar = _Tar.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape")
+        while True:
+            # Python 3.10 would read on after an end that opening has met
+            is_ended = tar.last_header is not None
+            while not is_ended and (member := tar.next()) is not None:
+                tar.members.clear()
+                if member.isreg():
+                    yield member
+                    if self._cut is not None:
+                        raise self._cut
+            if not self._goes_on(tar):
+                return
+
+    def _goes_on(self, tar: _Tar) -> bool:
+        """Whether another tar follows the end of this one: files that were put together by `cat` go on.
+
+        Raises
+        ------
+        tarfile.ReadError
+            If what stands where a header should be is neither that nor an end.
+        """
+        n_zero = 0
+        while isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+            n_zero += 1
+            if n_zero > _MAX_ZERO_BLOCKS:
+                return False
+            tar.offset += tarfile.BLOCKSIZE
+            tar.last_header = None
+            try:
+                tar.firstmember = tar.tarinfo.fromtarfile(tar)  # type: ignore[attr-defined]
+            except tarfile.HeaderError:
+                continue
+            tar._loaded = False  # type: ignore[attr-defined]
+            return True
+        if n_zero and isinstance(tar.last_header, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            return False
+        if n_zero and tar.last_header is not None:
+            self._reader.error = (
+                f"{self._url} goes on behind the end of the tar with something that is no tar ({tar.last_header}): passed over"
+            )
+            return False
+        if tar.last_header is not None:
             raise tarfile.ReadError(f"{tar.last_header} where a header or the end-of-archive block should be")
+        return False
 
     def _broke_off(self, error: Exception, source: _Source) -> None:
         if source.error is not None:

@@ -465,3 +465,49 @@ def test_a_table_of_captions_that_is_none(tmp_path: Path, name: str, content: by
     assert list(reader) == []
     assert reader.status == "unreadable"
     assert name in str(reader.error)
+
+
+def _tar(names: list[str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 600
+            tar.addfile(info, io.BytesIO(name.encode().ljust(600, b".")))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_tars_put_together_are_read_to_the_last(tmp_path: Path, pack: Callable[[bytes], bytes], at_once: bool) -> None:
+    parts = [_tar(["a.jpg", "b.jpg"]), _tar([]), _tar(["c.jpg"]), b"\0" * 512, _tar(["d.jpg", "a.jpg"])]
+    (tmp_path / "x.tar").write_bytes(pack(b"".join(parts)) if at_once else b"".join(pack(part) for part in parts))
+    reader = read_shard(str(tmp_path / "x.tar"))
+    samples = list(reader)
+    assert reader.status == "ok"
+    assert reader.error is None
+    assert [(sample.key, sample.error and sample.error.reason) for sample in samples] == [
+        ("a", None), ("b", None), ("c", None), ("d", None), ("a", "duplicate_key")
+    ]  # fmt: skip
+    for sample in samples[:4]:
+        assert sample.image is not None
+        assert sample.image.rstrip(b".") == f"{sample.key}.jpg".encode()
+        assert (sample.byte_offset is not None) == (pack is bytes)
+        if sample.byte_offset is not None:
+            assert read_image_bytes(str(tmp_path / "x.tar"), sample.key, sample.byte_offset, 600) == sample.image
+
+
+def test_what_follows_the_end_of_a_tar_and_is_none_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(_tar(["a.jpg"]) + b"no tar at all" * 100)
+    reader = read_shard(str(tmp_path / "x.tar"))
+    assert [sample.key for sample in reader] == ["a"]
+    assert reader.status == "ok"
+    assert reader.error is not None
+    assert "goes on behind the end of the tar" in reader.error
+
+
+def test_endless_zeros_end(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(_tar(["a.jpg"]) + bytes(300_000_000), 9))
+    reader = read_shard(str(tmp_path / "x.tar.gz"))
+    assert [sample.key for sample in reader] == ["a"]
+    assert reader.status == "ok"
