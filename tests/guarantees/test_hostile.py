@@ -1,0 +1,112 @@
+"""Accounting under fire: whatever is in the shards, the run ends and every sample is in exactly one table."""
+
+import collections
+import tarfile
+
+import pyarrow.parquet as pq
+import pytest
+from hostile import add, make
+from memory import PeakMemory
+
+import dedup
+from dedup.schemas import REJECT_REASONS
+from dedup.storage.grouping import Grouping, parse_name
+
+SEED = 20_261_123
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    paths = make(folder / "shards", SEED)
+    run_dir = str(folder / "run")
+    with PeakMemory() as memory:
+        summary = dedup.run(dedup.load_config(None, [f"input.shards={folder}/shards/*", f"output.run_dir={run_dir}", "engine.workers=2"]))
+    return paths, run_dir, summary, memory.peak
+
+
+def rows(run_dir, name, columns=None):
+    return pq.read_table(f"{run_dir}/{name}", columns=columns).to_pylist()
+
+
+def keys(run_dir, *names):
+    return collections.Counter((row["shard"], row["key"]) for name in names for row in rows(run_dir, name, ["shard", "key"]))
+
+
+def listed(path):
+    """Keys of the samples of a tar that is whole, as plain tarfile lists them."""
+    grouping, found = Grouping(), []
+    with tarfile.open(path, errors="surrogateescape", ignore_zeros=True) as tar:
+        for member in tar:
+            named = parse_name(member.name) if member.isreg() else None
+            if named is not None and (named.problem or grouping.begins(named)):
+                found.append((str(path), named.key))
+    return found
+
+
+@pytest.mark.slow
+def test_every_sample_is_in_exactly_one_table(hostile):
+    paths, run_dir, _, peak = hostile
+    seen = keys(run_dir, "manifest", "duplicates", "excluded", "embeddings/rejected")
+    status = {row["shard"]: row["status"] for row in rows(run_dir, "partitions")}
+    assert set(status) == {str(path) for path in paths}
+    whole = [path for path in paths if status[str(path)] == "ok"]
+    assert sum(seen.values()) >= 20_000
+    expected = collections.Counter(key for path in whole for key in listed(path))
+    assert {key: n for key, n in seen.items() if status[key[0]] == "ok"} == expected
+    assert keys(run_dir, "embeddings/metadata") == keys(run_dir, "manifest", "duplicates", "excluded")
+    assert not keys(run_dir, "manifest") & keys(run_dir, "duplicates")
+    counts = {row["shard"]: row for row in rows(run_dir, "partitions")}
+    for shard, row in counts.items():
+        assert row["n_samples"] + row["n_rejected"] == sum(n for key, n in seen.items() if key[0] == shard)
+    # this process, the driver, and two workers
+    assert peak < 3 * 1.5e9
+
+
+@pytest.mark.slow
+def test_what_is_rejected_has_its_reason(hostile):
+    paths, run_dir, _, _ = hostile
+    found = collections.Counter(row["reason"] for row in rows(run_dir, "embeddings/rejected"))
+    assert set(found) <= set(REJECT_REASONS)
+    assert {"no_image", "empty_image", "undecodable_image", "truncated_image", "unsupported_format", "too_many_pixels", "duplicate_key", "no_key"} <= set(found)  # fmt: skip
+    assert all(row["detail"] for row in rows(run_dir, "embeddings/rejected"))
+    status = {row["shard"].rpartition("/")[2]: row["status"] for row in rows(run_dir, "partitions")}
+    assert {status[name] for name in ("half_block.tar", "no_end.tar", "nothing.tar", "cut.tar.gz", "header.tar")} == {"truncated"}
+    assert {status[name] for name in ("text.tar", "noise.tar")} == {"unreadable"}
+    assert {status[name] for name in ("gzip.tar", "bzip2.tar.bz2", "xz.tar.xz", "put_together.tar", "empty.tar", "odd.tar")} == {"ok"}
+
+
+@pytest.mark.slow
+def test_good_samples_fare_as_they_would_alone(hostile, tmp_path):
+    """The accepted samples in clean tars give the same manifest and duplicates."""
+    paths, run_dir, _, _ = hostile
+    kept = collections.defaultdict(list)
+    for row in sorted(rows(run_dir, "embeddings/metadata", ["sample_id", "shard", "key"]), key=lambda row: row["sample_id"]):
+        kept[row["shard"]].append(row["key"])
+    (tmp_path / "shards").mkdir()
+    for path in paths:
+        if kept[str(path)]:
+            _rewrite(path, kept[str(path)], tmp_path / "shards" / path.name)
+    again = str(tmp_path / "run")
+    dedup.run(dedup.load_config(None, [f"input.shards={tmp_path}/shards/*", f"output.run_dir={again}", "engine.workers=2"]))
+    assert not rows(again, "embeddings/rejected")
+    for name, columns in (("manifest", ("sha256", "duplication_count")), ("duplicates", ("sha256", "keeper_key", "similarity_to_keeper", "kind", "distance_to_keeper"))):  # fmt: skip
+        mine, theirs = (
+            {(row["shard"].rpartition("/")[2], row["key"]): [row[column] for column in columns] for row in rows(folder, name)} for folder in (run_dir, again)
+        )
+        assert mine == theirs
+
+
+def _rewrite(path, wanted, target):
+    """The image of each wanted sample, and its caption."""
+    from dedup.storage.shards import read_shard
+
+    wanted = set(wanted)
+    with tarfile.open(target, "w", encoding="utf-8", errors="surrogateescape") as tar:
+        for sample in read_shard(str(path)):
+            if sample.key in wanted and sample.image is not None:
+                suffix = sample.image_name.rpartition(".")[2]
+                name = sample.key.encode().replace(b"\\xe9", b"\xe9").decode("utf-8", "surrogateescape")
+                add(tar, f"{name}.{suffix}", sample.image)
+                if sample.caption is not None:
+                    add(tar, f"{name}.txt", sample.caption.encode())
