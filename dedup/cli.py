@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dedup import cli_lookup
+from dedup import cli_explain, cli_lookup
 from dedup.config import Config
 from dedup.errors import ConfigError
 from dedup.failures import errors_shown
@@ -162,6 +162,7 @@ def demo_data(
     typer.echo(f"{summary}")
 
 
+app.command(rich_help_panel="A finished run")(cli_explain.explain)
 app.command(rich_help_panel="A finished run")(cli_lookup.query)
 app.command(rich_help_panel="A finished run")(cli_lookup.flag)
 app.command(rich_help_panel="A finished run")(cli_lookup.serve)
