@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
+
+from dedup.cli_options import Json
+from dedup.terminal import print_json
 
 
 def explain(
@@ -20,7 +22,7 @@ def explain(
     sample_id: Annotated[int | None, typer.Option("--sample-id", help="instead of a key")] = None,
     out: Annotated[str, typer.Option("--out", help="PNG to draw: the sample, what joins it to its keeper, what was refused")] = "",
     refused: Annotated[int, typer.Option("--refused", min=0, help="refused pairs to list at most")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell why a sample was kept or dropped: its group, its keeper, the edges that join them, what was refused.
 
@@ -34,7 +36,7 @@ def explain(
         raise ConfigError("expected either KEY or --sample-id, which says what sample is meant")
     found = explained(run_dir, key, shard=shard, sample_id=sample_id, out=out or None, max_refused=refused)
     if as_json:
-        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, indent=1))
+        print_json(found.as_dict())
     else:
         print_explanation(found)
         if out:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,3 +48,16 @@ def printable(text: str, max_chars: int = 0) -> str:
         text = text[: 8 * max_chars + 64]  # a caption may have megabytes
     line = " ".join("".join(letter if letter.isprintable() or letter.isspace() else "" for letter in text).split())
     return f"{line[: max_chars - 1]}…" if 0 < max_chars < len(line) else line
+
+
+def print_json(value: object) -> None:
+    """Print a value as one JSON object on standard output; what is no finite number becomes null."""
+    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -135,9 +135,14 @@ class LocalEngine:
                     connection.from_parquet(files(table), union_by_name=True).create_view(name)
                 else:
                     connection.register(name, dataset(table))
-            reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
-            for batch in reader:
-                yield conform(batch, schema)
+            try:
+                reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
+                for batch in reader:
+                    yield conform(batch, schema)
+            except RuntimeError as error:
+                if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C
+                    raise KeyboardInterrupt from error
+                raise
 
     def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
         """Write the result of a query as files of a table; returns its rows."""
