@@ -27,7 +27,7 @@ def explanation_lines(found: Explanation) -> list[tuple[str, str]]:
     for other in found.other_keepers:
         similarity = "" if other.similarity is None else f": similarity {other.similarity:.4f}"
         asked = "" if other.min_similarity is None or other.similarity is None else f", a copy needs {other.min_similarity:.4g}"
-        lines.append(("kept before", f"{_short(other.sample)}{similarity}{asked}{f'; refused: {other.refused}' if other.refused else ''}"))
+        lines.append(("kept before", f"{other.sample.name}{similarity}{asked}{f'; refused: {other.refused}' if other.refused else ''}"))
     lines += _component_lines(found)
     if found.path:
         weakest = min(step.similarity for step in found.path)
@@ -35,7 +35,7 @@ def explanation_lines(found: Explanation) -> list[tuple[str, str]]:
         lines += _path_lines(found)
     elif found.edges:
         lines.append(("edges", f"{found.n_edges:,}, the most similar:"))
-        lines += [("", f"to {_short(other)}: {_step(step)}") for other, step in zip(found.edge_samples, found.edges, strict=True)]
+        lines += [("", f"to {other.name}: {_step(step)}") for other, step in zip(found.edge_samples, found.edges, strict=True)]
     if found.n_refused:
         few = "" if len(found.refused) == found.n_refused else f", the {len(found.refused)} most similar"
         lines.append(("refused", f"{_count(found.n_refused, 'image')} that looked like it{few}:"))
@@ -79,7 +79,7 @@ def _path_lines(found: Explanation) -> list[tuple[str, str]]:
             if k == _STEPS // 2:
                 lines.append(("", f"… {len(found.path) - _STEPS:,} more …"))
             continue
-        lines.append(("", f"{_short(found.path_samples[k])} to {_short(found.path_samples[k + 1])}: {_step(found.path[k])}"))
+        lines.append(("", f"{found.path_samples[k].name} to {found.path_samples[k + 1].name}: {_step(found.path[k])}"))
     return lines
 
 
@@ -98,7 +98,7 @@ def _refusal(pair: Refusal) -> str:
     fate = "kept" if pair.is_kept else "not kept"
     group = ", in the same group by others" if pair.is_same_group else ""
     found = _found(pair.source, pair.found_by, pair.variant)
-    return f"{_short(pair.other)}: {pair.similarity:.4f}, {found}, {pair.reason}{distance} (by {pair.stage}); {fate}{group}"
+    return f"{pair.other.name}: {pair.similarity:.4f}, {found}, {pair.reason}{distance} (by {pair.stage}); {fate}{group}"
 
 
 def _found(source: str, found_by: str | None, variant: str) -> str:
@@ -115,11 +115,6 @@ def _details(sample: Sample) -> list[tuple[str, str]]:
 
 def _where(sample: Sample) -> str:
     return f"{sample.key} in {sample.shard}"
-
-
-def _short(sample: Sample) -> str:
-    """With the name of the shard alone; of a folder, whose keys are paths, without."""
-    return sample.key if sample.shard.endswith("/") else f"{sample.key} in {sample.shard.rpartition('/')[2]}"
 
 
 def _count(n: int, noun: str) -> str:

@@ -121,7 +121,7 @@ def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: in
     return replace(
         base,
         outcome="dropped_exact" if is_exact else "dropped_near",
-        reason=f"dropped: {what} {keeper.key} in {keeper.shard}, which is kept",
+        reason=f"dropped: {what} {keeper.name}, which is kept",
         keeper=keeper,
         similarity_to_keeper=row["similarity_to_keeper"],
         distance_to_keeper=row["distance_to_keeper"],

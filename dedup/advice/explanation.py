@@ -37,6 +37,11 @@ class Sample:
     n_bytes: int | None = None
     byte_offset: int | None = None
 
+    @property
+    def name(self) -> str:
+        """Its key with the name of its shard; of a folder, whose keys are paths, without."""
+        return self.key if self.shard.endswith("/") else f"{self.key} in {self.shard.rpartition('/')[2]}"
+
 
 @dataclass(frozen=True)
 class Step:
