@@ -96,8 +96,11 @@ class RunTables:
 
     def samples(self, sample_ids: Iterable[int]) -> dict[int, Sample]:
         """What metadata say of samples."""
-        names = list(Sample.__dataclass_fields__)
-        found = read_samples(self.layout, sample_ids, names)
+        names, wanted = list(Sample.__dataclass_fields__), list(sample_ids)
+        found = read_samples(self.layout, wanted, names)
+        if missing := set(wanted) - set(found):
+            text = f"metadata has no sample {min(missing)}, which its other tables name"
+            raise RunDirectoryError(f"{self.run_dir}: {text}; run: dedup run output.run_dir={self.run_dir} … --redo")
         return {sample_id: Sample(**{name: row[name] for name in names}) for sample_id, row in found.items()}
 
     def representative(self, sample_id: int) -> int:
@@ -131,7 +134,7 @@ class RunTables:
             raw,
             len(members),
             pc.count_distinct(members["component_id"]).as_py(),
-            self.samples([anchor]).get(anchor),
+            self.samples([anchor])[anchor],
             rows[0]["similarity_to_anchor"],
             rows[0]["distance_to_anchor"],
         )
@@ -211,7 +214,6 @@ class RunTables:
                 **{name: row[name] for name in names},
             )
             for other, row in shown
-            if other in samples
         ]
         return found, len(by_other)
 
