@@ -309,6 +309,35 @@ def test_further_keepers_say_why(other_tables):
     assert "1 of the group kept beside it" in first.reason
 
 
+def test_a_keeper_that_the_policy_does_not_prefer(other_tables, tmp_path):
+    """A member goes with the nearest keeper; what dropped it may be another. And what the run's base kept comes first."""
+    group = [row for row in table(other_tables.run_dir, "groups").to_pylist() if row["raw_component_id"] == row["component_id"]]
+    first_group = [row["sample_id"] for row in group if row["component_id"] == group[0]["component_id"]]
+    rows = {row["sample_id"]: row for row in table(other_tables.run_dir, "metadata").to_pylist()}
+    best, sample, nearest, *rest = sorted(first_group, key=lambda member: policy_key(rows[member]))
+    place = {"component_id": group[0]["component_id"], "duplication_count": len(first_group)}
+    manifest = [row for row in table(other_tables.run_dir, "manifest").to_pylist() if row["component_id"] != place["component_id"]]
+    overwrite(other_tables, "manifest", [*manifest, *(rows[member] | place for member in (best, nearest))])
+    dropped = place | {"keeper_shard": "x", "keeper_key": "x", "kind": "near", "similarity_to_keeper": 0.9}
+    kept_by = {sample: nearest, **dict.fromkeys(rest, best)}
+    duplicates = [rows[member] | dropped | {"keeper_id": keeper} for member, keeper in kept_by.items()]
+    overwrite(other_tables, "duplicates", duplicates)
+    found = dedup.explain(other_tables.run_dir, sample_id=sample)
+    assert (found.keeper.sample_id, found.rule.preferred.sample_id, found.rule.other.sample_id) == (nearest, best, sample)
+    assert found.path_samples[-1].sample_id == nearest
+
+    record = read_record(other_tables.run_dir, "manifest")
+    write_record(other_tables.run_dir, "manifest", replace(record, config=record.config | {"keep.prefer_base": True}))
+    base = RunLayout(str(tmp_path / "base"))
+    write_table(base.table("manifest"), [pa.Table.from_pylist([rows[nearest] | place], schema=base.table("manifest").schema)])
+    config = json.loads((tmp_path / "run" / "_config.json").read_text())
+    (tmp_path / "run" / "_config.json").write_text(json.dumps(config | {"base": {"run_dir": base.run_dir}}))
+    found = dedup.explain(other_tables.run_dir, sample_id=sample)
+    assert (found.rule.term, found.rule.preferred.sample_id) == ("keep.prefer_base", nearest)
+    assert dedup.explain(other_tables.run_dir, sample_id=nearest).outcome == "kept_keeper"
+    assert dedup.explain(other_tables.run_dir, sample_id=best).outcome == "kept_further"
+
+
 def test_refused_pairs_are_told_the_most_similar_first(other_tables):
     ids = {row["key"]: row["sample_id"] for row in table(other_tables.run_dir, "metadata").to_pylist()}
     alone, others = ids["alone"], [ids[f"a{k}"] for k in range(3)]
