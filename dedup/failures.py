@@ -61,12 +61,17 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(seen)
     finally:
-        if is_ours:
+        if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end(how_to_go_on: str) -> None:
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the line short
     console(stderr=True).print(f"interrupted; {how_to_go_on}", soft_wrap=True, markup=False)
+    if is_main:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # but may end what the interpreter still waits for
     sys.exit(INTERRUPTED)
 
 

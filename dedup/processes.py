@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
+from types import FrameType
 
 from dedup.devices import give_gpus
 
@@ -52,21 +53,39 @@ def starting_workers(n_threads: int = 1) -> Iterator[None]:
     """What holds while workers may start: they get so many threads, and no Ctrl-C.
 
     Numpy and FAISS read the thread variables when a worker starts. A Ctrl-C reaches the whole process group, workers that are still
-    importing included, which would each print a traceback: they are born with it blocked, and here it comes when they are.
+    importing included, which would each print a traceback: they are born with it blocked. Nor may it come here between a worker's
+    birth and the message that tells it what to do: it is raised when that is done.
     """
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
     resource_tracker.ensure_running()  # it unblocks the signal when it starts
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        with _interruptions_later():
+            yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # last: a Ctrl-C that waits is raised here
+
+
+@contextmanager
+def _interruptions_later() -> Iterator[None]:
+    """Block Ctrl-C in processes that are born now, and let one that comes meanwhile be raised at the end."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, which children inherit; others may still be told
+    handler, missed = signal.getsignal(signal.SIGINT), list[tuple[int, FrameType | None]]()
+    is_raised = callable(handler) and threading.current_thread() is threading.main_thread()
+    if is_raised:
+        signal.signal(signal.SIGINT, lambda number, frame: missed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_raised:
+            signal.signal(signal.SIGINT, handler)
+            if missed and callable(handler):
+                handler(*missed[0])
 
 
 def _begin(addresses: SimpleQueue[str] | None, n_cores: int, n_sharers: int) -> None:
