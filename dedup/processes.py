@@ -41,11 +41,12 @@ def start_pool(n_processes: int, gpus: Sequence[str] = (), n_cores: int = 1) -> 
 
 
 def stop_pool(pool: ProcessPoolExecutor) -> None:
-    """End the workers, in the middle of a task if need be."""
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
-    # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
-    pool.shutdown(wait=True, cancel_futures=True)
+    """End the workers, in the middle of a task if need be; a second Ctrl-C waits until they are gone."""
+    with _interruptions_later():
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
