@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 _OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)#\s]+)\)")  # links such as [conf/default.yaml](../conf/default.yaml)
+_CODE = re.compile(r"`[^`]*`")
 _FOLDER = "files"
 
 
@@ -36,14 +37,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links to files outside of docs/ lead to their copies; what has none, a folder, becomes plain text."""
+    """Let links to files outside of docs/ lead to their copies; what has none, a folder, becomes plain text.
+
+    In code within a table a bar is escaped, as GitHub asks; mkdocs would show the backslash.
+    """
     root = Path(config.docs_dir).parent
 
     def moved(found: re.Match[str]) -> str:
         text, target = found.groups()
         return f"[{text}]({_FOLDER}/{target})" if _is_copied(root / target) else text
 
-    return _OUTSIDE.sub(moved, markdown)
+    rows = (_CODE.sub(_unescaped, line) if line.startswith("|") else line for line in _OUTSIDE.sub(moved, markdown).split("\n"))
+    return "\n".join(rows)
+
+
+def _unescaped(code: re.Match[str]) -> str:
+    return code[0].replace("\\|", "|")
 
 
 def _is_copied(path: Path) -> bool:

@@ -163,6 +163,7 @@ def test_the_site_has_every_page_and_what_they_link_to(site: Path) -> None:
     assert (site / "files" / "conf" / "default.yaml").read_bytes() == (ROOT / "conf" / "default.yaml").read_bytes()
     assert 'href="files/conf/default.yaml"' in (site / "configuration.html").read_text(encoding="utf-8")
     assert not list(site.rglob("*.py"))
+    assert "<code>IMAGE|FOLDER|TAR...</code>" in (site / "commands.html").read_text(encoding="utf-8")
     assert "the notebooks" in (site / "unnamed.html").read_text(encoding="utf-8")
 
 

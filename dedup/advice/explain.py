@@ -9,6 +9,7 @@ from typing import Any
 from dedup.advice.explained import draw_explanation
 from dedup.advice.explanation import Component, Exclusion, Explanation, Sample
 from dedup.advice.finding import find_sample
+from dedup.advice.keeping import KeepPolicy
 from dedup.advice.paths import component_edges, path_between, read_steps
 from dedup.advice.runtables import RunTables
 
@@ -125,22 +126,23 @@ def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: in
         keeper=keeper,
         similarity_to_keeper=row["similarity_to_keeper"],
         distance_to_keeper=row["distance_to_keeper"],
-        rule=tables.rule(sample_id, keeper_id),
+        rule=KeepPolicy(tables).rule(sample_id, keeper_id),
     )
 
 
 def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Component) -> Explanation:
-    copies, best_copy = tables.copies(sample_id, component.component_id)
-    base = replace(base, n_copies=copies, rule=None if best_copy is None else tables.rule(sample_id, best_copy))
+    policy = KeepPolicy(tables)
+    copies, best_copy = policy.copies(sample_id, component.component_id)
+    base = replace(base, n_copies=copies, rule=None if best_copy is None else policy.rule(sample_id, best_copy))
     if component.duplication_count == 1:
         if component.n_raw_members == 1:
             return base
         text = f"edges join it to a component of {component.n_raw_members:,}, but it is no copy of an anchor there"
         return replace(base, reason=f"kept: a group of its own; {text}")
-    before, why = tables.kept_before(sample_id, component)
+    before, why = policy.kept_before(sample_id, component)
     if not before:
         others = component.n_excluded and component.n_kept == 1 and not copies
-        text = f"the others of its group of {component.duplication_count:,} are excluded" if others else tables.first_of(component, copies)
+        text = f"the others of its group of {component.duplication_count:,} are excluded" if others else policy.first_of(component, copies)
         return replace(base, outcome="kept_keeper", reason=f"kept: {text}")
     return replace(base, outcome="kept_further", reason=f"kept beside {component.n_kept - 1:,} of its group: {why}", other_keepers=before)
 

@@ -56,8 +56,8 @@ def component_edges(layout: RunLayout, members: Ids) -> ComponentEdges:
 
     Notes
     -----
-    Files are read in batches, and only where they hold ids of the component's range: memory is that of the component, some 200 bytes
-    a member.
+    Files are read in batches, and only where they hold ids of the component's range: 20 bytes an edge of the component, and no more
+    for all others. The path through them takes some 300 bytes an edge.
     """
     near: list[tuple[npt.NDArray[np.generic], ...]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     src, dst = pc.field("src"), pc.field("dst")
