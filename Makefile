@@ -6,14 +6,15 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 SOURCES := $(shell find dedup -name '*.py')
 DEMO := demo-out
 
-.PHONY: demo test lint format docs audit clean help
+.PHONY: demo test lint format docs site audit clean help
 
 help:
 	@echo 'make demo    build demo shards, de-duplicate them, draw a montage'
-	@echo 'make test    lint, types, layers and all tests'
+	@echo 'make test    lint, types, layers, documentation and all tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  ruff: format and mend'
-	@echo 'make docs    regenerate docs/tables.md, docs/configuration.md, conf/default.yaml'
+	@echo 'make docs    regenerate docs/tables.md, configuration.md, commands.md, python.md and conf/default.yaml'
+	@echo 'make site    build the documentation into .venv/site; open index.html there'
 	@echo 'make audit   known vulnerabilities of what is installed'
 	@echo 'make clean   remove what these commands made, .venv included'
 
@@ -33,7 +34,7 @@ $(DEMO)/.shards: $(SOURCES) | $(VENV)/.demo
 	$(BIN)/dedup demo-data $(DEMO)/shards --n-images 3000
 	@touch $@
 
-test: lint
+test: lint site
 	$(BIN)/python -m pytest -ra
 
 lint: $(VENV)/.test
@@ -48,6 +49,9 @@ format: $(VENV)/.test
 
 docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py
+
+site: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
 
 # the auditor lives in an environment of its own, so that it does not audit itself
 audit: $(VENV)/.test
@@ -70,5 +74,5 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.created
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.created
 	@echo 'installing webdedup with all extras for CPUs into $(VENV): about 6 GB, mostly torch; minutes, once'
-	$(PIP) -e '.[cpu,demo,clip,spark,s3,serve,report,notebooks,dev]'
+	$(PIP) -e '.[cpu,demo,clip,spark,s3,serve,report,notebooks,docs,dev]'
 	@touch $@ $(VENV)/.demo

@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dedup.advice.explain import explain
+    from dedup.advice.explanation import Explanation
     from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
     from dedup.audit import find_outliers, flag_images, score_generations
@@ -28,11 +30,13 @@ __all__ = [
     "Config",
     "DedupError",
     "Edges",
+    "Explanation",
     "RunSummary",
     "adaptive_distances",
     "by_duplication_count",
     "connected_components",
     "duplication_counts",
+    "explain",
     "export",
     "find_outliers",
     "flag_images",
@@ -54,11 +58,13 @@ _HOMES = {
     "Config": "dedup.config",
     "DedupError": "dedup.errors",
     "Edges": "dedup.api",
+    "Explanation": "dedup.advice.explanation",
     "RunSummary": "dedup.pipeline",
     "by_duplication_count": "dedup.extraction.curves",
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
     "export": "dedup.exports",
+    "explain": "dedup.advice.explain",
     "find_outliers": "dedup.audit",
     "flag_images": "dedup.audit",
     "keep": "dedup.storage.keepfilter",

@@ -6,15 +6,22 @@ import json
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from dedup.cli_options import Json
+from dedup.completion import complete_lookup_setting
 from dedup.errors import ConfigError
+from dedup.terminal import print_json
 
 RunDir = Annotated[str, typer.Argument(help="the run directory of a finished run")]
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|TAR...", help="images, folders of images, tars")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="over the run's configuration, such as encoder.device=cpu; may be given several times"),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="over the run's configuration, such as encoder.device=cpu; may be given several times",
+        autocompletion=complete_lookup_setting,
+    ),
 ]
 K = Annotated[int, typer.Option("--k", min=1, help="matches of each image at most")]
 MinSimilarity = Annotated[
@@ -22,16 +29,6 @@ MinSimilarity = Annotated[
 ]
 OnlyVectors = Annotated[bool, typer.Option("--only-vectors", help="look at no pixels, and at no turned, unframed or cropped views: faster")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="processes where there are many images; 0 = one per core")]
-
-
-class StageGroup(TyperGroup):
-    """A command of configuration overrides that has commands of its own: whatever names none of these goes to `stage`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the stage's command before its arguments."""
-        if args[:1] != ["--help"] and (not args or args[0] not in self.commands):
-            args = ["stage", *args]
-        return super().parse_args(ctx, args)
 
 
 def query(
@@ -80,11 +77,14 @@ def flag(
     settings: Settings = None,
     workers: Workers = 0,
     fail: Annotated[bool, typer.Option("--fail", help="exit with 3 if an image is a copy, or may be one")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell which generated images are copies of training images, before they are released.
 
     Example: dedup flag out generated/ --out flags.parquet --fail
     """
+    from dataclasses import asdict
+
     from dedup.audit import flag_images
     from dedup.console import ConsoleReporter
     from dedup.console_lookup import print_flags
@@ -108,7 +108,10 @@ def flag(
             )
     finally:
         engine.close()
-    print_flags(summary)
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        print_flags(summary)
     if fail and (summary.n_copies or summary.n_unknown):
         raise typer.Exit(3)
 
@@ -116,7 +119,7 @@ def flag(
 def index_info(
     run_dir: RunDir,
     n_queries: Annotated[int, typer.Option("--queries", min=0, help="images that are searched exhaustively to measure recall")] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell what the index of a run is like: lists, bytes, memory, and measured recall.
 
@@ -128,7 +131,7 @@ def index_info(
 
     info = measured(open_index(run_dir, device="cpu"), n_queries=n_queries)
     if as_json:
-        typer.echo(json.dumps(info.as_dict(), indent=1))
+        print_json(info.as_dict())
     else:
         print_index_info(info)
 

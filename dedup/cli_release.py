@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from dedup.cli_options import ConfigFile, Json, Overrides, load
 from dedup.errors import ConfigError
+from dedup.terminal import print_json
 
 RunDir = Annotated[str, typer.Argument(help="the run directory of a finished run")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="how to carry it out, such as engine.workers=4; see `dedup config`")
-]
-ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file of configuration keys")]
 KeepList = Annotated[
     str, typer.Option("--keep-list", help="keep what this list names instead: .txt, .csv or .parquet of keys, urls or sha256, .npy of uids")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
 def rewrite(
@@ -29,19 +25,19 @@ def rewrite(
     per_shard: Annotated[int, typer.Option("--per-shard", min=0, help="samples per tar; 0 = a tar for each tar of the input")] = 10_000,
     keep_list: KeepList = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be written, and how large it is")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Write cleaned shards: new tars of the kept samples, members byte for byte.
 
     Example: dedup rewrite out cleaned --per-shard 10000
     """
-    from dedup.config_io import load_config, validate
+    from dedup.config_io import validate
     from dedup.console import ConsoleReporter
     from dedup.console_release import print_rewrite
     from dedup.pipeline import make_engine
     from dedup.release import rewrite as rewrite_run
 
-    config = load_config(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
+    config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
     validate(config, require_input=False)
     engine = make_engine(config)
     try:
@@ -50,7 +46,7 @@ def rewrite(
     finally:
         engine.close()
     if as_json:
-        typer.echo(json.dumps(asdict(summary), ensure_ascii=False))
+        print_json(asdict(summary))
     else:
         print_rewrite(summary)
     if summary.n_failed:
@@ -65,7 +61,7 @@ def export(
     config_file: ConfigFile = None,
     keep_list: KeepList = "",
     images: Annotated[bool, typer.Option("--images/--no-images", help="hf: whether the images' bytes go into the parquet files")] = True,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Write what is kept in the form another tool reads.
 
@@ -74,7 +70,7 @@ def export(
 
     Example: dedup export out --format keys --out kept.csv
     """
-    from dedup.config_io import load_config, validate
+    from dedup.config_io import validate
     from dedup.console import ConsoleReporter
     from dedup.console_release import print_export
     from dedup.exports import FORMATS
@@ -83,7 +79,7 @@ def export(
 
     if form not in FORMATS:
         raise ConfigError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    config = load_config(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
+    config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
     validate(config, require_input=False)
     engine = make_engine(config)
     try:
@@ -92,6 +88,6 @@ def export(
     finally:
         engine.close()
     if as_json:
-        typer.echo(json.dumps(asdict(summary), ensure_ascii=False))
+        print_json(asdict(summary))
     else:
         print_export(summary)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
@@ -18,6 +17,7 @@ from dedup.extraction.outliers import OutlierSummary
 from dedup.extraction.score import ScoreSummary
 from dedup.extraction.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.pipeline import RunSummary, StageStatus
+from dedup.terminal import console, printable
 
 _PLAIN_EVERY_S = 5.0
 
@@ -26,7 +26,7 @@ class ConsoleReporter:
     """A bar per stage on a terminal, plain lines otherwise; everything goes to standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
@@ -66,7 +66,7 @@ class ConsoleReporter:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(printable(text), soft_wrap=True, markup=False)
 
     def __enter__(self) -> ConsoleReporter:
         if self._bars is not None:
@@ -158,46 +158,46 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
 
 def print_summary(summary: RunSummary, config: Config) -> None:
     """Print the closing summary and where the tables lie."""
-    console = Console(highlight=False, emoji=False)
+    out = console()
     width = max(len(name) for name, _ in summary_lines(summary, config))
     for name, text in summary_lines(summary, config):
-        console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
+        out.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
     for table in ("manifest", "duplicates", "statistics", "targets"):
         if any(table in record.rows for record in summary.records.values()):
-            console.print(f"{table:<{width}}  {summary.run_dir}/{table}/", soft_wrap=True, markup=False)
+            out.print(f"{table:<{width}}  {summary.run_dir}/{table}/", soft_wrap=True, markup=False)
 
 
 def print_status(stages: list[StageStatus]) -> None:
     """Print a line per stage, and under it what has changed since."""
-    console = Console(highlight=False, emoji=False)
+    out = console()
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
         when = f"{stage.seconds:.1f} s, {stage.finished}: {rows}" if stage.finished else ""
-        console.print(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip(), soft_wrap=True, markup=False)
+        out.print(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip(), soft_wrap=True, markup=False)
         for change in stage.changes:
-            console.print(f"{'':<{width}}  changed  {change}", soft_wrap=True, markup=False)
+            out.print(f"{'':<{width}}  changed  {change}", soft_wrap=True, markup=False)
 
 
 def print_scores(summary: ScoreSummary) -> None:
     """Print what scoring found."""
     statuses = ", ".join(f"{name} {count:,}" for name, count in summary.by_status.items())
-    console = Console(emoji=False)
-    console.print(f"targets    {summary.n_targets:,} ({statuses})", highlight=False)
-    console.print(f"memorised  {summary.n_memorized:,}", highlight=False)
-    console.print(f"extracted  {summary.n_extracted:,}", highlight=False)
+    out = console()
+    out.print(f"targets    {summary.n_targets:,} ({statuses})", highlight=False)
+    out.print(f"memorised  {summary.n_memorized:,}", highlight=False)
+    out.print(f"extracted  {summary.n_extracted:,}", highlight=False)
     for row in summary.closest:
         count = "" if row["duplication_count"] is None else f", {row['duplication_count']:,} times in the data"
         text = f"{row['target_id']}  mean distance {row['mean_distance']:.4f} in a clique of {row['clique_size']:,}{count}"
-        console.print(f"           {text}", soft_wrap=True, markup=False, highlight=False)
+        out.print(f"           {text}", soft_wrap=True, markup=False, highlight=False)
     if summary.n_memorized > len(summary.closest):
-        console.print(f"           … all in {summary.out}/_memorized.jsonl", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"scores     {summary.out}", soft_wrap=True, markup=False, highlight=False)
+        out.print(f"           … all in {summary.out}/_memorized.jsonl", soft_wrap=True, markup=False, highlight=False)
+    out.print(f"scores     {summary.out}", soft_wrap=True, markup=False, highlight=False)
 
 
 def print_sweep(found: Sweep) -> None:
     """Print what would be removed at each threshold."""
-    console, numbers = Console(highlight=False, emoji=False), {"justify": "right"}
+    out, numbers = console(), {"justify": "right"}
     table = RichTable(box=None, pad_edge=False)
     for name in ("threshold", "removed by similarity", "share", "removed of confirmed pairs", "share"):
         table.add_column(name, **numbers)  # type: ignore[arg-type]
@@ -207,19 +207,19 @@ def print_sweep(found: Sweep) -> None:
             count, share = row[f"n_{kind}"], row[f"share_{kind}"]
             cells += ["not known" if count is None else f"{count:,}", "" if share is None else f"{share:.2%}"]
         table.add_row(*cells)
-    console.print(table)
+    out.print(table)
     if found.n_dropped is not None:
         text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with second looks, and groups cut at their anchors"
-        console.print(text, soft_wrap=True, markup=False)
+        out.print(text, soft_wrap=True, markup=False)
     text = f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({PAPER_REMOVED / PAPER_IMAGES:.2%})"
-    console.print(text, soft_wrap=True, markup=False)
+    out.print(text, soft_wrap=True, markup=False)
     for note in found.notes:
-        console.print(note, soft_wrap=True, markup=False)
+        out.print(note, soft_wrap=True, markup=False)
 
 
 def print_outliers(summary: OutlierSummary) -> None:
     """Print what the search for outliers found, and how well it searched."""
-    console = Console(highlight=False, emoji=False)
+    out = console()
     lines = [
         ("images", f"{summary.n_images:,}, {summary.n_exact:,} of them compared with every other"),
         ("outliers", f"{summary.n_outliers:,}" + ("" if summary.n_certain is None else f", the first {summary.n_certain:,} certain")),
@@ -227,4 +227,4 @@ def print_outliers(summary: OutlierSummary) -> None:
     if summary.recall is not None:
         lines.append(("lists", f"held {summary.recall:.4f} of the neighbours of sampled images"))
     for name, text in [*lines, ("table", f"{summary.out}/"), ("prompts", f"{summary.out}/_outliers.jsonl")]:
-        console.print(f"{name:<8}  {text}", soft_wrap=True, markup=False)
+        out.print(f"{name:<8}  {text}", soft_wrap=True, markup=False)

@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 import numpy as np
-from rich.console import Console
 
 from dedup.lookup.answers import Answer
 from dedup.lookup.flag import FlagSummary
 from dedup.lookup.info import IndexInfo
+from dedup.terminal import console, printable
+
+_CHARS = 500  # of a caption or address
 
 
 def print_answer(answer: Answer) -> None:
     """Print the training images that an image matches, a line each."""
-    console = Console(highlight=False, emoji=False)
+    out = console()
     if answer.error is not None:
-        console.print(f"{answer.image}: {answer.error}", soft_wrap=True, markup=False)
+        out.print(printable(f"{answer.image}: {answer.error}"), soft_wrap=True, markup=False)
         return
     found = "no training image matches" if not answer.matches else "a copy" if answer.is_copy else "alike, no copy"
-    console.print(f"{answer.image}: {found}", soft_wrap=True, markup=False)
+    out.print(printable(f"{answer.image}: {found}"), soft_wrap=True, markup=False)
     for match in answer.matches:
         verdict = {True: "copy", False: "alike", None: "unread" if match.trouble else "-"}[match.is_copy]
         view = "" if match.view == "none" else f" ({match.view})"
-        what = f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data"
-        said = "".join(f"\n{'':<16}{text}" for text in (match.caption, match.url) if text)
-        console.print(f"  {match.similarity:.4f} {verdict:<6} {what}{view}{said}", soft_wrap=True, markup=False)
+        what = printable(f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data")
+        said = "".join(f"\n{'':<16}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
+        out.print(f"  {match.similarity:.4f} {verdict:<6} {what}{view}{said}", soft_wrap=True, markup=False)
 
 
 def print_flags(summary: FlagSummary) -> None:
     """Print how many images are copies, and the first of them."""
-    console = Console(highlight=False, emoji=False)
-    console.print(f"images   {summary.n_images:,}", markup=False)
-    console.print(f"copies   {summary.n_copies:,}", markup=False)
+    out = console()
+    out.print(f"images   {summary.n_images:,}", markup=False)
+    out.print(f"copies   {summary.n_copies:,}", markup=False)
     for row in summary.copies:
-        console.print(f"         {row['image']}  is  {row['key']} in {row['shard']}", soft_wrap=True, markup=False)
+        out.print(
+            f"         {printable(row['image'])}  is  {printable(row['key'])} in {printable(row['shard'])}", soft_wrap=True, markup=False
+        )
     if summary.n_unknown:
-        console.print(f"unknown  {summary.n_unknown:,}: the training image that they match can't be read", markup=False)
+        out.print(f"unknown  {summary.n_unknown:,}: the training image that they match can't be read", markup=False)
     if summary.n_errors:
-        console.print(f"unread   {summary.n_errors:,}: no images; see the column error", markup=False)
-    console.print(f"flags    {summary.out}", soft_wrap=True, markup=False)
+        out.print(f"unread   {summary.n_errors:,}: no images; see the column error", markup=False)
+    out.print(f"flags    {summary.out}", soft_wrap=True, markup=False)
 
 
 def print_index_info(info: IndexInfo) -> None:
     """Print what an index is like."""
-    console = Console(highlight=False, emoji=False)
+    out = console()
     lists = f"{info.nlist:,}, {info.n_empty_lists:,} of them empty, the largest of {info.largest_list:,}; a search looks into {info.nprobe}"
     mapped = _size(info.lists_bytes + info.store_bytes)
     measured = (
@@ -64,7 +68,7 @@ def print_index_info(info: IndexInfo) -> None:
     if info.recall_at_1 is not None:
         rows.append(("recall@1", f"{info.recall_at_1:.4f}"))
     for name, text in rows:
-        console.print(f"{name:<10} {text}", soft_wrap=True, markup=False)
+        out.print(f"{name:<10} {text}", soft_wrap=True, markup=False)
 
 
 def _size(n_bytes: float) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from dedup.exports import ExportSummary
 from dedup.release import RewriteSummary
 from dedup.storage.kept import KeepListResult
+from dedup.terminal import console, printable
 
 
 def _size(n_bytes: int) -> str:
@@ -17,10 +16,10 @@ def _size(n_bytes: int) -> str:
 
 
 def _print(lines: list[tuple[str, str]]) -> None:
-    console = Console(highlight=False, emoji=False)
+    out = console()
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
-        console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
+        out.print(f"{name:<{width}}  {printable(text)}", soft_wrap=True, markup=False)
 
 
 def _of_list(found: KeepListResult | None) -> list[tuple[str, str]]:

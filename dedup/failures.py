@@ -1,29 +1,81 @@
-"""How a program ends on an error: one line on standard error, and the exit code that belongs to it."""
+"""How a program ends before its time: one line on standard error, and the exit code that belongs to it."""
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from dedup.errors import DedupError
+from dedup.terminal import console, printable
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+GOES_ON = "run the same command again to go on from the finished parts"
+_ABORTED = (1, INTERRUPTED)  # what typer makes of Ctrl-C, by version
 
 
 @contextmanager
-def errors_shown() -> Iterator[None]:
-    """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run."""
+def errors_shown(how_to_go_on: str = GOES_ON) -> Iterator[None]:
+    """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C.
+
+    Parameters
+    ----------
+    how_to_go_on : str
+        What to do after Ctrl-C.
+    """
+    with _interruptions() as is_interrupted:
+        try:
+            yield
+        except KeyboardInterrupt:
+            _end(how_to_go_on)
+        except SystemExit as error:
+            if is_interrupted() and error.code in _ABORTED:
+                _end(how_to_go_on)
+            raise
+        except Exception as error:
+            if is_interrupted():  # DuckDB and others make an error of their own of it
+                _end(how_to_go_on)
+            if isinstance(error, DedupError):
+                _print(str(error))
+                sys.exit(error.exit_code)
+            _print(f"{type(error).__name__}: {error} (unexpected; --debug shows the traceback)")
+            sys.exit(1)
+
+
+@contextmanager
+def _interruptions() -> Iterator[Callable[[], bool]]:
+    """Note every Ctrl-C; gives a function that tells whether there was one."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    # a shell's background jobs ignore it, and so it stays
+    is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ours:
+        signal.signal(signal.SIGINT, note)
     try:
-        yield
-    except DedupError as error:
-        _print(str(error))
-        sys.exit(error.exit_code)
-    except Exception as error:
-        _print(f"{type(error).__name__}: {error} (unexpected; --debug shows the traceback)")
-        sys.exit(1)
+        yield lambda: bool(seen)
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(how_to_go_on: str) -> None:
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the line short
+    console(stderr=True).print(f"interrupted; {how_to_go_on}", soft_wrap=True, markup=False)
+    if is_main:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # but may end what the interpreter still waits for
+    sys.exit(INTERRUPTED)
 
 
 def _print(text: str) -> None:
-    from rich.console import Console
+    from rich.text import Text
 
-    escaped = text.replace("[", "\\[")
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escaped}")
+    console(stderr=True).print(Text.assemble(("error:", "bold red"), " ", printable(text)), soft_wrap=True)

@@ -47,6 +47,15 @@ class RunSummary:
         record = self.records.get(stage)
         return None if record is None else record.summary.get(name)
 
+    def as_dict(self) -> JsonDict:
+        """For JSON: a record per stage with what it wrote and figured out, and whether it was done before."""
+        names = ("rows", "seconds", "finished", "output_version", "dedup_version", "summary")
+        stages = {
+            stage: {"is_done_before": stage in self.skipped} | {name: getattr(record, name) for name in names}
+            for stage, record in self.records.items()
+        }
+        return {"run_dir": self.run_dir, "stages": stages}
+
 
 def run(
     config: Config,

@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import io
-import json
 import lzma
 import struct
 import tarfile
@@ -124,14 +123,30 @@ def odd_images(rng):
 
 def captions(rng):
     """Members that are captions, or should be."""
-    texts = [b"", b"\0", b"a\0b", b"\xff\xfe\xfd", b"\xed\xa0\x80", "\ufeffwith a mark".encode(), "‮tfel ot thgir 😀".encode(), b"x" * 10_000_000, rng.bytes(4_000), b"\n\t "]
+    texts = [
+        b"",
+        b"\0",
+        b"a\0b",
+        b"\xff\xfe\xfd",
+        b"\xed\xa0\x80",
+        "\ufeffwith a mark".encode(),
+        "‮tfel ot thgir 😀".encode(),
+        b"x" * 10_000_000,
+        rng.bytes(4_000),
+        b"\n\t ",
+    ]
     for text in texts:
         yield [("txt", text)]
     deep = b"[" * 100_000 + b"]" * 100_000
     objects = [b"", b"{", b"[]", b"1", b"null", b'"text"', b'{"caption": NaN}', b'{"caption": {"a": 1}}', b'{"caption": ["a"]}', b'{"url": 1e999}', b'{"caption": "a\\u0000b\\ud800"}', b'{"a": ' + deep + b"}", deep, b'{"caption": "' + b"y" * 10_000_000 + b'"}', b"\xff{}", b'{"caption": "one", "caption": "two"}']  # fmt: skip
     for text in objects:
         yield [("json", text)]
-    yield [("txt", b"text wins"), ("json", b'{"caption": "json", "url": "javascript:alert(1)"}'), ("pyd", b"\x80\x04."), ("pickle", b"cos\nsystem\n(S'true'\ntR.")]
+    yield [
+        ("txt", b"text wins"),
+        ("json", b'{"caption": "json", "url": "javascript:alert(1)"}'),
+        ("pyd", b"\x80\x04."),
+        ("pickle", b"cos\nsystem\n(S'true'\ntR."),
+    ]
 
 
 def add(tar, name, data, **header):

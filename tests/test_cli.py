@@ -135,28 +135,6 @@ def test_config_lists_every_key():
             assert f"{section}.{name}" in shown
 
 
-def test_help_of_every_command_has_an_example():
-    names = [
-        "run",
-        "embed",
-        "index",
-        "pairs",
-        "confirm",
-        "groups",
-        "manifest",
-        "statistics",
-        "targets",
-        "status",
-        "config",
-        "show",
-        "demo-data",
-    ]
-    listed = dedup("--help").stdout
-    for name in names:
-        assert name in listed
-        assert "Example" in dedup(name, "--help").stdout
-
-
 def test_a_missing_extra_is_one_line_with_its_remedy(shards, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.mkdir()

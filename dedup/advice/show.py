@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from dedup.errors import DedupError, InputError, RunDirectoryError
-from dedup.storage.images import decode_image
+from dedup.advice.drawing import CELL, COPY, GAP, KEPT, TEXT, draw_cell, font, thumbnail
+from dedup.errors import InputError, RunDirectoryError
 from dedup.storage.layout import RunLayout
-from dedup.storage.shards import read_image_bytes
 from dedup.storage.tables import dataset, read_table
 
-_CELL = 176  # pixels
-_TEXT = 44  # pixels under each picture
-_GAP = 8
-_HEAD = 24
-_MAX_PIXELS = 178_956_970
+_HEAD = 24  # pixels above each row
 _COLUMNS = ["sample_id", "component_id", "duplication_count", "shard", "key", "caption", "byte_offset", "n_bytes"]
 
 
@@ -28,7 +24,7 @@ _COLUMNS = ["sample_id", "component_id", "duplication_count", "shard", "key", "c
 class _Cell:
     """A picture of the montage and the two lines under it."""
 
-    row: dict[str, object]
+    row: dict[str, Any]
     label: str
 
 
@@ -111,50 +107,17 @@ def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
     if not rows:
         raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
     n_columns = min(per_group, max(len(row) for row in rows))
-    height = _HEAD + _CELL + _TEXT + _GAP
-    sheet = Image.new("RGB", (_GAP + n_columns * (_CELL + _GAP), _GAP + len(rows) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    height = _HEAD + CELL + TEXT + GAP
+    sheet = Image.new("RGB", (GAP + n_columns * (CELL + GAP), GAP + len(rows) * height), "white")
+    draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
-        top = _GAP + number * height
+        top = GAP + number * height
         first = row[0].row
-        draw.text(
-            (_GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", ImageFont.load_default(15)
-        )
+        draw.text((GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", font(15))
         for column, cell in enumerate(row[:n_columns]):
-            left, upper = _GAP + column * (_CELL + _GAP), top + _HEAD
-            picture = _picture(cell.row)
-            if picture is None:
-                draw.rectangle((left, upper, left + _CELL, upper + _CELL), outline="grey")
-                draw.text((left + 8, upper + _CELL // 2), "image can't be read", "grey", font)
-            else:
-                sheet.paste(picture, (left + (_CELL - picture.width) // 2, upper + (_CELL - picture.height) // 2))
-            if cell.label == "kept":
-                draw.rectangle((left - 2, upper - 2, left + _CELL + 1, upper + _CELL + 1), outline="#1a7f37", width=2)
-            draw.text((left, upper + _CELL + 3), cell.label, "#1a7f37" if cell.label == "kept" else "#0b5394", font)
-            caption = " ".join(str(cell.row["caption"] or "(no caption)").split())
-            draw.text((left, upper + _CELL + 20), _fit(caption, font), "black", font)
+            picture = thumbnail(cell.row["shard"], cell.row["key"], cell.row["byte_offset"], cell.row["n_bytes"])
+            caption, is_kept = cell.row["caption"] or "(no caption)", cell.label == "kept"
+            left = GAP + column * (CELL + GAP)
+            draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, KEPT if is_kept else COPY, is_framed=is_kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
-
-
-def _picture(row: dict[str, object]) -> Image.Image | None:
-    """A thumbnail, or None where the shard or the image is gone."""
-    offset, n_bytes = row["byte_offset"], row["n_bytes"]
-    try:
-        data = read_image_bytes(str(row["shard"]), str(row["key"]), offset if isinstance(offset, int) else None, int(str(n_bytes)))
-        picture = Image.fromarray(decode_image(data, max_pixels=_MAX_PIXELS, min_side=_CELL).pixels)
-    except DedupError:
-        return None
-    scale = _CELL / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of a text as fits under a picture."""
-    text = text[:200]  # a caption may have megabytes
-    if font.getlength(text) <= _CELL:
-        return text
-    while text and font.getlength(text + "…") > _CELL:
-        text = text[:-1]
-    return text + "…"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from dedup.demo.samples import MAX_JPEG_SIZE, MIN_JPEG_SIZE, SampleMaker
 from dedup.demo.scenes import photo_scenes
 from dedup.demo.writer import TRUTH, ShardTask, write_shard
 from dedup.errors import ConfigError
+from dedup.processes import start_pool, starting_workers, stop_pool
 
 _MIN_IMAGES = 20
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1024, "M": 10**6, "MB": 10**6, "MIB": 1024**2}
@@ -208,14 +208,14 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
         yield from map(write_shard, tasks)
         return
     waiting: deque[Future[pa.Table]] = deque()
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for task in tasks:
+    pool = start_pool(min(workers, len(tasks)))
+    try:
+        for task in tasks:
+            with starting_workers():
                 waiting.append(pool.submit(write_shard, task))
-                if len(waiting) >= 2 * workers:  # the truth of few shards at a time is in memory
-                    yield waiting.popleft().result()
-            while waiting:
+            if len(waiting) >= 2 * workers:  # the truth of few shards at a time is in memory
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stop_pool(pool)

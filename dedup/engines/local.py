@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
-from multiprocessing.queues import SimpleQueue
 
 import duckdb
 import pyarrow as pa
 
 from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
-from dedup.devices import give_gpus
 from dedup.engines.local_groups import PackWork, sort_by_group
 from dedup.errors import DedupError, StageError
+from dedup.processes import start_pool, starting_workers, stop_pool
 from dedup.schemas import conform
 from dedup.storage.tables import dataset, files, is_local, write_table
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _BATCH_ROWS = 100_000
 
 
@@ -72,15 +66,16 @@ class LocalEngine:
         if not tasks:
             return
         if not (uses_gpu and n_gpus):
-            self._pool = self._pool or _start(self._n_workers)
+            self._pool = self._pool or start_pool(self._n_workers)
             yield from self._map(self._pool, self._n_workers, work, tasks)
             return
         n_processes = min(self._asked or n_gpus, len(tasks))
-        self._gpu_pool = _start(n_processes, [str(number % n_gpus) for number in range(n_processes)])
+        gpus = [str(number % n_gpus) for number in range(n_processes)]
+        self._gpu_pool = start_pool(n_processes, gpus, max(1, available_cores() // n_processes))
         try:
             yield from self._map(self._gpu_pool, n_processes, work, tasks)
         finally:
-            _stop(self._gpu_pool)  # and their memory on the GPUs is free for others
+            stop_pool(self._gpu_pool)  # and their memory on the GPUs is free for others
             self._gpu_pool = None
 
     def _map(
@@ -91,7 +86,7 @@ class LocalEngine:
         try:
             while True:
                 # a window of tasks, so that 10^5 pickled tasks are never held at once
-                with _threads_per_worker(1):
+                with starting_workers():
                     while len(waiting) < 3 * n_processes and (item := next(queue, None)) is not None:
                         waiting[pool.submit(work, item[1])] = item[0]
                 if not waiting:
@@ -140,9 +135,14 @@ class LocalEngine:
                     connection.from_parquet(files(table), union_by_name=True).create_view(name)
                 else:
                     connection.register(name, dataset(table))
-            reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
-            for batch in reader:
-                yield conform(batch, schema)
+            try:
+                reader = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
+                for batch in reader:
+                    yield conform(batch, schema)
+            except RuntimeError as error:
+                if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C
+                    raise KeyboardInterrupt from error
+                raise
 
     def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
         """Write the result of a query as files of a table; returns its rows."""
@@ -158,27 +158,8 @@ class LocalEngine:
         """Stop the workers, in the middle of a task if need be."""
         for pool in (self._pool, self._gpu_pool):
             if pool is not None:
-                _stop(pool)
+                stop_pool(pool)
         self._pool = None
-
-
-def _start(n_processes: int, gpus: Sequence[str] = ()) -> ProcessPoolExecutor:
-    """Worker processes; each takes one of the GPUs, if any are given, and its share of the cores."""
-    spawn = multiprocessing.get_context("spawn")  # fork would copy locks of threads that fsspec and Arrow started
-    addresses = None
-    if gpus:
-        addresses = spawn.SimpleQueue()
-        for address in gpus:
-            addresses.put(address)
-    n_cores, n_sharers = max(1, available_cores() // n_processes), -(-len(gpus) // max(1, len(set(gpus))))
-    return ProcessPoolExecutor(n_processes, mp_context=spawn, initializer=_begin, initargs=(addresses, n_cores, n_sharers))
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
-    # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
-    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _result(work: Callable[[Task], Result], number: int, future: Future[Result]) -> Result:
@@ -189,39 +170,3 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
     except Exception as error:
         name = getattr(work, "__name__", type(work).__name__)
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
-
-
-def _begin(addresses: SimpleQueue[str] | None, n_cores: int, n_sharers: int) -> None:
-    """What a worker does first: take a GPU of those there are for good, and see to its end."""
-    if addresses is not None:
-        give_gpus([addresses.get()], n_cores, n_sharers)
-    _end_with_parent()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the driver is gone: a pool's workers wait on a pipe whose other end they hold themselves."""
-    # Ctrl-C reaches the whole process group; the driver stops the workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_wait_then_exit, args=(parent,), daemon=True).start()
-
-
-def _wait_then_exit(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
-def _threads_per_worker(n_threads: int) -> Iterator[None]:
-    """Set the thread variables that numpy and FAISS read when a worker starts."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

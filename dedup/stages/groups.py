@@ -26,7 +26,7 @@ _COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared
 _COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
 # what only second looks found alike are candidates until the pixels confirm them
-_STANDING = (pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")
+STANDING = (pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
 UNION ALL
@@ -108,11 +108,11 @@ def run(context: StageContext) -> StageResult:
 def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
     """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
     table = context.layout.table("edges")
-    n_edges = dataset(table).count_rows(filter=_STANDING)
+    n_edges = dataset(table).count_rows(filter=STANDING)
     if n_edges <= context.config.components.max_local_edges:
         src, dst, _ = _edges(context, ids)
         return connected_components(src, dst, len(ids)), {}
-    found = contract(context.engine, table, _STANDING, note=context.reporter.note)
+    found = contract(context.engine, table, STANDING, note=context.reporter.note)
     labels = np.arange(len(ids), dtype=np.int64)
     labels[np.searchsorted(ids, found.links["u"].to_numpy())] = np.searchsorted(ids, found.links["v"].to_numpy())
     return labels, {"contraction_rounds": found.n_rounds}
@@ -122,7 +122,7 @@ def _edges(
     context: StageContext, ids: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
-    edges = dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=_STANDING)
+    edges = dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
     return src, dst, edges["similarity"].to_numpy()
 

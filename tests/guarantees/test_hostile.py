@@ -65,7 +65,7 @@ def test_every_sample_is_in_exactly_one_table(hostile):
 
 @pytest.mark.slow
 def test_what_is_rejected_has_its_reason(hostile):
-    paths, run_dir, _, _ = hostile
+    _, run_dir, _, _ = hostile
     found = collections.Counter(row["reason"] for row in rows(run_dir, "embeddings/rejected"))
     assert set(found) <= set(REJECT_REASONS)
     assert {"no_image", "empty_image", "undecodable_image", "truncated_image", "unsupported_format", "too_many_pixels", "duplicate_key", "no_key"} <= set(found)  # fmt: skip
@@ -92,7 +92,8 @@ def test_good_samples_fare_as_they_would_alone(hostile, tmp_path):
     assert not rows(again, "embeddings/rejected")
     for name, columns in (("manifest", ("sha256", "duplication_count")), ("duplicates", ("sha256", "keeper_key", "similarity_to_keeper", "kind", "distance_to_keeper"))):  # fmt: skip
         mine, theirs = (
-            {(row["shard"].rpartition("/")[2], row["key"]): [row[column] for column in columns] for row in rows(folder, name)} for folder in (run_dir, again)
+            {(row["shard"].rpartition("/")[2], row["key"]): [row[column] for column in columns] for row in rows(folder, name)}
+            for folder in (run_dir, again)
         )
         assert mine == theirs
 

@@ -1,0 +1,280 @@
+"""What is known of one sample of a run, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Outcome = Literal["kept_unique", "kept_keeper", "kept_further", "dropped_exact", "dropped_near", "excluded", "rejected"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where a sample lies and what it says.
+
+    Parameters
+    ----------
+    shard, key : str
+    sample_id : int or None
+        None for a rejected sample, which has none; then all that follows is not known either.
+    url, caption, sha256 : str or None
+    width, height : int or None
+        Pixels.
+    n_bytes : int or None
+        Of the encoded image.
+    byte_offset : int or None
+        Where it starts in the tar; None in a compressed one.
+    """
+
+    shard: str
+    key: str
+    sample_id: int | None = None
+    url: str | None = None
+    caption: str | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    n_bytes: int | None = None
+    byte_offset: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its key with the name of its shard; of a folder, whose keys are paths, without."""
+        return self.key if self.shard.endswith("/") else f"{self.key} in {self.shard.rpartition('/')[2]}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """An edge of the run, as the table `edges` has it, with `src < dst`.
+
+    Parameters
+    ----------
+    src, dst : int
+        sample_ids.
+    similarity : float
+    kind : str
+        exact or near.
+    variant : str
+        How src was turned to meet dst.
+    source : str
+        What was found alike: whole, look, …
+    found_by : str or None
+        The encoders that found it.
+    confirmed : bool or None
+        Whether the pixels confirmed it; None where no look was taken.
+    distance : float or None
+        How much the parts that agree least differ, 0 to 1.
+    """
+
+    src: int
+    dst: int
+    similarity: float
+    kind: str
+    variant: str
+    source: str
+    found_by: str | None
+    confirmed: bool | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A pair that looked like copies and is none.
+
+    Parameters
+    ----------
+    other : Sample
+    similarity : float
+    variant, source : str
+    found_by : str or None
+    reason : str
+        A word of the table `refused`.
+    distance, moved : float or None
+    stage : str
+        Who asked: confirm, groups or manifest.
+    is_kept : bool
+        Whether the manifest keeps the other.
+    is_same_group : bool
+        Whether both are in one group all the same, by other members.
+    """
+
+    other: Sample
+    similarity: float
+    variant: str
+    source: str
+    found_by: str | None
+    reason: str
+    distance: float | None
+    moved: float | None
+    stage: str
+    is_kept: bool
+    is_same_group: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule that put one sample before another.
+
+    Parameters
+    ----------
+    term : str
+        A term of `keep.order_by`, such as ``width*height desc``, or keep.prefer_base.
+    value, other_value : object
+        Of the one that is preferred, and of the other.
+    preferred, other : Sample
+    """
+
+    term: str
+    value: Any
+    other_value: Any
+    preferred: Sample
+    other: Sample
+
+
+@dataclass(frozen=True)
+class OtherKeeper:
+    """A sample that was kept of the same group before this one.
+
+    Parameters
+    ----------
+    sample : Sample
+    similarity : float or None
+        Cosine of the whole images; None where the vectors are gone.
+    min_similarity : float or None
+        What the two ask of a copy.
+    refused : str or None
+        Why their pixels make them no copies, where they were looked at.
+    """
+
+    sample: Sample
+    similarity: float | None
+    min_similarity: float | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class Component:
+    """The group of copies a sample is in, and the connected component that was cut into such groups.
+
+    Parameters
+    ----------
+    component_id : int
+    duplication_count : int
+        Samples in the group.
+    n_kept, n_dropped, n_excluded : int
+    raw_component_id : int
+    n_raw_members, n_raw_groups : int
+        Samples of the connected component, and groups it was cut into: more than one where a chain was cut.
+    anchor : Sample or None
+        Which every member was compared with; None for a sample without edges.
+    similarity_to_anchor, distance_to_anchor : float or None
+    """
+
+    component_id: int
+    duplication_count: int
+    n_kept: int
+    n_dropped: int
+    n_excluded: int
+    raw_component_id: int
+    n_raw_members: int = 1
+    n_raw_groups: int = 1
+    anchor: Sample | None = None
+    similarity_to_anchor: float | None = None
+    distance_to_anchor: float | None = None
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Why a sample must not be trained on: a row of the table `exclusions`."""
+
+    reason: str
+    excluded_by: str
+    reference_shard: str | None
+    similarity_to_reference: float | None
+    distance_to_reference: float | None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a sample could not be used: a row of the table `rejected`."""
+
+    shard: str
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a sample was kept or dropped.
+
+    Parameters
+    ----------
+    run_dir : str
+    outcome : str
+        kept_unique, kept_keeper (of a group), kept_further (beside others of its group), dropped_exact, dropped_near, excluded or
+        rejected.
+    reason : str
+        The same in a sentence.
+    sample : Sample
+    keeper : Sample or None
+        Which a dropped sample is a copy of.
+    similarity_to_keeper, distance_to_keeper : float or None
+        Of the two compared with each other, whatever path joins them.
+    n_copies : int
+        Samples that were dropped for this one.
+    component : Component or None
+        None for a rejected sample.
+    n_neighbors : int
+        Other samples at `min_similarity` or above.
+    min_similarity : float
+        The run's threshold.
+    rule : Rule or None
+        What put the keeper before this sample, or this sample before the best of its copies.
+    path_samples : tuple of Sample
+        From the sample to its keeper, along the path whose weakest edge is the most similar.
+    path : tuple of Step
+        Its edges, one fewer.
+    edges : tuple of Step
+        The most similar edges of the sample itself, or of the first with its bytes.
+    edge_samples : tuple of Sample
+        Their other ends.
+    n_edges : int
+        How many it has.
+    other_keepers : tuple of OtherKeeper
+        For kept_further: kept before it.
+    refused : tuple of Refusal
+        The most similar pairs that the pixels refused.
+    n_refused : int
+        How many there are.
+    exclusion : Exclusion or None
+    rejections : tuple of Rejection
+        Rows of `rejected` with this shard and key: a key that occurs twice is embedded once.
+    """
+
+    run_dir: str
+    outcome: Outcome
+    reason: str
+    sample: Sample
+    keeper: Sample | None = None
+    similarity_to_keeper: float | None = None
+    distance_to_keeper: float | None = None
+    n_copies: int = 0
+    component: Component | None = None
+    n_neighbors: int = 0
+    min_similarity: float = 0.0
+    rule: Rule | None = None
+    path_samples: tuple[Sample, ...] = ()
+    path: tuple[Step, ...] = ()
+    edges: tuple[Step, ...] = ()
+    edge_samples: tuple[Sample, ...] = ()
+    n_edges: int = 0
+    other_keepers: tuple[OtherKeeper, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    n_refused: int = 0
+    exclusion: Exclusion | None = None
+    rejections: tuple[Rejection, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
