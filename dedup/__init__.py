@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
-    from dedup.audit import find_outliers, flag_images, score_generations
+    from dedup.audit import find_outliers, flag_images, score_generations, write_report
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
@@ -40,6 +40,7 @@ __all__ = [
     "removed_by_threshold",
     "run",
     "score_generations",
+    "write_report",
 ]
 
 _HOMES = {
@@ -62,6 +63,7 @@ _HOMES = {
     "removed_by_threshold": "dedup.numerics.thresholds",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",
+    "write_report": "dedup.audit",
 }
 
 
