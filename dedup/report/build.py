@@ -24,6 +24,7 @@ MAX_BYTES: Final = 25_000_000
 MOST_GALLERIES: Final = 100
 _EXCLUDED_SHOWN: Final = 8  # of each reason
 _STATE = '<meta name="dedup-state" content="{}">'
+_NOTE_BYTES: Final = 4_096  # that notes about pictures take at most
 _HEAD_BYTES: Final = 4_096  # in which the state stands
 
 
@@ -81,7 +82,7 @@ def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, 
     pictures = _pictures(run, facts, order)
     page = Page(Gathered(run, groups, found, excluded, facts, pictures, seed), asker)
     bare = page.render({})
-    shown = pictures.within(MAX_BYTES - len(bare) - 40 * len(pictures.jpegs), order)
+    shown = pictures.within(MAX_BYTES - len(bare) - _NOTE_BYTES, order)
     page.say_pictures(len(shown))
     data = page.render(shown)
     path = out or path_of(run_dir)

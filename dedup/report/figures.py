@@ -91,11 +91,11 @@ def tiles(run: ReportedRun, n_refused: int) -> list[tuple[str, str, str]]:
     found = [
         ("samples", f"{n:,}", f"in {embed.summary.get('n_shards', 0):,} shards"),
         ("kept", f"{manifest.rows['manifest']:,}", f"{share_text(manifest.rows['manifest'], n)} of all"),
-        ("dropped as copies", f"{dropped:,}", f"{share_text(dropped, images)} of the images"),
+        ("dropped", f"{dropped:,}", f"{share_text(dropped, images)} of the images, as copies"),
     ]
     if "statistics" in run.records:
         figures = run.records["statistics"].summary
-        found.append(("groups of copies", f"{figures['n_components']:,}", f"the largest of {figures['largest_component']:,}"))
+        found.append(("groups", f"{figures['n_components']:,}", f"of copies, the largest of {figures['largest_component']:,}"))
     if looked := run.records["confirm"].summary.get("n_looked_at"):
         found.append(("pairs refused", f"{n_refused:,}", f"{looked:,} candidates looked at"))
     recall = run.records["pairs"].summary.get("recall")

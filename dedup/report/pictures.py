@@ -21,6 +21,7 @@ SIDE: Final = 160  # pixels of the longer side, at most
 _QUALITY: Final = 70
 _MOST_PICTURES: Final = 4_000
 _MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
+_TAG_BYTES: Final = 100  # that a picture takes in the page beside its own
 _TRIES: Final = 3  # images of a shard that can't be read, after which the rest of it is not asked for
 
 
@@ -49,13 +50,13 @@ class Pictures:
     trouble: str = ""
 
     def within(self, n_bytes: int, order: Sequence[int]) -> dict[int, str]:
-        """Pictures as base64, the first in `order` that together have at most so many characters."""
-        chosen: dict[int, str] = {}
-        for sample_id in order:
+        """Pictures as base64, the first in `order` for which there is room; one that is there several times takes it as often."""
+        times, chosen = Counter(order), dict[int, str]()
+        for sample_id in dict.fromkeys(order):
             data = self.jpegs.get(sample_id)
-            if data is None or sample_id in chosen:
+            if data is None:
                 continue
-            n_bytes -= -(-len(data) // 3) * 4
+            n_bytes -= times[sample_id] * (-(-len(data) // 3) * 4 + _TAG_BYTES)
             if n_bytes < 0:
                 break
             chosen[sample_id] = base64.b64encode(data).decode()

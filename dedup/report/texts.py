@@ -69,6 +69,7 @@ def link(url: str | None) -> str:
     >>> link("https://example.org/a b.jpg"), link("javascript:alert(1)"), link("https://[")
     ('https://example.org/a%20b.jpg', '', '')
     """
+    url = (url or "").strip()
     if not url or len(url) > URL_CHARACTERS or _CONTROLS.search(url):
         return ""
     try:
@@ -77,7 +78,7 @@ def link(url: str | None) -> str:
         return ""
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
         return ""
-    return _SPACES.sub("%20", url.strip())
+    return _SPACES.sub("%20", url)
 
 
 def key_text(key: str) -> Text:
