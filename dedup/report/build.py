@@ -75,7 +75,7 @@ def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, 
     run = open_reported(run_dir)
     asker = Asker(engine, run.layout)
     groups, found = galleries(asker, run, n=n_galleries, seed=seed), pairs(asker, run, seed=seed)
-    excluded = _excluded(asker)
+    excluded = _excluded(asker, run)
     shelves = [*_shelves(groups, found), *([card for card, _ in cards] for _, cards in excluded)]
     facts = facts_of(asker, (card.sample_id for shelf in shelves for card in shelf))
     order = in_order_of_weight(shelves, facts)
@@ -112,8 +112,8 @@ _EXCLUSIONS = {
 }
 
 
-def _excluded(asker: Asker) -> Excluded:
-    rows = asker.rows(queries.EXCLUDED, n=_EXCLUDED_SHOWN)
+def _excluded(asker: Asker, run: ReportedRun) -> Excluded:
+    rows = asker.rows(queries.EXCLUDED, n=_EXCLUDED_SHOWN) if run.records["manifest"].rows.get("excluded") else []
     for row in rows:
         row |= {"by": cut(row["excluded_by"], most=120), "home": shard_name(row["reference_shard"] or "")}
     return [

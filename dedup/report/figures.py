@@ -171,14 +171,31 @@ def reasons_of(rows: list[Row], meanings: dict[str, str], kind: str) -> list[Rea
     return [Reason(bar.name, meanings.get(bar.name, ""), bar, [row for row in rows if row["reason"] == bar.name]) for bar in bars]
 
 
-def similarities(asker: Asker, run: ReportedRun, below: BelowSample | None) -> tuple[Chart, Chart | None]:
+@dataclass(frozen=True)
+class Bins:
+    """Pairs by similarity and by the distance of their pixels: bin to number."""
+
+    joined: dict[int, int]
+    refused: dict[int, int]
+    joined_distance: dict[int, int]
+    refused_distance: dict[int, int]
+
+
+def bins(asker: Asker) -> Bins:
+    """Count the pairs that were joined and refused."""
+    found: dict[str, dict[int, int]] = {}
+    for row in asker.rows(queries.BINS, similarity_bins=SIMILARITY_BINS, distance_bins=_DISTANCE_BINS):
+        found.setdefault(row["what"], {})[row["bin"]] = row["n_pairs"]
+    return Bins(*(found.get(what, {}) for what in ("joined", "refused", "joined distance", "refused distance")))
+
+
+def similarities(counts: Bins, run: ReportedRun, below: BelowSample | None) -> tuple[Chart, Chart | None]:
     """Pairs that were looked at by similarity; and all pairs of sampled images, across the threshold."""
     threshold = run.min_similarity
-    counts = {name: _bins(asker, question) for name, question in (("near", queries.JOINED_BINS), ("refused", queries.REFUSED_BINS))}
     low = lowest_shown(threshold)
     lines = [(threshold, f"threshold {threshold:g}")]
     looked = histogram(
-        [Series("near", "joined", counts["near"])] + ([Series("refused", "refused", counts["refused"])] if run.confirms else []),
+        [Series("near", "joined", counts.joined)] + ([Series("refused", "refused", counts.refused)] if run.confirms else []),
         n_bins=SIMILARITY_BINS,
         low=low,
         high=1.0,
@@ -213,10 +230,10 @@ def lowest_shown(threshold: float) -> float:
     return max(0.0, round(threshold - max(0.05, 0.5 * (1.0 - threshold)), 2))
 
 
-def distances(asker: Asker, run: ReportedRun) -> tuple[Chart | None, int]:
+def distances(counts: Bins, run: ReportedRun) -> tuple[Chart | None, int]:
     """Pairs by the distance of their pixels, and how many were refused before a distance could be measured."""
-    near, others = _bins(asker, queries.JOINED_DISTANCES, _DISTANCE_BINS), _bins(asker, queries.REFUSED_DISTANCES, _DISTANCE_BINS)
-    n_unmeasured = others.pop(_DISTANCE_BINS, 0)
+    near, others = counts.joined_distance, {bin_: n for bin_, n in counts.refused_distance.items() if bin_ < _DISTANCE_BINS}
+    n_unmeasured = counts.refused_distance.get(_DISTANCE_BINS, 0)
     if not near and not others:
         return None, n_unmeasured
     most = run.config.confirm.max_distance
@@ -234,18 +251,15 @@ def distances(asker: Asker, run: ReportedRun) -> tuple[Chart | None, int]:
     return chart, n_unmeasured
 
 
-def _bins(asker: Asker, question: queries.Question, n_bins: int = SIMILARITY_BINS) -> dict[int, int]:
-    return {row["bin"]: row["n_pairs"] for row in asker.rows(question, n_bins=n_bins)}
-
-
 def captions(asker: Asker) -> list[Row]:
     """The captions that most samples carry."""
     rows = asker.rows(queries.CAPTIONS, n=_CAPTIONS_SHOWN)
     return [row | {"caption": cut(row["caption"], row["n_characters"])} for row in rows]
 
 
-def shards(asker: Asker) -> tuple[list[tuple[str, int]], list[Row]]:
-    """How many shards could be read, and those that could not."""
-    states = [(row["status"], row["n_shards"]) for row in asker.rows(queries.SHARD_STATES)]
-    rows = asker.rows(queries.SHARDS, n=_SHARDS_SHOWN) if any(status != "ok" for status, _ in states) else []
-    return states, [row | {"shard": shard_name(row["shard"]), "error": cut(row["error"])} for row in rows]
+def broken_shards(asker: Asker) -> tuple[dict[str, int], list[Row]]:
+    """How many shards could not be read, or not to their end, and the first of them."""
+    rows = asker.rows(queries.SHARDS, n=_SHARDS_SHOWN)
+    return {row["status"]: row["n_all"] for row in rows}, [
+        row | {"shard": shard_name(row["shard"]), "error": cut(row["error"])} for row in rows
+    ]

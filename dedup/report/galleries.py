@@ -16,6 +16,7 @@ SMALL_SHOWN = 8
 N_BORDERLINE = 12
 _N_LOOSE = 8
 _N_CHAINS = 8
+_EXACT_SHOWN = 2
 _N_LISTED = 1_000  # groups in the table
 
 
@@ -55,7 +56,7 @@ def galleries(asker: Asker, run: ReportedRun, *, n: int, seed: int) -> Galleries
     seed : int
         Of the random ones.
     """
-    chains = _chains(asker)
+    chains = _chains(asker, run)
     if "statistics" not in run.records:
         return Galleries([], [], [], [], chains, [], run.records["groups"].summary.get("n_groups", 0))
     listed = asker.rows(queries.LARGEST, n=max(_N_LISTED, n))
@@ -64,7 +65,8 @@ def galleries(asker: Asker, run: ReportedRun, *, n: int, seed: int) -> Galleries
     edges = asker.rows(queries.WEAKEST, n=N_BORDERLINE)
     named = {row["component_id"]: row for row in asker.rows(queries.NAMED, chosen=[row["component_id"] for row in edges])}
     edges = [row for row in edges if row["component_id"] in named]
-    members = _Members(asker, [row["component_id"] for row in [*listed[:n], *drawn, *loose, *edges]])
+    shown = [row["component_id"] for row in [*listed[:n], *drawn, *loose, *edges]]
+    members = _Members(asker, shown, bool(run.records["manifest"].rows.get("excluded")))
     return Galleries(
         [members.gallery(row, LARGE_SHOWN) for row in listed[:n]],
         [members.gallery(row, LARGE_SHOWN) for row in drawn],
@@ -79,11 +81,11 @@ def galleries(asker: Asker, run: ReportedRun, *, n: int, seed: int) -> Galleries
 class _Members:
     """The members of chosen groups that may be shown."""
 
-    def __init__(self, asker: Asker, component_ids: Iterable[int]) -> None:
+    def __init__(self, asker: Asker, component_ids: Iterable[int], has_excluded: bool) -> None:
         chosen = sorted(set(component_ids))
         self._kept = _by_component(asker.rows(queries.KEPT, chosen=chosen, n=LARGE_SHOWN))
         self._copies = _by_component(asker.rows(queries.COPIES, chosen=chosen, n=LARGE_SHOWN))
-        self._excluded = _by_component(asker.rows(queries.LEFT_OUT, chosen=chosen, n=SMALL_SHOWN))
+        self._excluded = _by_component(asker.rows(queries.LEFT_OUT, chosen=chosen, n=SMALL_SHOWN) if has_excluded else [])
 
     def gallery(self, row: Row, most: int, edge: Row | None = None) -> Gallery:
         """The gallery of a group from its row of statistics; with an edge, what is about that edge."""
@@ -118,18 +120,26 @@ def _by_component(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 
 def _most_and_least(copies: list[Row], n: int, always: set[int]) -> list[Row]:
-    """The most and the least similar copies, in their order; those that must be there come before others."""
+    """The most and the least similar copies, in their order; those that must be there come before others.
+
+    Byte-identical copies show nothing that the keeper does not: where there is no room for all, there are few of them.
+    """
     if len(copies) <= n:
         return copies
-    named = [place for place, row in enumerate(copies) if row["sample_id"] in always]
-    left = max(1, n - len(named))
-    ends = [place for place in range(len(copies)) if place < left - left // 2 or place >= len(copies) - left // 2]
-    return [copies[place] for place in sorted({*named, *ends})]
+    named = {row["sample_id"] for row in copies} & always
+    exact = [row["sample_id"] for row in copies if row["kind"] == "exact" and row["sample_id"] not in named]
+    n_other = len(copies) - len(exact) - len(named)
+    dropped = set(exact[max(_EXACT_SHOWN, n - len(named) - n_other) :])
+    left = [row["sample_id"] for row in copies if row["sample_id"] not in dropped | named]
+    room = max(1, n - len(named))
+    chosen = named | set(left if len(left) <= room else [*left[: room - room // 2], *left[len(left) - room // 2 :]])
+    return [row for row in copies if row["sample_id"] in chosen]
 
 
-def _chains(asker: Asker) -> list[Gallery]:
+def _chains(asker: Asker, run: ReportedRun) -> list[Gallery]:
     """Connected components that were cut into several groups: a card for the anchor of each piece."""
-    rows = asker.rows(queries.CHAINS, n=_N_CHAINS)
+    is_any_cut = run.records["groups"].summary.get("n_split", 1) > 0
+    rows = asker.rows(queries.CHAINS, n=_N_CHAINS) if is_any_cut else []
     pieces: dict[int, list[Row]] = {}
     for piece in asker.rows(queries.PIECES, chosen=[row["raw_component_id"] for row in rows], n=SMALL_SHOWN):
         pieces.setdefault(piece["raw_component_id"], []).append(piece)

@@ -6,8 +6,9 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dedup.report import figures, making
 from dedup.report.asking import Asker, Row
@@ -17,6 +18,9 @@ from dedup.report.pairs import Pairs
 from dedup.report.pictures import Pictures
 from dedup.report.reported import ReportedRun
 from dedup.report.texts import shown, similarity_text
+
+if TYPE_CHECKING:
+    import jinja2
 
 Excluded = list[tuple[figures.Reason, list[tuple[Card, Row]]]]
 
@@ -58,17 +62,16 @@ class Page:
     """
 
     def __init__(self, gathered: Gathered, asker: Asker) -> None:
-        import jinja2
-
         run, found = gathered.run, gathered.pairs
         self._pictures, self._has_pixels = gathered.pictures, run.has_pixels
-        states, broken = figures.shards(asker)
+        troubled, broken = figures.broken_shards(asker)
         self.notes = [*run.notes]
-        if bad := {status: n for status, n in states if status != "ok"}:
-            self.notes.append(f"of the shards {', '.join(f'{n:,} were {status}' for status, n in bad.items())}: see Rejected")
+        if troubled:
+            self.notes.append(f"of the shards {', '.join(f'{n:,} were {status}' for status, n in troubled.items())}: see Rejected")
         sized, size_rows = figures.sizes(run) if "statistics" in run.records else (None, [])
-        looked, sampled = figures.similarities(asker, run, found.sample)
-        measured, n_unmeasured = figures.distances(asker, run)
+        counts = figures.bins(asker)
+        looked, sampled = figures.similarities(counts, run, found.sample)
+        measured, n_unmeasured = figures.distances(counts, run)
         dropped, ways = figures.kinds(asker, run)
         n_refused = sum(reason.part.n for reason, _ in found.refused)
         style, script = _template("report.css"), _template("report.js")
@@ -84,12 +87,7 @@ class Page:
             "finished": max(record.finished for record in run.records.values()).replace("T", " ").partition("+")[0],
             "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
         }  # fmt: skip
-        loader = jinja2.FunctionLoader(_template)
-        environment = jinja2.Environment(
-            loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        environment.filters |= {"number": lambda n: f"{n:,}", "similarity": similarity_text, "rate": _rate}
-        self._page = environment.get_template("report.html")
+        self._page = _compiled()
 
     def render(self, pictures: dict[int, str]) -> bytes:
         """The page with these pictures, base64 by sample_id."""
@@ -109,6 +107,16 @@ class Page:
         left = found.n_wanted - found.n_unread - n_shown
         if n_shown and left > 0:
             self.notes.append(f"{left:,} pictures were left out, for the size of this file or because their tars are compressed")
+
+
+@cache
+def _compiled() -> jinja2.Template:
+    import jinja2
+
+    loader = jinja2.FunctionLoader(_template)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": lambda n: f"{n:,}", "similarity": similarity_text, "rate": _rate}
+    return environment.get_template("report.html")
 
 
 def _template(name: str) -> str:

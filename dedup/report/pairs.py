@@ -44,7 +44,7 @@ def pairs(asker: Asker, run: ReportedRun, *, seed: int) -> Pairs:
     """Choose pairs."""
     reasons = refusals(asker.rows(queries.REFUSED, n=_PER_REASON))
     sample = _sample(run, seed)
-    nearly = asker.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance)
+    nearly = asker.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance) if reasons else []
     return Pairs(
         [(reason, [pair_of(row, _details(row), row["reason"]) for row in reason.examples]) for reason in reasons],
         [] if sample is None else _below(asker, sample),

@@ -99,7 +99,7 @@ COPIES: Final = Question(
 SELECT component_id, sample_id, keeper_id, kind, CAST(similarity_to_keeper AS DOUBLE) AS similarity,
        CAST(distance_to_keeper AS DOUBLE) AS distance, n_all
 FROM (SELECT duplicates.*, count(*) OVER (PARTITION BY duplicates.component_id) AS n_all,
-             row_number() OVER (PARTITION BY duplicates.component_id
+             row_number() OVER (PARTITION BY duplicates.component_id, kind
                                 ORDER BY similarity_to_keeper DESC NULLS LAST, duplicates.sample_id ASC NULLS LAST) AS from_top,
              row_number() OVER (PARTITION BY duplicates.component_id
                                 ORDER BY similarity_to_keeper ASC NULLS LAST, duplicates.sample_id DESC NULLS LAST) AS from_bottom
@@ -190,29 +190,20 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
 )
 
 # float32 numbers lie a little below or above what they stand for: 0.7 must not fall into the bin below
-_BIN: Final = "CAST(floor(CAST({column} AS DOUBLE) * {{n_bins}} + 1e-4) AS BIGINT)"
-JOINED_BINS: Final = Question(
-    f"SELECT {_BIN.format(column='similarity')} AS bin, count(*) AS n_pairs FROM edges "
-    "WHERE kind = 'near' AND source = 'whole' AND COALESCE(confirmed, TRUE) GROUP BY 1 ORDER BY 1",
-    ("edges",),
-    _schema(("bin", _INT), ("n_pairs", _INT)),
-)
-REFUSED_BINS: Final = Question(
-    f"SELECT {_BIN.format(column='similarity')} AS bin, count(*) AS n_pairs FROM refused WHERE source = 'whole' GROUP BY 1 ORDER BY 1",
-    ("refused",),
-    JOINED_BINS.schema,
-)
-JOINED_DISTANCES: Final = Question(
-    f"SELECT {_BIN.format(column='edges.distance')} AS bin, count(*) AS n_pairs FROM edges "
-    "WHERE kind = 'near' AND edges.distance IS NOT NULL GROUP BY 1 ORDER BY 1",
-    ("edges",),
-    JOINED_BINS.schema,
-)
-REFUSED_DISTANCES: Final = Question(
-    f"SELECT {_BIN.format(column='refused.distance')} AS bin, count(*) AS n_pairs FROM refused "
-    "WHERE refused.distance IS NOT NULL GROUP BY 1 ORDER BY 1",
-    ("refused",),
-    JOINED_BINS.schema,
+_SIMILARITY_BIN: Final = "CAST(floor(CAST(similarity AS DOUBLE) * {similarity_bins} + 1e-4) AS BIGINT) AS bin"
+_DISTANCE_BIN: Final = "CAST(floor(CAST(distance AS DOUBLE) * {distance_bins} + 1e-4) AS BIGINT) AS bin"
+BINS: Final = Question(
+    f"""
+SELECT what, bin, count(*) AS n_pairs
+FROM (SELECT 'joined' AS what, {_SIMILARITY_BIN} FROM edges WHERE kind = 'near' AND source = 'whole' AND COALESCE(confirmed, TRUE)
+      UNION ALL SELECT 'refused' AS what, {_SIMILARITY_BIN} FROM refused WHERE source = 'whole'
+      UNION ALL SELECT 'joined distance' AS what, {_DISTANCE_BIN} FROM edges WHERE kind = 'near' AND edges.distance IS NOT NULL
+      UNION ALL SELECT 'refused distance' AS what, {_DISTANCE_BIN} FROM refused WHERE refused.distance IS NOT NULL) AS binned
+GROUP BY what, bin
+ORDER BY what, bin
+""",
+    ("edges", "refused"),
+    _schema(("what", _TEXT), ("bin", _INT), ("n_pairs", _INT)),
 )
 KINDS: Final = Question(
     "SELECT kind, source, variant, count(*) AS n_pairs FROM edges GROUP BY kind, source, variant "
@@ -269,13 +260,13 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
 )  # fmt: skip
 SHARDS: Final = Question(
     """
-SELECT shard, status, substr(error, 1, 300) AS error, n_samples, n_rejected FROM partitions WHERE status <> 'ok'
-ORDER BY shard ASC NULLS LAST LIMIT {n}
+SELECT shard, status, error, n_samples, n_rejected, n_all
+FROM (SELECT shard, status, substr(error, 1, 300) AS error, n_samples, n_rejected, count(*) OVER (PARTITION BY status) AS n_all,
+             row_number() OVER (PARTITION BY status ORDER BY shard ASC NULLS LAST) AS place
+      FROM partitions WHERE status <> 'ok') AS ranked
+WHERE place <= {n}
+ORDER BY status, place
 """,
     ("partitions",),
-    _schema(("shard", _TEXT), ("status", _TEXT), ("error", _TEXT), ("n_samples", _INT), ("n_rejected", _INT)),
+    _schema(("shard", _TEXT), ("status", _TEXT), ("error", _TEXT), ("n_samples", _INT), ("n_rejected", _INT), ("n_all", _INT)),
 )
-SHARD_STATES: Final = Question(
-    "SELECT status, count(*) AS n_shards FROM partitions GROUP BY status ORDER BY status", ("partitions",),
-    _schema(("status", _TEXT), ("n_shards", _INT)),
-)  # fmt: skip

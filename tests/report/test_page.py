@@ -42,6 +42,11 @@ URLS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _jinja2(require_extra, with_reports):
+    require_extra("jinja2")
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """Eleven pictures with two copies each; captions, urls, keys and a shard's name that would run if they could."""

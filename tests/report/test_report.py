@@ -33,7 +33,7 @@ from dedup.storage.tables import read_bytes
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _jinja2(require_extra):
+def _jinja2(require_extra, with_reports):
     require_extra("jinja2")
 
 
@@ -195,9 +195,11 @@ def test_weakest_pairs_and_refused_ones_are_those_of_the_tables(run_dir):
 def test_bins_hold_every_pair(run_dir):
     asker, _ = ask(run_dir)
     near = [row for row in table(run_dir, "edges").to_pylist() if row["kind"] == "near" and row["source"] == "whole"]
-    counts = {row["bin"]: row["n_pairs"] for row in asker.rows(queries.JOINED_BINS, n_bins=200)}
+    counts = figures.bins(asker).joined
     assert counts == collections.Counter(int(np.floor(row["similarity"] * 200 + 1e-4)) for row in near)
     assert sum(counts.values()) == len(near)
+    refused = [row["distance"] for row in table(run_dir, "refused").to_pylist() if row["distance"] is not None]
+    assert figures.bins(asker).refused_distance == collections.Counter(int(np.floor(value * 100 + 1e-4)) for value in refused)
 
 
 def test_captions_reasons_and_sizes(run_dir, samples):
@@ -521,7 +523,7 @@ def test_spark_answers_every_question_alike(run_dir, start_spark):
         other = asking.Asker(engine, opened.layout)
         ids = table(run_dir, "statistics")["component_id"].to_pylist()
         samples = table(run_dir, "metadata")["sample_id"].to_pylist()
-        numbers = {"n": 7, "n_bins": 200, "shift": 12_345, "threshold": 0.95, "max_distance": 0.15}
+        numbers = {"n": 7, "similarity_bins": 200, "distance_bins": 100, "shift": 12_345, "threshold": 0.95, "max_distance": 0.15}
         questions = {name: value for name, value in vars(queries).items() if isinstance(value, queries.Question)}
         assert len(questions) >= 20
         for name, question in questions.items():
