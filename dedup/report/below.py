@@ -84,8 +84,9 @@ def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float,
     query_ids = _draw(partitions, n_queries, seed)
     found = _Nearest(read_vectors(run_dir, query_ids), query_ids, threshold, low, n_bins)
     for ids, rows in _blocks(run_dir, stretches):
-        if rows.shape[1] != shape[1]:
-            raise RunDirectoryError(f"{run_dir}: embeddings of different widths {shape[1]} and {rows.shape[1]}; run embed again")
+        if rows.shape != (len(ids), shape[1]):
+            wanted = f"expected {len(ids)} vectors of {shape[1]} dimensions from sample {ids[0]} on"
+            raise RunDirectoryError(f"{run_dir}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
         found.take(ids, rows)
     src, dst, similarity = found.best()
     return BelowSample(src, dst, similarity, found.bins, low, n_queries, n_vectors, n_all)

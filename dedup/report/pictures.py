@@ -14,6 +14,7 @@ import simplejpeg
 
 from dedup.errors import DedupError
 from dedup.numerics.resize import area_resize
+from dedup.storage.locations import is_local
 from dedup.storage.pictures import PictureReader, Place
 from dedup.storage.thumbnails import open_thumbnails
 
@@ -22,6 +23,9 @@ _QUALITY: Final = 70
 _MOST_PICTURES: Final = 4_000
 _MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
 _TAG_BYTES: Final = 100  # that a picture takes in the page beside its own
+_REMOTE_TRIES: Final = (
+    30  # images of remote shards that can't be read one after another, that end the asking: a host may be gone
+)
 _TRIES: Final = 3  # images of a shard that can't be read, after which the rest of it is not asked for
 
 
@@ -81,16 +85,21 @@ def read_pictures(run_dir: str, places: Mapping[int, Place], order: Sequence[int
     asked = _affordable(run_dir, wanted[:_MOST_PICTURES])
     found.n_left_out = len(wanted) - len(asked)
     failures: Counter[str] = Counter()
+    n_remote_failures = 0
     with PictureReader(run_dir, SIDE, max_pixels=max_pixels) as reader:
         reader.prefetch(asked)
         for place in sorted(asked, key=lambda place: (place.shard, place.byte_offset or 0, place.sample_id)):
-            if failures[place.shard] < _TRIES or place.shard.endswith("/"):  # the files of a folder go one by one
+            is_remote = not is_local(place.shard)
+            # the files of a folder go one by one, a shard goes whole
+            is_gone = failures[place.shard] >= _TRIES and not place.shard.endswith("/")
+            if not is_gone and not (is_remote and n_remote_failures >= _REMOTE_TRIES):
                 try:
                     found.jpegs[place.sample_id] = small_jpeg(reader.read(place))
-                    failures[place.shard] = 0
+                    failures[place.shard] = n_remote_failures = 0
                     continue
                 except DedupError as error:
                     failures[place.shard] += 1
+                    n_remote_failures += is_remote
                     found.trouble = found.trouble or str(error)
             found.n_unread += 1
     return found

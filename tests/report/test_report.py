@@ -25,9 +25,10 @@ from dedup import pipeline, schemas
 from dedup.cli import app
 from dedup.config_io import load_config
 from dedup.engines.local import LocalEngine
-from dedup.errors import ConfigError, DedupError, MissingExtra, RunDirectoryError
+from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
 from dedup.numerics.distances import exact_similarity
 from dedup.report import asking, below, build, figures, galleries, pairs, pictures, queries, reported
+from dedup.report.cards import facts_of
 from dedup.storage.embeddings import open_store
 from dedup.storage.tables import read_bytes
 
@@ -313,6 +314,36 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(written, samples):
     assert f"{len(samples):,}" in page.texts["summary"]
     assert "search.min_similarity" in page.texts["configuration"]
     assert "images/s" in page.texts["stages"]
+
+
+def test_pictures_are_those_of_their_samples(run_dir, samples):
+    asker, opened = ask(run_dir)
+    known = facts_of(asker, table(run_dir, "metadata")["sample_id"].to_pylist())
+    places = {sample_id: facts.place for sample_id, facts in known.items()}
+    found = pictures.read_pictures(str(run_dir), places, list(places), max_pixels=opened.config.input.max_pixels)
+    assert (len(found.jpegs), found.n_unread, found.n_left_out) == (len(known), 0, 0)
+    images = {sample.key: sample.image for sample in samples}
+    for sample_id, data in found.jpegs.items():
+        with Image.open(io.BytesIO(data)) as small, Image.open(io.BytesIO(images[places[sample_id].key])) as whole:
+            expected = whole.convert("RGB").resize(small.size, Image.Resampling.BOX)
+            assert np.abs(np.asarray(small, np.int16) - np.asarray(expected, np.int16)).mean() < 9
+
+
+def test_a_host_that_is_gone_is_not_asked_for_ever(run_dir, monkeypatch):
+    asked = []
+
+    def refuse(self, place):
+        asked.append(place)
+        raise InputError("gone")
+
+    monkeypatch.setattr(pictures.PictureReader, "read", refuse)
+    places = {n: pictures.Place(n, f"s3://bucket/{n // 2:05d}.tar", str(n), 512, 10) for n in range(500)}
+    found = pictures.read_pictures(str(run_dir), places, list(places), max_pixels=10)
+    assert (len(asked), found.n_unread, found.trouble) == (30, 500, "gone")
+    asked.clear()
+    places = {n: pictures.Place(n, f"/data/{n // 10:05d}.tar", str(n), 512, 10) for n in range(500)}
+    assert pictures.read_pictures(str(run_dir), places, list(places), max_pixels=10).n_unread == 500
+    assert len(asked) == 3 * 50
 
 
 def test_two_reports_differ_in_their_date_alone(run_dir, tmp_path):
