@@ -27,6 +27,7 @@ demo: $(DEMO)/.shards
 	@echo 'counts    $(DEMO)/run/statistics/*.parquet  how often, and under which captions, each image occurs'
 	@echo 'targets   $(DEMO)/run/targets/_targets.jsonl  the extraction attack'"'"'s prompts, most duplicated first'
 	@echo 'montage   $(DEMO)/montage.png'
+	@echo 'report    $(DEMO)/run/report.html  all of it to look at, in a browser'
 
 # changed sources change what the demo writes: start afresh then
 $(DEMO)/.shards: $(SOURCES) | $(VENV)/.demo
@@ -68,8 +69,8 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/.created
-	@echo 'installing webdedup[cpu,demo] into $(VENV)'
-	$(PIP) -e '.[cpu,demo]'
+	@echo 'installing webdedup[cpu,demo,report] into $(VENV)'
+	$(PIP) -e '.[cpu,demo,report]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.created

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dedup.advice.explanation import Explanation
     from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
-    from dedup.audit import find_outliers, flag_images, score_generations
+    from dedup.audit import find_outliers, flag_images, score_generations, write_report
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
@@ -50,6 +50,7 @@ __all__ = [
     "rewrite",
     "run",
     "score_generations",
+    "write_report",
 ]
 
 _HOMES = {
@@ -77,6 +78,7 @@ _HOMES = {
     "rewrite": "dedup.release",
     "run": "dedup.pipeline",
     "score_generations": "dedup.audit",
+    "write_report": "dedup.audit",
 }
 
 

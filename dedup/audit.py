@@ -1,4 +1,4 @@
-"""Scoring and flagging generated images, and finding outliers, from paths to tables: what the command line and notebooks call."""
+"""Scoring and flagging generated images, finding outliers, and reports, from paths to tables: what the command line and notebooks call."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dedup.extraction.outliers import By, OutlierOptions, OutlierSummary, find
 from dedup.extraction.score import ScoreSummary, score
 from dedup.extraction.targets import read_targets
 from dedup.lookup.flag import FlagSummary, Question, flag
+from dedup.report.build import ReportSummary, write
 from dedup.stages.context import SilentReporter
 from dedup.storage.tables import join
 
@@ -162,6 +163,47 @@ def find_outliers(
     engine = engine or LocalEngine()
     try:
         return find(run_dir, out or join(run_dir, "outliers"), options, engine, reporter or SilentReporter())
+    finally:
+        if own:
+            engine.close()
+
+
+def write_report(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine | None = None) -> ReportSummary:
+    """Write the HTML report of a finished run: one file without anything beside it.
+
+    Parameters
+    ----------
+    run_dir : str
+        A path or any fsspec URL. The stages up to `manifest` must be finished; what later ones would give is left out.
+    out : str
+        File to write; by default `report.html` in the run directory.
+    n_galleries : int
+        Groups drawn of the largest, and as many at random; 0 to 100.
+    seed : int
+        Of the random groups and of the sample of vectors.
+    engine : Engine
+        What answers questions to the tables; by default DuckDB on this machine.
+
+    Returns
+    -------
+    ReportSummary
+        Path, bytes, pictures, and notes of what is missing: `notes` says why where there are no pictures.
+
+    Raises
+    ------
+    MissingExtra
+        If jinja2 is not installed.
+    RunDirectoryError
+        If the run is not finished so far, naming the stage that is missing.
+
+    Notes
+    -----
+    At most 25 MB: beyond, pictures are left out, the first of each gallery last. Two reports of one run differ in their date alone.
+    """
+    own = engine is None
+    engine = engine or LocalEngine()
+    try:
+        return write(run_dir, out, n_galleries=n_galleries, seed=seed, engine=engine)
     finally:
         if own:
             engine.close()

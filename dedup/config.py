@@ -238,6 +238,13 @@ class ExtractionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """The HTML report of a run."""
+
+    enabled: bool = _key(True, "write report.html at the end of every run of all stages, where the extra `report` is installed")
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineConfig:
     """What carries the tables through the stages."""
 
@@ -274,4 +281,5 @@ class Config:
     keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
     targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
     extraction: ExtractionConfig = dataclasses.field(default_factory=ExtractionConfig)
+    report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)

@@ -165,6 +165,8 @@ def print_summary(summary: RunSummary, config: Config) -> None:
     for table in ("manifest", "duplicates", "statistics", "targets"):
         if any(table in record.rows for record in summary.records.values()):
             out.print(f"{table:<{width}}  {summary.run_dir}/{table}/", soft_wrap=True, markup=False)
+    if summary.report:
+        out.print(f"{'report':<{width}}  {summary.report}", soft_wrap=True, markup=False)
 
 
 def print_status(stages: list[StageStatus]) -> None:

@@ -15,6 +15,7 @@ from dedup.config_io import resolved, to_dict, validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
+from dedup.report import build as reports
 from dedup.resume import STAGE_NAMES, STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.stages import embed
 from dedup.stages.context import SilentReporter, StageContext
@@ -22,7 +23,10 @@ from dedup.storage.layout import CONFIG_FILE
 from dedup.storage.locations import absolute
 from dedup.storage.locks import locked
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
+from dedup.storage.samples import one_line
 from dedup.storage.tables import filesystem, join, write_json
+
+_REPORTED_HERE = 5_000_000  # samples up to which the driver alone gathers a report
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,14 @@ class RunSummary:
         Stage name to its record.
     skipped : tuple of str
         Stages whose finished result was used.
+    report : str
+        Where its report lies; empty where none was written.
     """
 
     run_dir: str
     records: dict[str, StageRecord] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    report: str = ""
 
     def figure(self, stage: str, name: str) -> JsonDict | int | float | str | None:
         """A figure of a stage's summary, or None."""
@@ -112,10 +119,31 @@ def run(
             expected = expected_records(config, sources, wanted)
             todo = stages_to_run(config, sources, wanted, expected, redo)
             records = _carry_out(StageContext(config, engine, reporter), wanted, todo, expected, sources)
+        report = _report(config, engine, reporter) if len(wanted) == len(STAGES) else ""
     finally:
         if own:
             engine.close()
-    return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo))
+    return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo), report)
+
+
+def _report(config: Config, engine: Engine, reporter: Reporter) -> str:
+    """Write the report of a whole run, unless it has one that is up to date; returns where it lies, '' where there is none."""
+    run_dir = config.output.run_dir
+    if not config.report.enabled or not reports.can_write():
+        return ""
+    try:
+        path = reports.path_of(run_dir)
+        return path if reports.is_current(run_dir) else reports.write(run_dir, engine=_asked(run_dir, engine)).path
+    except Exception as error:  # whatever it is, the tables are there
+        reporter.note(f"report: not written: {one_line(error)}; dedup report {run_dir} tries again")
+        return ""
+
+
+def _asked(run_dir: str, engine: Engine) -> Engine:
+    """The engine that answers the questions of a report: Spark takes seconds to plan what DuckDB answers at once, unless a run is large."""
+    record = read_record(run_dir, "embeddings")
+    is_large = record is not None and record.rows["metadata"] > _REPORTED_HERE
+    return engine if is_large or isinstance(engine, LocalEngine) else LocalEngine()
 
 
 def _carry_out(

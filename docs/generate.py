@@ -108,6 +108,7 @@ OTHER_FILES = {
     "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`, and its lists lie in `index/index.ivfdata`.",
     "index/index.ivfdata": "Codes and ids of the FAISS index, list by list; mapped into memory.",
     "index/_index.json": "Figures of the index: lists, lists per image, dimensions, and the sizes of its files.",
+    "report.html": "The report of the run; see `docs/report.md`. Made anew by `dedup report`, or by a run that changed something.",
     "_config.json": "The configuration the run was made with, without `engine`: what `dedup.open_index` takes encoder and thresholds from.",
     "_lock.json": "Who writes the run just now: process, host, user, since when; empty, or absent, when nobody does.",
     "*/_stage.json": (

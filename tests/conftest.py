@@ -69,6 +69,25 @@ def require_browser() -> str:
     return next(filter(None, map(shutil.which, names)), None) or pytest.skip("needs a browser (Debian: chromium)")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def write_at_the_end() -> Iterator[Callable[..., str]]:
+    """Let runs of tests end without a report, which takes half a second each; what would have written it."""
+    from dedup import pipeline
+
+    with pytest.MonkeyPatch.context() as patch:
+        written = pipeline._report
+        patch.setattr(pipeline, "_report", lambda *_: "")
+        yield written
+
+
+@pytest.fixture(scope="module")
+def with_reports(write_at_the_end: Callable[..., str]) -> Iterator[None]:
+    """Let runs of a module end with their report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dedup.pipeline._report", write_at_the_end)
+        yield
+
+
 def _refuse_skip(report: Any) -> None:
     if IS_CI and report.skipped and not hasattr(report, "wasxfail") and "gpu" not in getattr(report, "keywords", {}):
         reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr

@@ -46,6 +46,7 @@ def test_run_prints_a_summary_and_plain_progress(run_dir):
         "kept",
         "seconds",
         f"{run_dir}/manifest/",
+        f"{run_dir}/report.html",
     ):
         assert word in summary
     progress = (run_dir.parent / "stderr.txt").read_text()

@@ -1,0 +1,166 @@
+"""Pairs below the threshold, which no table holds: a sample of the vectors, compared with all others or with a stretch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import RunDirectoryError
+from dedup.numerics.distances import exact_similarity, unit_rows
+from dedup.storage.arrays import array_shape, read_rows
+from dedup.storage.embeddings import embedding_path, read_vectors
+from dedup.storage.tables import is_local
+
+_QUERIES = 512
+_LEAST_QUERIES = 16
+_PRODUCTS = 1.5e11  # multiply-adds: some five seconds of two cores
+_MOST_VECTORS = 2_000_000  # compared with; of a remote run, which must be fetched
+_MOST_REMOTE = 100_000
+_BLOCK = 8_192
+_PER_QUERY = 2  # pairs of one image that are shown at most: else one crowd would fill the page
+_HELD = 4_096
+
+
+@dataclass(frozen=True)
+class BelowSample:
+    """What the comparison of a sample has found.
+
+    Parameters
+    ----------
+    src, dst : int64 array, shape (n,)
+        The most similar pairs below the threshold, src < dst, most similar first.
+    similarity : float32 array, shape (n,)
+        Exact.
+    bins : int64 array, shape (n_bins,)
+        Pairs (query, other) by similarity: bin k holds [k / n_bins, (k + 1) / n_bins); smaller ones than `low` are not counted.
+    low : float
+    n_queries, n_vectors, n_all : int
+        Sampled images; those each was compared with; all of the run.
+    """
+
+    src: npt.NDArray[np.int64]
+    dst: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    bins: npt.NDArray[np.int64]
+    low: float
+    n_queries: int
+    n_vectors: int
+    n_all: int
+
+
+def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float, *, low: float, n_bins: int, seed: int) -> BelowSample:
+    """Compare sampled vectors with all, or with evenly spread stretches of them.
+
+    Parameters
+    ----------
+    run_dir : str
+    n_of_partition : dict
+        Partition to its number of vectors.
+    threshold : float
+    low : float
+        Similarity down to which pairs are counted.
+    n_bins : int
+        Bins from 0 to 1.
+    seed : int
+
+    Notes
+    -----
+    At most 1.5e11 multiply-adds and some 50 MB, whatever the size of the run; of more than two million vectors a part is compared. The
+    sample, the stretches and their order depend on the seed and the run alone.
+    """
+    partitions = {number: n for number, n in sorted(n_of_partition.items()) if n}
+    n_all = sum(partitions.values())
+    empty = np.zeros(0, dtype=np.int64)
+    if n_all < 2:
+        return BelowSample(empty, empty, empty.astype(np.float32), np.zeros(n_bins + 1, np.int64), low, 0, 0, n_all)
+    first = next(iter(partitions))
+    shape, _ = array_shape(embedding_path(run_dir, first))
+    stretches = _stretches(partitions, _MOST_VECTORS if is_local(run_dir) else _MOST_REMOTE)
+    n_vectors = sum(stop - start for _, start, stop in stretches)
+    n_queries = min(n_all, max(_LEAST_QUERIES, min(_QUERIES, int(_PRODUCTS / (n_vectors * shape[1])))))
+    query_ids = _draw(partitions, n_queries, seed)
+    found = _Nearest(read_vectors(run_dir, query_ids), query_ids, threshold, low, n_bins)
+    for ids, rows in _blocks(run_dir, stretches):
+        if rows.shape != (len(ids), shape[1]):
+            wanted = f"expected {len(ids)} vectors of {shape[1]} dimensions from sample {ids[0]} on"
+            raise RunDirectoryError(f"{run_dir}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
+        found.take(ids, rows)
+    src, dst, similarity = found.best()
+    return BelowSample(src, dst, similarity, found.bins, low, n_queries, n_vectors, n_all)
+
+
+class _Nearest:
+    """Counts similarities of the queries, and keeps the pairs nearest below the threshold."""
+
+    def __init__(self, queries: npt.NDArray[np.float16], ids: npt.NDArray[np.int64], threshold: float, low: float, n_bins: int) -> None:
+        self._queries, self._ids, self._unit = queries, ids, unit_rows(queries)
+        self._threshold, self._low, self._n_bins = np.float32(threshold), low, n_bins
+        self.bins = np.zeros(n_bins + 1, dtype=np.int64)
+        self._pairs = np.zeros((0, 2), dtype=np.int64)
+        self._similarity = np.zeros(0, dtype=np.float32)
+
+    def take(self, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float16]) -> None:
+        product = self._unit @ unit_rows(rows).T
+        _, own_query, own_row = np.intersect1d(self._ids, ids, assume_unique=True, return_indices=True)
+        product[own_query, own_row] = -2.0
+        hits = np.flatnonzero(product >= self._low)
+        values = product.ravel()[hits]
+        self.bins += np.bincount(np.clip((values * self._n_bins + 1e-4).astype(np.int64), 0, self._n_bins), minlength=self._n_bins + 1)
+        # the best of the block, of each query: the rest can't be among the best of all
+        near = values < self._threshold
+        hits, values = hits[near], values[near]
+        if len(hits) > _HELD:
+            most = np.argpartition(-values, _HELD)[:_HELD]
+            hits, values = hits[most], values[most]
+        query, row = np.divmod(hits, len(ids))
+        similarity = exact_similarity(self._queries[query], rows[row])
+        is_below = similarity < self._threshold
+        pairs = np.sort(np.column_stack([self._ids[query], ids[row]])[is_below], axis=1)
+        self._pairs = np.concatenate([self._pairs, pairs])
+        self._similarity = np.concatenate([self._similarity, similarity[is_below]])
+        self._trim()
+
+    def _trim(self) -> None:
+        order = np.lexsort((self._pairs[:, 1], self._pairs[:, 0], -self._similarity))
+        pairs, similarity = self._pairs[order], self._similarity[order]
+        is_new = np.ones(len(pairs), dtype=bool)  # two queries may have found one pair
+        is_new[1:] = (np.diff(pairs, axis=0) != 0).any(axis=1)
+        self._pairs, self._similarity = pairs[is_new][:_HELD], similarity[is_new][:_HELD]
+
+    def best(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The pairs, most similar first, few of each image."""
+        seen: dict[int, int] = {}
+        chosen = []
+        for place, (src, dst) in enumerate(self._pairs.tolist()):
+            if max(seen.get(src, 0), seen.get(dst, 0)) < _PER_QUERY:
+                chosen.append(place)
+                seen[src], seen[dst] = seen.get(src, 0) + 1, seen.get(dst, 0) + 1
+        return self._pairs[chosen, 0], self._pairs[chosen, 1], self._similarity[chosen]
+
+
+def _stretches(partitions: dict[int, int], most: int) -> list[tuple[int, int, int]]:
+    """(partition, first row, last row + 1) of what is compared: all, or the same share of each of evenly spread blocks."""
+    blocks = [(number, start, min(start + _BLOCK, n)) for number, n in partitions.items() for start in range(0, n, _BLOCK)]
+    wanted = max(1, most // _BLOCK)
+    if sum(partitions.values()) <= most or len(blocks) <= wanted:
+        return blocks
+    return [blocks[place] for place in np.linspace(0, len(blocks) - 1, wanted).astype(np.int64).tolist()]
+
+
+def _draw(partitions: dict[int, int], n: int, seed: int) -> npt.NDArray[np.int64]:
+    """Ascending sample_ids of sampled vectors."""
+    ends = np.cumsum(list(partitions.values()))
+    places = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), n, replace=False))
+    part = np.searchsorted(ends, places, side="right")
+    row = places - np.concatenate([[0], ends[:-1]])[part]
+    ids: npt.NDArray[np.int64] = (np.array(list(partitions), dtype=np.int64)[part] << 32) | row
+    return ids
+
+
+def _blocks(run_dir: str, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+    for partition, start, stop in stretches:
+        rows = read_rows(embedding_path(run_dir, partition), start, stop)
+        yield (np.int64(partition) << 32) + np.arange(start, stop, dtype=np.int64), rows

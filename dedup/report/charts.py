@@ -1,0 +1,227 @@
+"""Charts as geometry that the template draws as SVG: nothing but numbers and words of our own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+_WIDTH, _HEIGHT = 760, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 18, 16, 46
+_MOST_POINTS = 1_500
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A bar, or a point where `radius` is not 0.
+
+    Parameters
+    ----------
+    x, y : float
+        Upper left corner of a bar, middle of a point, in units of the chart.
+    width, height, radius : float
+    kind : str
+        Its class in the style sheet.
+    says : str
+        Shown where the mouse rests.
+    """
+
+    x: float
+    y: float
+    width: float = 0.0
+    height: float = 0.0
+    radius: float = 0.0
+    kind: str = ""
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart in its own units, `width` by `height`.
+
+    Parameters
+    ----------
+    says : str
+        What a screen reader reads.
+    x_title, y_title : str
+    marks : list of Mark
+    x_ticks, y_ticks : list of (float, str)
+        Where they are, and their labels.
+    lines : list of (float, str)
+        Vertical lines and their labels.
+    legend : list of (kind, str)
+    """
+
+    says: str
+    x_title: str
+    y_title: str
+    marks: list[Mark]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    lines: list[tuple[float, str]] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT
+    right: int = _WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = _HEIGHT - _BOTTOM
+
+
+def short(number: float) -> str:
+    """A number on an axis.
+
+    Examples
+    --------
+    >>> short(1), short(2500), short(10_000), short(3e6)
+    ('1', '2.5k', '10k', '3M')
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"
+
+
+def log_log(points: Sequence[tuple[int, int]], *, says: str, x_title: str, y_title: str, words: str) -> Chart:
+    """Points on two logarithmic axes, each with a stem.
+
+    Parameters
+    ----------
+    points : sequence of (int, int)
+        Both 1 or more.
+    says, x_title, y_title : str
+    words : str
+        Of a point, with ``{x}`` and ``{y}``.
+    """
+    x_top = max((math.log10(x) for x, _ in points), default=0.0)
+    y_top = max((math.log10(y) for _, y in points), default=0.0)
+    x_end, y_end = max(1.0, x_top * 1.04), max(1.0, y_top * 1.06)
+    wide, high = _WIDTH - _LEFT - _RIGHT - 16, _HEIGHT - _TOP - _BOTTOM - 14
+
+    def at_x(value: float) -> float:
+        return round(_LEFT + 16 + wide * math.log10(value) / x_end, 2)
+
+    def at_y(value: float) -> float:
+        return round(_HEIGHT - _BOTTOM - 14 - high * math.log10(value) / y_end, 2)
+
+    shown = points if len(points) <= _MOST_POINTS else _one_per_place(points, at_x, at_y)
+    marks = []
+    for x, y in shown:
+        marks.append(Mark(at_x(x) - 0.75, at_y(y), 1.5, round(_HEIGHT - _BOTTOM - at_y(y), 2), kind="stem"))
+    for x, y in shown:
+        marks.append(Mark(at_x(x), at_y(y), radius=3.6, kind="unique" if x == 1 else "near", says=words.format(x=f"{x:,}", y=f"{y:,}")))
+    return Chart(
+        says,
+        x_title,
+        y_title,
+        marks,
+        [(at_x(10**power), short(10**power)) for power in range(math.floor(x_end) + 1)],
+        [(at_y(10**power), short(10**power)) for power in range(math.floor(y_end) + 1)],
+    )
+
+
+def _one_per_place(
+    points: Sequence[tuple[int, int]], at_x: Callable[[float], float], at_y: Callable[[float], float]
+) -> list[tuple[int, int]]:
+    """Without points that others cover."""
+    return list({(round(at_x(x)), round(at_y(y))): (x, y) for x, y in points}.values())
+
+
+@dataclass(frozen=True)
+class Series:
+    """Counts of one kind by bin: bin k holds [k / n_bins, (k + 1) / n_bins)."""
+
+    kind: str
+    name: str
+    counts: dict[int, int]
+
+
+def histogram(
+    series: Sequence[Series],
+    *,
+    n_bins: int,
+    low: float,
+    high: float,
+    lines: Sequence[tuple[float, str]],
+    says: str,
+    x_title: str,
+    y_title: str,
+    is_log: bool = False,
+) -> Chart:
+    """Bars by bin: stacked on a linear axis, side by side in the bin's width on a logarithmic one, where stacks mean nothing.
+
+    Parameters
+    ----------
+    series : sequence of Series
+    n_bins : int
+        Bins from 0 to 1.
+    low, high : float
+        What is shown; bins outside are left out.
+    lines : sequence of (float, str)
+        Values that are marked.
+    says, x_title, y_title : str
+    is_log : bool
+        Of the counts.
+    """
+    first, last = round(low * n_bins), round(high * n_bins)
+    shown = [{bin_: n for bin_, n in one.counts.items() if first <= bin_ <= last and n} for one in series]
+    tops = [sum(counts.get(bin_, 0) for counts in shown) for bin_ in set().union(*shown)]
+    most = max(tops, default=0)
+    end = math.log10(most) * 1.06 + 0.3 if is_log and most else most * 1.06
+    wide, high_ = (_WIDTH - _LEFT - _RIGHT) / (last - first + 1), _HEIGHT - _TOP - _BOTTOM
+
+    def at_x(value: float) -> float:
+        return round(_LEFT + wide * (value * n_bins - first), 2)
+
+    def tall(n: float) -> float:
+        # on a logarithmic axis the bar of a single pair must be seen
+        return high_ * (math.log10(n) + 0.3 if is_log else n) / end if n and end else 0.0
+
+    marks = []
+    for bin_ in sorted(set().union(*shown)):
+        base = 0.0
+        present = [(one, counts[bin_]) for one, counts in zip(series, shown, strict=True) if bin_ in counts]
+        for place, (one, n) in enumerate(present):
+            height = tall(n)
+            part = wide / len(present) if is_log else wide
+            x = at_x(bin_ / n_bins) + (place * part if is_log else 0.0)
+            top = _HEIGHT - _BOTTOM - base - height
+            span = f"{bin_ / n_bins:.3f} to {(bin_ + 1) / n_bins:.3f}" if bin_ < n_bins else "1"
+            marks.append(
+                Mark(
+                    round(x + 0.5, 2), round(top, 2), round(part - 1, 2), round(height, 2), kind=one.kind, says=f"{span}: {n:,} {one.name}"
+                )
+            )
+            base += 0.0 if is_log else height
+    y_ticks = (
+        [(round(_HEIGHT - _BOTTOM - tall(10**power), 2), short(10**power)) for power in range(math.floor(math.log10(most)) + 1)]
+        if is_log and most
+        else [(round(_HEIGHT - _BOTTOM - tall(value), 2), short(value)) for value in _steps(most)]
+    )
+    n_steps = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 14)
+    x_ticks = [(at_x(value), f"{value:g}") for value in _multiples(n_steps, low, high)]
+    return Chart(
+        says,
+        x_title,
+        y_title,
+        marks,
+        x_ticks,
+        y_ticks,
+        [(at_x(value), text) for value, text in lines],
+        [(one.kind, one.name) for one in series],
+    )
+
+
+def _steps(most: float) -> list[float]:
+    """Three to six round numbers from 0 up to the largest."""
+    if not most:
+        return [0]
+    size = 10.0 ** math.floor(math.log10(most))
+    step = next(size * part for part in (0.2, 0.5, 1.0, 2.0) if most / (size * part) <= 6)
+    step = max(1.0, step)
+    return [step * number for number in range(int(most / step) + 1)]
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    start = math.ceil(low / step - 1e-6)
+    return [round(number * step, 6) for number in range(start, math.floor(high / step + 1e-6) + 1)]

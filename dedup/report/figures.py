@@ -1,0 +1,265 @@
+"""The figures of a report: accounts, counts by size, kinds, reasons, similarities, captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dedup.numerics.confirmation import REASONS
+from dedup.report import queries
+from dedup.report.asking import Asker, Row
+from dedup.report.below import BelowSample
+from dedup.report.charts import Chart, Series, histogram, log_log
+from dedup.report.reported import ReportedRun
+from dedup.report.texts import cut, key_text, shard_name, share_text
+from dedup.schemas import REJECT_REASONS
+from dedup.storage.tables import dataset
+
+SIMILARITY_BINS = 200  # from 0 to 1
+_DISTANCE_BINS = 100
+_REJECTED_SHOWN = 5  # of each reason
+_CAPTIONS_SHOWN = 100
+_SHARDS_SHOWN = 50
+SOURCES = {
+    "whole": "the embeddings of the whole pictures",
+    "look": "a second look: a crop, the picture inside a frame, a turned copy",
+    "also": "the second source of candidates",
+    "also_look": "a second look of the second source",
+    "group": "two of one group",
+    "embedding": "equal embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a whole, as a bar.
+
+    Parameters
+    ----------
+    kind : str
+        Class in the style sheet.
+    name : str
+    n : int
+    share : str
+    x, width : float
+        Of its bar, in per mille of the whole.
+    """
+
+    kind: str
+    name: str
+    n: int
+    share: str
+    x: float
+    width: float
+
+
+def parts(counts: list[tuple[str, str, int]], *, is_stacked: bool = True) -> list[Part]:
+    """Parts of a whole, one bar after another, or each from the left and the largest the full width."""
+    whole = sum(n for _, _, n in counts)
+    largest = max((n for _, _, n in counts), default=0)
+    found, x = [], 0.0
+    for kind, name, n in counts:
+        width = 1000.0 * n / ((whole if is_stacked else largest) or 1)
+        found.append(Part(kind, name, n, share_text(n, whole), round(x, 2), round(width, 2)))
+        x += width if is_stacked else 0.0
+    return found
+
+
+def accounts(run: ReportedRun) -> list[Part]:
+    """Every sample that was seen, by what became of it."""
+    rows, kinds = run.records["manifest"].rows, run.records["manifest"].summary
+    unique = run.records["statistics"].summary.get("n_unique") if "statistics" in run.records else None
+    kept = rows["manifest"]
+    # of the unique ones some may be excluded: those are counted there
+    n_unique = None if unique is None else max(0, min(kept, unique - rows.get("excluded", 0)))
+    counts = [("keeper", "kept", kept)]
+    if n_unique is not None and not rows.get("excluded"):
+        counts = [("unique", "kept, without a copy", n_unique), ("keeper", "kept of a group of copies", kept - n_unique)]
+    counts += [
+        ("near", "dropped, near copies", kinds["n_near"]),
+        ("exact", "dropped, byte-identical copies", kinds["n_exact"]),
+        ("excluded", "excluded", rows.get("excluded", 0)),
+        ("rejected", "rejected", run.records["embed"].rows["rejected"]),
+    ]
+    return parts([entry for entry in counts if entry[2]])
+
+
+def tiles(run: ReportedRun, n_refused: int) -> list[tuple[str, str, str]]:
+    """The figures that come first: (name, figure, what it means)."""
+    embed, manifest = run.records["embed"], run.records["manifest"]
+    n = embed.rows["metadata"] + embed.rows["rejected"]
+    dropped, images = manifest.rows["duplicates"], embed.rows["metadata"]
+    found = [
+        ("samples", f"{n:,}", f"in {embed.summary.get('n_shards', 0):,} shards"),
+        ("kept", f"{manifest.rows['manifest']:,}", f"{share_text(manifest.rows['manifest'], n)} of all"),
+        ("dropped", f"{dropped:,}", f"{share_text(dropped, images)} of the images, as copies"),
+    ]
+    if "statistics" in run.records:
+        figures = run.records["statistics"].summary
+        found.append(("groups", f"{figures['n_components']:,}", f"of copies, the largest of {figures['largest_component']:,}"))
+    if looked := run.records["confirm"].summary.get("n_looked_at"):
+        found.append(("pairs refused", f"{n_refused:,}", f"{looked:,} candidates looked at"))
+    recall = run.records["pairs"].summary.get("recall")
+    if recall is not None:
+        figures = run.records["pairs"].summary
+        found.append(("measured recall", f"{recall:.4f}", f"of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} images"))
+    if manifest.rows.get("excluded"):
+        found.append(("excluded", f"{manifest.rows['excluded']:,}", "near reference images, or listed"))
+    found.append(("rejected", f"{embed.rows['rejected']:,}", "no images that can be read"))
+    return found
+
+
+def sizes(run: ReportedRun) -> tuple[Chart, list[Row]]:
+    """Groups by size: the chart, and a table of powers of two."""
+    points: list[tuple[int, int]] = []
+    doubled: dict[int, list[int]] = {}
+    for batch in dataset(run.layout.table("histogram")).to_batches():
+        for row in batch.to_pylist():
+            count, n_groups = row["duplication_count"], row["n_components"]
+            points.append((count, n_groups))
+            so_far = doubled.setdefault((count - 1).bit_length(), [0, 0])
+            so_far[0], so_far[1] = so_far[0] + n_groups, so_far[1] + row["n_images"]
+    n_images = sum(images for _, images in doubled.values())
+    table = []
+    for power, (n_groups, images) in sorted(doubled.items()):
+        first, last = (1, 1) if not power else ((1 << (power - 1)) + 1, 1 << power)
+        name = f"{first:,}" if first == last else f"{first:,} to {last:,}"
+        table.append({"first": first, "name": name, "n_groups": n_groups, "n_images": images, "share": share_text(images, n_images)})
+    chart = log_log(
+        sorted(points),
+        says="how many groups of copies there are of each size",
+        x_title="samples in the group (1 = unique)",
+        y_title="groups",
+        words="{y} groups of {x}",
+    )
+    return chart, table
+
+
+def kinds(asker: Asker, run: ReportedRun) -> tuple[list[Part], list[Row]]:
+    """Dropped samples by kind, and the pairs that joined them by how they were found and turned."""
+    summary = run.records["manifest"].summary
+    dropped = parts([("near", "near copies", summary["n_near"]), ("exact", "byte-identical copies", summary["n_exact"])])
+    return dropped, [row | {"means": SOURCES.get(row["source"], "")} for row in asker.rows(queries.KINDS)]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason with its number and examples."""
+
+    name: str
+    means: str
+    part: Part
+    examples: list[Row]
+
+
+def rejected(asker: Asker) -> list[Reason]:
+    """Rejected samples by reason, with the first few of each."""
+    rows = asker.rows(queries.REJECTED, n=_REJECTED_SHOWN)
+    for row in rows:
+        row |= {"key": key_text(row["key"]), "shard": shard_name(row["shard"]), "detail": cut(row["detail"])}
+    return reasons_of(rows, REJECT_REASONS, "rejected")
+
+
+def refusals(rows: list[Row]) -> list[Reason]:
+    """Refused pairs by reason."""
+    return reasons_of(rows, REASONS, "refused")
+
+
+def reasons_of(rows: list[Row], meanings: dict[str, str], kind: str) -> list[Reason]:
+    """Reasons, the most frequent first, with their rows as examples; each row has `reason` and `n_all`."""
+    counts = {row["reason"]: row["n_all"] for row in rows}
+    bars = parts([(kind, reason, n) for reason, n in counts.items()], is_stacked=False)
+    return [Reason(bar.name, meanings.get(bar.name, ""), bar, [row for row in rows if row["reason"] == bar.name]) for bar in bars]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Pairs by similarity and by the distance of their pixels: bin to number."""
+
+    joined: dict[int, int]
+    refused: dict[int, int]
+    joined_distance: dict[int, int]
+    refused_distance: dict[int, int]
+
+
+def bins(asker: Asker) -> Bins:
+    """Count the pairs that were joined and refused."""
+    found: dict[str, dict[int, int]] = {}
+    for row in asker.rows(queries.BINS, similarity_bins=SIMILARITY_BINS, distance_bins=_DISTANCE_BINS):
+        found.setdefault(row["what"], {})[row["bin"]] = row["n_pairs"]
+    return Bins(*(found.get(what, {}) for what in ("joined", "refused", "joined distance", "refused distance")))
+
+
+def similarities(counts: Bins, run: ReportedRun, below: BelowSample | None) -> tuple[Chart, Chart | None]:
+    """Pairs that were looked at by similarity; and all pairs of sampled images, across the threshold."""
+    threshold = run.min_similarity
+    low = lowest_shown(threshold)
+    lines = [(threshold, f"threshold {threshold:g}")]
+    looked = histogram(
+        [Series("near", "joined", counts.joined)] + ([Series("refused", "refused", counts.refused)] if run.confirms else []),
+        n_bins=SIMILARITY_BINS,
+        low=low,
+        high=1.0,
+        lines=lines,
+        says="similarity of the pairs that were joined and refused",
+        x_title="similarity",
+        y_title="pairs",
+    )
+    if below is None or not below.n_queries:
+        return looked, None
+    edge = int(threshold * SIMILARITY_BINS + 1e-4)
+    values = {number: int(n) for number, n in enumerate(below.bins) if n}
+    sampled = histogram(
+        [
+            Series("below", "below the threshold", {number: n for number, n in values.items() if number < edge}),
+            Series("near", "candidates", {number: n for number, n in values.items() if number >= edge}),
+        ],
+        n_bins=SIMILARITY_BINS,
+        low=low,
+        high=1.0,
+        lines=lines,
+        says="similarity of all pairs of a sample of images, on a logarithmic axis",
+        x_title="similarity",
+        y_title="pairs of the sample",
+        is_log=True,
+    )
+    return looked, sampled
+
+
+def lowest_shown(threshold: float) -> float:
+    """Where the axis of similarities begins: below the threshold by half of what is above it, and by 0.05 at least."""
+    return max(0.0, round(threshold - max(0.05, 0.5 * (1.0 - threshold)), 2))
+
+
+def distances(counts: Bins, run: ReportedRun) -> tuple[Chart | None, int]:
+    """Pairs by the distance of their pixels, and how many were refused before a distance could be measured."""
+    near, others = counts.joined_distance, {bin_: n for bin_, n in counts.refused_distance.items() if bin_ < _DISTANCE_BINS}
+    n_unmeasured = counts.refused_distance.get(_DISTANCE_BINS, 0)
+    if not near and not others:
+        return None, n_unmeasured
+    most = run.config.confirm.max_distance
+    high = min(0.99, max(*near, *others, round(2 * most * _DISTANCE_BINS)) / _DISTANCE_BINS)
+    chart = histogram(
+        [Series("near", "confirmed", near), Series("refused", "refused", others)],
+        n_bins=_DISTANCE_BINS,
+        low=0.0,
+        high=high,
+        lines=[(most, f"confirm.max_distance {most:g}")],
+        says="distance of the pixels of the pairs that were confirmed and refused",
+        x_title="distance of the pixels",
+        y_title="pairs",
+    )
+    return chart, n_unmeasured
+
+
+def captions(asker: Asker) -> list[Row]:
+    """The captions that most samples carry."""
+    rows = asker.rows(queries.CAPTIONS, n=_CAPTIONS_SHOWN)
+    return [row | {"caption": cut(row["caption"], row["n_characters"])} for row in rows]
+
+
+def broken_shards(asker: Asker) -> tuple[dict[str, int], list[Row]]:
+    """How many shards could not be read, or not to their end, and the first of them."""
+    rows = asker.rows(queries.SHARDS, n=_SHARDS_SHOWN)
+    return {row["status"]: row["n_all"] for row in rows}, [
+        row | {"shard": shard_name(row["shard"]), "error": cut(row["error"])} for row in rows
+    ]

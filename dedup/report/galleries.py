@@ -1,0 +1,156 @@
+"""Groups of copies as galleries: the largest, some drawn at random, those nearest the threshold, the loosest, and chains that were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dedup.report import queries
+from dedup.report.asking import Asker, Row
+from dedup.report.cards import Card, Gallery
+from dedup.report.reported import ReportedRun
+from dedup.report.texts import cut, similarity_text
+
+LARGE_SHOWN = 24  # members of a large or random group: keepers, the most and the least similar copies
+SMALL_SHOWN = 8
+N_BORDERLINE = 12
+_N_LOOSE = 8
+_N_CHAINS = 8
+_EXACT_SHOWN = 2
+_N_LISTED = 1_000  # groups in the table
+
+
+@dataclass(frozen=True)
+class Galleries:
+    """All groups that are drawn, by section.
+
+    Parameters
+    ----------
+    largest, random, weakest, loosest : list of Gallery
+    chains : list of Gallery
+        Each card the anchor of a piece.
+    listed : list of dict
+        The largest groups, for the table.
+    n_groups : int
+        Groups of the run.
+    """
+
+    largest: list[Gallery]
+    random: list[Gallery]
+    weakest: list[Gallery]
+    loosest: list[Gallery]
+    chains: list[Gallery]
+    listed: list[Row]
+    n_groups: int
+
+
+def galleries(asker: Asker, run: ReportedRun, *, n: int, seed: int) -> Galleries:
+    """Choose groups and their members.
+
+    Parameters
+    ----------
+    asker : Asker
+    run : ReportedRun
+    n : int
+        Groups among the largest, and as many at random.
+    seed : int
+        Of the random ones.
+    """
+    chains = _chains(asker, run)
+    if "statistics" not in run.records:
+        return Galleries([], [], [], [], chains, [], run.records["groups"].summary.get("n_groups", 0))
+    listed = asker.rows(queries.LARGEST, n=max(_N_LISTED, n))
+    drawn = asker.rows(queries.RANDOM, n=n, shift=(seed * 69_069 + 12_345) % 2_147_483_647)
+    loose = asker.rows(queries.LOOSEST, n=_N_LOOSE, threshold=run.min_similarity) if run.confirms else []
+    edges = asker.rows(queries.WEAKEST, n=N_BORDERLINE)
+    named = {row["component_id"]: row for row in asker.rows(queries.NAMED, chosen=[row["component_id"] for row in edges])}
+    edges = [row for row in edges if row["component_id"] in named]
+    shown = [row["component_id"] for row in [*listed[:n], *drawn, *loose, *edges]]
+    members = _Members(asker, shown, bool(run.records["manifest"].rows.get("excluded")))
+    return Galleries(
+        [members.gallery(row, LARGE_SHOWN) for row in listed[:n]],
+        [members.gallery(row, LARGE_SHOWN) for row in drawn],
+        [members.gallery(named[row["component_id"]], SMALL_SHOWN, row) for row in edges],
+        [members.gallery(row, SMALL_SHOWN) for row in loose],
+        chains,
+        [row | {"caption": cut(row["caption"], row["n_characters"])} for row in listed],
+        run.records["statistics"].summary["n_components"],
+    )
+
+
+class _Members:
+    """The members of chosen groups that may be shown."""
+
+    def __init__(self, asker: Asker, component_ids: Iterable[int], has_excluded: bool) -> None:
+        chosen = sorted(set(component_ids))
+        self._kept = _by_component(asker.rows(queries.KEPT, chosen=chosen, n=LARGE_SHOWN))
+        self._copies = _by_component(asker.rows(queries.COPIES, chosen=chosen, n=LARGE_SHOWN))
+        self._excluded = _by_component(asker.rows(queries.LEFT_OUT, chosen=chosen, n=SMALL_SHOWN) if has_excluded else [])
+
+    def gallery(self, row: Row, most: int, edge: Row | None = None) -> Gallery:
+        """The gallery of a group from its row of statistics; with an edge, what is about that edge."""
+        name = row["component_id"]
+        kept, copies, excluded = self._kept.get(name, []), self._copies.get(name, []), self._excluded.get(name, [])
+        # with several keepers each copy says which it is a copy of
+        names = {one["sample_id"]: f"keeper {place}" for place, one in enumerate(kept, 1)} if len(kept) > 1 else {}
+        cards = [Card(one["sample_id"], "kept", note=names.get(one["sample_id"], "")) for one in kept[: max(1, most // 2)]]
+        cards += [Card(one["sample_id"], "excluded") for one in excluded[: most // 4]]
+        ends = {edge["src"], edge["dst"]} if edge else set()
+        for one in _most_and_least(copies, most - len(cards), ends):
+            of_keeper = f"of {names[one['keeper_id']]}" if one["keeper_id"] in names else ""
+            cards.append(Card(one["sample_id"], one["kind"], one["similarity"], one["distance"], of_keeper))
+        facts = [("samples", f"{row['duplication_count']:,}"), ("byte-identical", f"{row['n_exact']:,}")]
+        facts += [("captions", f"{row['n_captions']:,}"), ("urls", f"{row['n_urls']:,}")]
+        facts.append(("weakest to its anchor", similarity_text(row["min_similarity"])))
+        weakest = row["min_similarity"]
+        if edge:
+            weakest = edge["similarity"]
+            facts.append(("weakest pair that joins it", similarity_text(edge["similarity"])))
+            if edge["distance"] is not None:
+                facts.append(("its distance", similarity_text(edge["distance"])))
+        caption = cut(row["caption"], row["n_characters"])
+        return Gallery(name, row["duplication_count"], facts, caption, cards, row["n_exact"], weakest)
+
+
+def _by_component(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["component_id"], []).append(row)
+    return found
+
+
+def _most_and_least(copies: list[Row], n: int, always: set[int]) -> list[Row]:
+    """The most and the least similar copies, in their order; those that must be there come before others.
+
+    Byte-identical copies show nothing that the keeper does not: where there is no room for all, there are few of them.
+    """
+    if len(copies) <= n:
+        return copies
+    named = {row["sample_id"] for row in copies} & always
+    exact = [row["sample_id"] for row in copies if row["kind"] == "exact" and row["sample_id"] not in named]
+    n_other = len(copies) - len(exact) - len(named)
+    dropped = set(exact[max(_EXACT_SHOWN, n - len(named) - n_other) :])
+    left = [row["sample_id"] for row in copies if row["sample_id"] not in dropped | named]
+    room = max(1, n - len(named))
+    chosen = named | set(left if len(left) <= room else [*left[: room - room // 2], *left[len(left) - room // 2 :]])
+    return [row for row in copies if row["sample_id"] in chosen]
+
+
+def _chains(asker: Asker, run: ReportedRun) -> list[Gallery]:
+    """Connected components that were cut into several groups: a card for the anchor of each piece."""
+    is_any_cut = run.records["groups"].summary.get("n_split", 1) > 0
+    rows = asker.rows(queries.CHAINS, n=_N_CHAINS) if is_any_cut else []
+    pieces: dict[int, list[Row]] = {}
+    for piece in asker.rows(queries.PIECES, chosen=[row["raw_component_id"] for row in rows], n=SMALL_SHOWN):
+        pieces.setdefault(piece["raw_component_id"], []).append(piece)
+    found = []
+    for row in rows:
+        name = row["raw_component_id"]
+        cards = [Card(piece["anchor_id"], "piece", note=_samples(piece["n_samples"])) for piece in pieces[name]]
+        facts = [("samples", f"{row['n_samples']:,}"), ("groups it was cut into", f"{row['n_groups']:,}")]
+        found.append(Gallery(name, row["n_samples"], facts, None, cards, n_cards=row["n_groups"]))
+    return found
+
+
+def _samples(n: int) -> str:
+    return f"{n:,} sample{'' if n == 1 else 's'}"

@@ -1,0 +1,192 @@
+// Sorting, filtering and searching of what stands in the page. Texts are only read, and only ever set as text.
+"use strict";
+(() => {
+  const words = (text) => text.normalize("NFKC").toLowerCase().split(/\s+/).filter(Boolean);
+  const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+  let everywhere = [];
+
+  function make(name, className, text) {
+    const element = document.createElement(name);
+    if (className) element.className = className;
+    if (text) element.textContent = text;
+    return element;
+  }
+
+  function later(work) {
+    let timer = 0;
+    return () => {
+      clearTimeout(timer);
+      timer = setTimeout(work, 120);
+    };
+  }
+
+  function searchField(label, onInput) {
+    const field = make("input");
+    field.type = "search";
+    field.placeholder = label;
+    field.setAttribute("aria-label", label);
+    field.addEventListener("input", later(onInput));
+    return field;
+  }
+
+  // one list: a table, or galleries and pairs
+  function setUp(list) {
+    const table = list.tagName === "TABLE" ? list : null;
+    const holder = table ? table.tBodies[0] : list;
+    const items = [...holder.querySelectorAll(":scope > [data-item]")].map((element, place) => ({ element, place, text: null }));
+    const tools = make("div", "tools");
+    const nothing = make("p", "empty", "Nothing matches.");
+    const said = make("span", "said");
+    const tests = [];
+    let own = [];
+    nothing.hidden = true;
+    said.setAttribute("role", "status");
+
+    const value = (item, name) => {
+      if (!table) return item.element.dataset[name];
+      const cell = item.element.cells[Number(name)];
+      return cell.dataset.value ?? cell.textContent.trim();
+    };
+
+    function filter() {
+      let n = 0;
+      for (const item of items) {
+        if (item.text === null) item.text = item.element.textContent.normalize("NFKC").toLowerCase();
+        const isThere = own.every((word) => item.text.includes(word)) && everywhere.every((word) => item.text.includes(word)) && tests.every((test) => test(item));
+        item.element.hidden = !isThere;
+        n += isThere;
+      }
+      nothing.hidden = n > 0 || items.length === 0;
+      said.textContent = n === items.length ? `${n.toLocaleString("en")}` : `${n.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
+      return n;
+    }
+
+    function sort(compare) {
+      const order = [...items].sort((one, other) => compare(one, other) || one.place - other.place);
+      holder.append(...order.map((item) => item.element));
+    }
+
+    function by(name, sign) {
+      sort((one, other) => {
+        const a = value(one, name), b = value(other, name);
+        if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
+        const x = Number(a), y = Number(b);
+        return sign * (a !== "" && b !== "" && Number.isFinite(x) && Number.isFinite(y) ? x - y : collator.compare(a, b));
+      });
+    }
+
+    if (!("nosearch" in list.dataset)) {
+      const field = searchField("Search here", () => {
+        own = words(field.value);
+        filter();
+      });
+      tools.append(field);
+    }
+    for (const choice of (list.dataset.choices || "").split(",").filter(Boolean)) {
+      const [name, label] = choice.split(":");
+      const select = make("select");
+      select.setAttribute("aria-label", label);
+      select.append(new Option(`any ${label}`, ""));
+      for (const found of [...new Set(items.map((item) => value(item, name)))].sort(collator.compare)) select.append(new Option(found, found));
+      select.addEventListener("change", filter);
+      tests.push((item) => select.value === "" || value(item, name) === select.value);
+      if (select.options.length > 2) tools.append(select);
+    }
+    for (const least of (list.dataset.least || "").split(",").filter(Boolean)) {
+      const [name, label] = least.split(":");
+      const field = make("input", "least");
+      field.type = "number";
+      field.min = "0";
+      field.setAttribute("aria-label", label);
+      const around = make("label", "", `${label} `);
+      around.append(field);
+      field.addEventListener("input", later(filter));
+      tests.push((item) => field.value === "" || Number(value(item, name)) >= Number(field.value));
+      tools.append(around);
+    }
+    if (list.dataset.sorts) {
+      const select = make("select");
+      select.setAttribute("aria-label", "order");
+      select.append(new Option("in the order of the report", ""));
+      for (const entry of list.dataset.sorts.split(",")) {
+        const [name, label, sign] = entry.split(":");
+        if (items.some((item) => value(item, name) !== undefined)) select.append(new Option(`${label} first`, `${name}:${sign}`));
+      }
+      select.addEventListener("change", () => {
+        const [name, sign] = select.value.split(":");
+        if (name) by(name, Number(sign));
+        else sort(() => 0);
+      });
+      if (select.options.length > 2) tools.append(select);
+    }
+    if (table && table.tHead) {
+      [...table.tHead.rows[0].cells].forEach((head, column) => {
+        const button = make("button", "", head.textContent);
+        button.type = "button";
+        head.replaceChildren(button);
+        head.setAttribute("aria-sort", "none");
+        button.addEventListener("click", () => {
+          const isNumber = head.classList.contains("num") || head.classList.contains("wide");
+          const was = head.getAttribute("aria-sort");
+          const isDown = was === "none" ? isNumber : was === "ascending";
+          for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+          head.setAttribute("aria-sort", isDown ? "descending" : "ascending");
+          by(String(column), isDown ? -1 : 1);
+        });
+      });
+    }
+    if (items.length > 1 && tools.childElementCount) {
+      tools.append(said);
+      const scroll = table ? table.closest(".scroll") : list;
+      scroll.before(tools);
+      scroll.after(nothing);
+    }
+    filter();
+    return { list, filter };
+  }
+
+  const lists = [...document.querySelectorAll("[data-list]")].map(setUp);
+  const field = searchField("Search everything", () => {
+    everywhere = words(field.value);
+    const found = new Map();
+    for (const one of lists) {
+      const section = one.list.closest("section");
+      found.set(section.id, (found.get(section.id) || 0) + one.filter());
+      const folded = one.list.closest("details");
+      if (folded && everywhere.length) folded.open = true;
+    }
+    for (const link of document.querySelectorAll("nav li a")) {
+      const n = found.get(link.hash.slice(1));
+      link.classList.toggle("without", everywhere.length > 0 && !n);
+      if (everywhere.length && n) link.dataset.found = n.toLocaleString("en");
+      else delete link.dataset.found;
+    }
+  });
+  document.getElementById("find").append(field);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !event.ctrlKey && !event.metaKey && !/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
+      event.preventDefault();
+      field.focus();
+    }
+  });
+
+  // where one is
+  const links = new Map([...document.querySelectorAll("nav li a")].map((link) => [link.hash.slice(1), link]));
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-10% 0px -80% 0px" });
+  for (const section of document.querySelectorAll("main > section")) seen.observe(section);
+
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const one of opened) one.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of opened) one.open = false;
+  });
+})();
