@@ -225,7 +225,7 @@ def odd_tars(folder, rng, good):
         "put_together.tar": whole + packed([Entry(f"t{number}", [("jpg", good[20 + number])]) for number in range(5)]),
         "half_block.tar": whole[: len(whole) // 2 // 512 * 512 + 200], "no_end.tar": whole.rstrip(b"\0"), "empty.tar": bytes(10_240), "nothing.tar": b"",
         "text.tar": b"<html>not found</html>", "cut.tar.gz": gzip.compress(whole)[:-3_000], "noise.tar": rng.bytes(20_000),
-        "flipped.tar": flipped(rng, whole, 1)[0], "header.tar": whole[:512] + bytes(100) + whole[612:],
+        "flipped.tar": flipped(rng, whole, 1)[0], "header.tar": whole.replace(b"s5.jpg", b"s5\xff\xffpg"),
     }  # fmt: skip
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:

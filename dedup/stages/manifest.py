@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup.contracts import Table
-from dedup.errors import AccountingError
 from dedup.schemas import METADATA
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.invariants import check
 from dedup.stages.keep import keepers
-from dedup.storage.tables import clear, count_rows, dataset, publish
+from dedup.storage.tables import clear, dataset, publish
 
 OUTPUT_VERSION = 3
 _HIDDEN = "_unchecked"
-_TOTALS = pa.schema([("n_samples", pa.int64()), ("n_rejected", pa.int64())])
-_BROKEN = pa.schema([("n_without_keeper", pa.int64()), ("n_below", pa.int64())])
 
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
 MANIFEST_SQL = f"""
@@ -56,14 +53,6 @@ LEFT JOIN groups ON metadata.sample_id = groups.sample_id
 LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
 ORDER BY metadata.sample_id
 """  # noqa: S608
-TOTALS_SQL = "SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGINT) AS n_rejected FROM partitions"
-BROKEN_SQL = """
-SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
-       CAST(sum(CASE WHEN duplicates.similarity_to_keeper < CAST({threshold} AS FLOAT) AND duplicates.kind = 'near'
-                          AND duplicates.distance_to_keeper IS NULL AND {is_strict}
-                THEN 1 ELSE 0 END) AS BIGINT) AS n_below
-FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
-"""
 
 
 def run(context: StageContext) -> StageResult:
@@ -77,42 +66,11 @@ def run(context: StageContext) -> StageResult:
         table = layout.table(name)
         clear(table)
         rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
-    _check(context, rows)
+    check(context, rows, {name: _hidden(context, name) for name in rows})
     for name in rows:
         publish(layout.table(name), _HIDDEN)
     n_exact = dataset(layout.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
     return StageResult(rows, {"n_exact": n_exact, "n_near": rows["duplicates"] - n_exact})
-
-
-def _check(context: StageContext, rows: dict[str, int]) -> None:
-    """Every sample is in exactly one table; every group has a keeper; every keeper is kept.
-
-    Raises
-    ------
-    AccountingError
-        Naming the numbers; the tables stay hidden.
-    """
-    layout = context.layout
-    partitions = layout.table("partitions")
-    totals = next(iter(context.engine.sql(TOTALS_SQL, {"partitions": partitions}, _TOTALS))).to_pylist()[0]
-    seen, rejected = (totals["n_samples"] or 0) + (totals["n_rejected"] or 0), count_rows(layout.table("rejected"))
-    accounted = sum(rows.values()) + rejected
-    if accounted != seen:
-        parts = " + ".join(f"{name} {count}" for name, count in [*rows.items(), ("rejected", rejected)])
-        raise AccountingError(f"{parts} = {accounted}, but {seen} samples were seen; nothing was published: please report this")
-    if not rows["duplicates"]:
-        return
-    hidden = {name: _hidden(context, name) for name in ("manifest", "duplicates")}
-    # a confirmed copy may be a crop, whose whole picture is far from the keeper's; so may one that is kept unread
-    confirm = context.config.confirm
-    is_strict = "FALSE" if context.confirms and confirm.unreadable == "keep" else "TRUE"
-    query = BROKEN_SQL.format(threshold=float(context.config.search.min_similarity), is_strict=is_strict)
-    broken = next(iter(context.engine.sql(query, hidden, _BROKEN))).to_pylist()[0]
-    if any(broken.values()):
-        raise AccountingError(
-            f"{broken['n_without_keeper']} dropped samples have a keeper that is not kept and {broken['n_below']} are less similar to it "
-            f"than {context.config.search.min_similarity}; nothing was published: please report this"
-        )
 
 
 def _hidden(context: StageContext, name: str) -> Table:

@@ -325,6 +325,29 @@ def test_accounts_are_checked_before_publishing(shards, tmp_path, monkeypatch):
         table(tmp_path, "manifest")
 
 
+TAMPERED = {
+    "a keeper that is not kept": ("DUPLICATES_SQL", "keepers.keeper_id AS keeper_id", "keepers.keeper_id + 1000000 AS keeper_id", "have a keeper that is not kept"),
+    "another group": ("DUPLICATES_SQL", "groups.component_id AS component_id", "groups.component_id + 1 AS component_id", "have a keeper of another group"),
+    "too far": ("DUPLICATES_SQL", "keepers.distance_to_keeper AS distance_to_keeper", "CAST(NULL AS FLOAT) AS distance_to_keeper", "are less similar to their keeper than 0.7"),
+    "a wrong count": ("MANIFEST_SQL", "COALESCE(counts.duplication_count,", "COALESCE(counts.duplication_count + 1,", "than their duplication_count"),
+    "a wrong label": ("MANIFEST_SQL", "COALESCE(groups.component_id, metadata.sample_id)", "COALESCE(groups.component_id, metadata.sample_id + 1)", "not labelled by their own sample_id"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_what_does_not_hold_is_not_published(shards, tmp_path, monkeypatch, name):
+    query, right, wrong, message = TAMPERED[name]
+    assert right in getattr(manifest, query)
+    changed = getattr(manifest, query).replace(right, wrong)
+    if name == "too far":
+        changed = changed.replace("keepers.similarity_to_keeper AS", "CAST(0.1 AS FLOAT) AS")
+    monkeypatch.setattr(manifest, query, changed)
+    with pytest.raises(AccountingError, match=message):
+        pipeline.run(config_for(shards, tmp_path))
+    for folder in ("manifest", "duplicates", "excluded"):
+        assert not list((tmp_path / folder).glob("[!_.]*.parquet"))
+
+
 def test_folder_of_images(tmp_path):
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
