@@ -23,9 +23,7 @@ _QUALITY: Final = 70
 _MOST_PICTURES: Final = 4_000
 _MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
 _TAG_BYTES: Final = 100  # that a picture takes in the page beside its own
-_REMOTE_TRIES: Final = (
-    30  # images of remote shards that can't be read one after another, that end the asking: a host may be gone
-)
+_REMOTE_TRIES: Final = 30  # images of remote shards that can't be read one after another, that end the asking: a host may be gone
 _TRIES: Final = 3  # images of a shard that can't be read, after which the rest of it is not asked for
 
 
