@@ -73,6 +73,8 @@ def test_a_run_from_and_to_s3(s3, cluster, tmp_path):
     assert {marker: fs.info(marker)["LastModified"] for marker in stamps} == stamps
     assert_same_tables(local_run, run_dir)
     assert counts["faults"] >= 20
+    assert f"{run_dir}/report.html" in again.text()
+    assert fs.cat_file("bucket/run/report.html").count(b"data:image/jpeg;base64,") > 20
 
     secret = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"].encode()
     logs = [path.read_bytes() for path in Path(cluster.folder).rglob("*") if path.is_file() and path.suffix != ".tar"]
