@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def complete_setting(incomplete: str) -> list[tuple[str, str]]:
-    """Configuration keys that begin like that, with their meanings; behind the equals sign the shell offers files.
+import typer
+
+
+def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Configuration keys that begin like that, with their meanings; behind the equals sign the shell offers files."""
+    given = ctx.params.get("overrides") or ()
+    return [] if _is_value(given, incomplete) else settings(incomplete)
+
+
+def complete_lookup_setting(incomplete: str) -> list[tuple[str, str]]:
+    """The same, of the sections that a finished run leaves open."""
+    return [found for found in settings(incomplete) if found[0].startswith(("encoder.", "input.", "engine."))]
+
+
+def settings(incomplete: str) -> list[tuple[str, str]]:
+    """Words to offer for the beginning of a key, with their meanings.
+
+    Of a key that is the only one, two words with a value each: the shell then writes what both begin with, and no space.
 
     Examples
     --------
-    >>> [key for key, _ in complete_setting("search.min")]
-    ['search.min_similarity=']
+    >>> [word for word, _ in settings("search.m")]
+    ['search.min_similarity=', 'search.method=']
+    >>> [word for word, _ in settings("search.lo")]
+    ['search.looks=', 'search.look_min_similarity=']
+    >>> [word for word, _ in settings("search.looks")], [word for word, _ in settings("search.nl")]
+    (['search.looks=true', 'search.looks=false'], ['search.nlist=', 'search.nlist=0'])
     """
     from dedup.config_io import describe
 
     if "=" in incomplete:
         return []
-    return [(f"{entry.key}=", entry.meaning) for entry in describe() if entry.key.startswith(incomplete)]
+    found = [entry for entry in describe() if entry.key.startswith(incomplete)]
+    if len(found) != 1:
+        return [(f"{entry.key}=", entry.meaning) for entry in found]
+    key, default, meaning = found[0].key, found[0].default, found[0].meaning
+    if isinstance(default, bool):
+        return [(f"{key}=true", meaning), (f"{key}=false", meaning)]
+    value = "VALUE" if default in ("", []) or isinstance(default, list) else default
+    return [(f"{key}=", meaning), (f"{key}={value}", meaning)]
 
 
-def complete_lookup_setting(incomplete: str) -> list[tuple[str, str]]:
-    """The same, of the sections that a finished run leaves open."""
-    return [found for found in complete_setting(incomplete) if found[0].startswith(("encoder.", "input.", "engine."))]
+def _is_value(given: Sequence[str], incomplete: str) -> bool:
+    """Whether the word stands behind an equals sign: bash hands `key=value` over as three words."""
+    return bool(given) and (given[-1] == "=" or (not incomplete and given[-1].count(".") == 1 and "=" not in given[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from dedup.terminal import console, printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 GOES_ON = "run the same command again to go on from the finished parts"
-_ABORTED = (1, INTERRUPTED)  # what typer makes of Ctrl-C, by version
+_ABORTED = 1
 
 
 @contextmanager
@@ -32,7 +33,8 @@ def errors_shown(how_to_go_on: str = GOES_ON) -> Iterator[None]:
         except KeyboardInterrupt:
             _end(how_to_go_on)
         except SystemExit as error:
-            if is_interrupted() and error.code in _ABORTED:
+            # typer exits for Ctrl-C with the one or, in earlier versions, the other; pyspark notes it in our place
+            if error.code == INTERRUPTED or (error.code == _ABORTED and is_interrupted()):
                 _end(how_to_go_on)
             raise
         except Exception as error:
@@ -52,6 +54,7 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         seen.append(number)
+        logging.disable(logging.CRITICAL)  # py4j would tell of it with a traceback
         signal.default_int_handler(number, frame)
 
     # a shell's background jobs ignore it, and so it stays

@@ -22,7 +22,7 @@ _COMMANDS = """
   go to standard error.
 - `--debug`, anywhere, shows the traceback of an error.
 - Ctrl-C ends any command, its worker processes included, and says how to go on; the exit code is then 130. Else it is 0, 1 if the run
-  failed, and 2 if the command line or the configuration can't work.
+  failed, and 2 if the command line or the configuration can't work. (Spark's own processes end too, not without lines of their own.)
 - With `NO_COLOR` set, or where the output is no terminal, there are no colours and no other escape codes.
 - `dedup --install-completion` lets the tab key complete commands, options and configuration keys; `--show-completion` prints what it
   installs.

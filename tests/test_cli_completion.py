@@ -1,6 +1,7 @@
 """The tab key, as a shell asks: by environment variables."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -22,15 +23,15 @@ def complete(line, shell="bash"):
     ("line", "expected"),
     [
         ("dedup run ", KEYS),
-        ("dedup run input.sh", ["input.shards="]),
-        ("dedup run -c conf/cifar10.yaml input.shards=a.tar search.min", ["search.min_similarity="]),
-        ("dedup embed encoder.na", ["encoder.name="]),
-        ("dedup index index.cod", ["index.codes="]),
+        ("dedup run input.sh", ["input.shards=", "input.shards=VALUE"]),
+        ("dedup run -c conf/cifar10.yaml input.shards=a.tar search.m", ["search.min_similarity=", "search.method="]),
+        ("dedup embed encoder.na", ["encoder.name=", "encoder.name=dct"]),
+        ("dedup index index.cod", ["index.codes=", "index.codes=auto"]),
         ("dedup index in", [key for key in KEYS if key.startswith("in")]),
-        ("dedup status out confirm.en", ["confirm.enabled="]),
-        ("dedup config targets.t", ["targets.top="]),
-        ("dedup extraction score t g --out x extraction.max_d", ["extraction.max_distance="]),
-        ("dedup query out a.jpg --set encoder.dev", ["encoder.device="]),
+        ("dedup status out confirm.en", ["confirm.enabled=true", "confirm.enabled=false"]),
+        ("dedup config targets.t", ["targets.top=", "targets.top=350000"]),
+        ("dedup extraction score t g --out x extraction.max_d", ["extraction.max_distance=", "extraction.max_distance=0.15"]),
+        ("dedup query out a.jpg --set encoder.dev", ["encoder.device=", "encoder.device=auto"]),
         ("dedup query out a.jpg --set search.", []),
         ("dedup run input.shards=", []),
         ("dedup run nothing.", []),
@@ -66,3 +67,28 @@ def test_the_script_that_the_shell_loads(shell):
     )
     assert done.returncode == 0
     assert "_DEDUP_COMPLETE" in done.stdout
+
+
+def test_in_bash_itself(tmp_path):
+    """Bash takes key=value for three words, and writes a space behind a word that is the only one."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("needs bash")
+    (tmp_path / "dedup").write_text(f'#!/bin/sh\nexec {sys.executable} -m dedup "$@"\n')
+    (tmp_path / "dedup").chmod(0o755)
+    script = """
+    eval "$(_DEDUP_COMPLETE=source_bash dedup)"
+    press() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _dedup_completion dedup; echo "${COMPREPLY[*]}"; }
+    press dedup run input.sh
+    press dedup run input.shards =
+    press dedup run input.shards = /da
+    press dedup run input.shards = a.tar search.loo
+    """
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=120)
+    assert done.stdout.splitlines() == [
+        "input.shards= input.shards=VALUE",
+        "",
+        "",
+        "search.looks= search.look_min_similarity=",
+    ]

@@ -155,3 +155,16 @@ def test_an_error_of_its_own_is_no_interruption():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "RuntimeError: Query interrupted (unexpected" in done.stderr
+
+
+def test_a_library_that_answers_ctrl_c_in_our_place():
+    """As pyspark does, whose handler then raises what typer turns into an exit code."""
+    code = (
+        "import signal, sys, os\n"
+        "from dedup.failures import errors_shown\n"
+        "with errors_shown('go on'):\n"
+        "    signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted; go on\n")

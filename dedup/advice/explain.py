@@ -118,7 +118,8 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
 
 def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: int, row: dict[str, Any]) -> Explanation:
     keeper, is_exact = tables.samples([keeper_id])[keeper_id], row["kind"] == "exact"
-    what = "byte-identical to" if is_exact else "a near copy of"
+    same = "of the same embedding as" if tables.is_exact_by_embedding else "byte-identical to"
+    what = same if is_exact else "a near copy of"
     return replace(
         base,
         outcome="dropped_exact" if is_exact else "dropped_near",

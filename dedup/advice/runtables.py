@@ -81,6 +81,11 @@ class RunTables:
         """The run's threshold; 0 before the index is made."""
         return float(self.config("index", "search.min_similarity", 0.0))
 
+    @property
+    def is_exact_by_embedding(self) -> bool:
+        """Whether exact copies are known by nothing more than equal vectors: precomputed ones may come without a digest of the image."""
+        return self._records["embed"].summary.get("exact_by") == "embedding"
+
     def outcome(self, sample_id: int) -> Place:
         """Where the sample ended."""
         for name in ("manifest", "duplicates", "excluded"):
