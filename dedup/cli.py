@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dedup import cli_lookup
+from dedup import cli_calibrate, cli_lookup
 from dedup.config import Config
 from dedup.errors import ConfigError
 from dedup.failures import errors_shown
@@ -165,6 +165,7 @@ def demo_data(
 app.command(rich_help_panel="A finished run")(cli_lookup.query)
 app.command(rich_help_panel="A finished run")(cli_lookup.flag)
 app.command(rich_help_panel="A finished run")(cli_lookup.serve)
+app.command(rich_help_panel="A finished run")(cli_calibrate.calibrate)
 
 extraction = typer.Typer(no_args_is_help=True, help="The extraction attack: score generated images against what they were aimed at.")
 app.add_typer(extraction, name="extraction")
