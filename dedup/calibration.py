@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dedup.advice.calibrate import Calibration, CalibrationOptions, calibrate_run
+from dedup.advice.calibrate import Calibration, calibrate_run
 from dedup.advice.calibration_files import write_calibration
+from dedup.advice.calibration_planting import CalibrationOptions
 from dedup.contracts import Engine, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.stages.context import SilentReporter

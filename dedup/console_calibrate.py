@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -13,7 +15,7 @@ _EVERY = 5  # of the thresholds, in hundredths, are printed
 
 def print_calibration(found: Calibration, out: str) -> None:
     """Print thresholds, advice and what they rest on."""
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     rows = [row for row in found.table.to_pylist() if _is_shown(row, found)]
     table = RichTable(box=None, pad_edge=False)
     table.add_column("threshold")
@@ -84,12 +86,8 @@ def _lines(found: Calibration) -> list[tuple[str, str]]:
         text = f"generalised Pareto from {tail['start']:.3f}: {tail['n_excesses']:,} pairs, shape {tail['shape']:.2f}"
         lines.append(("tail", f"{text}; off by {tail['deviation']:.3f} of them at most"))
     if decoys["n_looked_at"]:
-        lines.append(
-            (
-                "decoys",
-                f"{decoys['n_accepted']:,} of {decoys['n_looked_at']:,} mirrored pairs of >= {decoys['least_similarity']:.2f} pass for copies",
-            )
-        )
+        text = f"{decoys['n_accepted']:,} of {decoys['n_looked_at']:,} mirrored pairs pass for copies; they are alike by "
+        lines.append(("decoys", f"{text}{decoys['least_similarity']:.2f} or more"))
     return lines
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dedup.advice.calibration_false import FalsePairs, find_false_pairs
 from dedup.advice.calibration_pairs import find_floor
 from dedup.advice.calibration_planting import CalibrationOptions, Work, plant
-from dedup.advice.calibration_sample import Drawn, Population, draw, read_population
+from dedup.advice.calibration_sample import Drawn, Population, draw, read_population, share_confirmed
 from dedup.advice.calibration_tables import Recall, recall_of
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.errors import ConfigError
@@ -173,9 +173,11 @@ def _table(work: Work, false: FalsePairs, recall: Recall | None) -> pa.Table:
         columns |= {"recall_looks": recall.looks, "recall_confirmed": _known(recall.confirmed)}
         columns |= {"least_change": recall.least_change, "least_recall": recall.least}
     removed = sweep(work.config.output.run_dir, work.thresholds.tolist()).table
-    columns |= {"share_removed": removed["share_removed"], "share_confirmed": removed["share_confirmed"]}
-    if not work.has_verdicts:
-        columns["share_confirmed"] = None
+    columns |= {"share_removed": removed["share_removed"], "share_confirmed": None}
+    if work.has_verdicts:
+        confirmed = share_confirmed(work.config.output.run_dir, removed["n_samples"][0].as_py(), work.thresholds)
+        is_known = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.own))
+        columns["share_confirmed"] = _known(np.where(is_known, confirmed, np.nan))
     arrays = [pa.nulls(len(work.thresholds), f.type) if columns[f.name] is None else _array(columns[f.name], f.type) for f in CALIBRATION]
     return pa.table(arrays, schema=CALIBRATION)
 

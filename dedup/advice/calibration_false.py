@@ -16,7 +16,7 @@ from dedup.numerics.pictures import SIDE
 from dedup.numerics.tails import PairShares, pair_shares
 from dedup.stages.judging import Look
 
-_DECOYS = 400  # looked at
+_DECOYS = 800  # looked at
 _DECOY_ROWS = 4_000  # images that are mirrored to find them
 
 
@@ -46,15 +46,16 @@ def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: fl
     counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
     at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
     if not work.has_verdicts:
-        links = links_by_threshold(run_dir, "candidates", population.ids, at)
+        links = links_by_threshold(population, run_dir, at, of_copies=False)
         shares = _below_copies(work, counted, drawn)
         return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
     config = work.config
     look = Look(run_dir, config.input.max_pixels, max(SIDE, decoded_side(config.encoder)), config.confirm.max_distance, False)
     counted, labels = leave_copies_out(work.context, look, counted, population, judged)
     shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
-    _look_at_decoys(work, look, replace(population, labels=labels), drawn, counted, judged)
-    links = links_by_threshold(run_dir, "edges", population.ids, at)
+    population = replace(population, labels=labels)
+    _look_at_decoys(work, look, population, drawn, counted, judged)
+    links = links_by_threshold(population, run_dir, at, of_copies=True)
     precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
     if precision.confirmed is None:
         work.notes.append("no pair could be looked at, the images can't be read: precision after the look at the pixels is not known")

@@ -62,7 +62,8 @@ def configuration_of(found: Calibration) -> str:
         sections.setdefault(section, {})[name] = yaml.safe_load(value)
     n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
     rule = "after the look at the pixels" if found.advice.rule == "confirmed" else "by similarity alone"
-    head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {found.figures['options']['precision']:g} {rule},\n"
+    wanted = found.figures["options"]["precision"]
+    head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
     head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
     return head + yaml.safe_dump(sections, sort_keys=True)
 

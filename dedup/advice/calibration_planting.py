@@ -18,7 +18,7 @@ from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages import judging
 from dedup.stages.context import StageContext
 
-_COPIES, _JUDGED = 12_000, 4_000  # planted, and looked at
+_COPIES, _JUDGED = 8_000, 2_000  # planted, and looked at
 _IMAGES_PER_TASK = 20
 
 PLACES_SQL = """

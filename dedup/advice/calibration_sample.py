@@ -92,17 +92,19 @@ def draw(population: Population, n_images: int, seed: int) -> Drawn:
     return Drawn(np.sort(order[:n_images]), np.sort(order[:n_rows]), np.sort(order[:n_columns]))
 
 
-def links_by_threshold(run_dir: str, name: str, ids: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def links_by_threshold(
+    population: Population, run_dir: str, thresholds: npt.NDArray[np.float64], *, of_copies: bool
+) -> npt.NDArray[np.int64]:
     """Images that near pairs of whole pictures let go, at each threshold, one of each component staying.
 
     Parameters
     ----------
+    population : Population
+        Pairs with other images are left out.
     run_dir : str
-    name : str
-        `candidates`, or `edges` for those confirmed.
-    ids : int64 array
-        Images that count, ascending; pairs with others are left out.
     thresholds : float64 array, shape (n,)
+    of_copies : bool
+        Count only pairs of images that have one label: candidates that the pixels confirmed, or that copies connect.
 
     Returns
     -------
@@ -114,9 +116,34 @@ def links_by_threshold(run_dir: str, name: str, ids: npt.NDArray[np.int64], thre
     placeholder that occurs a million times must not outweigh a billion false pairs.
     """
     wanted = (ds.field("kind") == "near") & (ds.field("source") == "whole")
-    rows = dataset(RunLayout(run_dir).table(name)).to_table(columns=["src", "dst", "similarity"], filter=wanted)
-    src, dst = rows["src"].to_numpy(), rows["dst"].to_numpy()
-    known = np.isin(src, ids) & np.isin(dst, ids)
-    names, ends = np.unique(np.concatenate([src[known], dst[known]]), return_inverse=True)
-    half = int(known.sum())
-    return removed_by_threshold(ends[:half], ends[half:], rows["similarity"].to_numpy()[known], len(names), thresholds)
+    rows = dataset(RunLayout(run_dir).table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
+    ids = population.ids
+    ends = [rows[name].to_numpy() for name in ("src", "dst")]
+    known = np.isin(ends[0], ids) & np.isin(ends[1], ids)
+    src, dst = (np.searchsorted(ids, end[known]) for end in ends)
+    similarity = rows["similarity"].to_numpy()[known]
+    if of_copies:
+        is_copy = population.labels[src] == population.labels[dst]
+        src, dst, similarity = src[is_copy], dst[is_copy], similarity[is_copy]
+    return removed_by_threshold(src, dst, similarity, len(ids), thresholds)
+
+
+def share_confirmed(run_dir: str, n_samples: int, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of all samples that whole pictures and equal bytes let go at each threshold, pairs of one component of copies alone counting.
+
+    Notes
+    -----
+    The stage `confirm` looks at no pair that others connect already, so that its edges alone are too few: a candidate stands where both ends
+    lie in one component.
+    """
+    layout = RunLayout(run_dir)
+    wanted = (ds.field("kind") == "exact") | (ds.field("source") == "whole")
+    rows = dataset(layout.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
+    groups = read_table(layout.table("groups"), ["sample_id", "raw_component_id"]).sort_by("sample_id")
+    ids, labels = groups["sample_id"].to_numpy(), groups["raw_component_id"].to_numpy()
+    ends = [rows[name].to_numpy() for name in ("src", "dst")]
+    known = np.isin(ends[0], ids) & np.isin(ends[1], ids)
+    src, dst = (np.searchsorted(ids, end[known]) for end in ends)
+    similarity, is_copy = rows["similarity"].to_numpy()[known], labels[src] == labels[dst]
+    removed = removed_by_threshold(src[is_copy], dst[is_copy], similarity[is_copy], max(len(ids), 1), thresholds)
+    return removed / max(n_samples, 1)

@@ -15,7 +15,7 @@ from dedup.schemas import CALIBRATION_RECALLS
 
 Floats = npt.NDArray[np.float64]
 
-_LEAST_DECOYS = 50  # that a share is taken of
+_LEAST_DECOYS = 200  # that a share is taken of
 _REPLICATES = 400
 _FAMILIES = {change.name: change.family for change in CHANGES}
 _ORDER = {change.name: number for number, change in enumerate(CHANGES)}
@@ -86,7 +86,7 @@ def precision_without_verdicts(shares: PairShares, n: int, n_links: npt.NDArray[
 def accepted_decoys(
     thresholds: Floats, similarity: Floats, is_accepted: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of the decoys at or above each threshold, or of the 50 most alike: how many were taken for copies, and how many there are."""
+    """Of the decoys at or above each threshold, or of the 200 most alike: how many were taken for copies, and how many there are."""
     order = np.argsort(-similarity, kind="stable")
     reached = np.searchsorted(-similarity[order], -thresholds, side="right")
     n = np.minimum(np.maximum(reached, _LEAST_DECOYS), len(order))
