@@ -133,8 +133,8 @@ def share_confirmed(run_dir: str, n_samples: int, thresholds: npt.NDArray[np.flo
 
     Notes
     -----
-    The stage `confirm` looks at no pair that others connect already, so that its edges alone are too few: a candidate stands where both ends
-    lie in one component.
+    The stage `confirm` looks at no pair that others connect already, so that its edges alone are too few: a candidate stands where
+    both ends lie in one component.
     """
     layout = RunLayout(run_dir)
     wanted = (ds.field("kind") == "exact") | (ds.field("source") == "whole")

@@ -178,11 +178,13 @@ def fit_tail(sample: PairSample) -> Tail | None:
     Notes
     -----
     The largest 2,000 similarities, at most a hundredth of all pairs, are taken. While the fit deviates by more than the noise of as many
-    independent values would, half as many are, down to 250: fewer pairs say less, but more of the end.
+    independent values would, half as many are, down to 250: fewer pairs say less, but more of the end. Below an `upper` all pairs of the
+    sample are taken first.
     """
     n_pairs = sample.n_rows * sample.n_others
     order = np.sort(sample.similarity.astype(np.float64))[::-1]
-    n = min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
+    # where the end is missing, only a wide stretch below it tells how the tail bends
+    n = len(order) - 1 if sample.upper < 1.0 else min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
     if n < LEAST_EXCESSES:
         return None
     best: Tail | None = None
@@ -209,12 +211,17 @@ def _fit_from(sample: PairSample, start: float) -> Tail | None:
     if float(excess.max()) <= 0.0:
         return None
     scale, shape = fit_gpd(excess, upper=upper)
-    below = 1.0 - float(survival(upper, scale, shape)) if np.isfinite(upper) else 1.0
+    below = _share_below(upper, scale, shape)
     model = (1.0 - survival(excess, scale, shape)) / below
     places = np.arange(len(excess) + 1) / len(excess)
     deviation = float(max(np.abs(model - places[:-1]).max(), np.abs(model - places[1:]).max()))
     share = len(excess) / (sample.n_rows * sample.n_others) / below
     return Tail(start, share, scale, shape, len(excess), deviation, sample.upper)
+
+
+def _share_below(upper: float, scale: float, shape: float) -> float:
+    """Share of the tail that lies below `upper`, never 0: more than all but a millionth can't be missing."""
+    return max(1.0 - float(survival(upper, scale, shape)), 1e-6) if np.isfinite(upper) else 1.0
 
 
 def _upper_excess(sample: PairSample, start: float) -> float:
@@ -301,27 +308,38 @@ def pair_shares(
     shares = n_counted / (sample.n_rows * sample.n_others)
     replicates = (weights @ counts) / (weights.sum(axis=1, keepdims=True) * sample.n_others)
     if tail is not None and (sample.upper < 1.0 or not is_counted.all()):
-        shares = _with_tail(shares, thresholds, is_counted, tail)
+        shares = _with_tail(shares, thresholds, tail)
+        starts = _starts(sample, tail)
         for number, drawn in enumerate(weights):
-            replicates[number] = _with_tail(replicates[number], thresholds, is_counted, _drawn_again(sample, tail, drawn))
+            again = _drawn_again(sample, tail, starts[number % len(starts)], drawn)
+            replicates[number] = _with_tail(replicates[number], thresholds, again)
     return PairShares(thresholds, shares, replicates, n_counted, is_counted, tail)
 
 
-def _with_tail(counted: Floats, thresholds: Floats, is_counted: npt.NDArray[np.bool_], tail: Tail) -> Floats:
+def _starts(sample: PairSample, tail: Tail) -> list[float]:
+    """Where the tails of replicates begin: with as many pairs, half and a quarter as many. Where a tail begins is a choice too."""
+    if sample.upper < 1.0:
+        return [tail.start]
+    order = np.sort(sample.similarity.astype(np.float64))[::-1]
+    numbers = [tail.n_excesses // part for part in (2, 4) if tail.n_excesses // part >= LEAST_EXCESSES]
+    return [tail.start, *(float(order[n]) for n in numbers)]
+
+
+def _with_tail(counted: Floats, thresholds: Floats, tail: Tail) -> Floats:
     """What is counted, beyond it the tail; where nothing was taken from `upper` up, what the tail has there is added."""
     missing = float(tail.shares(tail.upper)) if tail.upper < 1.0 else 0.0
-    return np.where(is_counted, counted + missing, tail.shares(thresholds))
+    return np.where(thresholds <= tail.start, counted + missing, tail.shares(thresholds))
 
 
-def _drawn_again(sample: PairSample, tail: Tail, weights: Floats) -> Tail:
-    """The tail with other weights of the images, from the same start."""
-    inside = sample.similarity > tail.start
-    upper = _upper_excess(sample, tail.start)
-    excess = np.clip(log_closeness(sample.similarity[inside]) - float(log_closeness(tail.start)), 0.0, upper)
+def _drawn_again(sample: PairSample, tail: Tail, start: float, weights: Floats) -> Tail:
+    """The tail from some start with other weights of the images."""
+    inside = sample.similarity > start
+    upper = _upper_excess(sample, start)
+    excess = np.clip(log_closeness(sample.similarity[inside]) - float(log_closeness(start)), 0.0, upper)
     own = weights[sample.row[inside]]
     if float(own @ excess) <= 0.0:
-        return Tail(tail.start, 0.0, tail.scale, tail.shape, 0, 1.0, tail.upper)
+        return Tail(start, 0.0, tail.scale, tail.shape, 0, 1.0, tail.upper)
     scale, shape = fit_gpd(excess, own, upper=upper)
-    below = 1.0 - float(survival(upper, scale, shape)) if np.isfinite(upper) else 1.0
+    below = _share_below(upper, scale, shape)
     share = float(own.sum()) / (float(weights.sum()) * sample.n_others) / below
-    return Tail(tail.start, share, scale, shape, len(excess), 0.0, tail.upper)
+    return Tail(start, share, scale, shape, len(excess), 0.0, tail.upper)
