@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dedup.advice.show import montage
     from dedup.api import Edges, near_duplicates
     from dedup.audit import find_outliers, flag_images, score_generations, write_report
+    from dedup.calibration import calibrate
     from dedup.config import Config
     from dedup.config_io import load_config
     from dedup.errors import DedupError
@@ -34,6 +35,7 @@ __all__ = [
     "RunSummary",
     "adaptive_distances",
     "by_duplication_count",
+    "calibrate",
     "connected_components",
     "duplication_counts",
     "explain",
@@ -62,6 +64,7 @@ _HOMES = {
     "Explanation": "dedup.advice.explanation",
     "RunSummary": "dedup.pipeline",
     "by_duplication_count": "dedup.extraction.curves",
+    "calibrate": "dedup.calibration",
     "connected_components": "dedup.numerics.components",
     "duplication_counts": "dedup.numerics.counts",
     "export": "dedup.exports",

@@ -12,7 +12,7 @@ import typer
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dedup import cli_explain, cli_extraction, cli_lookup, cli_release, cli_report
+from dedup import cli_calibrate, cli_explain, cli_extraction, cli_lookup, cli_release, cli_report
 from dedup.cli_options import ConfigFile, Json, Overrides, Redo, StageGroup, load
 from dedup.errors import ConfigError
 from dedup.failures import GOES_ON, errors_shown
@@ -177,6 +177,7 @@ app.command(rich_help_panel="A finished run")(cli_lookup.serve)
 app.command(rich_help_panel="A finished run")(cli_release.rewrite)
 app.command(rich_help_panel="A finished run")(cli_release.export)
 app.command(rich_help_panel="A finished run")(cli_report.report)
+app.command(rich_help_panel="A finished run")(cli_calibrate.calibrate)
 
 app.add_typer(cli_extraction.extraction, name="extraction")
 

@@ -67,11 +67,21 @@ class PictureReader:
         `input.max_pixels`: the limit the images were embedded under.
     max_held_bytes : int
         Memory for images that `prefetch` keeps; what is more goes to a temporary file.
+    uses_thumbnails : bool
+        False: all images are read from their shards.
     """
 
-    def __init__(self, run_dir: str, min_side: int | None, *, max_pixels: int = _MAX_PIXELS, max_held_bytes: int = _MAX_HELD_BYTES) -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        min_side: int | None,
+        *,
+        max_pixels: int = _MAX_PIXELS,
+        max_held_bytes: int = _MAX_HELD_BYTES,
+        uses_thumbnails: bool = True,
+    ) -> None:
         self._min_side, self._max_pixels, self._max_held_bytes = min_side, max_pixels, max_held_bytes
-        self._thumbnails = open_thumbnails(run_dir)
+        self._thumbnails = open_thumbnails(run_dir) if uses_thumbnails else None
         self._ranges = RangeReader()
         self._wanted: dict[str, _Wanted] = {}
         self._held: tempfile.SpooledTemporaryFile[bytes] | None = None
