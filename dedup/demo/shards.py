@@ -120,7 +120,7 @@ def make_demo_data(
     _check(n_images, seed, per_shard, jpeg_size, workers, n_shards)
     folder = Path(out)
     names = [f"{number:05d}.tar" for number in range(n_shards)]
-    strangers = sorted({path.name for path in folder.glob("*.tar")}.difference(names)) if folder.is_dir() else []
+    strangers = sorted({path.name for path in folder.glob("[!_]*.tar")}.difference(names)) if folder.is_dir() else []
     if strangers:
         raise ConfigError(f"{folder} holds {strangers[0]} and {len(strangers) - 1} more tars of another corpus; expected an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
