@@ -27,8 +27,6 @@ def settings(incomplete: str) -> list[tuple[str, str]]:
     --------
     >>> [word for word, _ in settings("search.m")]
     ['search.min_similarity=', 'search.method=']
-    >>> [word for word, _ in settings("search.lo")]
-    ['search.looks=', 'search.look_min_similarity=']
     >>> [word for word, _ in settings("search.looks")], [word for word, _ in settings("search.nl")]
     (['search.looks=true', 'search.looks=false'], ['search.nlist=', 'search.nlist=0'])
     """
