@@ -56,12 +56,6 @@ def explain(
     Notes
     -----
     Tables are read in batches, most of them once from end to end; what is held in memory is the sample's connected component.
-
-    Examples
-    --------
-    >>> found = explain("out", "00000.tar/000000412")  # doctest: +SKIP
-    >>> found.outcome, found.keeper.key, [step.similarity for step in found.path]  # doctest: +SKIP
-    ('dropped_near', '000000007', [0.99, 0.87])
     """
     tables = RunTables(run_dir)
     found = find_sample(tables.layout, key, shard, sample_id)
