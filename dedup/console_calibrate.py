@@ -94,10 +94,13 @@ def _lines(found: Calibration) -> list[tuple[str, str]]:
 def _advice(advice: Advice, found: Calibration) -> str:
     wanted = found.figures["options"]["precision"]
     how = "after the look at the pixels" if advice.rule == "confirmed" else "by similarity alone"
+    rows = {row["threshold"]: row for row in found.table.to_pylist()}
     if advice.threshold is not None:
-        return f"{' '.join(advice.lines)}  (precision {wanted:g} {how})"
+        row = rows[advice.threshold]
+        cost = f"; {_count(row['expected_false'] + row['n_links'])} pairs to look at, or more" if advice.rule == "confirmed" else ""
+        least = "; the least that was considered" if advice.threshold == min(rows) else ""
+        return f"{' '.join(advice.lines)}  (precision {wanted:g} {how}{cost}{least})"
     if advice.best is None:
         return f"none: the run has found no copies, so that precision {how} is not known"
-    row = next(row for row in found.table.to_pylist() if row["threshold"] == advice.best)
-    bound = row[f"precision_{advice.rule}_low"]
+    bound = rows[advice.best][f"precision_{advice.rule}_low"]
     return f"none reaches a precision of {wanted:g} {how}; {advice.best:g} comes nearest: at least {bound:.3f}"

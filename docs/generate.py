@@ -168,6 +168,21 @@ def scores() -> list[str]:
             "FILE.parquet",
             schemas.FLAGS,
         ),
+        (
+            "calibration thresholds",
+            "What `dedup calibrate` says of each threshold; [calibration.md](calibration.md) explains it. Beside its folders of tables lie "
+            "`_calibration.json`, `calibration.yaml` and `calibration.png`.",
+            "calibration/thresholds/part-*.parquet",
+            schemas.CALIBRATION,
+        ),
+        (
+            "calibration recalls",
+            "What it says of each planted change at each threshold.",
+            "calibration/recalls/part-*.parquet",
+            schemas.CALIBRATION_RECALLS,
+        ),
+        ("calibration copies", "The copies it planted, a row each.", "calibration/copies/part-*.parquet", schemas.CALIBRATION_COPIES),
+        ("calibration pairs", "The pairs it looked at.", "calibration/pairs/part-*.parquet", schemas.CALIBRATION_PAIRS),
         ("sweep", "What `dedup extraction sweep` writes as its `--out`: a row per threshold.", "*.parquet or *.csv", schemas.SWEEP),
     )
     return [part for name, purpose, files, schema in written for part in (f"## {name}", purpose, f"Files: `{files}`", _columns(schema))]
