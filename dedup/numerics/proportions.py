@@ -41,8 +41,9 @@ def wilson(n_found: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
     share = count / safe
     middle = (share + _Z**2 / (2 * safe)) / (1 + _Z**2 / safe)
     half = _Z / (1 + _Z**2 / safe) * np.sqrt(share * (1 - share) / safe + _Z**2 / (4 * safe**2))
-    low = np.where(total > 0, np.maximum(middle - half, 0.0), 0.0)
-    return low, np.where(total > 0, np.minimum(middle + half, 1.0), 1.0)
+    # at 0 and at 1 an end is the share itself, but for its last bits
+    low = np.where(total > 0, np.clip(middle - half, 0.0, share), 0.0)
+    return low, np.where(total > 0, np.clip(middle + half, share, 1.0), 1.0)
 
 
 def interval(replicates: Floats) -> tuple[Floats, Floats]:

@@ -180,12 +180,14 @@ def fit_tail(sample: PairSample) -> Tail | None:
     The largest 2,000 similarities, at most a hundredth of all pairs, are taken. While the fit misses what was counted, as a whole
     (the largest distance of the distributions beyond 1 / sqrt(n)) or at its end (the numbers of the 16, 32, 64, … largest by more
     than two of their deviations), half as many are, down to 250: fewer pairs say less, but more of the end. Below an `upper` all
-    pairs of the sample are taken first.
+    pairs of the sample are taken.
     """
     n_pairs = sample.n_rows * sample.n_others
     order = np.sort(sample.similarity.astype(np.float64))[::-1]
-    # where the end is missing, only a wide stretch below it tells how the tail bends
-    n = len(order) - 1 if sample.upper < 1.0 else min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
+    if sample.upper < 1.0:
+        # where the end is missing, only a wide stretch below it tells how the tail bends
+        return _fit_from(sample, float(order[-1])) if len(order) > LEAST_EXCESSES else None
+    n = min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
     if n < LEAST_EXCESSES:
         return None
     best: tuple[float, Tail] | None = None
@@ -209,9 +211,6 @@ def _misfit(tail: Tail, order: Floats) -> float:
     if not len(ranks):
         return tail.deviation * float(np.sqrt(tail.n_excesses))
     expected = tail.shares(order[ranks - 1]) / tail.share * tail.n_excesses
-    if tail.upper < 1.0:  # of the pairs that are known, none lies above
-        beyond = float(tail.shares(tail.upper)) / tail.share
-        expected = (tail.shares(order[ranks - 1]) / tail.share - beyond) / (1.0 - beyond) * tail.n_excesses
     off = np.abs(np.log(np.maximum(expected, 1e-9) / ranks)) * np.sqrt(ranks)
     return float(max(off.max() / 2.0, tail.deviation * np.sqrt(tail.n_excesses)))
 
