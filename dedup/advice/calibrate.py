@@ -21,6 +21,7 @@ from dedup.extraction.sweep import sweep
 from dedup.lookup.opening import check_encoder, open_run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.stages.context import StageContext
+from dedup.storage.locations import absolute
 
 _STEP = 0.01  # of the thresholds
 _BELOW = 0.2  # the run's own threshold, where they begin
@@ -89,7 +90,9 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
     needed = ("embed", "index", "confirm", "groups") if opened.confirms else ("embed", "index", "confirm")
     opened = open_run(run_dir, list(overrides), needed)
     own = float(opened.records["index"].config["search.min_similarity"])
-    config = replace(opened.config, search=replace(opened.config.search, min_similarity=own))
+    # workers may have folders of their own
+    output = replace(opened.config.output, run_dir=absolute(run_dir))
+    config = replace(opened.config, search=replace(opened.config.search, min_similarity=own), output=output)
     population = read_population(opened, own, with_groups=opened.confirms)
     drawn = draw(population, options.n_images, options.seed)
     floor, thousandth = find_floor(run_dir, population, drawn, options.seed)

@@ -10,6 +10,7 @@ from dedup.errors import ShapeError
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95  # of all intervals
+_LEAST = 0.5  # of pairs, right and wrong together, that a precision is said of
 _Z = 1.959963984540054
 
 
@@ -40,8 +41,9 @@ def wilson(n_found: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
     share = count / safe
     middle = (share + _Z**2 / (2 * safe)) / (1 + _Z**2 / safe)
     half = _Z / (1 + _Z**2 / safe) * np.sqrt(share * (1 - share) / safe + _Z**2 / (4 * safe**2))
-    low = np.where(total > 0, np.maximum(middle - half, 0.0), 0.0)
-    return low, np.where(total > 0, np.minimum(middle + half, 1.0), 1.0)
+    # at 0 and at 1 an end is the share itself, but for its last bits
+    low = np.where(total > 0, np.clip(middle - half, 0.0, share), 0.0)
+    return low, np.where(total > 0, np.clip(middle + half, share, 1.0), 1.0)
 
 
 def interval(replicates: Floats) -> tuple[Floats, Floats]:
@@ -71,8 +73,8 @@ def share_beside(n_right: npt.ArrayLike, expected: Floats, replicates: Floats, r
     Returns
     -------
     precision, low, high : float64 array, shape (n,)
-        Between 0 and 1; NaN where there is neither. The interval is one for what is found in the run, where as many wrong ones occur as
-        chance wants it: their expected number is not certain, and the number that occurs varies about it (Poisson).
+        Between 0 and 1; NaN where there are less than half a one. The interval is one for what is found in the run, where as many wrong
+        ones occur as chance wants it: their expected number is not certain, and the number that occurs varies about it (Poisson).
 
     Raises
     ------
@@ -102,7 +104,7 @@ def _drawn(replicates: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _bounded(part: Floats, whole: Floats, parts: Floats, wholes: Floats) -> tuple[Floats, Floats, Floats]:
-    precision = np.where(whole > 0, np.clip(part / np.where(whole > 0, whole, 1.0), 0.0, 1.0), np.nan)
+    precision = np.where(whole >= _LEAST, np.clip(part / np.maximum(whole, _LEAST), 0.0, 1.0), np.nan)
     drawn = np.where(wholes > 0, np.clip(parts / np.where(wholes > 0, wholes, 1.0), 0.0, 1.0), 1.0)
     low, high = interval(drawn)
     unknown = np.isnan(precision)

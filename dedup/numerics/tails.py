@@ -25,7 +25,7 @@ _FEWEST_TRIED = 250
 _MOST_SHARE = 0.01  # of the pairs that may count as their tail
 _CLOSEST = 1e-6  # 1 - similarity, at least: float32 tells no smaller ones apart
 _SHAPES = (-0.5, 0.5)  # below -0.5 the maximum of the likelihood has no known distribution (Smith 1985)
-_GOOD_FIT = 1.0  # largest distance of fitted and counted distribution, times sqrt(n), up to which a tail is taken as one
+_GOOD_FIT = 1.0  # of `_misfit`: up to which a tail is taken as one
 _REPLICATES = 400
 
 
@@ -177,28 +177,42 @@ def fit_tail(sample: PairSample) -> Tail | None:
 
     Notes
     -----
-    The largest 2,000 similarities, at most a hundredth of all pairs, are taken. While the fit deviates by more than the noise of as many
-    independent values would, half as many are, down to 250: fewer pairs say less, but more of the end. Below an `upper` all pairs of the
-    sample are taken first.
+    The largest 2,000 similarities, at most a hundredth of all pairs, are taken. While the fit misses what was counted, as a whole
+    (the largest distance of the distributions beyond 1 / sqrt(n)) or at its end (the numbers of the 16, 32, 64, … largest by more
+    than two of their deviations), half as many are, down to 250: fewer pairs say less, but more of the end. Below an `upper` all
+    pairs of the sample are taken.
     """
     n_pairs = sample.n_rows * sample.n_others
     order = np.sort(sample.similarity.astype(np.float64))[::-1]
-    # where the end is missing, only a wide stretch below it tells how the tail bends
-    n = len(order) - 1 if sample.upper < 1.0 else min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
+    if sample.upper < 1.0:
+        # where the end is missing, only a wide stretch below it tells how the tail bends
+        return _fit_from(sample, float(order[-1])) if len(order) > LEAST_EXCESSES else None
+    n = min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
     if n < LEAST_EXCESSES:
         return None
-    best: Tail | None = None
+    best: tuple[float, Tail] | None = None
     while True:
         # the next smaller value is where the tail starts; where there is none, the floor
         start = float(order[n]) if n < len(order) else sample.floor
         found = _fit_from(sample, start)
-        if found is not None and (best is None or found.deviation * np.sqrt(found.n_excesses) < best.deviation * np.sqrt(best.n_excesses)):
-            best = found
-        if found is not None and found.deviation * np.sqrt(found.n_excesses) <= _GOOD_FIT:
-            return found
+        if found is not None:
+            misfit = _misfit(found, order)
+            if misfit <= _GOOD_FIT:
+                return found
+            best = min(best or (misfit, found), (misfit, found), key=lambda pair: pair[0])
         if n // 2 < _FEWEST_TRIED:
-            return best
+            return None if best is None else best[1]
         n //= 2
+
+
+def _misfit(tail: Tail, order: Floats) -> float:
+    """By how much a tail and what was counted differ, in units of noise, at the worst of some ranks; `order` descends."""
+    ranks = np.array([rank for rank in (16 * 2**k for k in range(12)) if rank <= tail.n_excesses])
+    if not len(ranks):
+        return tail.deviation * float(np.sqrt(tail.n_excesses))
+    expected = tail.shares(order[ranks - 1]) / tail.share * tail.n_excesses
+    off = np.abs(np.log(np.maximum(expected, 1e-9) / ranks)) * np.sqrt(ranks)
+    return float(max(off.max() / 2.0, tail.deviation * np.sqrt(tail.n_excesses)))
 
 
 def _fit_from(sample: PairSample, start: float) -> Tail | None:

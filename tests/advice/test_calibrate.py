@@ -352,3 +352,22 @@ def test_too_few_images(tmp_path, engine):
     dedup.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
     with pytest.raises(InputError, match="expected at least 20"):
         dedup.calibrate(str(tmp_path / "run"), engine=engine)
+
+
+def test_a_model_has_its_own_copies_and_decoys(tmp_path, engine, require_extra):
+    """An encoder without second looks, whose decoys are alike pairs with one of each mirrored."""
+    require_extra("open_clip")
+    from tiny_clip import write_model
+
+    architecture, safe, _ = write_model(tmp_path)
+    shards = write_shards(tmp_path / "shards", make_samples(40, n_broken=0))
+    keys = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "encoder.device=cpu"]
+    dedup.run(load_config(None, [*keys, f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=20, engine=engine)
+    assert found.copies["look_similarity"].null_count == len(found.copies) > 300
+    row = next(row for row in found.table.to_pylist() if row["threshold"] == 0.9)
+    assert row["recall"] == row["recall_looks"] > 0.5
+    decoys = [row for row in found.pairs.to_pylist() if row["is_decoy"]]
+    alike = {frozenset((row["src"], row["dst"])) for row in found.pairs.to_pylist() if not row["is_decoy"] and not row["is_copy"]}
+    assert len(decoys) == 100
+    assert sum(frozenset((row["src"], row["dst"])) in alike for row in decoys) > 30
