@@ -12,8 +12,8 @@ from dedup.advice.calibration_planting import Work
 from dedup.advice.calibration_sample import Drawn, Population, links_by_threshold
 from dedup.advice.calibration_tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.encoders import decoded_side
+from dedup.numerics.pairshares import PairShares, pair_shares
 from dedup.numerics.pictures import SIDE
-from dedup.numerics.tails import PairShares, pair_shares
 from dedup.stages.judging import Look
 
 _DECOYS = 800  # looked at

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dedup.numerics.pairshares import PairShares
 from dedup.numerics.planting import CHANGES
 from dedup.numerics.proportions import accepted_share, interval, share_beside, share_within, wilson
-from dedup.numerics.tails import PairShares
 from dedup.schemas import CALIBRATION_RECALLS
 
 Floats = npt.NDArray[np.float64]

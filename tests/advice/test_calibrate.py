@@ -35,6 +35,8 @@ from dedup.storage.layout import RunLayout
 from dedup.storage.shards import read_image_bytes
 from dedup.storage.tables import read_table
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
 SCHEMAS = {"thresholds": CALIBRATION, "recalls": CALIBRATION_RECALLS, "copies": CALIBRATION_COPIES, "pairs": CALIBRATION_PAIRS}
 
