@@ -130,10 +130,18 @@ class KeepFilter:
 def keep(run_dir: str) -> KeepFilter:
     """Make a filter of what a run keeps, for ``webdataset.WebDataset(...).select(...)``.
 
-    Examples
-    --------
-    >>> import webdataset as wds  # doctest: +SKIP
-    >>> wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))  # doctest: +SKIP
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+
+    Returns
+    -------
+    KeepFilter
+
+    Notes
+    -----
+    ``wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))``
     """
     return KeepFilter(run_dir)
 
