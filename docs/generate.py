@@ -127,7 +127,7 @@ def tables_md() -> str:
     """Every table and file of a run directory."""
     parts = [
         "# Tables",
-        NOTE.format(source="`dedup/schemas.py` or `docs/generate.py`"),
+        NOTE.format(source="`dedup/schemas/` or `docs/generate.py`"),
         "All tables are parquet and lie under the run directory. Each folder holds only parquet and names that start with `_` or `.`; "
         "a table without rows still has one file with its schema. Columns may hold nulls only where it says so.",
         _grid(("table", "files"), [(f"[{name}](#{name})", f"`{TABLES[name][0]}`") for name in schemas.TABLES]),

@@ -1,0 +1,98 @@
+"""Tables of distinct images, their lists and pairs, and the groups that follow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from dedup.schemas.fields import COMPONENT_ID, SAMPLE_ID, field
+
+REPRESENTATIVES: Final = pa.schema(
+    [
+        SAMPLE_ID,
+        field("weight", pa.int64(), "samples with the same image bytes, this one (the smallest sample_id) included"),
+        field(
+            "min_similarity",
+            pa.float32(),
+            "similarity this image asks of a copy: the threshold, higher for low-detail images, 2 = byte-identical copies only",
+        ),
+    ]
+)
+EXACT: Final = pa.schema(
+    [
+        SAMPLE_ID,
+        field("representative_id", pa.int64(), "smallest sample_id with the same image bytes"),
+    ]
+)
+ASSIGNMENTS: Final = pa.schema(
+    [
+        SAMPLE_ID,
+        field("lists", pa.list_(pa.field("item", pa.int32(), nullable=False)), "the nearest inverted lists, nearest first"),
+    ]
+)
+NEIGHBORS: Final = pa.schema(
+    [
+        SAMPLE_ID,
+        field(
+            "n_neighbors",
+            pa.int64(),
+            "other samples at similarity >= the threshold, byte-identical copies included; samples without any have no row",
+        ),
+    ]
+)
+_PAIR = [
+    field("src", pa.int64(), "sample_id of one end; src < dst"),
+    field("dst", pa.int64(), "sample_id of the other end"),
+    field("similarity", pa.float32(), "cosine of what was found alike (see source), from float64, -1 to 1"),
+    field("kind", pa.string(), "exact (equal image bytes) or near"),
+    field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …; rotated = by an angle not known yet"),
+    field(
+        "source",
+        pa.string(),
+        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), also and also_look (the same of the second source, embed.also), group (two of one group), or embedding (exact copies known by nothing else)",
+    ),
+]
+_FOUND_BY = field(
+    "found_by",
+    pa.string(),
+    "of a candidate: the encoders whose threshold it reaches, such as clip, dct or clip+dct; null for pairs found later",
+    nullable=True,
+)
+_TRANSFORM = field(
+    "transform",
+    pa.list_(pa.field("item", pa.float32(), nullable=False)),
+    "a, b, c, d, e, f: the point (x, y) of src, turned, lies at (ax + by + c, dx + ey + f) of dst, both 0 to 1 across the picture",
+    nullable=True,
+)
+CANDIDATES: Final = pa.schema(_PAIR)
+EDGES: Final = pa.schema(
+    [
+        *_PAIR,
+        _FOUND_BY,
+        field("confirmed", pa.bool_(), "true where a second look at the pixels confirmed it; null where none was taken", nullable=True),
+        field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1; null without a look", nullable=True),
+        _TRANSFORM,
+    ]
+)
+REFUSED: Final = pa.schema(
+    [
+        *_PAIR,
+        _FOUND_BY,
+        field("reason", pa.string(), "why it is no copy: one word of the list of reasons below"),
+        field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1", nullable=True),
+        field("moved", pa.float32(), "share of the tracked points that moved against the rest, 0 to 1", nullable=True),
+        _TRANSFORM,
+        field("stage", pa.string(), "the stage that asked: confirm, groups or manifest"),
+    ]
+)
+GROUPS: Final = pa.schema(
+    [
+        SAMPLE_ID,
+        COMPONENT_ID,
+        field("raw_component_id", pa.int64(), "smallest sample_id of the connected component, before it is cut into groups"),
+        field("anchor_id", pa.int64(), "sample_id of the group's anchor, which every member was compared with"),
+        field("similarity_to_anchor", pa.float32(), "cosine to the group's anchor; 1 for the anchor and its byte-identical copies"),
+        field("distance_to_anchor", pa.float32(), "distance of the pixels to the anchor's; null where no look was taken", nullable=True),
+    ]
+)
