@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dedup.config import ExtractionConfig
 from dedup.contracts import Engine, Reporter
-from dedup.engines.local import LocalEngine
+from dedup.engines.local import engine_or_own
 from dedup.extraction.outliers import By, OutlierOptions, OutlierSummary, find
 from dedup.extraction.score import ScoreSummary, score
 from dedup.extraction.targets import read_targets
@@ -52,13 +52,8 @@ def score_generations(
     -----
     After Carlini et al. (2023), "Extracting Training Data from Diffusion Models", sections 4 and 5.
     """
-    own = engine is None
-    engine = engine or LocalEngine()
-    try:
+    with engine_or_own(engine) as engine:
         return score(read_targets(targets), generations, out, options or ExtractionConfig(), engine, reporter or SilentReporter())
-    finally:
-        if own:
-            engine.close()
 
 
 def flag_images(
@@ -103,13 +98,8 @@ def flag_images(
         If there is no such image, folder or tar.
     """
     question = Question(run_dir, tuple(overrides), "auto", k, min_similarity, looks_at_pixels, measures=looks_at_pixels)
-    own = engine is None
-    engine = engine or LocalEngine()
-    try:
+    with engine_or_own(engine) as engine:
         return flag(question, images, out, engine, reporter or SilentReporter())
-    finally:
-        if own:
-            engine.close()
 
 
 def find_outliers(
@@ -159,13 +149,8 @@ def find_outliers(
     first ranks are certain by that, and the lists' recall. After Carlini et al. (2023), section 4.2.
     """
     options = OutlierOptions(top, by, n_neighbors, with_duplicates, refine)
-    own = engine is None
-    engine = engine or LocalEngine()
-    try:
+    with engine_or_own(engine) as engine:
         return find(run_dir, out or join(run_dir, "outliers"), options, engine, reporter or SilentReporter())
-    finally:
-        if own:
-            engine.close()
 
 
 def write_report(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine | None = None) -> ReportSummary:
@@ -200,10 +185,5 @@ def write_report(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: in
     -----
     At most 25 MB: beyond, pictures are left out, the first of each gallery last. Two reports of one run differ in their date alone.
     """
-    own = engine is None
-    engine = engine or LocalEngine()
-    try:
+    with engine_or_own(engine) as engine:
         return write(run_dir, out, n_galleries=n_galleries, seed=seed, engine=engine)
-    finally:
-        if own:
-            engine.close()

@@ -8,7 +8,7 @@ from dedup.advice.calibrate import Calibration, calibrate_run
 from dedup.advice.calibration_files import write_calibration
 from dedup.advice.calibration_planting import CalibrationOptions
 from dedup.contracts import Engine, Reporter
-from dedup.engines.local import LocalEngine
+from dedup.engines.local import engine_or_own
 from dedup.stages.context import SilentReporter
 from dedup.storage.tables import join
 
@@ -59,13 +59,8 @@ def calibrate(
     ConfigError, InputError
         If an option can't be, or there are too few images.
     """
-    own = engine is None
-    engine = engine or LocalEngine()
-    try:
+    with engine_or_own(engine) as engine:
         options = CalibrationOptions(precision, n_images, changes, seed)
         found = calibrate_run(run_dir, options, overrides, engine, reporter or SilentReporter())
-    finally:
-        if own:
-            engine.close()
     write_calibration(found, out or join(run_dir, "calibration"))
     return found

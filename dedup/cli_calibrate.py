@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -44,23 +45,19 @@ def calibrate(
     from dedup.storage.tables import join
 
     engine_keys = [text for text in overrides or [] if text.startswith("engine.")]
-    engine = make_engine(load_config(None, [*engine_keys, f"output.run_dir={run_dir}"]))
     out = out or join(run_dir, "calibration")
-    try:
-        with ConsoleReporter() as reporter:
-            found = run_calibration(
-                run_dir,
-                out,
-                precision=precision,
-                n_images=n_images,
-                changes=changes,
-                seed=seed,
-                overrides=overrides or [],
-                engine=engine,
-                reporter=reporter,
-            )
-    finally:
-        engine.close()
+    with closing(make_engine(load_config(None, [*engine_keys, f"output.run_dir={run_dir}"]))) as engine, ConsoleReporter() as reporter:
+        found = run_calibration(
+            run_dir,
+            out,
+            precision=precision,
+            n_images=n_images,
+            changes=changes,
+            seed=seed,
+            overrides=overrides or [],
+            engine=engine,
+            reporter=reporter,
+        )
     if as_json:
         print_json(summary_of(found) | {"thresholds": found.table.to_pylist()})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
@@ -34,12 +35,8 @@ def extraction_score(
 
     config = load(config_file, overrides)
     validate(config)
-    engine = make_engine(config)
-    try:
-        with ConsoleReporter() as reporter:
-            summary = score_generations(targets, generations, out, options=config.extraction, engine=engine, reporter=reporter)
-    finally:
-        engine.close()
+    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+        summary = score_generations(targets, generations, out, options=config.extraction, engine=engine, reporter=reporter)
     if as_json:
         print_json(asdict(summary))
     else:
@@ -144,22 +141,18 @@ def extraction_outliers(
         raise ConfigError(f"--by {by}: expected mean or ratio")
     config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
     validate(config, require_input=False)
-    engine = make_engine(config)
-    try:
-        with ConsoleReporter() as reporter:
-            summary = find_outliers(
-                run_dir,
-                out,
-                top=top,
-                by="ratio" if by == "ratio" else "mean",
-                n_neighbors=n_neighbors,
-                with_duplicates=with_duplicates,
-                refine=refine,
-                engine=engine,
-                reporter=reporter,
-            )
-    finally:
-        engine.close()
+    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+        summary = find_outliers(
+            run_dir,
+            out,
+            top=top,
+            by="ratio" if by == "ratio" else "mean",
+            n_neighbors=n_neighbors,
+            with_duplicates=with_duplicates,
+            refine=refine,
+            engine=engine,
+            reporter=reporter,
+        )
     if as_json:
         print_json(asdict(summary))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -53,18 +54,14 @@ def query(
     from dedup.lookup.flag import Question, answers_of
 
     question = Question(run_dir, tuple(settings or ()), "auto", k, min_similarity, not only_vectors)
-    engine = LocalEngine(workers)
-    try:
-        with ConsoleReporter() as reporter:
-            for answer in answers_of(question, images, engine, reporter):
-                if as_json:
-                    row: dict[str, Any] = {"image": answer.image, "is_copy": answer.is_copy, "error": answer.error}
-                    row["matches"] = [asdict(match) for match in answer.matches]
-                    typer.echo(json.dumps(row, ensure_ascii=False))
-                else:
-                    print_answer(answer)
-    finally:
-        engine.close()
+    with closing(LocalEngine(workers)) as engine, ConsoleReporter() as reporter:
+        for answer in answers_of(question, images, engine, reporter):
+            if as_json:
+                row: dict[str, Any] = {"image": answer.image, "is_copy": answer.is_copy, "error": answer.error}
+                row["matches"] = [asdict(match) for match in answer.matches]
+                typer.echo(json.dumps(row, ensure_ascii=False))
+            else:
+                print_answer(answer)
 
 
 def flag(
@@ -92,22 +89,18 @@ def flag(
 
     if not out.endswith(".parquet"):
         raise ConfigError(f"--out {out}: expected a name that ends in .parquet")
-    engine = LocalEngine(workers)
-    try:
-        with ConsoleReporter() as reporter:
-            summary = flag_images(
-                run_dir,
-                images,
-                out,
-                k=k,
-                min_similarity=min_similarity,
-                looks_at_pixels=not only_vectors,
-                overrides=settings or [],
-                engine=engine,
-                reporter=reporter,
-            )
-    finally:
-        engine.close()
+    with closing(LocalEngine(workers)) as engine, ConsoleReporter() as reporter:
+        summary = flag_images(
+            run_dir,
+            images,
+            out,
+            k=k,
+            min_similarity=min_similarity,
+            looks_at_pixels=not only_vectors,
+            overrides=settings or [],
+            engine=engine,
+            reporter=reporter,
+        )
     if as_json:
         print_json(asdict(summary))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
@@ -39,12 +40,8 @@ def rewrite(
 
     config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
     validate(config, require_input=False)
-    engine = make_engine(config)
-    try:
-        with ConsoleReporter() as reporter:
-            summary = rewrite_run(run_dir, out, per_shard=per_shard, keep_list=keep_list, dry_run=dry_run, engine=engine, reporter=reporter)
-    finally:
-        engine.close()
+    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+        summary = rewrite_run(run_dir, out, per_shard=per_shard, keep_list=keep_list, dry_run=dry_run, engine=engine, reporter=reporter)
     if as_json:
         print_json(asdict(summary))
     else:
@@ -81,12 +78,8 @@ def export(
         raise ConfigError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
     validate(config, require_input=False)
-    engine = make_engine(config)
-    try:
-        with ConsoleReporter() as reporter:
-            summary = export_run(run_dir, form, out, keep_list=keep_list, with_images=images, engine=engine, reporter=reporter)
-    finally:
-        engine.close()
+    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+        summary = export_run(run_dir, form, out, keep_list=keep_list, with_images=images, engine=engine, reporter=reporter)
     if as_json:
         print_json(asdict(summary))
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from dedup.contracts import Engine, Progress, Reporter, Table
-from dedup.engines.local import LocalEngine
+from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.stages.context import SilentReporter
 from dedup.storage.export import Exported, export_datacomp, export_keys, export_urls
@@ -80,23 +80,18 @@ def export(
     """
     if form not in FORMATS:
         raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
-    own, reporter = engine is None, reporter or SilentReporter()
-    engine = engine or LocalEngine()
-    try:
-        with engine.scratch() as scratch:
-            kept, found = kept_table(run_dir), None
-            if keep_list:
-                kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
-            if form == "hf":
-                done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
-            elif form == "datacomp":
-                done = export_datacomp(kept, out, engine)
-            else:
-                done = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
-            return ExportSummary(form, done.path, done.n_rows, done.n_left_out, found)
-    finally:
-        if own:
-            engine.close()
+    reporter = reporter or SilentReporter()
+    with engine_or_own(engine) as engine, engine.scratch() as scratch:
+        kept, found = kept_table(run_dir), None
+        if keep_list:
+            kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
+        if form == "hf":
+            done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
+        elif form == "datacomp":
+            done = export_datacomp(kept, out, engine)
+        else:
+            done = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
+        return ExportSummary(form, done.path, done.n_rows, done.n_left_out, found)
 
 
 def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:

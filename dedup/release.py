@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from dedup.contracts import Engine, JsonDict, Progress, Reporter
-from dedup.engines.local import LocalEngine
+from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.stages.context import SilentReporter
 from dedup.storage.kept import KeepListResult, kept_table, named_table
@@ -106,23 +106,17 @@ def rewrite(
     """
     if per_shard < 0:
         raise ConfigError(f"per_shard={per_shard} is negative; expected a number of samples, or 0 for a shard each")
-    own, reporter = engine is None, reporter or SilentReporter()
-    engine = engine or LocalEngine()
-    try:
-        with nullcontext() if dry_run else locked(out), engine.scratch() as scratch:
-            kept, found = kept_table(run_dir), None
-            if keep_list:
-                kept, found = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
-            shards = list(plan_shards(kept, per_shard))
-            summary = _estimate(run_dir, out, shards)
-            if dry_run:
-                return replace(summary, keep_list=found, is_dry_run=True)
-            _begin(run_dir, out, per_shard, shards)
-            summary = _carry_out(RewriteTask(kept, tuple(shards), out), summary, engine, reporter)
-            return replace(summary, keep_list=found)
-    finally:
-        if own:
-            engine.close()
+    reporter, kept, found = reporter or SilentReporter(), kept_table(run_dir), None  # a run that is none leaves no folder behind
+    with engine_or_own(engine) as engine, nullcontext() if dry_run else locked(out), engine.scratch() as scratch:
+        if keep_list:
+            kept, found = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
+        shards = list(plan_shards(kept, per_shard))
+        summary = _estimate(run_dir, out, shards)
+        if dry_run:
+            return replace(summary, keep_list=found, is_dry_run=True)
+        _begin(run_dir, out, per_shard, shards)
+        summary = _carry_out(RewriteTask(kept, tuple(shards), out), summary, engine, reporter)
+        return replace(summary, keep_list=found)
 
 
 def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[Cleaned]) -> None:

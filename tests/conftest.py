@@ -62,6 +62,24 @@ def start_spark(
     return start
 
 
+@pytest.fixture
+def s3(require_extra: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A file system of S3's protocol that fails at times, with the bucket `bucket`."""
+    fsspec = require_extra("fsspec")
+    require_extra("s3fs")
+    require_extra("moto")
+    from faulty_s3 import ENVIRONMENT, faulty_s3
+
+    with faulty_s3() as (endpoint, _, _):
+        for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
+            monkeypatch.setenv(name, text)
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        fs.mkdir("bucket")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield fs
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 @pytest.fixture(scope="session")
 def require_browser() -> str:
     """Path of a Chromium."""

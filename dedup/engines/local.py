@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import duckdb
 import pyarrow as pa
 
-from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.contracts import Engine, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.local_groups import PackWork, sort_by_group
 from dedup.errors import DedupError, StageError
 from dedup.processes import start_pool, starting_workers, stop_pool
@@ -170,3 +170,16 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
     except Exception as error:
         name = getattr(work, "__name__", type(work).__name__)
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
+
+
+@contextmanager
+def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
+    """The engine given; without one, processes on this machine, which are stopped at the end."""
+    if engine is not None:
+        yield engine
+        return
+    own = LocalEngine()
+    try:
+        yield own
+    finally:
+        own.close()

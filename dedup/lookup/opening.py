@@ -72,7 +72,7 @@ def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[
     Raises
     ------
     RunDirectoryError
-        If a stage is missing or stale, or embeddings are missing or have changed.
+        If a stage is missing or stale, the run holds no image, or embeddings are missing or have changed.
     """
     records: dict[str, StageRecord] = {}
     for name, home in _HOMES.items():
@@ -138,6 +138,10 @@ def _check_store(run_dir: str, index: dict[str, Any]) -> None:
     table = read_table(layout.table("partitions"), ["partition", "n_samples"])
     partitions, place = np.unique(table["partition"].to_numpy(), return_inverse=True)
     expected = np.bincount(place, weights=table["n_samples"].to_numpy()).astype(np.int64)
+    if not expected.sum():
+        raise RunDirectoryError(
+            f"{run_dir} has no image: its samples were all rejected, or there were none (partitions/ says which shards broke)"
+        )
     again = f"run: dedup run output.run_dir={run_dir} … --redo"
     for partition, n in zip(partitions.tolist(), expected.tolist(), strict=True):
         url = embedding_path(run_dir, partition)

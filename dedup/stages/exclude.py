@@ -136,9 +136,10 @@ def run(context: StageContext) -> StageResult:
 
 def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tuple[pa.Table, JsonDict]:
     """Training images near images, and figures."""
-    if not any(paths for paths, _ in asked):
-        return _HITS.empty_table(), {}
     config, run_dir = context.config, context.layout.run_dir
+    record = read_record(run_dir, "index")
+    if not any(paths for paths, _ in asked) or (record is not None and record.summary.get("n_images") == 0):
+        return _HITS.empty_table(), {}
     if config.encoder.name == "precomputed":
         raise ConfigError(
             "reference.* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
@@ -147,7 +148,6 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
         raise ConfigError("reference.* and images of exclude.list are looked up in the index; expected index.codes other than none")
     from dedup.lookup.exclusion import ReferenceTask, batches_of, find_near
 
-    record = read_record(run_dir, "index")
     identity = "" if record is None else f"{record.digest} {record.finished}"
     tasks = [
         ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep")

@@ -10,7 +10,7 @@ from run_tables import table
 from shard_data import Sample, detailed, encode, write_shards, write_tar
 
 import dedup
-from dedup.errors import ConfigError, InputError
+from dedup.errors import ConfigError, InputError, RunDirectoryError
 
 
 def samples():
@@ -177,3 +177,21 @@ def test_on_spark_the_same_go(shards, tmp_path, start_spark):
         engine.close()
     for name in ("exclusions", "excluded", "manifest", "duplicates"):
         assert table(str(tmp_path / "spark"), name).equals(table(str(tmp_path / "local"), name)), name
+
+
+def test_a_run_without_an_image_ends_and_says_that_nothing_can_be_looked_up(tmp_path):
+    (tmp_path / "empty.tar").write_bytes(b"")
+    write_tar(tmp_path / "eval.tar", [Sample("eval/one", encode(detailed(3)))])
+    run_dir = str(tmp_path / "run")
+    settings = [
+        f"input.shards={tmp_path}/empty.tar",
+        f"output.run_dir={run_dir}",
+        f"reference.shards={tmp_path}/eval.tar",
+        "engine.workers=1",
+    ]
+    dedup.run(dedup.load_config(None, settings))
+    for name in ("manifest", "duplicates", "excluded"):
+        assert not table(run_dir, name).num_rows
+    for look in (dedup.open_index, dedup.calibrate):
+        with pytest.raises(RunDirectoryError, match="has no image"):
+            look(run_dir)

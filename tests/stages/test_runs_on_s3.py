@@ -5,29 +5,13 @@ from __future__ import annotations
 import io
 import tarfile
 
-import fsspec
 import pyarrow.parquet as pq
 import pytest
-from faulty_s3 import ENVIRONMENT, faulty_s3
 from shard_data import Sample, detailed, encode, make_samples, write_tar
 
 import dedup
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
-
-
-@pytest.fixture
-def s3(require_extra, monkeypatch):
-    require_extra("s3fs")
-    require_extra("moto")
-    with faulty_s3() as (endpoint, _, _):
-        for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
-            monkeypatch.setenv(name, text)
-        fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        fs.mkdir("bucket")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield fs
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def _run(root, name, *overrides):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fsspec
-import pytest
-from faulty_s3 import ENVIRONMENT, faulty_s3
 from shard_data import Sample, encode, scene, write_tar
 
 from dedup import pipeline
@@ -19,20 +16,6 @@ from dedup.storage.thumbnails import open_thumbnails
 class Here(LocalEngine):
     def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
         return ((number, work(task)) for number, task in enumerate(tasks))
-
-
-@pytest.fixture
-def s3(require_extra, monkeypatch):
-    require_extra("s3fs")
-    require_extra("moto")
-    with faulty_s3() as (endpoint, _, _):
-        for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
-            monkeypatch.setenv(name, text)
-        fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        fs.mkdir("bucket")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield fs
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_run_on_s3(s3, tmp_path):
