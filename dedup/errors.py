@@ -20,6 +20,21 @@ happened, what was expected, what was found and what to do next.
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Final
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def no_room(error: BaseException) -> str:
+    """What to say of a disk that is full, whoever found it so; empty for any other error."""
+    text = str(error)
+    if not (isinstance(error, OSError) and error.errno in NO_ROOM) and os.strerror(errno.ENOSPC) not in text:
+        return ""
+    what = f"no room for {error.filename} ({error.strerror})" if isinstance(error, OSError) and error.filename else f"no room: {text}"
+    return f"{what}; free some space and run the same command again: finished parts are kept"
+
 
 class DedupError(Exception):
     """Base of every error this package raises on purpose."""

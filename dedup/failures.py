@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from dedup.errors import DedupError
+from dedup.errors import DedupError, no_room
 from dedup.terminal import console, printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -43,7 +43,7 @@ def errors_shown(how_to_go_on: str = GOES_ON) -> Iterator[None]:
             if isinstance(error, DedupError):
                 _print(str(error))
                 sys.exit(error.exit_code)
-            _print(f"{type(error).__name__}: {error} (unexpected; --debug shows the traceback)")
+            _print(no_room(error) or f"{type(error).__name__}: {error} (unexpected; --debug shows the traceback)")
             sys.exit(1)
 
 

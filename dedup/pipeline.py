@@ -24,7 +24,7 @@ from dedup.storage.locations import absolute
 from dedup.storage.locks import locked
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
 from dedup.storage.samples import one_line
-from dedup.storage.tables import filesystem, join, write_json
+from dedup.storage.tables import filesystem, join, remove_half_written, write_json
 
 _REPORTED_HERE = 5_000_000  # samples up to which the driver alone gathers a report
 
@@ -118,6 +118,8 @@ def run(
             # another run may have worked on it until the lock was free
             expected = expected_records(config, sources, wanted)
             todo = stages_to_run(config, sources, wanted, expected, redo)
+            if todo:
+                remove_half_written(run_dir)  # what an attempt that was killed left behind
             records = _carry_out(StageContext(config, engine, reporter), wanted, todo, expected, sources)
         report = _report(config, engine, reporter) if len(wanted) == len(STAGES) else ""
     finally:

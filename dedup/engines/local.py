@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,9 +13,10 @@ import pyarrow as pa
 
 from dedup.contracts import Engine, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.local_groups import PackWork, sort_by_group
-from dedup.errors import DedupError, StageError
+from dedup.errors import DedupError, StageError, no_room
 from dedup.processes import start_pool, starting_workers, stop_pool
 from dedup.schemas import conform
+from dedup.storage.scratch import scratch_folder
 from dedup.storage.tables import dataset, files, is_local, write_table
 
 _BATCH_ROWS = 100_000
@@ -124,7 +124,7 @@ class LocalEngine:
         tables : mapping of name to Table or pyarrow.Table
         schema : pyarrow.Schema
         """
-        with tempfile.TemporaryDirectory(prefix="dedup-sql-") as spill, duckdb.connect() as connection:
+        with scratch_folder() as spill, duckdb.connect() as connection:
             connection.execute("SET memory_limit = ?", [self._memory_limit])
             connection.execute("SET threads = ?", [self._n_workers])
             connection.execute("SET temp_directory = ?", [spill])
@@ -151,7 +151,7 @@ class LocalEngine:
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """A temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
+        with scratch_folder() as folder:
             yield folder
 
     def close(self) -> None:
@@ -168,6 +168,8 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
     except (DedupError, BrokenProcessPool):
         raise
     except Exception as error:
+        if said := no_room(error):
+            raise StageError(said) from error
         name = getattr(work, "__name__", type(work).__name__)
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
 

@@ -73,10 +73,11 @@ class Quantizer:
         if nprobe >= nlist:
             return self
         for step in _BALANCE_STEPS:
-            scores, lists = quantizer.search(rows, nprobe, device)
-            sizes = np.bincount(lists.ravel(), minlength=nlist)
-            # the distance between neighbouring places in the order of lists is the natural unit of an offset
-            unit = float(np.mean(scores[:, 0] - scores[:, -1])) / max(1, nprobe - 1)
+            scores, lists = quantizer.search(rows, min(nprobe + _SPARE, nlist), device)
+            sizes = np.bincount(quantizer._settled(rows, scores, lists, nprobe)[:, :nprobe].ravel(), minlength=nlist)
+            # the distance between neighbouring places in the order of lists is the natural unit of an offset; in a few bits, since the
+            # last ones of a score depend on how many threads share a product
+            unit = float(np.float16(np.mean(scores[:, 0] - scores[:, nprobe - 1], dtype=np.float64))) / max(1, nprobe - 1)
             change = step * unit * _PLACES_PER_DOUBLING * np.log2((sizes + 1.0) / (sizes.mean() + 1.0))
             quantizer = Quantizer(self.centroids, (quantizer.offsets + change).astype(np.float32))
         return quantizer

@@ -369,9 +369,6 @@ def _remove_others(run_dir: str, also: Sequence[str], partitions: set[int]) -> N
 
 def _remove_other_files(folder: str, partitions: set[int]) -> None:
     fs, root = filesystem(folder)
-    for folder in ("img_emb", "img_inner", "metadata", "rejected", "thumbnails"):
-        for name in fs.glob(join(root, folder, "_*")):  # left half-written by a worker that was killed
-            fs.rm_file(str(name))
     tables = ("img_emb/img_emb_*.npy", "img_inner/*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet")
     for pattern in (*tables, "thumbnails/thumbnails_*.bin", "thumbnails/offsets_*.npy", "_done/*.json"):
         for name in fs.glob(join(root, pattern)):

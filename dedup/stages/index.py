@@ -26,7 +26,7 @@ from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
 
-OUTPUT_VERSION = 4
+OUTPUT_VERSION = 5
 
 REPRESENTATIVES_SQL = """
 SELECT sample_id, weight,

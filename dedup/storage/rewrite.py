@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import posixpath
 import re
 import tarfile
@@ -15,7 +14,7 @@ from typing import IO, Final
 import pyarrow as pa
 
 from dedup.contracts import JsonDict, Table
-from dedup.errors import DedupError, InputError
+from dedup.errors import NO_ROOM, DedupError, InputError
 from dedup.storage.grouping import Grouping, parse_name
 from dedup.storage.locations import open_binary
 from dedup.storage.rewriteplan import Cleaned, kept_rows, tar_key
@@ -28,7 +27,6 @@ from dedup.storage.tars import Cut, TarStream
 _BLOCK: Final = tarfile.BLOCKSIZE
 _END: Final = b"\0" * (2 * _BLOCK)
 _UNFINISHED: Final = re.compile(r"_[0-9a-f]{12}-\d{5,}(\.tar|\.parquet|_stats\.json)")
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _write(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
 
 
 def _failed(target: str, wanted: Cleaned, error: OSError) -> DedupError:
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         text = f"no room for {target} (its images alone take {wanted.image_bytes:,} bytes)"
         return InputError(f"{text}: {one_line(error)}; make room and run the same command again, shards that are whole stay")
     return InputError(f"{target} can't be written ({one_line(error)}); check the folder and run the same command again")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +24,7 @@ from dedup.schemas import conform
 
 _ROWS_PER_FILE = 1_000_000
 _ROW_GROUP = 65_536
+_HALF_WRITTEN = re.compile(r"_[0-9a-f]{12}-")  # of files and folders, as `hidden_name` makes them
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -48,9 +51,14 @@ def write_bytes(url: str, data: bytes) -> None:
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     hidden = hidden_name(path)
-    with open(hidden, "wb") as file:
-        file.write(data)
-    os.replace(hidden, path)
+    try:
+        with open(hidden, "wb") as file:
+            file.write(data)
+        os.replace(hidden, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(hidden)
+        raise
 
 
 def read_bytes(url: str) -> bytes | None:
@@ -96,6 +104,18 @@ def hidden_name(path: str) -> str:
     folder, name = posixpath.split(path)
     # a process id would do for one machine; two on a shared file system may have the same
     return posixpath.join(folder, f"_{uuid.uuid4().hex[:12]}-{name}")
+
+
+def remove_half_written(folder: str) -> None:
+    """Delete what processes that were killed left under hidden names in a folder and those in it; an object store shows no such files."""
+    if not is_local(folder):
+        return
+    for home, folders, names in os.walk(filesystem(folder)[1]):
+        for name in filter(_HALF_WRITTEN.match, folders):
+            shutil.rmtree(os.path.join(home, name), ignore_errors=True)
+        for name in filter(_HALF_WRITTEN.match, names):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(home, name))
 
 
 class FileWriter:
