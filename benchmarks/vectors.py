@@ -47,16 +47,26 @@ def near_copies(rng: np.random.Generator, rows: npt.NDArray[np.float32], cosine:
 
 
 def write_embeddings(
-    config: Config, n: int, dim: int, *, share: float, low: float, high: float, seed: int = 0, n_crowd: int = 0, crowd_cosine: float = 0.99
+    config: Config,
+    n: int,
+    dim: int,
+    *,
+    share: float,
+    low: float,
+    high: float,
+    seed: int = 0,
+    n_crowd: int = 0,
+    crowd_cosine: float = 0.99,
+    n_equal: int = 0,
 ) -> Planted:
     """Write n vectors as partitions of a run: a share planted as near copies of others, and a crowd around one.
 
     Each planted copy follows in the partition of its original; planted cosines are uniform in [low, high].
-    The crowd are near copies of one vector at cosines in [crowd_cosine, 1).
+    The crowd are near copies of one vector at cosines in [crowd_cosine, 1); n_equal further samples are that vector, from equal bytes.
     """
     layout = RunLayout(config.output.run_dir)
     originals, copies = [], []
-    n_crowd_left = n_crowd
+    n_crowd_left, n_equal_left = n_crowd, n_equal
     starts = range(0, n, ROWS_PER_PARTITION)
     centre = power_law_rows(np.random.default_rng(seed), 1, dim)
     for partition, start in enumerate(starts):
@@ -72,10 +82,14 @@ def write_embeddings(
         crowd = rest[: min(-(-n_crowd_left // (len(starts) - partition)), len(rest))]
         rows[crowd] = near_copies(rng, np.repeat(centre, len(crowd), 0), rng.uniform(crowd_cosine, 0.9999, len(crowd)).astype(np.float32))
         n_crowd_left -= len(crowd)
+        rest = rest[len(crowd) :]
+        equal = rest[: min(-(-n_equal_left // (len(starts) - partition)), len(rest))]
+        rows[equal] = centre
+        n_equal_left -= len(equal)
         writer = EmbeddingWriter(embedding_path(config.output.run_dir, partition), dim)
         writer.write(rows)
         writer.close()
-        _write_metadata(layout.table("metadata"), partition, size)
+        _write_metadata(layout.table("metadata"), partition, size, equal)
     _write_partitions(layout, n, len(starts))
     stage = STAGES[0]
     record = StageRecord(
@@ -85,8 +99,11 @@ def write_embeddings(
     return Planted(np.concatenate(originals), np.concatenate(copies))
 
 
-def _write_metadata(table: Table, partition: int, n: int) -> None:
+def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.int64]) -> None:
     ids = np.arange(n) + (partition << 32)
+    sha256 = [f"{i:064x}" for i in ids.tolist()]
+    for place in equal.tolist():
+        sha256[place] = "e" * 64
     with FileWriter(join(table.path, f"metadata_{partition:05d}.parquet"), table.schema) as writer:
         writer.write(
             pa.table(
@@ -96,7 +113,7 @@ def _write_metadata(table: Table, partition: int, n: int) -> None:
                     "key": pa.array([f"{i:012d}" for i in ids.tolist()]),
                     "url": pa.nulls(n, pa.string()),
                     "caption": pa.nulls(n, pa.string()),
-                    "sha256": pa.array([f"{i:064x}" for i in ids.tolist()]),
+                    "sha256": pa.array(sha256),
                     "width": np.full(n, 400, np.int32),
                     "height": np.full(n, 350, np.int32),
                     "n_bytes": np.full(n, 110_000),

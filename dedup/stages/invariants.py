@@ -21,7 +21,9 @@ SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGIN
        CAST(sum(CASE WHEN manifest.component_id <> duplicates.component_id THEN 1 ELSE 0 END) AS BIGINT) AS n_elsewhere,
        CAST(sum(CASE WHEN duplicates.similarity_to_keeper < CAST({threshold} AS FLOAT) AND duplicates.kind = 'near'
                           AND duplicates.distance_to_keeper IS NULL AND {is_strict}
-                THEN 1 ELSE 0 END) AS BIGINT) AS n_below
+                THEN 1 ELSE 0 END) AS BIGINT) AS n_below,
+       CAST(sum(CASE WHEN duplicates.kind = 'near' AND duplicates.distance_to_keeper > CAST({max_distance} AS FLOAT)
+                THEN 1 ELSE 0 END) AS BIGINT) AS n_far
 FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
 """
 # Of each group of copies: as many rows as its duplication_count says, labelled by the smallest of them, one kept unless all are excluded.
@@ -50,6 +52,7 @@ _MEANINGS: Final = {
     "n_without_keeper": "dropped samples have a keeper that is not kept",
     "n_elsewhere": "dropped samples have a keeper of another group",
     "n_below": "dropped samples are less similar to their keeper than {threshold}, and their pixels were not compared",
+    "n_far": "dropped samples have pixels that differ from their keeper's by more than confirm.max_distance={max_distance}",
     "n_miscounted": "groups have another number of samples than their duplication_count",
     "n_mislabelled": "groups are not labelled by their smallest sample_id",
     "n_mislabelled_alone": "unique samples are not labelled by their own sample_id",
@@ -80,18 +83,18 @@ def check(context: StageContext, rows: dict[str, int], hidden: dict[str, Table])
     if accounted != seen:
         parts = " + ".join(f"{name} {count}" for name, count in [*rows.items(), ("rejected", rejected)])
         raise AccountingError(f"{parts} = {accounted}, but {seen} samples were seen; nothing was published: please report this")
-    threshold = float(context.config.search.min_similarity)
+    asked = {"threshold": float(context.config.search.min_similarity), "max_distance": float(context.config.confirm.max_distance)}
     is_strict = "FALSE" if context.confirms and context.config.confirm.unreadable == "keep" else "TRUE"
     found: dict[str, int] = {}
     if rows["duplicates"]:
-        query = KEEPERS_SQL.format(threshold=threshold, is_strict=is_strict)
-        found |= _figures(context, query, hidden, ("n_without_keeper", "n_elsewhere", "n_below"))
+        query = KEEPERS_SQL.format(is_strict=is_strict, **asked)
+        found |= _figures(context, query, hidden, ("n_without_keeper", "n_elsewhere", "n_below", "n_far"))
     if rows["duplicates"] or rows["excluded"]:
         found |= _figures(context, GROUPS_SQL, hidden, ("n_miscounted", "n_mislabelled", "n_lost"))
     if rows["excluded"]:
         found |= _figures(context, EXCLUDED_SQL, hidden, ("n_unexplained",))
     found |= _figures(context, ALONE_SQL, hidden, ("n_mislabelled_alone",))
-    broken = [f"{count} {_MEANINGS[name].format(threshold=threshold)}" for name, count in found.items() if count]
+    broken = [f"{count} {_MEANINGS[name].format(**asked)}" for name, count in found.items() if count]
     if broken:
         raise AccountingError(f"{'; '.join(broken)}. Nothing was published: please report this")
 

@@ -329,6 +329,7 @@ TAMPERED = {
     "a keeper that is not kept": ("DUPLICATES_SQL", "keepers.keeper_id AS keeper_id", "keepers.keeper_id + 1000000 AS keeper_id", "have a keeper that is not kept"),
     "another group": ("DUPLICATES_SQL", "groups.component_id AS component_id", "groups.component_id + 1 AS component_id", "have a keeper of another group"),
     "too far": ("DUPLICATES_SQL", "keepers.distance_to_keeper AS distance_to_keeper", "CAST(NULL AS FLOAT) AS distance_to_keeper", "are less similar to their keeper than 0.7"),
+    "other pixels": ("DUPLICATES_SQL", "keepers.distance_to_keeper AS distance_to_keeper", "CAST(0.2 AS FLOAT) AS distance_to_keeper", "differ from their keeper's by more than confirm.max_distance=0.15"),
     "a wrong count": ("MANIFEST_SQL", "COALESCE(counts.duplication_count,", "COALESCE(counts.duplication_count + 1,", "than their duplication_count"),
     "a wrong label": ("MANIFEST_SQL", "COALESCE(groups.component_id, metadata.sample_id)", "COALESCE(groups.component_id, metadata.sample_id + 1)", "not labelled by their own sample_id"),
 }  # fmt: skip
