@@ -207,6 +207,19 @@ def make(folder, seed=0, n=20_000, per_shard=1_500):
     return paths + odd_tars(folder, rng, good)
 
 
+def sparse_member(name, data, size):
+    """A member in GNU's old form for files with holes: the data, then a hole up to the size."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, len(data)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, len(data))
+    header[482] = 0
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data + bytes(-len(data) % 512)
+
+
 def odd_tars(folder, rng, good):
     """Tars that are unusual or broken, of a few samples each."""
     few = [Entry(f"s{number}", [("jpg", good[number]), ("txt", b"c")]) for number in range(12)]
@@ -243,11 +256,16 @@ def odd_tars(folder, rng, good):
             tar.addfile(info)
         add(tar, "long/" * 80 + "name.jpg", good[42])
         add(tar, "pax.jpg", good[43], pax_headers={"comment": "x" * 5_000, "mtime": "1.5"})
+        table = b"1\n0\n%d\n" % len(good[47])
+        sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "sparse_pax.jpg", "GNU.sparse.realsize": str(len(good[47]))}  # fmt: skip
+        add(tar, "GNUSparseFile.0/sparse_pax.jpg", table.ljust(512, b"\0") + good[47], pax_headers=sparse)
         add(tar, "no_suffix", good[44])
         add(tar, ".hidden.jpg", good[45])
         add(tar, "__meta__.json", b"{}")
         add(tar, "caf\udce9.jpg", good[46])
     made["odd.tar"] = buffer.getvalue()
+    holes = [("whole.jpg", good[48], len(good[48])), ("hole.jpg", good[49], len(good[49]) + 5_000), ("all_hole.png", b"", 70_000), ("endless.jpg", good[50], 8**11 - 1)]  # fmt: skip
+    made["sparse.tar"] = b"".join(sparse_member(*hole) for hole in holes) + whole
     for name, data in made.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in made]

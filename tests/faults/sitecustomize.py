@@ -43,13 +43,13 @@ def _opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=No
     return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
 
 
-_replace = os.replace
+def _renamed(rename):
+    def renamed(source, target, **options):
+        if os.path.abspath(target).startswith(_RUN_DIR):
+            _strike(target)
+        return rename(source, target, **options)
 
-
-def _replaced(source, target, **options):
-    if os.path.abspath(target).startswith(_RUN_DIR):
-        _strike(target)
-    return _replace(source, target, **options)
+    return renamed
 
 
 if "DEDUP_FAULT" in os.environ:
@@ -59,4 +59,5 @@ if "DEDUP_FAULT" in os.environ:
     _IS_OURS = _is_worker if _role == "worker" else _is_run
     if _is_worker or _is_run:
         builtins.open = io.open = _opened
-        os.replace = _replaced
+        os.replace = _renamed(os.replace)
+        os.rename = _renamed(os.rename)

@@ -96,7 +96,9 @@ def test_what_is_rejected_has_its_reason(hostile):
     status = {row["shard"].rpartition("/")[2]: row["status"] for row in rows(run_dir, "partitions")}
     assert {status[name] for name in ("half_block.tar", "no_end.tar", "nothing.tar", "cut.tar.gz", "header.tar")} == {"truncated"}
     assert {status[name] for name in ("text.tar", "noise.tar")} == {"unreadable"}
-    assert {status[name] for name in ("gzip.tar", "bzip2.tar.bz2", "xz.tar.xz", "put_together.tar", "empty.tar", "odd.tar")} == {"ok"}
+    assert {
+        status[name] for name in ("gzip.tar", "bzip2.tar.bz2", "xz.tar.xz", "put_together.tar", "empty.tar", "odd.tar", "sparse.tar")
+    } == {"ok"}
 
 
 @pytest.mark.slow
