@@ -37,7 +37,7 @@ from dedup.config import Config
 from dedup.demo.shards import make_demo_data
 from dedup.devices import given_gpus
 from dedup.encoders import load_encoder
-from dedup.engines.local import available_cores
+from dedup.resources import available_cores
 from dedup.stages.decoding import Preparation, in_order
 from dedup.stages.embed import EmbedTask, embed_partition, open_source
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dedup.engines.local import available_cores
 from dedup.errors import SampleError
 from dedup.numerics.components import connected_components
 from dedup.numerics.edits import Pixels
 from dedup.numerics.planting import CHANGES, plant
+from dedup.resources import available_cores
 from dedup.storage.images import decode_image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}

@@ -16,7 +16,8 @@ from quality_measures import Ints, Tally, tally
 import dedup
 from dedup.config import Config
 from dedup.config_io import describe, resolved
-from dedup.engines.local import LocalEngine, available_cores
+from dedup.engines.local import LocalEngine
+from dedup.resources import available_cores
 from dedup.resume import STAGE_NAMES
 
 # Label and overrides of each column; those with a key that this version does not have are left out.

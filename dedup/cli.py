@@ -160,7 +160,7 @@ def demo_data(
     Example: dedup demo-data shards --n-images 3000
     """
     from dedup.demo.shards import make_demo_data, parse_size
-    from dedup.engines.local import available_cores
+    from dedup.resources import available_cores
 
     size = parse_size(jpeg_size) if jpeg_size else None
     summary = make_demo_data(out, n_images=n_images, seed=seed, per_shard=per_shard, jpeg_size=size, workers=workers or available_cores())

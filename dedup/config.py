@@ -249,8 +249,11 @@ class EngineConfig:
     """What carries the tables through the stages."""
 
     name: str = _key("local", "the engine: local (processes and DuckDB on this machine), spark (needs Java)")
-    workers: int = _key(0, "local: worker processes; 0 = one per core this process may use")
+    workers: int = _key(0, "local: worker processes; 0 = one per core this process may use, fewer where there is no memory for as many")
     memory_limit: str = _key("4GB", "local: memory of the SQL engine, before it spills to disk")
+    preflight: str = _key(
+        "refuse", "where memory or disk seem too small before any work: refuse, or warn and go on (what is needed is estimated)"
+    )
     master: str = _key("", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, else local[*]")
     sends_rows: str = _key(
         "auto",

@@ -27,6 +27,7 @@ DEVICES: Final = ("auto", "cpu", "cuda")
 RANKINGS: Final = ("duplicates", "neighbors", "caption")
 NORMALIZATIONS: Final = ("imagenet", "clip", "half")
 METHODS: Final = ("lists", "ivfpq")
+PREFLIGHTS: Final = ("refuse", "warn")
 SWITCHES: Final = ("auto", "true", "false")
 INDEX_CODES: Final = ("auto", "pq", "fp16", "none")
 ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
@@ -132,6 +133,13 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     return Config(**{section: cls(**values[section]) for section, cls in _SECTIONS.items()})
 
 
+_ADDRESSES = (
+    "input.shards", "input.images", "input.embeddings", "input.captions", "output.run_dir", "base.run_dir",
+    "reference.shards", "reference.images", "exclude.list", "encoder.pretrained",
+)  # fmt: skip
+_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s/@]+@")
+
+
 def validate(config: Config, *, require_input: bool = False) -> None:
     """Refuse values that can't work, before any work is done.
 
@@ -147,6 +155,12 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         Naming the key, what was expected, what was found and what to do.
     """
     values = {f"{section}.{name}": value for section, keys in to_dict(config).items() for name, value in keys.items()}
+    for key in _ADDRESSES:
+        if any(_PASSWORD.search(address) for address in ([values[key]] if isinstance(values[key], str) else values[key])):
+            raise ConfigError(
+                f"{key} holds a password, which would stand in every table; expected an address without one: give credentials by the "
+                "environment, or in fsspec's own configuration (~/.config/fsspec)"
+            )
     for key in ("search.min_similarity", "search.also_min_similarity", "search.look_min_similarity", "search.low_detail_min_similarity"):
         if not 0 < values[key] <= 1 and not (key in ("search.min_similarity", "search.also_min_similarity") and values[key] == 0):
             raise ConfigError(f"{key}={values[key]} is no similarity to ask for; expected more than 0 and at most 1, such as 0.9")
@@ -161,6 +175,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
         raise ConfigError(f"{pair}; lower nprobe or train more lists")
     choices = {"encoder.name": ENCODERS, "index.codes": INDEX_CODES, "engine.name": ENGINES, "search.device": DEVICES}
     choices |= {"search.method": METHODS, "confirm.unreadable": UNREADABLE, "embed.thumbnails": SWITCHES, "engine.sends_rows": SWITCHES}
+    choices |= {"engine.preflight": PREFLIGHTS}
     choices |= {
         "targets.rank_by": RANKINGS,
         "encoder.precision": PRECISIONS,

@@ -9,6 +9,7 @@ happened, what was expected, what was found and what to do next.
     ├── ConfigError          a key, value or combination of values that can't work        (exit 2)
     │   └── MissingExtra     a package of an optional extra is not installed              (exit 2)
     ├── RunDirectoryError    a run directory made with another configuration, or damaged  (exit 2)
+    ├── ResourceError        memory or disk are too small for what is asked for           (exit 1)
     ├── InputError           no shard matches, or a shard can't be reached                (exit 1)
     ├── AccountingError      a run-time invariant does not hold; nothing was published    (exit 1)
     ├── StageError           a stage failed in a worker                                   (exit 1)
@@ -73,6 +74,10 @@ class RunDirectoryError(DedupError):
     """A run directory that was made with another configuration or input, or is damaged."""
 
     exit_code = 2
+
+
+class ResourceError(DedupError):
+    """Memory or disk are too small for what is asked for; the message has both numbers, and nothing was written."""
 
 
 class InputError(DedupError):

@@ -15,6 +15,7 @@ from dedup.config_io import resolved, to_dict, validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
+from dedup.preflight import bounded_workers, check
 from dedup.report import build as reports
 from dedup.resume import STAGE_NAMES, STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.stages import embed
@@ -114,13 +115,16 @@ def run(
     own = engine is None
     engine = engine or make_engine(config, reporter)
     try:
+        needs = check(config, sources, todo, engine, reporter)
         with locked(run_dir) if todo else nullcontext():
             # another run may have worked on it until the lock was free
             expected = expected_records(config, sources, wanted)
             todo = stages_to_run(config, sources, wanted, expected, redo)
             if todo:
                 remove_half_written(run_dir)  # what an attempt that was killed left behind
-            records = _carry_out(StageContext(config, engine, reporter), wanted, todo, expected, sources)
+            records = _carry_out(
+                StageContext(config, engine, reporter), wanted, todo, expected, sources, is_counted=needs is None or needs.is_exact
+            )
         report = _report(config, engine, reporter) if len(wanted) == len(STAGES) else ""
     finally:
         if own:
@@ -149,7 +153,13 @@ def _asked(run_dir: str, engine: Engine) -> Engine:
 
 
 def _carry_out(
-    context: StageContext, wanted: Sequence[StageSpec], todo: set[str], expected: Mapping[str, StageRecord], sources: Sources
+    context: StageContext,
+    wanted: Sequence[StageSpec],
+    todo: set[str],
+    expected: Mapping[str, StageRecord],
+    sources: Sources,
+    *,
+    is_counted: bool,
 ) -> dict[str, StageRecord]:
     """Run the stages that are to be done; the records of all that are wanted."""
     config, run_dir = context.config, context.config.output.run_dir
@@ -160,6 +170,8 @@ def _carry_out(
     for stage in wanted:
         if stage.name in todo:
             records[stage.name] = _run_stage(context, stage, expected[stage.name], sources)
+            if stage.name == "embed" and not is_counted:  # now the images are
+                check(config, {}, todo - {"embed"}, context.engine, context.reporter, again=True)
             continue
         record = read_record(run_dir, stage.home)
         if record is None:
@@ -179,7 +191,10 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         If Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
-        return LocalEngine(config.engine.workers, config.engine.memory_limit)
+        n_workers, text = bounded_workers(config)
+        if text:
+            (reporter or SilentReporter()).note(text)
+        return LocalEngine(n_workers, config.engine.memory_limit)
     try:
         from dedup.engines.spark import SparkEngine
     except ImportError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,16 +14,12 @@ from dedup.contracts import Engine, GroupSource, GroupWork, Pack, Result, Table,
 from dedup.engines.local_groups import PackWork, sort_by_group
 from dedup.errors import DedupError, StageError, no_room
 from dedup.processes import start_pool, starting_workers, stop_pool
+from dedup.resources import available_cores
 from dedup.schemas import conform
 from dedup.storage.scratch import scratch_folder
 from dedup.storage.tables import dataset, files, is_local, write_table
 
 _BATCH_ROWS = 100_000
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LocalEngine:

@@ -105,12 +105,12 @@ class SparkEngine:
         if not tasks:
             return
         shipment = ship(self._scratch, work, tasks)
-        folder, offsets, n, n_sharers = shipment.folder, shipment.offsets, len(tasks), self._n_sharers
+        folder, key, offsets, n, n_sharers = shipment.folder, shipment.key, shipment.offsets, len(tasks), self._n_sharers
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             with given_gpus(gpus(), cores(), n_sharers):
                 for number in numbers(batches):
-                    perform(folder, number, offsets[number], offsets[number + 1])
+                    perform(folder, key, number, offsets[number], offsets[number + 1])
             yield _NOTHING
 
         name = getattr(work, "__name__", type(work).__name__)
@@ -132,7 +132,8 @@ class SparkEngine:
         n_blocks, n_packs = len(source.block_sizes), len(packs)
         routes = Routes.of(packs)
         shipment = ship(self._scratch, work, packs)
-        folder, offsets, has_columns = shipment.folder, shipment.offsets, self._sends_rows and n_blocks > 0
+        folder, key, offsets = shipment.folder, shipment.key, shipment.offsets
+        has_columns = self._sends_rows and n_blocks > 0
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
         def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -142,7 +143,7 @@ class SparkEngine:
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             number = partition()
             with given_gpus(gpus()):
-                perform_pack(folder, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
+                perform_pack(folder, key, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
             yield _NOTHING
 
         profile = self._gpu_profile if uses_gpu else None

@@ -245,6 +245,16 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
         return "unreachable"
 
 
+def size_of(url: str) -> int | None:
+    """Bytes of a file; None if its file system can't tell."""
+    try:
+        files, path = url_to_fs(url)
+        size = files.info(path).get("size")
+    except Exception:  # each file system has its own
+        return None
+    return int(size) if size is not None else None
+
+
 def _optional_stamp(url: str) -> list[str]:
     files, path = url_to_fs(url)
     try:

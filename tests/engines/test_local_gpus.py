@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 
 from dedup.devices import task_cores, task_gpus
-from dedup.engines.local import LocalEngine, available_cores
+from dedup.engines.local import LocalEngine
+from dedup.resources import available_cores
 
 
 @dataclass(frozen=True)

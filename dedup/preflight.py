@@ -1,0 +1,245 @@
+"""Before any work: how much memory and disk a run needs, beside what is there; it refuses with both numbers.
+
+What is needed is estimated from figures of real runs (`docs/results.md`, "What a run needs"), rounded up: the estimate lies between
+once and three times what is used. It is of typical data; an image at the limits (`input.max_pixels`) takes what its pixels take.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dedup.config import Config
+from dedup.contracts import Engine, Reporter
+from dedup.encoders import n_gpus
+from dedup.engines.local import LocalEngine
+from dedup.errors import ResourceError, RunDirectoryError
+from dedup.resources import available_cores, free_disk, free_memory
+from dedup.stages import embed
+from dedup.storage.embeddings import open_store
+from dedup.storage.precomputed import EmbeddingFile
+from dedup.storage.provenance import read_record
+from dedup.storage.scratch import scratch_folder
+from dedup.storage.shards import read_shard
+from dedup.storage.sources import size_of
+from dedup.storage.tables import filesystem, is_local, read_range
+
+# Bytes of anonymous memory. All processes of runs over 300,000, 2,000,000 and 10,000,000 vectors with two workers took 1.55, 2.2 and
+# 3.4 GB; a worker that decodes 0.25 to 0.4 GB.
+_DRIVER, _WORKER, _PER_IMAGE = 600_000_000, 450_000_000, 200
+_MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in fp32, a batch
+# Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
+_TABLES, _LOOKS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
+_PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
+_DIM = {"dct": 384, "clip": 1_024, "torchscript": 512}
+_SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
+_PQ_FROM = 20_000
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs, in bytes; `n_images` is None where that can't be told.
+
+    Parameters
+    ----------
+    n_images : int or None
+    is_exact : bool
+    memory, disk, temporary : int
+        Of all processes at once; in the run directory; in the folder for temporary files.
+    n_workers : int
+    """
+
+    n_images: int | None
+    is_exact: bool
+    memory: int
+    disk: int
+    temporary: int
+    n_workers: int
+
+
+def bounded_workers(config: Config) -> tuple[int, str]:
+    """Worker processes of the local engine, and why they are fewer than the cores; '' where they are not.
+
+    As many as were asked for; else one a core, but no more than there is memory for.
+    """
+    if config.engine.workers:
+        return config.engine.workers, ""
+    cores, memory = available_cores(), free_memory()
+    fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
+    if fitting >= cores:
+        return cores, ""
+    there = f"{_size(memory or 0)} of memory is there, and each takes {_size(_per_worker(config))}"
+    return fitting, f"engine: {fitting} workers for {cores} cores: {there}"
+
+
+def check(
+    config: Config,
+    sources: Mapping[str, tuple[embed.Source, str]],
+    todo: set[str],
+    engine: Engine,
+    reporter: Reporter,
+    *,
+    again: bool = False,
+) -> Needs | None:
+    """Say what a run needs and what is there.
+
+    Parameters
+    ----------
+    config : Config
+        With `engine.preflight`: refuse, or warn and go on.
+    sources : mapping
+        Of the stage `embed`; empty where it is done.
+    todo : set of str
+        Stages that are to be done; nothing is said where there are none.
+    engine : Engine
+    reporter : Reporter
+    again : bool
+        A second time, when the number of images is known: of the disk alone, and silent unless it is too small.
+
+    Raises
+    ------
+    ResourceError
+        If memory or disk are too small, with both numbers and what to do; nothing was written.
+    """
+    if not todo:
+        return None
+    needs = estimate(config, sources, "embed" in todo, engine.n_workers)
+    is_here = isinstance(engine, LocalEngine)
+    memory = free_memory() if is_here and not again else None  # the second time the workers have theirs
+    run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
+    disk = free_disk(filesystem(run_dir)[1]) if is_local(run_dir) else None
+    temporary = free_disk(scratch)
+    parts = [_images(needs)]
+    short: list[str] = []
+    if memory is not None:
+        parts.append(f"memory {_size(needs.memory)} needed, {_size(memory)} there")
+        if needs.memory > memory:
+            found = f"{_size(needs.memory)} needed for {needs.n_workers} workers, {_size(memory)} there"
+            short.append(f"memory: {found}; {_less_memory(config, needs, memory)}")
+    if needs.n_images is not None and disk is not None:
+        parts.append(f"disk {_size(needs.disk)} needed, {_size(disk[0])} there")
+        wanted = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
+        if wanted > disk[0]:
+            short.append(f"disk of {run_dir}: {_size(wanted)} needed, {_size(disk[0])} there; {_less_disk(config, needs)}")
+    if needs.n_images is not None and is_here:
+        parts.append(f"temporary files {_size(needs.temporary)} in {scratch}, {_size(temporary[0])} there")
+        if needs.temporary > temporary[0]:
+            short.append(f"disk of {scratch}: {_size(needs.temporary)} needed, {_size(temporary[0])} there; set TMPDIR to a larger one")
+    if not is_here:
+        parts.append("what executors have is not checked")
+    if not again:
+        reporter.note(f"preflight: {'; '.join(parts)}")
+    if short and config.engine.preflight == "warn":
+        reporter.note(f"preflight: too small: {'. '.join(short)}")
+    elif short:
+        done = "What is embedded stays" if again else "Nothing was written"
+        raise ResourceError(f"{'. '.join(short)}. {done}; engine.preflight=warn tries all the same")
+    return needs
+
+
+def estimate(config: Config, sources: Mapping[str, tuple[embed.Source, str]], embeds: bool, n_workers: int) -> Needs:
+    """What a run needs; see `check`."""
+    run_dir = config.output.run_dir
+    n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
+    dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), _DIM.get(config.encoder.name, 1_024))
+    if not embeds and is_local(run_dir):
+        with suppress(RunDirectoryError):  # without an image there are no vectors
+            dim = open_store(run_dir).dim
+    dims = dim + sum(_DIM.get(name, 0) for name in config.embed.also)
+    if n_images is not None and config.base.run_dir:
+        n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
+    n, has_pixels = n_images or 0, config.encoder.name != "precomputed"
+    has_looks = config.search.looks and "dct" in (config.encoder.name, *config.embed.also)
+    keeps = has_pixels and embed.keeps_thumbnails(config, [source for source, _ in sources.values()][:1]) if sources else False
+    codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= _PQ_FROM else 2 * dim}[config.index.codes]
+    each = 2 * dims + _TABLES + _LISTS + 2 * codes + _LOOKS * has_looks + _THUMBNAIL * keeps
+    nprobe = config.search.nprobe or 32
+    there = _size_there(run_dir)
+    n_processes = min(n_workers, n_gpus(config.encoder) or n_workers) if embeds else n_workers
+    memory = _DRIVER + n_processes * _per_worker(config) + n * _PER_IMAGE
+    remote_index = 0 if is_local(run_dir) else n * codes
+    return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes)
+
+
+def _per_worker(config: Config) -> int:
+    return _WORKER + (_MODEL if config.encoder.name in ("clip", "torchscript") else 0)
+
+
+def _count(sources: Sequence[embed.Source]) -> tuple[int | None, bool]:
+    """Images of the sources, and whether that is exact: tars are judged by a few of them."""
+    known = sum(
+        source.n_rows if isinstance(source, EmbeddingFile) else len(source.images) for source in sources if not isinstance(source, str)
+    )
+    shards = [source for source in sources if isinstance(source, str)]
+    if not shards:
+        return known, True
+    sizes = [size for size in map(size_of, shards[:: -(-len(shards) // _SAMPLED_SHARDS)]) if size]
+    each = _bytes_per_sample(shards)
+    if not sizes or not each:
+        return None, False
+    return round(known + sum(sizes) / len(sizes) * len(shards) / each), False
+
+
+def _bytes_per_sample(shards: Sequence[str]) -> float | None:
+    """Of the samples at the beginning of the first shards: packed bytes, if they are packed."""
+    for shard in shards[:3]:
+        with suppress(Exception), scratch_folder() as folder:  # it is an estimate: reading in earnest will say what is wrong
+            head = read_range(shard, 0, _HEAD_BYTES)
+            path = os.path.join(folder, posixpath.basename(shard))
+            with open(path, "wb") as file:
+                file.write(head)
+            if n := sum(1 for _ in read_shard(path)):
+                return len(head) / n
+    return None
+
+
+def _count_embedded(run_dir: str) -> int | None:
+    record = read_record(run_dir, "embeddings")
+    return None if record is None else record.rows["metadata"]
+
+
+def _size_there(run_dir: str) -> int:
+    """Bytes of what an earlier attempt left in the run directory."""
+    if not is_local(run_dir):
+        return 0
+    total = 0
+    for home, _, names in os.walk(filesystem(run_dir)[1]):
+        for name in names:
+            with suppress(OSError):
+                total += os.path.getsize(posixpath.join(home, name))
+    return total
+
+
+def _images(needs: Needs) -> str:
+    if needs.n_images is None:
+        return "how many images there are can't be told before they are read"
+    return f"{'' if needs.is_exact else 'about '}{needs.n_images if needs.is_exact else _rounded(needs.n_images):,} images"
+
+
+def _rounded(n: int) -> int:
+    """Two digits: more would not be true."""
+    return int(float(f"{n:.1e}"))
+
+
+def _less_memory(config: Config, needs: Needs, memory: int) -> str:
+    fitting = (memory - _DRIVER - (needs.n_images or 0) * _PER_IMAGE) // _per_worker(config)
+    if fitting >= 1:
+        return f"engine.workers={fitting} would fit"
+    return "take a machine with more, or fewer shards at a time (base.run_dir adds the others)"
+
+
+def _less_disk(config: Config, needs: Needs) -> str:
+    advice = ["another output.run_dir"]
+    if config.embed.thumbnails != "false" and needs.disk > (needs.n_images or 0) * (_THUMBNAIL + _LOOKS):
+        advice.append("embed.thumbnails=false")
+    if config.search.looks and config.encoder.name != "precomputed":
+        advice.append("search.looks=false")
+    return f"choose {', or '.join(advice)}"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 50_000_000 else f"{n_bytes / 1e6:,.0f} MB"
