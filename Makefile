@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 SOURCES := $(shell find dedup -name '*.py')
 DEMO := demo-out
+# at once; more than two fight over memory: some tests start a Spark cluster
+TEST_PROCESSES ?= 2
+FUZZ_SECONDS ?= 600
 
-.PHONY: demo test lint format docs site audit clean help
+.PHONY: demo test lint format docs site fuzz audit clean help
 
 help:
 	@echo 'make demo    build demo shards, de-duplicate them, draw a montage'
@@ -15,6 +18,7 @@ help:
 	@echo 'make format  ruff: format and mend'
 	@echo 'make docs    regenerate docs/tables.md, configuration.md, commands.md, python.md and conf/default.yaml'
 	@echo 'make site    build the documentation into .venv/site; open index.html there'
+	@echo 'make fuzz    tars, images and captions changed at random, ten minutes each (FUZZ_SECONDS=600), from a new seed'
 	@echo 'make audit   known vulnerabilities of what is installed'
 	@echo 'make clean   remove what these commands made, .venv included'
 
@@ -36,7 +40,7 @@ $(DEMO)/.shards: $(SOURCES) | $(VENV)/.demo
 	@touch $@
 
 test: lint site
-	$(BIN)/python -m pytest -ra
+	$(BIN)/python -m pytest -ra -n $(TEST_PROCESSES) --dist loadfile --durations 40
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -53,6 +57,9 @@ docs: $(VENV)/.test
 
 site: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
+
+fuzz: $(VENV)/.test
+	for target in images tars captions; do $(BIN)/python tests/fuzzing.py $$target --seconds $(FUZZ_SECONDS) --seed $$(date +%s) || exit 1; done
 
 # the auditor lives in an environment of its own, so that it does not audit itself
 audit: $(VENV)/.test
