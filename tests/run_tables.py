@@ -1,4 +1,4 @@
-"""Tables of two runs side by side."""
+"""Tables of two runs side by side; what a run says."""
 
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
@@ -23,3 +23,16 @@ def assert_same_tables(one, other, names=TABLES):
         left, right = rows_of(one, name), rows_of(other, name)
         assert len(left) == len(right), name
         assert left == right, name
+
+
+class Notes:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def progress(self, progress):
+        pass

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from memory import anonymous_bytes
+from run_tables import Notes
 from shard_data import Sample, detailed, encode, make_samples, write_shards, write_tar
 
 import dedup
@@ -21,16 +22,7 @@ from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError
 
 
-class Notes:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def progress(self, progress):
-        pass
-
+class Listener(Notes):
     @property
     def preflight(self):
         return [note for note in self.notes if note.startswith("preflight: ")]
@@ -62,7 +54,7 @@ def size_of(folder):
 
 def test_it_is_said_in_one_line(shards, tmp_path, small):
     small(memory=8_000_000_000, disk=80_000_000_000)
-    reporter = Notes()
+    reporter = Listener()
     config = config_for(f"input.shards={shards}", f"output.run_dir={tmp_path}/run")
     dedup.run(config, reporter=reporter)
     (line,) = reporter.preflight
@@ -88,7 +80,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(shards, tmp_path, small,
         dedup.run(config_for(*settings))
     assert found in str(error.value)
     assert not (tmp_path / "run").exists()
-    reporter = Notes()
+    reporter = Listener()
     dedup.run(config_for(*settings, "engine.preflight=warn"), reporter=reporter)
     assert len(reporter.preflight) >= 2
     assert "preflight: too small: " in reporter.preflight[1]
@@ -133,7 +125,7 @@ def test_the_estimate_is_no_less_than_what_is_used_and_no_more_than_three_times(
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
         settings = [f"input.shards={tmp_path}/in/a.tar", f"embed.thumbnails={'true' if kind == 'thumbnails' else 'false'}"]
-    reporter = Notes()
+    reporter = Listener()
     config = config_for(
         *settings, f"output.run_dir={tmp_path}/run", "confirm.enabled=false", "report.enabled=false", "search.exhaustive_below=500"
     )
@@ -160,7 +152,7 @@ def test_the_estimate_is_no_less_than_what_is_used_and_no_more_than_three_times(
 def test_what_can_not_be_told_is_not_made_up(tmp_path, small):
     (tmp_path / "a.tar").write_bytes(b"no tar")
     small(disk=1)
-    reporter = Notes()
+    reporter = Listener()
     dedup.run(config_for(f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.preflight=warn"), reporter=reporter)
     assert reporter.preflight[0].startswith("preflight: how many images there are can't be told before they are read; memory ")
 

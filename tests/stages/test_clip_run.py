@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from run_tables import assert_same_tables, rows_of
+from run_tables import Notes, assert_same_tables, rows_of
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
 from tiny_clip import write_model, write_script
 
@@ -51,17 +51,6 @@ class Here(LocalEngine):
 
     def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
         yield from ((number, work(task)) for number, task in enumerate(tasks))
-
-
-class Notes:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def progress(self, progress):
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import ImageFilter, ImageOps
-from run_tables import assert_same_tables
+from run_tables import Notes, assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards
 from vectors import write_embeddings
 
@@ -35,17 +35,6 @@ class InProcess(LocalEngine):
         name = getattr(work, "__name__", type(getattr(work, "work", work)).__name__)
         self.asked[name] = uses_gpu
         yield from enumerate(map(work, tasks))
-
-
-class Notes:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def progress(self, progress):
-        pass
 
 
 @pytest.fixture

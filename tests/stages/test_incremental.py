@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter, ImageOps
-from run_tables import assert_same_tables
+from run_tables import Notes, assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
 from vector_data import copies_of, power_law
 
@@ -459,17 +459,6 @@ def test_images_of_another_kind_are_told(tmp_path):
         drift = summary.figure("index", "drift")
         assert bool(drift["reasons"]) == (kind == "other")
         assert bool(said[kind]) == (kind == "other")
-
-
-class Notes:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def progress(self, progress):
-        pass
 
 
 @pytest.mark.spark

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_tables import assert_same_tables, rows_of
+from run_tables import Notes, assert_same_tables, rows_of
 from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
 
@@ -46,17 +46,6 @@ def config_for(folder, run_dir, *settings):
 
 def table(run_dir, name):
     return read_table(RunLayout(str(run_dir)).table(name))
-
-
-class Notes:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def progress(self, progress):
-        pass
 
 
 @pytest.fixture(scope="module")
