@@ -14,6 +14,7 @@ from dedup.config import Config
 from dedup.config_io import resolved, to_dict, validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
+from dedup.engines.shipping import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
 from dedup.preflight import bounded_workers, check
 from dedup.report import build as reports
@@ -122,6 +123,8 @@ def run(
             todo = stages_to_run(config, sources, wanted, expected, redo)
             if todo:
                 remove_half_written(run_dir)  # what an attempt that was killed left behind
+                if isinstance(engine, LocalEngine):
+                    remove_folder(join(run_dir, SCRATCH))  # one of Spark's, which clears it at its own end
             records = _carry_out(
                 StageContext(config, engine, reporter), wanted, todo, expected, sources, is_counted=needs is None or needs.is_exact
             )
@@ -201,7 +204,7 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         raise MissingExtra(error.name or "pyspark", "spark") from error
     chosen = config.engine
     return SparkEngine(
-        join(config.output.run_dir, "_scratch"),
+        join(config.output.run_dir, SCRATCH),
         master=chosen.master,
         options=chosen.spark,
         sends_rows={"auto": None, "true": True, "false": False}[chosen.sends_rows],

@@ -28,9 +28,10 @@ from dedup.storage.shards import read_shard
 from dedup.storage.sources import size_of
 from dedup.storage.tables import filesystem, is_local, read_range
 
-# Bytes of anonymous memory. All processes of runs over 300,000, 2,000,000 and 10,000,000 vectors with two workers took 1.55, 2.2 and
-# 3.4 GB; a worker that decodes 0.25 to 0.4 GB.
-_DRIVER, _WORKER, _PER_IMAGE = 600_000_000, 450_000_000, 200
+# Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
+# and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.
+_DRIVER, _WORKER, _PER_IMAGE = 350_000_000, 400_000_000, 220
+_SEARCH, _SEARCH_PER_IMAGE = 600_000_000, 1_300
 _MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in fp32, a batch
 # Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
 _TABLES, _LOOKS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
@@ -160,9 +161,13 @@ def estimate(config: Config, sources: Mapping[str, tuple[embed.Source, str]], em
     nprobe = config.search.nprobe or 32
     there = _size_there(run_dir)
     n_processes = min(n_workers, n_gpus(config.encoder) or n_workers) if embeds else n_workers
-    memory = _DRIVER + n_processes * _per_worker(config) + n * _PER_IMAGE
+    memory = _driver(n) + n_processes * _per_worker(config)
     remote_index = 0 if is_local(run_dir) else n * codes
     return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes)
+
+
+def _driver(n_images: int) -> int:
+    return _DRIVER + min(_SEARCH, n_images * _SEARCH_PER_IMAGE) + n_images * _PER_IMAGE
 
 
 def _per_worker(config: Config) -> int:
@@ -226,7 +231,7 @@ def _rounded(n: int) -> int:
 
 
 def _less_memory(config: Config, needs: Needs, memory: int) -> str:
-    fitting = (memory - _DRIVER - (needs.n_images or 0) * _PER_IMAGE) // _per_worker(config)
+    fitting = (memory - _driver(needs.n_images or 0)) // _per_worker(config)
     if fitting >= 1:
         return f"engine.workers={fitting} would fit"
     return "take a machine with more, or fewer shards at a time (base.run_dir adds the others)"

@@ -23,6 +23,7 @@ from dedup.errors import DedupError, StageError
 from dedup.storage.scratch import ScratchFile
 from dedup.storage.tables import filesystem, join, read_range, write_bytes
 
+SCRATCH = "_scratch"  # below a run directory
 _RESULT = "result-{:07d}.pickle"
 _WORK, _TASKS = "work.pickle", "tasks.pickle"
 _SEAL_BYTES = hashlib.sha256().digest_size

@@ -147,3 +147,12 @@ def test_thirty_faults_change_no_byte(folder):
         (kind, role) for kind in ("signal", "kill", "full") for role in ("driver", "worker")
     }
     assert list((folder / "tmp").iterdir()) == []
+
+
+def test_what_a_killed_driver_of_spark_left_is_removed(folder):
+    (folder / "left" / "_scratch" / "0123").mkdir(parents=True)
+    (folder / "left" / "_scratch" / "0123" / "work.pickle").write_bytes(b"x")
+    process = start(folder, "left")
+    said = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 0, said
+    assert not (folder / "left" / "_scratch").exists()

@@ -58,7 +58,7 @@ def test_it_is_said_in_one_line(shards, tmp_path, small):
     config = config_for(f"input.shards={shards}", f"output.run_dir={tmp_path}/run")
     dedup.run(config, reporter=reporter)
     (line,) = reporter.preflight
-    assert "images; memory 1.5 GB needed, 8.0 GB there; disk " in line
+    assert "images; memory 1.2 GB needed, 8.0 GB there; disk " in line
     assert " needed, 80.0 GB there; temporary files " in line
     dedup.run(config, reporter=reporter)
     assert len(reporter.preflight) == 1  # nothing to do, nothing to say
@@ -67,8 +67,8 @@ def test_it_is_said_in_one_line(shards, tmp_path, small):
 @pytest.mark.parametrize(
     ("there", "found"),
     [
-        ({"memory": 1_400_000_000}, "memory: 1.5 GB needed for 2 workers, 1.4 GB there; engine.workers=1 would fit. Nothing was written"),
-        ({"memory": 700_000_000}, "memory: 1.5 GB needed for 2 workers, 0.7 GB there; take a machine with more"),
+        ({"memory": 1_100_000_000}, "memory: 1.2 GB needed for 2 workers, 1.1 GB there; engine.workers=1 would fit. Nothing was written"),
+        ({"memory": 700_000_000}, "memory: 1.2 GB needed for 2 workers, 0.7 GB there; take a machine with more"),
         ({"disk": 200_000}, "needed, 0 MB there; choose another output.run_dir, or search.looks=false"),
     ],
     ids=["memory", "little memory", "disk"],
@@ -197,8 +197,8 @@ def test_workers_are_no_more_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(preflight, "available_cores", lambda: 16)
     monkeypatch.setattr(preflight, "free_memory", lambda: 2_000_000_000)
     number, text = preflight.bounded_workers(dedup.load_config(None, []))
-    assert number == 3
-    assert text == "engine: 3 workers for 16 cores: 2.0 GB of memory is there, and each takes 0.5 GB"
+    assert number == 4
+    assert text == "engine: 4 workers for 16 cores: 2.0 GB of memory is there, and each takes 0.4 GB"
     assert preflight.bounded_workers(dedup.load_config(None, ["encoder.name=clip", "encoder.pretrained=x"]))[0] == 1
     assert preflight.bounded_workers(dedup.load_config(None, ["engine.workers=9"])) == (9, "")
     monkeypatch.setattr(preflight, "free_memory", lambda: None)
