@@ -39,7 +39,7 @@ from dedup.devices import given_gpus
 from dedup.encoders import load_encoder
 from dedup.resources import available_cores
 from dedup.stages.decoding import Preparation, in_order
-from dedup.stages.embed import EmbedTask, embed_partition, open_source
+from dedup.stages.embedding import EmbedTask, embed_partition, open_source
 
 PUBLIC = {"ViT-B-32": 2_500, "ViT-L-14": 312}  # clip-retrieval, images/s on one A100
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from dedup.config import Config
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.stages.embed import Source
+from dedup.stages.embedding import Source
 from dedup.stages.inherit import embedded_stamps, refuse_changed
 from dedup.storage.locations import absolute, is_local
 from dedup.storage.provenance import StageRecord, read_record

@@ -19,7 +19,7 @@ from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.resources import available_cores, free_disk, free_memory
-from dedup.stages import embed
+from dedup.stages.embedding import Source, keeps_thumbnails
 from dedup.storage.embeddings import open_store
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import read_record
@@ -79,7 +79,7 @@ def bounded_workers(config: Config) -> tuple[int, str]:
 
 def check(
     config: Config,
-    sources: Mapping[str, tuple[embed.Source, str]],
+    sources: Mapping[str, tuple[Source, str]],
     todo: set[str],
     engine: Engine,
     reporter: Reporter,
@@ -142,7 +142,7 @@ def check(
     return needs
 
 
-def estimate(config: Config, sources: Mapping[str, tuple[embed.Source, str]], embeds: bool, n_workers: int) -> Needs:
+def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: bool, n_workers: int) -> Needs:
     """What a run needs; see `check`."""
     run_dir = config.output.run_dir
     n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
@@ -155,7 +155,7 @@ def estimate(config: Config, sources: Mapping[str, tuple[embed.Source, str]], em
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
     n, has_pixels = n_images or 0, config.encoder.name != "precomputed"
     has_looks = config.search.looks and "dct" in (config.encoder.name, *config.embed.also)
-    keeps = has_pixels and embed.keeps_thumbnails(config, [source for source, _ in sources.values()][:1]) if sources else False
+    keeps = has_pixels and keeps_thumbnails(config, [source for source, _ in sources.values()][:1]) if sources else False
     codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= _PQ_FROM else 2 * dim}[config.index.codes]
     each = 2 * dims + _TABLES + _LISTS + 2 * codes + _LOOKS * has_looks + _THUMBNAIL * keeps
     nprobe = config.search.nprobe or 32
@@ -174,7 +174,7 @@ def _per_worker(config: Config) -> int:
     return _WORKER + (_MODEL if config.encoder.name in ("clip", "torchscript") else 0)
 
 
-def _count(sources: Sequence[embed.Source]) -> tuple[int | None, bool]:
+def _count(sources: Sequence[Source]) -> tuple[int | None, bool]:
     """Images of the sources, and whether that is exact: tars are judged by a few of them."""
     known = sum(
         source.n_rows if isinstance(source, EmbeddingFile) else len(source.images) for source in sources if not isinstance(source, str)

@@ -14,12 +14,13 @@ from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.stages import confirm, embed, exclude, groups, index, manifest, pairs, statistics, targets
 from dedup.stages.context import StageContext, StageResult
+from dedup.stages.embedding import Source, source_url
 from dedup.stages.inherit import GONE
 from dedup.storage.precomputed import find_embeddings
 from dedup.storage.provenance import StageRecord, digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint, folder_parts
 
-Sources = dict[str, tuple[embed.Source, str]]  # URL to the source and its fingerprint
+Sources = dict[str, tuple[Source, str]]  # URL to the source and its fingerprint
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ def find_sources(config: Config) -> Sources:
     """
     if config.input.images:
         parts = folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)
-        sources: list[embed.Source] = list(parts)
+        sources: list[Source] = list(parts)
     elif config.input.embeddings:
         sources = list(find_embeddings(config.input.embeddings))
     else:
         sources = list(expand_shards(config.input.shards))
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, and many at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
-    found: Sources = {embed.source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
+    found: Sources = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
     return without_embedded(config.base.run_dir, found) if config.base.run_dir else found
 
 
