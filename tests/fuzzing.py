@@ -274,6 +274,7 @@ def main():
             last.seek(0)
             last.truncate()
             last.write(b"%d %s" % (number, base64.b64encode(data)))
+        faulthandler.dump_traceback_later(3 * SLOWEST_S, exit=True)  # one that never ends
         before = time.perf_counter()
         target.check(data)
         slowest, n_cases = max(slowest, time.perf_counter() - before), n_cases + 1
@@ -288,6 +289,7 @@ def main():
             raise
         number += 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    faulthandler.cancel_dump_traceback_later()
     print(json.dumps({"cases": n_cases, "next_seed": number, "slowest_s": round(slowest, 3), "peak_gb": round(peak / 1e9, 2)}))
 
 

@@ -27,6 +27,7 @@ _EXTENDED_TYPES: Final = frozenset(
     {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 )
 _CHUNK_BYTES: Final = 1024 * 1024
+_MAX_EMPTY_READS: Final = 16  # an end is met a few times, never again and again
 _MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: what pads a tar is less, and endless zeros may be packed in a few bytes
 
 
@@ -95,6 +96,21 @@ class _Source(io.RawIOBase):
         return data
 
 
+class _Ending:
+    """A stream that refuses to be read on and on behind its end: tarfile skips what a header claims, up to 2^88 bytes, block by block."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._n_empty = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        if not data:
+            self._n_empty += 1
+            if self._n_empty > _MAX_EMPTY_READS:
+                raise tarfile.ReadError("unexpected end of data")
+        return data
+
+
 def _unpacked(source: _Source) -> IO[bytes] | None:
     """The bytes behind gzip, bzip2 or xz, of however many parts the file consists; None if it is packed by none of them."""
     head = source.head(6)
@@ -146,7 +162,7 @@ class TarStream:
     def _members(self, source: _Source) -> Iterator[tarfile.TarInfo]:
         unpacked = _unpacked(source)
         self._is_plain = unpacked is None
-        stream: Any = unpacked or source  # tarfile asks for read() alone in streaming mode
+        stream: Any = _Ending(unpacked or source)  # type: ignore[arg-type]  # tarfile asks for read() alone in streaming mode
         tar = self._tar = _Tar.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape")
         while True:
             # Python 3.10 would read on after an end that opening has met

@@ -326,6 +326,22 @@ def test_files_without_samples(tmp_path: Path, content: bytes, status: str, mess
     assert error is None if message is None else message in str(error)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "txt", "bin"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_header_that_claims_more_than_there_can_be(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> None:
+    """It was skipped block by block, for ever, behind the end of the file."""
+    for size in (2**40, 2**87):
+        info = tarfile.TarInfo(f"b.{suffix}")
+        info.size = size
+        whole = tar_bytes([("a.jpg", JPG)]).rstrip(b"\0")
+        content = whole + bytes(-len(whole) % 512) + info.tobuf(tarfile.GNU_FORMAT) + bytes(5_000)
+        samples, status, error = read(write(tmp_path / "huge.tar", pack(content)))
+        assert [sample.key for sample in samples if sample.error is None] == ["a"]
+        assert status == "truncated"
+        assert error is not None
+        assert "breaks off" in error
+
+
 def test_what_cannot_be_reached_is_told_from_what_is_broken(tmp_path: Path) -> None:
     for url in (
         str(tmp_path / "nothing.tar"),
