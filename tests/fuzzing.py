@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import lzma
-import resource
 import sys
 import tarfile
 import tempfile
@@ -288,7 +287,8 @@ def main():
             print(f"python tests/fuzzing.py {args.target} --seed {number}", file=sys.stderr)
             raise
         number += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    # not ru_maxrss, which begins with that of the process that started this one
+    peak = 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     faulthandler.cancel_dump_traceback_later()
     print(json.dumps({"cases": n_cases, "next_seed": number, "slowest_s": round(slowest, 3), "peak_gb": round(peak / 1e9, 2)}))
 

@@ -71,16 +71,16 @@ def test_workers_threads_and_the_order_of_shards(folder, order, workers, threads
 @pytest.mark.slow
 def test_spark_gives_the_same_tables(folder, require_extra, require_java):
     require_extra("pyspark")
-    for name, sends_rows in (("spark", "true"), ("sparkfiles", "false")):
-        other = run(folder, name, named(folder, reversed), "engine.name=spark", "engine.master=local[2]", f"engine.sends_rows={sends_rows}", "engine.spark=spark.ui.enabled=false", "engine.spark=spark.sql.shuffle.partitions=3")  # fmt: skip
-        for table_name in TABLES:
-            left, right = (sorted(map(repr, table(run_dir, table_name).to_pylist())) for run_dir in (folder / "one", other))
-            assert left == right, table_name
-        # the arrays, to the last bit
-        left, right = contents(folder / "one"), contents(other)
-        arrays = [path for path in left if path.endswith((".npy", ".npz", ".bin", ".faiss", ".ivfdata"))]
-        assert len(arrays) > 10
-        assert [path for path in arrays if left[path] != right.get(path)] == []
+    settings = ["engine.name=spark", "engine.master=local[2]", "engine.sends_rows=true", "engine.spark=spark.ui.enabled=false", "engine.spark=spark.sql.shuffle.partitions=3"]  # fmt: skip
+    other = run(folder, "spark", named(folder, reversed), *settings)
+    for table_name in TABLES:
+        left, right = (sorted(map(repr, table(run_dir, table_name).to_pylist())) for run_dir in (folder / "one", other))
+        assert left == right, table_name
+    # the arrays, to the last bit
+    left, right = contents(folder / "one"), contents(other)
+    arrays = [path for path in left if path.endswith((".npy", ".npz", ".bin", ".faiss", ".ivfdata"))]
+    assert len(arrays) > 10
+    assert [path for path in arrays if left[path] != right.get(path)] == []
 
 
 def test_seeds_are_recorded(folder):

@@ -144,7 +144,7 @@ def test_lost_thumbnails_are_made_again_and_those_of_lost_shards_go(tmp_path):
     pipeline.run(config, ["embed"])
     folder = tmp_path / "out" / "embeddings" / "thumbnails"
     (folder / "thumbnails_00001.bin").unlink()
-    (folder / "_99-thumbnails_00001.bin").write_bytes(b"half")
+    (folder / "_0123456789ab-thumbnails_00001.bin").write_bytes(b"half")
     (folder.parent / "_stage.json").unlink()
     before = (folder / "thumbnails_00000.bin").stat().st_mtime_ns
     pipeline.run(config, ["embed"])
