@@ -17,7 +17,7 @@ from dedup.encoders import load_encoder
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.descriptor import ycbcr_grid
-from dedup.stages import embed
+from dedup.stages import embed, embedding
 from dedup.stages.decoding import in_order
 from dedup.storage.images import decode_image
 from dedup.storage.layout import RunLayout
@@ -245,7 +245,7 @@ def test_another_encoder_is_refused_though_shards_were_missing(model, shards, tm
 
 
 def test_a_worker_with_another_model_stops(model, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "encoder_fingerprint", lambda config: {"weights": "sha256 of another"})
+    monkeypatch.setattr(embedding, "encoder_fingerprint", lambda config: {"weights": "sha256 of another"})
     with pytest.raises(ConfigError, match="a worker's encoder is not the driver's: .*weights: sha256 .* there, sha256 of another here"):
         pipeline.run(config_for(model, shards, tmp_path / "run"), ["embed"], engine=Here(1))
 
