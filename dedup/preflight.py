@@ -52,6 +52,8 @@ class Needs:
     memory, disk, temporary : int
         Of all processes at once; in the run directory; in the folder for temporary files.
     n_workers : int
+    savers : tuple of str
+        Settings that would take less of the disk.
     """
 
     n_images: int | None
@@ -60,6 +62,7 @@ class Needs:
     disk: int
     temporary: int
     n_workers: int
+    savers: tuple[str, ...] = ()
 
 
 def bounded_workers(config: Config) -> tuple[int, str]:
@@ -125,7 +128,7 @@ def check(
         parts.append(f"disk {_size(needs.disk)} needed, {_size(disk[0])} there")
         wanted = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
         if wanted > disk[0]:
-            short.append(f"disk of {run_dir}: {_size(wanted)} needed, {_size(disk[0])} there; {_less_disk(config, needs)}")
+            short.append(f"disk of {run_dir}: {_size(wanted)} needed, {_size(disk[0])} there; {_less_disk(needs)}")
     if needs.n_images is not None and is_here:
         parts.append(f"temporary files {_size(needs.temporary)} in {scratch}, {_size(temporary[0])} there")
         if needs.temporary > temporary[0]:
@@ -155,7 +158,7 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
     n, has_pixels = n_images or 0, config.encoder.name != "precomputed"
     has_looks = config.search.looks and "dct" in (config.encoder.name, *config.embed.also)
-    keeps = has_pixels and keeps_thumbnails(config, [source for source, _ in sources.values()][:1]) if sources else False
+    keeps = has_pixels and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
     codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= _PQ_FROM else 2 * dim}[config.index.codes]
     each = 2 * dims + _TABLES + _LISTS + 2 * codes + _LOOKS * has_looks + _THUMBNAIL * keeps
     nprobe = config.search.nprobe or 32
@@ -163,7 +166,8 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     n_processes = min(n_workers, n_gpus(config.encoder) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
     remote_index = 0 if is_local(run_dir) else n * codes
-    return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes)
+    savers = ("embed.thumbnails=false",) * keeps + ("search.looks=false",) * has_looks
+    return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes, savers)
 
 
 def _driver(n_images: int) -> int:
@@ -237,13 +241,8 @@ def _less_memory(config: Config, needs: Needs, memory: int) -> str:
     return "take a machine with more, or fewer shards at a time (base.run_dir adds the others)"
 
 
-def _less_disk(config: Config, needs: Needs) -> str:
-    advice = ["another output.run_dir"]
-    if config.embed.thumbnails != "false" and needs.disk > (needs.n_images or 0) * (_THUMBNAIL + _LOOKS):
-        advice.append("embed.thumbnails=false")
-    if config.search.looks and config.encoder.name != "precomputed":
-        advice.append("search.looks=false")
-    return f"choose {', or '.join(advice)}"
+def _less_disk(needs: Needs) -> str:
+    return f"choose {', or '.join(('another output.run_dir', *needs.savers))}"
 
 
 def _size(n_bytes: int) -> str:
