@@ -111,7 +111,7 @@ def rewrite(
         if keep_list:
             kept, found = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
         shards = list(plan_shards(kept, per_shard))
-        summary = _estimate(run_dir, out, shards)
+        summary = _estimate(out, shards)
         if dry_run:
             return replace(summary, keep_list=found, is_dry_run=True)
         _begin(run_dir, out, per_shard, shards)
@@ -183,6 +183,6 @@ def _stretches(shards: Sequence[Cleaned], n_tasks: int) -> Iterator[tuple[Cleane
         yield tuple(stretch)
 
 
-def _estimate(run_dir: str, out: str, shards: Sequence[Cleaned]) -> RewriteSummary:
+def _estimate(out: str, shards: Sequence[Cleaned]) -> RewriteSummary:
     n_samples, image_bytes = sum(shard.n_samples for shard in shards), sum(shard.image_bytes for shard in shards)
     return RewriteSummary(out, len(shards), n_samples, image_bytes, image_bytes + n_samples * _PER_SAMPLE)

@@ -126,7 +126,7 @@ def _score_one(
     elif min(images.shape[1:3]) < TILES:
         raise InputError(f"{row['target_id']}: images of {images.shape[2]} x {images.shape[1]} pixels; expected at least {TILES} to a side")
     else:
-        distances = pairwise_tiled_distances(images, threshold=options.max_tile_distance, device=device)
+        distances = pairwise_tiled_distances(images, device=device)
         found = largest_clique(distances <= np.float32(options.max_tile_distance))
         clique = found.members
         scored |= {"clique_size": len(clique), "clique_is_exact": found.is_exact, "mean_distance": _mean_distance(distances, clique)}

@@ -122,8 +122,6 @@ def look_rows(
     inner: npt.NDArray[np.floating],
     inner_of: npt.NDArray[np.int64],
     aspect: npt.NDArray[np.floating],
-    *,
-    has_corners: bool = True,
 ) -> LookRows:
     """All looks of some images.
 
@@ -137,8 +135,6 @@ def look_rows(
         Which image each of them is of.
     aspect : float array, shape (n,)
         Width / height of each image.
-    has_corners : bool
-        Whether off-centre crops are among the looks.
 
     Returns
     -------
@@ -150,10 +146,9 @@ def look_rows(
     for pictures, of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
         views.append((pictures, of, kind, _FULL, 1.0))
         views += [(pictures, of, CROP, centre(share), 1.0) for share in _CENTRED]
-    if has_corners:
-        boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
-        boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
-        views += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
+    boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
+    boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
+    views += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
     chroma = whole[:, LUMA_SIDE**2 :]
     colourful = np.flatnonzero(np.einsum("ij,ij->i", chroma, chroma) > _COLOURFUL)
     grey = whole[colourful]

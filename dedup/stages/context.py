@@ -105,10 +105,6 @@ class StageContext:
         """Where the driver computes products: it may have no GPU although its workers must."""
         return None if self.device(n_vectors) == "cpu" else choose_device("auto")
 
-    def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""
-        return ()
-
     @property
     def spaces(self) -> tuple[Space, ...]:
         """What images are compared in: the run's own vectors, then those of the second source of candidates."""

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
@@ -21,6 +20,7 @@ from dedup.stages.context import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.indexfiles import FORMAT, INDEX, LISTS, find_index, index_files, publish_index
+from dedup.storage.lists import read_assignments
 from dedup.storage.scratch import scratch_folder
 from dedup.storage.tables import filesystem, hidden_name, is_local, join, read_bytes, read_json, write_bytes
 
@@ -47,7 +47,7 @@ def fill_part(task: FillTask) -> int:
     home = None
     if task.own_lists:
         stop, first_block = task.first + len(task.sample_ids), task.first // BLOCK
-        homes = np.concatenate([_home(task.run_dir, block) for block in range(first_block, -(-stop // BLOCK))])
+        homes = np.concatenate([read_assignments(task.run_dir, block)[:, 0] for block in range(first_block, -(-stop // BLOCK))])
         home = homes[task.first - first_block * BLOCK : stop - first_block * BLOCK]
     rows = unit_rows(read_vectors(task.run_dir, task.sample_ids))
     data = filled_part(_trained(task.run_dir), task.sample_ids, rows, home)
@@ -185,12 +185,3 @@ def _trained(run_dir: str) -> bytes:
     fs, name = filesystem(path)
     info = fs.info(name)
     return _trained_cached(path, f"{info.get('size')}-{info.get('mtime', info.get('ETag'))}")
-
-
-def _home(run_dir: str, block: int) -> npt.NDArray[np.int32]:
-    """The nearest list of each vector of a block."""
-    fs, path = filesystem(join(run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
-    with fs.open(path, "rb") as file:
-        lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
-    home: npt.NDArray[np.int32] = lists.flatten().to_numpy()[lists.offsets.to_numpy()[:-1]]
-    return home

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from dedup.contracts import JsonDict
 from dedup.numerics.components import connected_components
-from dedup.numerics.distances import Turn
 from dedup.numerics.groups import component_slices, greedy_cover, region_cover
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.contraction import contract
@@ -45,7 +44,6 @@ class CoverTask:
     sample_ids: npt.NDArray[np.int64]
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
-    turns: tuple[Turn, ...]
 
 
 def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -55,7 +53,7 @@ def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArra
     similarity = np.empty(len(task.sample_ids), dtype=np.float32)
     for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
         ids = task.sample_ids[start:stop]
-        anchor, similar = greedy_cover(store.take(ids), task.min_similarity[start:stop], np.arange(len(ids)), turns=task.turns)
+        anchor, similar = greedy_cover(store.take(ids), task.min_similarity[start:stop], np.arange(len(ids)))
         anchor_ids[start:stop], similarity[start:stop] = ids[anchor], similar
     return anchor_ids, similarity
 
@@ -157,7 +155,7 @@ def _cover(
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         nodes = order[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths[part])]).astype(np.int64)
-        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets, context.turns()))
+        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets))
         slices.append(rows)
     results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
     for number, (anchor_ids, similar) in results:
@@ -181,7 +179,7 @@ def _cover_giant(
     rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
     positions, asked = np.arange(len(nodes)), min_similarity[nodes]
     budget = max(1, _COMPARISONS // len(nodes))
-    anchor, similarity = greedy_cover(rows, asked, positions, turns=context.turns(), max_anchors=budget)
+    anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
     left = np.flatnonzero(anchor < 0)
     if len(left):
         text = f"groups: {len(left):,} of {len(nodes):,} images of one component are no copies of its {budget:,} most copied ones"
@@ -190,8 +188,6 @@ def _cover_giant(
         place[nodes[left]] = np.arange(len(left))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(
-            SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst, turns=context.turns()
-        )
+        others, similarity[left] = region_cover(SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst)
         anchor[left] = left[others]
     return nodes[anchor], similarity

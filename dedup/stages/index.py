@@ -61,16 +61,16 @@ class AssignTask:
 def assign_block(task: AssignTask) -> int:
     """Write the lists, and the projections, of one block of vectors; returns its rows."""
     lists, n = load_lists(join(task.run_dir, "index")), len(task.sample_ids)
-    flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
+    chosen = np.zeros((n, 1), dtype=np.int32)
     if not lists.is_idle:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
-        flat, lengths, projected = lists.place(rows, task.nprobe, device=choose_device(task.device))
+        chosen, projected = lists.place(rows, task.nprobe, choose_device(task.device))
         if projected is not None:
             buffer = io.BytesIO()
             np.save(buffer, projected)
             write_bytes(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), buffer.getvalue())
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=task.output.schema.field("lists").type)
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(chosen.shape[1])
+    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=task.output.schema.field("lists").type)
     with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
         writer.write(pa.table({"sample_id": task.sample_ids, "lists": column}))
     return n
@@ -137,7 +137,7 @@ def run(context: StageContext) -> StageResult:
     summary |= index_looks(context)
     if n_base:
         fresh = _lists(context, len(ids))
-        summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, nprobe, fresh)}
+        summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, fresh)}
     write_json(layout.path("index", "_index.json"), summary)
     if context.also is not None:
         summary |= {"also": run(context.also).summary}

@@ -140,10 +140,6 @@ class PairJudge:
             raise ValueError("expected at least one variant")
         return best
 
-    def forget(self) -> None:
-        """Let go of the pictures that are held."""
-        self._pictures.clear()
-
     def picture(self, sample_id: int) -> Picture | None:
         """The picture of a sample, read unless it is held; None if it can't be read."""
         if sample_id in self._pictures:

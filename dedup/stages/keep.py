@@ -12,7 +12,7 @@ import pyarrow as pa
 from dedup.config_io import ORDER_COLUMNS
 from dedup.contracts import Table
 from dedup.errors import ConfigError
-from dedup.numerics.distances import Turn, best_turn_similarity
+from dedup.numerics.distances import exact_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
 from dedup.stages.context import StageContext
 from dedup.stages.covering import cover
@@ -63,7 +63,6 @@ class KeepTask:
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
     n_forced: npt.NDArray[np.int64]
-    turns: tuple[Turn, ...]
 
 
 def policy_sql(order_by: Sequence[str], carry: Sequence[str]) -> str:
@@ -99,16 +98,14 @@ def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     starts, lengths = task.bounds[:-1], np.diff(task.bounds)
     is_pair = (lengths == 2) & (task.n_forced == 1)
     pairs = starts[is_pair]
-    similar, _ = best_turn_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]), task.turns)
+    similar = exact_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]))
     similar = np.where(reps[pairs + 1] == reps[pairs], np.float32(1.0), similar)
     near = (similar >= np.maximum(task.min_similarity[pairs], task.min_similarity[pairs + 1])) | (reps[pairs + 1] == reps[pairs])
     keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
     for start, stop, n_forced in zip(starts[~is_pair], task.bounds[1:][~is_pair], task.n_forced[~is_pair].tolist(), strict=True):
         distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
         asked = task.min_similarity[start:stop][first]
-        chosen, similar = greedy_cover(
-            store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True, turns=task.turns
-        )
+        chosen, similar = greedy_cover(store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True)
         keeper[start:stop], similarity[start:stop] = start + chosen, similar
     return keeper, similarity
 
@@ -142,7 +139,7 @@ def keepers(context: StageContext) -> pa.Table:
     for first, last in zip(cuts[:-1], cuts[1:], strict=True):
         rows = slice(bounds[first], bounds[last])
         offsets = bounds[first : last + 1] - bounds[first]
-        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last], context.turns()))
+        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last]))
     keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
     sizes = [len(task.representative_ids) for task in tasks]
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):

@@ -107,9 +107,9 @@ def place_looks(task: LookTask) -> int:
     if rows is None:
         return 0
     lists = load_lists(looks_folder(task.run_dir))
-    flat, _, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe, device=choose_device(task.device))
+    chosen, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe, choose_device(task.device))
     rows = replace(rows, image=task.images[rows.image])
-    write_looks(task.run_dir, task.number, rows, rows.vectors @ lists.axes, flat.reshape(len(rows.image), -1))
+    write_looks(task.run_dir, task.number, rows, rows.vectors @ lists.axes, chosen)
     return len(rows.image)
 
 

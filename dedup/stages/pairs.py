@@ -101,7 +101,7 @@ class JoinLists:
                 counted.append(rows.positions[near])
                 counts.append(joined.n_neighbors[near])
                 if len(joined.src):
-                    variant = pa.DictionaryArray.from_arrays(joined.turn, list(VARIANT_NAMES)).cast(pa.string())
+                    variant = pa.repeat("none", len(joined.src))
                     writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity, "near", variant))
         return JoinedLists(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
 

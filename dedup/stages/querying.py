@@ -101,8 +101,7 @@ def _hits(
     """Pairs of some images with others, by position; those inside a crowd's surroundings are left out."""
     vectors = read_vectors(members.run_dir, ids[rows])
     unit, (index, is_ours) = unit_rows(vectors), _index(members.run_dir)
-    probed, _, _ = load_lists(join(members.run_dir, "index")).place(unit, _PROBED * members.n_groups_each)
-    probed = probed.reshape(len(unit), -1)
+    probed, _ = load_lists(join(members.run_dir, "index")).place(unit, _PROBED * members.n_groups_each)
 
     def search(open_rows: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         found, coded = index.search(unit[open_rows], k, probed[open_rows] if is_ours else None)
@@ -198,8 +197,8 @@ def _code_error(context: StageContext, members: Members) -> float:
     chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(len(ids), min(_CODED, len(ids)), replace=False))
     rows = unit_rows(read_vectors(members.run_dir, ids[chosen]))
     index, is_ours = _index(members.run_dir)
-    lists, _, _ = load_lists(join(members.run_dir, "index")).place(rows, members.n_groups_each)
-    found, coded = index.search(rows, min(64, len(ids)), lists.reshape(len(rows), -1) if is_ours else None)
+    lists, _ = load_lists(join(members.run_dir, "index")).place(rows, members.n_groups_each)
+    found, coded = index.search(rows, min(64, len(ids)), lists if is_ours else None)
     is_own = found == ids[chosen][:, None]
     own = coded[is_own]
     error = float(1.0 - own.min(initial=1.0)) + _SPARE_ERROR
