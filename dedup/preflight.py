@@ -20,6 +20,7 @@ from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.resources import available_cores, free_disk, free_memory
 from dedup.stages.embedding import Source, keeps_thumbnails
+from dedup.stages.filling import PQ_FROM
 from dedup.storage.embeddings import open_store
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import read_record
@@ -38,7 +39,6 @@ _TABLES, _LOOKS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
 _PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
 _DIM = {"dct": 384, "clip": 1_024, "torchscript": 512}
 _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
-_PQ_FROM = 20_000
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     n, has_pixels = n_images or 0, config.encoder.name != "precomputed"
     has_looks = config.search.looks and "dct" in (config.encoder.name, *config.embed.also)
     keeps = has_pixels and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
-    codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= _PQ_FROM else 2 * dim}[config.index.codes]
+    codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
     each = 2 * dims + _TABLES + _LISTS + 2 * codes + _LOOKS * has_looks + _THUMBNAIL * keeps
     nprobe = config.search.nprobe or 32
     there = _size_there(run_dir)

@@ -28,6 +28,7 @@ from dedup.numerics.planting import CHANGES, plant
 from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES
 from dedup.stages.decoding import Preparation, PreparedSample
+from dedup.stages.judging import AS_LIKELY
 from dedup.stages.looks import make_looks
 from dedup.stages.vectorfiles import LEAST_INNER_QUALITY
 from dedup.storage.embeddings import open_store
@@ -37,7 +38,6 @@ from dedup.storage.samples import RawSample, one_line
 
 _SIDE = 256  # pixels that the shorter side keeps where an image is larger: LAION's size
 _QUALITY = 90  # of the JPEG that a copy on the web is
-_AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too, as in the stage confirm
 _NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
 Pixels = npt.NDArray[np.uint8]
 
@@ -223,7 +223,7 @@ def _likely_turns(
         return [[] for _ in originals]
     similarity = np.stack([exact_similarity(apply_turn(originals, turn), vectors) for turn in turns()])
     best = similarity.argmax(axis=0)
-    is_likely = similarity.max(axis=0) >= upright - _AS_LIKELY
+    is_likely = similarity.max(axis=0) >= upright - AS_LIKELY
     return [[VARIANT_NAMES[1 + turn]] if likely else [] for turn, likely in zip(best.tolist(), is_likely.tolist(), strict=True)]
 
 

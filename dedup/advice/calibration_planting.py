@@ -15,19 +15,13 @@ from dedup.encoders import look_maker
 from dedup.lookup.opening import OpenedRun
 from dedup.numerics.planting import changes
 from dedup.schemas import CALIBRATION_COPIES
-from dedup.stages import judging
 from dedup.stages.context import StageContext
+from dedup.stages.judging import PLACES, find_places
 
 _COPIES, _JUDGED = 8_000, 2_000  # planted, and looked at
 _IMAGES_PER_TASK = 20
 
-PLACES_SQL = """
-SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key, metadata.byte_offset AS byte_offset,
-       metadata.n_bytes AS n_bytes, metadata.width AS width, metadata.height AS height
-FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
-ORDER BY metadata.sample_id
-"""
-PLACES = pa.schema([*judging.PLACES, ("width", pa.int32()), ("height", pa.int32())])
+_SIZED_PLACES = pa.schema([*PLACES, ("width", pa.int32()), ("height", pa.int32())])
 
 
 @dataclass(frozen=True)
@@ -104,13 +98,7 @@ def plant(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, i
         )
         return CALIBRATION_COPIES.empty_table(), 0
     names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
-    ids = population.ids[drawn.images]
-    batches = list(
-        work.context.engine.sql(
-            PLACES_SQL, {"metadata": work.context.layout.table("metadata"), "wanted": pa.table({"sample_id": ids})}, PLACES
-        )
-    )
-    rows = pa.concat_tables(batches).to_pylist()
+    rows = find_places(work.context, population.ids[drawn.images], _SIZED_PLACES).to_pylist()
     n_each = min(len(names), max(1, _COPIES // len(rows)))
     share = min(1.0, _JUDGED / (n_each * len(rows))) if work.opened.confirms else 0.0
     rng = np.random.default_rng([options.seed, 1])

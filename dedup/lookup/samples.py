@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedup.errors import RunDirectoryError
+from dedup.schemas.fields import ROW_MASK
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import filesystem, join, read_table
 
 _COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
 _GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each
-_ROW_MASK = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SampleTable:
         RunDirectoryError
             If there is no such sample, or the partition's file is gone.
         """
-        partition, place = sample_id >> 32, sample_id & _ROW_MASK
+        partition, place = sample_id >> 32, sample_id & ROW_MASK
         url = join(self._layout.table("metadata").path, f"metadata_{partition:05d}.parquet")
         with self._lock:
             if partition not in self._starts:

@@ -23,7 +23,7 @@ _MIN_BALL = 256  # members below which the products of a ball are cheaper than f
 _REFINE = 8_192  # rows that move a pivot to its place
 _REFINEMENTS = 3
 _DIRECT = 64  # comparisons of two numbers that cost about what one number costs in a sort of rows
-_SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
+SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 
 class Rows(Protocol):
@@ -92,7 +92,7 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.
     original, and twice the scatter of one copy from another would ask for twice the angle.
     Cost per ball: one pass over the remaining rows.
     """
-    cos_half = half_angle_cosine(min_similarity) + _SAFETY
+    cos_half = half_angle_cosine(min_similarity) + SAFETY
     remaining = np.flatnonzero(candidates)
     balls: list[Ball] = []
     while len(remaining) >= 2 * _MIN_BALL:

@@ -20,8 +20,8 @@ CHROMA_SIDE = 8  # low chroma coefficients per axis
 DETAIL_STEP = 4.0  # grey levels of second difference that count as detail
 _NOISE_FLOOR = 0.064  # of a DCT coefficient: a thousandth of a grey level over the whole grid
 
-# ITU-R BT.601, full range, as JPEG has it
-_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
+# rows: luma, blue and red difference, of RGB; ITU-R BT.601, full range, as JPEG has it
+BT601 = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
 
 # The symmetries of the square as (transpose, reverse rows, reverse columns), transposing first.
 VARIANTS: dict[str, tuple[bool, bool, bool]] = {
@@ -96,7 +96,7 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
     # (GRID, width * 3): whole rows are averaged first, so the large array is read once
     rows = area_matrix(height, top, bottom) @ pixels.reshape(height, width * 3).astype(np.float32)
     columns = area_matrix(width, left, right) @ rows.reshape(GRID, width, 3)
-    grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ _YCBCR.T).transpose(2, 0, 1))
+    grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ BT601.T).transpose(2, 0, 1))
     return grid
 
 

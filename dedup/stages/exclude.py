@@ -10,6 +10,7 @@ from dedup.config import Config
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError
 from dedup.schemas import EXCLUSIONS
+from dedup.schemas.pairs import STANDING_SQL
 from dedup.stages.context import StageContext, StageResult
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint
@@ -51,19 +52,18 @@ SELECT exact.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS 
 FROM hits JOIN exact ON hits.sample_id = exact.representative_id
 """
 # copies of a listed sample: the others of its group, and those that an edge joins to it directly
-COPIES_SQL = """
+COPIES_SQL = f"""
 SELECT other.sample_id AS sample_id, listed.excluded_by AS excluded_by
 FROM listed
 JOIN groups AS own ON listed.sample_id = own.sample_id
 JOIN groups AS other ON own.component_id = other.component_id
 UNION ALL
 SELECT edges.dst AS sample_id, images.excluded_by AS excluded_by
-FROM edges JOIN images ON edges.src = images.sample_id WHERE {standing}
+FROM edges JOIN images ON edges.src = images.sample_id WHERE {STANDING_SQL}
 UNION ALL
 SELECT edges.src AS sample_id, images.excluded_by AS excluded_by
-FROM edges JOIN images ON edges.dst = images.sample_id WHERE {standing}
-"""
-_STANDING = "edges.kind = 'near' AND COALESCE(edges.confirmed, edges.source = 'whole')"
+FROM edges JOIN images ON edges.dst = images.sample_id WHERE {STANDING_SQL}
+"""  # noqa: S608 (a condition of our own)
 IMAGES_SQL = """
 SELECT COALESCE(exact.representative_id, listed.sample_id) AS sample_id, listed.excluded_by AS excluded_by
 FROM listed LEFT JOIN exact ON listed.sample_id = exact.sample_id
@@ -74,7 +74,7 @@ FROM (
   SELECT all_hits.*, row_number() OVER (
     PARTITION BY sample_id ORDER BY priority ASC NULLS LAST, similarity_to_reference DESC NULLS LAST, excluded_by ASC NULLS LAST,
                                     reference_shard ASC NULLS LAST) AS place
-  FROM all_hits
+  FROM (SELECT * FROM near UNION ALL SELECT * FROM listed UNION ALL SELECT * FROM twins) AS all_hits
 ) AS ranked
 WHERE place = 1
 ORDER BY sample_id
@@ -123,10 +123,7 @@ def run(context: StageContext) -> StageResult:
             listed,
         )
         _copies(context, listed, twins, scratch)
-        query = ONE_EACH_SQL.replace(
-            "FROM all_hits", "FROM (SELECT * FROM near UNION ALL SELECT * FROM listed UNION ALL SELECT * FROM twins) AS all_hits"
-        )
-        n_rows = context.engine.sql_to(query, {"near": near, "listed": listed, "twins": twins}, table)
+        n_rows = context.engine.sql_to(ONE_EACH_SQL, {"near": near, "listed": listed, "twins": twins}, table)
     counts = _counts(context, table)
     unmatched = len(entries) and not (counts.get("listed", 0) + counts.get("copy", 0))
     if unmatched:
@@ -181,7 +178,7 @@ def _copies(context: StageContext, listed: Table, output: Table, scratch: str) -
     engine.sql_to(IMAGES_SQL, {"listed": listed, "exact": layout.table("exact")}, images)
     near = Table(join(scratch, "copies"), _HITS)
     tables = {"listed": listed, "images": images, "groups": layout.table("groups"), "edges": layout.table("edges")}
-    engine.sql_to(_as_hits(COPIES_SQL.format(standing=_STANDING), "copy"), tables, near)
+    engine.sql_to(_as_hits(COPIES_SQL, "copy"), tables, near)
     engine.sql_to(TWINS_SQL, {"hits": near, "exact": layout.table("exact")}, output)
 
 

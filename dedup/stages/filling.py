@@ -25,7 +25,7 @@ from dedup.storage.scratch import scratch_folder
 from dedup.storage.tables import filesystem, hidden_name, is_local, join, read_bytes, read_json, write_bytes
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
-_PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
+PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
 _BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of codes
 
 
@@ -82,7 +82,7 @@ def fill_index(
         `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
     """
     run_dir, wanted = context.layout.run_dir, context.config.index
-    codes = "pq" if wanted.codes == "auto" and len(ids) >= _PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
+    codes = "pq" if wanted.codes == "auto" and len(ids) >= PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
     if codes == "none" or not len(ids):
         return {"codes": "none", "files": {}}
     if codes == "pq" and not wanted.factory and len(ids) < _PQ_LEAST:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dedup.contracts import JsonDict
 from dedup.numerics.components import connected_components
 from dedup.numerics.groups import component_slices, greedy_cover, region_cover
+from dedup.schemas.pairs import STANDING
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.contraction import contract
-from dedup.stages.covering import cover, standing_links
+from dedup.stages.covering import cover, near_links
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import clear, dataset, read_table
@@ -24,8 +24,6 @@ _TASK_ROWS = 20_000  # members per task of components that need vectors
 _COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
 _COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
-# what only second looks found alike are candidates until the pixels confirm them
-STANDING = (pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
 UNION ALL
@@ -79,7 +77,7 @@ def run(context: StageContext) -> StageResult:
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
     look, distance = look_of(context), np.full(len(order), np.nan, dtype=np.float32)
     if look is not None:
-        found = cover(context, look, "groups", labels[order], ids[order], standing_links(context))
+        found = cover(context, look, "groups", labels[order], ids[order], near_links(context))
         anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
     else:
         anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.encoders import decoded_side
@@ -17,14 +18,14 @@ from dedup.stages.context import StageContext
 from dedup.stages.remembered import VERDICTS, Remembered
 from dedup.storage.pictures import PictureReader, Place
 
+AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
 _HELD = 192  # pictures held, some 0.5 MB each
 
 PLACES = pa.schema(
     [("sample_id", pa.int64()), ("shard", pa.string()), ("key", pa.string()), ("byte_offset", pa.int64()), ("n_bytes", pa.int64())]
 )
 PLACES_SQL = """
-SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key,
-       metadata.byte_offset AS byte_offset, metadata.n_bytes AS n_bytes
+SELECT {columns}
 FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
 ORDER BY metadata.sample_id
 """
@@ -87,12 +88,13 @@ def look_of(context: StageContext) -> Look | None:
     return Look(config.output.run_dir, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep")
 
 
-def find_places(context: StageContext, sample_ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:
-    """Where the images of samples lie, ordered by sample_id."""
+def find_places(context: StageContext, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:
+    """Where the images of samples lie, and whatever else of `metadata` a schema names, ordered by sample_id."""
     wanted = pa.table({"sample_id": sample_ids})
     tables = {"metadata": context.layout.table("metadata"), "wanted": wanted}
-    batches = list(context.engine.sql(PLACES_SQL, tables, PLACES))
-    return pa.concat_tables(batches) if batches else PLACES.empty_table()
+    columns = ", ".join(f"metadata.{name} AS {name}" for name in schema.names)
+    batches = list(context.engine.sql(PLACES_SQL.format(columns=columns), tables, schema))
+    return pa.concat_tables(batches) if batches else schema.empty_table()
 
 
 class PairJudge:

@@ -14,11 +14,11 @@ from dedup.contracts import Table
 from dedup.errors import ConfigError
 from dedup.numerics.distances import exact_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
+from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.context import StageContext
-from dedup.stages.covering import cover
+from dedup.stages.covering import cover, min_similarity_of
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import open_store
-from dedup.storage.tables import read_table
 
 _TASK_ROWS = 20_000
 
@@ -36,10 +36,10 @@ ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
 # what the run's base kept, where that is to stay
 IS_KEPT_SQL = "CASE WHEN kept.sample_id IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END"
 KEPT_SQL = "LEFT JOIN kept ON metadata.sample_id = kept.sample_id"
-LINKS_SQL = """
+LINKS_SQL = f"""
 SELECT src, dst, min(similarity) AS similarity, min(distance) AS distance
 FROM (
-    SELECT src, dst, similarity, distance FROM edges WHERE kind = 'near'
+    SELECT src, dst, similarity, distance FROM edges WHERE {NEAR_SQL}
     UNION ALL
     SELECT CASE WHEN groups.anchor_id < groups.sample_id THEN groups.anchor_id ELSE groups.sample_id END AS src,
            CASE WHEN groups.anchor_id < groups.sample_id THEN groups.sample_id ELSE groups.anchor_id END AS dst,
@@ -49,7 +49,7 @@ FROM (
 ) AS links
 GROUP BY src, dst
 ORDER BY src, dst
-"""
+"""  # noqa: S608 (a condition of our own)
 LINKS = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("distance", pa.float32())])
 ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id", "is_kept")])
 
@@ -65,8 +65,8 @@ class KeepTask:
     n_forced: npt.NDArray[np.int64]
 
 
-def policy_sql(order_by: Sequence[str], carry: Sequence[str]) -> str:
-    """The ORDER BY terms of a keep policy, from whitelisted names only.
+def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
+    """The ORDER BY terms of a keep policy over a table, from whitelisted names only.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def policy_sql(order_by: Sequence[str], carry: Sequence[str]) -> str:
         if (name not in ORDER_COLUMNS and name not in carry) or direction not in ("ASC", "DESC"):
             allowed = ", ".join([*ORDER_COLUMNS, *carry])
             raise ConfigError(f"keep.order_by: '{entry}' is no column with asc or desc; expected one of {allowed}")
-        column = "CAST(metadata.width AS BIGINT) * metadata.height" if name == "width*height" else f"metadata.{name}"
+        column = f"CAST({table}.width AS BIGINT) * {table}.height" if name == "width*height" else f"{table}.{name}"
         terms.append(f"{column} {direction} NULLS LAST")
     return ", ".join(terms)
 
@@ -132,7 +132,7 @@ def keepers(context: StageContext) -> pa.Table:
     if look is not None:
         found = cover(context, look, "manifest", component, reps, known_links(context), n_forced)
         return _table(ids, found.anchor, found.similarity, found.distance)
-    asked = _min_similarity(context, reps)
+    asked = min_similarity_of(context, reps)
 
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
     tasks = []
@@ -171,10 +171,3 @@ def _table(
             "distance_to_keeper": pa.array(distance, from_pandas=True),
         }
     )
-
-
-def _min_similarity(context: StageContext, reps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
-    place = np.searchsorted(table["sample_id"].to_numpy(), reps)
-    asked: npt.NDArray[np.float32] = table["min_similarity"].to_numpy()[place]
-    return asked

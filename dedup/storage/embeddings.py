@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
+from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows
 from dedup.storage.scratch import ScratchFile
 from dedup.storage.tables import is_local, join
 
 _HEADER = 128  # bytes of a .npy version 1 header for any shape we write
 _GAP = 256  # rows that are read in passing
-_ROW_MASK = np.int64((1 << 32) - 1)
 
 
 def embedding_path(run_dir: str, partition: int) -> str:
@@ -94,7 +94,7 @@ class EmbeddingStore:
         float16 array, shape (n, dim)
         """
         partition = sample_ids >> 32
-        row = sample_ids & _ROW_MASK
+        row = sample_ids & ROW_MASK
         if not len(sample_ids):
             return np.empty((0, self.dim), dtype=np.float16)
         if partition[0] == partition[-1] and bool((partition == partition[0]).all()):
@@ -187,7 +187,7 @@ def read_vectors(run_dir: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray
     """
     if is_local(run_dir) or not len(sample_ids):
         return open_store(run_dir).take(sample_ids)
-    partition, row = sample_ids >> 32, sample_ids & _ROW_MASK
+    partition, row = sample_ids >> 32, sample_ids & ROW_MASK
     parts = []
     # a request costs what some hundred rows do
     cuts = np.flatnonzero((np.diff(partition) != 0) | (np.diff(row) > _GAP)) + 1
