@@ -14,7 +14,7 @@ from PIL import Image
 from shard_data import scene
 
 from dedup.errors import RunDirectoryError, ShapeError
-from dedup.numerics.descriptor import GRID, area_matrix
+from dedup.numerics.descriptor import GRID, grid_matrix
 from dedup.numerics.resize import area_resize
 from dedup.storage.images import decode_image
 from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
@@ -29,7 +29,7 @@ def test_area_resize_is_the_mean_of_what_a_pixel_covers(height, width, cut_left,
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     box = (cut_left, 0.0, float(width), height - cut_bottom)
     # the encoder's matrix is made another way
-    expected = np.einsum("ih,hwc,jw->ijc", area_matrix(height, 0.0, box[3]), pixels.astype(float), area_matrix(width, box[0], box[2]))
+    expected = np.einsum("ih,hwc,jw->ijc", grid_matrix(height, 0.0, box[3]), pixels.astype(float), grid_matrix(width, box[0], box[2]))
     found = area_resize(pixels, GRID, GRID, box)
     assert found.flags.c_contiguous
     assert np.abs(found - expected).max() <= 0.501
