@@ -17,7 +17,7 @@ from dedup.errors import RunDirectoryError, ShapeError
 from dedup.numerics.descriptor import GRID, grid_matrix
 from dedup.numerics.resize import area_resize
 from dedup.storage.images import decode_image
-from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
+from dedup.storage.thumbnails import ThumbnailStore, ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
 
 
 def whole(pixels):
@@ -115,14 +115,10 @@ def test_round_trip(run_dir):
             store.get(sample_id)
 
 
-def test_many_partitions(run_dir, monkeypatch):
-    monkeypatch.setattr("dedup.storage.thumbnails._MAX_PARTITIONS", 2)
-    monkeypatch.setattr("dedup.storage.ranges._MAX_OPEN", 2)
+def test_many_partitions(run_dir):
     for number in range(5):
         fill(run_dir, number, [b"%d" % number] * 3)
-    fs, path = fsspec.core.url_to_fs(run_dir)
-    fs.pipe_file(f"{path}/embeddings/_stage.json", b'{"many": 1}')
-    store = open_thumbnails(run_dir)
+    store = ThumbnailStore(run_dir, range(5), max_partitions=2)
     order = np.random.default_rng(0).integers(0, 5, 60).tolist()
     assert [store.get((number << 32) + 1) for number in order] == [b"%d" % number for number in order]
 
