@@ -8,7 +8,7 @@ from dedup.errors import ShapeError
 from dedup.numerics.proportions import accepted_share, share_beside, share_within, wilson
 
 
-@pytest.mark.parametrize(("n_found", "n"), [(0, 10), (3, 10), (10, 10), (499, 500), (1, 3), (0, 1)])
+@pytest.mark.parametrize(("n_found", "n"), [(0, 10), (3, 10), (10, 10), (499, 500), (1, 3), (0, 1), (81, 263), (11_990, 12_000)])
 def test_wilson_solves_its_equation(n_found, n):
     """Its ends are the shares from which the one that was seen is 1.96 deviations away."""
     low, high = wilson(n_found, n)
