@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, VARIANTS, area_matrix, dct_matrix
+from dedup.numerics.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, VARIANTS, dct_matrix, grid_matrix
 from dedup.numerics.orientation import DIM as LOOK_DIM
 from dedup.numerics.orientation import SIDES, look_turn, orient
 from dedup.numerics.rotation import DISC_DIM, disc_looks
@@ -73,8 +73,8 @@ def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
     """Coefficients of a crop from those of the picture: luma (256, 100) and chroma (64, 25)."""
     left, top, right, bottom = box
     dct = dct_matrix().astype(np.float64)
-    down = dct[: SIDES[0]] @ area_matrix(GRID, top * GRID, bottom * GRID) @ dct.T
-    across = dct[: SIDES[0]] @ area_matrix(GRID, left * GRID, right * GRID) @ dct.T
+    down = dct[: SIDES[0]] @ grid_matrix(GRID, top * GRID, bottom * GRID) @ dct.T
+    across = dct[: SIDES[0]] @ grid_matrix(GRID, left * GRID, right * GRID) @ dct.T
     luma = np.einsum("ai,bj->ijab", down, across).reshape(LUMA_SIDE**2, SIDES[0] ** 2)
     small = SIDES[1]
     chroma = np.einsum("ai,bj->ijab", down[:small, :CHROMA_SIDE], across[:small, :CHROMA_SIDE]).reshape(CHROMA_SIDE**2, small**2)

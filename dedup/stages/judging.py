@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from cachetools import LRUCache
 
 from dedup.encoders import decoded_side
 from dedup.errors import InputError, SampleError
@@ -116,7 +116,7 @@ class PairJudge:
         self._reader = PictureReader(look.run_dir, min_side=look.min_side, max_pixels=look.max_pixels)
         self._places = {row["sample_id"]: Place(**row) for row in places.to_pylist()}
         self._reader.prefetch(list(self._places.values()))
-        self._pictures: OrderedDict[int, Picture | None] = OrderedDict()
+        self._pictures: LRUCache[int, Picture | None] = LRUCache(_HELD)
         self.unreadable: dict[int, str] = {}
         self._remembered = Remembered(VERDICTS.empty_table() if verdicts is None else verdicts)
 
@@ -145,7 +145,6 @@ class PairJudge:
     def picture(self, sample_id: int) -> Picture | None:
         """The picture of a sample, read unless it is held; None if it can't be read."""
         if sample_id in self._pictures:
-            self._pictures.move_to_end(sample_id)
             return self._pictures[sample_id]
         picture: Picture | None = None
         try:
@@ -153,6 +152,4 @@ class PairJudge:
         except (InputError, SampleError) as error:
             self.unreadable[sample_id] = str(error)
         self._pictures[sample_id] = picture
-        if len(self._pictures) > _HELD:
-            self._pictures.popitem(last=False)
         return picture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from cachetools import LRUCache
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.resize import area_resize
@@ -103,7 +103,7 @@ def remove_thumbnails(run_dir: str, partition: int) -> None:
 class ThumbnailStore:
     """Random access to the thumbnails of a run by sample_id; of a remote run byte ranges are fetched, one request each.
 
-    The offsets of a partition are fetched or mapped once and kept while `_MAX_PARTITIONS` others are not asked for:
+    The offsets of a partition are fetched or mapped once and kept while `max_partitions` others are not asked for:
     ascending sample_ids are fastest.
 
     Parameters
@@ -111,12 +111,14 @@ class ThumbnailStore:
     run_dir : str
     partitions : iterable of int
         Those that have thumbnails.
+    max_partitions : int
+        Whose offsets are held at most.
     """
 
-    def __init__(self, run_dir: str, partitions: Sequence[int]) -> None:
+    def __init__(self, run_dir: str, partitions: Sequence[int], max_partitions: int = _MAX_PARTITIONS) -> None:
         self._run_dir, self._partitions = run_dir, frozenset(partitions)
         self._is_local, self._ranges = is_local(run_dir), RangeReader()
-        self._offsets: OrderedDict[int, npt.NDArray[np.int64]] = OrderedDict()
+        self._offsets: LRUCache[int, npt.NDArray[np.int64]] = LRUCache(max_partitions)
 
     def __contains__(self, sample_id: int) -> bool:
         """Whether the sample's partition has thumbnails."""
@@ -151,7 +153,6 @@ class ThumbnailStore:
     def _of(self, partition: int) -> npt.NDArray[np.int64]:
         found = self._offsets.get(partition)
         if found is not None:
-            self._offsets.move_to_end(partition)
             return found
         url = join(self._run_dir, "embeddings", thumbnail_paths(partition)[1])
         if self._is_local:
@@ -162,8 +163,6 @@ class ThumbnailStore:
             if data is None:
                 raise FileNotFoundError(url)
             found = np.load(io.BytesIO(data))
-        if len(self._offsets) >= _MAX_PARTITIONS:
-            self._offsets.popitem(last=False)
         self._offsets[partition] = found
         return found
 

@@ -123,12 +123,23 @@ def test_an_image_gives_its_matches_and_no_path_of_the_server(fake):
         ("?k=ten", b"x", 422, "bad_k"),
         ("?min_similarity=2", b"x", 422, "bad_min_similarity"),
         ("?min_similarity=nan", b"x", 422, "bad_min_similarity"),
+        ("?min_similarity=much", b"x", 422, "bad_min_similarity"),
     ],
 )
 def test_what_is_refused_comes_with_the_reason(fake, query, body, status, reason):
     response = httpx.post(f"{fake[0]}/search{query}", content=body)
     assert (response.status_code, response.json()["reason"]) == (status, reason)
     assert response.json()["error"]
+
+
+def test_what_a_query_may_hold_is_said(fake):
+    url = fake[0]
+    assert httpx.post(f"{url}/search?k=ten").json()["error"] == "Refused: k: expected a whole number from 1 to 100"
+    assert httpx.post(f"{url}/search?min_similarity=2").json()["error"] == "Refused: min_similarity: expected a cosine from -1 to 1"
+    assert httpx.get(f"{url}/preview/7?side=5").json() == {
+        "reason": "bad_side",
+        "error": "Refused: side: expected a whole number from 32 to 1024",
+    }
 
 
 def test_a_body_without_end_is_cut_off(fake):
@@ -146,14 +157,30 @@ def test_other_sites_may_not_ask(fake):
     assert httpx.post(f"{url}/search", content=image, headers={"Origin": "https://evil.example"}).status_code == 403
     assert httpx.post(f"{url}/search", content=image, headers={"Origin": "null"}).status_code == 403
     assert httpx.post(f"{url}/search", content=image, headers={"Origin": url}).status_code == 200
-    assert httpx.get(f"{url}/", headers={"Host": "evil.example"}).status_code == 421
+    unknown = httpx.get(f"{url}/", headers={"Host": "evil.example"})
+    assert (unknown.status_code, unknown.json()["reason"]) == (421, "unknown_host")
+    assert unknown.json()["error"] == "Refused: expected a request to localhost, 127.0.0.1, [::1]"
+    for host in ("", "localhost.evil.example", "[::1", "[::2]:80"):
+        assert httpx.get(f"{url}/health", headers={"Host": host}).status_code == 421, host
+    for host in ("LOCALHOST:80", "[::1]:8000", "[::1]"):
+        assert httpx.get(f"{url}/health", headers={"Host": host}).status_code == 200, host
 
 
 def test_a_proxys_name_may_be_allowed(start):
-    url = start(FakeLookup(), allowed_hosts=("images.example",))
+    url = start(FakeLookup(), allowed_hosts=("images.example", "*.inside.example"))
+    assert httpx.get(f"{url}/health", headers={"Host": "a.inside.example"}).status_code == 200
     assert httpx.get(f"{url}/health", headers={"Host": "images.example"}).status_code == 200
     assert httpx.get(f"{url}/health").status_code == 200
     assert httpx.get(f"{url}/health", headers={"Host": "other.example"}).status_code == 421
+
+
+@pytest.mark.parametrize("name", ["", "*", "images.*"])
+def test_what_is_no_name_of_a_host_may_not_be_allowed(require_extra, name):
+    require_extra("fastapi")
+    from dedup.lookup.serve import ServiceOptions
+
+    with pytest.raises(InputError, match="expected a name such as images.example"):
+        ServiceOptions(allowed_hosts=(name,))
 
 
 def test_a_slow_upload_loses_its_place(start):
@@ -167,9 +194,9 @@ def test_a_slow_upload_loses_its_place(start):
     with suppress(httpx.TransportError):  # it is told no while it goes on sending
         assert httpx.post(f"{url}/search", content=slow()).status_code == 408
     deadline = time.time() + 30
-    while "dedup_waiting 0" not in (text := httpx.get(f"{url}/metrics").text):
+    while "dedup_waiting 0.0" not in (text := httpx.get(f"{url}/metrics").text):
         assert time.time() < deadline
-    assert 'dedup_requests_total{path="/search",status="408"} 1' in text
+    assert 'dedup_requests_total{path="/search",status="408"} 1.0' in text
 
 
 def test_previews(start):
@@ -191,11 +218,12 @@ def test_health_and_metrics(start):
     httpx.post(f"{url}/search", content=encode(detailed(0)))
     httpx.post(f"{url}/search", content=b"x")
     lines = httpx.get(f"{url}/metrics").text.splitlines()
-    assert 'dedup_requests_total{path="/search",status="200"} 1' in lines
-    assert 'dedup_requests_total{path="/search",status="422"} 1' in lines
-    assert "dedup_copies_total 1" in lines
-    assert "dedup_matches_total 2" in lines
-    assert "dedup_search_seconds_count 1" in lines
+    assert 'dedup_requests_total{path="/search",status="200"} 1.0' in lines
+    assert 'dedup_requests_total{path="/search",status="422"} 1.0' in lines
+    assert "dedup_copies_total 1.0" in lines
+    assert "dedup_matches_total 2.0" in lines
+    assert "dedup_search_seconds_count 1.0" in lines
+    assert "# TYPE dedup_search_seconds histogram" in lines
 
 
 def test_more_than_may_wait_are_turned_away_and_the_others_answered(start):
@@ -206,7 +234,7 @@ def test_more_than_may_wait_are_turned_away_and_the_others_answered(start):
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(httpx.post, f"{url}/search", content=image, timeout=60) for _ in range(3)]
         deadline = time.time() + 30
-        while "dedup_waiting 3" not in httpx.get(f"{url}/metrics").text:
+        while "dedup_waiting 3.0" not in httpx.get(f"{url}/metrics").text:
             assert time.time() < deadline
             time.sleep(0.02)
         response = httpx.post(f"{url}/search", content=image)
