@@ -20,13 +20,13 @@ from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.resources import available_cores, free_disk, free_memory
 from dedup.stages.embedding import Source, keeps_thumbnails
+from dedup.storage.atomic import scratch_folder
 from dedup.storage.embeddings import open_store
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import read_record
-from dedup.storage.scratch import scratch_folder
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import size_of
-from dedup.storage.tables import filesystem, is_local, read_range
+from dedup.storage.urls import filesystem, is_local, read_range
 
 # Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
 # and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.

@@ -11,12 +11,13 @@ from dedup.contracts import Engine, JsonDict, Progress, Reporter
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.stages.context import SilentReporter
+from dedup.storage.atomic import write_json
 from dedup.storage.kept import KeepListResult, kept_table, named_table
 from dedup.storage.locks import locked
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.rewrite import RewriteTask, Written, clear_unfinished, finished, rewrite_shards
 from dedup.storage.rewriteplan import Cleaned, plan_shards
-from dedup.storage.tables import filesystem, is_local, join, read_json, write_json
+from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _PLAN = "_rewrite.json"
 _TASKS_PER_WORKER = 4

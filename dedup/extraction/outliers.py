@@ -28,9 +28,11 @@ from dedup.numerics.packs import count_lists, pack_lists
 from dedup.schemas import IMAGES, NEIGHBOR_MEANS, NEIGHBOR_PAIRS, OUTLIERS
 from dedup.stages.members import Members, save_members
 from dedup.storage.arrays import save_array
+from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import clear, dataset, filesystem, join, read_json, read_table, write_bytes, write_json
+from dedup.storage.tables import clear, dataset, read_table
+from dedup.storage.urls import filesystem, join, read_json
 
 By = Literal["mean", "ratio"]
 

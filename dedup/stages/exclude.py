@@ -13,8 +13,9 @@ from dedup.schemas import EXCLUSIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint
-from dedup.storage.tables import clear, join
+from dedup.storage.tables import clear
 from dedup.storage.takedown import Entry, read_list
+from dedup.storage.urls import join
 
 OUTPUT_VERSION = 1
 _ERRORS_SHOWN = 3

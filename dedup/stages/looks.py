@@ -23,8 +23,8 @@ from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
 from dedup.storage.arrays import array_shape
+from dedup.storage.atomic import link_or_copy
 from dedup.storage.embeddings import InnerStore, open_store
-from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.looks import clear_looks, look_part, look_parts, looks_folder, write_looks
 from dedup.storage.tables import read_table

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path, inner_paths
-from dedup.storage.tables import filesystem
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.embeddings import embedding_path, inner_paths
+from dedup.storage.urls import filesystem
 
 LEAST_INNER_QUALITY = 10.0  # detail of a picture inside a frame that is worth a second look
 
@@ -29,9 +30,9 @@ class VectorFiles:
         self._urls = {f"{prefix}img_emb/{whole.rpartition('/')[2]}": whole}
         self._urls |= {f"{prefix}img_inner/{url.rpartition('/')[2]}": url for url in (inner, inner_ids)}
         self._whole, self._inner, self._ids = (
-            EmbeddingWriter(whole, dim),
-            EmbeddingWriter(inner, dim),
-            EmbeddingWriter(inner_ids, 1, np.int64),
+            ArrayWriter(whole, (dim,), np.float16),
+            ArrayWriter(inner, (dim,), np.float16),
+            ArrayWriter(inner_ids, (1,), np.int64),
         )
 
     def write(self, vectors: npt.NDArray[np.float32]) -> None:

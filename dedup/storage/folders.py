@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
-from dedup.storage.locations import is_local, open_binary
 from dedup.storage.samples import UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
 from dedup.storage.sources import FolderPart
+from dedup.storage.urls import is_local, open_binary
 
 _FILE_NAMES: Final = ("file", "file_name", "filename", "image_path", "image", "path", "key")
 

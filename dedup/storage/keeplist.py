@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dedup.errors import InputError
 from dedup.storage.samples import one_line
-from dedup.storage.tables import read_bytes
+from dedup.storage.urls import read_bytes
 
 # what a list may name samples by; the first of a table's that is there, a shard beside a key included
 _NAMED_BY: Final = ("sample_id", "key", "sha256", "uid", "url")

@@ -13,7 +13,8 @@ from dedup.errors import InputError, RunDirectoryError
 from dedup.schemas import MANIFEST
 from dedup.storage.keeplist import read_keep_list
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import clear, files, filesystem
+from dedup.storage.tables import clear, files
+from dedup.storage.urls import filesystem
 
 _NAMES_SHOWN = 3
 _SAMPLES = """

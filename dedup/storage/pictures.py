@@ -13,11 +13,10 @@ import numpy.typing as npt
 
 from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.storage.images import decode_image
-from dedup.storage.locations import is_local
-from dedup.storage.ranges import RangeReader
 from dedup.storage.samples import one_line
 from dedup.storage.shards import check_range, read_image_bytes, read_shard
 from dedup.storage.thumbnails import ThumbnailStore, open_thumbnails
+from dedup.storage.urls import RangeReader, is_local
 
 _MAX_PIXELS: Final = 178_956_970
 _MAX_HELD_BYTES: Final = 256 * 1024 * 1024

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dedup.errors import InputError
 from dedup.storage.samples import IMAGE_SUFFIXES, file_suffix, one_line
-from dedup.storage.tables import read_bytes
+from dedup.storage.urls import read_bytes
 
 KINDS = ("sha256", "url", "key", "image")
 

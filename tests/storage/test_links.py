@@ -6,7 +6,7 @@ import os
 import fsspec
 import pytest
 
-from dedup.storage.links import link_or_copy
+from dedup.storage.atomic import link_or_copy
 
 
 @pytest.fixture

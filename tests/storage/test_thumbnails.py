@@ -117,7 +117,7 @@ def test_round_trip(run_dir):
 
 def test_many_partitions(run_dir, monkeypatch):
     monkeypatch.setattr("dedup.storage.thumbnails._MAX_PARTITIONS", 2)
-    monkeypatch.setattr("dedup.storage.ranges._MAX_OPEN", 2)
+    monkeypatch.setattr("dedup.storage.urls._MAX_OPEN", 2)
     for number in range(5):
         fill(run_dir, number, [b"%d" % number] * 3)
     fs, path = fsspec.core.url_to_fs(run_dir)

@@ -5,10 +5,9 @@ import signal
 import subprocess
 import sys
 
-from dedup.storage.scratch import scratch_folder
-from dedup.storage.tables import hidden_name, remove_half_written
+from dedup.storage.atomic import hidden_name, remove_half_written, scratch_folder
 
-HOLD = "from dedup.storage.scratch import scratch_folder\nwith scratch_folder() as folder:\n    print(folder, flush=True)\n    input()\n"
+HOLD = "from dedup.storage.atomic import scratch_folder\nwith scratch_folder() as folder:\n    print(folder, flush=True)\n    input()\n"
 
 
 def hold(tmp_path):
