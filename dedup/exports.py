@@ -66,7 +66,7 @@ def export(
     out : str
         File, or for hf a folder; a path or any fsspec URL.
     keep_list : str
-        Instead of the manifest: see `dedup.storage.keeplist.read_keep_list`.
+        Instead of the manifest: see `dedup.storage.names.read_keep_list`.
     with_images : bool
         Whether the images' bytes go into hf's files.
     engine : Engine

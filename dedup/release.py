@@ -82,7 +82,7 @@ def rewrite(
     per_shard : int
         Samples in each shard; 0 = a cleaned shard for each shard that keeps any. A shard ends early where a key would repeat.
     keep_list : str
-        Keep what this list names instead of the manifest: see `dedup.storage.keeplist.read_keep_list`. Excluded samples stay out.
+        Keep what this list names instead of the manifest: see `dedup.storage.names.read_keep_list`. Excluded samples stay out.
     dry_run : bool
         Say what would be written.
     engine : Engine

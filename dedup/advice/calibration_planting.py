@@ -17,6 +17,7 @@ from dedup.numerics.planting import changes
 from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages import judging
 from dedup.stages.context import StageContext
+from dedup.storage.tables import ask
 
 _COPIES, _JUDGED = 8_000, 2_000  # planted, and looked at
 _IMAGES_PER_TASK = 20
@@ -105,12 +106,8 @@ def plant(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, i
         return CALIBRATION_COPIES.empty_table(), 0
     names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
     ids = population.ids[drawn.images]
-    batches = list(
-        work.context.engine.sql(
-            PLACES_SQL, {"metadata": work.context.layout.table("metadata"), "wanted": pa.table({"sample_id": ids})}, PLACES
-        )
-    )
-    rows = pa.concat_tables(batches).to_pylist()
+    tables = {"metadata": work.context.layout.table("metadata"), "wanted": pa.table({"sample_id": ids})}
+    rows = ask(work.context.engine, PLACES_SQL, tables, PLACES).to_pylist()
     n_each = min(len(names), max(1, _COPIES // len(rows)))
     share = min(1.0, _JUDGED / (n_each * len(rows))) if work.opened.confirms else 0.0
     rng = np.random.default_rng([options.seed, 1])

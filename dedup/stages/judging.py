@@ -16,6 +16,7 @@ from dedup.numerics.pictures import SIDE, Picture, use_one_thread
 from dedup.stages.context import StageContext
 from dedup.stages.remembered import VERDICTS, Remembered
 from dedup.storage.pictures import PictureReader, Place
+from dedup.storage.tables import ask
 
 _HELD = 192  # pictures held, some 0.5 MB each
 
@@ -91,8 +92,7 @@ def find_places(context: StageContext, sample_ids: np.ndarray[tuple[int], np.dty
     """Where the images of samples lie, ordered by sample_id."""
     wanted = pa.table({"sample_id": sample_ids})
     tables = {"metadata": context.layout.table("metadata"), "wanted": wanted}
-    batches = list(context.engine.sql(PLACES_SQL, tables, PLACES))
-    return pa.concat_tables(batches) if batches else PLACES.empty_table()
+    return ask(context.engine, PLACES_SQL, tables, PLACES)
 
 
 class PairJudge:

@@ -16,7 +16,7 @@ from dedup.errors import ConfigError, InputError
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import AtomicFile
-from dedup.storage.tables import FileWriter, dataset
+from dedup.storage.tables import FileWriter, ask, dataset
 
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
 _UID_TYPE: Final = np.dtype("<u8,<u8")
@@ -56,7 +56,7 @@ def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
                 writer.write(batch)
         return Exported(out, writer.n_rows)
     if not out.endswith(".csv"):
-        repeated = pa.concat_tables([_one_row(), *engine.sql(REPEATED_SQL, {"kept": kept}, _one_row().schema)])
+        repeated = ask(engine, REPEATED_SQL, {"kept": kept}, pa.schema([("key", pa.string()), ("n", pa.int64())]))
         if repeated.num_rows:
             key, n = repeated["key"][0].as_py(), repeated["n"][0].as_py()
             raise InputError(
@@ -101,10 +101,6 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
             writer.write(halves.astype("<u8").view(_UID_TYPE))
     n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in _batches(kept, ["uid"]))
     return Exported(out, writer.n_rows, dataset(kept).count_rows() - n_samples)
-
-
-def _one_row() -> pa.Table:
-    return pa.table({"key": pa.array([], pa.string()), "n": pa.array([], pa.int64())})
 
 
 def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Exported:

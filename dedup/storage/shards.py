@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from dedup.config import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
 from dedup.storage.grouping import Grouping, parse_name
@@ -14,7 +15,7 @@ from dedup.storage.tars import Cut, TarStream
 from dedup.storage.urls import is_local, local_path, read_range
 
 
-def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = 268_435_456) -> SampleReader:
+def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
     """Stream a tar into samples, grouped by key as webdataset does.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from dedup.contracts import Table
+from dedup.contracts import Engine, Table
 from dedup.errors import RunDirectoryError
 from dedup.schemas import conform
 from dedup.storage.atomic import Replacement
@@ -162,6 +162,12 @@ def dataset(table: Table) -> ds.Dataset:
 def read_table(table: Table, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or some of its columns, into memory; rows in file order."""
     return dataset(table).to_table(columns=list(columns) if columns else None)
+
+
+def ask(engine: Engine, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> pa.Table:
+    """The whole answer to a query, in memory; without rows it still has its columns."""
+    batches = list(engine.sql(query, tables, schema))
+    return pa.concat_tables(batches) if batches else schema.empty_table()
 
 
 def count_rows(table: Table) -> int:
