@@ -173,15 +173,13 @@ class PartitionWriter:
         """Finish the files; returns their names under `embeddings/` with their sizes in bytes."""
         self.flush()
         self._stop()
+        sizes: dict[str, int] = {}
         for vectors in self._files():
-            vectors.close()
+            sizes |= vectors.close()
         self._metadata.close()
         self._rejected.close()
         if self._thumbnails is not None:
             self._thumbnails.close()
-        sizes: dict[str, int] = {}
-        for vectors in self._files():
-            sizes |= vectors.sizes()
         for name, url in self._paths.items():
             fs, path = filesystem(url)
             sizes[name] = int(fs.size(path))
