@@ -25,7 +25,7 @@ from vectors import write_embeddings
 from dedup import pipeline
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import join, read_json
+from dedup.storage.urls import join, read_json
 
 
 def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scratch: str | None) -> dict[str, object]:

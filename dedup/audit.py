@@ -13,7 +13,7 @@ from dedup.extraction.targets import read_targets
 from dedup.lookup.flag import FlagSummary, Question, flag
 from dedup.report.build import ReportSummary, write
 from dedup.stages.context import SilentReporter
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 
 def score_generations(

@@ -11,8 +11,8 @@ from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.stages.embedding import Source
 from dedup.stages.inherit import embedded_stamps, refuse_changed
-from dedup.storage.locations import absolute, is_local
 from dedup.storage.provenance import StageRecord, read_record
+from dedup.storage.urls import absolute, is_local
 
 NEEDED = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest")
 # what may differ: where the samples come from, and what leaves earlier results as they are

@@ -42,7 +42,7 @@ def calibrate(
     from dedup.console import ConsoleReporter
     from dedup.console_calibrate import print_calibration
     from dedup.pipeline import make_engine
-    from dedup.storage.tables import join
+    from dedup.storage.urls import join
 
     engine_keys = [text for text in overrides or [] if text.startswith("engine.")]
     out = out or join(run_dir, "calibration")

@@ -14,6 +14,10 @@ from typing import Any
 # re-implementations use 0.9 with ViT-B/32. 0.75 is SSCD's own (Pizzi et al. 2022: 90% precision on DISC).
 MIN_SIMILARITY = {"dct": 0.7, "clip": 0.9, "torchscript": 0.75, "precomputed": 0.95}
 
+# Above this Pillow refuses: twice the pixels that it warns of as a decompression bomb.
+MAX_PIXELS = 178_956_970
+MAX_IMAGE_BYTES = 256 * 1024 * 1024
+
 
 def _key(default: Any, meaning: str) -> Any:
     if isinstance(default, list):
@@ -41,8 +45,8 @@ class InputConfig:
     carry: list[str] = _key(
         [], "further columns of the json or sidecar to carry into every table of samples: similarity, punsafe, LICENSE, …"
     )
-    max_pixels: int = _key(178_956_970, "images with more pixels are rejected before they are decoded")
-    max_image_bytes: int = _key(268_435_456, "images with more bytes are rejected unread")
+    max_pixels: int = _key(MAX_PIXELS, "images with more pixels are rejected before they are decoded")
+    max_image_bytes: int = _key(MAX_IMAGE_BYTES, "images with more bytes are rejected unread")
     allow_missing: bool = _key(False, "publish a manifest although a shard could not be reached")
 
 

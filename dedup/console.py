@@ -17,7 +17,8 @@ from dedup.extraction.outliers import OutlierSummary
 from dedup.extraction.score import ScoreSummary
 from dedup.extraction.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.pipeline import RunSummary, StageStatus
-from dedup.terminal import console, printable
+from dedup.terminal import console
+from dedup.text import printable
 
 _PLAIN_EVERY_S = 5.0
 

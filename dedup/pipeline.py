@@ -21,12 +21,12 @@ from dedup.report import build as reports
 from dedup.resume import STAGE_NAMES, STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.stages import embed
 from dedup.stages.context import SilentReporter, StageContext
+from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.layout import CONFIG_FILE
-from dedup.storage.locations import absolute
 from dedup.storage.locks import locked
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
 from dedup.storage.samples import one_line
-from dedup.storage.tables import filesystem, join, remove_half_written, write_json
+from dedup.storage.urls import absolute, filesystem, join
 
 _REPORTED_HERE = 5_000_000  # samples up to which the driver alone gathers a report
 

@@ -21,13 +21,14 @@ from dedup.errors import ResourceError, RunDirectoryError
 from dedup.resources import available_cores, free_disk, free_memory
 from dedup.stages.embedding import Source, keeps_thumbnails
 from dedup.stages.filling import PQ_FROM
+from dedup.storage.atomic import scratch_folder
 from dedup.storage.embeddings import open_store
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import read_record
-from dedup.storage.scratch import scratch_folder
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import size_of
-from dedup.storage.tables import filesystem, is_local, read_range
+from dedup.storage.urls import filesystem, is_local, read_range
+from dedup.text import bytes_text
 
 # Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
 # and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.
@@ -76,7 +77,7 @@ def bounded_workers(config: Config) -> tuple[int, str]:
     fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
     if fitting >= cores:
         return cores, ""
-    there = f"{_size(memory or 0)} of memory is there, and each takes {_size(_per_worker(config))}"
+    there = f"{bytes_text(memory or 0)} of memory is there, and each takes {bytes_text(_per_worker(config))}"
     return fitting, f"engine: {fitting} workers for {cores} cores: {there}"
 
 
@@ -120,19 +121,20 @@ def check(
     parts = [_images(needs)]
     short: list[str] = []
     if memory is not None:
-        parts.append(f"memory {_size(needs.memory)} needed, {_size(memory)} there")
+        parts.append(f"memory {bytes_text(needs.memory)} needed, {bytes_text(memory)} there")
         if needs.memory > memory:
-            found = f"{_size(needs.memory)} needed for {needs.n_workers} workers, {_size(memory)} there"
+            found = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} there"
             short.append(f"memory: {found}; {_less_memory(config, needs, memory)}")
     if needs.n_images is not None and disk is not None:
-        parts.append(f"disk {_size(needs.disk)} needed, {_size(disk[0])} there")
+        parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} there")
         wanted = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
         if wanted > disk[0]:
-            short.append(f"disk of {run_dir}: {_size(wanted)} needed, {_size(disk[0])} there; {_less_disk(needs)}")
+            short.append(f"disk of {run_dir}: {bytes_text(wanted)} needed, {bytes_text(disk[0])} there; {_less_disk(needs)}")
     if needs.n_images is not None and is_here:
-        parts.append(f"temporary files {_size(needs.temporary)} in {scratch}, {_size(temporary[0])} there")
+        needed, there = bytes_text(needs.temporary), bytes_text(temporary[0])
+        parts.append(f"temporary files {needed} in {scratch}, {there} there")
         if needs.temporary > temporary[0]:
-            short.append(f"disk of {scratch}: {_size(needs.temporary)} needed, {_size(temporary[0])} there; set TMPDIR to a larger one")
+            short.append(f"disk of {scratch}: {needed} needed, {there} there; set TMPDIR to a larger one")
     if not is_here:
         parts.append("what executors have is not checked")
     if not again:
@@ -243,7 +245,3 @@ def _less_memory(config: Config, needs: Needs, memory: int) -> str:
 
 def _less_disk(needs: Needs) -> str:
     return f"choose {', or '.join(('another output.run_dir', *needs.savers))}"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 50_000_000 else f"{n_bytes / 1e6:,.0f} MB"

@@ -21,7 +21,7 @@ from dedup.extraction.sweep import sweep
 from dedup.lookup.opening import check_encoder, open_run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.stages.context import StageContext
-from dedup.storage.locations import absolute
+from dedup.storage.urls import absolute
 
 _STEP = 0.01  # of the thresholds
 _BELOW = 0.2  # the run's own threshold, where they begin

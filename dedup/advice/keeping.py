@@ -18,7 +18,8 @@ from dedup.errors import DedupError
 from dedup.numerics.distances import exact_similarity
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.layout import CONFIG_FILE, RunLayout
-from dedup.storage.tables import dataset, join, read_json
+from dedup.storage.tables import dataset
+from dedup.storage.urls import join, read_json
 
 _OTHERS_SHOWN = 8
 _BATCH_ROWS = 65_536

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dedup.contracts import GroupRows, GroupSource, GroupWork, Pack, Result
 from dedup.storage.arrays import map_array, save_array
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from dedup.numerics.cliques import largest_clique
 from dedup.numerics.tiled import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
 from dedup.numerics.torch_ops import Device, choose_device
 from dedup.schemas import MEMBERS, SCORES
+from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import digest
 from dedup.storage.samples import one_line
-from dedup.storage.tables import FileWriter, clear, dataset, filesystem, join, read_json, write_bytes, write_json
+from dedup.storage.tables import FileWriter, clear, dataset
+from dedup.storage.urls import filesystem, join, read_json
 
 # the distinct images of each target's group, with the samples that have them
 MEMBERS_SQL = """

@@ -271,7 +271,7 @@ def _encoded(number: int, image: str | Path | bytes | npt.NDArray[np.uint8] | Im
     if isinstance(image, bytes):
         return f"image {number}", image
     if isinstance(image, (str, Path)):
-        from dedup.storage.tables import read_bytes
+        from dedup.storage.urls import read_bytes
 
         data = read_bytes(str(image))
         if data is None:

@@ -18,7 +18,8 @@ from dedup.storage.embeddings import embedding_path
 from dedup.storage.layout import CONFIG_FILE, RunLayout
 from dedup.storage.lists import load_lists
 from dedup.storage.provenance import StageRecord, read_record
-from dedup.storage.tables import filesystem, join, read_json, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import filesystem, join, read_json
 
 _HOMES = {
     "embed": "embeddings",

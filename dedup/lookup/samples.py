@@ -16,7 +16,8 @@ from cachetools import LRUCache
 from dedup.errors import RunDirectoryError
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import filesystem, join, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import filesystem, join
 
 _COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
 _GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each

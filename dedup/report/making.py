@@ -10,7 +10,8 @@ from dedup.config_io import describe, to_dict
 from dedup.report.asking import Row
 from dedup.report.figures import parts
 from dedup.report.reported import HOMES, ReportedRun
-from dedup.report.texts import Text, cut, seconds_text
+from dedup.report.texts import Text, cut
+from dedup.text import seconds_text
 
 
 def stages(run: ReportedRun) -> list[Row]:

@@ -9,7 +9,7 @@ from dedup.config_io import from_dict, resolved, to_dict
 from dedup.errors import RunDirectoryError
 from dedup.storage.layout import CONFIG_FILE, RunLayout
 from dedup.storage.provenance import StageRecord, digest, read_record
-from dedup.storage.tables import join, read_json
+from dedup.storage.urls import join, read_json
 
 # stages in order, each with the folder of its `_stage.json`
 HOMES = {

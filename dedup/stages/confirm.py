@@ -25,7 +25,8 @@ from dedup.stages.reconnect import reconnect
 from dedup.stages.remembered import JUDGED_SQL, VERDICTS, VERDICTS_VERSION, base_tables
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import open_store
-from dedup.storage.tables import clear, count_rows, dataset, filesystem, join, write_table
+from dedup.storage.tables import clear, count_rows, dataset, write_table
+from dedup.storage.urls import filesystem, join
 
 OUTPUT_VERSION = VERDICTS_VERSION
 _MOST_PAIRS = 2_000  # per task

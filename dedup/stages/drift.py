@@ -16,7 +16,8 @@ from dedup.numerics.packs import count_lists
 from dedup.stages.context import StageContext
 from dedup.storage.embeddings import open_store
 from dedup.storage.lists import read_assignments
-from dedup.storage.tables import join, read_json, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import join, read_json
 
 _SAMPLED = 10_000  # vectors whose mean error is measured, of either kind
 

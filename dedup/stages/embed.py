@@ -15,10 +15,12 @@ from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.embedding import EmbedResult, EmbedTask, Source, embed_partition, finished, source_url
 from dedup.stages.inherit import GONE, inherit_partitions, marker_path, read_plan
+from dedup.storage.atomic import write_json
 from dedup.storage.layout import also_dir
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import digest, read_record
-from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
+from dedup.storage.tables import clear, write_table
+from dedup.storage.urls import filesystem, join, read_json
 
 OUTPUT_VERSION = 3
 

@@ -16,14 +16,14 @@ from dedup.stages.decoding import in_order
 from dedup.stages.inherit import has_files, marker_path
 from dedup.stages.partition import PartitionWriter
 from dedup.stages.precomputed import copy_embeddings
+from dedup.storage.atomic import write_json
 from dedup.storage.folders import read_folder_part
 from dedup.storage.layout import RunLayout
-from dedup.storage.locations import is_local
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.samples import RawSample, SampleReader
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import FolderPart
-from dedup.storage.tables import read_json, write_json
+from dedup.storage.urls import is_local, read_json
 
 Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
 

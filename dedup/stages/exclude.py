@@ -12,10 +12,11 @@ from dedup.errors import ConfigError, InputError
 from dedup.schemas import EXCLUSIONS
 from dedup.schemas.pairs import STANDING_SQL
 from dedup.stages.context import StageContext, StageResult
+from dedup.storage.names import Entry, read_takedown_list
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint
-from dedup.storage.tables import clear, join
-from dedup.storage.takedown import Entry, read_list
+from dedup.storage.tables import clear
+from dedup.storage.urls import join
 
 OUTPUT_VERSION = 1
 _ERRORS_SHOWN = 3
@@ -93,7 +94,7 @@ def fingerprints(config: Config) -> JsonDict:
     if config.reference.shards or config.reference.images:
         found["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
     if config.exclude.list:
-        found["list"] = digest([list(entry) for entry in read_list(config.exclude.list)])
+        found["list"] = digest([list(entry) for entry in read_takedown_list(config.exclude.list)])
     return found
 
 
@@ -108,7 +109,7 @@ def reference_paths(config: Config) -> list[str]:
 def run(context: StageContext) -> StageResult:
     """Find what is near reference images and what is listed; a row for each sample that must go."""
     config, table = context.config, context.layout.table("exclusions")
-    entries = read_list(config.exclude.list) if config.exclude.list else []
+    entries = read_takedown_list(config.exclude.list) if config.exclude.list else []
     paths = reference_paths(config) if config.reference.shards or config.reference.images else []
     images = [entry.value for entry in entries if entry.kind == "image"]
     clear(table)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,11 +15,11 @@ from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists
 from dedup.stages.context import StageContext
 from dedup.storage.arrays import clear_files
+from dedup.storage.atomic import hidden_folder, scratch_folder, write_bytes
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.indexfiles import FORMAT, INDEX, LISTS, find_index, index_files, publish_index
 from dedup.storage.lists import read_assignments
-from dedup.storage.scratch import scratch_folder
-from dedup.storage.tables import filesystem, hidden_name, is_local, join, read_bytes, read_json, write_bytes
+from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
@@ -144,7 +141,7 @@ def _merge(run_dir: str, parts: list[str], base: str) -> int:
     trained = read_bytes(_trained_path(run_dir))
     if trained is None:
         raise RunDirectoryError(f"{_trained_path(run_dir)} vanished while the index was filled; run: dedup index … --redo")
-    with _beside(run_dir) if local else scratch_folder() as scratch:
+    with hidden_folder(filesystem(join(run_dir, "index", "merged"))[1]) if local else scratch_folder() as scratch:
         paths = []
         for part in parts:
             fs, path = filesystem(part)
@@ -155,17 +152,6 @@ def _merge(run_dir: str, parts: list[str], base: str) -> int:
         n = merge_parts(trained, paths, *merged, base=base)
         publish_index(run_dir, *merged)
     return n
-
-
-@contextmanager
-def _beside(run_dir: str) -> Iterator[str]:
-    """A hidden folder on the disk of the index, so that what is merged there need only be renamed."""
-    folder = hidden_name(filesystem(join(run_dir, "index", "merged"))[1])
-    os.makedirs(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trained_path(run_dir: str) -> str:

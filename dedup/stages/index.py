@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,12 +18,13 @@ from dedup.stages.context import StageContext, StageResult
 from dedup.stages.drift import base_nprobe, count_base, measure_drift
 from dedup.stages.filling import fill_index
 from dedup.stages.looks import index_looks
-from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows
+from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows, save_array
+from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.embeddings import open_store
 from dedup.storage.indexfiles import clear_index
-from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
-from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
+from dedup.storage.tables import FileWriter, clear, read_table
+from dedup.storage.urls import join
 
 OUTPUT_VERSION = 5
 
@@ -66,9 +66,7 @@ def assign_block(task: AssignTask) -> int:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
         chosen, projected = lists.place(rows, task.nprobe, choose_device(task.device))
         if projected is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, projected)
-            write_bytes(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), buffer.getvalue())
+            save_array(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), projected)
     offsets = np.arange(n + 1, dtype=np.int32) * np.int32(chosen.shape[1])
     column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=task.output.schema.field("lists").type)
     with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:

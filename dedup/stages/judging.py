@@ -17,6 +17,7 @@ from dedup.numerics.pictures import SIDE, Picture, use_one_thread
 from dedup.stages.context import StageContext
 from dedup.stages.remembered import VERDICTS, Remembered
 from dedup.storage.pictures import PictureReader, Place
+from dedup.storage.tables import ask
 
 AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
 _HELD = 192  # pictures held, some 0.5 MB each
@@ -93,8 +94,7 @@ def find_places(context: StageContext, sample_ids: npt.NDArray[np.int64], schema
     wanted = pa.table({"sample_id": sample_ids})
     tables = {"metadata": context.layout.table("metadata"), "wanted": wanted}
     columns = ", ".join(f"metadata.{name} AS {name}" for name in schema.names)
-    batches = list(context.engine.sql(PLACES_SQL.format(columns=columns), tables, schema))
-    return pa.concat_tables(batches) if batches else schema.empty_table()
+    return ask(context.engine, PLACES_SQL.format(columns=columns), tables, schema)
 
 
 class PairJudge:

@@ -19,6 +19,7 @@ from dedup.stages.context import StageContext
 from dedup.stages.covering import cover, min_similarity_of
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import open_store
+from dedup.storage.tables import ask
 
 _TASK_ROWS = 20_000
 
@@ -122,8 +123,7 @@ def keepers(context: StageContext) -> pa.Table:
     policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)
     query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
     tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
-    batches = list(context.engine.sql(query, tables, ORDER_SCHEMA))
-    members = pa.concat_tables(batches) if batches else ORDER_SCHEMA.empty_table()
+    members = ask(context.engine, query, tables, ORDER_SCHEMA)
     component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
     bounds = component_slices(component)
     # all that the base kept of a group stay, and as many as are asked for
@@ -156,8 +156,7 @@ def kept_before(context: StageContext) -> dict[str, Table]:
 def known_links(context: StageContext) -> pa.Table:
     """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
     tables = {name: context.layout.table(name) for name in ("edges", "groups", "exact")}
-    batches = list(context.engine.sql(LINKS_SQL, tables, LINKS))
-    return pa.concat_tables(batches) if batches else LINKS.empty_table()
+    return ask(context.engine, LINKS_SQL, tables, LINKS)
 
 
 def _table(

@@ -23,11 +23,11 @@ from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
 from dedup.storage.arrays import array_shape
+from dedup.storage.atomic import link_or_copy
 from dedup.storage.embeddings import InnerStore, open_store
-from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.looks import clear_looks, look_part, look_parts, looks_folder, write_looks
-from dedup.storage.tables import read_table
+from dedup.storage.tables import ask, read_table
 
 _NPROBE = 3  # lists each look goes to
 _N_LOOKS = 5  # of an image, about
@@ -153,8 +153,7 @@ def _link_looks(context: StageContext, parts: tuple[int, ...]) -> int:
 def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Positions among the representatives, sample_ids and width / height of images with enough detail for looks."""
     tables = {name: context.layout.table(name) for name in ("representatives", "metadata")}
-    batches = list(context.engine.sql(ASPECT_SQL, tables, ASPECT))
-    found = pa.concat_tables(batches) if batches else ASPECT.empty_table()
+    found = ask(context.engine, ASPECT_SQL, tables, ASPECT)
     images = np.flatnonzero(found["min_similarity"].to_numpy() <= np.float32(context.config.search.min_similarity))
     aspect = (found["width"].to_numpy() / np.maximum(found["height"].to_numpy(), 1)).astype(np.float32)
     return images, found["sample_id"].to_numpy()[images], aspect[images]

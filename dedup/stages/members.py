@@ -15,7 +15,7 @@ from dedup.stages.index import projected_part, projected_rows
 from dedup.storage.arrays import map_array, read_rows, save_array
 from dedup.storage.embeddings import EmbeddingStore, open_store, read_vectors
 from dedup.storage.lists import read_assignments
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")
 _ADDED = "added"

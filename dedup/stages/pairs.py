@@ -23,7 +23,8 @@ from dedup.stages.members import Members, save_members
 from dedup.stages.querying import query_all
 from dedup.storage.lists import load_lists
 from dedup.storage.provenance import read_record
-from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
+from dedup.storage.tables import FileWriter, clear, read_table, write_table
+from dedup.storage.urls import join, read_json
 
 OUTPUT_VERSION = 2
 ALSO_SQL = """

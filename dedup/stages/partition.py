@@ -21,8 +21,9 @@ from dedup.stages.decoding import Preparation, PreparedSample, RejectedSample
 from dedup.stages.inherit import ALSO
 from dedup.stages.vectorfiles import LEAST_INNER_QUALITY, VectorFiles
 from dedup.storage.layout import RunLayout, also_dir
-from dedup.storage.tables import FileWriter, filesystem, join
+from dedup.storage.tables import FileWriter
 from dedup.storage.thumbnails import ThumbnailWriter, remove_thumbnails, thumbnail_paths
+from dedup.storage.urls import filesystem, join
 
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
 
@@ -172,15 +173,13 @@ class PartitionWriter:
         """Finish the files; returns their names under `embeddings/` with their sizes in bytes."""
         self.flush()
         self._stop()
+        sizes: dict[str, int] = {}
         for vectors in self._files():
-            vectors.close()
+            sizes |= vectors.close()
         self._metadata.close()
         self._rejected.close()
         if self._thumbnails is not None:
             self._thumbnails.close()
-        sizes: dict[str, int] = {}
-        for vectors in self._files():
-            sizes |= vectors.sizes()
         for name, url in self._paths.items():
             fs, path = filesystem(url)
             sizes[name] = int(fs.size(path))

@@ -26,7 +26,8 @@ from dedup.storage.arrays import map_array, read_array, save_array
 from dedup.storage.embeddings import SampleRows, open_store, read_vectors
 from dedup.storage.indexfiles import find_index
 from dedup.storage.lists import load_lists
-from dedup.storage.tables import FileWriter, join, read_json
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import join, read_json
 
 _BLOCKS_PER_TASK = 4
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine

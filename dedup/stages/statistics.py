@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.tables import read_table, write_json
+from dedup.storage.atomic import write_json
+from dedup.storage.tables import read_table
 
 OUTPUT_VERSION = 2
 

@@ -11,54 +11,14 @@ import numpy.typing as npt
 from dedup.errors import RunDirectoryError
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import is_local, join
+from dedup.storage.urls import is_local, join
 
-_HEADER = 128  # bytes of a .npy version 1 header for any shape we write
 _GAP = 256  # rows that are read in passing
 
 
 def embedding_path(run_dir: str, partition: int) -> str:
     """Where a partition's vectors lie."""
     return join(run_dir, "embeddings", "img_emb", f"img_emb_{partition:05d}.npy")
-
-
-class EmbeddingWriter:
-    """A .npy file of rows whose number is not known beforehand.
-
-    Parameters
-    ----------
-    url : str
-    dim : int
-    dtype : dtype
-        float16 for unit vectors.
-    """
-
-    def __init__(self, url: str, dim: int, dtype: npt.DTypeLike = np.float16) -> None:
-        self.url, self.dim, self.n_rows = url, dim, 0
-        self._dtype = np.dtype(dtype)
-        self._scratch = ScratchFile(url)
-        self._scratch.file.write(b"\0" * _HEADER)
-
-    def write(self, rows: npt.NDArray[np.generic]) -> None:
-        """Append rows, rounded to the type of the file."""
-        self._scratch.file.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
-        self.n_rows += len(rows)
-
-    def close(self) -> int:
-        """Write the header and give the file its name; returns its size in bytes."""
-        description = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.n_rows, self.dim)}
-        text = repr(description).encode("latin1")
-        magic = np.lib.format.magic(1, 0)
-        padding = _HEADER - len(magic) - 2 - len(text) - 1
-        file = self._scratch.file
-        file.seek(0)
-        file.write(magic + (_HEADER - len(magic) - 2).to_bytes(2, "little") + text + b" " * padding + b"\n")
-        return self._scratch.close()
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        self._scratch.abort()
 
 
 class EmbeddingStore:

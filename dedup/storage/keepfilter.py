@@ -15,8 +15,8 @@ from dedup.errors import InputError
 from dedup.storage.captions import clean_name
 from dedup.storage.kept import kept_table
 from dedup.storage.layout import RunLayout
-from dedup.storage.locations import absolute
 from dedup.storage.tables import dataset, read_table
+from dedup.storage.urls import absolute
 
 _SHARDS_HELD: Final = 16
 _TAR: Final = re.compile(r"[^\s'\"]+\.(?:tar|tgz)(?:\.\w+)?(?=['\"\s?#]|$)")

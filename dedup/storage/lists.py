@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.lists import Lists
-from dedup.storage.tables import filesystem, join, read_bytes, write_bytes
+from dedup.storage.atomic import write_bytes
+from dedup.storage.urls import filesystem, join, read_bytes
 
 
 def save_lists(folder: str, lists: Lists) -> None:

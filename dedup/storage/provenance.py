@@ -9,7 +9,8 @@ from typing import Any
 
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
-from dedup.storage.tables import join, read_json, write_json
+from dedup.storage.atomic import write_json
+from dedup.storage.urls import join, read_json
 
 
 @dataclass(frozen=True)

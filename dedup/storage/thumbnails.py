@@ -18,11 +18,10 @@ from cachetools import LRUCache
 from dedup.errors import RunDirectoryError
 from dedup.numerics.resize import area_resize
 from dedup.schemas.fields import ROW_MASK
-from dedup.storage.arrays import folder_state
-from dedup.storage.ranges import RangeReader
+from dedup.storage.arrays import folder_state, save_array
+from dedup.storage.atomic import AtomicFile
 from dedup.storage.samples import one_line
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, is_local, join, read_bytes, write_bytes
+from dedup.storage.urls import RangeReader, filesystem, is_local, join, read_bytes
 
 THUMBNAIL_SIDE: Final = 160  # longer side in pixels, at most
 _QUALITY: Final = 88
@@ -72,7 +71,7 @@ class ThumbnailWriter:
     def __init__(self, run_dir: str, partition: int) -> None:
         images, self._offsets_url = (join(run_dir, "embeddings", name) for name in thumbnail_paths(partition))
         self._offsets = [0]
-        self._scratch = ScratchFile(images)
+        self._scratch = AtomicFile(images)
 
     def write(self, thumbnails: Sequence[bytes]) -> None:
         """Append encoded thumbnails, one a row."""
@@ -83,9 +82,7 @@ class ThumbnailWriter:
     def close(self) -> None:
         """Give the files their names."""
         self._scratch.close()
-        buffer = io.BytesIO()
-        np.save(buffer, np.array(self._offsets, dtype=np.int64))
-        write_bytes(self._offsets_url, buffer.getvalue())
+        save_array(self._offsets_url, np.array(self._offsets, dtype=np.int64))
 
     def abort(self) -> None:
         """Leave nothing behind."""

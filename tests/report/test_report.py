@@ -30,7 +30,7 @@ from dedup.numerics.distances import exact_similarity
 from dedup.report import asking, below, build, figures, galleries, pairs, pictures, queries, reported
 from dedup.report.cards import facts_of
 from dedup.storage.embeddings import open_store
-from dedup.storage.tables import read_bytes
+from dedup.storage.urls import read_bytes
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,7 +10,7 @@ from run_tables import assert_same_tables, rows_of
 from dedup import pipeline
 from dedup.config_io import load_config
 from dedup.demo.shards import make_demo_data
-from dedup.storage.tables import read_json
+from dedup.storage.urls import read_json
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 

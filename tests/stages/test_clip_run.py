@@ -21,7 +21,8 @@ from dedup.stages import embed, embedding
 from dedup.stages.decoding import in_order
 from dedup.storage.images import decode_image
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import read_json, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import read_json
 
 SAMPLES = make_samples(30)
 

@@ -156,7 +156,7 @@ def test_what_can_not_work_is_said(shards, tmp_path):
         run(shards, tmp_path / "a", f"exclude.list={tmp_path}/nowhere.txt")
     path = tmp_path / "list.csv"
     path.write_text("name\nx\n")
-    with pytest.raises(InputError, match="has the columns name; expected at least one of sha256, url, key, image"):
+    with pytest.raises(InputError, match=r"found the columns name, expected one of sha256, url, key, image"):
         run(shards, tmp_path / "b", f"exclude.list={path}")
     with pytest.raises(InputError, match=r"reference|no shard|matches"):
         run(shards, tmp_path / "c", f"reference.shards={tmp_path}/none*.tar")
