@@ -34,7 +34,7 @@ def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scra
         config = replace(
             Config(),
             output=OutputConfig(run_dir),
-            search=SearchConfig(min_similarity=min_similarity, looks=False, exhaustive_below=0),  # vectors of no pictures
+            search=SearchConfig(min_similarity=min_similarity, views=False, exhaustive_below=0),  # vectors of no pictures
             index=IndexConfig(codes="none"),
             confirm=ConfirmConfig(enabled=False),
             report=ReportConfig(enabled=False),

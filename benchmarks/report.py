@@ -26,7 +26,7 @@ from PIL import Image
 from vectors import power_law_rows
 
 from dedup.config import Config, InputConfig, OutputConfig
-from dedup.config_io import resolved, to_dict
+from dedup.config.load import resolved, to_dict
 from dedup.engines.local import LocalEngine
 from dedup.report.reported import HOMES
 from dedup.resume import STAGES, picked

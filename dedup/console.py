@@ -11,7 +11,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from dedup.config import Config
-from dedup.config_io import resolved
+from dedup.config.load import resolved
 from dedup.contracts import Progress
 from dedup.extraction.outliers import OutlierSummary
 from dedup.extraction.score import ScoreSummary

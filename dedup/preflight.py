@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, Reporter
 from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
@@ -38,7 +39,6 @@ _MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in 
 # Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
 _TABLES, _LOOKS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
 _PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
-_DIM = {"dct": 384, "clip": 1_024, "torchscript": 512}
 _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
 
 
@@ -151,24 +151,26 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     """What a run needs; see `check`."""
     run_dir = config.output.run_dir
     n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
-    dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), _DIM.get(config.encoder.name, 1_024))
+    kind = encoder_kind(config.encoder.name)
+    seconds = [encoder_kind(name) for name in config.embed.also]
+    dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
     if not embeds and is_local(run_dir):
         with suppress(RunDirectoryError):  # without an image there are no vectors
             dim = open_store(run_dir).dim
-    dims = dim + sum(_DIM.get(name, 0) for name in config.embed.also)
+    dims = dim + sum(second.typical_dim for second in seconds)
     if n_images is not None and config.base.run_dir:
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
-    n, has_pixels = n_images or 0, config.encoder.name != "precomputed"
-    has_looks = config.search.looks and "dct" in (config.encoder.name, *config.embed.also)
-    keeps = has_pixels and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
+    n = n_images or 0
+    has_looks = config.search.views and any(each.makes_views for each in (kind, *seconds))
+    keeps = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
     codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
     each = 2 * dims + _TABLES + _LISTS + 2 * codes + _LOOKS * has_looks + _THUMBNAIL * keeps
     nprobe = config.search.nprobe or 32
     there = _size_there(run_dir)
-    n_processes = min(n_workers, n_gpus(config.encoder) or n_workers) if embeds else n_workers
+    n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
     remote_index = 0 if is_local(run_dir) else n * codes
-    savers = ("embed.thumbnails=false",) * keeps + ("search.looks=false",) * has_looks
+    savers = ("embed.thumbnails=false",) * keeps + ("search.views=false",) * has_looks
     return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes, savers)
 
 
@@ -177,7 +179,7 @@ def _driver(n_images: int) -> int:
 
 
 def _per_worker(config: Config) -> int:
-    return _WORKER + (_MODEL if config.encoder.name in ("clip", "torchscript") else 0)
+    return _WORKER + (_MODEL if encoder_kind(config.encoder.name).uses_gpu else 0)
 
 
 def _count(sources: Sequence[Source]) -> tuple[int | None, bool]:

@@ -130,7 +130,7 @@ def test_the_laxest_clean_threshold(turning):
 
 
 def test_parts_with_unknown_keys_are_left_out():
-    parts = [("default", ()), ("there", ("search.looks=true",)), ("not yet", ("search.looks=true", "nothing.such=1"))]
+    parts = [("default", ()), ("there", ("search.views=true",)), ("not yet", ("search.views=true", "nothing.such=1"))]
     assert [label for label, _ in quality_ours.available_parts(parts)] == ["default", "there"]
     assert quality_ours.available_parts()[0] == ("default", ())
 

@@ -15,6 +15,7 @@ from dedup.advice.calibration_pairs import find_floor
 from dedup.advice.calibration_planting import CalibrationOptions, Work, plant
 from dedup.advice.calibration_sample import Drawn, Population, draw, read_population, share_confirmed
 from dedup.advice.calibration_tables import Recall, recall_of
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.errors import ConfigError
 from dedup.extraction.sweep import sweep
@@ -85,7 +86,7 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
     _check(options)
     started = time.perf_counter()
     opened = open_run(run_dir, list(overrides), ("embed", "index"))
-    if opened.config.encoder.name != "precomputed":
+    if encoder_kind(opened.config.encoder.name).has_images:
         check_encoder(opened)
     needed = ("embed", "index", "confirm", "groups") if opened.confirms else ("embed", "index", "confirm")
     opened = open_run(run_dir, list(overrides), needed)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from dedup.advice.calibration_copies import CopyResult, CopyTask, plant_copies
 from dedup.advice.calibration_sample import Drawn, Population
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.encoders import look_maker
 from dedup.lookup.opening import OpenedRun
 from dedup.numerics.planting import changes
@@ -91,7 +92,7 @@ def plant(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, i
         Images that could not be read.
     """
     config, options = work.config, work.options
-    if config.encoder.name == "precomputed":
+    if not encoder_kind(config.encoder.name).has_images:
         work.notes.append(
             "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
             "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
@@ -112,7 +113,7 @@ def plant(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, i
         judged = [tuple((rng.random(n_each) < share).tolist()) for _ in part]
         tasks.append(CopyTask(config, tuple(part), tuple(own), tuple(judged), least, has_looks, options.seed))
     parts: dict[int, CopyResult] = {}
-    uses_gpu = config.encoder.name != "dct"
+    uses_gpu = encoder_kind(config.encoder.name).uses_gpu
     for number, found in work.context.run_tasks(
         "copies", "images", plant_copies, tasks, [len(task.rows) for task in tasks], uses_gpu=uses_gpu
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dedup.config import MAX_PIXELS
+from dedup.config.keys import MAX_PIXELS
 from dedup.errors import DedupError
 from dedup.storage.images import decode_image
 from dedup.storage.shards import read_image_bytes

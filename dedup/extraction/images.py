@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dedup.config import MAX_PIXELS
+from dedup.config.keys import MAX_PIXELS
 from dedup.errors import InputError, SampleError
 from dedup.storage.images import decode_image
 from dedup.storage.shards import read_image_bytes

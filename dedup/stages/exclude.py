@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError
 from dedup.schemas import EXCLUSIONS
@@ -91,7 +92,7 @@ def fingerprints(config: Config) -> JsonDict:
         If there are none where they should be.
     """
     found: JsonDict = {}
-    if config.reference.shards or config.reference.images:
+    if config.exclude.reference_shards or config.exclude.reference_images:
         found["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
     if config.exclude.list:
         found["list"] = digest([list(entry) for entry in read_takedown_list(config.exclude.list)])
@@ -99,18 +100,18 @@ def fingerprints(config: Config) -> JsonDict:
 
 
 def reference_paths(config: Config) -> list[str]:
-    """Tars and images of `reference.*`, in order."""
+    """Tars and images of `exclude.reference_*`, in order."""
     from dedup.lookup.inputs import find_inputs
 
-    paths = expand_shards(config.reference.shards) if config.reference.shards else []
-    return paths + (find_inputs([config.reference.images]) if config.reference.images else [])
+    paths = expand_shards(config.exclude.reference_shards) if config.exclude.reference_shards else []
+    return paths + (find_inputs([config.exclude.reference_images]) if config.exclude.reference_images else [])
 
 
 def run(context: StageContext) -> StageResult:
     """Find what is near reference images and what is listed; a row for each sample that must go."""
     config, table = context.config, context.layout.table("exclusions")
     entries = read_takedown_list(config.exclude.list) if config.exclude.list else []
-    paths = reference_paths(config) if config.reference.shards or config.reference.images else []
+    paths = reference_paths(config) if config.exclude.reference_shards or config.exclude.reference_images else []
     images = [entry.value for entry in entries if entry.kind == "image"]
     clear(table)
     hits, figures = _near(context, [(paths, "reference"), (images, "listed")])
@@ -138,17 +139,17 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
     record = read_record(run_dir, "index")
     if not any(paths for paths, _ in asked) or (record is not None and record.summary.get("n_images") == 0):
         return _HITS.empty_table(), {}
-    if config.encoder.name == "precomputed":
+    if not encoder_kind(config.encoder.name).has_images:
         raise ConfigError(
-            "reference.* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
+            "exclude.reference_* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
         )
     if config.index.codes == "none" and not config.index.factory:
-        raise ConfigError("reference.* and images of exclude.list are looked up in the index; expected index.codes other than none")
+        raise ConfigError("exclude.reference_* and images of exclude.list are looked up in the index; expected index.codes other than none")
     from dedup.lookup.exclusion import ReferenceTask, batches_of, find_near
 
     identity = "" if record is None else f"{record.digest} {record.finished}"
     tasks = [
-        ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep")
+        ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep", config.engine.device)
         for paths, reason in asked
         for batch in batches_of(paths, context.engine.n_workers)
     ]

@@ -105,7 +105,7 @@ def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.
     """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
     table = context.layout.table("edges")
     n_edges = dataset(table).count_rows(filter=STANDING)
-    if n_edges <= context.config.components.max_local_edges:
+    if n_edges <= context.config.groups.max_driver_edges:
         src, dst, _ = _edges(context, ids)
         return connected_components(src, dst, len(ids)), {}
     found = contract(context.engine, table, STANDING, note=context.reporter.note)

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.config_io import ORDER_COLUMNS
+from dedup.config.order import parse_order
 from dedup.contracts import Table
-from dedup.errors import ConfigError
 from dedup.numerics.distances import exact_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
 from dedup.schemas.pairs import NEAR_SQL
@@ -67,12 +66,7 @@ class KeepTask:
 
 
 def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
-    """The ORDER BY terms of a keep policy over a table, from whitelisted names only.
-
-    Raises
-    ------
-    ConfigError
-        If a term is not a known column with an optional direction.
+    """The ORDER BY terms of a keep policy over a table, from whitelisted names only; see `parse_order` for what it raises.
 
     Examples
     --------
@@ -80,14 +74,10 @@ def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "meta
     'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
     """
     terms = []
-    for entry in order_by:
-        name, _, direction = entry.strip().partition(" ")
-        direction = direction.strip().upper() or "ASC"
-        if (name not in ORDER_COLUMNS and name not in carry) or direction not in ("ASC", "DESC"):
-            allowed = ", ".join([*ORDER_COLUMNS, *carry])
-            raise ConfigError(f"keep.order_by: '{entry}' is no column with asc or desc; expected one of {allowed}")
-        column = f"CAST({table}.width AS BIGINT) * {table}.height" if name == "width*height" else f"{table}.{name}"
-        terms.append(f"{column} {direction} NULLS LAST")
+    for term in parse_order(order_by, carry):
+        first, *others = (f"{table}.{column}" for column in term.columns)
+        product = " * ".join([f"CAST({first} AS BIGINT)", *others]) if others else first
+        terms.append(f"{product} {'DESC' if term.is_descending else 'ASC'} NULLS LAST")
     return ", ".join(terms)
 
 

@@ -118,7 +118,7 @@ def index_looks(context: StageContext) -> JsonDict:
     run_dir, config = context.layout.run_dir, context.config
     clear_looks(run_dir)
     images, ids, aspect = _searched(context)
-    if not config.search.looks or not len(ids) or look_maker(config.encoder) is None:
+    if not config.search.views or not len(ids) or look_maker(config.encoder) is None:
         return {"n_looks": 0}
     base_parts = () if context.base is None else look_parts(context.base.run_dir)
     if context.base is not None and base_parts:
@@ -181,7 +181,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
         rows = sample_of(math.ceil(wanted / per_image))
         context.reporter.note(f"index: training {nlist:,} lists of looks, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
-    similarity = config.search.look_min_similarity
+    similarity = config.search.view_min_similarity
     device, iterations = context.driver_device(n_looks), config.index.train_iterations
     lists = train_lists(vectors, nlist, nprobe, similarity, iterations=iterations, seed=seed, is_rotated=True, device=device)
     return lists, min(nprobe, lists.nlist), n_looks
@@ -205,7 +205,7 @@ def find_look_edges(context: StageContext, scratch: str, n_earlier: int, earlier
         What it found.
     """
     search, run_dir = context.config.search, context.layout.run_dir
-    parts = look_parts(run_dir) if search.looks else ()
+    parts = look_parts(run_dir) if search.views else ()
     if not parts:
         return no_edges()
     members = LookMembers.of(run_dir, scratch, parts)
@@ -216,7 +216,7 @@ def find_look_edges(context: StageContext, scratch: str, n_earlier: int, earlier
         fresh[: len(counted)] = counted
     n_filter = load_lists(looks_folder(run_dir)).n_filter
     device = context.device(int(counts.sum()) // _NPROBE)
-    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, device, n_earlier)
+    work = JoinLooks(search.min_similarity, search.view_min_similarity, n_filter, search.best_edges, device, n_earlier)
     packs = pack_lists(counts, context.engine.n_workers, fresh)
     results = context.run_groups("pairs", "lists of looks", members, work, packs, uses_gpu=device != "cpu")
     # in the order of the packs, not of their ends

@@ -68,7 +68,9 @@ class PartitionWriter:
         self._vectors = VectorFiles(run_dir, partition, encoder.dim)
         # the encoder that takes grids: this one, or the second source of candidates beside it
         name = next(iter(config.embed.also), "")
-        self._of_grids = load_encoder(EncoderConfig(name=name)) if name else encoder if look_maker(config.encoder) else None
+        self._of_grids = encoder if look_maker(config.encoder) else None
+        if name:
+            self._of_grids = load_encoder(EncoderConfig(name=name), config.engine.device)
         self._also = VectorFiles(also_dir(run_dir, name), partition, self._of_grids.dim, ALSO) if name and self._of_grids else None
         self._metadata = FileWriter(metadata, self._metadata_table.schema)
         self._rejected = FileWriter(rejected, REJECTED)

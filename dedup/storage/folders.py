@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dedup.config import MAX_IMAGE_BYTES
+from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
 from dedup.storage.samples import UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dedup.config import MAX_PIXELS
+from dedup.config.keys import MAX_PIXELS
 from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.storage.images import decode_image
 from dedup.storage.samples import one_line

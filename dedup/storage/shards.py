@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from dedup.config import MAX_IMAGE_BYTES
+from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
 from dedup.storage.grouping import Grouping, parse_name

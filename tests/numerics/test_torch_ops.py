@@ -281,7 +281,7 @@ def test_cuda_without_a_gpu_says_so_in_a_line(torch, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     torch_ops._reason_against.cache_clear()
     with pytest.raises(
-        ConfigError, match=r"search\.device=cuda: expected a CUDA device .* cuda:0 is none .*; install .* set search\.device=auto"
+        ConfigError, match=r"engine\.device=cuda: expected a CUDA device .* cuda:0 is none .*; install .* set engine\.device=auto"
     ) as caught:
         choose_device("cuda")
     torch_ops._reason_against.cache_clear()

@@ -23,7 +23,7 @@ from vector_data import copies_of, power_law
 import dedup
 from dedup import pipeline, schemas
 from dedup.cli import app
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
 from dedup.numerics.distances import exact_similarity

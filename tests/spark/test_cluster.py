@@ -8,7 +8,7 @@ import pytest
 from run_tables import assert_same_tables, rows_of
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.demo.shards import make_demo_data
 from dedup.storage.urls import read_json
 
@@ -59,7 +59,7 @@ def test_workers_killed_in_embed_and_in_pairs(cluster, settings, local_run, tmp_
     from spark_cluster import kill_group, wait_for
 
     run_dir = tmp_path / "run"
-    job = cluster.submit("jobs/run.py", *settings, f"output.run_dir={run_dir}", "components.max_local_edges=0")
+    job = cluster.submit("jobs/run.py", *settings, f"output.run_dir={run_dir}", "groups.max_driver_edges=0")
     n_shards = N_IMAGES // PER_SHARD
     wait_for(lambda: len(done(run_dir)) >= 3 or job.process.poll() is not None, "three partitions are embedded")
     kill_group(cluster.workers[0])

@@ -8,7 +8,8 @@ from shard_data import Sample, encode, make_samples, scene, write_shards
 from tiny_clip import write_model
 
 from dedup import pipeline
-from dedup.config_io import load_config, validate
+from dedup.config.load import load_config
+from dedup.config.rules import validate
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import read_table
