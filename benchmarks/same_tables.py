@@ -3,15 +3,15 @@
     git worktree add ../before main
     python benchmarks/same_tables.py ../before . --work /tmp/same
     python benchmarks/same_tables.py ../before . --work /tmp/same --only demo similarity
-    python benchmarks/same_tables.py ../before . --key-new search.method=index.search --renamed looks=views @more-options.txt
+    python benchmarks/same_tables.py ../before . --key-new search.method=index.method --renamed looks=views @more
 
 Demo shards are made by OLD, all other inputs by this script; both trees run where the same paths stand in their tables. Parquet files
 are compared column by column in stored order with their schemas, arrays and index files bit by bit, JSON by value without times, versions
 and digests. Configurations of stages are only noted. Exits with 1 if anything differs.
 
 With --work results stay there, and those of OLD are made again only when its sources or settings have changed. Names that changed on
-purpose are told by options; @FILE holds options, one a line. Keys are written here as in KEYS below: --key-old and --key-new say what a
-tree calls them instead.
+purpose are told by options, of which @FILE holds some, one a line: --key-new says what NEW calls a key that `same_tables_runs.py` sets,
+--renamed, --renamed-field and --renamed-value what OLD's files, columns and values are called in NEW.
 """
 
 from __future__ import annotations

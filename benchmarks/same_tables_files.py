@@ -19,16 +19,20 @@ from PIL import Image, ImageOps
 CARRIED = ("similarity", "punsafe", "LICENSE")
 SUFFIXES = {"jpg", "png", "webp", "gif", "bmp", "tif", "tiff"}
 GENERATIONS, NEAR = 12, 10  # of each target, and how many of them are its picture: the least for a clique
+BASES, PASTED = 7, 4  # pictures that others are pasted into, and how many into each
 SIDE = 96  # of the generations, in pixels
 
 
 def write_inputs(shards: list[Path], folder: Path) -> None:
-    """All that the runs read beside the demo shards themselves."""
+    """All that the runs read beside the demo shards, and one more shard of pictures that pixels must tell apart."""
+    first = [picture_of(members) for _, members in samples_of(shards[0])]
+    write_alike(shards[0].with_name("alike.tar"), [data for data in first if is_picture(data)][5:])
+    shards = [*shards, shards[0].with_name("alike.tar")]
     samples = {path: list(samples_of(path)) for path in shards}
     write_sidecars(folder / "sidecar", samples)
     whole = [(key, members) for key, members in samples[shards[0]] if is_picture(picture_of(members))]
     write_images(folder / "images", folder / "captions.csv", whole)
-    last = [(key, members) for key, members in samples[shards[-1]] if is_picture(picture_of(members))]
+    last = [(key, members) for key, members in samples[shards[-2]] if is_picture(picture_of(members))]
     write_reference(folder / "reference", last[:3])
     (folder / "exclude.txt").write_text("".join(f"key:{key}\n" for key, _ in whole[3:5]))
     write_queries(folder / "queries", [picture_of(members) for _, members in whole[:3]])
@@ -62,6 +66,33 @@ def is_picture(data: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def write_alike(path: Path, pictures: list[bytes]) -> None:
+    """One picture with another in its middle, a different one each time; and windows that slide over a picture, a chain of near copies."""
+    size = (320, 240)
+    opened = [Image.open(io.BytesIO(data)).convert("RGB").resize(size) for data in pictures[: BASES * (1 + PASTED)]]
+    with tarfile.open(path, "w") as tar:
+        for number, base in enumerate(opened[:BASES]):
+            made = []
+            for pasted in opened[BASES + number * PASTED :][:PASTED]:
+                image = base.copy()
+                image.paste(pasted.resize((110, 84)), (105, 78))
+                made.append(image)
+            made += [base.crop((left, 0, left + 220, 240)) for left in (0, 35, 70, 100)]
+            for place, image in enumerate(made):
+                add_sample(tar, f"9{number:04d}{place:04d}", image, number + place / 10)
+
+
+def add_sample(tar: tarfile.TarFile, key: str, image: Image.Image, similarity: float) -> None:
+    """Image, caption and json, as the demo's samples have them."""
+    file, url = io.BytesIO(), f"https://images.example.org/{key}.jpg"
+    image.save(file, "JPEG", quality=90)
+    about = {"key": key, "url": url, "caption": f"alike {key[:5]}", "similarity": similarity, "punsafe": 0.1, "LICENSE": "?"}
+    for suffix, data in (("jpg", file.getvalue()), ("json", json.dumps(about).encode()), ("txt", str(about["caption"]).encode())):
+        member = tarfile.TarInfo(f"{key}.{suffix}")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
 
 
 def write_sidecars(folder: Path, samples: dict[Path, list[tuple[str, dict[str, bytes]]]]) -> None:
