@@ -56,7 +56,7 @@ class Tiny:
 
 VECTORS = "--n 1000 --dim 16"
 TINY = {
-    "calibrate": Tiny("--run {run} --n-images 8 --workers 1", figures={"n_drawn": 8, "recall": float, "advice": list}),
+    "calibrate": Tiny("--run {run} --n-images 20 --workers 1", figures={"n_drawn": 20, "recall": float, "advice": list}),
     "confirm": Tiny("{run} --pairs 20", figures={"ms_per_pair": float, "n_confirmed": int}),
     "contraction": Tiny("--engine local --cores 1 --edges 3000 --path 100", figures={"graph": "path", "is_equal": True}),
     "embed": Tiny("{shards}", ("no --peers given",), {"one_core": dict, "whole_run": dict}),
