@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Tiny:
         What a JSON object it prints must hold; a type stands for any value of it.
     writes : tuple of str
         Files in {out}.
+    check : callable, optional
+        Looks at what {out} holds.
     needs : tuple of str
         Packages of extras.
     """
@@ -51,10 +53,22 @@ class Tiny:
     prints: tuple[str, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
     writes: tuple[str, ...] = ()
+    check: Callable[[Path], None] | None = None
     needs: tuple[str, ...] = ()
 
 
+def check_products(folder: Path) -> None:
+    """The figures of `gpu_pairs.py` fit each other, and it finds what is planted."""
+    (run,) = json.loads((folder / "x.json").read_text())["runs"]
+    assert run["n"] == 4_000
+    assert run["planted_found"] > 0.99
+    assert run["worker_seconds_of_join"]["device"] > 0
+    assert 0 < run["share_of_limit"] < 1
+    assert run["vectors_per_s"] == pytest.approx(4_000 / sum(run["seconds"][step] for step in ("assign", "sort", "join")), rel=0.05)
+
+
 VECTORS = "--n 1000 --dim 16"
+PRODUCTS = "--n 4000 --dim 64 --nlist 30 --min-similarity 0.9 --workers 1 --scratch {out} --out {out}/x.json"
 TINY = {
     "calibrate": Tiny("--run {run} --n-images 20 --workers 1", figures={"n_drawn": 20, "recall": float, "advice": list}),
     "confirm": Tiny("{run} --pairs 20", figures={"ms_per_pair": float, "n_confirmed": int}),
@@ -74,14 +88,9 @@ TINY = {
         ("| ViT-S-32 | float32 | 8 |",),
         {"gpu": "no GPU"},
         ("x.json",),
-        ("open_clip",),
+        needs=("open_clip",),
     ),
-    "gpu_pairs": Tiny(
-        "--device cpu --n 4000 --dim 64 --nlist 30 --min-similarity 0.9 --workers 1 --scratch {out} --out {out}/x.json",
-        ("| 4,000 | 30, 8 |",),
-        writes=("x.json",),
-        needs=("torch",),
-    ),
+    "gpu_pairs": Tiny(f"--device cpu {PRODUCTS}", ("| 4,000 | 30, 8 |",), writes=("x.json",), check=check_products, needs=("torch",)),
     "incremental": Tiny(f"{VECTORS} --workers 1 report.enabled=false", figures={"old": dict, "added": dict, "all": dict, "share": float}),
     "lists": Tiny(f"{VECTORS} --pairs 200", figures={"share_met": float}),
     "lookup": Tiny(f"{VECTORS} --queries 20", figures={"n": int, "p50_ms": float, "recall_at_1": float}),
@@ -183,6 +192,8 @@ def test_it_runs_on_a_tiny_size(script, inputs, tmp_path, require_extra, request
         assert any(holds(found, tiny.figures) for found in objects(done.stdout)), said
     for name in tiny.writes:
         assert (tmp_path / name).stat().st_size
+    if tiny.check:
+        tiny.check(tmp_path)
 
 
 def test_products_on_a_gpu_say_in_one_line_that_there_is_none(require_extra):
@@ -192,3 +203,12 @@ def test_products_on_a_gpu_say_in_one_line_that_there_is_none(require_extra):
     assert done.returncode == 3
     assert "sees no CUDA device here; give --device cpu" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.gpu
+def test_products_on_a_gpu(tmp_path, require_extra):
+    if not require_extra("torch").cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    done = start("gpu_pairs", shlex.split(PRODUCTS.format(out=tmp_path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_products(tmp_path)
