@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 
 import numpy as np
+from machine import describe_machine
 from vectors import near_copies, power_law_rows
 
 from dedup.config import IndexConfig
@@ -43,7 +42,7 @@ def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:
     return {
         "n": args.n, "dim": args.dim, "nlist": nlist, "nprobe": nprobe, "planted": [args.low, args.high], "pairs": args.pairs,
         "share_met": round(float(meets.mean()), 4), "share_met_by_fifth": shares, "training_seconds": round(seconds, 1),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }  # fmt: skip
 
 

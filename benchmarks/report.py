@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
 import tarfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from machine import describe_machine
 from memory import PeakMemory, anonymous_bytes
 from PIL import Image
 from vectors import power_law_rows
@@ -219,7 +219,7 @@ def main() -> None:
     figures = {
         "n": args.n, "groups": args.groups, "dim": args.dim, "galleries": args.galleries, "seconds": round(seconds, 1),
         "mb": round(n_bytes / 1e6, 2), "said": said.stdout.strip(), "notes": said.stderr.strip(),
-        "anonymous_gb": round((memory.peak - before) / 1e9, 2), "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "anonymous_gb": round((memory.peak - before) / 1e9, 2), "machine": describe_machine(),
     }  # fmt: skip
     print(json.dumps(figures))
 

@@ -6,13 +6,13 @@ covariance falls as 1/k, as those of real encoders do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.config import Config
+from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.contracts import Table
 from dedup.resume import STAGES, picked
 from dedup.storage.arrays import ArrayWriter
@@ -31,6 +31,18 @@ class Planted:
 
     original: npt.NDArray[np.int64]
     copy: npt.NDArray[np.int64]
+
+
+def vectors_only(run_dir: str, search: SearchConfig, index: IndexConfig) -> Config:
+    """Configuration of a run over vectors of no pictures: nothing to look at, to confirm or to show; lists at every size."""
+    return replace(
+        Config(),
+        output=OutputConfig(run_dir),
+        search=replace(search, views=False, exhaustive_below=0),
+        index=index,
+        confirm=ConfirmConfig(enabled=False),
+        report=ReportConfig(enabled=False),
+    )
 
 
 def power_law_rows(rng: np.random.Generator, n: int, dim: int) -> npt.NDArray[np.float32]:

@@ -97,14 +97,13 @@ def test_similarities_have_their_sign_turned():
     assert tally_pairs(pairs, threshold, design).found["one"].tolist() == [True, False]
 
 
-def test_hashes_are_compared_bit_by_bit(monkeypatch):
-    monkeypatch.setattr("quality_peers._CELLS", 7)  # several blocks
+def test_hashes_are_compared_bit_by_bit():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 2**64, (2, 9, 4), dtype=np.uint64)
     second = rng.integers(0, 2**64, (5, 4), dtype=np.uint64)
     bits = np.unpackbits(first.view(np.uint8), axis=-1), np.unpackbits(second.view(np.uint8), axis=-1)
     expected = (bits[0][:, :, None] != bits[1]).sum(-1).min(0)
-    found = pairs_within(first, second, 125)
+    found = pairs_within(first, second, 125, max_cells=7)  # several blocks
     assert len(found.src)
     assert set(zip(found.src.tolist(), found.dst.tolist(), strict=True)) == set(
         zip(*map(np.ndarray.tolist, np.nonzero(expected <= 125)), strict=True)

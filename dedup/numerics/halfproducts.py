@@ -65,7 +65,7 @@ class HalfProducts:
         """
         while self.n_done < len(strips):
             pieces = self.grid.cut(strips[self.n_done :], self._max_products)
-            found = unless_full(lambda pieces=pieces: self._multiply(pieces))  # type: ignore[misc]
+            found = unless_full(lambda pieces=pieces: self.compute(pieces))  # type: ignore[misc]
             if found is None:
                 if not self._retreat():
                     self.device.n_left += len(strips) - self.n_done
@@ -77,7 +77,7 @@ class HalfProducts:
                     yield self.grid.decode(pieces, places)
             self.n_done += sum(piece.n_strips for piece in pieces)
 
-    def _multiply(self, pieces: Sequence[Piece]) -> tuple[Tensor, float, Tensor]:
+    def compute(self, pieces: Sequence[Piece]) -> tuple[Tensor, float, Tensor]:
         """Products of pieces, what they must reach, and the blocks in which some do."""
         operands, limits = [], []
         for piece in pieces:

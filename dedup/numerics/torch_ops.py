@@ -172,7 +172,7 @@ def multiply(name: str, operands: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
     ends = np.cumsum([len(rows) * len(columns) for rows, columns in operands]).tolist()
     products = torch.empty(ends[-1], dtype=torch.float16, device=name)
-    with _float32_sums():
+    with float32_sums():
         for (rows, columns), end in zip(operands, ends, strict=True):
             torch.mm(rows, columns.T, out=products[end - len(rows) * len(columns) : end].view(len(rows), len(columns)))
     return products.view(-1, BLOCK)
@@ -223,7 +223,7 @@ def best_lists(
 
     columns, lowered = (torch.tensor(array, dtype=torch.float32, device=name) for array in (centroids.T, -offsets))
     scores, lists = np.empty((len(rows), n_best), dtype=np.float32), np.empty((len(rows), n_best), dtype=np.int64)
-    with _float32_sums():
+    with float32_sums():
         for start in range(0, len(rows), n_rows):
             part = torch.tensor(rows[start : start + n_rows], dtype=torch.float32, device=name)
             best = torch.addmm(lowered, part, columns).topk(n_best, dim=1)
@@ -247,7 +247,7 @@ def gram(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """
     import torch
 
-    with _float32_sums():
+    with float32_sums():
         there = torch.from_numpy(rows).to(name)
         sums = torch.zeros((len(rows), len(rows)), dtype=torch.float64, device=name)
         for start in range(0, rows.shape[1], EXACT):
@@ -258,7 +258,7 @@ def gram(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 @contextmanager
-def _float32_sums() -> Iterator[None]:
+def float32_sums() -> Iterator[None]:
     """Matrix products with sums in float32, of float16 and of float32; the settings of the process are put back."""
     import torch
 

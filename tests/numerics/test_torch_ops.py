@@ -257,7 +257,7 @@ def test_settings_of_the_process_are_put_back(torch):
     for value in (True, False):
         settings.allow_fp16_reduced_precision_reduction = value
         set_by_user = now()
-        with torch_ops._float32_sums():
+        with torch_ops.float32_sums():
             assert not settings.allow_fp16_reduced_precision_reduction
         assert now() == set_by_user
     settings.allow_fp16_reduced_precision_reduction = before["allow_fp16_reduced_precision_reduction"]
