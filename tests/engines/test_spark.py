@@ -22,7 +22,7 @@ TESTS = str(Path(__file__).parents[1])
 
 @pytest.fixture(scope="module")
 def engine(start_spark):
-    engine = start_spark("local[2,2]")
+    engine = start_spark()
     yield engine
     engine.close()
 

@@ -549,7 +549,7 @@ def test_the_command(run_dir, tmp_path):
 @pytest.mark.spark
 def test_spark_answers_every_question_alike(run_dir, start_spark):
     asker, opened = ask(run_dir)
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
         other = asking.Asker(engine, opened.layout)
         ids = table(run_dir, "statistics")["component_id"].to_pylist()

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 from PIL import ImageOps
-from run_tables import assert_same_tables
-from shard_data import Sample, encode, make_samples, scene, write_shards
-from tiny_clip import write_model
+from run_tables import assert_same_tables, table
+from shard_data import Sample, encode, make_samples, scene
+from tiny_clip import config_for
 
 from dedup import pipeline
 from dedup.config_io import load_config, validate
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.storage.layout import RunLayout
-from dedup.storage.tables import read_table
 
 # random weights find all pictures alike: at this threshold the model finds next to nothing
 STRICT = "search.min_similarity=0.9999"
@@ -27,26 +25,6 @@ def samples_with_framed_and_turned():
 
 
 SAMPLES = samples_with_framed_and_turned()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("shards"), SAMPLES)
-
-
-def config_for(model, shards, run_dir, *settings):
-    architecture, safe, _ = model
-    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.workers=2"]
-    return load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={run_dir}", *settings])
-
-
-def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir)).table(name))
 
 
 def components(run_dir):
@@ -165,7 +143,7 @@ def test_what_does_not_go_together_is_said(settings, message):
 
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(model, shards, runs, tmp_path, start_spark):
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
         pipeline.run(config_for(model, shards, tmp_path / "run", STRICT, "embed.also=dct"), engine=engine)
     finally:

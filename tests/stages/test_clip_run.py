@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from run_tables import Notes, assert_same_tables, rows_of
-from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
-from tiny_clip import write_model, write_script
+from run_tables import Notes, assert_same_tables, rows_of, table
+from shard_data import Sample, encode, make_samples, scene, write_tar
+from tiny_clip import config_for, write_model, write_script
 
 from dedup import pipeline
 from dedup.config_io import load_config
@@ -20,30 +20,9 @@ from dedup.numerics.descriptor import ycbcr_grid
 from dedup.stages import embed, embedding
 from dedup.stages.decoding import in_order
 from dedup.storage.images import decode_image
-from dedup.storage.layout import RunLayout
-from dedup.storage.tables import read_json, read_table
+from dedup.storage.tables import read_json
 
 SAMPLES = make_samples(30)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("shards"), SAMPLES)
-
-
-def config_for(model, shards, run_dir, *settings):
-    architecture, safe, _ = model
-    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.workers=1"]
-    return load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={run_dir}", *settings])
-
-
-def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir)).table(name))
 
 
 class Here(LocalEngine):
@@ -286,7 +265,7 @@ def test_a_torchscript_file_runs(tmp_path, shards):
 
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(model, shards, done, tmp_path, start_spark):
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
         pipeline.run(config_for(model, shards, tmp_path / "run"), engine=engine)
     finally:

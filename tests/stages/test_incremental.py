@@ -466,7 +466,7 @@ def test_spark_gives_the_same_tables(shards, tmp_path, start_spark):
     sections = {"search": SearchConfig(**LISTS), "keep": KeepConfig(prefer_base=True)}
     pipeline.run(config_for(shards[:3], tmp_path / "old", **sections | {"keep": KeepConfig()}))
     pipeline.run(config_for(shards[3:], tmp_path / "local", tmp_path / "old", **sections))
-    engine = start_spark("local[2]", sends_rows=True)
+    engine = start_spark(sends_rows=True)
     try:
         pipeline.run(config_for(shards[3:], tmp_path / "spark", tmp_path / "old", **sections), engine=engine)
     finally:

@@ -152,7 +152,7 @@ def test_embeddings_of_a_run_are_judged_by_their_pixels(tmp_path):
 
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(laion, run_dir, tmp_path, start_spark):
-    engine = start_spark("local[2]")
+    engine = start_spark()
     pipeline.run(config_for(laion[0], tmp_path, "input.carry=NSFW"), engine=engine)
     engine.close()
     for name in ("metadata", "rejected", "candidates", "edges", "groups", "manifest", "duplicates", "statistics", "targets"):

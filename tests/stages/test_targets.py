@@ -205,7 +205,7 @@ def test_spark_gives_the_same_targets(shards, tmp_path, start_spark):
     settings = ["targets.rank_by=neighbors", "targets.min_caption_length=3", "targets.language=en"]
     here, there = (config_for(shards, tmp_path / name, *settings) for name in ("here", "there"))
     pipeline.run(here)
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
         pipeline.run(there, engine=engine)
     finally:
