@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyspark
+from patience import HANGS_S, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 _SPARK = Path(pyspark.__file__).parent / "bin"
@@ -30,29 +29,17 @@ _SETTINGS = {
 }
 
 
-# nothing takes so long, however busy the machine is
-HANGS_S = 1_200.0
-
-
 def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = HANGS_S) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {seconds:.0f} s in vain until {what}")
-        time.sleep(0.02)
-
-
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for a process and its children: nobody gets to clean up."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(HANGS_S)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from patience import wait_for
 from run_tables import assert_same_tables, rows_of
 
 from dedup import pipeline
@@ -43,8 +44,6 @@ def done(run_dir):
 
 
 def test_workers_killed_in_embed_and_in_pairs(cluster, settings, local_run, tmp_path):
-    from spark_cluster import wait_for
-
     run_dir = tmp_path / "run"
     job = cluster.submit("jobs/run.py", *settings, f"output.run_dir={run_dir}", "components.max_local_edges=0")
     n_shards = N_IMAGES // PER_SHARD
@@ -63,7 +62,7 @@ def test_workers_killed_in_embed_and_in_pairs(cluster, settings, local_run, tmp_
 
 
 def test_driver_killed_in_embed(cluster, settings, local_run, tmp_path):
-    from spark_cluster import kill_group, wait_for
+    from spark_cluster import kill_group
 
     run_dir = tmp_path / "run"
     first = cluster.submit("jobs/embed.py", *settings, f"output.run_dir={run_dir}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import spark_work
 from group_work import Numbers
+from patience import HANGS_S
 from run_tables import rows_of
 
 from dedup import pipeline
@@ -156,7 +157,7 @@ def test_more_gpus_than_an_executor_has_are_refused(cluster, no_session, tmp_pat
 def test_spark_on_one_machine_is_refused(shards, require_java, tmp_path):
     command = [str(Path(sys.executable).parent / "dedup"), "run", f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]
     engine = ["engine.name=spark", "engine.master=local[2]", "engine.gpus_per_task=1"]
-    found = subprocess.run([*command, *engine], capture_output=True, text=True, timeout=1_200)
+    found = subprocess.run([*command, *engine], capture_output=True, text=True, timeout=HANGS_S)
     assert found.returncode == 2, found.stderr
     assert "\nerror: engine.gpus_per_task=1 needs a cluster, found the master local[2], where Spark deals out no GPUs" in found.stderr
     assert "Traceback" not in found.stderr

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+from patience import HANGS_S
+
 from dedup.storage.scratch import scratch_folder
 from dedup.storage.tables import hidden_name, remove_half_written
 
@@ -20,7 +22,7 @@ def hold(tmp_path):
 def end(process):
     process.stdin.close()
     process.stdout.close()
-    process.wait(20)
+    process.wait(HANGS_S)
 
 
 def test_a_folder_is_removed_at_the_end(tmp_path, monkeypatch):
