@@ -32,7 +32,8 @@ def main() -> None:
     candidates = read_table(context.layout.table("candidates")).sort_by([("src", "ascending"), ("dst", "ascending")])
     candidates = candidates.filter([kind == "near" for kind in candidates["kind"].to_pylist()]).slice(0, options.pairs)
     ids = sorted({*candidates["src"].to_pylist(), *candidates["dst"].to_pylist()})
-    judge = PairJudge(look, find_places(context, np.array(ids, dtype=np.int64)))
+    places = find_places(context, np.array(ids, dtype=np.int64))
+    judge = PairJudge(look, places)
     spent = {"confirmed": 0.0, "refused": 0.0}
     counts = dict.fromkeys(spent, 0)
     started = time.perf_counter()
@@ -42,10 +43,10 @@ def main() -> None:
     reading = (time.process_time() - reading) / max(1, min(200, len(ids)))
     n = 0
     while n < options.pairs and len(candidates):  # few pairs several times, each time read anew
-        judge.forget()
+        judge = PairJudge(look, places)
         for row in candidates.to_pylist():
             before = time.process_time()
-            outcome = judge.judge(row["src"], row["dst"], QUARTER_TURNS if row["variant"] == ROTATED else (row["variant"],))
+            outcome = judge.judge(row["src"], row["dst"], QUARTER_TURNS if row["variant"] == ROTATED else (row["variant"],), row["source"])
             kind = "confirmed" if outcome.stands else "refused"
             spent[kind] += time.process_time() - before
             counts[kind] += 1

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=options.scratch) as run_dir:
-        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, looks=False, recall_queries=0)
+        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, views=False, recall_queries=0)
         config = replace(
             Config(), output=OutputConfig(run_dir), search=search, index=IndexConfig(codes="none"), confirm=ConfirmConfig(enabled=False)
         )

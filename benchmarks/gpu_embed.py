@@ -139,7 +139,7 @@ def measure(name: str, shards: list[str], options: argparse.Namespace, folder: s
         f"encoder.model={name}",
         f"encoder.pretrained={pretrained}",
         f"encoder.precision={options.precision}",
-        f"encoder.device={options.device}",
+        f"engine.device={options.device}",
         f"encoder.compile={str(options.compile).lower()}",
         f"embed.decode_threads={n_threads}",
         f"output.run_dir={folder}/run-{name}",
@@ -147,7 +147,7 @@ def measure(name: str, shards: list[str], options: argparse.Namespace, folder: s
     ]
     config = dedup.load_config(None, settings)
     with given_gpus(["0"] if torch.cuda.is_available() else [], available_cores()):
-        encoder = load_encoder(config.encoder)
+        encoder = load_encoder(config.encoder, config.engine.device)
         batch_size = options.batch_size or encoder.batch_size
         warm = EmbedTask(config, 0, (shards[0],), "warm-up", batch_size=batch_size)
         embed_partition(warm)

@@ -85,11 +85,11 @@ def lists_of(folder: str) -> Lists:
 def assign(folder: str, start: int, nprobe: int, name: str | None) -> npt.NDArray[np.int32]:
     """Lists of one block of vectors, written to the file that all share."""
     part = slice(start, start + BLOCK)
-    flat, _, projected = lists_of(folder).place(unit_rows(mapped(folder, "vectors")[part]), nprobe, device=name and Device(name))
+    chosen, projected = lists_of(folder).place(unit_rows(mapped(folder, "vectors")[part]), nprobe, device=name and Device(name))
     if projected is not None:
         mapped(folder, "projected", "r+")[part] = projected
-    mapped(folder, "lists", "r+")[part] = flat.reshape(-1, nprobe)
-    return flat
+    mapped(folder, "lists", "r+")[part] = chosen
+    return chosen
 
 
 def join(folder: str, number: int, threshold: float, name: str | None, seconds: Seconds) -> tuple[Joined, npt.NDArray[np.int64]]:
@@ -227,13 +227,13 @@ def check(folder: str, nprobe: int, threshold: float, name: str, sizes: npt.NDAr
     """Compare some lists' edges and counts with those of the CPU, and a block's lists with those of float64."""
     for number in np.argsort(-sizes, kind="stable")[:: max(1, len(sizes) // CHECKED)][:CHECKED].tolist():
         here, there = (join(folder, number, threshold, where, Seconds())[0] for where in (None, name))
-        for key in ("src", "dst", "similarity", "turn", "n_neighbors"):
+        for key in ("src", "dst", "similarity", "n_neighbors"):
             assert np.array_equal(getattr(here, key), getattr(there, key)), f"list {number}: {key} differs from the CPU's"
     lists, rows = lists_of(folder), unit_rows(mapped(folder, "vectors")[:2_048])
     along = (rows @ lists.axes)[:, :QUANTIZER_DIM].astype(np.float64)
     best = np.argsort(-(along @ lists.centroids.T.astype(np.float64) - lists.offsets), axis=1, kind="stable")[:, :nprobe]
-    flat, _, _ = lists.place(rows, nprobe, device=Device(name))
-    assert np.array_equal(flat.reshape(-1, nprobe), best), "lists differ from those of float64"
+    chosen, _ = lists.place(rows, nprobe, device=Device(name))
+    assert np.array_equal(chosen, best), "lists differ from those of float64"
 
 
 def print_table(rows: list[dict]) -> None:

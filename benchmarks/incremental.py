@@ -27,7 +27,7 @@ import simplejpeg
 from vectors import near_copies, power_law_rows
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 
 FILES = 20  # of all vectors; some of them are the new ones
 

@@ -36,7 +36,7 @@ def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:
     rows = power_law_rows(rng, args.pairs, args.dim)
     cosine = rng.uniform(args.low, args.high, args.pairs).astype(np.float32)
     both = [rows, near_copies(rng, rows, cosine)]
-    placed = [lists.place(unit_rows(part.astype(np.float16)), nprobe)[0].reshape(args.pairs, -1) for part in both]
+    placed = [lists.place(unit_rows(part.astype(np.float16)), nprobe)[0] for part in both]
     meets = (placed[0][:, :, None] == placed[1][:, None, :]).any(axis=(1, 2))
     bands = np.linspace(args.low, args.high, 6)
     shares = [round(float(meets[(cosine >= low) & (cosine <= high)].mean()), 4) for low, high in zip(bands[:-1], bands[1:], strict=True)]

@@ -39,7 +39,7 @@ def copies_of(rng: np.random.Generator, rows: np.ndarray, low: float, high: floa
 
 def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
     """Build an index and look vectors up in it."""
-    search = SearchConfig(min_similarity=args.min_similarity, exhaustive_below=0, looks=False)
+    search = SearchConfig(min_similarity=args.min_similarity, exhaustive_below=0, views=False)
     index_config = IndexConfig(codes="auto", factory=args.factory)
     config = replace(Config(), output=OutputConfig(run_dir), search=search, index=index_config, confirm=ConfirmConfig(enabled=False))
     record = read_record(run_dir, "index")

@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         config = replace(
             Config(),
             output=OutputConfig(run_dir),
-            search=replace(search, looks=False),
+            search=replace(search, views=False),
             index=IndexConfig(codes=args.codes),
             confirm=ConfirmConfig(enabled=False),
         )

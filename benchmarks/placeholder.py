@@ -25,7 +25,7 @@ from vectors import write_embeddings
 from dedup import pipeline
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import join, read_json
+from dedup.storage.urls import join, read_json
 
 
 def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scratch: str | None) -> dict[str, object]:
@@ -34,7 +34,7 @@ def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scra
         config = replace(
             Config(),
             output=OutputConfig(run_dir),
-            search=SearchConfig(min_similarity=min_similarity, looks=False, exhaustive_below=0),  # vectors of no pictures
+            search=SearchConfig(min_similarity=min_similarity, views=False, exhaustive_below=0),  # vectors of no pictures
             index=IndexConfig(codes="none"),
             confirm=ConfirmConfig(enabled=False),
             report=ReportConfig(enabled=False),

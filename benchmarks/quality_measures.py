@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from quality_files import Design
 
 from dedup.numerics.components import connected_components
+from dedup.numerics.proportions import wilson
 
 Ints = npt.NDArray[np.int64]
 
@@ -55,20 +55,9 @@ class Tally:
     n_judged: int
 
 
-def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95% confidence interval of a share (Wilson 1927).
-
-    Examples
-    --------
-    >>> [round(bound, 3) for bound in wilson(9, 10)]
-    [0.596, 0.982]
-    """
-    if n == 0:
-        return 0.0, 1.0
-    share, square = k / n, z * z / n
-    middle = (share + square / 2) / (1 + square)
-    reach = z / (1 + square) * math.sqrt(share * (1 - share) / n + square / (4 * n))
-    return (0.0 if k == 0 else middle - reach), (1.0 if k == n else middle + reach)
+def share_interval(k: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share; 0 to 1 of none."""
+    return wilson(k, n) if n else (0.0, 1.0)
 
 
 def merged_photos(labels: npt.ArrayLike, identity: npt.ArrayLike, n_photos: int) -> Ints:
@@ -154,5 +143,5 @@ def summarize(result: Tally, families: Mapping[str, str], design: Design) -> dic
 
 
 def _recall(k: int, n: int) -> dict[str, float]:
-    low, high = wilson(k, n)
+    low, high = share_interval(k, n)
     return {"found": k, "n": n, "recall": round(k / max(1, n), 4), "low": round(low, 4), "high": round(high, 4)}

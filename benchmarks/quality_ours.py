@@ -15,15 +15,15 @@ from quality_measures import Ints, Tally, tally
 
 import dedup
 from dedup.config import Config
-from dedup.config_io import describe, resolved
+from dedup.config.keys import KEYS, STAGE_NAMES
+from dedup.config.load import resolved
 from dedup.engines.local import LocalEngine
 from dedup.resources import available_cores
-from dedup.resume import STAGE_NAMES
 
 # Label and overrides of each column; those with a key that this version does not have are left out.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("default", ()),
-    ("without second looks", ("search.looks=false",)),
+    ("without second looks", ("search.views=false",)),
     # looks are hints for the confirmation: without it they are left out too
     ("one vector", ("confirm.enabled=false",)),
 )
@@ -35,11 +35,10 @@ THRESHOLD = "search.min_similarity"
 
 def available_parts(parts: Sequence[tuple[str, tuple[str, ...]]] | None = None) -> list[tuple[str, tuple[str, ...]]]:
     """Those of the parts, by default `PARTS`, whose keys are all there."""
-    keys = {key.key for key in describe()}
     return [
         (label, overrides)
         for label, overrides in (PARTS if parts is None else parts)
-        if all(text.partition("=")[0] in keys for text in overrides)
+        if all(text.partition("=")[0] in KEYS for text in overrides)
     ]
 
 

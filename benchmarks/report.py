@@ -26,17 +26,20 @@ from PIL import Image
 from vectors import power_law_rows
 
 from dedup.config import Config, InputConfig, OutputConfig
-from dedup.config_io import resolved, to_dict
+from dedup.config.load import resolved, to_dict
 from dedup.engines.local import LocalEngine
 from dedup.report.reported import HOMES
 from dedup.resume import STAGES, picked
 from dedup.schemas import conform
 from dedup.stages import statistics
 from dedup.stages.context import StageContext
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.atomic import write_json
+from dedup.storage.embeddings import embedding_path
 from dedup.storage.layout import CONFIG_FILE, RunLayout
 from dedup.storage.provenance import StageRecord, write_record
-from dedup.storage.tables import FileWriter, join, write_json, write_table
+from dedup.storage.tables import FileWriter, write_table
+from dedup.storage.urls import join
 
 PER_PARTITION = 10_000
 PER_TAR = 40  # pictures that the samples of a partition share
@@ -109,7 +112,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
         with FileWriter(join(layout.table("metadata").path, f"metadata_{number:05d}.parquet"), table.schema) as file:
             file.write(table)
         samples.append(table)
-        vectors = EmbeddingWriter(embedding_path(config.output.run_dir, number), dim)
+        vectors = ArrayWriter(embedding_path(config.output.run_dir, number), (dim,), np.float16)
         vectors.write(power_law_rows(rng, len(rows), dim))
         vectors.close()
     metadata = pa.concat_tables(samples).combine_chunks()

@@ -23,7 +23,8 @@ from memory import PeakMemory
 from dedup.engines.local import LocalEngine
 from dedup.release import rewrite
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import FileWriter, join
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import join
 
 
 def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: float) -> str:

@@ -15,10 +15,12 @@ import pyarrow as pa
 from dedup.config import Config
 from dedup.contracts import Table
 from dedup.resume import STAGES, picked
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.embeddings import embedding_path
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import StageRecord, write_record
-from dedup.storage.tables import FileWriter, join, write_table
+from dedup.storage.tables import FileWriter, write_table
+from dedup.storage.urls import join
 
 ROWS_PER_PARTITION = 100_000
 
@@ -86,7 +88,7 @@ def write_embeddings(
         equal = rest[: min(-(-n_equal_left // (len(starts) - partition)), len(rest))]
         rows[equal] = centre
         n_equal_left -= len(equal)
-        writer = EmbeddingWriter(embedding_path(config.output.run_dir, partition), dim)
+        writer = ArrayWriter(embedding_path(config.output.run_dir, partition), (dim,), np.float16)
         writer.write(rows)
         writer.close()
         _write_metadata(layout.table("metadata"), partition, size, equal)

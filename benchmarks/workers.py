@@ -68,7 +68,7 @@ def main() -> None:
             make_demo_data(f"{folder}/shards", n_images=4_000, per_shard=250, jpeg_size=100_000, workers=os.cpu_count() or 1)
             shards = f"{folder}/shards/*.tar"
         embedding = dedup.load_config(None, [f"input.shards={shards or ''}", f"output.run_dir={folder}/embed"])
-        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, looks=False, recall_queries=0)
+        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, views=False, recall_queries=0)
         pairing = replace(
             Config(),
             output=OutputConfig(f"{folder}/pairs"),

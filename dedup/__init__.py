@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dedup.audit import find_outliers, flag_images, score_generations, write_report
     from dedup.calibration import calibrate
     from dedup.config import Config
-    from dedup.config_io import load_config
+    from dedup.config.load import load_config
     from dedup.errors import DedupError
     from dedup.exports import export
     from dedup.extraction.curves import by_duplication_count, precision_recall
@@ -72,7 +72,7 @@ _HOMES = {
     "find_outliers": "dedup.audit",
     "flag_images": "dedup.audit",
     "keep": "dedup.storage.keepfilter",
-    "load_config": "dedup.config_io",
+    "load_config": "dedup.config.load",
     "montage": "dedup.advice.show",
     "near_duplicates": "dedup.api",
     "open_index": "dedup.lookup.index",

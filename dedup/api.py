@@ -128,5 +128,5 @@ def _lists(
     sample = unit_rows(vectors[draw_sample(n, _TRAIN_PER_LIST * nlist, seed)])
     trained = train_lists(sample, nlist, nprobe, min_similarity, iterations=_ITERATIONS, seed=seed)
     placed = [trained.place(unit_rows(vectors[start : start + BLOCK]), nprobe) for start in range(0, n, BLOCK)]
-    lists = np.concatenate([flat for flat, _, _ in placed]).reshape(n, -1)
-    return lists, np.concatenate([part for _, _, part in placed if part is not None]) if trained.n_filter else None
+    lists = np.concatenate([chosen for chosen, _ in placed])
+    return lists, np.concatenate([part for _, part in placed if part is not None]) if trained.n_filter else None

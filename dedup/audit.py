@@ -13,7 +13,7 @@ from dedup.extraction.targets import read_targets
 from dedup.lookup.flag import FlagSummary, Question, flag
 from dedup.report.build import ReportSummary, write
 from dedup.stages.context import SilentReporter
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 
 def score_generations(
@@ -22,6 +22,7 @@ def score_generations(
     out: str,
     *,
     options: ExtractionConfig | None = None,
+    device: str = "auto",
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
@@ -37,6 +38,8 @@ def score_generations(
         Folder for the table `dedup.schemas.SCORES`, a row per target in the order of the list. A run that was stopped goes on
         with the parts that are missing.
     options : ExtractionConfig
+    device : str
+        Where distances of all pairs are computed: cpu, cuda; auto = cuda where torch finds a GPU.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
@@ -53,7 +56,7 @@ def score_generations(
     After Carlini et al. (2023), "Extracting Training Data from Diffusion Models", sections 4 and 5.
     """
     with engine_or_own(engine) as engine:
-        return score(read_targets(targets), generations, out, options or ExtractionConfig(), engine, reporter or SilentReporter())
+        return score(read_targets(targets), generations, out, options or ExtractionConfig(), device, engine, reporter or SilentReporter())
 
 
 def flag_images(

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from dedup.config import Config
+from dedup.config.keys import keys_of, values_of
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.stages.embedding import Source
 from dedup.stages.inherit import embedded_stamps, refuse_changed
-from dedup.storage.locations import absolute, is_local
-from dedup.storage.provenance import StageRecord, read_record
+from dedup.storage.provenance import Difference, StageRecord, differences_of, read_record
+from dedup.storage.urls import absolute, is_local
 
 NEEDED = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest")
 # what may differ: where the samples come from, and what leaves earlier results as they are
@@ -37,7 +38,7 @@ class Spec(Protocol):
 
 
 def base_records(
-    config: Config, stages: Sequence[Spec], changed: Callable[[str, StageRecord], list[str]], encoder: Mapping[str, str]
+    config: Config, stages: Sequence[Spec], changed: Callable[[str, StageRecord], list[Difference]], encoder: Mapping[str, str]
 ) -> dict[str, StageRecord]:
     """The records of the run in `base.run_dir`; empty where none is given.
 
@@ -47,7 +48,7 @@ def base_records(
     stages : sequence of Spec
         All stages, in order.
     changed : callable
-        Of a stage's name and its record: what the configuration would change in it, a line each.
+        Of a stage's name and its record: what the configuration would change in it.
     encoder : mapping
         The encoder's fingerprint; empty = not compared.
 
@@ -81,14 +82,12 @@ def base_records(
             f"base.run_dir={base_dir} lacks {n_lost} shards that could not be reached; run it again once they are there"
         )
     _refuse_to_forget(base_dir, config, records["exclude"])
-    differences = [line for name in _COMPARED for line in changed(name, records[name]) if not line.startswith(_FREE)]
-    theirs = records["embed"].encoder
+    differences = [change for name in _COMPARED for change in changed(name, records[name]) if change.key not in _FREE]
     if encoder:
-        keys = sorted({*theirs, *encoder})
-        differences += [f"{key}: {theirs.get(key)} → {encoder.get(key)}" for key in keys if theirs.get(key) != encoder.get(key)]
+        differences += differences_of(records["embed"].encoder, encoder)
     if differences:
         raise RunDirectoryError(
-            f"base.run_dir={base_dir} was made with another configuration: {'; '.join(differences)}; "
+            f"base.run_dir={base_dir} was made with another configuration: {'; '.join(map(str, differences))}; "
             "give the same, or run without base.run_dir"
         )
     return records
@@ -96,8 +95,8 @@ def base_records(
 
 def _refuse_to_forget(base_dir: str, config: Config, record: StageRecord) -> None:
     """Samples that were taken out of the base must not come back because a list was not named again."""
-    now = {"exclude.list": config.exclude.list, "reference.shards": config.reference.shards, "reference.images": config.reference.images}
-    forgotten = [key for key, value in now.items() if record.config.get(key) and not value]
+    now = values_of(config)
+    forgotten = [key for key in keys_of("exclude") if record.config.get(key) and not now[key]]
     if forgotten:
         key = forgotten[0]
         raise RunDirectoryError(

@@ -10,7 +10,7 @@ from dedup.advice.calibration_planting import CalibrationOptions
 from dedup.contracts import Engine, Reporter
 from dedup.engines.local import engine_or_own
 from dedup.stages.context import SilentReporter
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 
 def calibrate(

@@ -108,16 +108,16 @@ def config(overrides: Overrides = None, config_file: ConfigFile = None, as_json:
 
     Example: dedup config search.min_similarity=0.9
     """
-    from dedup import config_io
+    from dedup.config.keys import KEYS, values_of
+    from dedup.config.load import to_dict
 
-    values = config_io.to_dict(load(config_file, overrides))
+    given = load(config_file, overrides)
     if as_json:
-        print_json(values)
+        print_json(to_dict(given))
         return
     table = RichTable(Column("key", no_wrap=True), Column("value", max_width=30), "meaning", box=None, pad_edge=False)
-    for key, _kind, _default, meaning in config_io.describe():
-        section, _, name = key.partition(".")
-        table.add_row(key, repr(values[section][name]).replace("[", "\\["), meaning.replace("[", "\\["))
+    for name, value in values_of(given).items():
+        table.add_row(name, repr(value).replace("[", "\\["), KEYS[name].meaning.replace("[", "\\["))
     console(width=None if sys.stdout.isatty() else 180).print(table)
 
 

@@ -16,7 +16,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE...",
-        help="over the run's configuration, such as engine.workers=2 or encoder.device=cpu",
+        help="over the run's configuration, such as engine.workers=2 or engine.device=cpu",
         autocompletion=complete_setting,
     ),
 ]
@@ -38,11 +38,11 @@ def calibrate(
     """
     from dedup.advice.calibration_files import summary_of
     from dedup.calibration import calibrate as run_calibration
-    from dedup.config_io import load_config
+    from dedup.config.load import load_config
     from dedup.console import ConsoleReporter
     from dedup.console_calibrate import print_calibration
     from dedup.pipeline import make_engine
-    from dedup.storage.tables import join
+    from dedup.storage.urls import join
 
     engine_keys = [text for text in overrides or [] if text.startswith("engine.")]
     out = out or join(run_dir, "calibration")

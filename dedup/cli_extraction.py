@@ -29,14 +29,16 @@ def extraction_score(
     Example: dedup extraction score out/targets generations --out scores
     """
     from dedup.audit import score_generations
-    from dedup.config_io import validate
+    from dedup.config.rules import validate
     from dedup.console import ConsoleReporter, print_scores
     from dedup.pipeline import make_engine
 
     config = load(config_file, overrides)
     validate(config)
     with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
-        summary = score_generations(targets, generations, out, options=config.extraction, engine=engine, reporter=reporter)
+        summary = score_generations(
+            targets, generations, out, options=config.extraction, device=config.engine.device, engine=engine, reporter=reporter
+        )
     if as_json:
         print_json(asdict(summary))
     else:
@@ -133,7 +135,7 @@ def extraction_outliers(
     Example: dedup extraction outliers out --top 10000 --out outliers
     """
     from dedup.audit import find_outliers
-    from dedup.config_io import validate
+    from dedup.config.rules import validate
     from dedup.console import ConsoleReporter, print_outliers
     from dedup.pipeline import make_engine
 

@@ -20,7 +20,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="over the run's configuration, such as encoder.device=cpu; may be given several times",
+        help="over the run's configuration, such as engine.device=cpu; may be given several times",
         autocompletion=complete_lookup_setting,
     ),
 ]

@@ -47,6 +47,6 @@ class StageGroup(TyperGroup):
 
 def load(config_file: str | None, overrides: list[str] | None) -> Config:
     """The configuration that a command line gives."""
-    from dedup.config_io import load_config
+    from dedup.config.load import load_config
 
     return load_config(config_file, overrides or [])

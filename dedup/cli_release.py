@@ -32,7 +32,7 @@ def rewrite(
 
     Example: dedup rewrite out cleaned --per-shard 10000
     """
-    from dedup.config_io import validate
+    from dedup.config.rules import validate
     from dedup.console import ConsoleReporter
     from dedup.console_release import print_rewrite
     from dedup.pipeline import make_engine
@@ -67,7 +67,7 @@ def export(
 
     Example: dedup export out --format keys --out kept.csv
     """
-    from dedup.config_io import validate
+    from dedup.config.rules import validate
     from dedup.console import ConsoleReporter
     from dedup.console_release import print_export
     from dedup.exports import FORMATS

@@ -23,7 +23,7 @@ def report(
     Example: dedup report out
     """
     from dedup.audit import write_report
-    from dedup.report.texts import bytes_text
+    from dedup.text import bytes_text
 
     summary = write_report(run_dir, out, n_galleries=galleries, seed=seed)
     if as_json:

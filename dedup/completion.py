@@ -27,17 +27,17 @@ def settings(incomplete: str) -> list[tuple[str, str]]:
     --------
     >>> [word for word, _ in settings("search.m")]
     ['search.min_similarity=', 'search.method=']
-    >>> [word for word, _ in settings("search.looks")], [word for word, _ in settings("search.nl")]
-    (['search.looks=true', 'search.looks=false'], ['search.nlist=', 'search.nlist=0'])
+    >>> [word for word, _ in settings("search.views")], [word for word, _ in settings("search.nl")]
+    (['search.views=true', 'search.views=false'], ['search.nlist=', 'search.nlist=0'])
     """
-    from dedup.config_io import describe
+    from dedup.config.keys import KEYS
 
     if "=" in incomplete:
         return []
-    found = [entry for entry in describe() if entry.key.startswith(incomplete)]
+    found = [entry for name, entry in KEYS.items() if name.startswith(incomplete)]
     if len(found) != 1:
-        return [(f"{entry.key}=", entry.meaning) for entry in found]
-    key, default, meaning = found[0].key, found[0].default, found[0].meaning
+        return [(f"{entry.name}=", entry.meaning) for entry in found]
+    key, default, meaning = found[0].name, found[0].default, found[0].meaning
     if isinstance(default, bool):
         return [(f"{key}=true", meaning), (f"{key}=false", meaning)]
     value = "VALUE" if default in ("", []) or isinstance(default, list) else default

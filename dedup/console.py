@@ -11,13 +11,14 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from dedup.config import Config
-from dedup.config_io import resolved
+from dedup.config.load import resolved
 from dedup.contracts import Progress
 from dedup.extraction.outliers import OutlierSummary
 from dedup.extraction.score import ScoreSummary
 from dedup.extraction.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.pipeline import RunSummary, StageStatus
-from dedup.terminal import console, printable
+from dedup.terminal import console
+from dedup.text import printable
 
 _PLAIN_EVERY_S = 5.0
 

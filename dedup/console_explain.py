@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dedup.advice.explanation import Explanation, Refusal, Sample, Step
-from dedup.terminal import console, printable
+from dedup.terminal import console
+from dedup.text import printable
 
 _CHARS = 100  # of a caption or address
 _STEPS = 12  # of a path that are printed

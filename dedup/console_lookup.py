@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from dedup.lookup.answers import Answer
 from dedup.lookup.flag import FlagSummary
 from dedup.lookup.info import IndexInfo
-from dedup.terminal import console, printable
+from dedup.terminal import console
+from dedup.text import bytes_text, printable
 
 _CHARS = 500  # of a caption or address
 
@@ -48,7 +47,8 @@ def print_index_info(info: IndexInfo) -> None:
     """Print what an index is like."""
     out = console()
     lists = f"{info.nlist:,}, {info.n_empty_lists:,} of them empty, the largest of {info.largest_list:,}; a search looks into {info.nprobe}"
-    mapped = _size(info.lists_bytes + info.store_bytes)
+    index, in_lists, vectors = (bytes_text(n_bytes) for n_bytes in (info.index_bytes, info.lists_bytes, info.store_bytes))
+    mapped = bytes_text(info.lists_bytes + info.store_bytes)
     measured = (
         "not measured"
         if info.pair_recall is None
@@ -58,10 +58,13 @@ def print_index_info(info: IndexInfo) -> None:
         ("index", f"{info.kind}, {info.codes}: {info.n_vectors:,} vectors of {info.dim} dimensions, {info.code_bytes} bytes each"),
         ("lists", lists),
         ("imbalance", f"{info.imbalance:.2f} (1 = lists of one size)"),
-        ("files", f"{_size(info.index_bytes)} index, {_size(info.lists_bytes)} lists, {_size(info.store_bytes)} vectors to refine with"),
+        (
+            "files",
+            f"{index} index, {in_lists} lists, {vectors} vectors to refine with",
+        ),
         (
             "memory",
-            f"{_size(info.memory_bytes)} held; {mapped} of lists and vectors are mapped: fast while memory has room for them",
+            f"{bytes_text(info.memory_bytes)} held; {mapped} of lists and vectors are mapped: fast while memory has room for them",
         ),
         ("recall", measured),
     ]
@@ -69,10 +72,3 @@ def print_index_info(info: IndexInfo) -> None:
         rows.append(("recall@1", f"{info.recall_at_1:.4f}"))
     for name, text in rows:
         out.print(f"{name:<10} {text}", soft_wrap=True, markup=False)
-
-
-def _size(n_bytes: float) -> str:
-    units = ["bytes", "KB", "MB", "GB", "TB"]
-    place = min(len(units) - 1, int(np.log10(max(n_bytes, 1)) // 3))
-    value = n_bytes / 1_000**place
-    return f"{value:,.0f} {units[place]}" if value >= 100 or not place else f"{value:.1f} {units[place]}"

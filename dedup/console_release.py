@@ -5,14 +5,8 @@ from __future__ import annotations
 from dedup.exports import ExportSummary
 from dedup.release import RewriteSummary
 from dedup.storage.kept import KeepListResult
-from dedup.terminal import console, printable
-
-
-def _size(n_bytes: int) -> str:
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:,.1f} {unit}"
-    return f"{n_bytes / 1e3:,.1f} kB"
+from dedup.terminal import console
+from dedup.text import bytes_text, printable
 
 
 def _print(lines: list[tuple[str, str]]) -> None:
@@ -35,12 +29,12 @@ def _of_list(found: KeepListResult | None) -> list[tuple[str, str]]:
 
 def print_rewrite(summary: RewriteSummary) -> None:
     """Print what rewriting did, or would do."""
-    what = f"{summary.n_samples:,} in {summary.n_shards:,} shards; images {_size(summary.image_bytes)}"
+    what = f"{summary.n_samples:,} in {summary.n_shards:,} shards; images {bytes_text(summary.image_bytes)}"
     if summary.is_dry_run:
-        _print([("would keep", what), ("tars", f"some {_size(summary.n_bytes)} in {summary.out}"), *_of_list(summary.keep_list)])
+        _print([("would keep", what), ("tars", f"some {bytes_text(summary.n_bytes)} in {summary.out}"), *_of_list(summary.keep_list)])
         return
     before = f", {summary.n_done_before:,} of them done before" if summary.n_done_before else ""
-    lines = [("kept", what), ("tars", f"{_size(summary.n_bytes)}{before}"), *_of_list(summary.keep_list)]
+    lines = [("kept", what), ("tars", f"{bytes_text(summary.n_bytes)}{before}"), *_of_list(summary.keep_list)]
     lines += [("failed", error) for error in summary.errors]
     if summary.n_failed > len(summary.errors):
         lines.append(("", f"… and {summary.n_failed - len(summary.errors):,} more"))

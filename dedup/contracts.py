@@ -123,7 +123,7 @@ class GroupRows(Protocol):
 
     @property
     def groups(self) -> npt.NDArray[np.int32]:
-        """All groups of each row, shape (n, n_groups_each), padded with -1."""
+        """All groups of each row, shape (n, n_groups_each)."""
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column, whole."""
@@ -141,10 +141,10 @@ class GroupSource(Protocol):
 
     @property
     def n_groups_each(self) -> int:
-        """Groups that a row is in at most."""
+        """Groups that a row is in."""
 
     def groups(self, block: int) -> npt.NDArray[np.int32]:
-        """The groups of each row of a block, shape (n, n_groups_each), padded with -1."""
+        """The groups of each row of a block, none twice for one row, shape (n, n_groups_each)."""
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """The rows of a block as a structured array."""

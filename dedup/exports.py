@@ -10,12 +10,14 @@ from dedup.contracts import Engine, Progress, Reporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.stages.context import SilentReporter
+from dedup.storage.atomic import write_json
 from dedup.storage.export import Exported, export_datacomp, export_keys, export_urls
 from dedup.storage.hfexport import FILE_BYTES, HfTask, export_file, write_card
 from dedup.storage.kept import KeepListResult, kept_table, named_table
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.rewriteplan import plan_shards
-from dedup.storage.tables import dataset, filesystem, join, read_json, write_json
+from dedup.storage.tables import dataset
+from dedup.storage.urls import filesystem, join, read_json
 
 _BEGUN = "_export.json"
 FORMATS = ("keys", "urls", "datacomp", "hf")
@@ -64,7 +66,7 @@ def export(
     out : str
         File, or for hf a folder; a path or any fsspec URL.
     keep_list : str
-        Instead of the manifest: see `dedup.storage.keeplist.read_keep_list`.
+        Instead of the manifest: see `dedup.storage.names.read_keep_list`.
     with_images : bool
         Whether the images' bytes go into hf's files.
     engine : Engine

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from dedup.errors import DedupError, no_room
-from dedup.terminal import console, printable
+from dedup.terminal import console
+from dedup.text import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 GOES_ON = "run the same command again to go on from the finished parts"

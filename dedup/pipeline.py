@@ -11,22 +11,24 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
-from dedup.config_io import resolved, to_dict, validate
+from dedup.config.keys import STAGE_NAMES
+from dedup.config.load import resolved, to_dict
+from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.engines.shipping import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
 from dedup.preflight import bounded_workers, check
 from dedup.report import build as reports
-from dedup.resume import STAGE_NAMES, STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
+from dedup.resume import STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.stages import embed
 from dedup.stages.context import SilentReporter, StageContext
+from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.layout import CONFIG_FILE
-from dedup.storage.locations import absolute
 from dedup.storage.locks import locked
 from dedup.storage.provenance import StageRecord, digest, read_record, write_record
 from dedup.storage.samples import one_line
-from dedup.storage.tables import filesystem, join, remove_half_written, write_json
+from dedup.storage.urls import absolute, filesystem, join
 
 _REPORTED_HERE = 5_000_000  # samples up to which the driver alone gathers a report
 

@@ -14,19 +14,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, Reporter
 from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.resources import available_cores, free_disk, free_memory
 from dedup.stages.embedding import Source, keeps_thumbnails
+from dedup.stages.filling import PQ_FROM
+from dedup.storage.atomic import scratch_folder
 from dedup.storage.embeddings import open_store
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import read_record
-from dedup.storage.scratch import scratch_folder
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import size_of
-from dedup.storage.tables import filesystem, is_local, read_range
+from dedup.storage.urls import filesystem, is_local, read_range
+from dedup.text import bytes_text
 
 # Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
 # and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.
@@ -36,9 +39,7 @@ _MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in 
 # Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
 _TABLES, _LOOKS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
 _PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
-_DIM = {"dct": 384, "clip": 1_024, "torchscript": 512}
 _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
-_PQ_FROM = 20_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def bounded_workers(config: Config) -> tuple[int, str]:
     fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
     if fitting >= cores:
         return cores, ""
-    there = f"{_size(memory or 0)} of memory is there, and each takes {_size(_per_worker(config))}"
+    there = f"{bytes_text(memory or 0)} of memory is there, and each takes {bytes_text(_per_worker(config))}"
     return fitting, f"engine: {fitting} workers for {cores} cores: {there}"
 
 
@@ -120,19 +121,20 @@ def check(
     parts = [_images(needs)]
     short: list[str] = []
     if memory is not None:
-        parts.append(f"memory {_size(needs.memory)} needed, {_size(memory)} there")
+        parts.append(f"memory {bytes_text(needs.memory)} needed, {bytes_text(memory)} there")
         if needs.memory > memory:
-            found = f"{_size(needs.memory)} needed for {needs.n_workers} workers, {_size(memory)} there"
+            found = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} there"
             short.append(f"memory: {found}; {_less_memory(config, needs, memory)}")
     if needs.n_images is not None and disk is not None:
-        parts.append(f"disk {_size(needs.disk)} needed, {_size(disk[0])} there")
+        parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} there")
         wanted = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
         if wanted > disk[0]:
-            short.append(f"disk of {run_dir}: {_size(wanted)} needed, {_size(disk[0])} there; {_less_disk(needs)}")
+            short.append(f"disk of {run_dir}: {bytes_text(wanted)} needed, {bytes_text(disk[0])} there; {_less_disk(needs)}")
     if needs.n_images is not None and is_here:
-        parts.append(f"temporary files {_size(needs.temporary)} in {scratch}, {_size(temporary[0])} there")
+        needed, there = bytes_text(needs.temporary), bytes_text(temporary[0])
+        parts.append(f"temporary files {needed} in {scratch}, {there} there")
         if needs.temporary > temporary[0]:
-            short.append(f"disk of {scratch}: {_size(needs.temporary)} needed, {_size(temporary[0])} there; set TMPDIR to a larger one")
+            short.append(f"disk of {scratch}: {needed} needed, {there} there; set TMPDIR to a larger one")
     if not is_here:
         parts.append("what executors have is not checked")
     if not again:
@@ -149,24 +151,26 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     """What a run needs; see `check`."""
     run_dir = config.output.run_dir
     n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
-    dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), _DIM.get(config.encoder.name, 1_024))
+    kind = encoder_kind(config.encoder.name)
+    seconds = [encoder_kind(name) for name in config.embed.also]
+    dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
     if not embeds and is_local(run_dir):
         with suppress(RunDirectoryError):  # without an image there are no vectors
             dim = open_store(run_dir).dim
-    dims = dim + sum(_DIM.get(name, 0) for name in config.embed.also)
+    dims = dim + sum(second.typical_dim for second in seconds)
     if n_images is not None and config.base.run_dir:
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
-    n, has_pixels = n_images or 0, config.encoder.name != "precomputed"
-    has_looks = config.search.looks and "dct" in (config.encoder.name, *config.embed.also)
-    keeps = has_pixels and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
-    codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= _PQ_FROM else 2 * dim}[config.index.codes]
+    n = n_images or 0
+    has_looks = config.search.views and any(each.makes_views for each in (kind, *seconds))
+    keeps = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
+    codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
     each = 2 * dims + _TABLES + _LISTS + 2 * codes + _LOOKS * has_looks + _THUMBNAIL * keeps
     nprobe = config.search.nprobe or 32
     there = _size_there(run_dir)
-    n_processes = min(n_workers, n_gpus(config.encoder) or n_workers) if embeds else n_workers
+    n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
     remote_index = 0 if is_local(run_dir) else n * codes
-    savers = ("embed.thumbnails=false",) * keeps + ("search.looks=false",) * has_looks
+    savers = ("embed.thumbnails=false",) * keeps + ("search.views=false",) * has_looks
     return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes, savers)
 
 
@@ -175,7 +179,7 @@ def _driver(n_images: int) -> int:
 
 
 def _per_worker(config: Config) -> int:
-    return _WORKER + (_MODEL if config.encoder.name in ("clip", "torchscript") else 0)
+    return _WORKER + (_MODEL if encoder_kind(config.encoder.name).uses_gpu else 0)
 
 
 def _count(sources: Sequence[Source]) -> tuple[int | None, bool]:
@@ -243,7 +247,3 @@ def _less_memory(config: Config, needs: Needs, memory: int) -> str:
 
 def _less_disk(needs: Needs) -> str:
     return f"choose {', or '.join(('another output.run_dir', *needs.savers))}"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 50_000_000 else f"{n_bytes / 1e6:,.0f} MB"

@@ -11,12 +11,13 @@ from dedup.contracts import Engine, JsonDict, Progress, Reporter
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.stages.context import SilentReporter
+from dedup.storage.atomic import write_json
 from dedup.storage.kept import KeepListResult, kept_table, named_table
 from dedup.storage.locks import locked
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.rewrite import RewriteTask, Written, clear_unfinished, finished, rewrite_shards
 from dedup.storage.rewriteplan import Cleaned, plan_shards
-from dedup.storage.tables import filesystem, is_local, join, read_json, write_json
+from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _PLAN = "_rewrite.json"
 _TASKS_PER_WORKER = 4
@@ -81,7 +82,7 @@ def rewrite(
     per_shard : int
         Samples in each shard; 0 = a cleaned shard for each shard that keeps any. A shard ends early where a key would repeat.
     keep_list : str
-        Keep what this list names instead of the manifest: see `dedup.storage.keeplist.read_keep_list`. Excluded samples stay out.
+        Keep what this list names instead of the manifest: see `dedup.storage.names.read_keep_list`. Excluded samples stay out.
     dry_run : bool
         Say what would be written.
     engine : Engine
@@ -111,7 +112,7 @@ def rewrite(
         if keep_list:
             kept, found = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
         shards = list(plan_shards(kept, per_shard))
-        summary = _estimate(run_dir, out, shards)
+        summary = _estimate(out, shards)
         if dry_run:
             return replace(summary, keep_list=found, is_dry_run=True)
         _begin(run_dir, out, per_shard, shards)
@@ -183,6 +184,6 @@ def _stretches(shards: Sequence[Cleaned], n_tasks: int) -> Iterator[tuple[Cleane
         yield tuple(stretch)
 
 
-def _estimate(run_dir: str, out: str, shards: Sequence[Cleaned]) -> RewriteSummary:
+def _estimate(out: str, shards: Sequence[Cleaned]) -> RewriteSummary:
     n_samples, image_bytes = sum(shard.n_samples for shard in shards), sum(shard.image_bytes for shard in shards)
     return RewriteSummary(out, len(shards), n_samples, image_bytes, image_bytes + n_samples * _PER_SAMPLE)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Final
 
 from dedup.bases import base_inputs, base_records, without_embedded
 from dedup.config import Config
-from dedup.config_io import resolved, to_dict
+from dedup.config.keys import STAGE_NAMES, keys_of, values_of
+from dedup.config.load import resolved
 from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
@@ -17,7 +19,7 @@ from dedup.stages.context import StageContext, StageResult
 from dedup.stages.embedding import Source, source_url
 from dedup.stages.inherit import GONE
 from dedup.storage.precomputed import find_embeddings
-from dedup.storage.provenance import StageRecord, digest, read_record
+from dedup.storage.provenance import Difference, StageRecord, differences_of, digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint, folder_parts
 
 Sources = dict[str, tuple[Source, str]]  # URL to the source and its fingerprint
@@ -32,8 +34,6 @@ class StageSpec:
     name : str
     home : str
         Folder of its `_stage.json`.
-    config : tuple of str
-        Keys or sections its result depends on, besides those of the stages before it.
     upstream : tuple of str
         Stages whose results it reads.
     output_version : int
@@ -43,41 +43,29 @@ class StageSpec:
 
     name: str
     home: str
-    config: tuple[str, ...]
     upstream: tuple[str, ...]
     output_version: int
     run: Callable[[StageContext], StageResult] | None
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Configuration keys its result depends on, besides those of the stages before it."""
+        return keys_of(self.name)
 
-_EMBED_KEYS = (
-    "input.images", "input.embeddings", "input.captions", "input.sidecar", "input.carry", "input.max_pixels", "input.max_image_bytes",
-    "encoder.name", "embed.also", "embed.text", "embed.shards_per_partition", "embed.images_per_partition", "embed.thumbnails",
-)  # fmt: skip
-_INDEX_KEYS = (
-    "search.min_similarity", "search.also_min_similarity", "search.low_detail_quality", "search.low_detail_min_similarity",
-    "search.flat_quality", "search.looks", "search.look_min_similarity", "search.nlist", "search.nprobe", "search.exhaustive_below",
-    "index",
-)  # fmt: skip
-_TARGETS_KEYS = (
-    "targets.top", "targets.rank_by", "targets.min_caption_length", "targets.max_caption_length", "targets.language",
-    "targets.language_column", "targets.max_punsafe", "targets.n_generations",
-)  # fmt: skip
-_PAIRS_KEYS = ("search.method", "search.best_edges", "search.recall_queries")
 
 STAGES: tuple[StageSpec, ...] = (
-    StageSpec("embed", "embeddings", _EMBED_KEYS, (), embed.OUTPUT_VERSION, None),
-    StageSpec("index", "index", _INDEX_KEYS, ("embed",), index.OUTPUT_VERSION, index.run),
-    StageSpec("pairs", "candidates", _PAIRS_KEYS, ("index",), pairs.OUTPUT_VERSION, pairs.run),
-    StageSpec("confirm", "edges", ("confirm",), ("pairs",), confirm.OUTPUT_VERSION, confirm.run),
-    StageSpec("groups", "groups", (), ("confirm",), groups.OUTPUT_VERSION, groups.run),
-    StageSpec("exclude", "exclusions", ("reference", "exclude"), ("groups",), exclude.OUTPUT_VERSION, exclude.run),
-    StageSpec("manifest", "manifest", ("keep",), ("groups", "exclude"), manifest.OUTPUT_VERSION, manifest.run),
-    StageSpec("statistics", "statistics", (), ("groups",), statistics.OUTPUT_VERSION, statistics.run),
-    StageSpec("targets", "targets", _TARGETS_KEYS, ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),
+    StageSpec("embed", "embeddings", (), embed.OUTPUT_VERSION, None),
+    StageSpec("index", "index", ("embed",), index.OUTPUT_VERSION, index.run),
+    StageSpec("pairs", "candidates", ("index",), pairs.OUTPUT_VERSION, pairs.run),
+    StageSpec("confirm", "edges", ("pairs",), confirm.OUTPUT_VERSION, confirm.run),
+    StageSpec("groups", "groups", ("confirm",), groups.OUTPUT_VERSION, groups.run),
+    StageSpec("exclude", "exclusions", ("groups",), exclude.OUTPUT_VERSION, exclude.run),
+    StageSpec("manifest", "manifest", ("groups", "exclude"), manifest.OUTPUT_VERSION, manifest.run),
+    StageSpec("statistics", "statistics", ("groups",), statistics.OUTPUT_VERSION, statistics.run),
+    StageSpec("targets", "targets", ("statistics", "manifest"), targets.OUTPUT_VERSION, targets.run),
 )
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # of the keys of `embed`, those that later stages need to be told again
-_ASKED_AGAIN = ("input.carry", "encoder.name", "embed.also")
+_ASKED_AGAIN: Final = ("input.carry", "encoder.name", "embed.also")
 
 
 def find_sources(config: Config) -> Sources:
@@ -103,12 +91,8 @@ def find_sources(config: Config) -> Sources:
 
 def picked(stage: StageSpec, config: Config) -> JsonDict:
     """The configuration keys a stage depends on, with their values."""
-    values = to_dict(config)
-    found: JsonDict = {}
-    for key in stage.config:
-        section, _, name = key.partition(".")
-        found |= {key: values[section][name]} if name else {f"{section}.{item}": value for item, value in values[section].items()}
-    return found
+    values = values_of(config)
+    return {key: values[key] for key in stage.keys}
 
 
 def expected_records(config: Config, sources: Sources, wanted: Sequence[StageSpec]) -> dict[str, StageRecord]:
@@ -160,10 +144,10 @@ def _standing(config: Config, stage: StageSpec, records: Mapping[str, StageRecor
             raise RunDirectoryError(f"{run_dir}: stage '{stage.name}' was made from an earlier '{name}'; run: dedup run … --redo")
     changes = changed_since(found, stage, config)
     if stage.name == "embed":
-        changes = [line for line in changes if line.startswith(_ASKED_AGAIN)]
+        changes = [change for change in changes if change.key in _ASKED_AGAIN]
     if changes:
         raise RunDirectoryError(
-            f"{run_dir}: stage '{stage.name}' was made with another configuration: {'; '.join(changes)}; "
+            f"{run_dir}: stage '{stage.name}' was made with another configuration: {_listed(changes)}; "
             "give the same, or run: dedup run … --redo"
         )
     return found
@@ -179,8 +163,12 @@ def _before(name: str) -> set[str]:
     return set(stage.upstream).union(*(_before(other) for other in stage.upstream))
 
 
-def changed_since(record: StageRecord, stage: StageSpec, config: Config) -> list[str]:
-    """What a configuration would change in a stage, a line each: «key: then → now»."""
+def _listed(differences: Sequence[Difference]) -> str:
+    return "; ".join(map(str, differences))
+
+
+def changed_since(record: StageRecord, stage: StageSpec, config: Config) -> list[Difference]:
+    """What a configuration would change in a stage."""
     return record.differences(replace(record, config=picked(stage, config), output_version=stage.output_version))
 
 
@@ -216,10 +204,10 @@ def stages_to_run(
         if found.summary.get("n_unreachable"):
             # shards that were missing may be there now: that is no other run, another encoder or setting is
             todo.add(stage.name)
-            differences = [line for line in differences if not line.startswith("input:")]
+            differences = [difference for difference in differences if difference.key != "input"]
         if differences and not redo:
-            own = [line for line in differences if line.split(":")[0] not in STAGE_NAMES]
-            what = f"made with another configuration: {'; '.join(own)}" if own else f"made from an earlier {differences[0].split(':')[0]}"
+            own = [difference for difference in differences if difference.key not in STAGE_NAMES]
+            what = f"made with another configuration: {_listed(own)}" if own else f"made from an earlier {differences[0].key}"
             raise RunDirectoryError(
                 f"{run_dir}: stage {stage.name} was {what}. Choose another output.run_dir, or add --redo to redo from there"
             )
@@ -231,10 +219,10 @@ def stages_to_run(
 def _refuse_another_encoder(run_dir: str, wanted: dict[str, str]) -> None:
     """Stop before the finished partitions of a run that was stopped are embedded anew by another encoder."""
     begun = embed.begun_with(run_dir)
-    differences = [f"{key}: {begun.get(key)} → {wanted.get(key)}" for key in sorted({*begun, *wanted}) if begun.get(key) != wanted.get(key)]
+    differences = differences_of(begun, wanted)
     if begun and differences:
         raise RunDirectoryError(
-            f"{run_dir}: embedding was begun with another encoder: {'; '.join(differences)}. Choose another output.run_dir, or add --redo "
+            f"{run_dir}: embedding was begun with another encoder: {_listed(differences)}. Choose another output.run_dir, or add --redo "
             "to embed all again"
         )
 
@@ -288,6 +276,6 @@ def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
             continue
         before = [(found[name], lines[name].state) for name in stage.upstream]
         is_fresh = all(other is not None and state == "done" and record.inputs.get(other.stage) == other.digest for other, state in before)
-        changes = [] if config is None else changed_since(record, stage, config)
+        changes = [] if config is None else [str(change) for change in changed_since(record, stage, config)]
         lines[stage.name] = StageStatus(stage.name, "done" if is_fresh else "stale", record.rows, record.seconds, record.finished, changes)
     return list(lines.values())

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from dedup.config import Config
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.console import ConsoleReporter, print_summary
 from dedup.failures import errors_shown
 from dedup.pipeline import STAGE_NAMES, run

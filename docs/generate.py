@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dedup import schemas
 from dedup.config import Config
-from dedup.config_io import describe
+from dedup.config.keys import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -103,7 +103,7 @@ OTHER_FILES = {
     "index/quantizer.npz": "Axes and centroids of the inverted lists: NumPy, float32; one centroid where there is one list.",
     "index/looks/": (
         "Second looks at each image: `vector-NNNNN.npy`, float16 unit rows along their principal axes; `look-NNNNN.npy`, what each is a "
-        "look at and its inverted lists; `quantizer.npz`, axes and centroids. Absent with `search.looks=false`."
+        "look at and its inverted lists; `quantizer.npz`, axes and centroids. Absent with `search.views=false`."
     ),
     "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`, and its lists lie in `index/index.ivfdata`.",
     "index/index.ivfdata": "Codes and ids of the FAISS index, list by list; mapped into memory.",
@@ -192,31 +192,34 @@ def configuration_md() -> str:
     """Every configuration key."""
     parts = [
         "# Configuration",
-        NOTE.format(source="`dedup/config.py`"),
+        NOTE.format(source="`dedup/config/keys.py`"),
         "Values come from the defaults, then the YAML file given with `-c`, then `section.key=value` on the command line. On the command "
         "line text stands for itself and is never parsed as YAML: `input.shards=/data/{00000..00999}.tar` needs quotes only against the "
         "shell. `input.shards` may be given several times; the first one replaces what the file says. `keep.order_by` and `input.carry` "
         "take `a,b` or `[a, b]`. In YAML, `${oc.env:NAME}` and other OmegaConf interpolations are resolved. "
         "[`conf/default.yaml`](../conf/default.yaml) holds every key with its default; `dedup config` prints them.",
+        "The last column names the stage that depends on a key: another value makes that stage, and those after it, run again with "
+        "`--redo`. Keys that are `free` may change from one call to the next; where they say what is read, or by which model, the files "
+        "and the model are compared instead.",
     ]
     for section, cls in _sections().items():
         rows = [
-            (f"`{entry.key}`", f"`{entry.type}`", f"`{json.dumps(entry.default)}`", entry.meaning)
-            for entry in describe()
-            if entry.key.startswith(f"{section}.")
+            (f"`{name}`", f"`{key.type_name}`", f"`{json.dumps(key.default)}`", key.meaning, key.facts.stage)
+            for name, key in KEYS.items()
+            if name.startswith(f"{section}.")
         ]
-        parts += [f"## {section}", (cls.__doc__ or "").strip(), _grid(("key", "type", "default", "meaning"), rows)]
+        parts += [f"## {section}", (cls.__doc__ or "").strip(), _grid(("key", "type", "default", "meaning", "stage"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def default_yaml() -> str:
     """Every key with its default, its meaning as a comment above."""
-    lines = ["# Every key with its default. " + NOTE.format(source="dedup/config.py").replace("`", "")]
+    lines = ["# Every key with its default. " + NOTE.format(source="dedup/config/keys.py").replace("`", "")]
     for section, cls in _sections().items():
         lines += ["", f"{section}: # {(cls.__doc__ or '').strip()}"]
-        for entry in describe():
-            if entry.key.startswith(f"{section}."):
-                lines += [f"  # {entry.meaning}", f"  {entry.key.partition('.')[2]}: {json.dumps(entry.default)}"]
+        for name, key in KEYS.items():
+            if name.startswith(f"{section}."):
+                lines += [f"  # {key.meaning}", f"  {name.partition('.')[2]}: {json.dumps(key.default)}"]
     return "\n".join(lines) + "\n"
 
 

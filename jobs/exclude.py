@@ -1,6 +1,6 @@
 """Stage `exclude` on Spark: find samples that are near reference images or on a list.
 
-spark-submit --master spark://HOST:7077 jobs/exclude.py [-c conf/cluster.yaml] output.run_dir=URL reference.shards=URL
+spark-submit --master spark://HOST:7077 jobs/exclude.py [-c conf/cluster.yaml] output.run_dir=URL exclude.reference_shards=URL
 """
 
 from dedup.submit import submit

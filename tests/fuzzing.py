@@ -257,7 +257,9 @@ def main():
     """Fuzz one target; prints one JSON object, or what failed with the seed that finds it again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of processor time: no case is slow because others keep the machine busy")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="of processor time: no case is slow because others keep the machine busy"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the first hundred cases; each further hundred has the next")
     parser.add_argument("--last", default="", help="file that holds the case under way, for one that ends the interpreter")
     args = parser.parse_args()

@@ -12,8 +12,8 @@ from patience import HANGS_S
 from PIL import Image
 from shard_data import make_samples, write_shards
 
-from dedup import config_io
 from dedup.config import Config
+from dedup.config.load import to_dict
 
 
 def process(*arguments, **options):
@@ -134,7 +134,7 @@ def test_configuration_file_and_overrides(shards, tmp_path):
 
 def test_config_lists_every_key():
     shown = dedup("config").stdout
-    for section, values in config_io.to_dict(Config()).items():
+    for section, values in to_dict(Config()).items():
         for name in values:
             assert f"{section}.{name}" in shown
 

@@ -9,9 +9,9 @@ import pytest
 from commands import dedup
 from patience import HANGS_S
 
-from dedup.config_io import describe
+from dedup.config.keys import KEYS
 
-KEYS = [f"{entry.key}=" for entry in describe()]
+WORDS = [f"{name}=" for name in KEYS]
 
 
 def complete(line, shell="bash"):
@@ -24,16 +24,16 @@ def complete(line, shell="bash"):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("dedup run ", KEYS),
+        ("dedup run ", WORDS),
         ("dedup run input.sh", ["input.shards=", "input.shards=VALUE"]),
         ("dedup run -c conf/cifar10.yaml input.shards=a.tar search.m", ["search.min_similarity=", "search.method="]),
         ("dedup embed encoder.na", ["encoder.name=", "encoder.name=dct"]),
         ("dedup index index.cod", ["index.codes=", "index.codes=auto"]),
-        ("dedup index in", [key for key in KEYS if key.startswith("in")]),
+        ("dedup index in", [key for key in WORDS if key.startswith("in")]),
         ("dedup status out confirm.en", ["confirm.enabled=true", "confirm.enabled=false"]),
         ("dedup config targets.t", ["targets.top=", "targets.top=350000"]),
         ("dedup extraction score t g --out x extraction.max_d", ["extraction.max_distance=", "extraction.max_distance=0.15"]),
-        ("dedup query out a.jpg --set encoder.dev", ["encoder.device=", "encoder.device=auto"]),
+        ("dedup query out a.jpg --set engine.dev", ["engine.device=", "engine.device=auto"]),
         ("dedup query out a.jpg --set search.", []),
         ("dedup run input.shards=", []),
         ("dedup run nothing.", []),
@@ -53,7 +53,7 @@ def test_commands_and_options():
 
 def test_zsh_shows_meanings():
     said = complete("dedup run search.min_sim", "zsh")
-    meaning = next(entry.meaning for entry in describe() if entry.key == "search.min_similarity")
+    meaning = KEYS["search.min_similarity"].meaning
     assert "search.min_similarity=" in said
     assert meaning.split(":")[0][:20] in said
 
@@ -78,7 +78,7 @@ def test_in_bash_itself(tmp_path):
     press dedup run input.sh
     press dedup run input.shards =
     press dedup run input.shards = /da
-    press dedup run input.shards = a.tar search.loo
+    press dedup run input.shards = a.tar search.vie
     """
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=HANGS_S)
@@ -86,5 +86,5 @@ def test_in_bash_itself(tmp_path):
         "input.shards= input.shards=VALUE",
         "",
         "",
-        "search.looks= search.look_min_similarity=",
+        "search.views= search.view_min_similarity=",
     ]

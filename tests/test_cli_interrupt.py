@@ -13,7 +13,7 @@ from run_tables import assert_same_tables
 from shard_data import Sample, detailed, encode, write_tar
 
 GOES_ON = "interrupted; run the same command again to go on from the finished parts"
-QUICK = ["confirm.enabled=false", "search.looks=false", "engine.workers=2"]
+QUICK = ["confirm.enabled=false", "search.views=false", "engine.workers=2"]
 ANEW = "interrupted; run the same command again: it begins anew"
 
 

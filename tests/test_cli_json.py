@@ -12,9 +12,9 @@ from commands import dedup
 from patience import HANGS_S
 from shard_data import detailed, make_samples, write_shards
 
-from dedup import config_io
 from dedup.cli import app
 from dedup.config import Config
+from dedup.config.load import to_dict
 
 PLAIN = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "NO_COLOR")}
 
@@ -86,7 +86,7 @@ def test_json_and_nothing_else(folder, arguments):
     assert isinstance(found, dict)
     assert found
     if arguments[0] == "config":
-        expected = config_io.to_dict(Config())
+        expected = to_dict(Config())
         expected["search"]["min_similarity"] = 0.8
         assert found == expected
     if arguments[0] == "status":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.config import Config
-from dedup.config_io import describe, load_config, to_dict, validate
+from dedup.config.encoders import KINDS, encoder_kind
+from dedup.config.keys import FREE, KEYS, STAGE_NAMES, all_keys, key, keys_of, values_of
+from dedup.config.load import load_config, resolved, to_dict
+from dedup.config.order import parse_order
+from dedup.config.rules import validate
 from dedup.errors import ConfigError
+from dedup.resume import STAGES
 
 
 def value(override: str, *more: str) -> Any:
@@ -29,14 +37,92 @@ def test_no_file_and_no_overrides_are_the_defaults() -> None:
     assert load_config(None, []) == Config()
 
 
-def test_describe_lists_every_key_with_its_default() -> None:
-    values = to_dict(Config())
-    assert {entry.key for entry in describe()} == {f"{section}.{name}" for section, keys in values.items() for name in keys}
-    for key, kind, default, meaning in describe():
-        section, _, name = key.partition(".")
-        assert values[section][name] == default
-        assert kind in {"str", "int", "float", "bool", "list[str]"}
-        assert meaning
+def test_every_key_knows_its_default_type_and_meaning() -> None:
+    values = {f"{section}.{name}": value for section, keys in to_dict(Config()).items() for name, value in keys.items()}
+    assert {name: entry.default for name, entry in KEYS.items()} == values == values_of(Config())
+    for name, entry in KEYS.items():
+        assert entry.name == name
+        assert entry.type_name in {"str", "int", "float", "bool", "list[str]"}
+        assert entry.meaning
+
+
+# what a stage's record holds: another key here, and a changed setting would redo it; one less, and it would be passed over silently
+KEYS_OF = {
+    "embed": "input.images input.embeddings input.captions input.sidecar input.carry input.max_pixels input.max_image_bytes encoder.name "
+    "embed.shards_per_partition embed.images_per_partition embed.also embed.text embed.thumbnails",
+    "index": "search.min_similarity search.also_min_similarity search.views search.view_min_similarity search.nlist search.nprobe "
+    "search.exhaustive_below search.low_detail_quality search.low_detail_min_similarity search.flat_quality "
+    "index.codes index.factory index.train_vectors_per_list index.train_iterations index.seed",
+    "pairs": "search.method search.best_edges search.recall_queries",
+    "confirm": "confirm.enabled confirm.max_distance confirm.unreadable confirm.reconnect",
+    "groups": "",
+    "exclude": "exclude.reference_shards exclude.reference_images exclude.list",
+    "manifest": "keep.order_by keep.per_component keep.prefer_base",
+    "statistics": "",
+    "targets": "targets.top targets.rank_by targets.min_caption_length targets.max_caption_length targets.language targets.language_column "
+    "targets.max_punsafe targets.n_generations",
+}
+
+
+def test_each_stage_depends_on_these_keys() -> None:
+    assert {stage: list(keys_of(stage)) for stage in STAGE_NAMES} == {stage: names.split() for stage, names in KEYS_OF.items()}
+    assert {*keys_of(FREE), *" ".join(KEYS_OF.values()).split()} == set(KEYS)
+
+
+def test_the_stages_are_those_of_the_pipeline() -> None:
+    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES
+
+
+def test_a_key_without_a_stage_is_refused() -> None:
+    with pytest.raises(TypeError, match="stage"):
+        key(1, "a key that forgot its stage")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="a key of stage 'indx' .* expected one of embed, index, .*, or free"):
+        key(1, "a key with a stage that there is not", stage="indx")
+    with pytest.raises(TypeError, match=r"odd\.plain is a field without facts"):
+        all_keys({"odd": dataclasses.make_dataclass("Odd", [("plain", int, 1)])})
+
+
+def test_what_a_key_takes_is_checked_by_what_it_says() -> None:
+    for name, entry in KEYS.items():
+        low, high, choices = entry.facts.low, entry.facts.high, entry.facts.choices
+        section, _, field = name.partition(".")
+        wrong = [low - 1] * (low > -math.inf) + [high + 1] * (high < math.inf) + ["nonsense"] * bool(choices)
+        for value in wrong:
+            part = dataclasses.replace(getattr(Config(), section), **{field: value})
+            with pytest.raises(ConfigError, match=re.escape(f"{name}={value}")):
+                validate(dataclasses.replace(Config(), **{section: part}))
+
+
+def test_an_address_holds_no_password() -> None:
+    for name in (name for name, entry in KEYS.items() if entry.facts.form == "address"):
+        with pytest.raises(ConfigError, match=f"{re.escape(name)} holds a password"):
+            validate(load_config(None, [f"{name}=https://me:secret@host/x.tar"]))
+
+
+def test_an_encoder_has_its_own_threshold() -> None:
+    for kind in KINDS:
+        config = resolved(load_config(None, [f"encoder.name={kind.name}"]))
+        assert config.search.min_similarity == kind.default_min_similarity
+        assert f"{kind.name} {kind.default_min_similarity}" in KEYS["search.min_similarity"].meaning
+    with pytest.raises(ConfigError, match="encoder.name=nothing is unknown; expected dct or clip"):
+        encoder_kind("nothing")
+
+
+@pytest.mark.parametrize(
+    "old",
+    ["search.looks", "search.look_min_similarity", "components.max_local_edges", "reference.shards", "encoder.device", "extraction.device"],
+)
+def test_an_earlier_name_is_unknown(old: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown key '{old}'"):
+        load_config(None, [f"{old}=1"])
+
+
+def test_the_order_is_parsed_once() -> None:
+    terms = parse_order(["width*height  DESC", "punsafe"], ["punsafe"])
+    assert [(term.name, term.columns, term.is_descending, term.text) for term in terms] == [
+        ("width*height", ("width", "height"), True, "width*height DESC"),
+        ("punsafe", ("punsafe",), False, "punsafe"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +165,7 @@ def test_carry_is_split_at_commas() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("true", True), ("False", False), ("1", True), ("0", False), ("yes", True), ("NO", False)])
 def test_booleans(text: str, expected: bool) -> None:
-    assert value(f"search.looks={text}") is expected
+    assert value(f"search.views={text}") is expected
 
 
 def test_numbers() -> None:
@@ -99,8 +185,8 @@ def test_numbers() -> None:
         ("search.min_similarity=high", "a number"),
         ("search.min_similarity=nan", "a number"),
         ("search.min_similarity=inf", "a number"),
-        ("search.looks=maybe", "true or false"),
-        ("search.looks=", "true or false"),
+        ("search.views=maybe", "true or false"),
+        ("search.views=", "true or false"),
     ],
 )
 def test_a_wrong_type_names_key_expected_and_found(override: str, expected: str) -> None:
@@ -135,13 +221,13 @@ def test_unknown_keys_are_refused(override: str, message: str) -> None:
 def test_a_file_goes_over_the_defaults_and_overrides_over_it(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        "search:\n  min_similarity: 9e-1\n  nprobe: 4\n  looks: no\ninput:\n  shards: '{00..09}.tar'\n  carry: [punsafe]\n",
+        "search:\n  min_similarity: 9e-1\n  nprobe: 4\n  views: no\ninput:\n  shards: '{00..09}.tar'\n  carry: [punsafe]\n",
     )
     config = load_config(path, ["search.nprobe=8"])
     assert config.search.min_similarity == 0.9
     assert config.search.nprobe == 8
     assert config.search.nlist == Config().search.nlist
-    assert config.search.looks is False
+    assert config.search.views is False
     assert config.input.shards == ["{00..09}.tar"]
     assert config.input.carry == ["punsafe"]
 
@@ -177,7 +263,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("search:\n  nprobe:\n", "search.nprobe: expected a whole number"),
         ("search:\n  nprobe: [8]\n", "search.nprobe: expected a whole number"),
         ("search:\n  min_similarity: high\n", "search.min_similarity: expected a number"),
-        ("search:\n  looks: maybe\n", "search.looks: expected true or false"),
+        ("search:\n  views: maybe\n", "search.views: expected true or false"),
         ("output:\n  run_dir: {a: 1}\n", "output.run_dir: expected text"),
         ("input:\n  shards: {a: 1}\n", "input.shards"),
         ("input:\n  shards: [[a]]\n", "input.shards: expected a list of texts"),
@@ -229,8 +315,8 @@ def test_the_defaults_are_valid() -> None:
         "engine.memory_limit=1.5GB",
         "engine.gpus_per_task=0.5",
         "engine.gpus_per_task=2",
-        "search.device=cpu",
-        "search.device=cuda",
+        "engine.device=cpu",
+        "engine.device=cuda",
         "input.shards=x.tar",
         "input.images=folder",
     ],
@@ -253,7 +339,7 @@ def test_possible_values(override: str) -> None:
         "search.exhaustive_below=-1",
         "search.best_edges=-1",
         "search.recall_queries=-2",
-        "search.device=gpu",
+        "engine.device=gpu",
         "index.train_vectors_per_list=0",
         "index.train_iterations=0",
         "index.seed=-1",
@@ -270,7 +356,6 @@ def test_possible_values(override: str) -> None:
         "embed.batch_size=-1",
         "embed.decode_threads=-1",
         "encoder.precision=fp8",
-        "encoder.device=gpu",
         "encoder.normalization=none",
         "embed.shards_per_partition=0",
         "embed.images_per_partition=0",

@@ -10,12 +10,12 @@ import quality
 import quality_ours
 from PIL import Image
 from quality_files import Design, make_files, read_known_pairs
-from quality_measures import Pairs, merged_photos, nearest_photos, summarize, tally, tally_pairs, wilson
+from quality_measures import Pairs, merged_photos, nearest_photos, share_interval, summarize, tally, tally_pairs
 from quality_peers import PEERS, Peers, clean_threshold, curve, hash_pairs, pairs_within
-from scipy.stats import binomtest
 
 from dedup.demo.procedural import procedural_scene
 from dedup.numerics.planting import CHANGES
+from dedup.numerics.proportions import wilson
 
 
 def design_of(n_photos: int = 4, n_originals: int = 2, changes: tuple[str, ...] = ("one",), known: tuple[int, int] | None = None) -> Design:
@@ -40,13 +40,9 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (3, 7), (81, 263), (11_990, 12_000)])
-def test_wilson_interval(k, n):
-    assert wilson(k, n) == pytest.approx(tuple(binomtest(k, n).proportion_ci(method="wilson")), abs=1e-6)
-
-
-def test_wilson_interval_of_nothing():
-    assert wilson(0, 0) == (0.0, 1.0)
+def test_interval_of_nothing():
+    assert share_interval(0, 0) == (0.0, 1.0)
+    assert share_interval(81, 263) == wilson(81, 263)
 
 
 def test_merges_count_pairs_of_different_photos_once():
@@ -134,7 +130,7 @@ def test_the_laxest_clean_threshold(turning):
 
 
 def test_parts_with_unknown_keys_are_left_out():
-    parts = [("default", ()), ("there", ("search.looks=true",)), ("not yet", ("search.looks=true", "nothing.such=1"))]
+    parts = [("default", ()), ("there", ("search.views=true",)), ("not yet", ("search.views=true", "nothing.such=1"))]
     assert [label for label, _ in quality_ours.available_parts(parts)] == ["default", "there"]
     assert quality_ours.available_parts()[0] == ("default", ())
 

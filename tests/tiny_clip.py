@@ -7,7 +7,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 
 # a short context and small towers; the vocabulary is the tokenizer's
 ARCHITECTURE = {

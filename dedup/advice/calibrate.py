@@ -15,13 +15,14 @@ from dedup.advice.calibration_pairs import find_floor
 from dedup.advice.calibration_planting import CalibrationOptions, Work, plant
 from dedup.advice.calibration_sample import Drawn, Population, draw, read_population, share_confirmed
 from dedup.advice.calibration_tables import Recall, recall_of
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.errors import ConfigError
 from dedup.extraction.sweep import sweep
 from dedup.lookup.opening import check_encoder, open_run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.stages.context import StageContext
-from dedup.storage.locations import absolute
+from dedup.storage.urls import absolute
 
 _STEP = 0.01  # of the thresholds
 _BELOW = 0.2  # the run's own threshold, where they begin
@@ -85,7 +86,7 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
     _check(options)
     started = time.perf_counter()
     opened = open_run(run_dir, list(overrides), ("embed", "index"))
-    if opened.config.encoder.name != "precomputed":
+    if encoder_kind(opened.config.encoder.name).has_images:
         check_encoder(opened)
     needed = ("embed", "index", "confirm", "groups") if opened.confirms else ("embed", "index", "confirm")
     opened = open_run(run_dir, list(overrides), needed)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Encoder, JsonDict
 from dedup.encoders import decoded_side, load_encoder, look_maker
 from dedup.encoders.dct import turns
@@ -28,6 +29,7 @@ from dedup.numerics.planting import CHANGES, plant
 from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES
 from dedup.stages.decoding import Preparation, PreparedSample
+from dedup.stages.judging import AS_LIKELY
 from dedup.stages.looks import make_looks
 from dedup.stages.vectorfiles import LEAST_INNER_QUALITY
 from dedup.storage.embeddings import open_store
@@ -37,7 +39,6 @@ from dedup.storage.samples import RawSample, one_line
 
 _SIDE = 256  # pixels that the shorter side keeps where an image is larger: LAION's size
 _QUALITY = 90  # of the JPEG that a copy on the web is
-_AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too, as in the stage confirm
 _NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
 Pixels = npt.NDArray[np.uint8]
 
@@ -92,7 +93,7 @@ class _Copy:
 def plant_copies(task: CopyTask) -> CopyResult:
     """Make the copies of some images and say how each would be found."""
     use_one_thread()
-    config, encoder = task.config, load_encoder(task.config.encoder)
+    config, encoder = task.config, load_encoder(task.config.encoder, task.config.engine.device)
     preparation = Preparation(encoder, config.input.max_pixels, finds_inner=task.has_looks, keeps_thumbnails=False)
     copies: list[_Copy] = []
     pixels: dict[int, Pixels] = {}
@@ -176,7 +177,7 @@ def _looks(
     framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]
     grids = np.stack([grid for _, grid in framed]) if framed else np.zeros((0, 3, GRID, GRID), np.float32)
     good = detail(grids) >= LEAST_INNER_QUALITY
-    inner = load_encoder(config.encoder).encode(grids[good]).astype(np.float16) if good.any() else vectors[:0]
+    inner = load_encoder(config.encoder, config.engine.device).encode(grids[good]).astype(np.float16) if good.any() else vectors[:0]
     of = np.array([number for number, _ in framed], dtype=np.int64)[good]
     shapes = np.array([copy.prepared.row["width"] / max(copy.prepared.row["height"], 1) for copy in copies], dtype=np.float32)
     ours = maker(unit_rows(vectors), unit_rows(inner), of, shapes)
@@ -188,7 +189,7 @@ def _looks(
             found.append(None)
             continue
         a, b = slice(int(first[copy.place]), int(last[copy.place])), slice(int(start[number]), int(stop[number]))
-        found.append(best_look(theirs, a, ours, b, config.search.look_min_similarity))
+        found.append(best_look(theirs, a, ours, b, config.search.view_min_similarity))
     return found
 
 
@@ -201,7 +202,7 @@ def best_look(theirs: LookRows, a: slice, ours: LookRows, b: slice, least: float
     a, b : slice
         The rows of the first image in `theirs`, of the second in `ours`.
     least : float
-        `search.look_min_similarity`.
+        `search.view_min_similarity`.
     """
     n_first, n_second = a.stop - a.start, b.stop - b.start
     joined = Looks(
@@ -219,11 +220,11 @@ def _likely_turns(
     task: CopyTask, originals: npt.NDArray[np.float16], vectors: npt.NDArray[np.float16], upright: npt.NDArray[np.float32]
 ) -> list[list[str]]:
     """The turn that is about as likely as none, as the stage confirm tries it."""
-    if task.config.encoder.name != "dct":
+    if not encoder_kind(task.config.encoder.name).can_turn:
         return [[] for _ in originals]
     similarity = np.stack([exact_similarity(apply_turn(originals, turn), vectors) for turn in turns()])
     best = similarity.argmax(axis=0)
-    is_likely = similarity.max(axis=0) >= upright - _AS_LIKELY
+    is_likely = similarity.max(axis=0) >= upright - AS_LIKELY
     return [[VARIANT_NAMES[1 + turn]] if likely else [] for turn, likely in zip(best.tolist(), is_likely.tolist(), strict=True)]
 
 

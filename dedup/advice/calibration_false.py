@@ -11,6 +11,7 @@ from dedup.advice.calibration_pairs import Counted, Judged, count_pairs, leave_c
 from dedup.advice.calibration_planting import Work
 from dedup.advice.calibration_sample import Drawn, Population, links_by_threshold
 from dedup.advice.calibration_tables import Precision, precision_with_verdicts, precision_without_verdicts
+from dedup.config.encoders import encoder_kind
 from dedup.encoders import decoded_side
 from dedup.numerics.pairshares import PairShares, pair_shares
 from dedup.numerics.pictures import SIDE
@@ -81,7 +82,7 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
 def _look_at_decoys(work: Work, look: Look, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
     """Look at pairs that are none of copies, since one of each is mirrored, and yet are alike."""
     context = work.context
-    if work.config.encoder.name == "dct":
+    if encoder_kind(work.config.encoder.name).can_turn:
         last = counted.thresholds[-1:]  # only the pairs are asked for
         found = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
     else:

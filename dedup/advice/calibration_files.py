@@ -10,7 +10,9 @@ import yaml
 
 from dedup.advice.calibrate import Calibration
 from dedup.contracts import Table
-from dedup.storage.tables import clear, join, write_bytes, write_json, write_table
+from dedup.storage.atomic import write_bytes, write_json
+from dedup.storage.tables import clear, write_table
+from dedup.storage.urls import join
 
 _TABLES = {"thresholds": "table", "recalls": "recalls", "copies": "copies", "pairs": "pairs"}
 _HEIGHT_OF_RARE = 1e-3  # expected pairs below which the plot shows none

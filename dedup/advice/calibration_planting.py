@@ -11,23 +11,18 @@ import pyarrow as pa
 from dedup.advice.calibration_copies import CopyResult, CopyTask, plant_copies
 from dedup.advice.calibration_sample import Drawn, Population
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.encoders import look_maker
 from dedup.lookup.opening import OpenedRun
 from dedup.numerics.planting import changes
 from dedup.schemas import CALIBRATION_COPIES
-from dedup.stages import judging
 from dedup.stages.context import StageContext
+from dedup.stages.judging import PLACES, find_places
 
 _COPIES, _JUDGED = 8_000, 2_000  # planted, and looked at
 _IMAGES_PER_TASK = 20
 
-PLACES_SQL = """
-SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key, metadata.byte_offset AS byte_offset,
-       metadata.n_bytes AS n_bytes, metadata.width AS width, metadata.height AS height
-FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
-ORDER BY metadata.sample_id
-"""
-PLACES = pa.schema([*judging.PLACES, ("width", pa.int32()), ("height", pa.int32())])
+_SIZED_PLACES = pa.schema([*PLACES, ("width", pa.int32()), ("height", pa.int32())])
 
 
 @dataclass(frozen=True)
@@ -97,20 +92,14 @@ def plant(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, i
         Images that could not be read.
     """
     config, options = work.config, work.options
-    if config.encoder.name == "precomputed":
+    if not encoder_kind(config.encoder.name).has_images:
         work.notes.append(
             "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
             "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
         )
         return CALIBRATION_COPIES.empty_table(), 0
     names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
-    ids = population.ids[drawn.images]
-    batches = list(
-        work.context.engine.sql(
-            PLACES_SQL, {"metadata": work.context.layout.table("metadata"), "wanted": pa.table({"sample_id": ids})}, PLACES
-        )
-    )
-    rows = pa.concat_tables(batches).to_pylist()
+    rows = find_places(work.context, population.ids[drawn.images], _SIZED_PLACES).to_pylist()
     n_each = min(len(names), max(1, _COPIES // len(rows)))
     share = min(1.0, _JUDGED / (n_each * len(rows))) if work.opened.confirms else 0.0
     rng = np.random.default_rng([options.seed, 1])
@@ -124,7 +113,7 @@ def plant(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, i
         judged = [tuple((rng.random(n_each) < share).tolist()) for _ in part]
         tasks.append(CopyTask(config, tuple(part), tuple(own), tuple(judged), least, has_looks, options.seed))
     parts: dict[int, CopyResult] = {}
-    uses_gpu = config.encoder.name != "dct"
+    uses_gpu = encoder_kind(config.encoder.name).uses_gpu
     for number, found in work.context.run_tasks(
         "copies", "images", plant_copies, tasks, [len(task.rows) for task in tasks], uses_gpu=uses_gpu
     ):

@@ -172,10 +172,11 @@ def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
 
 
 def _with_interval(name: str, n_found: npt.NDArray[np.int64], n: int) -> dict[str, object]:
-    low, high = wilson(n_found, np.full(len(n_found), n))
-    shares = [None] * len(n_found) if not n else n_found / n
-    bounds = ([None] * len(n_found),) * 2 if not n else (low, high)
-    return {name: shares, f"{name}_low": bounds[0], f"{name}_high": bounds[1]}
+    names = (name, f"{name}_low", f"{name}_high")
+    if not n:
+        return dict.fromkeys(names, [None] * len(n_found))
+    low, high = np.array([wilson(count, n) for count in n_found.tolist()]).T
+    return dict(zip(names, (n_found / n, low, high), strict=True))
 
 
 def _drawn_recall(found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:

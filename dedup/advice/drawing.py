@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
+from dedup.config.keys import MAX_PIXELS
 from dedup.errors import DedupError
 from dedup.storage.images import decode_image
 from dedup.storage.shards import read_image_bytes
-from dedup.terminal import printable
+from dedup.text import printable
 
 CELL = 176  # pixels
 TEXT = 44  # pixels under each picture
 GAP = 8
 KEPT = "#1a7f37"
 COPY = "#0b5394"
-_MAX_PIXELS = 178_956_970
 _MAX_CHARS = 200  # a caption may have megabytes
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -31,7 +31,7 @@ def thumbnail(shard: str, key: str, byte_offset: int | None, n_bytes: int | None
         return None
     try:
         data = read_image_bytes(shard, key, byte_offset, n_bytes)
-        picture = Image.fromarray(decode_image(data, max_pixels=_MAX_PIXELS, min_side=CELL).pixels)
+        picture = Image.fromarray(decode_image(data, max_pixels=MAX_PIXELS, min_side=CELL).pixels)
     except DedupError:
         return None
     scale = CELL / max(picture.size)

@@ -11,14 +11,16 @@ import pyarrow.compute as pc
 
 from dedup.advice.explanation import Component, OtherKeeper, Rule
 from dedup.advice.finding import read_samples
-from dedup.advice.ordering import deciding_term, policy_columns
+from dedup.advice.ordering import deciding_term
 from dedup.advice.paths import representatives
 from dedup.advice.runtables import RunTables
+from dedup.config.order import parse_order
 from dedup.errors import DedupError
 from dedup.numerics.distances import exact_similarity
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.layout import CONFIG_FILE, RunLayout
-from dedup.storage.tables import dataset, join, read_json
+from dedup.storage.tables import dataset
+from dedup.storage.urls import join, read_json
 
 _OTHERS_SHOWN = 8
 _BATCH_ROWS = 65_536
@@ -34,14 +36,16 @@ class KeepPolicy:
 
     def __init__(self, tables: RunTables) -> None:
         self._tables = tables
-        self._order_by: list[str] = list(tables.config("manifest", "keep.order_by", ["sample_id"]))
+        order_by, carry = tables.config("manifest", "keep.order_by", ["sample_id"]), tables.config("embed", "input.carry", [])
+        self._terms = parse_order(order_by, carry)
+        self._columns = list(dict.fromkeys(["sample_id", *(column for term in self._terms for column in term.columns)]))
 
     def copies(self, sample_id: int, component_id: int) -> tuple[int, int | None]:
         """How many samples were dropped for this one, and which of them the policy prefers."""
         wanted = (pc.field("component_id") == component_id) & (pc.field("keeper_id") == sample_id)
-        columns = list(dict.fromkeys(["sample_id", *policy_columns(self._order_by)]))
         n, best = 0, None
-        for batch in dataset(self._tables.layout.table("duplicates")).to_batches(columns=columns, filter=wanted, batch_size=_BATCH_ROWS):
+        duplicates = dataset(self._tables.layout.table("duplicates"))
+        for batch in duplicates.to_batches(columns=self._columns, filter=wanted, batch_size=_BATCH_ROWS):
             rows = batch.to_pylist()
             n += len(rows)
             best = min([*rows, *([best] if best else [])], key=cmp_to_key(self._compare), default=best)
@@ -52,7 +56,7 @@ class KeepPolicy:
 
         A member goes with the most similar keeper of its group, which need not be the one that dropped it.
         """
-        rows = read_samples(self._tables.layout, [one, other], policy_columns(self._order_by))
+        rows = read_samples(self._tables.layout, [one, other], self._columns)
         first, second = (one, other) if self._precedes(rows[one], rows[other]) else (other, one)
         dropped, keeper = (one, other) if self._tables.outcome(one).table == "duplicates" else (other, one)
         if first == dropped:
@@ -65,7 +69,7 @@ class KeepPolicy:
         samples = self._tables.samples([first, second])
         if len(self._base_kept([first, second])) == 1:
             return Rule("keep.prefer_base", True, False, samples[first], samples[second])
-        _, term, value, other_value = deciding_term(self._order_by, rows[first], rows[second])
+        _, term, value, other_value = deciding_term(self._terms, rows[first], rows[second])
         return Rule(term, value, other_value, samples[first], samples[second])
 
     def _precedes(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -123,8 +127,7 @@ class KeepPolicy:
 
     def _kept(self, component_id: int) -> list[dict[str, Any]]:
         """Kept samples of a group in the order they were chosen."""
-        columns = list(dict.fromkeys(["sample_id", *policy_columns(self._order_by)]))
-        rows = self._tables.rows("manifest", columns, pc.field("component_id") == component_id)
+        rows = self._tables.rows("manifest", self._columns, pc.field("component_id") == component_id)
         base = self._base_kept([row["sample_id"] for row in rows])
         rows.sort(key=cmp_to_key(self._compare))
         return sorted(rows, key=lambda row: row["sample_id"] not in base)
@@ -142,4 +145,4 @@ class KeepPolicy:
         return set(rows["sample_id"].to_pylist())
 
     def _compare(self, one: dict[str, Any], other: dict[str, Any]) -> int:
-        return deciding_term(self._order_by, one, other)[0]
+        return deciding_term(self._terms, one, other)[0]

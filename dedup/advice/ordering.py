@@ -6,27 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TIE = "sample_id asc"  # the last resort of every policy
+from dedup.config.order import TIE, OrderTerm
 
 
-def policy_columns(order_by: Sequence[str]) -> list[str]:
-    """Columns of `metadata` that a policy compares.
-
-    Examples
-    --------
-    >>> policy_columns(["width*height desc", "n_bytes desc", "sample_id"])
-    ['width', 'height', 'n_bytes', 'sample_id']
-    """
-    return [column for term in order_by for column in term.split()[0].split("*")]
-
-
-def deciding_term(order_by: Sequence[str], one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, str, Any, Any]:
+def deciding_term(terms: Sequence[OrderTerm], one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, str, Any, Any]:
     """Which of two samples a policy prefers, and by which term.
 
     Parameters
     ----------
-    order_by : sequence of str
-        Terms of `keep.order_by`; nulls come last in either direction.
+    terms : sequence of OrderTerm
+        Of `keep.order_by`; nulls come last in either direction.
     one, other : mapping
         Their values.
 
@@ -40,22 +29,22 @@ def deciding_term(order_by: Sequence[str], one: Mapping[str, Any], other: Mappin
 
     Examples
     --------
-    >>> deciding_term(["n_bytes desc"], {"n_bytes": 5, "sample_id": 1}, {"n_bytes": 7, "sample_id": 0})
+    >>> from dedup.config.order import parse_order
+    >>> deciding_term(parse_order(["n_bytes desc"]), {"n_bytes": 5, "sample_id": 1}, {"n_bytes": 7, "sample_id": 0})
     (1, 'n_bytes desc', 5, 7)
     """
-    for term in [*order_by, TIE]:
-        name, _, direction = term.strip().partition(" ")
-        values = [_value(row, name) for row in (one, other)]
+    for term in (*terms, TIE):
+        values = [_value(row, term) for row in (one, other)]
         if values[0] == values[1]:
             continue
         if None in values:
             sign = 1 if values[0] is None else -1
         else:
-            sign = -1 if (values[0] < values[1]) != (direction.strip().lower() == "desc") else 1
-        return sign, " ".join(term.split()), values[0], values[1]
-    return 0, TIE, None, None
+            sign = -1 if (values[0] < values[1]) != term.is_descending else 1
+        return sign, term.text, values[0], values[1]
+    return 0, TIE.text, None, None
 
 
-def _value(row: Mapping[str, Any], name: str) -> Any:
-    values = [row.get(column) for column in name.split("*")]
+def _value(row: Mapping[str, Any], term: OrderTerm) -> Any:
+    values = [row.get(column) for column in term.columns]
     return values[0] if len(values) == 1 else None if None in values else math.prod(values)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dedup.advice.explanation import Step
 from dedup.errors import EdgeError, RunDirectoryError
 from dedup.numerics.widest import widest_path
-from dedup.stages.groups import STANDING
+from dedup.schemas.pairs import STANDING
 from dedup.storage.layout import RunLayout
 from dedup.storage.tables import dataset
 

@@ -19,7 +19,6 @@ from dedup.storage.provenance import StageRecord, read_record
 from dedup.storage.tables import dataset
 
 _HOMES = {"embed": "embeddings", "index": "index", "confirm": "edges", "groups": "groups", "exclude": "exclusions", "manifest": "manifest"}
-_OTHERS_SHOWN = 8
 _BATCH_ROWS = 65_536
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dedup.config import EncoderConfig
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Encoder
 from dedup.encoders import dct
 from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.looks import LookMaker, look_rows
 
-_NEURAL = ("clip", "torchscript")
 
-
-def load_encoder(config: EncoderConfig) -> Encoder:
+def load_encoder(config: EncoderConfig, device: str) -> Encoder:
     """The encoder a configuration names, on the GPU of the running task where it uses one; loaded once a process.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+    device : str
+        `engine.device`; a descriptor is computed on the CPU whatever it says.
 
     Raises
     ------
@@ -21,13 +26,14 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     ConfigError
         If the model can't be loaded, or there is no device of that kind.
     """
-    if config.name in _NEURAL:
+    kind = encoder_kind(config.name)
+    if kind.needs_weights:
         try:
             from dedup.encoders.clip import load_clip
         except ImportError as error:
             raise MissingExtra(error.name or "torch", "clip") from error
-        return load_clip(config)
-    if config.name == "dct":
+        return load_clip(config, device)
+    if kind.is_descriptor:
         return dct.DctEncoder()
     raise ConfigError(f"encoder.name={config.name} encodes no images; expected dct, clip or torchscript")
 
@@ -42,25 +48,26 @@ def encoder_fingerprint(config: EncoderConfig) -> dict[str, str]:
     ConfigError
         If there is no such model, tag or file.
     """
-    if config.name in _NEURAL:
+    kind = encoder_kind(config.name)
+    if kind.needs_weights:
         try:
             from dedup.encoders.clip_models import find_model
         except ImportError as error:
             raise MissingExtra(error.name or "torch", "clip") from error
         return find_model(config).fingerprint()
-    if config.name == "precomputed":
+    if not kind.has_images:
         return {"model": "precomputed", "preprocessing": "rows of unit length, float16"}
     return dct.fingerprint()
 
 
 def decoded_side(config: EncoderConfig) -> int:
     """Sides an image may be reduced to while it is decoded for the vectors, in pixels; 0 where nothing is known."""
-    return dct.MIN_SIDE if config.name == "dct" else 0
+    return dct.MIN_SIDE if encoder_kind(config.name).is_descriptor else 0
 
 
-def n_gpus(config: EncoderConfig) -> int:
-    """GPUs of this machine that the encoder would use."""
-    if config.name not in _NEURAL or config.device == "cpu":
+def n_gpus(config: EncoderConfig, device: str) -> int:
+    """GPUs of this machine that the encoder would use, `engine.device` being what it is."""
+    if not encoder_kind(config.name).uses_gpu or device == "cpu":
         return 0
     from dedup.encoders.clip import n_gpus as found
 
@@ -69,4 +76,4 @@ def n_gpus(config: EncoderConfig) -> int:
 
 def look_maker(config: EncoderConfig) -> LookMaker | None:
     """What makes second looks of an encoder's vectors; None for an encoder that can't."""
-    return look_rows if config.name == "dct" else None
+    return look_rows if encoder_kind(config.name).makes_views else None

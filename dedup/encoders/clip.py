@@ -32,7 +32,7 @@ def n_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def load_clip(config: EncoderConfig) -> ClipEncoder:
+def load_clip(config: EncoderConfig, device: str) -> ClipEncoder:
     """The model a configuration names, on the task's device; loaded once a process and device.
 
     Raises
@@ -41,7 +41,7 @@ def load_clip(config: EncoderConfig) -> ClipEncoder:
         If there is no CUDA device where one is asked for, or the weights do not fit the model.
     """
     found = find_model(config)
-    return _load(config, _device_of_task(config.device), json.dumps(found.fingerprint(), sort_keys=True))
+    return _load(config, _device_of_task(device), json.dumps(found.fingerprint(), sort_keys=True))
 
 
 def _device_of_task(asked: str) -> str:
@@ -53,8 +53,8 @@ def _device_of_task(asked: str) -> str:
         return f"cuda:{gpus[0]}" if gpus else "cuda:0"
     if asked == "cuda":
         raise ConfigError(
-            f"encoder.device=cuda, but torch {torch.__version__} sees no CUDA device here; expected an NVIDIA GPU with its driver, "
-            "and a torch built for CUDA; set encoder.device=auto to go on without"
+            f"engine.device=cuda, but torch {torch.__version__} sees no CUDA device here; expected an NVIDIA GPU with its driver, "
+            "and a torch built for CUDA; set engine.device=auto to go on without"
         )
     return "cpu"
 
@@ -309,7 +309,7 @@ def _said_in_one_line(found: FoundModel) -> Iterator[None]:
     except Exception as error:  # RuntimeError, KeyError, UnpicklingError, OSError and what a download raises
         text = " ".join(str(error).split())[:300]
         if "CUDA" in text or "NVIDIA" in text:  # the driver, not the file
-            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; mend the driver, or set encoder.device=cpu") from error
+            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; mend the driver, or set engine.device=cpu") from error
         what = "is no TorchScript file" if not found.name else f"does not fit the model {found.description['model'].partition(' ')[2]}"
         step = "give the model it belongs to in encoder.model" if found.name else "give a file saved by torch.jit.save"
         if not found.is_file:

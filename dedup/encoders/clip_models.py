@@ -17,6 +17,7 @@ from typing import Any, Final
 import open_clip
 
 from dedup.config import EncoderConfig
+from dedup.config.encoders import encoder_kind
 from dedup.encoders.clip_pixels import Preprocessing
 from dedup.errors import ConfigError
 
@@ -68,7 +69,7 @@ def find_model(config: EncoderConfig) -> FoundModel:
     ConfigError
         If there is no such model, tag or file; the nearest names are offered.
     """
-    if config.name == "torchscript":
+    if encoder_kind(config.name).is_scripted:
         return _find_torchscript(config)
     name, architecture, preprocess = _find_architecture(config.model)
     text_model = architecture["text_cfg"].get("hf_model_name")

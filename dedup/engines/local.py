@@ -16,8 +16,9 @@ from dedup.errors import DedupError, StageError, no_room
 from dedup.processes import start_pool, starting_workers, stop_pool
 from dedup.resources import available_cores
 from dedup.schemas import conform
-from dedup.storage.scratch import scratch_folder
-from dedup.storage.tables import dataset, files, is_local, write_table
+from dedup.storage.atomic import scratch_folder
+from dedup.storage.tables import dataset, files, write_table
+from dedup.storage.urls import is_local
 
 _BATCH_ROWS = 100_000
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dedup.contracts import GroupRows, GroupSource, GroupWork, Pack, Result
 from dedup.storage.arrays import map_array, save_array
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> li
     del blocks
     n_groups = max([int(lists.max(initial=-1)) + 1, *(int(pack.groups.max(initial=-1)) + 1 for pack in packs)])
     flat = lists.ravel()
-    counts = np.bincount(flat[flat >= 0], minlength=n_groups)
-    # ascending within a group; the padding sorts first and is cut off
-    order = np.argsort(flat, kind="stable")[len(flat) - int(counts.sum()) :]
+    counts = np.bincount(flat, minlength=n_groups)
+    order = np.argsort(flat, kind="stable")  # ascending within a group
     places = (order // max(1, lists.shape[1])).astype(np.int32 if len(lists) < 2**31 else np.int64)
     for name, array in (("places", places), ("offsets", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)), ("lists", lists)):
         save_array(join(folder, f"{name}.npy"), array)

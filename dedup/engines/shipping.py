@@ -20,8 +20,8 @@ from typing import Any
 
 from dedup.contracts import GroupRows, Result, Task
 from dedup.errors import DedupError, StageError
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, join, read_range, write_bytes
+from dedup.storage.atomic import AtomicFile, write_bytes
+from dedup.storage.urls import filesystem, join, read_range
 
 SCRATCH = "_scratch"  # below a run directory
 _RESULT = "result-{:07d}.pickle"
@@ -84,14 +84,10 @@ def ship(scratch: str, work: Callable[..., Result], tasks: Sequence[Task]) -> Sh
     """Write the work and its tasks into a new folder below `scratch`."""
     folder, key = join(scratch, uuid.uuid4().hex), secrets.token_bytes(32)
     write_bytes(join(folder, _WORK), _sealed(key, _WORK, work))
-    scratch_file, offsets = ScratchFile(join(folder, _TASKS)), [0]
-    try:
+    offsets = [0]
+    with AtomicFile(join(folder, _TASKS)) as file:
         for number, task in enumerate(tasks):
-            offsets.append(offsets[-1] + scratch_file.file.write(_sealed(key, f"{_TASKS} {number}", task)))
-    except BaseException:
-        scratch_file.abort()
-        raise
-    scratch_file.close()
+            offsets.append(offsets[-1] + file.write(_sealed(key, f"{_TASKS} {number}", task)))
     return Shipment(folder, offsets, key)
 
 

@@ -27,7 +27,8 @@ from dedup.engines.spark_session import executor_settings, gpu_profile, start_se
 from dedup.engines.spark_setup import explained
 from dedup.engines.spark_workers import cores, gpus, numbers, partition, write_rows
 from dedup.errors import ConfigError, DedupError, StageError
-from dedup.storage.tables import dataset, files, filesystem, is_local, join, write_table
+from dedup.storage.tables import dataset, files, write_table
+from dedup.storage.urls import filesystem, is_local, join
 
 _READ_ROWS = 65_536
 _NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})

@@ -50,8 +50,8 @@ class Routes:
         return cls(np.concatenate([[0], np.cumsum(counts)]), numbers[np.argsort(groups, kind="stable")])
 
     def counts(self, groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """Packs of each of some groups; of those that are -1 or unknown, 0."""
-        is_known = (groups >= 0) & (groups < len(self.offsets) - 1)
+        """Packs of each of some groups; of those that are in none, 0."""
+        is_known = groups < len(self.offsets) - 1
         known = np.where(is_known, groups, 0)
         return np.where(is_known, self.offsets[known + is_known] - self.offsets[known], 0)
 

@@ -12,7 +12,8 @@ from dedup.errors import InputError
 from dedup.schemas import GENERATIONS
 from dedup.storage.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.shards import read_shard
-from dedup.storage.tables import FileWriter, clear, dataset, filesystem, join
+from dedup.storage.tables import FileWriter, clear, dataset
+from dedup.storage.urls import filesystem, join
 
 _BATCH = 10_000
 SORTED_SQL = """

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dedup.config.keys import MAX_PIXELS
 from dedup.errors import InputError, SampleError
 from dedup.storage.images import decode_image
 from dedup.storage.shards import read_image_bytes
 
-_MAX_PIXELS = 178_956_970
 _LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
 
 Pixels = npt.NDArray[np.uint8]
@@ -51,7 +51,7 @@ def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> 
     SampleError
         If it does not decode.
     """
-    return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=_MAX_PIXELS).pixels
+    return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
 
 
 def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:

@@ -14,7 +14,8 @@ from dedup.numerics.neighbors import mean_distances, nearest_neighbors
 from dedup.schemas import NEIGHBOR_MEANS, NEIGHBOR_PAIRS
 from dedup.storage.arrays import read_rows
 from dedup.storage.embeddings import read_vectors
-from dedup.storage.tables import FileWriter, join
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import join
 
 _Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
 

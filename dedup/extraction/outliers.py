@@ -28,9 +28,11 @@ from dedup.numerics.packs import count_lists, pack_lists
 from dedup.schemas import IMAGES, NEIGHBOR_MEANS, NEIGHBOR_PAIRS, OUTLIERS
 from dedup.stages.members import Members, save_members
 from dedup.storage.arrays import save_array
+from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import clear, dataset, filesystem, join, read_json, read_table, write_bytes, write_json
+from dedup.storage.tables import ask, clear, dataset, read_table
+from dedup.storage.urls import filesystem, join, read_json
 
 By = Literal["mean", "ratio"]
 
@@ -155,7 +157,7 @@ class _Search:
         query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
         tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
         schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
-        rows = pa.concat_tables([schema.empty_table(), *self.engine.sql(query, tables, schema)])
+        rows = ask(self.engine, query, tables, schema)
         left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
         return rows["image_id"].to_numpy()[:n], left
 

@@ -25,10 +25,12 @@ from dedup.numerics.cliques import largest_clique
 from dedup.numerics.tiled import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
 from dedup.numerics.torch_ops import Device, choose_device
 from dedup.schemas import MEMBERS, SCORES
+from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import digest
 from dedup.storage.samples import one_line
-from dedup.storage.tables import FileWriter, clear, dataset, filesystem, join, read_json, write_bytes, write_json
+from dedup.storage.tables import FileWriter, clear, dataset
+from dedup.storage.urls import filesystem, join, read_json
 
 # the distinct images of each target's group, with the samples that have them
 MEMBERS_SQL = """
@@ -63,6 +65,7 @@ class ScoreTask:
     generations: Generations
     members: Table | None
     options: ExtractionConfig
+    device: str
     output: Table
 
 
@@ -99,7 +102,7 @@ def score_targets(task: ScoreTask) -> int:
         mine = dataset(task.members).to_table(filter=(number >= task.first) & (number < task.first + len(found)))
         for row in mine.to_pylist():
             members[row["number"] - task.first].append(row)
-    device = choose_device(task.options.device)
+    device = choose_device(task.device)
     with FileWriter(part_url(task.output, task.number), task.output.schema) as writer:
         for row, generations, images in zip(task.rows.to_pylist(), found, members, strict=True):
             scored = _score_one(row, generations, images, task.options, device)
@@ -126,7 +129,7 @@ def _score_one(
     elif min(images.shape[1:3]) < TILES:
         raise InputError(f"{row['target_id']}: images of {images.shape[2]} x {images.shape[1]} pixels; expected at least {TILES} to a side")
     else:
-        distances = pairwise_tiled_distances(images, threshold=options.max_tile_distance, device=device)
+        distances = pairwise_tiled_distances(images, device=device)
         found = largest_clique(distances <= np.float32(options.max_tile_distance))
         clique = found.members
         scored |= {"clique_size": len(clique), "clique_is_exact": found.is_exact, "mean_distance": _mean_distance(distances, clique)}
@@ -186,7 +189,9 @@ def _match(
     }
 
 
-def score(wanted: TargetList, generations: str, out: str, options: ExtractionConfig, engine: Engine, reporter: Reporter) -> ScoreSummary:
+def score(
+    wanted: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
+) -> ScoreSummary:
     """Score all targets; a run that was stopped goes on with the parts that are missing. See `dedup.score_generations`."""
     ids, output = wanted.rows["target_id"].to_pylist(), Table(out, SCORES)
     size = options.targets_per_part
@@ -196,17 +201,9 @@ def score(wanted: TargetList, generations: str, out: str, options: ExtractionCon
     members = _write_members(wanted, out, engine)
     if members is None:
         notes.append("the list of targets is not that of a run, so that the groups are not known: eidetic_k is left out")
-    _begin(
-        out,
-        output,
-        {
-            "targets": digest(ids),
-            "generations": generations,
-            "options": {name: value for name, value in vars(options).items() if name != "device"},
-        },
-    )
+    _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
     tasks = [
-        ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, output)
+        ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, device, output)
         for number, start in enumerate(range(0, len(ids), size))
     ]
     missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
@@ -216,7 +213,7 @@ def score(wanted: TargetList, generations: str, out: str, options: ExtractionCon
     for note in notes:
         reporter.note(f"extraction: {note}")
     reporter.progress(Progress("score", done, len(ids), "targets"))
-    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=options.device != "cpu"):
+    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu"):
         done += n
         reporter.progress(Progress("score", done, len(ids), "targets"))
     return _summarise(out, output, notes)

@@ -16,9 +16,10 @@ from dedup.contracts import Table
 from dedup.errors import InputError, RunDirectoryError
 from dedup.numerics.thresholds import removed_by_threshold
 from dedup.schemas import SWEEP, conform
+from dedup.storage.atomic import write_bytes
 from dedup.storage.layout import RunLayout
 from dedup.storage.provenance import read_record
-from dedup.storage.tables import count_rows, dataset, write_bytes
+from dedup.storage.tables import count_rows, dataset
 
 PAPER_REMOVED, PAPER_IMAGES = 5_275, 50_000  # CIFAR-10, Carlini et al. (2023): imagededup, similarity > 0.85
 _STEP = 0.05

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from dedup.errors import InputError
 from dedup.schemas import TARGETS
 from dedup.storage.samples import one_line
-from dedup.storage.tables import filesystem, join
+from dedup.storage.urls import filesystem, join
 
 _NEEDED = ("target_id",)
 _WANTED = ("target_id", "component_id", "duplication_count", "shard", "key", "byte_offset", "n_bytes")

@@ -9,9 +9,9 @@ import pyarrow.dataset as ds
 
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, InputError
+from dedup.storage.atomic import AtomicFile
 from dedup.storage.samples import IMAGE_SUFFIXES, one_line
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, join
+from dedup.storage.urls import filesystem, join
 
 _SEED_BITS = 16  # seeds of a target: as many generations as anyone makes of one prompt
 _ID_DIGITS = 11  # of the target_id that a seed begins with: 44 bits, so that seeds stay below 2^63
@@ -62,7 +62,7 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     """
     if n_parts < 1:
         raise ConfigError(f"--n-parts={n_parts}; expected 1 or more")
-    parts = [ScratchFile(join(out, f"part-{number:05d}.jsonl")) for number in range(n_parts)]
+    parts = [AtomicFile(join(out, f"part-{number:05d}.jsonl")) for number in range(n_parts)]
     n_targets, n_images = [0] * n_parts, [0] * n_parts
     try:
         for rank, row in enumerate(_rows(targets)):

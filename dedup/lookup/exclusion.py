@@ -31,6 +31,8 @@ class ReferenceTask:
         ``reference`` or ``listed``.
     keeps_unreadable : bool
         Whether a training image that can't be read counts as near: `confirm.unreadable=keep`.
+    device : str
+        `engine.device`: where the encoder computes.
     """
 
     run_dir: str
@@ -38,6 +40,7 @@ class ReferenceTask:
     paths: tuple[str, ...]
     reason: str
     keeps_unreadable: bool
+    device: str
 
 
 @dataclass
@@ -64,7 +67,7 @@ class Near:
 
 def find_near(task: ReferenceTask) -> Near:
     """Look for the reference images of a task among the training images."""
-    index, found = _opened(task.run_dir, task.identity), Near([], 0, [], 0)
+    index, found = _opened(task.run_dir, task.identity, task.device), Near([], 0, [], 0)
     for asked in read_inputs(task.paths, max_image_bytes=index.opened.config.input.max_image_bytes):
         # a list's own entry is its name
         name, place = (asked.name, "") if task.reason == "listed" else (asked.key, asked.shard)
@@ -120,9 +123,9 @@ def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tupl
 
 
 @lru_cache(maxsize=1)
-def _opened(run_dir: str, identity: str) -> RunIndex:
+def _opened(run_dir: str, identity: str, device: str) -> RunIndex:
     # BLAS and FAISS of several workers share the cores
-    return open_index(run_dir, device="cpu", stages=("embed", "index"))
+    return open_index(run_dir, overrides=(f"engine.device={device}",), device="cpu", stages=("embed", "index"))
 
 
 def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:

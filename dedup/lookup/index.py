@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, look_maker
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
@@ -37,7 +38,7 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     run_dir : str
         A path or any fsspec URL.
     overrides : sequence of str
-        ``section.key=value`` of `encoder` or `input`, over what the run was made with; a run over precomputed embeddings names no
+        ``section.key=value`` of `encoder`, `input` or `engine`, over what the run was made with; a run over precomputed embeddings names no
         encoder, and takes images only with one: ``encoder.name=clip encoder.pretrained=…``.
     device : str
         ``cpu``: the index is searched where it lies; ``auto``: a copy on GPUs where FAISS has any.
@@ -184,13 +185,13 @@ class RunIndex:
             If the run was embedded with another.
         """
         config = self.opened.config.encoder
-        if config.name == "precomputed":
+        if not encoder_kind(config.name).has_images:
             raise ConfigError(
                 f"{self.run_dir} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
                 "encoder.model=ViT-B-32 encoder.pretrained=…"
             )
         check_encoder(self.opened)
-        encoder = load_encoder(config)
+        encoder = load_encoder(config, self.opened.config.engine.device)
         if encoder.dim != self.index.dim:
             raise ConfigError(
                 f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run_dir}"
@@ -243,7 +244,7 @@ class RunIndex:
                 best[sample_id] = (value, views.names[view_number])
         if views.looks is not None and self._looks.is_there and views.quality >= search.low_detail_quality:
             # similarities of looks are on a scale of their own: they add what whole images miss
-            hits = self._looks.search(views.looks, max(search.look_min_similarity, min_similarity or 0.0))
+            hits = self._looks.search(views.looks, max(search.view_min_similarity, min_similarity or 0.0))
             for sample_id, value, name in zip(hits.sample_ids.tolist(), hits.similarity.tolist(), hits.views, strict=True):
                 best.setdefault(sample_id, (value, name))
         return best
@@ -271,7 +272,7 @@ def _encoded(number: int, image: str | Path | bytes | npt.NDArray[np.uint8] | Im
     if isinstance(image, bytes):
         return f"image {number}", image
     if isinstance(image, (str, Path)):
-        from dedup.storage.tables import read_bytes
+        from dedup.storage.urls import read_bytes
 
         data = read_bytes(str(image))
         if data is None:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dedup.errors import InputError, SampleError
-from dedup.storage.locations import is_local, open_binary
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import expand_shards
-from dedup.storage.tables import filesystem
+from dedup.storage.urls import filesystem, is_local, local_path, open_binary
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -55,7 +54,7 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
             found += known
         elif path.endswith(_TARS):
             found += expand_shards([path])
-        elif is_local(path) and not os.path.isfile(path):
+        elif is_local(path) and not os.path.isfile(local_path(path)):
             raise InputError(f"{path} does not exist; expected an image, a folder of images, or a tar")
         else:
             found.append(path)
@@ -89,7 +88,7 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked
 
 def _is_folder(path: str) -> bool:
     if is_local(path):
-        return os.path.isdir(path)
+        return os.path.isdir(local_path(path))
     if path.endswith(_TARS) or _is_image(path):
         return False
     fs, inside = filesystem(path)
@@ -99,7 +98,7 @@ def _is_folder(path: str) -> bool:
 def _inside(path: str) -> list[str]:
     """All files of a folder and its subfolders, in order."""
     if is_local(path):
-        return [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
+        return [os.path.join(folder, name) for folder, _, names in sorted(os.walk(local_path(path))) for name in sorted(names)]
     fs, inside = filesystem(path)
     return [str(fs.unstrip_protocol(name)) for name in sorted(fs.find(inside))]
 

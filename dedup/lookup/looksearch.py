@@ -72,16 +72,15 @@ class LookSearch:
             Cosine from which two looks are alike.
         """
         lists, store = self._lists, open_looks(self._run_dir)
-        flat, lengths, _ = lists.place(asked.vectors, min(_NPROBE, lists.nlist))
-        of_look = np.repeat(np.arange(len(lengths)), lengths)
+        chosen, _ = lists.place(asked.vectors, min(_NPROBE, lists.nlist))
         along = (asked.vectors @ lists.axes).astype(np.float16)
         found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8], npt.NDArray[np.int8]]] = []
         starts, order = self._members
-        for number in np.unique(flat).tolist():
+        for number in np.unique(chosen).tolist():
             rows = np.sort(order[starts[number] : starts[number + 1]]).astype(np.int64)
             if not len(rows):
                 continue
-            looks = of_look[flat == number]
+            looks = np.flatnonzero((chosen == number).any(axis=1))
             known, vectors = store.take("look", rows), store.take("vector", rows)
             product = along[looks].astype(np.float32) @ vectors.astype(np.float32).T
             one, other = np.nonzero(product >= min_similarity - 1e-2)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dedup.config import Config
-from dedup.config_io import from_dict, load_config, to_dict
+from dedup.config.encoders import encoder_kind
+from dedup.config.load import from_dict, load_config, to_dict
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.lists import Lists
@@ -18,7 +19,8 @@ from dedup.storage.embeddings import embedding_path
 from dedup.storage.layout import CONFIG_FILE, RunLayout
 from dedup.storage.lists import load_lists
 from dedup.storage.provenance import StageRecord, read_record
-from dedup.storage.tables import filesystem, join, read_json, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import filesystem, join, read_json
 
 _HOMES = {
     "embed": "embeddings",
@@ -53,9 +55,13 @@ class OpenedRun:
     @property
     def confirms(self) -> bool:
         """Whether the run judged pairs by their pixels: embeddings that were made elsewhere may not say where those are."""
-        embedded = self.records["embed"]
-        has_pixels = embedded.encoder.get("model") != "precomputed" or bool(embedded.summary.get("has_pixels"))
+        has_pixels = has_images(self.records["embed"]) or bool(self.records["embed"].summary.get("has_pixels"))
         return self.config.confirm.enabled and has_pixels
+
+
+def has_images(embedded: StageRecord) -> bool:
+    """Whether a run encoded images itself; an encoder named now for a run over precomputed embeddings does not count."""
+    return encoder_kind(embedded.config["encoder.name"]).has_images
 
 
 def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[str] = tuple(_HOMES)) -> OpenedRun:
@@ -65,7 +71,7 @@ def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[
     ----------
     run_dir : str
     overrides : list of str
-        ``section.key=value`` over the run's configuration: `encoder.device`, or the encoder of a run over precomputed embeddings.
+        ``section.key=value`` over the run's configuration: `engine.device`, or the encoder of a run over precomputed embeddings.
     stages : sequence of str
         That must be finished.
 
@@ -118,7 +124,7 @@ def check_encoder(opened: OpenedRun) -> None:
         With what differs.
     """
     config, record, run_dir = opened.config, opened.records["embed"], opened.config.output.run_dir
-    if record.encoder.get("model") == "precomputed":
+    if not has_images(record):
         return
     own = encoder_fingerprint(config.encoder)
     differences = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -12,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cachetools import LRUCache
 
 from dedup.errors import RunDirectoryError
+from dedup.schemas.fields import ROW_MASK
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import filesystem, join, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import filesystem, join
 
 _COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
 _GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each
-_ROW_MASK = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SampleTable:
 
     def __init__(self, run_dir: str) -> None:
         self._layout = RunLayout(run_dir)
-        self._held: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._held: LRUCache[tuple[int, int], pa.Table] = LRUCache(_GROUPS_HELD)
         self._starts: dict[int, npt.NDArray[np.int64]] = {}
         self._lock = Lock()
 
@@ -57,7 +58,7 @@ class SampleTable:
         RunDirectoryError
             If there is no such sample, or the partition's file is gone.
         """
-        partition, place = sample_id >> 32, sample_id & _ROW_MASK
+        partition, place = sample_id >> 32, sample_id & ROW_MASK
         url = join(self._layout.table("metadata").path, f"metadata_{partition:05d}.parquet")
         with self._lock:
             if partition not in self._starts:
@@ -72,10 +73,6 @@ class SampleTable:
                 with fs.open(path, "rb") as file:
                     table = pq.ParquetFile(file).read_row_group(number, columns=_COLUMNS)
                 self._held[partition, number] = table
-                if len(self._held) > _GROUPS_HELD:
-                    self._held.popitem(last=False)
-            else:
-                self._held.move_to_end((partition, number))
         found: dict[str, Any] = table.slice(place - int(starts[number]), 1).to_pylist()[0]
         if found["sample_id"] != sample_id:
             raise RunDirectoryError(f"{url} holds sample {found['sample_id']} in the place of {sample_id}; run embed again")

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Any
+from time import perf_counter
+from typing import Annotated, Any
 
-from dedup.errors import DedupError, MissingExtra
+from cachetools import LRUCache
+
+from dedup.errors import DedupError, InputError, MissingExtra
 from dedup.lookup.answers import Answer, Lookup
-from dedup.lookup.service import Busy, Given, Metrics, Workers, clock, is_known_host
 from dedup.storage.samples import one_line
 
 try:
-    from fastapi import FastAPI, Request, Response
+    import anyio
+    from fastapi import Depends, FastAPI, Query, Request, Response
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from dedup.lookup.service import Busy, Metrics, Workers
 except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "serve") from error
 
 _MOST_K = 100
 _SIDES = (32, 1024)
+_EXPECTED = {  # of what may stand in a query
+    "k": f"a whole number from 1 to {_MOST_K}",
+    "side": f"a whole number from {_SIDES[0]} to {_SIDES[1]}",
+    "min_similarity": "a cosine from -1 to 1",
+}
+_MOST_NAMED = 100_000  # samples whose pictures may be asked for
+_UNTRUSTED = 400  # Starlette's answer to a request that is to another host; nothing else here answers so
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TOO_LARGE = ("too_many_pixels", "too_many_bytes")
 _HEADERS = {
@@ -50,7 +64,8 @@ class ServiceOptions:
     host : str
         Address it listens on: on a loopback one, only requests to a loopback name are answered.
     allowed_hosts : tuple of str
-        Further names that requests may be to, such as that of a proxy; with any, no others are answered.
+        Further names that requests may be to, such as that of a proxy, or ``*.example`` for all names under one; with any, no others
+        are answered.
     max_bytes : int
         Of an image.
     n_threads : int
@@ -62,6 +77,11 @@ class ServiceOptions:
     shows_shards : bool
         Tell the whole path of a shard, not only its name.
     version : str
+
+    Raises
+    ------
+    InputError
+        If one of `allowed_hosts` is no name of a host.
     """
 
     host: str = "127.0.0.1"
@@ -72,6 +92,18 @@ class ServiceOptions:
     shows_shards: bool = False
     version: str = ""
     allowed_hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.allowed_hosts:
+            if not name or "*" in name.removeprefix("*."):
+                raise InputError(f"allowed host {name!r}: expected a name such as images.example, or *.example for all names under one")
+
+    @property
+    def known_hosts(self) -> tuple[str, ...]:
+        """Hosts that requests may be to, as their headers have them; none: any."""
+        if self.host not in _LOOPBACK and not self.allowed_hosts:
+            return ()
+        return tuple(f"[{name}]" if ":" in name else name for name in (*_LOOPBACK, *self.allowed_hosts))
 
 
 class Refused(Exception):
@@ -92,95 +124,115 @@ def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
     options : ServiceOptions
     """
     options = options or ServiceOptions()
-    metrics, given = Metrics(), Given()
-    workers = Workers(options.n_threads, options.max_waiting, metrics)
-    known = (*_LOOPBACK, *options.allowed_hosts) if options.host in _LOOPBACK or options.allowed_hosts else ()
+    workers = Workers(options.n_threads, options.max_waiting)
+    metrics = Metrics(workers)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.exception_handler(Refused)(_on_refused)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    _Routes(lookup, options, workers, metrics).add_to(app)
+    if options.known_hosts:  # or another site's name may be pointed here (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=options.known_hosts, www_redirect=False)
+    # the last one added comes first: what the others refuse is counted, too
+    app.add_middleware(BaseHTTPMiddleware, dispatch=_Envelope(metrics, options.known_hosts))
+    return app
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        workers.close()
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+class _Envelope:
+    """Headers for every answer, and its count."""
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        path = request.scope["route"].path if "route" in request.scope else request.url.path
-        path = "/preview" if path.startswith("/preview/") else path if path in (*_PAGE, "/search", "/health", "/metrics") else "other"
-        try:
-            if not is_known_host(request.headers.get("host", ""), known):
-                raise Refused(421, "unknown_host", f"expected a request to {', '.join(known)}")
-            origin = request.headers.get("origin")
-            if request.method == "POST" and origin and origin.partition("://")[2] != request.headers.get("host", ""):
-                raise Refused(403, "other_origin", "another site's page may not ask")
-            response = await call_next(request)
-        except Refused as error:
-            response = _refusal(error)
+    def __init__(self, metrics: Metrics, known_hosts: Sequence[str]) -> None:
+        self._metrics, self._known_hosts = metrics, known_hosts
+
+    async def __call__(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Have a request answered."""
+        response: Response = await call_next(request)
+        if response.status_code == _UNTRUSTED:
+            response = _refusal(Refused(421, "unknown_host", f"expected a request to {', '.join(self._known_hosts)}"))
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
-        metrics.count(path, response.status_code)
+        self._metrics.count(_label(request.url.path), response.status_code)
         return response
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Response:
-        return _refusal(error)
 
-    @app.post("/search")
-    async def search(request: Request) -> Response:
+class _Routes:
+    """What is answered at each path.
+
+    Parameters
+    ----------
+    lookup : Lookup
+    options : ServiceOptions
+    workers : Workers
+    metrics : Metrics
+    """
+
+    def __init__(self, lookup: Lookup, options: ServiceOptions, workers: Workers, metrics: Metrics) -> None:
+        self._lookup, self._options, self._workers, self._metrics = lookup, options, workers, metrics
+        # samples that answers have named: only their pictures are shown; used in the event loop alone
+        self._named: LRUCache[int, None] = LRUCache(_MOST_NAMED)
+
+    def add_to(self, app: FastAPI) -> None:
+        """Let an app answer."""
+        app.add_api_route("/search", self.search, methods=["POST"], dependencies=[Depends(_refuse_other_sites)])
+        app.add_api_route("/preview/{sample_id}", self.preview)
+        app.add_api_route("/health", self.health)
+        app.add_api_route("/metrics", self.metrics)
+        app.add_api_route("/favicon.ico", _icon)
+        for path, (name, kind) in _PAGE.items():
+            app.add_api_route(path, _static(name, kind))
+
+    async def search(
+        self,
+        request: Request,
+        k: Annotated[int, Query(ge=1, le=_MOST_K)] = 10,
+        min_similarity: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
+    ) -> Response:
         """Look up the image that is the body."""
-        k, min_similarity = _k(request.query_params.get("k")), _similarity(request.query_params.get("min_similarity"))
-        started = clock()
-        try:
-            async with workers.place():
-                data = await asyncio.wait_for(_body(request, options.max_bytes), options.timeout_s)
-                answer = await workers.run(
-                    lambda: lookup.search_bytes([("image", data)], k=k, min_similarity=min_similarity, looks_at_pixels=True)[0]
-                )
-        except asyncio.TimeoutError:
-            raise Refused(408, "too_slow", f"expected the whole image within {options.timeout_s:g} s") from None
-        except Busy:
-            raise Refused(503, "busy", f"more than {options.max_waiting} requests wait; try again") from None
+        started = perf_counter()
+        with self._place():
+            data = await _body(request, self._options)
+            answer = await self._workers.run(
+                lambda: self._lookup.search_bytes([("image", data)], k=k, min_similarity=min_similarity, looks_at_pixels=True)[0]
+            )
         if answer.error is not None:
             raise Refused(413 if answer.reason in _TOO_LARGE else 422, answer.reason or "no_image", answer.error)
-        given.add(match.sample_id for match in answer.matches)
-        metrics.answered(clock() - started, len(answer.matches), is_copy=answer.is_copy)
-        return JSONResponse(_answer(answer, options))
+        for match in answer.matches:
+            self._named[match.sample_id] = None
+        self._metrics.answered(perf_counter() - started, len(answer.matches), is_copy=answer.is_copy)
+        return JSONResponse(_answer(answer, self._options))
 
-    @app.get("/preview/{sample_id}")
-    async def preview(sample_id: str, request: Request) -> Response:
+    async def preview(self, sample_id: int, side: Annotated[int, Query(ge=_SIDES[0], le=_SIDES[1])] = 256) -> Response:
         """A small JPEG of a training image that an answer has named."""
-        side = _whole("side", request.query_params.get("side", "256"), *_SIDES)
-        if not sample_id.isdecimal() or len(sample_id) > 19 or int(sample_id) not in given:
-            raise Refused(404, "no_sample", "expected a sample_id of an answer")
+        if sample_id not in self._named:
+            raise _no_sample()
         try:
-            async with workers.place():
-                picture = await workers.run(lambda: lookup.preview(int(sample_id), side))
-        except Busy:
-            raise Refused(503, "busy", "too many requests wait; try again") from None
+            with self._place():
+                picture = await self._workers.run(lambda: self._lookup.preview(sample_id, side))
         except DedupError as error:
             # what is wrong with the server's files is for its log
             raise Refused(404, "no_picture", "there is no such sample, or its image can't be read") from error
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
-    @app.get("/health")
-    async def health() -> Response:
+    async def health(self) -> Response:
         """Whether it is up, and what it serves."""
-        run = lookup.run_dir.rstrip("/").rpartition("/")[2]
-        return JSONResponse({"status": "ok", "run": run, "n_images": lookup.n_images, "version": options.version})
+        run = self._lookup.run_dir.rstrip("/").rpartition("/")[2]
+        return JSONResponse({"status": "ok", "run": run, "n_images": self._lookup.n_images, "version": self._options.version})
 
-    @app.get("/metrics")
-    async def show_metrics() -> Response:
+    async def metrics(self) -> Response:
         """Counters for Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    @app.get("/favicon.ico")
-    async def icon() -> Response:
-        """Browsers ask for it."""
-        return Response(status_code=204)
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        try:
+            with self._workers.place():
+                yield
+        except Busy:
+            raise Refused(503, "busy", f"more than {self._options.max_waiting} requests wait; try again") from None
 
-    for path, (name, kind) in _PAGE.items():
-        app.add_api_route(path, _static(name, kind), methods=["GET"])
-    return app
+
+async def _icon() -> Response:
+    """Nothing, which browsers ask for."""
+    return Response(status_code=204)
 
 
 def _static(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
@@ -192,39 +244,32 @@ def _static(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
     return route
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """The body, as far as it may go: what it says of its length is no promise."""
+async def _body(request: Request, options: ServiceOptions) -> bytes:
+    """The body, as far and as long as it may go: what it says of its length is no promise."""
     parts, n_bytes = [], 0
-    async for part in request.stream():
-        n_bytes += len(part)
-        if n_bytes > max_bytes:
-            raise Refused(413, "too_many_bytes", f"expected an image of at most {max_bytes:,} bytes")
-        parts.append(part)
+    try:
+        with anyio.fail_after(options.timeout_s):
+            async for part in request.stream():
+                n_bytes += len(part)
+                if n_bytes > options.max_bytes:
+                    raise Refused(413, "too_many_bytes", f"expected an image of at most {options.max_bytes:,} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, "too_slow", f"expected the whole image within {options.timeout_s:g} s") from None
     if not n_bytes:
         raise Refused(422, "empty_image", "expected an image as the body of the request")
     return b"".join(parts)
 
 
-def _k(text: str | None) -> int:
-    return 10 if text is None else _whole("k", text, 1, _MOST_K)
+async def _refuse_other_sites(request: Request) -> None:
+    origin = request.headers.get("origin")
+    if origin and origin.partition("://")[2] != request.headers.get("host", ""):
+        raise Refused(403, "other_origin", "another site's page may not ask")
 
 
-def _whole(name: str, text: str, low: int, high: int) -> int:
-    if not text.isdecimal() or len(text) > 9 or not low <= int(text) <= high:
-        raise Refused(422, f"bad_{name}", f"{name}: expected a whole number from {low} to {high}")
-    return int(text)
-
-
-def _similarity(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 2.0
-    if not -1.0 <= value <= 1.0:
-        raise Refused(422, "bad_min_similarity", "min_similarity: expected a cosine from -1 to 1")
-    return value
+def _label(path: str) -> str:
+    """What a path is counted as: few, whatever is asked for."""
+    return "/preview" if path.startswith("/preview/") else path if path in (*_PAGE, "/search", "/health", "/metrics") else "other"
 
 
 def _answer(answer: Answer, options: ServiceOptions) -> dict[str, Any]:
@@ -237,12 +282,26 @@ def _answer(answer: Answer, options: ServiceOptions) -> dict[str, Any]:
     return {"image": answer.image, "is_copy": answer.is_copy, "matches": matches}
 
 
+async def _on_refused(request: Request, error: Refused) -> Response:
+    return _refusal(error)
+
+
+async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
+    name = error.errors()[0]["loc"][1]
+    if name not in _EXPECTED:
+        return _refusal(_no_sample())
+    return _refusal(Refused(422, f"bad_{name}", f"{name}: expected {_EXPECTED[name]}"))
+
+
+def _no_sample() -> Refused:
+    return Refused(404, "no_sample", "expected a sample_id of an answer")
+
+
 def _refusal(error: Refused) -> Response:
     headers = {"Retry-After": "1"} if error.status == 503 else {}
     if error.status in (408, 413):
         headers["Connection"] = "close"  # or what is left of the body would be read to its end
-    body = json.dumps({"reason": error.reason, "error": one_line(error)}, ensure_ascii=False)
-    return Response(body, error.status, headers, "application/json")
+    return JSONResponse({"reason": error.reason, "error": one_line(error)}, error.status, headers)
 
 
 def serve(lookup: Lookup, options: ServiceOptions, port: int) -> None:

@@ -107,8 +107,7 @@ class VectorSearch:
         """Candidates in the order of their codes, with exact similarities; -1 and -2 where there are fewer."""
         lists = None
         if self.opened.index.get("codes") in ("pq", "fp16"):
-            flat, _, _ = self.opened.lists.place(rows, int(self.opened.index["nprobe"]))
-            lists = flat.reshape(len(rows), -1)
+            lists, _ = self.opened.lists.place(rows, int(self.opened.index["nprobe"]))
         ids, _ = self.index.search(rows, k, lists)
         similarity = np.full(ids.shape, -2.0, dtype=np.float32)
         query, place = np.nonzero(ids >= 0)

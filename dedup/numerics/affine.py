@@ -7,12 +7,6 @@ import numpy as np
 from dedup.numerics.pictures import Level, Matrix
 
 
-def invert(matrix: Matrix) -> Matrix:
-    """The affine map back, float64 (2, 3)."""
-    inverse: Matrix = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
-    return inverse
-
-
 def magnification(matrix: Matrix) -> float:
     """Area in the second picture of a pixel of the first."""
     return float(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))

@@ -23,7 +23,7 @@ _MIN_BALL = 256  # members below which the products of a ball are cheaper than f
 _REFINE = 8_192  # rows that move a pivot to its place
 _REFINEMENTS = 3
 _DIRECT = 64  # comparisons of two numbers that cost about what one number costs in a sort of rows
-_SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
+SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 
 class Rows(Protocol):
@@ -92,7 +92,7 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.
     original, and twice the scatter of one copy from another would ask for twice the angle.
     Cost per ball: one pass over the remaining rows.
     """
-    cos_half = half_angle_cosine(min_similarity) + _SAFETY
+    cos_half = half_angle_cosine(min_similarity) + SAFETY
     remaining = np.flatnonzero(candidates)
     balls: list[Ball] = []
     while len(remaining) >= 2 * _MIN_BALL:
@@ -136,13 +136,13 @@ class Ownership:
     Parameters
     ----------
     lists : int32 array, shape (n, n_lists_each)
-        The lists each row of this list is in, padded with -1.
+        The lists each row of this list is in.
     list_id : int
         This list.
     """
 
     def __init__(self, lists: npt.NDArray[np.int32], list_id: int) -> None:
-        self._earlier = np.where((lists >= 0) & (lists < list_id), lists, -1)
+        self._earlier = np.where(lists < list_id, lists, -1)  # -1: not of interest
         self.is_trivial = bool((self._earlier < 0).all())
         self._n_left = _DIRECT * self._earlier.size  # comparisons of lists that cost less than the signatures
 
@@ -162,7 +162,7 @@ class Ownership:
         self._n_left -= len(a) * self._earlier.shape[1] ** 2
         if self._n_left >= 0:
             others = self._earlier[b]
-            others[others < 0] = -2  # padding meets none
+            others[others < 0] = -2  # what is not of interest meets nothing
             met: npt.NDArray[np.bool_] = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
             return met
         signature, incidence = self._signatures

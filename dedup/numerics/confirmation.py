@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.affine import distortion, invert, magnification
+from dedup.numerics.affine import distortion, magnification
 from dedup.numerics.descriptor import VARIANTS
 from dedup.numerics.pictures import SIDE, SMALL_PICTURE_SIDE, Level, Picture
 from dedup.numerics.registration import UNALIGNED, Alignment, align
@@ -113,7 +114,7 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
         return Verdict(False, 1.0, "distorted", relative, found.moved)
     # in the picture whose pixels are the coarser: the other is brought down to it
     is_reverse = magnification(found.matrix) < 1.0
-    shared = overlap(right, left, invert(found.matrix)) if is_reverse else overlap(left, right, found.matrix)
+    shared = overlap(right, left, cv2.invertAffineTransform(found.matrix)) if is_reverse else overlap(left, right, found.matrix)
     if shared is None or shared.share < _LEAST_OVERLAP or shared.cover < _LEAST_COVER or (compared := tiles(shared)) is None:
         return Verdict(False, 1.0, "overlap", relative, found.moved)
     agreement, distance, changed = _distance(compared)

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.collapse import find_balls, half_angle_cosine
+from dedup.numerics.collapse import SAFETY, find_balls, half_angle_cosine
 from dedup.numerics.distances import unit_rows
-
-_SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ def find_crowds(
     if not balls:
         return Crowds(group, is_inside)
     pivots = np.stack([ball.pivot for ball in balls]).astype(np.float32)
-    within = half_angle_cosine(min_similarity) + _SAFETY
-    around = float(np.cos(min(np.pi, 1.5 * np.arccos(min_similarity)))) - _SAFETY
+    within = half_angle_cosine(min_similarity) + SAFETY
+    around = float(np.cos(min(np.pi, 1.5 * np.arccos(min_similarity)))) - SAFETY
     united = np.arange(len(balls))  # the smallest crowd that each is one with
     for part, rows in blocks:
         product = unit_rows(rows) @ pivots.T

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.resize import area_matrix
 
 DIM = 384
 GRID = 64  # side of the area-resized image
@@ -20,8 +21,8 @@ CHROMA_SIDE = 8  # low chroma coefficients per axis
 DETAIL_STEP = 4.0  # grey levels of second difference that count as detail
 _NOISE_FLOOR = 0.064  # of a DCT coefficient: a thousandth of a grey level over the whole grid
 
-# ITU-R BT.601, full range, as JPEG has it
-_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
+# rows: luma, blue and red difference, of RGB; ITU-R BT.601, full range, as JPEG has it
+BT601 = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
 
 # The symmetries of the square as (transpose, reverse rows, reverse columns), transposing first.
 VARIANTS: dict[str, tuple[bool, bool, bool]] = {
@@ -37,27 +38,10 @@ VARIANTS: dict[str, tuple[bool, bool, bool]] = {
 
 
 @lru_cache(maxsize=2048)
-def area_matrix(n_pixels: int, start: float = 0.0, stop: float | None = None) -> npt.NDArray[np.float32]:
-    """Area-resize a part of an axis to `GRID` cells, as a matrix: exact means, no rounding.
-
-    Parameters
-    ----------
-    n_pixels : int
-        Length of the axis.
-    start, stop : float
-        The part, in pixels; by default all of it.
-
-    Returns
-    -------
-    float32 array, shape (GRID, n_pixels)
-        Rows sum to 1.
-    """
-    stop = float(n_pixels) if stop is None else stop
-    edges = np.linspace(start, stop, GRID + 1)
-    pixels = np.arange(n_pixels)
-    # overlap of cell [edges[i], edges[i+1]) with pixel [j, j+1)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.ascontiguousarray(np.clip(overlap, 0.0, None) * (GRID / (stop - start)), dtype=np.float32)
+def grid_matrix(n_pixels: int, start: float = 0.0, stop: float | None = None) -> npt.NDArray[np.float32]:
+    """Area-resize a part of an axis, by default all of it, to `GRID` cells: `area_matrix` as a dense one, shape (GRID, n_pixels)."""
+    dense: npt.NDArray[np.float32] = area_matrix(n_pixels, start, float(n_pixels) if stop is None else stop, GRID).toarray()
+    return dense
 
 
 @lru_cache(maxsize=1)
@@ -94,9 +78,9 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
     height, width, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
     # (GRID, width * 3): whole rows are averaged first, so the large array is read once
-    rows = area_matrix(height, top, bottom) @ pixels.reshape(height, width * 3).astype(np.float32)
-    columns = area_matrix(width, left, right) @ rows.reshape(GRID, width, 3)
-    grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ _YCBCR.T).transpose(2, 0, 1))
+    rows = grid_matrix(height, top, bottom) @ pixels.reshape(height, width * 3).astype(np.float32)
+    columns = grid_matrix(width, left, right) @ rows.reshape(GRID, width, 3)
+    grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ BT601.T).transpose(2, 0, 1))
     return grid
 
 

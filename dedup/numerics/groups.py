@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from dedup.numerics.collapse import Rows
-from dedup.numerics.distances import Turn, best_turn_similarity
+from dedup.numerics.distances import exact_similarity
 
 _CHUNK = 16_384  # rows gathered at a time
 
@@ -27,7 +27,6 @@ def greedy_cover(
     *,
     n_forced: int = 1,
     nearest: bool = False,
-    turns: Sequence[Turn] = (),
     max_anchors: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Choose anchors in order until every member is within the threshold of one.
@@ -45,7 +44,6 @@ def greedy_cover(
         The first members that are anchors whether covered or not.
     nearest : bool
         False: a member stays with the first anchor that covers it. True: with the most similar one.
-    turns : sequence of Turn
     max_anchors : int, optional
         Stop after so many anchors.
 
@@ -72,7 +70,7 @@ def greedy_cover(
             continue
         is_anchor[start], n_anchors = True, n_anchors + 1
         place = rows[start]
-        distinct = _similarities(vectors, len(min_similarity), place, turns)
+        distinct = _similarities(vectors, len(min_similarity), place)
         covers = distinct >= np.maximum(min_similarity, min_similarity[place])
         distinct[place], covers[place] = 1.0, True
         candidate, covered = distinct[rows], covers[rows]
@@ -84,13 +82,13 @@ def greedy_cover(
     return anchor, similarity
 
 
-def _similarities(vectors: Rows, n: int, place: np.int64, turns: Sequence[Turn]) -> npt.NDArray[np.float32]:
+def _similarities(vectors: Rows, n: int, place: np.int64) -> npt.NDArray[np.float32]:
     """Similarity of every vector with one of them, float32 (n,)."""
     at = vectors[np.array([place])]
     parts = []
     for start in range(0, n, _CHUNK):
         rows = vectors[np.arange(start, min(start + _CHUNK, n))]
-        parts.append(best_turn_similarity(rows, np.broadcast_to(at, rows.shape), turns)[0])
+        parts.append(exact_similarity(rows, np.broadcast_to(at, rows.shape)))
     return np.concatenate(parts)
 
 
@@ -199,8 +197,6 @@ def region_cover(
     min_similarity: npt.NDArray[np.float32],
     src: npt.NDArray[np.int64],
     dst: npt.NDArray[np.int64],
-    *,
-    turns: Sequence[Turn] = (),
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Groups of a component too large to compare each anchor with every member.
 
@@ -215,7 +211,6 @@ def region_cover(
     min_similarity : float32 array, shape (n,)
     src, dst : int64 array, shape (n_edges,)
         Edges, as positions in `vectors`.
-    turns : sequence of Turn
 
     Returns
     -------
@@ -241,7 +236,7 @@ def region_cover(
         while len(frontier):
             reached = np.unique(np.concatenate([neighbours[starts[k] : starts[k + 1]] for k in frontier]))
             reached = reached[(anchor[reached] < 0) & (refused_by[reached] != start)]
-            similar, _ = best_turn_similarity(vectors[reached], np.repeat(at, len(reached), axis=0), turns)
+            similar = exact_similarity(vectors[reached], np.repeat(at, len(reached), axis=0))
             near = similar >= np.maximum(min_similarity[reached], min_similarity[start])
             frontier = reached[near]
             anchor[frontier], similarity[frontier] = start, similar[near]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from dedup.numerics.affine import box_to_box, compose, invert
+from dedup.numerics.affine import box_to_box, compose
 from dedup.numerics.pictures import Level, Matrix, local_correlation, warp
 
 _WINDOW = 9  # of local correlation on the small copy
@@ -55,6 +55,6 @@ def templates(a: Level, b: Level) -> list[Matrix]:
             template = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
             _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
             to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]]])
-            found.append((value, to_large if is_reverse else invert(to_large)))
+            found.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large)))
     best = sorted(found, key=lambda item: -item[0])[:2]
     return [matrix * scale_a / scale_b[:2, None] for _, matrix in best]

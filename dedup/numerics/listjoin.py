@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dedup.numerics.collapse import Ball, Ownership, Rows, fewest_in_sample
 from dedup.numerics.components import sparsify
 from dedup.numerics.counts import weights_of
-from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
+from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.numerics.halfproducts import HalfProducts
 from dedup.numerics.projection import PROJECTION_BAND
 from dedup.numerics.strips import COLUMNS, STRIP, Grid, Strip
@@ -34,8 +34,6 @@ class Joined:
         src < dst.
     similarity : float32 array, shape (n_edges,)
         Exact.
-    turn : int8 array, shape (n_edges,)
-        How src is turned to meet dst: 0 = not, k = `turns[k - 1]`.
     n_neighbors : int64 array, shape (n,)
         Weight of the other rows within the threshold, of pairs that this list owns.
     """
@@ -43,7 +41,6 @@ class Joined:
     src: npt.NDArray[np.int64]
     dst: npt.NDArray[np.int64]
     similarity: npt.NDArray[np.float32]
-    turn: npt.NDArray[np.int8]
     n_neighbors: npt.NDArray[np.int64]
 
 
@@ -79,16 +76,13 @@ class ListJoin:
         weights: npt.NDArray[np.int64],
         ownership: Ownership,
         best: int,
-        turns: Sequence[Turn],
         projected: npt.NDArray[np.float16] | None,
         share: tuple[int, int],
         device: Device | None,
         earlier: Earlier | None = None,
     ) -> None:
-        # turned vectors are compared on the CPU
-        self.device = None if turns else device
         self.vectors, self.min_similarity, self.weights = vectors, min_similarity, weights
-        self.ownership, self.best, self.turns = ownership, best, turns
+        self.ownership, self.best, self.device = ownership, best, device
         self.share, self.n_shares = share
         self.n_asked = 0
         self.threshold = float(min_similarity.min()) if len(min_similarity) else 2.0
@@ -96,14 +90,14 @@ class ListJoin:
         # what products must reach: projections overestimate, and were rounded to float16
         self.proposed = self.threshold - (FLOAT32_BAND if projected is None else PROJECTION_BAND)
         self.n_neighbors = np.zeros(len(vectors), dtype=np.int64)
-        self.parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8]]] = []
+        self.parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
         self.n_buffered = 0
         # rows before this one were compared with each other
         self.n_earlier = 0 if earlier is None else earlier.n_rows
         self.added = weights if earlier is None else earlier.added
         self.is_fresh = np.ones(len(vectors), dtype=bool) if earlier is None else self.added > 0
         if earlier is not None and self.share == 0:
-            self._append(earlier.src, earlier.dst, earlier.similarity, np.zeros(len(earlier.src), dtype=np.int8))
+            self._append(earlier.src, earlier.dst, earlier.similarity)
 
     def is_ours(self) -> bool:
         """Whether the next product is of the share that is joined here: they are dealt out in turn."""
@@ -182,8 +176,7 @@ class ListJoin:
         high = np.concatenate([np.maximum(others, middle), after])
         owned = self.ownership.pairs(low, high) & (high >= self.n_earlier)
         low, high = low[owned], high[owned]
-        similarity, turn = self._exact(low, high)
-        self._append(low, high, similarity, turn)
+        self._append(low, high, self._exact(low, high))
 
     def between(self, rows: npt.NDArray[np.int64], ball: Ball) -> None:
         """Pairs of other rows with a ball's: rows too far from its pivot need no product."""
@@ -213,14 +206,11 @@ class ListJoin:
                     self._add(np.minimum(strip_rows[i], members[j]), np.maximum(strip_rows[i], members[j]))
 
     def _products(self, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Product of each row with a pivot, the best of its turns."""
+        """Product of each row with a pivot."""
         products = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), COLUMNS):
             part = slice(start, start + COLUMNS)
-            unit = unit_rows(self.vectors[rows[part]])
-            products[part] = unit @ pivot
-            for turn in self.turns:
-                products[part] = np.maximum(products[part], apply_turn(unit, turn) @ pivot)
+            products[part] = unit_rows(self.vectors[rows[part]]) @ pivot
         return products
 
     def _crowded(self, rows: npt.NDArray[np.int64], members: npt.NDArray[np.int64], right: npt.NDArray[np.float32]) -> None:
@@ -228,14 +218,11 @@ class ListJoin:
 
         The members hold together without these edges, so one edge joins a row to all of them.
         """
-        left = unit_rows(self.vectors[rows])
-        product = left @ right.T
-        for turn in self.turns:
-            product = np.maximum(product, apply_turn(left, turn) @ right.T)
+        product = unit_rows(self.vectors[rows]) @ right.T
         above = product - np.maximum.outer(self.min_similarity[rows], self.min_similarity[members])
         near = above >= FLOAT32_BAND
         i, j = np.nonzero(np.abs(above) < FLOAT32_BAND)
-        similarity, _ = self._exact(np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j]))
+        similarity = self._exact(np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j]))
         near[i, j] = similarity >= np.maximum(self.min_similarity[rows[i]], self.min_similarity[members[j]])
         near &= self.ownership.mask(rows, members)
         if self.n_earlier:
@@ -251,16 +238,13 @@ class ListJoin:
         i, j = np.repeat(np.arange(len(rows)), k), best.ravel()
         i, j = i[near[i, j]], j[near[i, j]]
         low, high = np.minimum(rows[i], members[j]), np.maximum(rows[i], members[j])
-        self._append(low, high, *self._exact(low, high))
+        self._append(low, high, self._exact(low, high))
 
     def _candidates(
         self, strip: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Positions of the products that may reach the threshold."""
-        hit = strip @ columns.T >= self.proposed
-        for turn in self.turns:
-            hit |= apply_turn(strip, turn) @ columns.T >= self.proposed
-        i, j = np.divmod(np.flatnonzero(hit), len(columns))
+        i, j = np.divmod(np.flatnonzero(strip @ columns.T >= self.proposed), len(columns))
         return i, j
 
     def _close(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -272,13 +256,12 @@ class ListJoin:
             close[part] = product >= self.threshold - FLOAT32_BAND
         return close
 
-    def _exact(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    def _exact(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         similarity = np.empty(len(a), dtype=np.float32)
-        turn = np.empty(len(a), dtype=np.int8)
         for start in range(0, len(a), 16_384):
             part = slice(start, start + 16_384)
-            similarity[part], turn[part] = best_turn_similarity(self.vectors[a[part]], self.vectors[b[part]], self.turns)
-        return similarity, turn
+            similarity[part] = exact_similarity(self.vectors[a[part]], self.vectors[b[part]])
+        return similarity
 
     def _add(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], *, is_close: bool = False) -> None:
         """Judge candidate pairs a < b exactly; count and keep those within the threshold."""
@@ -289,9 +272,9 @@ class ListJoin:
         if self.projected is not None and not is_close:
             close = self._close(a, b)
             a, b = a[close], b[close]
-        similarity, turn = self._exact(a, b)
+        similarity = self._exact(a, b)
         near = similarity >= np.maximum(self.min_similarity[a], self.min_similarity[b])
-        a, b, similarity, turn = a[near], b[near], similarity[near], turn[near]
+        a, b, similarity = a[near], b[near], similarity[near]
         if not len(a):
             return
         # float64 sums of weights are exact up to 2^53
@@ -301,25 +284,19 @@ class ListJoin:
             weights = np.where(is_new, self.weights[other], self.added[other]) if self.n_earlier else self.weights[other]
             self.n_neighbors += np.bincount(one, weights=weights, minlength=n).astype(np.int64)
         if self.n_earlier:
-            a, b, similarity, turn = a[is_new], b[is_new], similarity[is_new], turn[is_new]
-        self._append(a, b, similarity, turn)
+            a, b, similarity = a[is_new], b[is_new], similarity[is_new]
+        self._append(a, b, similarity)
 
-    def _append(
-        self,
-        a: npt.NDArray[np.int64],
-        b: npt.NDArray[np.int64],
-        similarity: npt.NDArray[np.float32],
-        turn: npt.NDArray[np.int8],
-    ) -> None:
-        self.parts.append((a, b, similarity, turn))
+    def _append(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32]) -> None:
+        self.parts.append((a, b, similarity))
         self.n_buffered += len(a)
         if self.n_buffered > _BUFFER:
             self._sparsify()
 
     def _sparsify(self) -> None:
-        src, dst, similarity, turn = (np.concatenate(column) for column in zip(*self.parts, strict=True))
+        src, dst, similarity = (np.concatenate(column) for column in zip(*self.parts, strict=True))
         kept = sparsify(src, dst, similarity, self.best)
-        self.parts = [(src[kept], dst[kept], similarity[kept], turn[kept])]
+        self.parts = [(src[kept], dst[kept], similarity[kept])]
         # what is left may be more than the buffer; the next pass waits until as much has come again
         self.n_buffered = 0
 
@@ -327,11 +304,11 @@ class ListJoin:
         """The sparse edges, sorted, and the counts."""
         if not self.parts:
             none = np.zeros(0, dtype=np.int64)
-            return Joined(none, none, np.zeros(0, np.float32), np.zeros(0, np.int8), self.n_neighbors)
+            return Joined(none, none, np.zeros(0, np.float32), self.n_neighbors)
         self._sparsify()
-        src, dst, similarity, turn = self.parts[0]
+        src, dst, similarity = self.parts[0]
         order = np.lexsort((dst, src))
-        return Joined(src[order], dst[order], similarity[order], turn[order], self.n_neighbors)
+        return Joined(src[order], dst[order], similarity[order], self.n_neighbors)
 
 
 def _ascending(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

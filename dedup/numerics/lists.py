@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.distances import Turn, apply_turn, unit_rows
 from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.numerics.quantizer import Quantizer
 from dedup.numerics.torch_ops import Device
@@ -49,8 +47,8 @@ class Lists:
         return self.nlist == 1 and not self.n_filter
 
     def place(
-        self, rows: npt.NDArray[np.float32], nprobe: int, turns: Sequence[Turn] = (), device: Device | None = None
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float16] | None]:
+        self, rows: npt.NDArray[np.float32], nprobe: int, device: Device | None = None
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
         """Choose the lists of vectors and project them.
 
         Parameters
@@ -59,33 +57,21 @@ class Lists:
             Unit rows.
         nprobe : int
             Lists each vector goes to.
-        turns : sequence of Turn
-            Ways to turn an image: a vector also goes where its turned vectors go.
         device : Device, optional
             Where the scores of lists are computed; None = the CPU. The lists are the same.
 
         Returns
         -------
-        lists : int32 array, shape (n_entries,)
-            Lists of one vector after the other, none twice for one vector, its nearest first.
-        lengths : int64 array, shape (n,)
-            How many each has.
+        lists : int32 array, shape (n, nprobe)
+            Of each vector, none twice, its nearest first; with one list, shape (n, 1).
         projected : float16 array, shape (n, n_filter + 1), or None
         """
         along = rows @ self.axes
         projected = with_rest(along[:, : self.n_filter]).astype(np.float16) if self.n_filter else None
         if self.nlist == 1:
-            return np.zeros(len(rows), dtype=np.int32), np.ones(len(rows), dtype=np.int64), projected
-        quantizer, k = Quantizer(self.centroids, self.offsets), self.centroids.shape[1]
-        chosen = quantizer.assign(along[:, :k], nprobe, device)
-        if not turns:
-            return chosen.ravel(), np.full(len(rows), chosen.shape[1], dtype=np.int64), projected
-        # a turned copy meets the picture where the picture's turned vector goes; fewer lists each, as there are seven
-        ways = (unit_rows(apply_turn(rows, turn)) @ self.axes[:, :k] for turn in turns)
-        turned = [quantizer.assign(way, max(1, nprobe // 4), device) for way in ways]
-        every = [list(dict.fromkeys(row)) for row in np.concatenate([chosen, *turned], axis=1).tolist()]
-        flat = np.asarray([number for row in every for number in row], dtype=np.int32)
-        return flat, np.asarray([len(row) for row in every], dtype=np.int64), projected
+            return np.zeros((len(rows), 1), dtype=np.int32), projected
+        chosen = Quantizer(self.centroids, self.offsets).assign(along[:, : self.centroids.shape[1]], nprobe, device)
+        return chosen, projected
 
 
 def train_lists(
@@ -96,7 +82,6 @@ def train_lists(
     *,
     iterations: int,
     seed: int,
-    is_projected: bool = True,
     is_rotated: bool = False,
     device: Device | None = None,
 ) -> Lists:
@@ -111,8 +96,6 @@ def train_lists(
     min_similarity : float
     iterations, seed : int
         Of k-means.
-    is_projected : bool
-        False where images may be turned: a turned vector has another projection.
     is_rotated : bool
         Keep every axis, so that rows along them hold all of a vector.
     device : Device, optional
@@ -131,7 +114,7 @@ def train_lists(
         along = sample @ axes[:, :k]
         quantizer = train_quantizer(along, nlist, nprobe, iterations=iterations, seed=seed, device=device)
         centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe, device)
-    n_filter = choose_axes(sample, sample_lists, axes, min_similarity) if is_projected else 0
+    n_filter = choose_axes(sample, sample_lists, axes, min_similarity)
     return Lists(axes if is_rotated else axes[:, : max(k, n_filter)], centroids, offsets, n_filter)
 
 

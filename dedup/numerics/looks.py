@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, VARIANTS, area_matrix, dct_matrix
+from dedup.numerics.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, VARIANTS, dct_matrix, grid_matrix
 from dedup.numerics.orientation import DIM as LOOK_DIM
 from dedup.numerics.orientation import SIDES, look_turn, orient
 from dedup.numerics.rotation import DISC_DIM, disc_looks
@@ -73,8 +73,8 @@ def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
     """Coefficients of a crop from those of the picture: luma (256, 100) and chroma (64, 25)."""
     left, top, right, bottom = box
     dct = dct_matrix().astype(np.float64)
-    down = dct[: SIDES[0]] @ area_matrix(GRID, top * GRID, bottom * GRID) @ dct.T
-    across = dct[: SIDES[0]] @ area_matrix(GRID, left * GRID, right * GRID) @ dct.T
+    down = dct[: SIDES[0]] @ grid_matrix(GRID, top * GRID, bottom * GRID) @ dct.T
+    across = dct[: SIDES[0]] @ grid_matrix(GRID, left * GRID, right * GRID) @ dct.T
     luma = np.einsum("ai,bj->ijab", down, across).reshape(LUMA_SIDE**2, SIDES[0] ** 2)
     small = SIDES[1]
     chroma = np.einsum("ai,bj->ijab", down[:small, :CHROMA_SIDE], across[:small, :CHROMA_SIDE]).reshape(CHROMA_SIDE**2, small**2)
@@ -122,8 +122,6 @@ def look_rows(
     inner: npt.NDArray[np.floating],
     inner_of: npt.NDArray[np.int64],
     aspect: npt.NDArray[np.floating],
-    *,
-    has_corners: bool = True,
 ) -> LookRows:
     """All looks of some images.
 
@@ -137,8 +135,6 @@ def look_rows(
         Which image each of them is of.
     aspect : float array, shape (n,)
         Width / height of each image.
-    has_corners : bool
-        Whether off-centre crops are among the looks.
 
     Returns
     -------
@@ -150,10 +146,9 @@ def look_rows(
     for pictures, of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
         views.append((pictures, of, kind, _FULL, 1.0))
         views += [(pictures, of, CROP, centre(share), 1.0) for share in _CENTRED]
-    if has_corners:
-        boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
-        boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
-        views += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
+    boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
+    boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
+    views += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
     chroma = whole[:, LUMA_SIDE**2 :]
     colourful = np.flatnonzero(np.einsum("ij,ij->i", chroma, chroma) > _COLOURFUL)
     grey = whole[colourful]

@@ -15,16 +15,16 @@ _HOT = 4.0  # times the mean cost of a list, up to which it is too
 
 
 def count_lists(blocks: Iterable[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
-    """Members of each list, int64 (nlist,), from blocks of the lists of each member, padded with -1.
+    """Members of each list, int64 (nlist,), from blocks of the lists of each member.
 
     Examples
     --------
-    >>> count_lists([np.array([[0, 2], [2, -1]], np.int32), np.array([[3, 0]], np.int32)])
-    array([2, 0, 2, 1])
+    >>> count_lists([np.array([[0, 2], [2, 3]], np.int32), np.array([[3, 0]], np.int32)])
+    array([2, 0, 2, 2])
     """
     sizes = np.zeros(0, dtype=np.int64)
     for lists in blocks:
-        counted = np.bincount(lists[lists >= 0], minlength=len(sizes))
+        counted = np.bincount(lists.ravel(), minlength=len(sizes))
         counted[: len(sizes)] += sizes
         sizes = counted
     return sizes

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.descriptor import BT601
 from dedup.numerics.trimming import picture_box
 
 SIDE = 128  # longer side at which pictures are compared, in pixels
@@ -20,7 +21,6 @@ _BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on 
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
-_BT601 = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
 
 
 class Picture:
@@ -50,7 +50,7 @@ class Level:
     """A picture at one size: luma and chroma, band-passed and equalised copies, the boxes it may be framed by."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
-        self.ycc: Array = cv2.transform(pixels.astype(np.float32), _BT601)
+        self.ycc: Array = cv2.transform(pixels.astype(np.float32), BT601)
         self.luma: Array = np.ascontiguousarray(self.ycc[:, :, 0])
         self.height, self.width = self.luma.shape
         whole = (0.0, 0.0, float(self.width), float(self.height))

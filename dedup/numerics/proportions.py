@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from dedup.errors import ShapeError
 
@@ -11,20 +14,11 @@ Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95  # of all intervals
 _LEAST = 0.5  # of pairs, right and wrong together, that a precision is said of
-_Z = 1.959963984540054
 
 
-def wilson(n_found: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Wilson's interval of a share, at 95%.
-
-    Parameters
-    ----------
-    n_found, n : int array, shape (k,)
-
-    Returns
-    -------
-    low, high : float64 array, shape (k,)
-        0 and 1 where n is 0.
+@lru_cache(maxsize=4096)  # a curve asks for the same few counts at each of its thresholds
+def wilson(n_found: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share, at 95%; `n` is 1 or more.
 
     Notes
     -----
@@ -32,18 +26,12 @@ def wilson(n_found: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
 
     Examples
     --------
-    >>> low, high = wilson([9], [10])
-    >>> low.round(3), high.round(3)
-    (array([0.596]), array([0.982]))
+    >>> low, high = wilson(9, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.596, 0.982)
     """
-    count, total = np.asarray(n_found, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    safe = np.maximum(total, 1.0)
-    share = count / safe
-    middle = (share + _Z**2 / (2 * safe)) / (1 + _Z**2 / safe)
-    half = _Z / (1 + _Z**2 / safe) * np.sqrt(share * (1 - share) / safe + _Z**2 / (4 * safe**2))
-    # at 0 and at 1 an end is the share itself, but for its last bits
-    low = np.where(total > 0, np.clip(middle - half, 0.0, share), 0.0)
-    return low, np.where(total > 0, np.clip(middle + half, share, 1.0), 1.0)
+    interval = stats.binomtest(n_found, n).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def interval(replicates: Floats) -> tuple[Floats, Floats]:

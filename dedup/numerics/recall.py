@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.numerics.counts import weights_of
-from dedup.numerics.distances import FLOAT32_BAND, Turn, apply_turn, best_turn_similarity, unit_rows
+from dedup.numerics.distances import FLOAT32_BAND, exact_similarity, unit_rows
 
 _DENSE = 0.02  # share of near pairs from which sums over all beat lists of some
 
@@ -18,8 +18,6 @@ def count_neighbors(
     query_ids: npt.NDArray[np.int64],
     query_min_similarity: npt.NDArray[np.float32],
     blocks: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16], npt.NDArray[np.float32], npt.NDArray[np.int64]]],
-    *,
-    turns: Sequence[Turn] = (),
 ) -> npt.NDArray[np.int64]:
     """Weight of all other vectors within the threshold of each query, by comparing with every one.
 
@@ -30,7 +28,6 @@ def count_neighbors(
     query_min_similarity : float32 array, shape (n,)
     blocks : iterable of (ids (m,), rows float16 (m, dim), min_similarity (m,), weights (m,))
         All vectors, the queries among them.
-    turns : sequence of Turn
 
     Returns
     -------
@@ -40,10 +37,7 @@ def count_neighbors(
     counts = np.zeros(len(queries), dtype=np.int64)
     threshold = float(query_min_similarity.min()) if len(queries) else 2.0
     for ids, rows, min_similarity, weights in blocks:
-        columns = unit_rows(rows)
-        product = unit @ columns.T
-        for turn in turns:
-            product = np.maximum(product, apply_turn(unit, turn) @ columns.T)
+        product = unit @ unit_rows(rows).T
         _, own_query, own_row = np.intersect1d(query_ids, ids, assume_unique=True, return_indices=True)
         product[own_query, own_row] = -2.0
         hits = np.flatnonzero(product >= threshold - FLOAT32_BAND)
@@ -59,11 +53,11 @@ def count_neighbors(
             sure, unsure = above >= FLOAT32_BAND, np.abs(above) < FLOAT32_BAND
             counts += np.bincount(q[sure], weights=weights[r[sure]], minlength=len(queries)).astype(np.int64)
             q, r = q[unsure], r[unsure]
-        # an edge is src < dst and turns src, so the exact value is taken that way round
+        # an edge is src < dst: the exact value is taken that way round
         swap = query_ids[q] > ids[r]
         a, b = queries[q], rows[r]
         a[swap], b[swap] = b[swap], a[swap].copy()
-        similarity, _ = best_turn_similarity(a, b, turns)
+        similarity = exact_similarity(a, b)
         near = similarity >= np.maximum(query_min_similarity[q], min_similarity[r])
         counts += np.bincount(q[near], weights=weights[r[near]], minlength=len(queries)).astype(np.int64)
     return counts

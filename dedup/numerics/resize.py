@@ -12,8 +12,23 @@ from dedup.errors import ShapeError
 
 
 @lru_cache(maxsize=512)
-def _area(n_pixels: int, start: float, stop: float, n_cells: int) -> sparse.csr_array[np.float32]:
-    """Means of the pixels under each of `n_cells` equal parts of [start, stop), shape (n_cells, n_pixels); rows sum to 1."""
+def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> sparse.csr_array[np.float32]:
+    """Area-resize a part of an axis, as a matrix: exact means, no rounding.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Length of the axis.
+    start, stop : float
+        The part, in pixels.
+    n_cells : int
+        Equal parts that it is cut into.
+
+    Returns
+    -------
+    sparse float32 array, shape (n_cells, n_pixels)
+        Rows sum to 1.
+    """
     edges = np.linspace(start, stop, n_cells + 1)
     # one weight for each stretch between two edges of cells or pixels; a dense matrix would cost ten times the work
     cuts = np.union1d(edges, np.arange(np.ceil(start), np.floor(stop) + 1))
@@ -60,9 +75,9 @@ def area_resize(
         raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
     n_rows, n_columns, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(n_columns), float(n_rows))
-    rows = _area(n_rows, top, bottom, height) @ pixels.reshape(n_rows, n_columns * 3).astype(np.float32)
+    rows = area_matrix(n_rows, top, bottom, height) @ pixels.reshape(n_rows, n_columns * 3).astype(np.float32)
     turned = np.ascontiguousarray(rows.reshape(height, n_columns, 3).transpose(1, 0, 2)).reshape(n_columns, height * 3)
-    columns = _area(n_columns, left, right, width) @ turned
+    columns = area_matrix(n_columns, left, right, width) @ turned
     columns += 0.5  # astype cuts off; means of 0..255 can't leave the range by more than rounding
     found: npt.NDArray[np.uint8] = columns.astype(np.uint8).reshape(width, height, 3).transpose(1, 0, 2)
     return np.ascontiguousarray(found)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ball, Ownership, Rows, find_balls
-from dedup.numerics.distances import Turn
 from dedup.numerics.listjoin import Earlier, Joined, ListJoin
 from dedup.numerics.torch_ops import Device
 
@@ -23,7 +20,6 @@ def self_join(
     ownership: Ownership,
     *,
     best: int = 8,
-    turns: Sequence[Turn] = (),
     projected: npt.NDArray[np.float16] | None = None,
     share: tuple[int, int] = (0, 1),
     device: Device | None = None,
@@ -43,10 +39,8 @@ def self_join(
         Pairs that another list owns are left out.
     best : int
         Best edges kept for each row beside the maximum-similarity spanning forest.
-    turns : sequence of Turn
-        Ways to turn an image, as signed permutations of the columns; similarity is the best of them.
     projected : float16 array, shape (n, k + 1), optional
-        Projections (`dedup.numerics.projection`) whose products bound the similarities; not with turns.
+        Projections (`dedup.numerics.projection`) whose products bound the similarities.
     share : (int, int)
         Which share of the comparisons is made here, and of how many. The counts of all shares add up to those of the whole; their
         edges, sparsified once more, are its edges.
@@ -55,7 +49,7 @@ def self_join(
         judges what is proposed. What balls there are, and their rows' products with others, stay on the CPU.
     earlier : Earlier, optional
         What an earlier join of the first rows has found. Only pairs with another row are compared, and those of rows that stand for
-        more samples than then; without turns.
+        more samples than then.
 
     Returns
     -------
@@ -73,11 +67,11 @@ def self_join(
     n = len(vectors)
     if min_similarity.shape != (n,) or weights.shape != (n,):
         raise ShapeError(f"expected {n} thresholds and weights, found {min_similarity.shape} and {weights.shape}")
-    if projected is not None and (len(projected) != n or turns):
-        raise ShapeError(f"expected projections of {n} rows and no turns, found {projected.shape} and {len(turns)} turns")
-    if earlier is not None and (len(earlier.added) != n or turns):
-        raise ShapeError(f"expected what was added to {n} rows, and no turns, found {len(earlier.added)} and {len(turns)} turns")
-    join = ListJoin(vectors, min_similarity, weights, ownership, best, turns, projected, share, device, earlier)
+    if projected is not None and len(projected) != n:
+        raise ShapeError(f"expected projections of {n} rows, found {projected.shape}")
+    if earlier is not None and len(earlier.added) != n:
+        raise ShapeError(f"expected what was added to {n} rows, found {len(earlier.added)}")
+    join = ListJoin(vectors, min_similarity, weights, ownership, best, projected, share, device, earlier)
     usable = min_similarity <= 1.0  # others ask for equal bytes, which are one row already
     balls: list[Ball] = []
     if n >= _COLLAPSE_FROM and join.may_be_dense():

@@ -60,9 +60,7 @@ def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.fl
     return errors
 
 
-def pairwise_tiled_distances(
-    images: Pixels, tiles: int = TILES, *, threshold: float | None = None, device: Device | None = None
-) -> Distances:
+def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Device | None = None) -> Distances:
     """Largest distance over tiles of all pairs, as matrix products per tile.
 
     Parameters
@@ -70,8 +68,6 @@ def pairwise_tiled_distances(
     images : uint8 array, shape (n, height, width, channels)
     tiles : int
         To a side; an edge tile takes what does not divide.
-    threshold : float, optional
-        Changes nothing: distances are exact, so that rounding decides at no threshold.
     device : Device, optional
         Where products are computed, as exactly; the CPU takes those that its memory does not suffice for.
 

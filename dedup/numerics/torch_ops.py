@@ -61,7 +61,7 @@ def choose_device(setting: str) -> Device | None:
     Parameters
     ----------
     setting : str
-        Of `search.device`: ``cpu``; ``cuda``; ``auto`` = cuda where torch is installed and computes on a CUDA device.
+        `engine.device`: ``cpu``; ``cuda``; ``auto`` = cuda where torch is installed and computes on a CUDA device.
 
     Raises
     ------
@@ -80,8 +80,8 @@ def choose_device(setting: str) -> Device | None:
     reason = _reason_against(name)
     if reason and setting != "auto":
         raise ConfigError(
-            f"search.device={setting}: expected a CUDA device on which torch computes, found that {name} is none ({reason}); "
-            "install a torch that fits the driver, or set search.device=auto"
+            f"engine.device={setting}: expected a CUDA device on which torch computes, found that {name} is none ({reason}); "
+            "install a torch that fits the driver, or set engine.device=auto"
         )
     return None if reason else Device(name)
 

@@ -12,7 +12,7 @@ from dedup.errors import RunDirectoryError
 from dedup.numerics.distances import exact_similarity, unit_rows
 from dedup.storage.arrays import array_shape, read_rows
 from dedup.storage.embeddings import embedding_path, read_vectors
-from dedup.storage.tables import is_local
+from dedup.storage.urls import is_local
 
 _QUERIES = 512
 _LEAST_QUERIES = 16

@@ -18,7 +18,8 @@ from dedup.report.pairs import Pairs, pairs
 from dedup.report.pictures import Pictures, read_pictures
 from dedup.report.reported import ReportedRun, open_reported
 from dedup.report.texts import cut, shard_name
-from dedup.storage.tables import join, read_range, write_bytes
+from dedup.storage.atomic import write_bytes
+from dedup.storage.urls import join, read_range
 
 MAX_BYTES: Final = 25_000_000
 MOST_GALLERIES: Final = 100

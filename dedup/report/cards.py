@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from dedup.report.asking import Asker, Row
 from dedup.report.queries import FACTS
-from dedup.report.texts import Text, bytes_text, cut, key_text, link, shard_name
+from dedup.report.texts import Text, cut, key_text, link, shard_name
 from dedup.storage.pictures import Place
+from dedup.text import bytes_text
 
 _URL_SHOWN = 90  # characters
 
@@ -119,7 +120,7 @@ def _facts(row: Row) -> Facts:
         cut(row["caption"], row["n_characters"]),
         cut(row["url"], most=_URL_SHOWN),
         link(row["url"]),
-        ", ".join(filter(None, (pixels, bytes_text(row["n_bytes"])))),
+        ", ".join(filter(None, (pixels, bytes_text(row["n_bytes"]) if row["n_bytes"] else ""))),
         Place(row["sample_id"], row["shard"], row["key"], row["byte_offset"], row["n_bytes"]),
     )
 

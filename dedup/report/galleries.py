@@ -9,7 +9,8 @@ from dedup.report import queries
 from dedup.report.asking import Asker, Row
 from dedup.report.cards import Card, Gallery
 from dedup.report.reported import ReportedRun
-from dedup.report.texts import cut, similarity_text
+from dedup.report.texts import cut
+from dedup.text import similarity_text
 
 LARGE_SHOWN = 24  # members of a large or random group: keepers, the most and the least similar copies
 SMALL_SHOWN = 8

@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from dedup.config_io import describe, to_dict
+from dedup.config.keys import KEYS, values_of
 from dedup.report.asking import Row
 from dedup.report.figures import parts
 from dedup.report.reported import HOMES, ReportedRun
-from dedup.report.texts import Text, cut, seconds_text
+from dedup.report.texts import Text, cut
+from dedup.text import seconds_text
 
 
 def stages(run: ReportedRun) -> list[Row]:
@@ -47,13 +48,11 @@ class Setting:
 
 def settings(run: ReportedRun) -> list[Setting]:
     """The configuration of the run; how it was carried out (`engine`) is no part of what a run keeps."""
-    values = to_dict(run.config)
     found = []
-    for key, _, default, meaning in describe():
-        section, _, name = key.partition(".")
-        if section not in ("engine", "extraction", "report"):
-            value = values[section][name]
-            found.append(Setting(key, _shown(value), _shown(default), value == default, meaning))
+    for name, value in values_of(run.config).items():
+        key = KEYS[name]
+        if name.partition(".")[0] not in ("engine", "extraction", "report"):
+            found.append(Setting(name, _shown(value), _shown(key.default), value == key.default, key.meaning))
     return found
 
 

@@ -17,7 +17,8 @@ from dedup.report.galleries import Galleries
 from dedup.report.pairs import Pairs
 from dedup.report.pictures import Pictures
 from dedup.report.reported import ReportedRun
-from dedup.report.texts import shown, similarity_text
+from dedup.report.texts import shown
+from dedup.text import similarity_text
 
 if TYPE_CHECKING:
     import jinja2

@@ -14,9 +14,9 @@ import simplejpeg
 
 from dedup.errors import DedupError
 from dedup.numerics.resize import area_resize
-from dedup.storage.locations import is_local
 from dedup.storage.pictures import PictureReader, Place
 from dedup.storage.thumbnails import open_thumbnails
+from dedup.storage.urls import is_local
 
 SIDE: Final = 160  # pixels of the longer side, at most
 _QUALITY: Final = 70

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
+from dedup.schemas.pairs import NEAR_SQL, STANDING_SQL
+
 CAPTION_CHARACTERS: Final = 300
 URL_CHARACTERS: Final = 1000
 DETAIL_CHARACTERS: Final = 300
@@ -80,20 +82,26 @@ ORDER BY place ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
 )
 NAMED: Final = Question(f"{_GROUP_COLUMNS}WHERE component_id IN (SELECT component_id FROM chosen)", ("statistics",), _GROUP_SCHEMA)
 
-KEPT: Final = Question(
-    """
+
+def _members_in(table: str) -> Question:
+    """The first samples of chosen groups that a table holds."""
+    return Question(
+        f"""
 SELECT component_id, sample_id, n_all
-FROM (SELECT manifest.component_id AS component_id, manifest.sample_id AS sample_id,
-             count(*) OVER (PARTITION BY manifest.component_id) AS n_all,
-             row_number() OVER (PARTITION BY manifest.component_id ORDER BY manifest.sample_id ASC NULLS LAST) AS place
-      FROM manifest JOIN chosen ON manifest.component_id = chosen.component_id) AS ranked
-WHERE place <= {n}
+FROM (SELECT {table}.component_id AS component_id, {table}.sample_id AS sample_id,
+             count(*) OVER (PARTITION BY {table}.component_id) AS n_all,
+             row_number() OVER (PARTITION BY {table}.component_id ORDER BY {table}.sample_id ASC NULLS LAST) AS place
+      FROM {table} JOIN chosen ON {table}.component_id = chosen.component_id) AS ranked
+WHERE place <= {{n}}
 ORDER BY component_id, sample_id
 """,
-    ("manifest",),
-    _schema(("component_id", _INT), ("sample_id", _INT), ("n_all", _INT)),
-)
-LEFT_OUT: Final = Question(KEPT.sql.replace("manifest", "excluded"), ("excluded",), KEPT.schema)
+        (table,),
+        _schema(("component_id", _INT), ("sample_id", _INT), ("n_all", _INT)),
+    )
+
+
+KEPT: Final = _members_in("manifest")
+LEFT_OUT: Final = _members_in("excluded")
 COPIES: Final = Question(
     """
 SELECT component_id, sample_id, keeper_id, kind, CAST(similarity_to_keeper AS DOUBLE) AS similarity,
@@ -150,22 +158,24 @@ _PAIR_COLUMNS: Final = "src, dst, CAST(similarity AS DOUBLE) AS similarity, sour
 _PAIR_SCHEMA: Final = [
     ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("source", _TEXT), ("variant", _TEXT), ("distance", _REAL),
 ]  # fmt: skip
+# standing edges of whole pictures: their similarities are on one scale
+_WHOLE: Final = f"{STANDING_SQL} AND source = 'whole'"
 WEAKEST: Final = Question(
-    """
+    f"""
 SELECT component_id, src, dst, CAST(similarity AS DOUBLE) AS similarity, CAST(distance AS DOUBLE) AS distance
 FROM (SELECT one.component_id AS component_id, src, dst, similarity, distance,
              row_number() OVER (PARTITION BY one.component_id
                                 ORDER BY similarity ASC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST) AS place
       FROM edges JOIN groups AS one ON edges.src = one.sample_id JOIN groups AS other ON edges.dst = other.sample_id
-      WHERE kind = 'near' AND source = 'whole' AND COALESCE(confirmed, TRUE) AND one.component_id = other.component_id) AS ranked
+      WHERE {_WHOLE} AND one.component_id = other.component_id) AS ranked
 WHERE place = 1
-ORDER BY similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {n}
+ORDER BY similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
 """,
     ("edges", "groups"),
     _schema(("component_id", _INT), ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("distance", _REAL)),
 )
 FARTHEST: Final = Question(
-    f"SELECT {_PAIR_COLUMNS} FROM edges WHERE kind = 'near' AND edges.distance IS NOT NULL "
+    f"SELECT {_PAIR_COLUMNS} FROM edges WHERE {NEAR_SQL} AND edges.distance IS NOT NULL "
     "ORDER BY edges.distance DESC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("edges",),
     _schema(*_PAIR_SCHEMA),
@@ -195,9 +205,9 @@ _DISTANCE_BIN: Final = "CAST(floor(CAST(distance AS DOUBLE) * {distance_bins} + 
 BINS: Final = Question(
     f"""
 SELECT what, bin, count(*) AS n_pairs
-FROM (SELECT 'joined' AS what, {_SIMILARITY_BIN} FROM edges WHERE kind = 'near' AND source = 'whole' AND COALESCE(confirmed, TRUE)
+FROM (SELECT 'joined' AS what, {_SIMILARITY_BIN} FROM edges WHERE {_WHOLE}
       UNION ALL SELECT 'refused' AS what, {_SIMILARITY_BIN} FROM refused WHERE source = 'whole'
-      UNION ALL SELECT 'joined distance' AS what, {_DISTANCE_BIN} FROM edges WHERE kind = 'near' AND edges.distance IS NOT NULL
+      UNION ALL SELECT 'joined distance' AS what, {_DISTANCE_BIN} FROM edges WHERE {NEAR_SQL} AND edges.distance IS NOT NULL
       UNION ALL SELECT 'refused distance' AS what, {_DISTANCE_BIN} FROM refused WHERE refused.distance IS NOT NULL) AS binned
 GROUP BY what, bin
 ORDER BY what, bin

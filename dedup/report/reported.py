@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dedup.config import Config
-from dedup.config_io import from_dict, resolved, to_dict
+from dedup.config.encoders import encoder_kind
+from dedup.config.load import from_dict, resolved, to_dict
 from dedup.errors import RunDirectoryError
 from dedup.storage.layout import CONFIG_FILE, RunLayout
 from dedup.storage.provenance import StageRecord, digest, read_record
-from dedup.storage.tables import join, read_json
+from dedup.storage.urls import join, read_json
 
 # stages in order, each with the folder of its `_stage.json`
 HOMES = {
@@ -65,8 +66,7 @@ class ReportedRun:
     @property
     def has_pixels(self) -> bool:
         """Whether the run knows where its images lie: embeddings that were made elsewhere may not say."""
-        record = self.records["embed"]
-        return record.encoder.get("model") != "precomputed" or bool(record.summary.get("has_pixels"))
+        return encoder_kind(self.config.encoder.name).has_images or bool(self.records["embed"].summary.get("has_pixels"))
 
     @property
     def confirms(self) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers and texts as a person reads them. Texts come from the web: what is here cuts them, the template escapes them."""
+"""Texts as a report shows them. They come from the web: what is here cuts them, the template escapes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _SPACES = re.compile(r"\s+")
 _JOINERS = "\u200d\ufe0e\ufe0f"
 _KEY_CHARACTERS = 120
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 @dataclass(frozen=True)
@@ -99,58 +98,3 @@ def shard_name(shard: str) -> str:
     tail = "/" if path.endswith("/") or mark else ""
     name = folder.rstrip("/").rpartition("/")[2] + tail + (f"#{part}" if mark else "")
     return shown(name, _KEY_CHARACTERS)
-
-
-def bytes_text(n_bytes: float) -> str:
-    """A size.
-
-    Examples
-    --------
-    >>> bytes_text(0), bytes_text(999), bytes_text(12_345), bytes_text(3_400_000)
-    ('', '999 B', '12 KB', '3.4 MB')
-    """
-    if not n_bytes:
-        return ""
-    unit = 0
-    while n_bytes >= 999.5 and unit < len(_UNITS) - 1:
-        n_bytes, unit = n_bytes / 1000, unit + 1
-    return f"{n_bytes:.{1 if unit and n_bytes < 9.95 else 0}f} {_UNITS[unit]}"
-
-
-def seconds_text(seconds: float) -> str:
-    """A time.
-
-    Examples
-    --------
-    >>> seconds_text(0.04), seconds_text(4.83), seconds_text(215), seconds_text(7512)
-    ('0.04 s', '4.8 s', '3 min 35 s', '2 h 5 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.{2 if seconds < 1 else 1}f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def share_text(part: float, whole: float) -> str:
-    """A share in per cent.
-
-    Examples
-    --------
-    >>> share_text(1, 3), share_text(1, 100_000), share_text(0, 5), share_text(0, 0)
-    ('33.3%', '<0.1%', '0%', '0%')
-    """
-    if not part or not whole:
-        return "0%"
-    percent = 100 * part / whole
-    return "<0.1%" if percent < 0.1 else f"{percent:.1f}%" if percent < 99.95 or part == whole else "99.9%"
-
-
-def similarity_text(value: float | None) -> str:
-    """A similarity or distance to four digits, cut rather than rounded up: what is below a threshold must not look equal to it.
-
-    Examples
-    --------
-    >>> similarity_text(0.69999), similarity_text(1.0), similarity_text(None)
-    ('0.6999', '1.0000', '')
-    """
-    return "" if value is None else f"{int(value * 10_000 + (1e-3 if value >= 0 else -1e-3)) / 10_000:.4f}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pyarrow as pa
 
 
@@ -11,6 +13,7 @@ def field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullabl
 
 
 SAMPLE_ID = field("sample_id", pa.int64(), "identity inside the run: partition << 32 | row of the partition")
+ROW_MASK: Final = (1 << 32) - 1  # what is left of a sample_id is the row of its partition
 COMPONENT_ID = field("component_id", pa.int64(), "smallest sample_id of the group of copies; a unique sample's own sample_id")
 SHARD = field(
     "shard",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dedup.schemas.fields import COMPONENT_ID, SAMPLE_ID, field
 
@@ -96,3 +97,14 @@ GROUPS: Final = pa.schema(
         field("distance_to_anchor", pa.float32(), "distance of the pixels to the anchor's; null where no look was taken", nullable=True),
     ]
 )
+
+# What a row of `edges` says of its two images, as an expression of Arrow and as SQL; columns are named as in `edges`.
+#   near       different bytes; what the stage confirm let through
+#   standing   joins them: near, and either the pixels were compared, or, where they were not, it is the whole pictures that are alike.
+#              What only a part or a turned copy found alike remains a candidate until the pixels confirm it.
+#   confirmed  near, and the pixels were compared
+NEAR: Final = pc.field("kind") == "near"
+NEAR_SQL: Final = "kind = 'near'"
+STANDING: Final = NEAR & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")
+STANDING_SQL: Final = f"{NEAR_SQL} AND COALESCE(confirmed, source = 'whole')"
+CONFIRMED_SQL: Final = f"{NEAR_SQL} AND confirmed"

@@ -20,19 +20,19 @@ from dedup.contracts import Table
 from dedup.numerics.components import connected_components, maximum_spanning_forest
 from dedup.numerics.distances import apply_turn, exact_similarity
 from dedup.stages.context import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, StageContext, StageResult
-from dedup.stages.judging import PLACES, Look, PairJudge, look_of
+from dedup.stages.judging import AS_LIKELY, PLACES, Look, PairJudge, look_of
 from dedup.stages.reconnect import reconnect
 from dedup.stages.remembered import JUDGED_SQL, VERDICTS, VERDICTS_VERSION, base_tables
 from dedup.stages.verdicts import VerdictWriter
 from dedup.storage.embeddings import open_store
-from dedup.storage.tables import clear, count_rows, dataset, filesystem, join, write_table
+from dedup.storage.tables import clear, count_rows, dataset, write_table
+from dedup.storage.urls import filesystem, join
 
 OUTPUT_VERSION = VERDICTS_VERSION
 _MOST_PAIRS = 2_000  # per task
 _LEAST_PAIRS = 50
 _TASKS_PER_WORKER = 8
 _BLOCK = 512  # pairs whose turned similarities are found at a time
-_AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
 
 _PLACE = (
     "{side}.shard AS {name}_shard, {side}.key AS {name}_key, {side}.byte_offset AS {name}_byte_offset, {side}.n_bytes AS {name}_n_bytes"
@@ -155,7 +155,7 @@ def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
         likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in turned.turns])
         best = likely.argmax(axis=0)
         upright = exact_similarity(src, dst)
-        for row in np.flatnonzero(likely.max(axis=0) >= upright - _AS_LIKELY).tolist():
+        for row in np.flatnonzero(likely.max(axis=0) >= upright - AS_LIKELY).tolist():
             if found[start + row] == ("none",):
                 found[start + row] = ("none", VARIANT_NAMES[1 + best[row]])
     return found

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dedup.config import Config, EmbedConfig, EncoderConfig
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.distances import Turn
@@ -46,7 +47,7 @@ class Space:
     @property
     def turns(self) -> tuple[Turn, ...]:
         """Ways to turn a vector as its image is turned, searched or not."""
-        return turns() if self.encoder == "dct" else ()
+        return turns() if encoder_kind(self.encoder).can_turn else ()
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,19 @@ class StageContext:
     @property
     def confirms(self) -> bool:
         """Whether pairs are judged by their pixels: embeddings that were made elsewhere may not say where those are."""
-        if self.config.encoder.name != "precomputed" or not self.config.confirm.enabled:
+        if encoder_kind(self.config.encoder.name).has_images or not self.config.confirm.enabled:
             return self.config.confirm.enabled
         record = read_record(self.layout.run_dir, "embeddings")
         return record is not None and bool(record.summary.get("has_pixels"))
 
     def device(self, n_vectors: int) -> str:
         """Where tasks compute products of so many vectors, for `choose_device`: cpu where no GPU is worth its start."""
-        device = self.config.search.device
+        device = self.config.engine.device
         return "cpu" if device == "auto" and n_vectors < _GPU_FROM else device
 
     def driver_device(self, n_vectors: int) -> Device | None:
         """Where the driver computes products: it may have no GPU although its workers must."""
         return None if self.device(n_vectors) == "cpu" else choose_device("auto")
-
-    def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector that groups and keepers allow: none until the pixels confirm turned copies."""
-        return ()
 
     @property
     def spaces(self) -> tuple[Space, ...]:

@@ -19,8 +19,9 @@ import pyarrow.dataset as ds
 from dedup.contracts import Engine, Table
 from dedup.errors import StageError
 from dedup.numerics.components import connected_components
-from dedup.storage.tables import FileWriter, clear, filesystem, join, read_table
+from dedup.storage.tables import FileWriter, clear, read_table
 from dedup.storage.tables import files as files_of
+from dedup.storage.urls import filesystem, join
 
 _MOST_ROUNDS = 100  # a path of 10^9 nodes takes some 40
 _FILES_PER_TASK = 4

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dedup.contracts import Table
 from dedup.numerics.distances import best_turn_similarity
 from dedup.numerics.groups import Link, component_slices, confirmed_cover
+from dedup.schemas.pairs import NEAR
 from dedup.stages.context import VARIANT_NAMES, Space, StageContext
 from dedup.stages.judging import Look, PairJudge, find_places
 from dedup.stages.remembered import GROUP, find_verdicts, inside
@@ -166,7 +166,7 @@ def cover(
     open_ = np.flatnonzero(~decided & (np.diff(bounds) > 1))
     known, known_of = _by_component(distinct, label, linked)
     refused, refused_of = _by_component(distinct, label, _inside(distinct, label, read_table(refusals, ["src", "dst"])))
-    asked = _min_similarity(context, distinct)
+    asked = min_similarity_of(context, distinct)
     tasks: list[CoverTask] = []
     slices: list[Ids] = []
     # one query for all tasks: each would read the whole of metadata
@@ -196,11 +196,9 @@ def cover(
     return result
 
 
-def standing_links(context: StageContext) -> pa.Table:
-    """Near edges as `src, dst, similarity, distance`."""
-    return dataset(context.layout.table("edges")).to_table(
-        columns=["src", "dst", "similarity", "distance"], filter=pc.field("kind") == "near"
-    )
+def near_links(context: StageContext) -> pa.Table:
+    """Near edges as `src, dst, similarity, distance`: with confirm.unreadable=keep also those whose pixels could not be read."""
+    return dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
 
 
 def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:
@@ -259,7 +257,8 @@ def _pairs_of_two(
     return decided
 
 
-def _min_similarity(context: StageContext, distinct: Ids) -> Floats:
+def min_similarity_of(context: StageContext, sample_ids: Ids) -> Floats:
+    """Similarity that each of some distinct images asks of a copy."""
     table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
-    asked: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), distinct)]
+    asked: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
     return asked

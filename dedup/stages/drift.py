@@ -16,7 +16,8 @@ from dedup.numerics.packs import count_lists
 from dedup.stages.context import StageContext
 from dedup.storage.embeddings import open_store
 from dedup.storage.lists import read_assignments
-from dedup.storage.tables import join, read_json, read_table
+from dedup.storage.tables import read_table
+from dedup.storage.urls import join, read_json
 
 _SAMPLED = 10_000  # vectors whose mean error is measured, of either kind
 
@@ -44,7 +45,7 @@ def base_nprobe(run_dir: str) -> int:
     return max(1, int((read_json(join(run_dir, "index", "_index.json")) or {}).get("nprobe", 1)))
 
 
-def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, nprobe: int, fresh: tuple[int, int]) -> JsonDict:
+def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fresh: tuple[int, int]) -> JsonDict:
     """Compare the images added with those of the base, and say so where the lists no longer suit.
 
     Parameters
@@ -55,7 +56,6 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, np
     n_base : int
         How many of them, the first ones, are those of the base.
     lists : Lists
-    nprobe : int
     fresh : (int, int)
         Number of lists, and lists per image, that a run without a base would train.
 
@@ -72,7 +72,7 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, np
     before = np.zeros(lists.nlist, dtype=np.int64)
     after = np.zeros(lists.nlist, dtype=np.int64)
     for block, start in enumerate(range(0, len(ids), BLOCK)):
-        assigned = read_assignments(context.layout.run_dir, block, nprobe)
+        assigned = read_assignments(context.layout.run_dir, block)
         for sizes, rows in ((before, assigned[: max(0, n_base - start)]), (after, assigned)):
             counted = count_lists([rows])
             sizes[: len(counted)] += counted

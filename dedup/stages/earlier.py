@@ -21,7 +21,8 @@ from dedup.numerics.lookjoin import LookEdges, no_edges
 from dedup.stages.context import VARIANT_NAMES, StageContext
 from dedup.stages.members import Members
 from dedup.storage.arrays import map_array, save_array
-from dedup.storage.tables import FileWriter, dataset, files, filesystem, join, read_table
+from dedup.storage.tables import FileWriter, dataset, files, read_table
+from dedup.storage.urls import filesystem, join
 
 _TASKS_PER_WORKER = 2  # each reads the lists of all images that its edges join
 _WHOLE = (pc.field("kind") == "near") & (pc.field("source") == "whole")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Progress
 from dedup.encoders import n_gpus
 from dedup.errors import InputError
@@ -15,10 +16,12 @@ from dedup.schemas import PARTITIONS
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.embedding import EmbedResult, EmbedTask, Source, embed_partition, finished, source_url
 from dedup.stages.inherit import GONE, inherit_partitions, marker_path, read_plan
+from dedup.storage.atomic import write_json
 from dedup.storage.layout import also_dir
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.provenance import digest, read_record
-from dedup.storage.tables import clear, filesystem, join, read_json, write_json, write_table
+from dedup.storage.tables import clear, write_table
+from dedup.storage.urls import filesystem, join, read_json
 
 OUTPUT_VERSION = 3
 
@@ -113,7 +116,7 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         context.reporter.progress(Progress("embed", 0, n_shards, "shards"))
-    found_gpus = n_gpus(context.config.encoder) if missing else 0
+    found_gpus = n_gpus(context.config.encoder, context.config.engine.device) if missing else 0
     for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu=True, n_gpus=found_gpus):
         results[result.partition] = result
         for note in result.notes:
@@ -146,7 +149,7 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
     }
     seconds = sum(results[task.partition].seconds for task in tasks)
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
-    if context.config.encoder.name == "precomputed":
+    if not encoder_kind(context.config.encoder.name).has_images:
         has_pixels = all(source.has_places for source in copied) and bool(before.get("has_pixels", True))
         summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
     if inherited:

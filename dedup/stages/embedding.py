@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict
 from dedup.devices import task_cores
 from dedup.encoders import encoder_fingerprint, load_encoder
@@ -16,14 +17,14 @@ from dedup.stages.decoding import in_order
 from dedup.stages.inherit import has_files, marker_path
 from dedup.stages.partition import PartitionWriter
 from dedup.stages.precomputed import copy_embeddings
+from dedup.storage.atomic import write_json
 from dedup.storage.folders import read_folder_part
 from dedup.storage.layout import RunLayout
-from dedup.storage.locations import is_local
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.samples import RawSample, SampleReader
 from dedup.storage.shards import read_shard
 from dedup.storage.sources import FolderPart
-from dedup.storage.tables import read_json, write_json
+from dedup.storage.urls import is_local, read_json
 
 Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
 
@@ -73,7 +74,7 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
         return result  # by a twin: a scheduler may start a slow task a second time
     if read_json(marker_file) is not None:
         write_json(marker_file, {})  # from here on the partition is not done
-    found, files = _copy_sources(task) if task.config.encoder.name == "precomputed" else _embed_sources(task)
+    found, files = _embed_sources(task) if encoder_kind(task.config.encoder.name).has_images else _copy_sources(task)
     result = dataclasses.replace(found, seconds=time.perf_counter() - started)
     if all(outcome["is_reachable"] for outcome in result.shards):
         marker = {"identity": task.identity, "files": files, "result": result.__dict__, "stamps": task.stamps}
@@ -85,7 +86,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     """Decode and encode; the result, and the files written with their sizes."""
     config = task.config
     _check_encoder(task)
-    encoder = load_encoder(config.encoder)
+    encoder = load_encoder(config.encoder, config.engine.device)
     if config.embed.text:
         encoder.encode_captions([""])  # what it lacks is said before hours of work
     batch_size = task.batch_size or encoder.batch_size

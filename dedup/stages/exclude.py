@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError
 from dedup.schemas import EXCLUSIONS
+from dedup.schemas.pairs import STANDING_SQL
 from dedup.stages.context import StageContext, StageResult
+from dedup.storage.names import Entry, read_takedown_list
 from dedup.storage.provenance import digest, read_record
 from dedup.storage.sources import expand_shards, fingerprint
-from dedup.storage.tables import clear, join
-from dedup.storage.takedown import Entry, read_list
+from dedup.storage.tables import clear
+from dedup.storage.urls import join
 
 OUTPUT_VERSION = 1
 _ERRORS_SHOWN = 3
@@ -51,19 +54,18 @@ SELECT exact.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS 
 FROM hits JOIN exact ON hits.sample_id = exact.representative_id
 """
 # copies of a listed sample: the others of its group, and those that an edge joins to it directly
-COPIES_SQL = """
+COPIES_SQL = f"""
 SELECT other.sample_id AS sample_id, listed.excluded_by AS excluded_by
 FROM listed
 JOIN groups AS own ON listed.sample_id = own.sample_id
 JOIN groups AS other ON own.component_id = other.component_id
 UNION ALL
 SELECT edges.dst AS sample_id, images.excluded_by AS excluded_by
-FROM edges JOIN images ON edges.src = images.sample_id WHERE {standing}
+FROM edges JOIN images ON edges.src = images.sample_id WHERE {STANDING_SQL}
 UNION ALL
 SELECT edges.src AS sample_id, images.excluded_by AS excluded_by
-FROM edges JOIN images ON edges.dst = images.sample_id WHERE {standing}
-"""
-_STANDING = "edges.kind = 'near' AND COALESCE(edges.confirmed, edges.source = 'whole')"
+FROM edges JOIN images ON edges.dst = images.sample_id WHERE {STANDING_SQL}
+"""  # noqa: S608 (a condition of our own)
 IMAGES_SQL = """
 SELECT COALESCE(exact.representative_id, listed.sample_id) AS sample_id, listed.excluded_by AS excluded_by
 FROM listed LEFT JOIN exact ON listed.sample_id = exact.sample_id
@@ -74,7 +76,7 @@ FROM (
   SELECT all_hits.*, row_number() OVER (
     PARTITION BY sample_id ORDER BY priority ASC NULLS LAST, similarity_to_reference DESC NULLS LAST, excluded_by ASC NULLS LAST,
                                     reference_shard ASC NULLS LAST) AS place
-  FROM all_hits
+  FROM (SELECT * FROM near UNION ALL SELECT * FROM listed UNION ALL SELECT * FROM twins) AS all_hits
 ) AS ranked
 WHERE place = 1
 ORDER BY sample_id
@@ -90,26 +92,26 @@ def fingerprints(config: Config) -> JsonDict:
         If there are none where they should be.
     """
     found: JsonDict = {}
-    if config.reference.shards or config.reference.images:
+    if config.exclude.reference_shards or config.exclude.reference_images:
         found["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
     if config.exclude.list:
-        found["list"] = digest([list(entry) for entry in read_list(config.exclude.list)])
+        found["list"] = digest([list(entry) for entry in read_takedown_list(config.exclude.list)])
     return found
 
 
 def reference_paths(config: Config) -> list[str]:
-    """Tars and images of `reference.*`, in order."""
+    """Tars and images of `exclude.reference_*`, in order."""
     from dedup.lookup.inputs import find_inputs
 
-    paths = expand_shards(config.reference.shards) if config.reference.shards else []
-    return paths + (find_inputs([config.reference.images]) if config.reference.images else [])
+    paths = expand_shards(config.exclude.reference_shards) if config.exclude.reference_shards else []
+    return paths + (find_inputs([config.exclude.reference_images]) if config.exclude.reference_images else [])
 
 
 def run(context: StageContext) -> StageResult:
     """Find what is near reference images and what is listed; a row for each sample that must go."""
     config, table = context.config, context.layout.table("exclusions")
-    entries = read_list(config.exclude.list) if config.exclude.list else []
-    paths = reference_paths(config) if config.reference.shards or config.reference.images else []
+    entries = read_takedown_list(config.exclude.list) if config.exclude.list else []
+    paths = reference_paths(config) if config.exclude.reference_shards or config.exclude.reference_images else []
     images = [entry.value for entry in entries if entry.kind == "image"]
     clear(table)
     hits, figures = _near(context, [(paths, "reference"), (images, "listed")])
@@ -123,10 +125,7 @@ def run(context: StageContext) -> StageResult:
             listed,
         )
         _copies(context, listed, twins, scratch)
-        query = ONE_EACH_SQL.replace(
-            "FROM all_hits", "FROM (SELECT * FROM near UNION ALL SELECT * FROM listed UNION ALL SELECT * FROM twins) AS all_hits"
-        )
-        n_rows = context.engine.sql_to(query, {"near": near, "listed": listed, "twins": twins}, table)
+        n_rows = context.engine.sql_to(ONE_EACH_SQL, {"near": near, "listed": listed, "twins": twins}, table)
     counts = _counts(context, table)
     unmatched = len(entries) and not (counts.get("listed", 0) + counts.get("copy", 0))
     if unmatched:
@@ -140,17 +139,17 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
     record = read_record(run_dir, "index")
     if not any(paths for paths, _ in asked) or (record is not None and record.summary.get("n_images") == 0):
         return _HITS.empty_table(), {}
-    if config.encoder.name == "precomputed":
+    if not encoder_kind(config.encoder.name).has_images:
         raise ConfigError(
-            "reference.* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
+            "exclude.reference_* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
         )
     if config.index.codes == "none" and not config.index.factory:
-        raise ConfigError("reference.* and images of exclude.list are looked up in the index; expected index.codes other than none")
+        raise ConfigError("exclude.reference_* and images of exclude.list are looked up in the index; expected index.codes other than none")
     from dedup.lookup.exclusion import ReferenceTask, batches_of, find_near
 
     identity = "" if record is None else f"{record.digest} {record.finished}"
     tasks = [
-        ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep")
+        ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep", config.engine.device)
         for paths, reason in asked
         for batch in batches_of(paths, context.engine.n_workers)
     ]
@@ -181,7 +180,7 @@ def _copies(context: StageContext, listed: Table, output: Table, scratch: str) -
     engine.sql_to(IMAGES_SQL, {"listed": listed, "exact": layout.table("exact")}, images)
     near = Table(join(scratch, "copies"), _HITS)
     tables = {"listed": listed, "images": images, "groups": layout.table("groups"), "edges": layout.table("edges")}
-    engine.sql_to(_as_hits(COPIES_SQL.format(standing=_STANDING), "copy"), tables, near)
+    engine.sql_to(_as_hits(COPIES_SQL, "copy"), tables, near)
     engine.sql_to(TWINS_SQL, {"hits": near, "exact": layout.table("exact")}, output)
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
@@ -19,13 +15,14 @@ from dedup.numerics.distances import unit_rows
 from dedup.numerics.lists import BLOCK, Lists
 from dedup.stages.context import StageContext
 from dedup.storage.arrays import clear_files
+from dedup.storage.atomic import hidden_folder, scratch_folder, write_bytes
 from dedup.storage.embeddings import read_vectors
 from dedup.storage.indexfiles import FORMAT, INDEX, LISTS, find_index, index_files, publish_index
-from dedup.storage.scratch import scratch_folder
-from dedup.storage.tables import filesystem, hidden_name, is_local, join, read_bytes, read_json, write_bytes
+from dedup.storage.lists import read_assignments
+from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
-_PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
+PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
 _BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of codes
 
 
@@ -47,7 +44,7 @@ def fill_part(task: FillTask) -> int:
     home = None
     if task.own_lists:
         stop, first_block = task.first + len(task.sample_ids), task.first // BLOCK
-        homes = np.concatenate([_home(task.run_dir, block) for block in range(first_block, -(-stop // BLOCK))])
+        homes = np.concatenate([read_assignments(task.run_dir, block)[:, 0] for block in range(first_block, -(-stop // BLOCK))])
         home = homes[task.first - first_block * BLOCK : stop - first_block * BLOCK]
     rows = unit_rows(read_vectors(task.run_dir, task.sample_ids))
     data = filled_part(_trained(task.run_dir), task.sample_ids, rows, home)
@@ -82,7 +79,7 @@ def fill_index(
         `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
     """
     run_dir, wanted = context.layout.run_dir, context.config.index
-    codes = "pq" if wanted.codes == "auto" and len(ids) >= _PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
+    codes = "pq" if wanted.codes == "auto" and len(ids) >= PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
     if codes == "none" or not len(ids):
         return {"codes": "none", "files": {}}
     if codes == "pq" and not wanted.factory and len(ids) < _PQ_LEAST:
@@ -144,7 +141,7 @@ def _merge(run_dir: str, parts: list[str], base: str) -> int:
     trained = read_bytes(_trained_path(run_dir))
     if trained is None:
         raise RunDirectoryError(f"{_trained_path(run_dir)} vanished while the index was filled; run: dedup index … --redo")
-    with _beside(run_dir) if local else scratch_folder() as scratch:
+    with hidden_folder(filesystem(join(run_dir, "index", "merged"))[1]) if local else scratch_folder() as scratch:
         paths = []
         for part in parts:
             fs, path = filesystem(part)
@@ -155,17 +152,6 @@ def _merge(run_dir: str, parts: list[str], base: str) -> int:
         n = merge_parts(trained, paths, *merged, base=base)
         publish_index(run_dir, *merged)
     return n
-
-
-@contextmanager
-def _beside(run_dir: str) -> Iterator[str]:
-    """A hidden folder on the disk of the index, so that what is merged there need only be renamed."""
-    folder = hidden_name(filesystem(join(run_dir, "index", "merged"))[1])
-    os.makedirs(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trained_path(run_dir: str) -> str:
@@ -185,12 +171,3 @@ def _trained(run_dir: str) -> bytes:
     fs, name = filesystem(path)
     info = fs.info(name)
     return _trained_cached(path, f"{info.get('size')}-{info.get('mtime', info.get('ETag'))}")
-
-
-def _home(run_dir: str, block: int) -> npt.NDArray[np.int32]:
-    """The nearest list of each vector of a block."""
-    fs, path = filesystem(join(run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
-    with fs.open(path, "rb") as file:
-        lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
-    home: npt.NDArray[np.int32] = lists.flatten().to_numpy()[lists.offsets.to_numpy()[:-1]]
-    return home

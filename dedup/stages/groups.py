@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dedup.contracts import JsonDict
 from dedup.numerics.components import connected_components
-from dedup.numerics.distances import Turn
 from dedup.numerics.groups import component_slices, greedy_cover, region_cover
+from dedup.schemas.pairs import STANDING
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.contraction import contract
-from dedup.stages.covering import cover, standing_links
+from dedup.stages.covering import cover, near_links
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import SampleRows, open_store
 from dedup.storage.tables import clear, dataset, read_table
@@ -25,8 +24,6 @@ _TASK_ROWS = 20_000  # members per task of components that need vectors
 _COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
 _COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
-# what only second looks found alike are candidates until the pixels confirm them
-STANDING = (pc.field("kind") == "near") & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
 UNION ALL
@@ -45,7 +42,6 @@ class CoverTask:
     sample_ids: npt.NDArray[np.int64]
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
-    turns: tuple[Turn, ...]
 
 
 def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -55,7 +51,7 @@ def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArra
     similarity = np.empty(len(task.sample_ids), dtype=np.float32)
     for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
         ids = task.sample_ids[start:stop]
-        anchor, similar = greedy_cover(store.take(ids), task.min_similarity[start:stop], np.arange(len(ids)), turns=task.turns)
+        anchor, similar = greedy_cover(store.take(ids), task.min_similarity[start:stop], np.arange(len(ids)))
         anchor_ids[start:stop], similarity[start:stop] = ids[anchor], similar
     return anchor_ids, similarity
 
@@ -81,7 +77,7 @@ def run(context: StageContext) -> StageResult:
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
     look, distance = look_of(context), np.full(len(order), np.nan, dtype=np.float32)
     if look is not None:
-        found = cover(context, look, "groups", labels[order], ids[order], standing_links(context))
+        found = cover(context, look, "groups", labels[order], ids[order], near_links(context))
         anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
     else:
         anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))
@@ -109,7 +105,7 @@ def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.
     """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
     table = context.layout.table("edges")
     n_edges = dataset(table).count_rows(filter=STANDING)
-    if n_edges <= context.config.components.max_local_edges:
+    if n_edges <= context.config.groups.max_driver_edges:
         src, dst, _ = _edges(context, ids)
         return connected_components(src, dst, len(ids)), {}
     found = contract(context.engine, table, STANDING, note=context.reporter.note)
@@ -157,7 +153,7 @@ def _cover(
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         nodes = order[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths[part])]).astype(np.int64)
-        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets, context.turns()))
+        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets))
         slices.append(rows)
     results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
     for number, (anchor_ids, similar) in results:
@@ -181,7 +177,7 @@ def _cover_giant(
     rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
     positions, asked = np.arange(len(nodes)), min_similarity[nodes]
     budget = max(1, _COMPARISONS // len(nodes))
-    anchor, similarity = greedy_cover(rows, asked, positions, turns=context.turns(), max_anchors=budget)
+    anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
     left = np.flatnonzero(anchor < 0)
     if len(left):
         text = f"groups: {len(left):,} of {len(nodes):,} images of one component are no copies of its {budget:,} most copied ones"
@@ -190,8 +186,6 @@ def _cover_giant(
         place[nodes[left]] = np.arange(len(left))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(
-            SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst, turns=context.turns()
-        )
+        others, similarity[left] = region_cover(SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst)
         anchor[left] = left[others]
     return nodes[anchor], similarity

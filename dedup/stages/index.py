@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,12 +18,13 @@ from dedup.stages.context import StageContext, StageResult
 from dedup.stages.drift import base_nprobe, count_base, measure_drift
 from dedup.stages.filling import fill_index
 from dedup.stages.looks import index_looks
-from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows
+from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows, save_array
+from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.embeddings import open_store
 from dedup.storage.indexfiles import clear_index
-from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
-from dedup.storage.tables import FileWriter, clear, join, read_table, write_bytes, write_json
+from dedup.storage.tables import FileWriter, clear, read_table
+from dedup.storage.urls import join
 
 OUTPUT_VERSION = 5
 
@@ -61,16 +61,14 @@ class AssignTask:
 def assign_block(task: AssignTask) -> int:
     """Write the lists, and the projections, of one block of vectors; returns its rows."""
     lists, n = load_lists(join(task.run_dir, "index")), len(task.sample_ids)
-    flat, lengths = np.zeros(n, dtype=np.int32), np.ones(n, dtype=np.int64)
+    chosen = np.zeros((n, 1), dtype=np.int32)
     if not lists.is_idle:
         rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
-        flat, lengths, projected = lists.place(rows, task.nprobe, device=choose_device(task.device))
+        chosen, projected = lists.place(rows, task.nprobe, choose_device(task.device))
         if projected is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, projected)
-            write_bytes(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), buffer.getvalue())
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=task.output.schema.field("lists").type)
+            save_array(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), projected)
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(chosen.shape[1])
+    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=task.output.schema.field("lists").type)
     with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
         writer.write(pa.table({"sample_id": task.sample_ids, "lists": column}))
     return n
@@ -137,7 +135,7 @@ def run(context: StageContext) -> StageResult:
     summary |= index_looks(context)
     if n_base:
         fresh = _lists(context, len(ids))
-        summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, nprobe, fresh)}
+        summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, fresh)}
     write_json(layout.path("index", "_index.json"), summary)
     if context.also is not None:
         summary |= {"also": run(context.also).summary}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from dedup.contracts import JsonDict
 from dedup.errors import InputError, RunDirectoryError
 from dedup.stages.context import StageContext
+from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.layout import also_dir
-from dedup.storage.links import link_or_copy
-from dedup.storage.tables import filesystem, join, read_json, write_json
 from dedup.storage.thumbnails import remove_thumbnails, thumbnail_paths
+from dedup.storage.urls import filesystem, join, read_json
 
 ALSO = "also/"  # begins the names of the second source's files
 GONE = ("absent", "unreachable")  # fingerprints of sources that are not there

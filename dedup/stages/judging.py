@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+from cachetools import LRUCache
 
 from dedup.encoders import decoded_side
 from dedup.errors import InputError, SampleError
@@ -16,15 +17,16 @@ from dedup.numerics.pictures import SIDE, Picture, use_one_thread
 from dedup.stages.context import StageContext
 from dedup.stages.remembered import VERDICTS, Remembered
 from dedup.storage.pictures import PictureReader, Place
+from dedup.storage.tables import ask
 
+AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
 _HELD = 192  # pictures held, some 0.5 MB each
 
 PLACES = pa.schema(
     [("sample_id", pa.int64()), ("shard", pa.string()), ("key", pa.string()), ("byte_offset", pa.int64()), ("n_bytes", pa.int64())]
 )
 PLACES_SQL = """
-SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key,
-       metadata.byte_offset AS byte_offset, metadata.n_bytes AS n_bytes
+SELECT {columns}
 FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
 ORDER BY metadata.sample_id
 """
@@ -87,12 +89,12 @@ def look_of(context: StageContext) -> Look | None:
     return Look(config.output.run_dir, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep")
 
 
-def find_places(context: StageContext, sample_ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:
-    """Where the images of samples lie, ordered by sample_id."""
+def find_places(context: StageContext, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:
+    """Where the images of samples lie, and whatever else of `metadata` a schema names, ordered by sample_id."""
     wanted = pa.table({"sample_id": sample_ids})
     tables = {"metadata": context.layout.table("metadata"), "wanted": wanted}
-    batches = list(context.engine.sql(PLACES_SQL, tables, PLACES))
-    return pa.concat_tables(batches) if batches else PLACES.empty_table()
+    columns = ", ".join(f"metadata.{name} AS {name}" for name in schema.names)
+    return ask(context.engine, PLACES_SQL.format(columns=columns), tables, schema)
 
 
 class PairJudge:
@@ -114,7 +116,7 @@ class PairJudge:
         self._reader = PictureReader(look.run_dir, min_side=look.min_side, max_pixels=look.max_pixels)
         self._places = {row["sample_id"]: Place(**row) for row in places.to_pylist()}
         self._reader.prefetch(list(self._places.values()))
-        self._pictures: OrderedDict[int, Picture | None] = OrderedDict()
+        self._pictures: LRUCache[int, Picture | None] = LRUCache(_HELD)
         self.unreadable: dict[int, str] = {}
         self._remembered = Remembered(VERDICTS.empty_table() if verdicts is None else verdicts)
 
@@ -140,14 +142,9 @@ class PairJudge:
             raise ValueError("expected at least one variant")
         return best
 
-    def forget(self) -> None:
-        """Let go of the pictures that are held."""
-        self._pictures.clear()
-
     def picture(self, sample_id: int) -> Picture | None:
         """The picture of a sample, read unless it is held; None if it can't be read."""
         if sample_id in self._pictures:
-            self._pictures.move_to_end(sample_id)
             return self._pictures[sample_id]
         picture: Picture | None = None
         try:
@@ -155,6 +152,4 @@ class PairJudge:
         except (InputError, SampleError) as error:
             self.unreadable[sample_id] = str(error)
         self._pictures[sample_id] = picture
-        if len(self._pictures) > _HELD:
-            self._pictures.popitem(last=False)
         return picture

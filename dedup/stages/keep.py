@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.config_io import ORDER_COLUMNS
+from dedup.config.order import parse_order
 from dedup.contracts import Table
-from dedup.errors import ConfigError
-from dedup.numerics.distances import Turn, best_turn_similarity
+from dedup.numerics.distances import exact_similarity
 from dedup.numerics.groups import component_slices, greedy_cover
+from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.context import StageContext
-from dedup.stages.covering import cover
+from dedup.stages.covering import cover, min_similarity_of
 from dedup.stages.judging import look_of
 from dedup.storage.embeddings import open_store
-from dedup.storage.tables import read_table
+from dedup.storage.tables import ask
 
 _TASK_ROWS = 20_000
 
@@ -36,10 +36,10 @@ ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
 # what the run's base kept, where that is to stay
 IS_KEPT_SQL = "CASE WHEN kept.sample_id IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END"
 KEPT_SQL = "LEFT JOIN kept ON metadata.sample_id = kept.sample_id"
-LINKS_SQL = """
+LINKS_SQL = f"""
 SELECT src, dst, min(similarity) AS similarity, min(distance) AS distance
 FROM (
-    SELECT src, dst, similarity, distance FROM edges WHERE kind = 'near'
+    SELECT src, dst, similarity, distance FROM edges WHERE {NEAR_SQL}
     UNION ALL
     SELECT CASE WHEN groups.anchor_id < groups.sample_id THEN groups.anchor_id ELSE groups.sample_id END AS src,
            CASE WHEN groups.anchor_id < groups.sample_id THEN groups.sample_id ELSE groups.anchor_id END AS dst,
@@ -49,7 +49,7 @@ FROM (
 ) AS links
 GROUP BY src, dst
 ORDER BY src, dst
-"""
+"""  # noqa: S608 (a condition of our own)
 LINKS = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("distance", pa.float32())])
 ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id", "is_kept")])
 
@@ -63,16 +63,10 @@ class KeepTask:
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
     n_forced: npt.NDArray[np.int64]
-    turns: tuple[Turn, ...]
 
 
-def policy_sql(order_by: Sequence[str], carry: Sequence[str]) -> str:
-    """The ORDER BY terms of a keep policy, from whitelisted names only.
-
-    Raises
-    ------
-    ConfigError
-        If a term is not a known column with an optional direction.
+def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
+    """The ORDER BY terms of a keep policy over a table, from whitelisted names only; see `parse_order` for what it raises.
 
     Examples
     --------
@@ -80,14 +74,10 @@ def policy_sql(order_by: Sequence[str], carry: Sequence[str]) -> str:
     'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
     """
     terms = []
-    for entry in order_by:
-        name, _, direction = entry.strip().partition(" ")
-        direction = direction.strip().upper() or "ASC"
-        if (name not in ORDER_COLUMNS and name not in carry) or direction not in ("ASC", "DESC"):
-            allowed = ", ".join([*ORDER_COLUMNS, *carry])
-            raise ConfigError(f"keep.order_by: '{entry}' is no column with asc or desc; expected one of {allowed}")
-        column = "CAST(metadata.width AS BIGINT) * metadata.height" if name == "width*height" else f"metadata.{name}"
-        terms.append(f"{column} {direction} NULLS LAST")
+    for term in parse_order(order_by, carry):
+        first, *others = (f"{table}.{column}" for column in term.columns)
+        product = " * ".join([f"CAST({first} AS BIGINT)", *others]) if others else first
+        terms.append(f"{product} {'DESC' if term.is_descending else 'ASC'} NULLS LAST")
     return ", ".join(terms)
 
 
@@ -99,16 +89,14 @@ def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     starts, lengths = task.bounds[:-1], np.diff(task.bounds)
     is_pair = (lengths == 2) & (task.n_forced == 1)
     pairs = starts[is_pair]
-    similar, _ = best_turn_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]), task.turns)
+    similar = exact_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]))
     similar = np.where(reps[pairs + 1] == reps[pairs], np.float32(1.0), similar)
     near = (similar >= np.maximum(task.min_similarity[pairs], task.min_similarity[pairs + 1])) | (reps[pairs + 1] == reps[pairs])
     keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
     for start, stop, n_forced in zip(starts[~is_pair], task.bounds[1:][~is_pair], task.n_forced[~is_pair].tolist(), strict=True):
         distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
         asked = task.min_similarity[start:stop][first]
-        chosen, similar = greedy_cover(
-            store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True, turns=task.turns
-        )
+        chosen, similar = greedy_cover(store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True)
         keeper[start:stop], similarity[start:stop] = start + chosen, similar
     return keeper, similarity
 
@@ -125,8 +113,7 @@ def keepers(context: StageContext) -> pa.Table:
     policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)
     query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
     tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
-    batches = list(context.engine.sql(query, tables, ORDER_SCHEMA))
-    members = pa.concat_tables(batches) if batches else ORDER_SCHEMA.empty_table()
+    members = ask(context.engine, query, tables, ORDER_SCHEMA)
     component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
     bounds = component_slices(component)
     # all that the base kept of a group stay, and as many as are asked for
@@ -135,14 +122,14 @@ def keepers(context: StageContext) -> pa.Table:
     if look is not None:
         found = cover(context, look, "manifest", component, reps, known_links(context), n_forced)
         return _table(ids, found.anchor, found.similarity, found.distance)
-    asked = _min_similarity(context, reps)
+    asked = min_similarity_of(context, reps)
 
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
     tasks = []
     for first, last in zip(cuts[:-1], cuts[1:], strict=True):
         rows = slice(bounds[first], bounds[last])
         offsets = bounds[first : last + 1] - bounds[first]
-        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last], context.turns()))
+        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last]))
     keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
     sizes = [len(task.representative_ids) for task in tasks]
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
@@ -159,8 +146,7 @@ def kept_before(context: StageContext) -> dict[str, Table]:
 def known_links(context: StageContext) -> pa.Table:
     """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
     tables = {name: context.layout.table(name) for name in ("edges", "groups", "exact")}
-    batches = list(context.engine.sql(LINKS_SQL, tables, LINKS))
-    return pa.concat_tables(batches) if batches else LINKS.empty_table()
+    return ask(context.engine, LINKS_SQL, tables, LINKS)
 
 
 def _table(
@@ -174,10 +160,3 @@ def _table(
             "distance_to_keeper": pa.array(distance, from_pandas=True),
         }
     )
-
-
-def _min_similarity(context: StageContext, reps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
-    place = np.searchsorted(table["sample_id"].to_numpy(), reps)
-    asked: npt.NDArray[np.float32] = table["min_similarity"].to_numpy()[place]
-    return asked

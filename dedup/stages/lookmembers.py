@@ -13,7 +13,7 @@ from dedup.contracts import GroupRows, PickledByFields
 from dedup.storage.arrays import array_shape, map_array, read_array, read_rows
 from dedup.storage.embeddings import EmbeddingStore, open_store, read_vectors
 from dedup.storage.looks import LookStore, look_part, open_looks
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 
 @dataclass(frozen=True)

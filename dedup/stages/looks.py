@@ -23,11 +23,11 @@ from dedup.numerics.torch_ops import choose_device
 from dedup.stages.context import StageContext
 from dedup.stages.lookmembers import LookMembers, Wholes
 from dedup.storage.arrays import array_shape
+from dedup.storage.atomic import link_or_copy
 from dedup.storage.embeddings import InnerStore, open_store
-from dedup.storage.links import link_or_copy
 from dedup.storage.lists import load_lists, save_lists
 from dedup.storage.looks import clear_looks, look_part, look_parts, looks_folder, write_looks
-from dedup.storage.tables import read_table
+from dedup.storage.tables import ask, read_table
 
 _NPROBE = 3  # lists each look goes to
 _N_LOOKS = 5  # of an image, about
@@ -107,9 +107,9 @@ def place_looks(task: LookTask) -> int:
     if rows is None:
         return 0
     lists = load_lists(looks_folder(task.run_dir))
-    flat, _, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe, device=choose_device(task.device))
+    chosen, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe, choose_device(task.device))
     rows = replace(rows, image=task.images[rows.image])
-    write_looks(task.run_dir, task.number, rows, rows.vectors @ lists.axes, flat.reshape(len(rows.image), -1))
+    write_looks(task.run_dir, task.number, rows, rows.vectors @ lists.axes, chosen)
     return len(rows.image)
 
 
@@ -118,7 +118,7 @@ def index_looks(context: StageContext) -> JsonDict:
     run_dir, config = context.layout.run_dir, context.config
     clear_looks(run_dir)
     images, ids, aspect = _searched(context)
-    if not config.search.looks or not len(ids) or look_maker(config.encoder) is None:
+    if not config.search.views or not len(ids) or look_maker(config.encoder) is None:
         return {"n_looks": 0}
     base_parts = () if context.base is None else look_parts(context.base.run_dir)
     if context.base is not None and base_parts:
@@ -153,8 +153,7 @@ def _link_looks(context: StageContext, parts: tuple[int, ...]) -> int:
 def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Positions among the representatives, sample_ids and width / height of images with enough detail for looks."""
     tables = {name: context.layout.table(name) for name in ("representatives", "metadata")}
-    batches = list(context.engine.sql(ASPECT_SQL, tables, ASPECT))
-    found = pa.concat_tables(batches) if batches else ASPECT.empty_table()
+    found = ask(context.engine, ASPECT_SQL, tables, ASPECT)
     images = np.flatnonzero(found["min_similarity"].to_numpy() <= np.float32(context.config.search.min_similarity))
     aspect = (found["width"].to_numpy() / np.maximum(found["height"].to_numpy(), 1)).astype(np.float32)
     return images, found["sample_id"].to_numpy()[images], aspect[images]
@@ -182,7 +181,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
         rows = sample_of(math.ceil(wanted / per_image))
         context.reporter.note(f"index: training {nlist:,} lists of looks, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
-    similarity = config.search.look_min_similarity
+    similarity = config.search.view_min_similarity
     device, iterations = context.driver_device(n_looks), config.index.train_iterations
     lists = train_lists(vectors, nlist, nprobe, similarity, iterations=iterations, seed=seed, is_rotated=True, device=device)
     return lists, min(nprobe, lists.nlist), n_looks
@@ -206,7 +205,7 @@ def find_look_edges(context: StageContext, scratch: str, n_earlier: int, earlier
         What it found.
     """
     search, run_dir = context.config.search, context.layout.run_dir
-    parts = look_parts(run_dir) if search.looks else ()
+    parts = look_parts(run_dir) if search.views else ()
     if not parts:
         return no_edges()
     members = LookMembers.of(run_dir, scratch, parts)
@@ -217,7 +216,7 @@ def find_look_edges(context: StageContext, scratch: str, n_earlier: int, earlier
         fresh[: len(counted)] = counted
     n_filter = load_lists(looks_folder(run_dir)).n_filter
     device = context.device(int(counts.sum()) // _NPROBE)
-    work = JoinLooks(search.min_similarity, search.look_min_similarity, n_filter, search.best_edges, device, n_earlier)
+    work = JoinLooks(search.min_similarity, search.view_min_similarity, n_filter, search.best_edges, device, n_earlier)
     packs = pack_lists(counts, context.engine.n_workers, fresh)
     results = context.run_groups("pairs", "lists of looks", members, work, packs, uses_gpu=device != "cpu")
     # in the order of the packs, not of their ends

@@ -15,7 +15,7 @@ from dedup.stages.index import projected_part, projected_rows
 from dedup.storage.arrays import map_array, read_rows, save_array
 from dedup.storage.embeddings import EmbeddingStore, open_store, read_vectors
 from dedup.storage.lists import read_assignments
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")
 _ADDED = "added"
@@ -33,7 +33,7 @@ class Members(PickledByFields):
     n : int
         Distinct images.
     n_groups_each : int
-        Lists that an image is in at most.
+        Lists that an image is in.
     is_projected : bool
         Whether rows carry projections.
     n_earlier : int
@@ -53,8 +53,8 @@ class Members(PickledByFields):
         return np.diff(np.append(np.arange(0, self.n, BLOCK), self.n)).astype(np.int64)
 
     def groups(self, block: int) -> npt.NDArray[np.int32]:
-        """The lists of a block's images, int32 (n, n_groups_each), padded with -1."""
-        return read_assignments(self.run_dir, block, self.n_groups_each)
+        """The lists of a block's images, int32 (n, n_groups_each)."""
+        return read_assignments(self.run_dir, block)
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """Sample_id, weight, min_similarity, vector and projection of a block's images."""

@@ -23,7 +23,8 @@ from dedup.stages.members import Members, save_members
 from dedup.stages.querying import query_all
 from dedup.storage.lists import load_lists
 from dedup.storage.provenance import read_record
-from dedup.storage.tables import FileWriter, clear, join, read_json, read_table, write_table
+from dedup.storage.tables import FileWriter, clear, read_table, write_table
+from dedup.storage.urls import join, read_json
 
 OUTPUT_VERSION = 2
 ALSO_SQL = """
@@ -101,7 +102,7 @@ class JoinLists:
                 counted.append(rows.positions[near])
                 counts.append(joined.n_neighbors[near])
                 if len(joined.src):
-                    variant = pa.DictionaryArray.from_arrays(joined.turn, list(VARIANT_NAMES)).cast(pa.string())
+                    variant = pa.repeat("none", len(joined.src))
                     writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity, "near", variant))
         return JoinedLists(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
 

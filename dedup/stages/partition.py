@@ -21,8 +21,9 @@ from dedup.stages.decoding import Preparation, PreparedSample, RejectedSample
 from dedup.stages.inherit import ALSO
 from dedup.stages.vectorfiles import LEAST_INNER_QUALITY, VectorFiles
 from dedup.storage.layout import RunLayout, also_dir
-from dedup.storage.tables import FileWriter, filesystem, join
+from dedup.storage.tables import FileWriter
 from dedup.storage.thumbnails import ThumbnailWriter, remove_thumbnails, thumbnail_paths
+from dedup.storage.urls import filesystem, join
 
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
 
@@ -67,7 +68,9 @@ class PartitionWriter:
         self._vectors = VectorFiles(run_dir, partition, encoder.dim)
         # the encoder that takes grids: this one, or the second source of candidates beside it
         name = next(iter(config.embed.also), "")
-        self._of_grids = load_encoder(EncoderConfig(name=name)) if name else encoder if look_maker(config.encoder) else None
+        self._of_grids = encoder if look_maker(config.encoder) else None
+        if name:
+            self._of_grids = load_encoder(EncoderConfig(name=name), config.engine.device)
         self._also = VectorFiles(also_dir(run_dir, name), partition, self._of_grids.dim, ALSO) if name and self._of_grids else None
         self._metadata = FileWriter(metadata, self._metadata_table.schema)
         self._rejected = FileWriter(rejected, REJECTED)
@@ -172,15 +175,13 @@ class PartitionWriter:
         """Finish the files; returns their names under `embeddings/` with their sizes in bytes."""
         self.flush()
         self._stop()
+        sizes: dict[str, int] = {}
         for vectors in self._files():
-            vectors.close()
+            sizes |= vectors.close()
         self._metadata.close()
         self._rejected.close()
         if self._thumbnails is not None:
             self._thumbnails.close()
-        sizes: dict[str, int] = {}
-        for vectors in self._files():
-            sizes |= vectors.sizes()
         for name, url in self._paths.items():
             fs, path = filesystem(url)
             sizes[name] = int(fs.size(path))

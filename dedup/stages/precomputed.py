@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup.schemas import REJECTED
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.embeddings import embedding_path
 from dedup.storage.layout import RunLayout
 from dedup.storage.precomputed import EmbeddingFile, read_embeddings
 from dedup.storage.samples import ShardStatus, one_line
-from dedup.storage.tables import FileWriter, filesystem, is_local, join
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import filesystem, is_local, join
 
 Batch = tuple[npt.NDArray[np.float32], pa.Table]
 _LEAST_NORM = 1e-6  # of a vector that has a direction
@@ -62,7 +64,11 @@ def copy_embeddings(
     }
     vectors_url, metadata_url, rejected_url = urls.values()
     copied: list[CopiedRows] = []
-    writers = (EmbeddingWriter(vectors_url, sources[0].dim), FileWriter(metadata_url, table.schema), FileWriter(rejected_url, REJECTED))
+    writers = (
+        ArrayWriter(vectors_url, (sources[0].dim,), np.float16),
+        FileWriter(metadata_url, table.schema),
+        FileWriter(rejected_url, REJECTED),
+    )
     vectors, metadata, rejected = writers
     try:
         first = partition << 32

@@ -26,7 +26,8 @@ from dedup.storage.arrays import map_array, read_array, save_array
 from dedup.storage.embeddings import SampleRows, open_store, read_vectors
 from dedup.storage.indexfiles import find_index
 from dedup.storage.lists import load_lists
-from dedup.storage.tables import FileWriter, join, read_json
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import join, read_json
 
 _BLOCKS_PER_TASK = 4
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine
@@ -101,8 +102,7 @@ def _hits(
     """Pairs of some images with others, by position; those inside a crowd's surroundings are left out."""
     vectors = read_vectors(members.run_dir, ids[rows])
     unit, (index, is_ours) = unit_rows(vectors), _index(members.run_dir)
-    probed, _, _ = load_lists(join(members.run_dir, "index")).place(unit, _PROBED * members.n_groups_each)
-    probed = probed.reshape(len(unit), -1)
+    probed, _ = load_lists(join(members.run_dir, "index")).place(unit, _PROBED * members.n_groups_each)
 
     def search(open_rows: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         found, coded = index.search(unit[open_rows], k, probed[open_rows] if is_ours else None)
@@ -198,8 +198,8 @@ def _code_error(context: StageContext, members: Members) -> float:
     chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(len(ids), min(_CODED, len(ids)), replace=False))
     rows = unit_rows(read_vectors(members.run_dir, ids[chosen]))
     index, is_ours = _index(members.run_dir)
-    lists, _, _ = load_lists(join(members.run_dir, "index")).place(rows, members.n_groups_each)
-    found, coded = index.search(rows, min(64, len(ids)), lists.reshape(len(rows), -1) if is_ours else None)
+    lists, _ = load_lists(join(members.run_dir, "index")).place(rows, members.n_groups_each)
+    found, coded = index.search(rows, min(64, len(ids)), lists if is_ours else None)
     is_own = found == ids[chosen][:, None]
     own = coded[is_own]
     error = float(1.0 - own.min(initial=1.0)) + _SPARE_ERROR

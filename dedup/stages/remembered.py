@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.schemas import REFUSED
+from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
 from dedup.stages.context import StageContext
 from dedup.storage.provenance import read_record
 
@@ -30,17 +31,17 @@ VERDICTS = pa.schema(
         ("transform", REFUSED.field("transform").type),
     ]
 )
-JUDGED_SQL = """
+JUDGED_SQL = f"""
 SELECT src, dst, CASE WHEN found_by IS NULL THEN 'again' ELSE source END AS question, TRUE AS stands, variant, distance,
        CAST(NULL AS FLOAT) AS moved, '' AS reason, transform
-FROM base_edges WHERE kind = 'near' AND confirmed
+FROM base_edges WHERE {CONFIRMED_SQL}
 UNION ALL
 SELECT src, dst, CASE WHEN source = 'group' THEN 'group' WHEN found_by IS NULL THEN 'again' ELSE source END AS question, FALSE AS stands,
        variant, distance, moved, reason, transform
 FROM base_refused WHERE reason <> 'unreadable'
-"""
+"""  # noqa: S608 (a condition of our own)
 # that a member stands with its anchor or keeper is told by their tables alone, unless an edge tells it
-GROUPED_SQL = """
+GROUPED_SQL = f"""
 SELECT pairs.src AS src, pairs.dst AS dst, min(pairs.distance) AS distance
 FROM (
     SELECT CASE WHEN a < b THEN a ELSE b END AS src, CASE WHEN a < b THEN b ELSE a END AS dst, distance
@@ -57,10 +58,10 @@ FROM (
     ) AS ends
     WHERE a <> b AND distance IS NOT NULL
 ) AS pairs
-LEFT JOIN (SELECT src, dst FROM base_edges WHERE kind = 'near') AS known ON pairs.src = known.src AND pairs.dst = known.dst
+LEFT JOIN (SELECT src, dst FROM base_edges WHERE {NEAR_SQL}) AS known ON pairs.src = known.src AND pairs.dst = known.dst
 WHERE known.src IS NULL
 GROUP BY pairs.src, pairs.dst
-"""
+"""  # noqa: S608 (a condition of our own)
 INSIDE_SQL = """
 SELECT judged.src AS src, judged.dst AS dst, judged.question AS question, judged.stands AS stands, judged.variant AS variant,
        judged.distance AS distance, judged.moved AS moved, judged.reason AS reason, judged.transform AS transform

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.context import StageContext, StageResult
-from dedup.storage.tables import read_table, write_json
+from dedup.storage.atomic import write_json
+from dedup.storage.tables import read_table
 
 OUTPUT_VERSION = 2
 
@@ -57,16 +59,16 @@ ORDER BY duplication_count
 """
 
 # what groups and manifest asked about later is of no encoder
-CANDIDATES_SQL = """
+CANDIDATES_SQL = f"""
 SELECT found_by, CAST(sum(n_confirmed) AS BIGINT) AS n_confirmed, CAST(sum(n_refused) AS BIGINT) AS n_refused
 FROM (
-  SELECT found_by, 1 AS n_confirmed, 0 AS n_refused FROM edges WHERE kind = 'near' AND found_by IS NOT NULL
+  SELECT found_by, 1 AS n_confirmed, 0 AS n_refused FROM edges WHERE {NEAR_SQL} AND found_by IS NOT NULL
   UNION ALL
   SELECT found_by, 0 AS n_confirmed, 1 AS n_refused FROM refused WHERE found_by IS NOT NULL
 ) AS judged
 GROUP BY found_by
 ORDER BY found_by
-"""
+"""  # noqa: S608 (a condition of our own)
 
 
 def run(context: StageContext) -> StageResult:

@@ -7,7 +7,7 @@ import json
 from dedup.config import TargetsConfig
 from dedup.stages.context import StageContext, StageResult
 from dedup.stages.keep import policy_sql
-from dedup.storage.scratch import ScratchFile
+from dedup.storage.atomic import AtomicFile
 from dedup.storage.tables import dataset
 
 OUTPUT_VERSION = 2
@@ -73,18 +73,13 @@ def run(context: StageContext) -> StageResult:
         ranking=_RANKINGS[config.targets.rank_by],
         captions=captions_sql(config.targets),
         keepers=keepers_sql(config.targets),
-        policy=policy_sql(config.keep.order_by, config.input.carry).replace("metadata.", "manifest."),
+        policy=policy_sql(config.keep.order_by, config.input.carry, "manifest"),
     )
     read = ["statistics", "captions", "manifest", "metadata", "groups", "neighbors"]
     rows = context.write_all("targets", {"targets": (query, read), "target_captions": (ALTERNATIVES_SQL, ["captions", "targets"])})
-    lines = ScratchFile(context.layout.path("targets", "_targets.jsonl"))
-    try:
+    with AtomicFile(context.layout.path("targets", "_targets.jsonl")) as lines:
         for batch in dataset(context.layout.table("targets")).to_batches(batch_size=4_096):
-            lines.file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
-        lines.close()
-    except BaseException:
-        lines.abort()
-        raise
+            lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
     n_targets = rows["targets"]
     return StageResult(rows, {"n_targets": n_targets, "n_generations": n_targets * config.targets.n_generations})
 

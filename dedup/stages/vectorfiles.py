@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
+
 import numpy as np
 import numpy.typing as npt
 
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path, inner_paths
-from dedup.storage.tables import filesystem
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.embeddings import embedding_path, inner_paths
 
 LEAST_INNER_QUALITY = 10.0  # detail of a picture inside a frame that is worth a second look
 
@@ -21,18 +23,19 @@ class VectorFiles:
     partition : int
     dim : int
     prefix : str
-        Of the names that `sizes` gives.
+        Of the names that `close` gives.
     """
 
     def __init__(self, run_dir: str, partition: int, dim: int, prefix: str = "") -> None:
         whole, (inner, inner_ids) = embedding_path(run_dir, partition), inner_paths(run_dir, partition)
-        self._urls = {f"{prefix}img_emb/{whole.rpartition('/')[2]}": whole}
-        self._urls |= {f"{prefix}img_inner/{url.rpartition('/')[2]}": url for url in (inner, inner_ids)}
-        self._whole, self._inner, self._ids = (
-            EmbeddingWriter(whole, dim),
-            EmbeddingWriter(inner, dim),
-            EmbeddingWriter(inner_ids, 1, np.int64),
-        )
+        self._whole = ArrayWriter(whole, (dim,), np.float16)
+        self._inner = ArrayWriter(inner, (dim,), np.float16)
+        self._ids = ArrayWriter(inner_ids, (1,), np.int64)
+        self._named = {
+            f"{prefix}img_emb/{posixpath.basename(whole)}": self._whole,
+            f"{prefix}img_inner/{posixpath.basename(inner)}": self._inner,
+            f"{prefix}img_inner/{posixpath.basename(inner_ids)}": self._ids,
+        }
 
     def write(self, vectors: npt.NDArray[np.float32]) -> None:
         """Append rows of whole images."""
@@ -43,20 +46,11 @@ class VectorFiles:
         self._inner.write(vectors)
         self._ids.write(sample_ids[:, None])
 
-    def close(self) -> None:
-        """Give the files their names."""
-        for writer in (self._whole, self._inner, self._ids):
-            writer.close()
+    def close(self) -> dict[str, int]:
+        """Give the files their names; returns these, with the bytes of each."""
+        return {name: writer.close() for name, writer in self._named.items()}
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        for writer in (self._whole, self._inner, self._ids):
+        for writer in self._named.values():
             writer.abort()
-
-    def sizes(self) -> dict[str, int]:
-        """Names of the finished files with their bytes."""
-        found = {}
-        for name, url in self._urls.items():
-            fs, path = filesystem(url)
-            found[name] = int(fs.size(path))
-        return found

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.stages.judging import Outcome
-from dedup.storage.tables import FileWriter, join
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import join
 
 _ROWS_HELD = 5_000
 

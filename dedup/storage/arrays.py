@@ -8,16 +8,17 @@ import io
 import os
 import re
 import tempfile
-import uuid
+from collections.abc import Sequence
 from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, is_local, join, read_range
+from dedup.storage.atomic import AtomicFile, Replacement
+from dedup.storage.urls import filesystem, is_local, join, read_range
 
 _HEADER_BYTES = 4_096  # more than the header of any array of ours
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
@@ -25,13 +26,58 @@ _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
 
 def save_array(url: str, array: npt.NDArray[Any]) -> None:
     """Write an array, whole or not at all."""
-    scratch = ScratchFile(url)
-    try:
-        np.save(scratch.file, array)
-    except BaseException:
-        scratch.abort()
-        raise
-    scratch.close()
+    with ArrayWriter(url, array.shape[1:], array.dtype) as writer:
+        writer.write(array)
+
+
+class ArrayWriter:
+    """An array whose number of rows is not known beforehand, written row by row; whole or not at all.
+
+    Parameters
+    ----------
+    url : str
+    row_shape : sequence of int
+        Shape of one row: (dim,) for vectors, () for numbers.
+    dtype : dtype
+    """
+
+    def __init__(self, url: str, row_shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+        self.n_rows = 0
+        self._row_shape, self._dtype = tuple(row_shape), np.dtype(dtype)
+        self._whole = AtomicFile(url)
+        self._whole.file.write(self._header())
+
+    def _header(self) -> bytes:
+        """The header for the rows so far; numpy pads it so that it keeps its length however many they become."""
+        header = io.BytesIO()
+        description = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.n_rows, *self._row_shape)}
+        np.lib.format.write_array_header_1_0(header, description)
+        return header.getvalue()
+
+    def write(self, rows: npt.NDArray[np.generic]) -> None:
+        """Append rows, rounded to the type of the file."""
+        # not by numpy's tofile, whose error of a full disk has no errno
+        self._whole.file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        self.n_rows += len(rows)
+
+    def close(self) -> int:
+        """Write the header and give the file its name; returns its size in bytes."""
+        self._whole.file.seek(0)
+        self._whole.file.write(self._header())
+        return self._whole.close()
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._whole.abort()
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
 
 def map_array(url: str) -> npt.NDArray[Any]:
@@ -129,9 +175,8 @@ def _fetched(fs: Any, info: dict[str, Any]) -> str:
     key = hashlib.sha256(repr((fs.protocol, _identity(info))).encode()).hexdigest()
     target = os.path.join(folder, f"{key}.npy")
     if not os.path.exists(target):
-        partial = os.path.join(folder, f"{uuid.uuid4().hex}.part")
-        fs.get_file(str(info["name"]), partial)
-        os.replace(partial, target)
+        with Replacement(target) as partial:
+            fs.get_file(str(info["name"]), partial)
         atexit.register(_unlink, target)  # others that have mapped it keep their map
     return target
 

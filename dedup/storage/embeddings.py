@@ -9,56 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
+from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import is_local, join
+from dedup.storage.urls import is_local, join
 
-_HEADER = 128  # bytes of a .npy version 1 header for any shape we write
 _GAP = 256  # rows that are read in passing
-_ROW_MASK = np.int64((1 << 32) - 1)
 
 
 def embedding_path(run_dir: str, partition: int) -> str:
     """Where a partition's vectors lie."""
     return join(run_dir, "embeddings", "img_emb", f"img_emb_{partition:05d}.npy")
-
-
-class EmbeddingWriter:
-    """A .npy file of rows whose number is not known beforehand.
-
-    Parameters
-    ----------
-    url : str
-    dim : int
-    dtype : dtype
-        float16 for unit vectors.
-    """
-
-    def __init__(self, url: str, dim: int, dtype: npt.DTypeLike = np.float16) -> None:
-        self.url, self.dim, self.n_rows = url, dim, 0
-        self._dtype = np.dtype(dtype)
-        self._scratch = ScratchFile(url)
-        self._scratch.file.write(b"\0" * _HEADER)
-
-    def write(self, rows: npt.NDArray[np.generic]) -> None:
-        """Append rows, rounded to the type of the file."""
-        self._scratch.file.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
-        self.n_rows += len(rows)
-
-    def close(self) -> int:
-        """Write the header and give the file its name; returns its size in bytes."""
-        description = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.n_rows, self.dim)}
-        text = repr(description).encode("latin1")
-        magic = np.lib.format.magic(1, 0)
-        padding = _HEADER - len(magic) - 2 - len(text) - 1
-        file = self._scratch.file
-        file.seek(0)
-        file.write(magic + (_HEADER - len(magic) - 2).to_bytes(2, "little") + text + b" " * padding + b"\n")
-        return self._scratch.close()
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        self._scratch.abort()
 
 
 class EmbeddingStore:
@@ -94,7 +54,7 @@ class EmbeddingStore:
         float16 array, shape (n, dim)
         """
         partition = sample_ids >> 32
-        row = sample_ids & _ROW_MASK
+        row = sample_ids & ROW_MASK
         if not len(sample_ids):
             return np.empty((0, self.dim), dtype=np.float16)
         if partition[0] == partition[-1] and bool((partition == partition[0]).all()):
@@ -187,7 +147,7 @@ def read_vectors(run_dir: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray
     """
     if is_local(run_dir) or not len(sample_ids):
         return open_store(run_dir).take(sample_ids)
-    partition, row = sample_ids >> 32, sample_ids & _ROW_MASK
+    partition, row = sample_ids >> 32, sample_ids & ROW_MASK
     parts = []
     # a request costs what some hundred rows do
     cuts = np.flatnonzero((np.diff(partition) != 0) | (np.diff(row) > _GAP)) + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,11 +14,12 @@ import pyarrow.csv
 from dedup.contracts import Engine, Table
 from dedup.errors import ConfigError, InputError
 from dedup.schemas import MANIFEST
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import FileWriter, dataset
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.atomic import AtomicFile
+from dedup.storage.tables import FileWriter, ask, dataset
 
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
-_UID_TYPE: Final = np.dtype("u8,u8")
+_UID_TYPE: Final = np.dtype("<u8,<u8")
 UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
 REPEATED_SQL = "SELECT key, count(*) AS n FROM kept GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
 
@@ -56,24 +56,18 @@ def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
                 writer.write(batch)
         return Exported(out, writer.n_rows)
     if not out.endswith(".csv"):
-        repeated = pa.concat_tables([_one_row(), *engine.sql(REPEATED_SQL, {"kept": kept}, _one_row().schema)])
+        repeated = ask(engine, REPEATED_SQL, {"kept": kept}, pa.schema([("key", pa.string()), ("n", pa.int64())]))
         if repeated.num_rows:
             key, n = repeated["key"][0].as_py(), repeated["n"][0].as_py()
             raise InputError(
                 f"{out}: the key {key!r} occurs in {n} shards, a list of keys would not tell them apart; name a .csv or .parquet"
             )
         return _write_lines(kept, "key", out, is_strict=True)
-    scratch, n_rows = ScratchFile(out), 0
-    try:
-        schema = pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
-        with pyarrow.csv.CSVWriter(scratch.file, schema) as lines:
-            for batch in _batches(kept, schema.names):
-                lines.write(batch.cast(schema))
-                n_rows += batch.num_rows
-    except BaseException:
-        scratch.abort()
-        raise
-    scratch.close()
+    n_rows, schema = 0, pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
+    with AtomicFile(out) as file, pyarrow.csv.CSVWriter(file, schema) as lines:
+        for batch in _batches(kept, schema.names):
+            lines.write(batch.cast(schema))
+            n_rows += batch.num_rows
     return Exported(out, n_rows)
 
 
@@ -96,9 +90,7 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
         raise ConfigError(f"--out {out}: expected a name that ends in .npy")
     if "uid" not in kept.schema.names:
         raise InputError(f"{kept.path} has no column uid; embed with input.carry=[uid], which DataComp's json and parquet files have")
-    scratch, n = ScratchFile(out), 0
-    try:
-        scratch.file.write(_npy_header(0))
+    with ArrayWriter(out, (), _UID_TYPE) as writer:
         # hex digits sort as their numbers do
         for batch in engine.sql(UIDS_SQL, {"kept": kept}, pa.schema([("uid", pa.string())])):
             uids = batch["uid"].combine_chunks()
@@ -106,34 +98,15 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
                 wrong = uids.filter(pc.invert(pc.match_substring_regex(uids, "^[0-9a-f]{32}$")))[0].as_py()
                 raise InputError(f"{kept.path}: the uid {wrong!r} is no DataComp uid; expected 32 hex digits")
             halves = np.frombuffer(bytes.fromhex("".join(uids.to_pylist())), dtype=">u8")
-            scratch.file.write(halves.astype("<u8").tobytes())
-            n += len(uids)
-        scratch.file.seek(0)
-        scratch.file.write(_npy_header(n))
-    except BaseException:
-        scratch.abort()
-        raise
-    scratch.close()
+            writer.write(halves.astype("<u8").view(_UID_TYPE))
     n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in _batches(kept, ["uid"]))
-    return Exported(out, n, dataset(kept).count_rows() - n_samples)
-
-
-def _npy_header(n: int) -> bytes:
-    """The header of a file of n uids; numpy pads it so that all have one length."""
-    header = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(_UID_TYPE.newbyteorder("<")), "fortran_order": False, "shape": (n,)}
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue()
-
-
-def _one_row() -> pa.Table:
-    return pa.table({"key": pa.array([], pa.string()), "n": pa.array([], pa.int64())})
+    return Exported(out, writer.n_rows, dataset(kept).count_rows() - n_samples)
 
 
 def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Exported:
     """Write a column as text; what has no value, or a line break, is left out, or refused."""
-    scratch, n_rows, n_all = ScratchFile(out), 0, 0
-    try:
+    n_rows, n_all = 0, 0
+    with AtomicFile(out) as file:
         for batch in _batches(kept, [column]):
             n_all += batch.num_rows
             values = batch[column].drop_null()
@@ -141,12 +114,8 @@ def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Expo
             if is_strict and not pc.all(is_line).as_py():
                 raise InputError(f"{out}: a {column} holds a line break, which a list of lines can't; name a .csv or .parquet")
             lines = values.filter(is_line).to_pylist()
-            scratch.file.write("".join(f"{line}\n" for line in lines).encode())
+            file.write("".join(f"{line}\n" for line in lines).encode())
             n_rows += len(lines)
-    except BaseException:
-        scratch.abort()
-        raise
-    scratch.close()
     return Exported(out, n_rows, n_all - n_rows)
 
 

@@ -14,16 +14,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
-from dedup.storage.locations import is_local, open_binary
 from dedup.storage.samples import UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
 from dedup.storage.sources import FolderPart
+from dedup.storage.urls import is_local, open_binary
 
 _FILE_NAMES: Final = ("file", "file_name", "filename", "image_path", "image", "path", "key")
 
 
-def read_folder_part(part: FolderPart, *, carry: Sequence[str] = (), max_image_bytes: int = 268_435_456) -> SampleReader:
+def read_folder_part(part: FolderPart, *, carry: Sequence[str] = (), max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
     """Read a part of a folder of images as samples.
 
     Parameters

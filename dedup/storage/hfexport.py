@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 
 from dedup.contracts import JsonDict, Table
 from dedup.errors import InputError
-from dedup.storage.locations import open_binary
+from dedup.storage.atomic import AtomicFile, write_bytes
 from dedup.storage.rewriteplan import Cleaned, kept_rows
 from dedup.storage.samples import RawSample, SampleReader, one_line
-from dedup.storage.scratch import ScratchFile
 from dedup.storage.shards import read_shard
-from dedup.storage.tables import filesystem, join, write_bytes
+from dedup.storage.urls import filesystem, join, open_binary
 
 FILE_BYTES: Final = 500_000_000  # of images in a file: what the Hub likes
 _GROUP_BYTES: Final = 32 * 1024 * 1024  # of images in a row group, all of which is held
@@ -68,15 +67,9 @@ def export_file(task: HfTask) -> int:
     places = kept_rows(task.kept, task.file)
     rows = places.select([name for name in places.column_names if name not in _NOT_COPIED or not task.with_images])
     schema = _schema(rows.schema, task.with_images)
-    scratch = ScratchFile(target)
-    try:
-        with pq.ParquetWriter(scratch.file, schema, compression="zstd") as writer:
-            for part in _with_images(places, rows) if task.with_images else [rows]:
-                writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
-    except BaseException:
-        scratch.abort()
-        raise
-    scratch.close()
+    with AtomicFile(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in _with_images(places, rows) if task.with_images else [rows]:
+            writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
     return int(rows.num_rows)
 
 

@@ -8,7 +8,8 @@ import tempfile
 
 from dedup.errors import RunDirectoryError
 from dedup.storage.arrays import clear_files, folder_state
-from dedup.storage.tables import filesystem, is_local, join, read_json
+from dedup.storage.atomic import Replacement
+from dedup.storage.urls import filesystem, is_local, join, read_json
 
 FORMAT = 1  # of the index's files; another one is not read
 INDEX = "index.faiss"
@@ -69,6 +70,6 @@ def find_index(run_dir: str) -> str:
     for name, n_bytes in expected.items():
         path = os.path.join(local, name)
         if not os.path.exists(path) or os.path.getsize(path) != n_bytes:
-            fs.get_file(join(folder, name), path + ".part")
-            os.replace(path + ".part", path)
+            with Replacement(path) as partial:
+                fs.get_file(join(folder, name), partial)
     return os.path.join(local, INDEX)

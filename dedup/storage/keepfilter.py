@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from cachetools import LRUCache
 
 from dedup.errors import InputError
 from dedup.storage.captions import clean_name
 from dedup.storage.kept import kept_table
 from dedup.storage.layout import RunLayout
-from dedup.storage.locations import absolute
 from dedup.storage.tables import dataset, read_table
+from dedup.storage.urls import absolute
 
 _SHARDS_HELD: Final = 16
 _TAR: Final = re.compile(r"[^\s'\"]+\.(?:tar|tgz)(?:\.\w+)?(?=['\"\s?#]|$)")
@@ -48,7 +48,7 @@ class KeepFilter:
         self._start()
 
     def _start(self) -> None:
-        self._keys: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._keys: LRUCache[str, frozenset[str]] = LRUCache(_SHARDS_HELD)
         self._names: dict[str, str] = {}
         self._shards: dict[str, list[str]] | None = None  # by base name
         self._partitions: dict[str, int] = {}
@@ -110,10 +110,6 @@ class KeepFilter:
         held = self._keys.get(shard)
         if held is None:
             held = self._keys[shard] = self._read(shard)
-            if len(self._keys) > _SHARDS_HELD:
-                self._keys.popitem(last=False)
-        else:
-            self._keys.move_to_end(shard)
         return held
 
     def _read(self, shard: str) -> frozenset[str]:

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from dedup.contracts import Engine, Table
 from dedup.errors import InputError, RunDirectoryError
 from dedup.schemas import MANIFEST
-from dedup.storage.keeplist import read_keep_list
 from dedup.storage.layout import RunLayout
-from dedup.storage.tables import clear, files, filesystem
+from dedup.storage.names import read_keep_list
+from dedup.storage.tables import ask, clear, files
+from dedup.storage.urls import filesystem
 
 _NAMES_SHOWN = 3
 _SAMPLES = """
@@ -122,8 +123,8 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     output = Table(folder, kept.schema)
     clear(output)
     n = engine.sql_to(NAMED_SQL.format(**parts), sources, output)
-    unknown = pa.concat_tables([named.slice(0, 0), *engine.sql(UNKNOWN_SQL.format(**parts), sources, named.schema)])
-    count = next(iter(engine.sql(COUNT_SQL.format(**parts), sources, pa.schema([("n_excluded", pa.int64())]))))
+    unknown = ask(engine, UNKNOWN_SQL.format(**parts), sources, named.schema)
+    count = ask(engine, COUNT_SQL.format(**parts), sources, pa.schema([("n_excluded", pa.int64())]))
     last = named.column_names[-1]
     first = tuple(str(value) for value in unknown[last].slice(0, _NAMES_SHOWN).to_pylist())
     result = KeepListResult(unknown.num_rows, first, pc.sum(count["n_excluded"]).as_py() or 0)

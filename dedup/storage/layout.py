@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dedup import schemas
 from dedup.contracts import Table
-from dedup.storage.tables import join
+from dedup.storage.urls import join
 
 CONFIG_FILE = "_config.json"  # what the run was made with
 _SAMPLE_TABLES = {"metadata", "manifest", "duplicates", "excluded"}

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.lists import Lists
-from dedup.storage.tables import filesystem, join, read_bytes, write_bytes
+from dedup.storage.atomic import write_bytes
+from dedup.storage.urls import filesystem, join, read_bytes
 
 
 def save_lists(folder: str, lists: Lists) -> None:
@@ -35,12 +36,10 @@ def load_lists(folder: str) -> Lists:
         return Lists(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
 
 
-def read_assignments(run_dir: str, block: int, nprobe: int) -> npt.NDArray[np.int32]:
-    """The lists of one block of images, int32 (n, nprobe), padded with -1."""
+def read_assignments(run_dir: str, block: int) -> npt.NDArray[np.int32]:
+    """The lists of one block of images, nearest first, int32 (n, nprobe); n > 0, since all of a run have the same number of lists."""
     fs, path = filesystem(join(run_dir, "index", "assignments", f"part-{block:05d}.parquet"))
     with fs.open(path, "rb") as file:
         lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()
-    flat, lengths = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
-    padded = np.full((len(lengths), nprobe), -1, dtype=np.int32)
-    padded[np.arange(nprobe) < lengths[:, None]] = flat
-    return padded
+    rectangle: npt.NDArray[np.int32] = lists.flatten().to_numpy().reshape(len(lists), -1)
+    return rectangle

@@ -17,7 +17,8 @@ from datetime import datetime, timezone
 
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
-from dedup.storage.tables import filesystem, is_local, join, read_json, write_json
+from dedup.storage.atomic import write_json
+from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _LOCK = "_lock.json"
 _RENEWED_S = 60.0  # how often a lock on an object store says that its holder lives

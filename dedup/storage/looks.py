@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.numerics.looks import LookRows
-from dedup.storage.arrays import clear_files, folder_state, map_arrays
-from dedup.storage.tables import filesystem, join, write_bytes
+from dedup.storage.arrays import clear_files, folder_state, map_arrays, save_array
+from dedup.storage.urls import filesystem, join
 
 
 def look_dtype(nprobe: int) -> np.dtype[np.void]:
@@ -53,9 +52,7 @@ def write_looks(run_dir: str, number: int, rows: LookRows, vectors: npt.NDArray[
         table[name] = getattr(rows, name)
     table["lists"] = lists
     for name, array in (("look", table), ("vector", vectors.astype(np.float16))):
-        buffer = io.BytesIO()
-        np.save(buffer, array)
-        write_bytes(look_part(run_dir, name, number), buffer.getvalue())
+        save_array(look_part(run_dir, name, number), array)
 
 
 def clear_looks(run_dir: str) -> None:

@@ -11,15 +11,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dedup.config.keys import MAX_PIXELS
 from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.storage.images import decode_image
-from dedup.storage.locations import is_local
-from dedup.storage.ranges import RangeReader
 from dedup.storage.samples import one_line
 from dedup.storage.shards import check_range, read_image_bytes, read_shard
 from dedup.storage.thumbnails import ThumbnailStore, open_thumbnails
+from dedup.storage.urls import RangeReader, is_local
 
-_MAX_PIXELS: Final = 178_956_970
 _MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -76,7 +75,7 @@ class PictureReader:
         run_dir: str,
         min_side: int | None,
         *,
-        max_pixels: int = _MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
         max_held_bytes: int = _MAX_HELD_BYTES,
         uses_thumbnails: bool = True,
     ) -> None:

@@ -14,15 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from dedup.errors import InputError
 from dedup.schemas import CARRIED_TYPES
 from dedup.storage.arrays import array_shape, read_rows
 from dedup.storage.captions import CAPTION_NAMES, URL_NAMES, aliases, clean_text, coerce
-from dedup.storage.locations import absolute
 from dedup.storage.samples import one_line
-from dedup.storage.tables import filesystem
+from dedup.storage.urls import absolute, filesystem
 
 VECTOR_COLUMNS: Final = ("embedding", "embeddings", "image_embedding", "vector")
 KEY_NAMES: Final = ("key", "__key__", "image_id", "id", "image_path", "KEY")
@@ -120,7 +118,7 @@ def find_embeddings(folder: str) -> list[EmbeddingFile]:
 def _list(root: str) -> tuple[list[str], list[str]]:
     """URLs of arrays of image embeddings and of parquet files below a folder, sorted."""
     try:
-        fs, path = url_to_fs(root)
+        fs, path = filesystem(root)
         names = sorted(str(name) for name in fs.find(path))
     except Exception as error:  # each file system has its own
         raise InputError(f"input.embeddings={root} can't be listed ({one_line(error)}); check address and credentials") from error

@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
-from dedup.storage.tables import join, read_json, write_json
+from dedup.storage.atomic import write_json
+from dedup.storage.urls import join, read_json
+
+_SHOWN = 200  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that a result depends on, as it was and as it would be now; None = absent."""
+
+    key: str  # of the configuration, of the encoder's fingerprint or of the inputs
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        """For messages: «key: before → now»."""
+        return f"{self.key}: {_short(self.before)} → {_short(self.now)}"
+
+
+def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """What differs between two mappings, in the order of the keys.
+
+    Examples
+    --------
+    >>> [str(difference) for difference in differences_of({"search.nprobe": 8}, {"search.nprobe": 16})]
+    ['search.nprobe: 8 → 16']
+    """
+    keys = sorted(before.keys() | now.keys())
+    return [Difference(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
 
 @dataclass(frozen=True)
@@ -53,22 +82,19 @@ class StageRecord:
         """Identity of the result: everything it depends on, nothing it does not."""
         return digest([self.stage, self.output_version, self.config, self.inputs, self.encoder])
 
-    def differences(self, other: StageRecord) -> list[str]:
-        """What differs between this record's and another's, a line each: «key: here → there»."""
-        lines = []
-        for name in ("output_version", "config", "encoder", "inputs"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if not isinstance(mine, dict):
-                mine, theirs = {name: mine}, {name: theirs}
-            for key in sorted(mine.keys() | theirs.keys()):
-                if mine.get(key) != theirs.get(key):
-                    lines.append(f"{key}: {_short(mine.get(key))} → {_short(theirs.get(key))}")
-        return lines
+    def differences(self, now: StageRecord) -> list[Difference]:
+        """What differs between this record and the one that would be written now."""
+        return [
+            *differences_of({"output_version": self.output_version}, {"output_version": now.output_version}),
+            *differences_of(self.config, now.config),
+            *differences_of(self.encoder, now.encoder),
+            *differences_of(self.inputs, now.inputs),
+        ]
 
 
 def _short(value: Any) -> str:
     text = "absent" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def digest(value: Any) -> str:

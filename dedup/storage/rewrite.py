@@ -15,14 +15,13 @@ import pyarrow as pa
 
 from dedup.contracts import JsonDict, Table
 from dedup.errors import NO_ROOM, DedupError, InputError
+from dedup.storage.atomic import AtomicFile, write_json
 from dedup.storage.grouping import Grouping, parse_name
-from dedup.storage.locations import open_binary
 from dedup.storage.rewriteplan import Cleaned, kept_rows, tar_key
 from dedup.storage.rewritetable import write_beside
 from dedup.storage.samples import SampleReader, one_line
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, join, read_json, write_json
 from dedup.storage.tars import Cut, TarStream
+from dedup.storage.urls import filesystem, join, open_binary, read_json
 
 _BLOCK: Final = tarfile.BLOCKSIZE
 _END: Final = b"\0" * (2 * _BLOCK)
@@ -115,7 +114,7 @@ def _write(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
     rows = kept_rows(task.kept, wanted)
     target = shard_path(task.out, wanted.number, ".tar")
     try:
-        scratch = ScratchFile(target)
+        scratch = AtomicFile(target)
     except OSError as error:
         raise _failed(target, wanted, error) from error
     try:

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dedup.contracts import JsonDict, Table
-from dedup.storage.tables import files, filesystem
+from dedup.storage.tables import files
+from dedup.storage.urls import filesystem
 
 _COLUMNS = ("sample_id", "shard", "key", "n_bytes")
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dedup.storage.atomic import AtomicFile
 from dedup.storage.captions import KEY_NAMES, sidecar_url
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, read_bytes
+from dedup.storage.urls import filesystem, read_bytes
 
 _OURS: Final = ("sample_id", "component_id", "duplication_count")
 _PLAIN: Final = ("key", "url", "caption", "width", "height", "sha256")
@@ -41,13 +41,8 @@ def write_beside(rows: pa.Table, url: str) -> None:
     table = _together(parts)
     last = [name for name in _OURS if name in table.column_names]
     table = table.select([name for name in table.column_names if name not in last] + last)
-    scratch = ScratchFile(url)
-    try:
-        pq.write_table(table, scratch.file, compression="zstd")
-    except BaseException:
-        scratch.abort()
-        raise
-    scratch.close()
+    with AtomicFile(url) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def _sidecar(shard: str) -> tuple[pa.Table, str] | None:

@@ -6,17 +6,16 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from fsspec.core import url_to_fs
-
+from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage import captions
 from dedup.storage.grouping import Grouping, parse_name
-from dedup.storage.locations import is_local
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
 from dedup.storage.tars import Cut, TarStream
+from dedup.storage.urls import is_local, local_path, read_range
 
 
-def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = 268_435_456) -> SampleReader:
+def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
     """Stream a tar into samples, grouped by key as webdataset does.
 
     Parameters
@@ -187,13 +186,12 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
             raise InputError(f"{shard} has no image of {n_bytes} bytes under the key {key!r} ({why}); run embed again")
         return found
     try:
-        if not is_local(path):
-            files, remote = url_to_fs(path)
-            data = bytes(files.cat_file(remote, start=byte_offset, end=byte_offset + n_bytes))
-        else:
-            with open(path, "rb") as file:
+        if is_local(path):
+            with open(local_path(path), "rb") as file:
                 file.seek(byte_offset)
                 data = file.read(n_bytes)
+        else:
+            data = read_range(path, byte_offset, byte_offset + n_bytes)
     except Exception as error:  # each file system has its own
         raise InputError(f"{path} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
     return check_range(data, path, key, byte_offset, n_bytes)

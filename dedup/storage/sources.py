@@ -13,13 +13,12 @@ from typing import Any, Final
 
 import fsspec
 from braceexpand import braceexpand
-from fsspec.core import url_to_fs
 
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.storage.captions import sidecar_url
-from dedup.storage.locations import absolute, is_local
 from dedup.storage.precomputed import EmbeddingFile
 from dedup.storage.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
+from dedup.storage.urls import absolute, filesystem, is_local
 
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
 
@@ -137,7 +136,7 @@ def _glob(pattern: str) -> list[str]:
         chain, arrow, last = pattern.rpartition("::")
         prefix = chain + arrow + last.partition("://")[0]  # the scheme as the user wrote it: s3a stays s3a
         try:
-            files, path = url_to_fs(last)
+            files, path = filesystem(last)
             names = [name for name, info in files.glob(path, detail=True).items() if info["type"] == "file"]
             found = [f"{prefix}://{files.unstrip_protocol(name).partition('://')[2]}" for name in names]
         except Exception as error:  # each file system has its own
@@ -185,7 +184,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
         raise InputError(f"input.images={images_dir} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     url = absolute(captions) if captions else ""
     if url:
-        files, path = url_to_fs(url)
+        files, path = filesystem(url)
         if not files.isfile(path):
             raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
     starts = range(0, len(images), per_part)
@@ -204,7 +203,7 @@ def _list_images(folder: str) -> Iterator[str]:
             yield from (prefix + name for name in names if not name.startswith(".") and file_suffix(name) in kinds)
         return
     try:
-        files, path = url_to_fs(folder)
+        files, path = filesystem(folder)
         relative = [posixpath.relpath(name, path) for name in files.find(path)]
     except Exception as error:  # each file system has its own
         raise InputError(f"input.images={folder} can't be listed ({one_line(error)}); check address and credentials") from error
@@ -229,9 +228,9 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
     """
     url = source if isinstance(source, str) else source.url if isinstance(source, EmbeddingFile) else source.folder
     try:
-        files, path = url_to_fs(url)
+        files, path = filesystem(url)
         if isinstance(source, EmbeddingFile):
-            return _digest([_stamp(files.info(path)), _stamp(files.info(url_to_fs(source.metadata)[1]))])
+            return _digest([_stamp(files.info(path)), _stamp(files.info(filesystem(source.metadata)[1]))])
         if isinstance(source, str):
             beside = [_optional_stamp(sidecar_url(source))] if sidecar else []
             return _digest([_stamp(files.info(path)), *beside])
@@ -248,7 +247,7 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
 def size_of(url: str) -> int | None:
     """Bytes of a file; None if its file system can't tell."""
     try:
-        files, path = url_to_fs(url)
+        files, path = filesystem(url)
         size = files.info(path).get("size")
     except Exception:  # each file system has its own
         return None
@@ -256,7 +255,7 @@ def size_of(url: str) -> int | None:
 
 
 def _optional_stamp(url: str) -> list[str]:
-    files, path = url_to_fs(url)
+    files, path = filesystem(url)
     try:
         return _stamp(files.info(path))
     except FileNotFoundError:

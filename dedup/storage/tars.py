@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from copy import copy
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from dedup.storage.locations import open_binary
 from dedup.storage.samples import SampleReader, one_line
+from dedup.storage.urls import open_binary
 
 if TYPE_CHECKING:
     from typing_extensions import Self

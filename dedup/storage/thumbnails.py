@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -14,20 +13,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from cachetools import LRUCache
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.resize import area_resize
-from dedup.storage.arrays import folder_state
-from dedup.storage.ranges import RangeReader
+from dedup.schemas.fields import ROW_MASK
+from dedup.storage.arrays import folder_state, save_array
+from dedup.storage.atomic import AtomicFile
 from dedup.storage.samples import one_line
-from dedup.storage.scratch import ScratchFile
-from dedup.storage.tables import filesystem, is_local, join, read_bytes, write_bytes
+from dedup.storage.urls import RangeReader, filesystem, is_local, join, read_bytes
 
 THUMBNAIL_SIDE: Final = 160  # longer side in pixels, at most
 _QUALITY: Final = 88
 _SUBSAMPLING: Final = "420"  # 16 to 18 % fewer bytes than 444, and 0.5 to 0.7 of 256 levels more error
 _MAX_PARTITIONS: Final = 32  # whose offsets are held: 80 KB for 10,000 images, 8 MB for a million
-_ROW_MASK: Final = (1 << 32) - 1
 
 
 def thumbnail_paths(partition: int) -> tuple[str, str]:
@@ -72,7 +71,7 @@ class ThumbnailWriter:
     def __init__(self, run_dir: str, partition: int) -> None:
         images, self._offsets_url = (join(run_dir, "embeddings", name) for name in thumbnail_paths(partition))
         self._offsets = [0]
-        self._scratch = ScratchFile(images)
+        self._scratch = AtomicFile(images)
 
     def write(self, thumbnails: Sequence[bytes]) -> None:
         """Append encoded thumbnails, one a row."""
@@ -83,9 +82,7 @@ class ThumbnailWriter:
     def close(self) -> None:
         """Give the files their names."""
         self._scratch.close()
-        buffer = io.BytesIO()
-        np.save(buffer, np.array(self._offsets, dtype=np.int64))
-        write_bytes(self._offsets_url, buffer.getvalue())
+        save_array(self._offsets_url, np.array(self._offsets, dtype=np.int64))
 
     def abort(self) -> None:
         """Leave nothing behind."""
@@ -103,7 +100,7 @@ def remove_thumbnails(run_dir: str, partition: int) -> None:
 class ThumbnailStore:
     """Random access to the thumbnails of a run by sample_id; of a remote run byte ranges are fetched, one request each.
 
-    The offsets of a partition are fetched or mapped once and kept while `_MAX_PARTITIONS` others are not asked for:
+    The offsets of a partition are fetched or mapped once and kept while `max_partitions` others are not asked for:
     ascending sample_ids are fastest.
 
     Parameters
@@ -111,12 +108,14 @@ class ThumbnailStore:
     run_dir : str
     partitions : iterable of int
         Those that have thumbnails.
+    max_partitions : int
+        Whose offsets are held at most.
     """
 
-    def __init__(self, run_dir: str, partitions: Sequence[int]) -> None:
+    def __init__(self, run_dir: str, partitions: Sequence[int], max_partitions: int = _MAX_PARTITIONS) -> None:
         self._run_dir, self._partitions = run_dir, frozenset(partitions)
         self._is_local, self._ranges = is_local(run_dir), RangeReader()
-        self._offsets: OrderedDict[int, npt.NDArray[np.int64]] = OrderedDict()
+        self._offsets: LRUCache[int, npt.NDArray[np.int64]] = LRUCache(max_partitions)
 
     def __contains__(self, sample_id: int) -> bool:
         """Whether the sample's partition has thumbnails."""
@@ -130,7 +129,7 @@ class ThumbnailStore:
         RunDirectoryError
             If there is none, or the files are damaged.
         """
-        partition, row = sample_id >> 32, sample_id & _ROW_MASK
+        partition, row = sample_id >> 32, sample_id & ROW_MASK
         images, _ = thumbnail_paths(partition)
         url = join(self._run_dir, "embeddings", images)
         if partition not in self._partitions:
@@ -151,7 +150,6 @@ class ThumbnailStore:
     def _of(self, partition: int) -> npt.NDArray[np.int64]:
         found = self._offsets.get(partition)
         if found is not None:
-            self._offsets.move_to_end(partition)
             return found
         url = join(self._run_dir, "embeddings", thumbnail_paths(partition)[1])
         if self._is_local:
@@ -162,8 +160,6 @@ class ThumbnailStore:
             if data is None:
                 raise FileNotFoundError(url)
             found = np.load(io.BytesIO(data))
-        if len(self._offsets) >= _MAX_PARTITIONS:
-            self._offsets.popitem(last=False)
         self._offsets[partition] = found
         return found
 

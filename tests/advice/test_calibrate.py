@@ -20,7 +20,8 @@ from dedup.advice.calibrate import advise
 from dedup.advice.calibration_copies import make_copy
 from dedup.advice.calibration_tables import accepted_decoys, recall_of
 from dedup.cli import app
-from dedup.config_io import load_config, validate
+from dedup.config.load import load_config
+from dedup.config.rules import validate
 from dedup.demo.shards import make_demo_data
 from dedup.encoders.dct import DctEncoder
 from dedup.engines.local import LocalEngine
@@ -363,7 +364,7 @@ def test_a_model_has_its_own_copies_and_decoys(tmp_path, engine, require_extra):
 
     architecture, safe, _ = write_model(tmp_path)
     shards = write_shards(tmp_path / "shards", make_samples(40, n_broken=0))
-    keys = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "encoder.device=cpu"]
+    keys = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.device=cpu"]
     dedup.run(load_config(None, [*keys, f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
     found = dedup.calibrate(str(tmp_path / "run"), n_images=20, engine=engine)
     assert found.copies["look_similarity"].null_count == len(found.copies) > 300

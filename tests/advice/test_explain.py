@@ -16,7 +16,7 @@ from shard_data import Sample, copies, detailed, encode, write_tar
 
 import dedup
 from dedup.advice.explanation import Explanation
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.console_explain import explanation_lines
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.schemas import EDGES
@@ -56,7 +56,7 @@ def run_dir(tmp_path_factory):
     (folder / "takedown.txt").write_text("key:listed\n")
     out = folder / "out"
     overrides = [f"input.shards={folder}/shards/*", f"output.run_dir={out}", "engine.workers=2", f"exclude.list={folder}/takedown.txt"]
-    dedup.run(load_config(None, [*overrides, f"reference.shards={folder}/eval/*.tar"]))
+    dedup.run(load_config(None, [*overrides, f"exclude.reference_shards={folder}/eval/*.tar"]))
     return str(out)
 
 

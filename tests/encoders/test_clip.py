@@ -48,7 +48,7 @@ def prepared(encoder, images):
 
 def test_vectors_are_open_clips_own(model):
     config = config_of(model, exact_preprocessing=True)
-    encoder, images = load_encoder(config), pictures(9)
+    encoder, images = load_encoder(config, "auto"), pictures(9)
     assert (encoder.dim, encoder.device, encoder.min_side) == (32, "cpu", None)
     theirs = open_clip.create_model(find_model(config).name, pretrained=config.pretrained).eval()
     transform = image_transform_v2(PreprocessCfg(size=64), is_train=False)
@@ -138,7 +138,7 @@ def test_a_compiled_model_gives_the_same_and_is_padded_to_one_size(model, monkey
 
 
 def test_captions_are_in_the_images_space(model):
-    encoder = load_encoder(config_of(model))
+    encoder = load_encoder(config_of(model), "auto")
     texts = encoder.encode_captions(["a dog", "a cat in the sun", "a dog", "word " * 500])
     assert texts.shape == (4, 32)
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1.0, atol=1e-6)
@@ -155,7 +155,7 @@ def loaded(path):
 def test_torchscript_files_go_the_same_way(tmp_path):
     path = write_script(tmp_path)
     config = EncoderConfig(name="torchscript", pretrained=str(path), image_size=64, exact_preprocessing=True)
-    encoder, images = load_encoder(config), pictures(5)
+    encoder, images = load_encoder(config, "auto"), pictures(5)
     assert encoder.dim == 24
     transform = image_transform_v2(
         PreprocessCfg(size=64, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear", resize_mode="squash"),
@@ -230,7 +230,7 @@ def test_the_fingerprint_says_what_changes_vectors_and_not_where_files_lie(model
     first = encoder_fingerprint(config_of(model))
     moved = tmp_path / "elsewhere.safetensors"
     shutil.copy(model[1], moved)
-    assert encoder_fingerprint(config_of(model, pretrained=str(moved), device="cpu", compile=True)) == first
+    assert encoder_fingerprint(config_of(model, pretrained=str(moved), compile=True)) == first
     other = write_model(tmp_path, seed=1)
     for changed, key in (
         ({"pretrained": str(other[1])}, "weights"),
@@ -251,7 +251,7 @@ class TwoOutputs(torch.nn.Module):
 
 def find_and_load(config):
     encoder_fingerprint(config)
-    return load_clip(config)
+    return load_clip(config, "auto")
 
 
 class Code:
@@ -301,9 +301,9 @@ def test_what_can_not_be_loaded_is_said_in_one_line(model, tmp_path, monkeypatch
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 def test_no_cuda_is_said(model):
-    with pytest.raises(ConfigError, match="encoder.device=cuda, but torch .* sees no CUDA device"):
-        load_encoder(config_of(model, device="cuda"))
-    assert n_gpus(config_of(model)) == 0
+    with pytest.raises(ConfigError, match="engine.device=cuda, but torch .* sees no CUDA device"):
+        load_encoder(config_of(model), "cuda")
+    assert n_gpus(config_of(model), "auto") == 0
 
 
 def test_the_tasks_gpu_is_the_one_used(model, monkeypatch):

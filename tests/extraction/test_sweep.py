@@ -74,7 +74,7 @@ def test_the_command(run, tmp_path):
 def test_of_shards_with_copies(tmp_path):
     """The run's own threshold gives what the run drops, where no look at the pixels and no group says otherwise; the outliers' command."""
     shards = write_shards(tmp_path / "shards", make_samples(40, n_broken=0))
-    wanted = [f"input.shards={shards}", f"output.run_dir={tmp_path}/run", "engine.workers=1", "search.looks=false", "confirm.enabled=false"]
+    wanted = [f"input.shards={shards}", f"output.run_dir={tmp_path}/run", "engine.workers=1", "search.views=false", "confirm.enabled=false"]
     dedup.run(dedup.load_config(None, wanted))
     found = sweep(f"{tmp_path}/run")
     assert found.n_dropped == found.table["n_removed"][0].as_py() == found.table["n_confirmed"][0].as_py() > 10

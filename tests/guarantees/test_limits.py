@@ -68,8 +68,8 @@ def test_it_is_said_in_one_line(shards, tmp_path, small):
     ("there", "found"),
     [
         ({"memory": 1_100_000_000}, "memory: 1.2 GB needed for 2 workers, 1.1 GB there; engine.workers=1 would fit. Nothing was written"),
-        ({"memory": 700_000_000}, "memory: 1.2 GB needed for 2 workers, 0.7 GB there; take a machine with more"),
-        ({"disk": 200_000}, "needed, 0 MB there; choose another output.run_dir, or search.looks=false"),
+        ({"memory": 700_000_000}, "memory: 1.2 GB needed for 2 workers, 700.0 MB there; take a machine with more"),
+        ({"disk": 200_000}, "needed, 200.0 kB there; choose another output.run_dir, or search.views=false"),
     ],
     ids=["memory", "little memory", "disk"],
 )
@@ -198,7 +198,7 @@ def test_workers_are_no_more_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(preflight, "free_memory", lambda: 2_000_000_000)
     number, text = preflight.bounded_workers(dedup.load_config(None, []))
     assert number == 4
-    assert text == "engine: 4 workers for 16 cores: 2.0 GB of memory is there, and each takes 0.4 GB"
+    assert text == "engine: 4 workers for 16 cores: 2.0 GB of memory is there, and each takes 400.0 MB"
     assert preflight.bounded_workers(dedup.load_config(None, ["encoder.name=clip", "encoder.pretrained=x"]))[0] == 1
     assert preflight.bounded_workers(dedup.load_config(None, ["engine.workers=9"])) == (9, "")
     monkeypatch.setattr(preflight, "free_memory", lambda: None)

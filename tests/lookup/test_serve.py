@@ -127,12 +127,23 @@ def test_an_image_gives_its_matches_and_no_path_of_the_server(fake):
         ("?k=ten", b"x", 422, "bad_k"),
         ("?min_similarity=2", b"x", 422, "bad_min_similarity"),
         ("?min_similarity=nan", b"x", 422, "bad_min_similarity"),
+        ("?min_similarity=much", b"x", 422, "bad_min_similarity"),
     ],
 )
 def test_what_is_refused_comes_with_the_reason(fake, query, body, status, reason):
     response = post(f"{fake[0]}/search{query}", content=body)
     assert (response.status_code, response.json()["reason"]) == (status, reason)
     assert response.json()["error"]
+
+
+def test_what_a_query_may_hold_is_said(fake):
+    url = fake[0]
+    assert post(f"{url}/search?k=ten").json()["error"] == "Refused: k: expected a whole number from 1 to 100"
+    assert post(f"{url}/search?min_similarity=2").json()["error"] == "Refused: min_similarity: expected a cosine from -1 to 1"
+    assert get(f"{url}/preview/7?side=5").json() == {
+        "reason": "bad_side",
+        "error": "Refused: side: expected a whole number from 32 to 1024",
+    }
 
 
 def test_a_body_without_end_is_cut_off(fake):
@@ -150,14 +161,30 @@ def test_other_sites_may_not_ask(fake):
     assert post(f"{url}/search", content=image, headers={"Origin": "https://evil.example"}).status_code == 403
     assert post(f"{url}/search", content=image, headers={"Origin": "null"}).status_code == 403
     assert post(f"{url}/search", content=image, headers={"Origin": url}).status_code == 200
-    assert get(f"{url}/", headers={"Host": "evil.example"}).status_code == 421
+    unknown = get(f"{url}/", headers={"Host": "evil.example"})
+    assert (unknown.status_code, unknown.json()["reason"]) == (421, "unknown_host")
+    assert unknown.json()["error"] == "Refused: expected a request to localhost, 127.0.0.1, [::1]"
+    for host in ("", "localhost.evil.example", "[::1", "[::2]:80"):
+        assert get(f"{url}/health", headers={"Host": host}).status_code == 421, host
+    for host in ("LOCALHOST:80", "[::1]:8000", "[::1]"):
+        assert get(f"{url}/health", headers={"Host": host}).status_code == 200, host
 
 
 def test_a_proxys_name_may_be_allowed(start):
-    url = start(FakeLookup(), allowed_hosts=("images.example",))
+    url = start(FakeLookup(), allowed_hosts=("images.example", "*.inside.example"))
+    assert get(f"{url}/health", headers={"Host": "a.inside.example"}).status_code == 200
     assert get(f"{url}/health", headers={"Host": "images.example"}).status_code == 200
     assert get(f"{url}/health").status_code == 200
     assert get(f"{url}/health", headers={"Host": "other.example"}).status_code == 421
+
+
+@pytest.mark.parametrize("name", ["", "*", "images.*"])
+def test_what_is_no_name_of_a_host_may_not_be_allowed(require_extra, name):
+    require_extra("fastapi")
+    from dedup.lookup.serve import ServiceOptions
+
+    with pytest.raises(InputError, match="expected a name such as images.example"):
+        ServiceOptions(allowed_hosts=(name,))
 
 
 def test_a_slow_upload_loses_its_place(start):
@@ -170,9 +197,9 @@ def test_a_slow_upload_loses_its_place(start):
 
     with suppress(httpx.TransportError):  # it is told no while it goes on sending
         assert post(f"{url}/search", content=slow()).status_code == 408
-    wait_for(lambda: "dedup_waiting 0" in metrics(url))
+    wait_for(lambda: "dedup_waiting 0.0" in metrics(url))
     text = metrics(url)
-    assert 'dedup_requests_total{path="/search",status="408"} 1' in text
+    assert 'dedup_requests_total{path="/search",status="408"} 1.0' in text
 
 
 def test_previews(start):
@@ -194,11 +221,12 @@ def test_health_and_metrics(start):
     post(f"{url}/search", content=encode(detailed(0)))
     post(f"{url}/search", content=b"x")
     lines = get(f"{url}/metrics").text.splitlines()
-    assert 'dedup_requests_total{path="/search",status="200"} 1' in lines
-    assert 'dedup_requests_total{path="/search",status="422"} 1' in lines
-    assert "dedup_copies_total 1" in lines
-    assert "dedup_matches_total 2" in lines
-    assert "dedup_search_seconds_count 1" in lines
+    assert 'dedup_requests_total{path="/search",status="200"} 1.0' in lines
+    assert 'dedup_requests_total{path="/search",status="422"} 1.0' in lines
+    assert "dedup_copies_total 1.0" in lines
+    assert "dedup_matches_total 2.0" in lines
+    assert "dedup_search_seconds_count 1.0" in lines
+    assert "# TYPE dedup_search_seconds histogram" in lines
 
 
 def test_more_than_may_wait_are_turned_away_and_the_others_answered(start):
@@ -208,7 +236,7 @@ def test_more_than_may_wait_are_turned_away_and_the_others_answered(start):
     image = encode(detailed(0))
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(post, f"{url}/search", content=image) for _ in range(3)]
-        wait_for(lambda: "dedup_waiting 3" in metrics(url))
+        wait_for(lambda: "dedup_waiting 3.0" in metrics(url))
         response = post(f"{url}/search", content=image)
         assert (response.status_code, response.json()["reason"], response.headers["retry-after"]) == (503, "busy", "1")
         lookup.wait.set()

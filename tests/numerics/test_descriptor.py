@@ -55,9 +55,9 @@ def test_names_of_the_quarter_turns():
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_area_matrix_averages(a, b):
+def test_grid_matrix_averages(a, b):
     for n in (a, b):
-        matrix = d.area_matrix(n)
+        matrix = d.grid_matrix(n)
         assert np.allclose(matrix.sum(1), 1, atol=1e-5)
         assert np.allclose(matrix.sum(0), d.GRID / n, atol=1e-4)
 

@@ -8,13 +8,15 @@ from dedup.errors import ShapeError
 from dedup.numerics.proportions import accepted_share, share_beside, share_within, wilson
 
 
-def test_wilson_is_scipys():
-    for n_found, n in ((0, 10), (3, 10), (10, 10), (499, 500), (1, 3)):
-        theirs = stats.binomtest(n_found, n).proportion_ci(method="wilson")
-        low, high = wilson([n_found], [n])
-        assert np.allclose([low[0], high[0]], [theirs.low, theirs.high], atol=1e-9)
-    low, high = wilson([0], [0])
-    assert (low[0], high[0]) == (0.0, 1.0)
+@pytest.mark.parametrize(("n_found", "n"), [(0, 10), (3, 10), (10, 10), (499, 500), (1, 3), (0, 1), (81, 263), (11_990, 12_000)])
+def test_wilson_solves_its_equation(n_found, n):
+    """Its ends are the shares from which the one that was seen is 1.96 deviations away."""
+    low, high = wilson(n_found, n)
+    share, z = n_found / n, stats.norm.ppf(0.975)
+    for end, is_cut in ((low, n_found == 0), (high, n_found == n)):
+        assert is_cut or np.isclose(abs(share - end), z * np.sqrt(end * (1 - end) / n))
+    assert (n_found > 0 or low == 0) and (n_found < n or high == 1)
+    assert low <= share <= high
 
 
 def test_precision_without_doubt_is_a_ratio():

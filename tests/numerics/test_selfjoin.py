@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
-from dedup.encoders.dct import turns
 from dedup.errors import ShapeError
 from dedup.numerics.collapse import Ownership, find_balls, half_angle_cosine
 from dedup.numerics.components import connected_components, sparsify
-from dedup.numerics.distances import apply_turn
 from dedup.numerics.projection import choose_axes, principal_axes, with_rest
 from dedup.numerics.selfjoin import self_join
 
@@ -47,7 +45,6 @@ def test_each_pair_is_owned_by_the_smallest_common_list(seed):
     rows, weights = with_planted(rng, n, dim=12), rng.integers(1, 4, n)
     asked = np.full(n, 0.75, np.float32)
     lists = np.array([rng.choice(n_lists, 3, replace=False) for _ in range(n)], dtype=np.int32)
-    lists[rng.random((n, 3)) < 0.2] = -1
     counts, found = np.zeros(n, np.int64), []
     for number in range(n_lists):
         members = np.flatnonzero((lists == number).any(1))
@@ -57,7 +54,7 @@ def test_each_pair_is_owned_by_the_smallest_common_list(seed):
         counts[members] += joined.n_neighbors
         found += list(zip(members[joined.src].tolist(), members[joined.dst].tolist(), strict=True))
     assert len(found) == len(set(found))
-    common = np.array([[bool(set(a[a >= 0]) & set(b[b >= 0])) for b in lists] for a in lists])
+    common = np.array([[bool(set(a) & set(b)) for b in lists] for a in lists])
     near = (all_similarities(rows) >= 0.75) & common
     np.fill_diagonal(near, False)
     assert set(found) == set(zip(*np.nonzero(np.triu(near)), strict=True))
@@ -133,7 +130,7 @@ def test_shares_of_a_list_together_are_the_list(n_shares, is_projected):
     crowd = copies_of(rng, power_law(rng, 1, 64)[0], 1_500, rng.uniform(0.95, 0.9999, 1_500))
     rows = np.concatenate([crowd, with_planted(rng, 2_500, dim=64)])[rng.permutation(4_000)].astype(np.float16)
     weights, asked = rng.integers(1, 3, 4_000), np.full(4_000, 0.9, np.float32)
-    lists = np.where(rng.random((4_000, 2)) < 0.5, [3, 5], [5, -1]).astype(np.int32)
+    lists = np.where(rng.random((4_000, 2)) < 0.5, [3, 5], [5, 9]).astype(np.int32)
     unit = rows.astype(np.float32) / np.linalg.norm(rows.astype(np.float32), axis=1, keepdims=True)
     projected = with_rest(unit @ principal_axes(unit)[:, :32]).astype(np.float16) if is_projected else None
     arguments = (rows, asked, weights, Ownership(lists, 5))
@@ -159,23 +156,6 @@ def test_balls_hold_mutual_neighbours_only():
         assert len(ball.rows) >= 256
         assert similarity[np.ix_(ball.rows, ball.rows)].min() >= 0.8
         assert ball.cosines.min() >= half_angle_cosine(0.8)
-
-
-def test_turned_copies_are_found_and_named():
-    rng = np.random.default_rng(2)
-    ways = turns()
-    rows = power_law(rng, 200, 384)
-    rows[1:8] = [apply_turn(rows[:1], way)[0] for way in ways]
-    stored = rows.astype(np.float16)
-    every = [all_similarities(np.concatenate([apply_turn(stored, way), stored]))[:200, 200:] for way in ways]
-    best = np.max([all_similarities(stored), *every], axis=0)
-    asked, ones = np.full(200, 0.9, np.float32), np.ones(200, np.int64)
-    joined = self_join(stored, asked, ones, Ownership(np.zeros((200, 1), np.int32), 0), best=200, turns=ways)
-    src, dst, _, counts = exhaustive(stored, asked, ones, similarities=best)
-    assert set(zip(joined.src.tolist(), joined.dst.tolist(), strict=True)) == set(zip(src.tolist(), dst.tolist(), strict=True))
-    assert np.array_equal(joined.n_neighbors, counts)
-    assert len(joined.src) == 28
-    assert set(joined.turn.tolist()) == set(range(1, 8))
 
 
 def test_empty_single_and_wrong_shapes():

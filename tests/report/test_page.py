@@ -11,7 +11,7 @@ from run_tables import table
 from shard_data import Sample, detailed, encode, write_tar
 
 import dedup
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.report.texts import cut, link
 
 HOSTILE = [
@@ -251,7 +251,7 @@ def test_a_group_of_very_many(tmp_path, open_page):
     samples = [Sample(f"c{number:04d}", encode(picture, quality=40 + number % 50), f"caption {number}") for number in range(600)]
     samples += [Sample(f"o{number}", encode(detailed(100 + number))) for number in range(5)]
     write_tar(tmp_path / "a.tar", samples)
-    given = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.workers=2", "search.looks=false"]
+    given = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.workers=2", "search.views=false"]
     dedup.run(load_config(None, given))
     page, troubles = open_page(tmp_path / "run" / "report.html")
     counts = table(tmp_path / "run", "statistics")["duplication_count"].to_pylist()

@@ -23,14 +23,14 @@ from vector_data import copies_of, power_law
 import dedup
 from dedup import pipeline, schemas
 from dedup.cli import app
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
 from dedup.numerics.distances import exact_similarity
 from dedup.report import asking, below, build, figures, galleries, pairs, pictures, queries, reported
 from dedup.report.cards import facts_of
 from dedup.storage.embeddings import open_store
-from dedup.storage.tables import read_bytes
+from dedup.storage.urls import read_bytes
 
 
 @pytest.fixture(scope="module", autouse=True)

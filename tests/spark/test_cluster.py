@@ -9,9 +9,9 @@ from patience import wait_for
 from run_tables import assert_same_tables, rows_of
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.demo.shards import make_demo_data
-from dedup.storage.tables import read_json
+from dedup.storage.urls import read_json
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -45,7 +45,7 @@ def done(run_dir):
 
 def test_workers_killed_in_embed_and_in_pairs(cluster, settings, local_run, tmp_path):
     run_dir = tmp_path / "run"
-    job = cluster.submit("jobs/run.py", *settings, f"output.run_dir={run_dir}", "components.max_local_edges=0")
+    job = cluster.submit("jobs/run.py", *settings, f"output.run_dir={run_dir}", "groups.max_driver_edges=0")
     n_shards = N_IMAGES // PER_SHARD
     wait_for(lambda: len(done(run_dir)) >= 3 or job.process.poll() is not None, "three partitions are embedded")
     cluster.kill_worker()

@@ -10,13 +10,13 @@ from faulty_s3 import ENVIRONMENT, faulty_s3
 from run_tables import assert_same_tables
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.demo.shards import make_demo_data
-from dedup.storage.tables import read_json
+from dedup.storage.urls import read_json
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-SETTINGS = ["search.exhaustive_below=0", "search.nlist=8", "search.nprobe=4", "search.looks=false", "embed.thumbnails=true"]
+SETTINGS = ["search.exhaustive_below=0", "search.nlist=8", "search.nprobe=4", "search.views=false", "embed.thumbnails=true"]
 
 
 @pytest.fixture

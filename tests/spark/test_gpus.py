@@ -15,7 +15,7 @@ from patience import HANGS_S
 from run_tables import rows_of
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.contracts import Pack
 from dedup.demo.shards import make_demo_data
 from dedup.engines import spark_jobs

@@ -8,7 +8,8 @@ from shard_data import Sample, encode, make_samples, scene
 from tiny_clip import config_for
 
 from dedup import pipeline
-from dedup.config_io import load_config, validate
+from dedup.config.load import load_config
+from dedup.config.rules import validate
 from dedup.errors import ConfigError, RunDirectoryError
 
 # random weights find all pictures alike: at this threshold the model finds next to nothing

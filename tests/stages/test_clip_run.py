@@ -12,7 +12,7 @@ from shard_data import Sample, encode, make_samples, scene, write_tar
 from tiny_clip import config_for, write_model, write_script
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.encoders import load_encoder
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
@@ -20,7 +20,7 @@ from dedup.numerics.descriptor import ycbcr_grid
 from dedup.stages import embed, embedding
 from dedup.stages.decoding import in_order
 from dedup.storage.images import decode_image
-from dedup.storage.tables import read_json
+from dedup.storage.urls import read_json
 
 SAMPLES = make_samples(30)
 
@@ -91,7 +91,7 @@ def test_no_sample_is_lost_or_swapped(model, tmp_path, n_threads, batch_size):
     assert [row["key"] for row in rows] == [f"{number:05d}" for number in good]
     assert [row["sample_id"] for row in rows] == list(range(len(good)))
     assert sorted(row["key"] for row in rejected) == sorted({sample.key for sample in samples} - {row["key"] for row in rows})
-    encoder = load_encoder(config.encoder)
+    encoder = load_encoder(config.encoder, config.engine.device)
     for row, vector in zip(rows, vectors, strict=True):
         image = decode_image(samples[int(row["key"])].image, max_pixels=10**8, min_side=encoder.min_side)
         alone = encoder.encode(encoder.prepare(image.pixels, image.box, ycbcr_grid(image.pixels, image.box))[None])[0]
@@ -146,7 +146,7 @@ def test_similarity_to_the_caption_is_measured_and_may_order(model, shards, done
     config = config_for(model, shards, run_dir, "embed.text=true", order)
     pipeline.run(config)
     rows = table(run_dir, "metadata").to_pylist()
-    encoder = load_encoder(config.encoder)
+    encoder = load_encoder(config.encoder, config.engine.device)
     vectors = np.concatenate([np.load(path) for path in sorted((run_dir / "embeddings" / "img_emb").glob("*.npy"))]).astype(np.float32)
     texts = encoder.encode_captions([row["caption"] for row in rows])
     np.testing.assert_allclose([row["caption_similarity"] for row in rows], (vectors * texts).sum(axis=1), atol=1e-3)

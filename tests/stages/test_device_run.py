@@ -10,8 +10,8 @@ from shard_data import Sample, encode, make_samples, scene, write_shards
 from vectors import write_embeddings
 
 from dedup import pipeline
-from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
-from dedup.config_io import load_config
+from dedup.config import Config, ConfirmConfig, EngineConfig, IndexConfig, OutputConfig, SearchConfig
+from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError
 from dedup.numerics import listjoin, lookjoin
@@ -39,7 +39,7 @@ class InProcess(LocalEngine):
 
 @pytest.fixture
 def on_torch(monkeypatch, require_extra):
-    """Let `search.device=cuda` be torch's CPU; gives the devices that were chosen."""
+    """Let `engine.device=cuda` be torch's CPU; gives the devices that were chosen."""
     require_extra("torch")
     chosen = []
 
@@ -58,12 +58,13 @@ def on_torch(monkeypatch, require_extra):
 
 def test_a_run_over_vectors_has_equal_tables(tmp_path, on_torch):
     for device in ("cpu", "cuda"):
-        search = SearchConfig(min_similarity=0.9, device=device, exhaustive_below=0, looks=False, nlist=12, nprobe=4)
+        search = SearchConfig(min_similarity=0.9, exhaustive_below=0, views=False, nlist=12, nprobe=4)
         config = replace(
             Config(),
             output=OutputConfig(str(tmp_path / device)),
             search=search,
             index=IndexConfig(codes="none"),
+            engine=EngineConfig(device=device),
             confirm=ConfirmConfig(enabled=False),
         )
         write_embeddings(config, 6_000, 64, share=0.2, low=0.8, high=0.999, n_crowd=2_000)
@@ -83,7 +84,7 @@ def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
     (tmp_path / "shards").mkdir()
     write_shards(tmp_path / "shards", samples, per_shard=100)
     for device in ("cpu", "cuda"):
-        settings = [f"input.shards={tmp_path}/shards/*.tar", f"output.run_dir={tmp_path}/{device}", f"search.device={device}"]
+        settings = [f"input.shards={tmp_path}/shards/*.tar", f"output.run_dir={tmp_path}/{device}", f"engine.device={device}"]
         engine = InProcess()
         pipeline.run(load_config(None, [*settings, "search.exhaustive_below=100"]), ["embed", "index", "pairs"], engine=engine)
         assert engine.asked["place_looks"] == engine.asked["JoinLooks"] == (device == "cuda")
@@ -96,12 +97,12 @@ def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
     ("device", "n", "expected"), [("auto", 199_999, "cpu"), ("auto", 200_000, "auto"), ("cuda", 2, "cuda"), ("cpu", 10**9, "cpu")]
 )
 def test_few_vectors_are_not_worth_the_start_of_a_gpu(device, n, expected, tmp_path):
-    search = context.StageContext(Config(search=SearchConfig(device=device)), InProcess())
+    search = context.StageContext(Config(engine=EngineConfig(device=device)), InProcess())
     assert search.device(n) == expected
 
 
 def test_the_device_makes_no_stage_stale():
-    cpu, cuda = (Config(search=SearchConfig(min_similarity=0.9, device=device)) for device in ("cpu", "cuda"))
+    cpu, cuda = (Config(search=SearchConfig(min_similarity=0.9), engine=EngineConfig(device=device)) for device in ("cpu", "cuda"))
     assert all(picked(stage, cpu) == picked(stage, cuda) for stage in STAGES)
 
 
@@ -109,8 +110,14 @@ def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
     monkeypatch.setattr("dedup.numerics.halfproducts.unless_full", lambda compute: None)
     notes, counts = Notes(), []
     for device in ("cpu", "cuda"):
-        search = SearchConfig(min_similarity=0.9, device=device, looks=False)
-        config = replace(Config(), output=OutputConfig(str(tmp_path / device)), search=search, index=IndexConfig(codes="none"))
+        search = SearchConfig(min_similarity=0.9, views=False)
+        config = replace(
+            Config(),
+            output=OutputConfig(str(tmp_path / device)),
+            search=search,
+            index=IndexConfig(codes="none"),
+            engine=EngineConfig(device=device),
+        )
         write_embeddings(config, 1_500, 32, share=0.2, low=0.8, high=0.999)
         pipeline.run(config, ["index", "pairs"], engine=InProcess(), reporter=notes)
         counts.append(read_table(RunLayout(str(tmp_path / device)).table("neighbors"))["n_neighbors"].to_numpy())
@@ -124,10 +131,16 @@ def test_cuda_without_a_gpu_ends_the_run_in_a_line(tmp_path, require_extra):
     torch = require_extra("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    search = SearchConfig(min_similarity=0.9, device="cuda", looks=False)
-    config = replace(Config(), output=OutputConfig(str(tmp_path)), search=search, index=IndexConfig(codes="none"))
+    search = SearchConfig(min_similarity=0.9, views=False)
+    config = replace(
+        Config(),
+        output=OutputConfig(str(tmp_path)),
+        search=search,
+        index=IndexConfig(codes="none"),
+        engine=EngineConfig(device="cuda"),
+    )
     write_embeddings(config, 300, 32, share=0.2, low=0.8, high=0.999)
     engine = LocalEngine(1)
-    with pytest.raises(ConfigError, match=r"search\.device=cuda: expected a CUDA device"):
+    with pytest.raises(ConfigError, match=r"engine\.device=cuda: expected a CUDA device"):
         pipeline.run(config, ["index", "pairs"], engine=engine)
     engine.close()

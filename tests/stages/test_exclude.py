@@ -68,7 +68,7 @@ def test_training_samples_near_reference_images_go(shards, plain, tmp_path):
     (tmp_path / "eval" / "crop.png").write_bytes(encode(detailed(7).crop((14, 12, 146, 116)), "PNG"))
     (tmp_path / "eval" / "broken.jpg").write_bytes(b"broken")
     run_dir = tmp_path / "run"
-    summary = run(shards, run_dir, f"reference.shards={tmp_path}/eval.tar", f"reference.images={tmp_path}/eval")
+    summary = run(shards, run_dir, f"exclude.reference_shards={tmp_path}/eval.tar", f"exclude.reference_images={tmp_path}/eval")
     found = {row["key"]: row for row in table(str(run_dir), "excluded").to_pylist()}
     assert set(found) == {"003a", "003b", "010a", "010c", "007a"}
     assert {row["reason"] for row in found.values()} == {"reference"}
@@ -124,7 +124,7 @@ def test_a_group_that_loses_its_keeper_keeps_another(tmp_path):
     write_tar(tmp_path / "eval.tar", [Sample("bottom", encode(picture.crop((0, 38, 240, 200))))])
     run(f"{tmp_path}/train.tar", tmp_path / "plain")
     assert (keys(tmp_path / "plain", "manifest"), keys(tmp_path / "plain", "duplicates")) == ({"whole"}, {"top"})
-    run(f"{tmp_path}/train.tar", tmp_path / "run", f"reference.shards={tmp_path}/eval.tar")
+    run(f"{tmp_path}/train.tar", tmp_path / "run", f"exclude.reference_shards={tmp_path}/eval.tar")
     assert keys(tmp_path / "run", "excluded") == {"whole"}
     assert keys(tmp_path / "run", "manifest") == {"top"}
     assert table(tmp_path / "run", "manifest").to_pylist()[0]["duplication_count"] == 2
@@ -156,19 +156,19 @@ def test_what_can_not_work_is_said(shards, tmp_path):
         run(shards, tmp_path / "a", f"exclude.list={tmp_path}/nowhere.txt")
     path = tmp_path / "list.csv"
     path.write_text("name\nx\n")
-    with pytest.raises(InputError, match="has the columns name; expected at least one of sha256, url, key, image"):
+    with pytest.raises(InputError, match=r"found the columns name, expected one of sha256, url, key, image"):
         run(shards, tmp_path / "b", f"exclude.list={path}")
     with pytest.raises(InputError, match=r"reference|no shard|matches"):
-        run(shards, tmp_path / "c", f"reference.shards={tmp_path}/none*.tar")
+        run(shards, tmp_path / "c", f"exclude.reference_shards={tmp_path}/none*.tar")
     write_tar(tmp_path / "eval.tar", [Sample("x", encode(detailed(1)))])
     with pytest.raises(ConfigError, match="expected index.codes other than none"):
-        run(shards, tmp_path / "d", f"reference.shards={tmp_path}/eval.tar", "index.codes=none")
+        run(shards, tmp_path / "d", f"exclude.reference_shards={tmp_path}/eval.tar", "index.codes=none")
 
 
 @pytest.mark.spark
 def test_on_spark_the_same_go(shards, tmp_path, start_spark):
     write_tar(tmp_path / "eval.tar", [Sample("eval/one", encode(detailed(3), quality=50)), Sample("eval/two", encode(detailed(10)))])
-    settings = [f"reference.shards={tmp_path}/eval.tar", f"exclude.list={_written(tmp_path / 'list.txt', 'key:009a')}"]
+    settings = [f"exclude.reference_shards={tmp_path}/eval.tar", f"exclude.list={_written(tmp_path / 'list.txt', 'key:009a')}"]
     run(shards, tmp_path / "local", *settings)
     engine = start_spark()
     try:
@@ -186,7 +186,7 @@ def test_a_run_without_an_image_ends_and_says_that_nothing_can_be_looked_up(tmp_
     settings = [
         f"input.shards={tmp_path}/empty.tar",
         f"output.run_dir={run_dir}",
-        f"reference.shards={tmp_path}/eval.tar",
+        f"exclude.reference_shards={tmp_path}/eval.tar",
         "engine.workers=1",
     ]
     dedup.run(dedup.load_config(None, settings))

@@ -28,7 +28,7 @@ from dedup.config import (
     OutputConfig,
     SearchConfig,
 )
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.console import summary_lines
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
@@ -340,7 +340,7 @@ def test_a_changed_old_shard_is_refused(shards, tmp_path):
     ("sections", "what"),
     [
         ({"search": SearchConfig(min_similarity=0.8)}, r"search.min_similarity: 0.7 → 0.8"),
-        ({"search": SearchConfig(looks=False)}, r"search.looks: true → false"),
+        ({"search": SearchConfig(views=False)}, r"search.views: true → false"),
         ({"search": SearchConfig(best_edges=3)}, r"search.best_edges: 8 → 3"),
         ({"encoder": EncoderConfig(name="clip", pretrained="nowhere.pt")}, r"encoder.name: dct → clip"),
         ({"embed": EmbedConfig(shards_per_partition=2)}, r"embed.shards_per_partition: 1 → 2"),

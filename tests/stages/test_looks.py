@@ -107,17 +107,17 @@ def test_switches(shards, tmp_path):
     config = run(shards, tmp_path)
     found = look_edges(tmp_path)
     assert len(LookStore(str(tmp_path))) > 40
-    with pytest.raises(RunDirectoryError, match=r"stage index was made with another configuration: search.looks: true → false"):
-        pipeline.run(replace(config, search=SearchConfig(looks=False)))
-    run(shards, tmp_path, looks=False)
+    with pytest.raises(RunDirectoryError, match=r"stage index was made with another configuration: search.views: true → false"):
+        pipeline.run(replace(config, search=SearchConfig(views=False)))
+    run(shards, tmp_path, views=False)
     assert look_edges(tmp_path) == {}
     assert not list((tmp_path / "index" / "looks").glob("*.npy"))
-    run(shards, tmp_path, look_min_similarity=0.995)
+    run(shards, tmp_path, view_min_similarity=0.995)
     strict = look_edges(tmp_path)
     assert 0 < len(strict) < len(found)
     assert all(row["similarity"] >= np.float32(0.995) for row in strict.values())
-    with pytest.raises(ConfigError, match="search.look_min_similarity=1.5 is no similarity"):
-        run(shards, tmp_path, look_min_similarity=1.5)
+    with pytest.raises(ConfigError, match="search.view_min_similarity=1.5 is no similarity"):
+        run(shards, tmp_path, view_min_similarity=1.5)
 
 
 def test_pictures_inside_frames_are_embedded(shards, tmp_path):

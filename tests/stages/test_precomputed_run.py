@@ -11,7 +11,7 @@ from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
 
 from dedup import pipeline
-from dedup.config_io import load_config
+from dedup.config.load import load_config
 from dedup.errors import ConfigError
 from dedup.numerics.components import connected_components
 from dedup.storage.layout import RunLayout
@@ -132,7 +132,7 @@ def test_embeddings_of_a_run_are_judged_by_their_pixels(tmp_path):
     """Our own embeddings know where their images lie: the same result as from the images, second looks aside."""
     settings = [
         "engine.workers=2",
-        "search.looks=false",
+        "search.views=false",
         "search.min_similarity=0.7",
         "search.low_detail_quality=0",
         "search.flat_quality=0",

@@ -415,8 +415,8 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
 def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
     config = config_for(shards, tmp_path)
     pipeline.run(config, ["embed", "index"])
-    turned = replace(config, search=SearchConfig(looks=False))
-    with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: search.looks"):
+    turned = replace(config, search=SearchConfig(views=False))
+    with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: search.views"):
         pipeline.run(turned, ["pairs"])
     pipeline.run(config)
     pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)

@@ -39,7 +39,7 @@ def test_everything_on_s3(s3, tmp_path):
         s3.put_file(str(tmp_path / name), f"bucket/{name}")
     for root in (str(tmp_path), "s3://bucket"):
         _run(root, "base", f"input.shards={root}/old.tar")
-        exclusion = [f"reference.shards={root}/eval.tar", f"exclude.list={root}/list.txt"]
+        exclusion = [f"exclude.reference_shards={root}/eval.tar", f"exclude.list={root}/list.txt"]
         _run(root, "both", f"input.shards={root}/{{old,new}}.tar", f"base.run_dir={root}/base", *exclusion)
         dedup.rewrite(f"{root}/both", f"{root}/cleaned", per_shard=10)
         dedup.export(f"{root}/both", "keys", f"{root}/keys.csv")

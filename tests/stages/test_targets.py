@@ -10,7 +10,8 @@ from run_tables import assert_same_tables
 from shard_data import Sample, copies, encode, scene, write_shards
 
 from dedup import pipeline
-from dedup.config_io import load_config, validate
+from dedup.config.load import load_config
+from dedup.config.rules import validate
 from dedup.console import summary_lines
 from dedup.errors import ConfigError, InputError
 from dedup.extraction.work import first_seed, write_work

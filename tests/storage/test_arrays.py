@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dedup.storage.arrays import folder_state, map_array, map_arrays, read_array, read_rows, save_array
-from dedup.storage.embeddings import EmbeddingWriter, embedding_path, open_store, read_vectors
+from dedup.storage.arrays import ArrayWriter, folder_state, map_array, map_arrays, read_array, read_rows, save_array
+from dedup.storage.embeddings import embedding_path, open_store, read_vectors
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -37,7 +37,7 @@ def test_vectors_of_some_samples(folder):
     rng = np.random.default_rng(0)
     data = {partition: rng.standard_normal((5_000, 6)).astype(np.float16) for partition in (0, 3)}
     for partition, rows in data.items():
-        writer = EmbeddingWriter(embedding_path(folder, partition), 6)
+        writer = ArrayWriter(embedding_path(folder, partition), (6,), np.float16)
         writer.write(rows)
         writer.close()
     scattered = [(partition << 32) + rng.choice(5_000, 40, replace=False) for partition in data]

@@ -18,7 +18,7 @@ from dedup.cli import app
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.exports import export
 from dedup.storage import hfexport
-from dedup.storage.keeplist import read_keep_list
+from dedup.storage.names import read_keep_list
 
 
 @pytest.fixture(scope="module")

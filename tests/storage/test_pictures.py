@@ -16,9 +16,9 @@ from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.storage import pictures
 from dedup.storage.images import decode_image
 from dedup.storage.pictures import PictureReader, Place
-from dedup.storage.ranges import RangeReader
 from dedup.storage.shards import read_shard
 from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail
+from dedup.storage.urls import RangeReader
 
 SAMPLES = [Sample(f"{i:03d}", encode(scene(i, (300, 260))), "c") for i in range(12)]
 

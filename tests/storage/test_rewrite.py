@@ -154,12 +154,12 @@ def test_a_full_disk_leaves_no_half_of_a_shard(run, tmp_path, monkeypatch):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(data)
 
-    class Scratch(rewriting.ScratchFile):
+    class Scratch(rewriting.AtomicFile):
         def __init__(self, url):
             super().__init__(url)
             self.file = Full(self.file.detach()) if url.endswith("00001.tar") else self.file
 
-    monkeypatch.setattr(rewriting, "ScratchFile", Scratch)
+    monkeypatch.setattr(rewriting, "AtomicFile", Scratch)
     with pytest.raises(InputError, match=r"no room for .*00001\.tar .*run the same command again"):
         rewrite(run, str(tmp_path), per_shard=30, engine=InProcess())
     assert [path.name for path in tmp_path.glob("*.tar")] == ["00000.tar"]

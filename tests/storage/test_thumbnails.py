@@ -14,10 +14,10 @@ from PIL import Image
 from shard_data import scene
 
 from dedup.errors import RunDirectoryError, ShapeError
-from dedup.numerics.descriptor import GRID, area_matrix
+from dedup.numerics.descriptor import GRID, grid_matrix
 from dedup.numerics.resize import area_resize
 from dedup.storage.images import decode_image
-from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
+from dedup.storage.thumbnails import ThumbnailStore, ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
 
 
 def whole(pixels):
@@ -29,7 +29,7 @@ def test_area_resize_is_the_mean_of_what_a_pixel_covers(height, width, cut_left,
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     box = (cut_left, 0.0, float(width), height - cut_bottom)
     # the encoder's matrix is made another way
-    expected = np.einsum("ih,hwc,jw->ijc", area_matrix(height, 0.0, box[3]), pixels.astype(float), area_matrix(width, box[0], box[2]))
+    expected = np.einsum("ih,hwc,jw->ijc", grid_matrix(height, 0.0, box[3]), pixels.astype(float), grid_matrix(width, box[0], box[2]))
     found = area_resize(pixels, GRID, GRID, box)
     assert found.flags.c_contiguous
     assert np.abs(found - expected).max() <= 0.501
@@ -115,14 +115,10 @@ def test_round_trip(run_dir):
             store.get(sample_id)
 
 
-def test_many_partitions(run_dir, monkeypatch):
-    monkeypatch.setattr("dedup.storage.thumbnails._MAX_PARTITIONS", 2)
-    monkeypatch.setattr("dedup.storage.ranges._MAX_OPEN", 2)
+def test_many_partitions(run_dir):
     for number in range(5):
         fill(run_dir, number, [b"%d" % number] * 3)
-    fs, path = fsspec.core.url_to_fs(run_dir)
-    fs.pipe_file(f"{path}/embeddings/_stage.json", b'{"many": 1}')
-    store = open_thumbnails(run_dir)
+    store = ThumbnailStore(run_dir, range(5), max_partitions=2)
     order = np.random.default_rng(0).integers(0, 5, 60).tolist()
     assert [store.get((number << 32) + 1) for number in order] == [b"%d" % number for number in order]
 

@@ -1,0 +1,67 @@
+"""What each encoder can do: the one table that is asked, instead of comparing its name.
+
+It lies with the configuration, since the keys take choices and default thresholds from it and must not import the encoders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dedup.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderKind:
+    """An encoder, as `encoder.name` names it."""
+
+    name: str
+    default_min_similarity: float  # `search.min_similarity` where it is 0
+    typical_dim: int  # length of a vector, as far as it can be told without loading weights
+    has_images: bool = True  # encodes images; vectors that were made elsewhere may not even say where their images lie
+    can_turn: bool = False  # its vectors can be turned as their images are, without encoding them again
+    makes_views: bool = False  # vectors of parts and turns of an image are made from what it has computed
+    uses_gpu: bool = False  # computes with torch, on a GPU where there is one
+    weights: str = ""  # what `encoder.pretrained` must name; empty = it has no weights
+    is_scripted: bool = False  # the weights are a TorchScript program, which torch.compile does not take
+    embeds_captions: bool = False
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether `encoder.pretrained` must be set."""
+        return bool(self.weights)
+
+    @property
+    def is_descriptor(self) -> bool:
+        """Whether images are encoded by formulas alone: cheap enough to run beside another encoder."""
+        return self.has_images and not self.needs_weights
+
+
+# Of the thresholds: a candidate's pixels are judged afterwards, so that they may be low; those of embeddings without pixels are not, and
+# 0.9 of CLIP is a likeness of subject. Carlini et al. (2023) publish no number for CLIP; re-implementations use 0.9 with ViT-B/32. 0.75 is
+# SSCD's own (Pizzi et al. 2022: 90% precision on DISC).
+KINDS = (
+    EncoderKind("dct", 0.7, 384, can_turn=True, makes_views=True),
+    EncoderKind("clip", 0.9, 1_024, uses_gpu=True, weights="a pretrained tag of the model or a checkpoint", embeds_captions=True),
+    EncoderKind("torchscript", 0.75, 512, uses_gpu=True, weights="the path of a TorchScript file", is_scripted=True),
+    EncoderKind("precomputed", 0.95, 1_024, has_images=False),
+)
+ENCODER_NAMES = tuple(kind.name for kind in KINDS)
+_BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def encoder_kind(name: str) -> EncoderKind:
+    """What the encoder of that name can do.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+
+    Examples
+    --------
+    >>> encoder_kind("clip").needs_weights, encoder_kind("dct").can_turn
+    (True, True)
+    """
+    if name not in _BY_NAME:
+        raise ConfigError(f"encoder.name={name} is unknown; expected {' or '.join(ENCODER_NAMES)}")
+    return _BY_NAME[name]

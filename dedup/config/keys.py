@@ -1,0 +1,534 @@
+"""The configuration keys: frozen dataclasses whose defaults are the truth.
+
+Each key says beside its default what it means, which values it takes, and the stage whose result depends on it. A key that says nothing of
+its stage fails when this module is imported: a result would be reused silently although the key had changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from dedup.config.encoders import ENCODER_NAMES, KINDS
+
+STAGE_NAMES: Final = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest", "statistics", "targets")
+# of a key on which no stage's record depends: it changes no result, or what it changes is recorded otherwise (fingerprints of input and encoder)
+FREE: Final = "free"
+SWITCHES: Final = ("auto", "true", "false")
+
+Texts = list[str]  # a name of its own, since a section has a key called `list`
+Form = Literal["plain", "switch", "commas", "address", "similarity", "similarity or 0"]
+_THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for kind in KINDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a key knows of itself besides its name, type and default."""
+
+    meaning: str
+    stage: str  # one of STAGE_NAMES, or FREE
+    low: float  # the least and the largest value, both allowed
+    high: float
+    choices: tuple[str, ...]  # the texts it takes; empty = any
+    form: Form
+
+    def __post_init__(self) -> None:
+        """Refuse a stage that there is not."""
+        if self.stage not in (*STAGE_NAMES, FREE):
+            raise ValueError(f"a key of stage '{self.stage}' ({self.meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A configuration key, as ``section.name``."""
+
+    name: str
+    type: Any  # str, int, float, bool or list[str]
+    default: Any
+    facts: Facts
+
+    @property
+    def meaning(self) -> str:
+        """What it says of itself in documentation."""
+        return self.facts.meaning
+
+    @property
+    def type_name(self) -> str:
+        """Its type as documentation names it."""
+        return str(self.type) if self.type == Texts else str(self.type.__name__)
+
+
+# Above this Pillow refuses: twice the pixels that it warns of as a decompression bomb.
+MAX_PIXELS = 178_956_970
+MAX_IMAGE_BYTES = 256 * 1024 * 1024
+
+
+def key(
+    default: Any,
+    meaning: str,
+    *,
+    stage: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
+    form: Form = "plain",
+) -> Any:
+    """A field of a section.
+
+    Parameters
+    ----------
+    default : str, int, float, bool or list of str
+    meaning : str
+        For documentation: one line.
+    stage : str
+        The stage whose result depends on it, or ``free``.
+    low, high : float
+    choices : tuple of str
+    form : str
+        ``switch``: true, false or auto, in any of YAML's words for them. ``commas``: a list that may be written ``a,b``. ``address``: a path
+        or URL, or a list of them, without a password. ``similarity``: more than 0 and at most 1; ``similarity or 0``: 0 stands for the
+        encoder's own.
+
+    Raises
+    ------
+    ValueError
+        If there is no such stage.
+    """
+    facts = Facts(meaning, stage, low, high, SWITCHES if form == "switch" else choices, form)
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"facts": facts})
+    return dataclasses.field(default=default, metadata={"facts": facts})
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """Where samples come from."""
+
+    shards: Texts = key(
+        [],
+        "webdataset tars: globs, brace ranges {00000..00999}, files of URLs (@list.txt), any fsspec URL; may be given several times",
+        stage="free",
+        form="address",
+    )
+    images: str = key("", "instead of shards: a folder of images, searched with its subfolders", stage="embed", form="address")
+    embeddings: str = key(
+        "",
+        "instead of shards, with encoder.name=precomputed: a folder of embeddings: img_emb_0.npy with metadata_0.parquet (clip-retrieval, LAION), "
+        "NAME.npy with NAME.parquet, or parquet with a column 'embedding' (NeMo Curator)",
+        stage="embed",
+        form="address",
+    )
+    captions: str = key(
+        "",
+        "for input.images: a CSV or parquet with the columns file, caption (and url); else a .txt beside an image is its caption",
+        stage="embed",
+        form="address",
+    )
+    sidecar: bool = key(False, "join NNNNN.parquet beside NNNNN.tar by key (url, caption and carried columns)", stage="embed")
+    carry: Texts = key(
+        [],
+        "further columns of the json or sidecar to carry into every table of samples: similarity, punsafe, LICENSE, …",
+        stage="embed",
+        form="commas",
+    )
+    max_pixels: int = key(MAX_PIXELS, "images with more pixels are rejected before they are decoded", stage="embed", low=1)
+    max_image_bytes: int = key(MAX_IMAGE_BYTES, "images with more bytes are rejected unread", stage="embed", low=1)
+    allow_missing: bool = key(False, "publish a manifest although a shard could not be reached", stage="free")
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+    """Where tables go."""
+
+    run_dir: str = key("", "the run directory: a path or any fsspec URL", stage="free", form="address")
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseConfig:
+    """An earlier run that this one adds to."""
+
+    run_dir: str = key(
+        "",
+        "a finished run over earlier shards: only shards it has not embedded are embedded, and compared with its images and with each other; "
+        "the tables cover both",
+        stage="free",
+        form="address",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """What turns an image into a vector."""
+
+    name: str = key(
+        "dct",
+        "the encoder: dct (weights-free descriptor of 384 dimensions), clip (an open_clip model), torchscript (a scripted model such as SSCD), "
+        "precomputed (embeddings of input.embeddings as they are)",
+        stage="embed",
+        choices=ENCODER_NAMES,
+    )
+    model: str = key("ViT-B-32", "clip: the model's name in open_clip, or the path of an open_clip JSON configuration", stage="free")
+    pretrained: str = key(
+        "",
+        "clip: a pretrained tag of the model, or a checkpoint (safetensors, or torch's weights alone); torchscript: the model file",
+        stage="free",
+        form="address",
+    )
+    precision: str = key(
+        "auto",
+        "clip, torchscript: fp32, fp16 or bf16; auto = fp16 on a GPU, fp32 on a CPU",
+        stage="free",
+        choices=("auto", "fp32", "fp16", "bf16"),
+    )
+    exact_preprocessing: bool = key(
+        False, "clip, torchscript: resize 8-bit images to the last bit as open_clip does, decoded in full", stage="free"
+    )
+    compile: bool = key(False, "clip: torch.compile the model: minutes at the start, then faster", stage="free")
+    image_size: int = key(288, "torchscript: width and height the model takes, in pixels", stage="free", low=1)
+    normalization: str = key(
+        "imagenet",
+        "torchscript: mean and deviation that pixels are normalised by: imagenet, clip, half (to -1 to 1)",
+        stage="free",
+        choices=("imagenet", "clip", "half"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedConfig:
+    """How shards are embedded."""
+
+    shards_per_partition: int = key(1, "tars per partition: 1 on one machine, about 100 on a cluster", stage="embed", low=1)
+    images_per_partition: int = key(10_000, "for input.images: files per partition", stage="embed", low=1)
+    batch_size: int = key(
+        0, "images per encoder batch; 0 = what suits the encoder, on a GPU what fits its free memory", stage="free", low=0
+    )
+    decode_threads: int = key(
+        0,
+        "threads that decode for the encoder; 0 = the cores of the task where a GPU encodes, else none beside its own",
+        stage="free",
+        low=0,
+    )
+    also: Texts = key(
+        [],
+        "clip, torchscript: a second source of candidates, made in the same pass: dct (changed copies that a model misses)",
+        stage="embed",
+        form="commas",
+    )
+    text: bool = key(False, "clip: also embed captions, for the column caption_similarity", stage="embed")
+    thumbnails: str = key(
+        "auto",
+        "keep a thumbnail of each image (6 to 9 KB), for a later look at its pixels: true, false; auto = where shards are remote",
+        stage="embed",
+        form="switch",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """How near-duplicate pairs are found."""
+
+    min_similarity: float = key(
+        0.0,
+        f"cosine from which two images count as near-duplicates; 0 = what suits the encoder: {_THRESHOLDS}",
+        stage="index",
+        form="similarity or 0",
+    )
+    also_min_similarity: float = key(
+        0.0, "the same for the vectors of embed.also; 0 = what suits that encoder", stage="index", form="similarity or 0"
+    )
+    views: bool = key(
+        True, "also find crops, framed pictures, and mirrored and turned copies, by views of each image: its parts and turns", stage="index"
+    )
+    view_min_similarity: float = key(0.8, "cosine from which two views make a pair of images a candidate", stage="index", form="similarity")
+    method: str = key(
+        "lists",
+        "how pairs are found: lists (all pairs inside each inverted list), ivfpq (each image is looked up in the FAISS index, whose codes alone must fit "
+        "into memory; slower, for more vectors than memory holds)",
+        stage="pairs",
+        choices=("lists", "ivfpq"),
+    )
+    nlist: int = key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)", stage="index", low=0, high=2**31 - 1)
+    nprobe: int = key(
+        0,
+        "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below; half as many more for each factor of ten above a million images",
+        stage="index",
+        low=0,
+        high=2**31 - 1,
+    )
+    exhaustive_below: int = key(
+        20_000, "with fewer distinct images than this there is one list: every pair is compared", stage="index", low=0
+    )
+    best_edges: int = key(8, "best edges kept for each image beside the spanning forest", stage="pairs", low=0, high=2**31 - 1)
+    low_detail_quality: float = key(10.0, "images with less detail than this follow the stricter rule", stage="index", low=0, high=100)
+    low_detail_min_similarity: float = key(0.99, "cosine that low-detail images ask of a copy", stage="index", form="similarity")
+    flat_quality: float = key(1.0, "images with less detail than this are copies only when byte-identical", stage="index", low=0, high=100)
+    recall_queries: int = key(
+        -1,
+        "images searched exhaustively to measure pair recall in every run; -1 = up to 1,000, fewer where that takes long; 0 = none",
+        stage="pairs",
+        low=-1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexConfig:
+    """The index that stays: trained quantizer and compressed codes."""
+
+    codes: str = key(
+        "auto",
+        "codes in the index: pq (64 bytes a vector), fp16 (exact), none; auto = pq from 20,000 vectors up, else fp16",
+        stage="index",
+        choices=("auto", "pq", "fp16", "none"),
+    )
+    factory: str = key(
+        "",
+        "another index, as a FAISS factory string with inverted lists, such as IVF{nlist},Flat or OPQ64,IVF{nlist},PQ64; it trains lists of its own; "
+        "empty = the run's lists with index.codes",
+        stage="index",
+    )
+    train_vectors_per_list: int = key(32, "training sample of the coarse quantizer, vectors per list", stage="index", low=1)
+    train_iterations: int = key(6, "k-means iterations of the coarse quantizer", stage="index", low=1)
+    seed: int = key(1234, "seed of the training sample and of k-means", stage="index", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfirmConfig:
+    """The second look at the pixels of each candidate pair."""
+
+    enabled: bool = key(True, "judge candidate pairs by their pixels before they count as copies", stage="confirm")
+    max_distance: float = key(
+        0.15, "distance of the registered pictures up to which they are copies, 0 (equal) to 1", stage="confirm", low=0, high=1
+    )
+    unreadable: str = key(
+        "refuse",
+        "a pair whose pixels can't be read again: refuse (both stay) or keep (similarity alone decides)",
+        stage="confirm",
+        choices=("refuse", "keep"),
+    )
+    reconnect: int = key(
+        32, "for each image whose candidate was refused: further neighbours looked at; 0 = none", stage="confirm", low=0, high=4096
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupsConfig:
+    """How connected components are found."""
+
+    max_driver_edges: int = key(
+        50_000_000,
+        "edges up to which the driver finds components alone (some 80 bytes an edge); beyond, they are contracted on the engine",
+        stage="free",
+        low=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExcludeConfig:
+    """Samples that must go: what is near evaluation sets, and takedowns with their copies."""
+
+    reference_shards: Texts = key(
+        [],
+        "webdataset tars of images that no training sample may be near to, as input.shards; samples near one go to excluded/",
+        stage="exclude",
+        form="address",
+    )
+    reference_images: str = key(
+        "", "a folder of such images, with its subfolders; may be given beside exclude.reference_shards", stage="exclude", form="address"
+    )
+    list: str = key(
+        "",
+        "a file that names samples, which go to excluded/ with their near copies: a sha256, a url, a key or the path of an image a line "
+        "(also sha256:…, url:…, key:…, image:…); or CSV or parquet with columns of these names",
+        stage="exclude",
+        form="address",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepConfig:
+    """Which of several copies stays."""
+
+    order_by: Texts = key(
+        ["width*height desc", "n_bytes desc", "sample_id"], "the first of a group in this order is kept", stage="manifest", form="commas"
+    )
+    per_component: int = key(1, "copies kept of each group", stage="manifest", low=1)
+    prefer_base: bool = key(False, "what base.run_dir kept stays: its keepers come before keep.order_by", stage="manifest")
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetsConfig:
+    """The extraction attack's target list."""
+
+    top: int = key(350_000, "targets at most, the highest ranked first (Carlini et al. 2023)", stage="targets", low=1)
+    rank_by: str = key(
+        "duplicates",
+        "what ranks a group: duplicates (its samples, as in the paper), neighbors (the most similar samples that one of its images has), "
+        "caption (samples of the whole data set with its prompt)",
+        stage="targets",
+        choices=("duplicates", "neighbors", "caption"),
+    )
+    min_caption_length: int = key(
+        1,
+        "characters that a prompt has at least; a group's next most frequent caption is taken instead",
+        stage="targets",
+        low=0,
+        high=2**31,
+    )
+    max_caption_length: int = key(0, "characters that a prompt has at most; 0 = any", stage="targets", low=0, high=2**31)
+    language: Texts = key([], "languages that are kept, as targets.language_column names them; empty = any", stage="targets", form="commas")
+    language_column: str = key("LANGUAGE", "carried column that holds the language", stage="targets")
+    max_punsafe: float = key(
+        1.0,
+        "groups whose kept image has a higher value of the carried column punsafe are left out; 1 = none are",
+        stage="targets",
+        low=0,
+        high=1,
+    )
+    images_per_second: float = key(
+        0.0,
+        "images that one GPU generates in a second, for the hours that the summary tells; 0 = not known",
+        stage="free",
+        low=0,
+        high=2**31,
+    )
+    n_generations: int = key(500, "images to generate for each target (Carlini et al. 2023)", stage="targets", low=1, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractionConfig:
+    """How generated images are told to be memorised; after Carlini et al. 2023."""
+
+    max_tile_distance: float = key(
+        0.1,
+        "largest l2 over 16 tiles up to which two generations of a prompt are one picture, 0 to 1 (the paper gives no number)",
+        stage="free",
+        low=0,
+        high=1,
+    )
+    min_clique: int = key(
+        10, "generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)", stage="free", low=2
+    )
+    max_distance: float = key(
+        0.15, "δ: distance to a training image up to which a generation is that image (Carlini et al. 2023)", stage="free", low=0, high=1
+    )
+    max_side: int = key(512, "generations with a longer side are reduced to this many pixels", stage="free", low=8, high=4096)
+    targets_per_part: int = key(
+        16, "targets scored by one task; a run that is stopped goes on with the parts that are missing", stage="free", low=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """The HTML report of a run."""
+
+    enabled: bool = key(
+        True, "write report.html at the end of every run of all stages, where the extra `report` is installed", stage="free"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """What carries the tables through the stages."""
+
+    name: str = key(
+        "local", "the engine: local (processes and DuckDB on this machine), spark (needs Java)", stage="free", choices=("local", "spark")
+    )
+    device: str = key(
+        "auto",
+        "where models and products of vectors are computed: cpu, cuda; auto = cuda where torch finds a GPU that is worth its start: for an encoder of "
+        "torch and for generated images always, in `index` and `pairs` from 200,000 vectors up. The pairs are the same; crowds of near-copies are compared on the CPU",
+        stage="free",
+        choices=("auto", "cpu", "cuda"),
+    )
+    workers: int = key(
+        0, "local: worker processes; 0 = one per core this process may use, fewer where there is no memory for as many", stage="free", low=0
+    )
+    memory_limit: str = key("4GB", "local: memory of the SQL engine, before it spills to disk", stage="free")
+    preflight: str = key(
+        "refuse",
+        "where memory or disk seem too small before any work: refuse, or warn and go on (what is needed is estimated)",
+        stage="free",
+        choices=("refuse", "warn"),
+    )
+    master: str = key("", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, else local[*]", stage="free")
+    sends_rows: str = key(
+        "auto",
+        "spark: send vectors through the shuffle (true) or let workers gather them from the run's files (false); auto = false with local[N] alone",
+        stage="free",
+        form="switch",
+    )
+    gpus_per_task: float = key(
+        0.0,
+        "spark: GPUs of a task of `embed`, `index` or `pairs` that may use one, by stage-level scheduling; 0 = those of any task, spark.task.resource.gpu.amount",
+        stage="free",
+        low=0,
+    )
+    spark: Texts = key(
+        [], "spark: settings NAME=VALUE of the session, such as spark.executor.memory=8g; may be given several times", stage="free"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything a run depends on; see `docs/configuration.md`."""
+
+    input: InputConfig = dataclasses.field(default_factory=InputConfig)
+    output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
+    base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    embed: EmbedConfig = dataclasses.field(default_factory=EmbedConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
+    confirm: ConfirmConfig = dataclasses.field(default_factory=ConfirmConfig)
+    groups: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)
+    exclude: ExcludeConfig = dataclasses.field(default_factory=ExcludeConfig)
+    keep: KeepConfig = dataclasses.field(default_factory=KeepConfig)
+    targets: TargetsConfig = dataclasses.field(default_factory=TargetsConfig)
+    extraction: ExtractionConfig = dataclasses.field(default_factory=ExtractionConfig)
+    report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
+    engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+
+
+SECTIONS: Final[Mapping[str, Any]] = MappingProxyType(typing.get_type_hints(Config))
+
+
+def all_keys(sections: Mapping[str, Any]) -> dict[str, Key]:
+    """The keys of some sections by name, in the order of their fields.
+
+    Raises
+    ------
+    TypeError
+        If a field was not made by `key`, so that its stage is not known.
+    """
+    found: dict[str, Key] = {}
+    for section, cls in sections.items():
+        defaults, types = cls(), typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            name = f"{section}.{field.name}"
+            if "facts" not in field.metadata:
+                raise TypeError(f"{name} is a field without facts; expected key(default, meaning, stage=…)")
+            found[name] = Key(name, types[field.name], getattr(defaults, field.name), field.metadata["facts"])
+    return found
+
+
+KEYS: Final[Mapping[str, Key]] = MappingProxyType(all_keys(SECTIONS))
+
+
+def keys_of(stage: str) -> tuple[str, ...]:
+    """Names of the keys that a stage's result depends on, besides those of the stages before it.
+
+    Examples
+    --------
+    >>> keys_of("pairs")
+    ('search.method', 'search.best_edges', 'search.recall_queries')
+    """
+    return tuple(name for name, entry in KEYS.items() if entry.facts.stage == stage)
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """The value of every key, by its name."""
+    return {name: getattr(getattr(config, section), field) for name in KEYS for section, _, field in [name.partition(".")]}

@@ -1,0 +1,71 @@
+"""The grammar of `keep.order_by`: columns with a direction, the first of which that tells two samples apart decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dedup.config.hints import did_you_mean
+from dedup.errors import ConfigError
+
+ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
+
+
+@dataclass(frozen=True)
+class OrderTerm:
+    """A term: what is compared, and whether the larger comes first. Missing values come last either way."""
+
+    name: str
+    is_descending: bool
+    text: str  # as it was written, with single spaces
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a sample that it reads; their product is compared.
+
+        Examples
+        --------
+        >>> parse_order(["width*height desc"])[0].columns
+        ('width', 'height')
+        """
+        return tuple(self.name.split("*"))
+
+
+TIE: Final = OrderTerm("sample_id", False, "sample_id asc")  # the last resort of every order
+
+
+def parse_order(order_by: Sequence[str], carry: Sequence[str] = ()) -> tuple[OrderTerm, ...]:
+    """The terms of an order.
+
+    Parameters
+    ----------
+    order_by : sequence of str
+        ``COLUMN``, ``COLUMN asc`` or ``COLUMN desc``.
+    carry : sequence of str
+        Carried columns, which may be named besides `ORDER_COLUMNS`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no term, or one names an unknown column or direction.
+
+    Examples
+    --------
+    >>> [(term.name, term.is_descending) for term in parse_order(["width*height desc", "key"])]
+    [('width*height', True), ('key', False)]
+    """
+    allowed = [*ORDER_COLUMNS, *carry]
+    if not order_by:
+        raise ConfigError(f"keep.order_by is empty; expected one or more of {', '.join(allowed)}; leave the key out for the default")
+    return tuple(_parse_term(entry, allowed) for entry in order_by)
+
+
+def _parse_term(entry: str, allowed: Sequence[str]) -> OrderTerm:
+    name, _, direction = entry.strip().partition(" ")
+    if name not in allowed:
+        raise ConfigError(f"keep.order_by: unknown column in '{entry}'; expected one of {', '.join(allowed)}{did_you_mean(name, allowed)}")
+    direction = direction.strip().lower()
+    if direction not in ("", "asc", "desc"):
+        raise ConfigError(f"keep.order_by: unknown direction in '{entry}'; expected '{name} asc' or '{name} desc'")
+    return OrderTerm(name, direction == "desc", " ".join(entry.split()))

@@ -1,0 +1,96 @@
+"""Texts and numbers as a person reads them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from rich.filesize import decimal
+
+# of an address: who may read it, and what signs it, as S3, GCS, Azure, CloudFront and others name it
+_LET_IN: Final = re.compile(r"://[^\s/@'\"]*:[^\s/@'\"]*@")
+_SIGNED: Final = re.compile(
+    r"([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|googleaccessid|signature|sig|(?:access_|auth_)?token|key-pair-id|"
+    r"policy|api_?key|key|password|secret)=)[^\s&'\")\]]+",
+    re.IGNORECASE,
+)
+
+
+def printable(text: str, max_chars: int = 0) -> str:
+    r"""Bring a text from the data to one line that can do nothing to a terminal.
+
+    Control characters, escape sequences and marks that turn the direction of writing are left out, and what signs an address or lets
+    into it: logs are passed on.
+
+    Parameters
+    ----------
+    text : str
+        Of any length.
+    max_chars : int
+        Characters at most, the last an ellipsis where there are more; 0 = all.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31mb\n\u202ec")
+    'a[31mb c'
+    >>> printable("abcdef", max_chars=4)
+    'abc…'
+    >>> printable("https://me:secret@host/a.tar?sig=abc&part=1")
+    'https://…@host/a.tar?sig=…&part=1'
+    """
+    if max_chars:
+        text = text[: 8 * max_chars + 64]  # a caption may have megabytes
+    if "://" in text:
+        text = _SIGNED.sub(r"\1…", _LET_IN.sub("://…@", text))
+    line = " ".join("".join(letter if letter.isprintable() or letter.isspace() else "" for letter in text).split())
+    return f"{line[: max_chars - 1]}…" if 0 < max_chars < len(line) else line
+
+
+def bytes_text(n_bytes: float) -> str:
+    """A size, in powers of 1,000.
+
+    Examples
+    --------
+    >>> bytes_text(999), bytes_text(12_345), bytes_text(3_400_000), bytes_text(2.5e12)
+    ('999 bytes', '12.3 kB', '3.4 MB', '2.5 TB')
+    """
+    return decimal(int(n_bytes))
+
+
+def seconds_text(seconds: float) -> str:
+    """A time.
+
+    Examples
+    --------
+    >>> seconds_text(0.04), seconds_text(4.83), seconds_text(215), seconds_text(7512)
+    ('0.04 s', '4.8 s', '3 min 35 s', '2 h 5 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.{2 if seconds < 1 else 1}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def share_text(part: float, whole: float) -> str:
+    """A share in per cent.
+
+    Examples
+    --------
+    >>> share_text(1, 3), share_text(1, 100_000), share_text(0, 5), share_text(0, 0)
+    ('33.3%', '<0.1%', '0%', '0%')
+    """
+    if not part or not whole:
+        return "0%"
+    percent = 100 * part / whole
+    return "<0.1%" if percent < 0.1 else f"{percent:.1f}%" if percent < 99.95 or part == whole else "99.9%"
+
+
+def similarity_text(value: float | None) -> str:
+    """A similarity or distance to four digits, cut rather than rounded up: what is below a threshold must not look equal to it.
+
+    Examples
+    --------
+    >>> similarity_text(0.69999), similarity_text(1.0), similarity_text(None)
+    ('0.6999', '1.0000', '')
+    """
+    return "" if value is None else f"{int(value * 10_000 + (1e-3 if value >= 0 else -1e-3)) / 10_000:.4f}"
