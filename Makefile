@@ -40,7 +40,7 @@ $(DEMO)/.shards: $(SOURCES) | $(VENV)/.demo
 	@touch $@
 
 test: lint site
-	$(BIN)/python -m pytest -ra -n $(TEST_PROCESSES) --dist loadfile --durations 40
+	$(BIN)/python -m pytest -ra -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 40
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

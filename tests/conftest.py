@@ -7,10 +7,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import short_jvms
 from hypothesis import HealthCheck, settings
 
 # before numpy loads: worker processes beside the test must not fight over the cores
@@ -18,6 +20,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+for _name in short_jvms.VARIABLES:
+    os.environ.setdefault(_name, short_jvms.OPTIONS)
 
 IS_CI = os.environ.get("CI", "").lower() == "true"
 
@@ -47,19 +51,22 @@ def require_java() -> str:
 
 
 @pytest.fixture(scope="session")
-def start_spark(
+def spark_sessions(
     require_extra: Callable[[str], ModuleType], require_java: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Any]:
-    """A Spark engine on this machine, whose workers can import the tests' modules; the caller closes it."""
+) -> Iterator[Any]:
+    """Whoever lets Spark start a session by itself stops the one that is shared before."""
     require_extra("pyspark")
-    from dedup.engines.spark import SparkEngine
+    from spark_sessions import Sessions
 
-    def start(master: str = "local[2]", *options: str, **arguments: Any) -> SparkEngine:
-        own = ["spark.ui.enabled=false", "spark.sql.shuffle.partitions=4", f"spark.executorEnv.PYTHONPATH={os.path.dirname(__file__)}"]
-        scratch = str(tmp_path_factory.mktemp("spark") / "scratch")
-        return SparkEngine(scratch, master=master, options=[*own, *options], **arguments)
+    sessions = Sessions(lambda: str(tmp_path_factory.mktemp("spark") / "scratch"))
+    yield sessions
+    sessions.stop()
 
-    return start
+
+@pytest.fixture(scope="session")
+def start_spark(spark_sessions: Any) -> Callable[..., Any]:
+    """A Spark engine on a session that tests share, whose workers can import the tests' modules; the caller closes it."""
+    return spark_sessions.engine
 
 
 @pytest.fixture
@@ -124,3 +131,26 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     report = yield
     _refuse_skip(report)
     return report
+
+
+def _group(items: list[pytest.Item]) -> str:
+    """Which tests of a file run one after the other in one process: those on a cluster, those on a shared session, each other file."""
+    if any("cluster" in getattr(item, "fixturenames", ()) for item in items):
+        return "cluster"
+    return "spark" if any(item.get_closest_marker("spark") for item in items) else items[0].nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `--dist loadgroup`, and let those begin first that take longest, so that no process is left alone with them."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    ranks = {}
+    for path, found in files.items():
+        group = _group(found)
+        for item in found:
+            item.add_marker(pytest.mark.xdist_group(group))
+        is_slow = any(item.get_closest_marker("slow") for item in found)
+        ranks[path] = {"cluster": 0, "spark": 1}.get(group, 2 if is_slow else 3)
+    items.sort(key=lambda item: ranks[item.path])

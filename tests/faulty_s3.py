@@ -9,6 +9,8 @@ import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from patience import HANGS_S
+
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "AKIATESTINGONLY", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -43,7 +45,7 @@ def faulty_s3(every=20):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            connection = http.client.HTTPConnection(*behind, timeout=60)
+            connection = http.client.HTTPConnection(*behind, timeout=HANGS_S)
             try:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 response = connection.getresponse()
@@ -72,7 +74,7 @@ def faulty_s3(every=20):
         proxy.shutdown()
         proxy.server_close()
         # what moto holds belongs to this process, not to its server
-        connection = http.client.HTTPConnection(*behind, timeout=60)
+        connection = http.client.HTTPConnection(*behind, timeout=HANGS_S)
         connection.request("POST", "/moto-api/reset")
         connection.getresponse().read()
         connection.close()

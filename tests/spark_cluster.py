@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyspark
+from patience import HANGS_S, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 _SPARK = Path(pyspark.__file__).parent / "bin"
@@ -36,19 +35,11 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {seconds:.0f} s in vain until {what}")
-        time.sleep(0.02)
-
-
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for a process and its children: nobody gets to clean up."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(HANGS_S)
 
 
 @dataclass
@@ -56,7 +47,7 @@ class Job:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def wait(self, seconds: float = 300.0) -> int:
+    def wait(self, seconds: float = HANGS_S) -> int:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -71,9 +62,12 @@ class Job:
 class Cluster:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    n_started: int = 0
+    n_gpus: int = 0
     n_jobs: int = 0
 
     @property
@@ -88,7 +82,9 @@ class Cluster:
 
     def add_worker(self, cores: int = 1, n_gpus: int = 0, core: int | None = None, memory: str = "2g") -> subprocess.Popen[bytes]:
         """A worker; it says it has GPUs by a discovery script as a real one uses. With `core` it runs on that core alone."""
-        name = f"worker-{len(self.workers)}"
+        name = f"worker-{self.n_started}"
+        self.n_started += 1
+        self.n_gpus += n_gpus
         environment = {}
         if n_gpus:
             script = self.folder / f"{name}-gpus.sh"
@@ -104,11 +100,16 @@ class Cluster:
         wait_for(lambda: "Successfully registered with master" in self._log(name), f"{name} is registered")
         return process
 
-    def submit(self, script: str, *arguments: str, **settings: str) -> Job:
+    def kill_worker(self) -> None:
+        """SIGKILL for the worker that has been there longest, and for its executors."""
+        kill_group(self.workers.pop(0))
+
+    def submit(self, script: str, *arguments: str, master: str = "", **settings: str) -> Job:
+        """A job of spark-submit, on this cluster unless `master` says otherwise."""
         log = self.folder / f"job-{self.n_jobs}.log"
         self.n_jobs += 1
-        confs = [f"--conf={name}={value}" for name, value in (_SETTINGS | settings).items()]
-        command = [str(_SPARK / "spark-submit"), "--master", self.master, *confs, str(REPOSITORY / script), *arguments]
+        confs = [f"--conf={name}={value}" for name, value in (_SETTINGS | self.settings | settings).items()]
+        command = [str(_SPARK / "spark-submit"), "--master", master or self.master, *confs, str(REPOSITORY / script), *arguments]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=self._environment(), cwd=self.folder, start_new_session=True

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from patience import wait_for
+
 from dedup.devices import task_gpus
 from dedup.errors import ShapeError
 
@@ -56,10 +58,7 @@ def gpus_side_by_side(task):
     """The task's GPUs and its process, once `n` tasks run at a time."""
     folder, number, n = task
     (Path(folder) / str(number)).touch()
-    until = time.monotonic() + 60
-    while len(os.listdir(folder)) < n:
-        assert time.monotonic() < until, "the other tasks did not start"
-        time.sleep(0.02)
+    wait_for(lambda: len(os.listdir(folder)) >= n, "the other tasks have started")
     return task_gpus(), os.getpid()
 
 

@@ -1,11 +1,14 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import dedup
+from patience import HANGS_S
 from PIL import Image
 from shard_data import make_samples, write_shards
 
@@ -13,9 +16,9 @@ from dedup.config import Config
 from dedup.config.load import to_dict
 
 
-def dedup(*arguments, **options):
+def process(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "dedup", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
+        [sys.executable, "-m", "dedup", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=HANGS_S, **options
     )
 
 
@@ -27,7 +30,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_dir(shards, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "out"
-    done = dedup("run", f"input.shards={shards}", f"output.run_dir={out}", "engine.workers=2")
+    done = process("run", f"input.shards={shards}", f"output.run_dir={out}", "engine.workers=2")
     assert done.returncode == 0, done.stderr
     (out.parent / "stdout.txt").write_text(done.stdout)
     (out.parent / "stderr.txt").write_text(done.stderr)
@@ -115,7 +118,7 @@ def test_one_clear_message_before_any_work(arguments, code, message, tmp_path):
 
 def test_no_run_dir_and_debug(tmp_path):
     assert "output.run_dir is not set" in dedup("run", "input.shards=x.tar").stderr
-    shown = dedup("run", "input.shards=x.tar", f"output.run_dir={tmp_path / 'out'}", "--debug")
+    shown = process("run", "input.shards=x.tar", f"output.run_dir={tmp_path / 'out'}", "--debug")
     assert "Traceback" in shown.stderr
 
 
@@ -140,10 +143,8 @@ def test_a_missing_extra_is_one_line_with_its_remedy(shards, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "faiss.py").write_text("raise ImportError('not here')\n")
-    import os
-
-    environment = os.environ | {"PYTHONPATH": str(blocked)}
-    done = dedup("run", f"input.shards={shards}", f"output.run_dir={tmp_path / 'out'}", "search.exhaustive_below=0", env=environment)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocked), os.environ.get("PYTHONPATH", "")])}
+    done = process("run", f"input.shards={shards}", f"output.run_dir={tmp_path / 'out'}", "search.exhaustive_below=0", env=environment)
     assert done.returncode == 2
     assert "pip install 'webdedup[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr

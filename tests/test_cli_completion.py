@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from commands import dedup
+from patience import HANGS_S
 
 from dedup.config.keys import KEYS
 
@@ -15,7 +17,7 @@ WORDS = [f"{name}=" for name in KEYS]
 def complete(line, shell="bash"):
     words = line.split(" ")
     asked = {"_DEDUP_COMPLETE": f"complete_{shell}", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_TYPER_COMPLETE_ARGS": line}
-    done = subprocess.run([sys.executable, "-m", "dedup"], capture_output=True, text=True, check=False, env=os.environ | asked, timeout=60)
+    done = dedup(env=os.environ | asked)
     return done.stdout.split() if shell == "bash" else done.stdout
 
 
@@ -58,13 +60,7 @@ def test_zsh_shows_meanings():
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_that_the_shell_loads(shell):
-    done = subprocess.run(
-        [sys.executable, "-m", "dedup"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"_DEDUP_COMPLETE": f"source_{shell}"},
-    )
+    done = dedup(env=os.environ | {"_DEDUP_COMPLETE": f"source_{shell}"})
     assert done.returncode == 0
     assert "_DEDUP_COMPLETE" in done.stdout
 
@@ -85,7 +81,7 @@ def test_in_bash_itself(tmp_path):
     press dedup run input.shards = a.tar search.vie
     """
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=120)
+    done = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=HANGS_S)
     assert done.stdout.splitlines() == [
         "input.shards= input.shards=VALUE",
         "",

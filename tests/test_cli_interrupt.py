@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import HANGS_S, wait_for
 from run_tables import assert_same_tables
 from shard_data import Sample, detailed, encode, write_tar
 
@@ -34,14 +35,15 @@ def start(*arguments, cwd):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=cwd)
 
 
-def wait_for(condition, process, timeout_s=60):
-    """Until the condition holds; the process must still be at work then."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
+def while_at_work(condition, process):
+    """Wait until the condition holds; the process must still be at work then."""
+
+    def holds():
         if process.poll() is not None:
             pytest.fail(f"ended too early: {process.communicate()}")
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return condition()
+
+    wait_for(holds, pause_s=0.01)
 
 
 def workers(process):
@@ -51,11 +53,8 @@ def workers(process):
 def interrupt(process, to):
     """Press Ctrl-C; what was said since, with the exit code."""
     (os.killpg if to == "group" else os.kill)(process.pid, signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
-    deadline = time.monotonic() + 10
-    while (left := session(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left, left
+    said, errors = process.communicate(timeout=HANGS_S)
+    wait_for(lambda: not session(process.pid), "nobody is left behind")
     assert "Traceback" not in errors
     assert "KeyboardInterrupt" not in errors
     return process.returncode, said, errors.strip().splitlines()[-1]
@@ -70,7 +69,7 @@ def folder(tmp_path_factory):
         samples = [Sample(f"{number}-{k}", picture[k % 24] + bytes([number, k])) for k in range(60)]
         write_tar(folder / "shards" / f"{number:05d}.tar", samples)
     whole = start("run", "input.shards=shards/*.tar", "output.run_dir=whole", *QUICK, cwd=folder)
-    _, errors = whole.communicate(timeout=300)
+    _, errors = whole.communicate(timeout=HANGS_S)
     assert whole.returncode == 0, errors
     return folder
 
@@ -80,13 +79,13 @@ def test_a_run_is_stopped_and_goes_on(folder, to):
     arguments = ["run", "input.shards=shards/*.tar", f"output.run_dir=out-{to}", *QUICK]
     process = start(*arguments, cwd=folder)
     embeddings = folder / f"out-{to}" / "embeddings"
-    wait_for(lambda: list((embeddings / "_done").glob("[0-9]*.json")), process)
+    while_at_work(lambda: list((embeddings / "_done").glob("[0-9]*.json")), process)
     assert interrupt(process, to) == (130, "", GOES_ON)
     done = [path.stem for path in (embeddings / "_done").glob("[0-9]*.json")]
     assert 1 <= len(done) < 8
     kept = {path: path.stat().st_mtime_ns for path in (embeddings / "img_emb" / f"img_emb_{name}.npy" for name in done)}
     again = start(*arguments, cwd=folder)
-    _, errors = again.communicate(timeout=300)
+    _, errors = again.communicate(timeout=HANGS_S)
     assert again.returncode == 0, errors
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     assert_same_tables(folder / f"out-{to}", folder / "whole")
@@ -96,7 +95,7 @@ def test_a_run_is_stopped_and_goes_on(folder, to):
 def test_before_any_work_was_done(folder, moment, tmp_path):
     process = start("run", "input.shards=shards/*.tar", f"output.run_dir={tmp_path}/out", *QUICK, cwd=folder)
     # the run directory is made when all is imported; workers import their modules for a second
-    wait_for(lambda: (tmp_path / "out").exists() if moment == "modules" else workers(process), process)
+    while_at_work(lambda: (tmp_path / "out").exists() if moment == "modules" else workers(process), process)
     assert interrupt(process, "group") == (130, "", GOES_ON)
 
 
@@ -112,7 +111,7 @@ def test_before_any_work_was_done(folder, moment, tmp_path):
 )
 def test_other_commands_with_workers(folder, arguments, to):
     process = start(*arguments, cwd=folder)
-    wait_for(lambda: len(workers(process)) == 2, process)
+    while_at_work(lambda: len(workers(process)) == 2, process)
     time.sleep(0.5)
     code, _, last = interrupt(process, to)
     assert (code, last) == (130, ANEW)
@@ -121,7 +120,7 @@ def test_other_commands_with_workers(folder, arguments, to):
 @pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.05, 0.2])
 def test_twice_in_a_hurry(folder, tmp_path, delay_s):
     process = start("run", "input.shards=shards/*.tar", f"output.run_dir={tmp_path}/out", *QUICK, cwd=folder)
-    wait_for(lambda: len(workers(process)) == 2, process)
+    while_at_work(lambda: len(workers(process)) == 2, process)
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(delay_s)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 import typer
+from commands import dedup
+from patience import HANGS_S
 from shard_data import detailed, make_samples, write_shards
 
 from dedup.cli import app
@@ -28,18 +30,13 @@ def leaves(command, name=()):
 COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
-def dedup(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "dedup", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A finished run in `out`, and what it was made of."""
     folder = tmp_path_factory.mktemp("json")
     write_shards(folder / "shards", make_samples(24))
-    done = dedup("run", "input.shards=shards/*.tar", "output.run_dir=out", "engine.workers=1", "--json", cwd=folder)
+    command = [sys.executable, "-m", "dedup", "run", "input.shards=shards/*.tar", "output.run_dir=out", "engine.workers=1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=HANGS_S)
     assert done.returncode == 0, done.stderr
     target = json.loads((folder / "out" / "targets" / "_targets.jsonl").read_text().splitlines()[0])["target_id"]
     (folder / "generations" / target).mkdir(parents=True)
@@ -152,14 +149,14 @@ def on_a_terminal(command, environment, cwd=None):
             break
         said += part
     os.close(ours)
-    assert process.wait(60) == 0, said.decode()
+    assert process.wait(HANGS_S) == 0, said.decode()
     return said.decode()
 
 
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
 def test_help_of_every_command_has_an_example_and_no_escape_codes(environment):
     groups, command, variables = helps(**environment)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables, timeout=HANGS_S)
     assert "\x1b" not in done.stdout + done.stderr
     shown = dict(zip(groups, done.stdout.split("=" * 20 + "\n"), strict=False))
     assert len(shown) == len(groups)

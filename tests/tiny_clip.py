@@ -7,6 +7,8 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from dedup.config.load import load_config
+
 # a short context and small towers; the vocabulary is the tokenizer's
 ARCHITECTURE = {
     "embed_dim": 32,
@@ -31,6 +33,13 @@ def write_model(folder, name="tiny", seed=0, **vision):
     save_file({key: value.contiguous() for key, value in weights.items()}, safe)
     torch.save({"state_dict": weights}, plain)
     return config, safe, plain
+
+
+def config_for(model, shards, run_dir, *settings):
+    """A run whose vectors are those of a model of `write_model`."""
+    architecture, safe, _ = model
+    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.workers=1"]
+    return load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={run_dir}", *settings])
 
 
 class _Pooled(torch.nn.Module):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from patience import wait_for
 
 from dedup.engines.local import LocalEngine
 from dedup.errors import SchemaError, StageError
@@ -94,14 +95,7 @@ def test_workers_end_when_the_driver_is_killed(tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()
     driver = subprocess.Popen([sys.executable, str(script), str(pids), str(Path(__file__).parent)])
-    wait_until(lambda: len(list(pids.iterdir())) == 2)
+    wait_for(lambda: len(list(pids.iterdir())) == 2)
     driver.kill()
     driver.wait()
-    wait_until(lambda: not any(Path("/proc", path.name).exists() for path in pids.iterdir()))
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        time.sleep(0.05)
+    wait_for(lambda: not any(Path("/proc", path.name).exists() for path in pids.iterdir()))

@@ -15,7 +15,7 @@ def engine(request):
     if request.param == "local":
         engine = LocalEngine(2)
     else:
-        engine = request.getfixturevalue("start_spark")("local[2,3]", sends_rows=request.param == "spark sends rows")
+        engine = request.getfixturevalue("start_spark")(sends_rows=request.param == "spark sends rows")
     yield engine
     engine.close()
 
@@ -85,7 +85,7 @@ def test_large_groups_go_through_a_file(monkeypatch, has_columns):
 
 @pytest.mark.spark
 def test_a_pack_whose_worker_died_is_done_again(tmp_path, start_spark):
-    engine = start_spark("local[2,3]")
+    engine = start_spark()
     source = Numbers(lists_of(300, 2, 6), 100)
     packs = packs_of(np.arange(0, 3), np.arange(3, 6))
     found = dict(engine.map_groups(source, Report(str(tmp_path)), packs))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import spark_work
+from patience import HANGS_S
 
 from dedup.contracts import Table
 from dedup.engines import spark_setup
@@ -22,7 +23,7 @@ TESTS = str(Path(__file__).parents[1])
 
 @pytest.fixture(scope="module")
 def engine(start_spark):
-    engine = start_spark("local[2,2]")
+    engine = start_spark()
     yield engine
     engine.close()
 
@@ -217,7 +218,7 @@ def test_workers_of_another_python(tmp_path, require_extra, require_java):
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     environment = {**os.environ, "PYSPARK_PYTHON": str(python), "PYTHONPATH": TESTS}
-    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=HANGS_S)
     assert "StageError" in found.stdout, found.stderr[-2000:]
     assert "the workers run Python 3.99, the driver 3." in found.stdout
     assert "set PYSPARK_PYTHON to the same Python on all machines" in found.stdout
@@ -230,7 +231,7 @@ def submit_here(script, *arguments):
 
     command = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit"), *arguments[:-1], str(script), *arguments[-1]]
     own = {"PYTHONPATH": str(Path(TESTS).parent), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=180)
+    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=HANGS_S)
 
 
 SETTINGS_JOB = """

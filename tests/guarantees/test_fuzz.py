@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = float(os.environ.get("DEDUP_FUZZ_SECONDS", "12"))
+SECONDS = float(os.environ.get("DEDUP_FUZZ_SECONDS", "6"))
 SEED = int(os.environ.get("DEDUP_FUZZ_SEED", "0"))
 FUZZING = Path(__file__).parents[1] / "fuzzing.py"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import HANGS_S
 from shard_data import make_samples, write_shards
 
 SEED = 20_261_124
@@ -58,7 +59,7 @@ def suffer(folder, name, fault, rng):
             process.wait(fault.moment_s)
         except subprocess.TimeoutExpired:
             happened = strike(process, fault.role, rng)
-    said = process.communicate(timeout=120)[0].decode()
+    said = process.communicate(timeout=HANGS_S)[0].decode()
     return process.returncode, said, happened or (folder / "fired").exists()
 
 
@@ -122,7 +123,7 @@ def test_thirty_faults_change_no_byte(folder):
     for number in range(2):  # twice: the second finds the modules in the page cache, and shows that bytes do not depend on time
         started = time.perf_counter()
         process = start(folder, f"whole{number}")
-        said = process.communicate(timeout=300)[0].decode()
+        said = process.communicate(timeout=HANGS_S)[0].decode()
         assert process.returncode == 0, said
         duration_s = time.perf_counter() - started
     assert_same_bytes(folder / "whole0", folder / "whole1")
@@ -153,6 +154,6 @@ def test_what_a_killed_driver_of_spark_left_is_removed(folder):
     (folder / "left" / "_scratch" / "0123").mkdir(parents=True)
     (folder / "left" / "_scratch" / "0123" / "work.pickle").write_bytes(b"x")
     process = start(folder, "left")
-    said = process.communicate(timeout=300)[0].decode()
+    said = process.communicate(timeout=HANGS_S)[0].decode()
     assert process.returncode == 0, said
     assert not (folder / "left" / "_scratch").exists()

@@ -8,9 +8,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import httpx
 import pytest
+from patience import HANGS_S, wait_for
 from shard_data import Sample, detailed, encode, write_shards, write_tar
 
 import dedup
@@ -18,6 +20,7 @@ from dedup.errors import InputError
 from dedup.lookup.answers import Answer, Match
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script> \u202eesrever 🦊 "
+get, post = partial(httpx.get, timeout=HANGS_S), partial(httpx.post, timeout=HANGS_S)
 
 
 class FakeLookup:
@@ -32,7 +35,7 @@ class FakeLookup:
         self.asked = []
 
     def search_bytes(self, images, *, k, min_similarity, looks_at_pixels):
-        assert self.wait.wait(30)
+        assert self.wait.wait(HANGS_S)
         self.asked.append((k, min_similarity))
         answers = []
         for name, data in images:
@@ -78,10 +81,7 @@ def start(require_extra):
         server = uvicorn.Server(uvicorn.Config(make_app(lookup, ServiceOptions(**options)), port=0, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        deadline = time.time() + 30
-        while not server.started:
-            assert time.time() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: server.started, "the server has started")
         running.append((server, thread))
         return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
@@ -97,9 +97,13 @@ def fake(start):
     return start(lookup, max_bytes=200_000), lookup
 
 
+def metrics(url):
+    return get(f"{url}/metrics").text
+
+
 def test_an_image_gives_its_matches_and_no_path_of_the_server(fake):
     url, lookup = fake
-    response = httpx.post(f"{url}/search?k=2&min_similarity=0.5", content=encode(detailed(0)))
+    response = post(f"{url}/search?k=2&min_similarity=0.5", content=encode(detailed(0)))
     assert response.status_code == 200
     found = response.json()
     assert found["is_copy"] is True
@@ -127,16 +131,16 @@ def test_an_image_gives_its_matches_and_no_path_of_the_server(fake):
     ],
 )
 def test_what_is_refused_comes_with_the_reason(fake, query, body, status, reason):
-    response = httpx.post(f"{fake[0]}/search{query}", content=body)
+    response = post(f"{fake[0]}/search{query}", content=body)
     assert (response.status_code, response.json()["reason"]) == (status, reason)
     assert response.json()["error"]
 
 
 def test_what_a_query_may_hold_is_said(fake):
     url = fake[0]
-    assert httpx.post(f"{url}/search?k=ten").json()["error"] == "Refused: k: expected a whole number from 1 to 100"
-    assert httpx.post(f"{url}/search?min_similarity=2").json()["error"] == "Refused: min_similarity: expected a cosine from -1 to 1"
-    assert httpx.get(f"{url}/preview/7?side=5").json() == {
+    assert post(f"{url}/search?k=ten").json()["error"] == "Refused: k: expected a whole number from 1 to 100"
+    assert post(f"{url}/search?min_similarity=2").json()["error"] == "Refused: min_similarity: expected a cosine from -1 to 1"
+    assert get(f"{url}/preview/7?side=5").json() == {
         "reason": "bad_side",
         "error": "Refused: side: expected a whole number from 32 to 1024",
     }
@@ -148,30 +152,30 @@ def test_a_body_without_end_is_cut_off(fake):
             yield bytes(50_000)
 
     with suppress(httpx.TransportError):  # it is told no while it goes on sending
-        assert httpx.post(f"{fake[0]}/search", content=endless()).status_code == 413
-    assert httpx.get(f"{fake[0]}/health").status_code == 200
+        assert post(f"{fake[0]}/search", content=endless()).status_code == 413
+    assert get(f"{fake[0]}/health").status_code == 200
 
 
 def test_other_sites_may_not_ask(fake):
     url, image = fake[0], encode(detailed(0))
-    assert httpx.post(f"{url}/search", content=image, headers={"Origin": "https://evil.example"}).status_code == 403
-    assert httpx.post(f"{url}/search", content=image, headers={"Origin": "null"}).status_code == 403
-    assert httpx.post(f"{url}/search", content=image, headers={"Origin": url}).status_code == 200
-    unknown = httpx.get(f"{url}/", headers={"Host": "evil.example"})
+    assert post(f"{url}/search", content=image, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert post(f"{url}/search", content=image, headers={"Origin": "null"}).status_code == 403
+    assert post(f"{url}/search", content=image, headers={"Origin": url}).status_code == 200
+    unknown = get(f"{url}/", headers={"Host": "evil.example"})
     assert (unknown.status_code, unknown.json()["reason"]) == (421, "unknown_host")
     assert unknown.json()["error"] == "Refused: expected a request to localhost, 127.0.0.1, [::1]"
     for host in ("", "localhost.evil.example", "[::1", "[::2]:80"):
-        assert httpx.get(f"{url}/health", headers={"Host": host}).status_code == 421, host
+        assert get(f"{url}/health", headers={"Host": host}).status_code == 421, host
     for host in ("LOCALHOST:80", "[::1]:8000", "[::1]"):
-        assert httpx.get(f"{url}/health", headers={"Host": host}).status_code == 200, host
+        assert get(f"{url}/health", headers={"Host": host}).status_code == 200, host
 
 
 def test_a_proxys_name_may_be_allowed(start):
     url = start(FakeLookup(), allowed_hosts=("images.example", "*.inside.example"))
-    assert httpx.get(f"{url}/health", headers={"Host": "a.inside.example"}).status_code == 200
-    assert httpx.get(f"{url}/health", headers={"Host": "images.example"}).status_code == 200
-    assert httpx.get(f"{url}/health").status_code == 200
-    assert httpx.get(f"{url}/health", headers={"Host": "other.example"}).status_code == 421
+    assert get(f"{url}/health", headers={"Host": "a.inside.example"}).status_code == 200
+    assert get(f"{url}/health", headers={"Host": "images.example"}).status_code == 200
+    assert get(f"{url}/health").status_code == 200
+    assert get(f"{url}/health", headers={"Host": "other.example"}).status_code == 421
 
 
 @pytest.mark.parametrize("name", ["", "*", "images.*"])
@@ -192,32 +196,31 @@ def test_a_slow_upload_loses_its_place(start):
             time.sleep(0.2)
 
     with suppress(httpx.TransportError):  # it is told no while it goes on sending
-        assert httpx.post(f"{url}/search", content=slow()).status_code == 408
-    deadline = time.time() + 30
-    while "dedup_waiting 0.0" not in (text := httpx.get(f"{url}/metrics").text):
-        assert time.time() < deadline
+        assert post(f"{url}/search", content=slow()).status_code == 408
+    wait_for(lambda: "dedup_waiting 0.0" in metrics(url))
+    text = metrics(url)
     assert 'dedup_requests_total{path="/search",status="408"} 1.0' in text
 
 
 def test_previews(start):
     url = start(FakeLookup())
-    assert httpx.get(f"{url}/preview/7").status_code == 404  # no answer has named it yet
-    httpx.post(f"{url}/search", content=encode(detailed(0)))
-    response = httpx.get(f"{url}/preview/7?side=64")
+    assert get(f"{url}/preview/7").status_code == 404  # no answer has named it yet
+    post(f"{url}/search", content=encode(detailed(0)))
+    response = get(f"{url}/preview/7?side=64")
     assert (response.status_code, response.headers["content-type"]) == (200, "image/jpeg")
     for path in ("8", "-1", "../../etc/passwd", "7.jpg", "9" * 30):
-        response = httpx.get(f"{url}/preview/{path}")
+        response = get(f"{url}/preview/{path}")
         assert response.status_code == 404
         assert "secret" not in response.text
-    assert httpx.get(f"{url}/preview/7?side=5000").status_code == 422
+    assert get(f"{url}/preview/7?side=5000").status_code == 422
 
 
 def test_health_and_metrics(start):
     url = start(FakeLookup(), version="1.2.3")
-    assert httpx.get(f"{url}/health").json() == {"status": "ok", "run": "run", "n_images": 12_345, "version": "1.2.3"}
-    httpx.post(f"{url}/search", content=encode(detailed(0)))
-    httpx.post(f"{url}/search", content=b"x")
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    assert get(f"{url}/health").json() == {"status": "ok", "run": "run", "n_images": 12_345, "version": "1.2.3"}
+    post(f"{url}/search", content=encode(detailed(0)))
+    post(f"{url}/search", content=b"x")
+    lines = get(f"{url}/metrics").text.splitlines()
     assert 'dedup_requests_total{path="/search",status="200"} 1.0' in lines
     assert 'dedup_requests_total{path="/search",status="422"} 1.0' in lines
     assert "dedup_copies_total 1.0" in lines
@@ -232,12 +235,9 @@ def test_more_than_may_wait_are_turned_away_and_the_others_answered(start):
     lookup.wait.clear()
     image = encode(detailed(0))
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(httpx.post, f"{url}/search", content=image, timeout=60) for _ in range(3)]
-        deadline = time.time() + 30
-        while "dedup_waiting 3.0" not in httpx.get(f"{url}/metrics").text:
-            assert time.time() < deadline
-            time.sleep(0.02)
-        response = httpx.post(f"{url}/search", content=image)
+        waiting = [pool.submit(post, f"{url}/search", content=image) for _ in range(3)]
+        wait_for(lambda: "dedup_waiting 3.0" in metrics(url))
+        response = post(f"{url}/search", content=image)
         assert (response.status_code, response.json()["reason"], response.headers["retry-after"]) == (503, "busy", "1")
         lookup.wait.set()
         assert [one.result().status_code for one in waiting] == [200, 200, 200]
@@ -256,11 +256,11 @@ def test_eight_clients_at_a_time_over_a_real_run(real):
     def ask(number):
         seed = number % 12
         body = encode(detailed(seed), quality=60) if number % 5 else b"broken"
-        response = httpx.post(f"{real}/search?k=3", content=body, timeout=120)
+        response = post(f"{real}/search?k=3", content=body)
         if not number % 5:
             return response.status_code == 422
         best = response.json()["matches"][0]
-        preview = httpx.get(f"{real}/preview/{best['sample_id']}", timeout=120)
+        preview = get(f"{real}/preview/{best['sample_id']}")
         return response.status_code == 200 and best["key"] == f"d{seed:03d}" and best["is_copy"] is True and preview.status_code == 200
 
     with ThreadPoolExecutor(8) as pool:
@@ -282,9 +282,7 @@ def test_the_page_shows_matches_and_runs_nothing_of_theirs(real, fake, require_e
             page.goto(url)
             page.set_input_files("#file", str(tmp_path / "asked.jpg"))
             page.wait_for_selector(".card.copy")
-            deadline = time.time() + 30
-            while not page.evaluate("document.querySelector('.card img').naturalWidth"):
-                assert time.time() < deadline
+            wait_for(lambda page=page: page.evaluate("document.querySelector('.card img').naturalWidth"))
             assert page.locator(".card").count() >= n_cards
             assert HOSTILE.strip()[:40] in page.locator(".caption").first.inner_text()
             assert page.title() == "Is this image in the training data?"
@@ -309,6 +307,12 @@ def test_the_page_shows_matches_and_runs_nothing_of_theirs(real, fake, require_e
         browser.close()
 
 
+def answer(url, image):
+    """What a service that may not listen yet says of an image; None while it doesn't."""
+    with suppress(httpx.ConnectError):
+        return post(url, content=image)
+
+
 def test_the_command_serves(tmp_path):
     write_tar(tmp_path / "a.tar", [Sample("one", encode(detailed(1))), Sample("two", encode(detailed(2)))])
     dedup.run(dedup.load_config(None, [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.workers=1"]))
@@ -318,14 +322,7 @@ def test_the_command_serves(tmp_path):
     command = [sys.executable, "-m", "dedup", "serve", str(tmp_path / "run"), "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert f"2 distinct images of {tmp_path}/run: http://127.0.0.1:{port}/" in server.stderr.readline()
-        deadline = time.time() + 60
-        while True:
-            try:
-                response = httpx.post(f"http://127.0.0.1:{port}/search", content=encode(detailed(1)))
-                break
-            except httpx.TransportError:
-                assert time.time() < deadline
-                time.sleep(0.1)
+        response = wait_for(lambda: answer(f"http://127.0.0.1:{port}/search", encode(detailed(1))), "the service answers", pause_s=0.1)
         assert response.json()["matches"][0]["key"] == "one"
         server.send_signal(signal.SIGINT)
         said = server.stderr.read()

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from patience import HANGS_S
 from shard_data import scene
 
 import dedup
@@ -32,7 +33,7 @@ def execute(name, folder, **parameters):
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)} >= set(parameters)
     cell.source += "\n" + "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=int(HANGS_S), resources={"metadata": {"path": str(folder)}}).execute()
     return notebook
 
 

@@ -1,11 +1,11 @@
 """The page in a real browser: captions that would run, links that would be followed, sorting, filtering, searching."""
 
 import re
-import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from patience import wait_for
 from PIL import ImageOps
 from run_tables import table
 from shard_data import Sample, detailed, encode, write_tar
@@ -102,10 +102,7 @@ def open_page(require_extra, require_browser):
 
 def until(page, expression):
     """Wait for an expression; Playwright's own way needs eval, which the page's policy refuses."""
-    deadline = time.time() + 20
-    while not page.evaluate(expression):
-        assert time.time() < deadline, expression
-        time.sleep(0.05)
+    wait_for(lambda: page.evaluate(expression), expression)
 
 
 def test_nothing_of_the_data_runs(hostile, open_page):

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from PIL import Image
 from run_tables import table
 from shard_data import Sample, detailed, encode, make_samples, write_shards, write_tar
@@ -70,7 +71,7 @@ class Page(html.parser.HTMLParser):
 
 def run(shards, run_dir, *settings, **options):
     given = [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=1", "report.enabled=false", *settings]
-    return dedup.run(load_config(None, given), **options)
+    return shared_workers.run(load_config(None, given), **options)
 
 
 def ask(run_dir):
@@ -433,7 +434,7 @@ def test_embeddings_without_pictures(tmp_path):
     np.save(tmp_path / "e" / "a.npy", rows.astype(np.float16))
     pq.write_table(pa.table({"key": [str(k) for k in range(300)], "caption": ["c"] * 300}), tmp_path / "e" / "a.parquet")
     given = ["encoder.name=precomputed", f"input.embeddings={tmp_path}/e", f"output.run_dir={tmp_path}/run", "engine.workers=1"]
-    dedup.run(load_config(None, [*given, "report.enabled=false"]))
+    shared_workers.run(load_config(None, [*given, "report.enabled=false"]))
     summary = dedup.write_report(str(tmp_path / "run"))
     assert "don't say where their images lie" in summary.notes[0]
     page = Page((tmp_path / "run" / "report.html").read_bytes())
@@ -497,17 +498,17 @@ def test_every_whole_run_writes_one_unless_told_not_to(tmp_path, monkeypatch):
     given = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.workers=1"]
     config = load_config(None, given)
     page = tmp_path / "run" / "report.html"
-    assert dedup.run(load_config(None, [*given, "report.enabled=false"])).report == ""
+    assert shared_workers.run(load_config(None, [*given, "report.enabled=false"])).report == ""
     assert not page.exists()
-    summary = dedup.run(config)  # all stages are done: the key belongs to none of them
+    summary = shared_workers.run(config)  # all stages are done: the key belongs to none of them
     assert len(summary.skipped) == len(pipeline.STAGES)
     assert summary.report == str(page)
     first = page.stat().st_mtime_ns
-    assert dedup.run(config).report == str(page)
+    assert shared_workers.run(config).report == str(page)
     assert page.stat().st_mtime_ns == first  # it is up to date
-    assert pipeline.run(config, ["targets"], redo=True).report == ""
+    assert shared_workers.run(config, ["targets"], redo=True).report == ""
     config = load_config(None, [*given, "targets.top=1"])
-    assert dedup.run(config, redo=True).report == str(page)
+    assert shared_workers.run(config, redo=True).report == str(page)
     assert page.stat().st_mtime_ns > first
 
     said = []
@@ -524,7 +525,7 @@ def test_every_whole_run_writes_one_unless_told_not_to(tmp_path, monkeypatch):
 
     page.unlink()
     monkeypatch.setattr(build, "write", fail)
-    assert dedup.run(config, reporter=Notes()).report == ""
+    assert shared_workers.run(config, reporter=Notes()).report == ""
     assert said == [f"report: not written: OSError: the disk is full; dedup report {tmp_path}/run tries again"]
 
 
@@ -549,7 +550,7 @@ def test_the_command(run_dir, tmp_path):
 @pytest.mark.spark
 def test_spark_answers_every_question_alike(run_dir, start_spark):
     asker, opened = ask(run_dir)
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
         other = asking.Asker(engine, opened.layout)
         ids = table(run_dir, "statistics")["component_id"].to_pylist()

@@ -23,31 +23,19 @@ SETTINGS = ["search.exhaustive_below=0", "search.nlist=8", "search.nprobe=4", "s
 def s3(require_extra, monkeypatch):
     require_extra("s3fs")
     require_extra("moto")
-    with faulty_s3() as (endpoint, counts, broken):
+    with faulty_s3() as (endpoint, counts, broken):  # the cluster has the keys already
         for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
             monkeypatch.setenv(name, text)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         fs = fsspec.filesystem("s3")
         fs.mkdir("bucket")
-        yield fs, counts, broken
+        yield fs, endpoint, counts, broken
         fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-@pytest.fixture
-def cluster(s3, tmp_path, require_extra, require_java):
-    require_extra("pyspark")
-    from spark_cluster import Cluster
-
-    cluster = Cluster(tmp_path)
-    try:
-        cluster.start(n_workers=2)
-        yield cluster
-    finally:
-        cluster.stop()
-
-
 def test_a_run_from_and_to_s3(s3, cluster, tmp_path):
-    fs, counts, broken = s3
+    fs, endpoint, counts, broken = s3
+    workers = {"spark.executorEnv.AWS_ENDPOINT_URL": endpoint}
     make_demo_data(tmp_path / "shards", n_images=240, seed=5, per_shard=40, workers=2)
     tars = sorted((tmp_path / "shards").glob("*.tar"))
     for tar in tars:
@@ -57,7 +45,7 @@ def test_a_run_from_and_to_s3(s3, cluster, tmp_path):
     pipeline.run(load_config(None, [*SETTINGS, urls, f"output.run_dir={local_run}", "engine.workers=2"]))
 
     broken.add("00003.tar")
-    first = cluster.submit("jobs/run.py", *SETTINGS, urls, f"output.run_dir={run_dir}")
+    first = cluster.submit("jobs/run.py", *SETTINGS, urls, f"output.run_dir={run_dir}", **workers)
     assert first.wait() == 1, first.text()[-3000:]
     assert "error: 1 of 6 shards can't be reached, the first s3://bucket/shards/00003.tar" in first.text()
     markers = [f"{run_dir}/embeddings/_done/{number:05d}.json" for number in range(6)]
@@ -66,7 +54,7 @@ def test_a_run_from_and_to_s3(s3, cluster, tmp_path):
 
     broken.clear()
     fs.invalidate_cache()
-    again = cluster.submit("jobs/run.py", *SETTINGS, urls, f"output.run_dir={run_dir}")
+    again = cluster.submit("jobs/run.py", *SETTINGS, urls, f"output.run_dir={run_dir}", **workers)
     assert again.wait() == 0, again.text()[-3000:]
     assert "5 of 6 partitions are done already" in again.text()
     fs.invalidate_cache()

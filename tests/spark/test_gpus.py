@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import spark_work
 from group_work import Numbers
+from patience import HANGS_S
 from run_tables import rows_of
 
 from dedup import pipeline
@@ -29,25 +30,11 @@ OPTIONS = ["spark.executor.memory=512m", "spark.driver.host=127.0.0.1", "spark.u
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory, require_extra, require_java):
-    """A worker without GPUs."""
-    require_extra("pyspark")
-    from spark_cluster import Cluster
-
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        cluster.start(n_workers=1)
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture(scope="module")
 def add_gpus(cluster):
     """Let a worker with GPUs join, if there is none yet."""
 
     def add():
-        if len(cluster.workers) == 1:
+        if not cluster.n_gpus:
             cluster.add_worker(cores=2, n_gpus=N_GPUS)
 
     return add
@@ -55,18 +42,19 @@ def add_gpus(cluster):
 
 @pytest.fixture
 def start(cluster, start_spark):
+    """An engine on the cluster; engines with the same options share their executors."""
     from spark_cluster import REPOSITORY
 
-    engines = []
     path = f"spark.executorEnv.PYTHONPATH={REPOSITORY}:{REPOSITORY / 'tests'}"
+    return lambda *options, **arguments: start_spark(cluster.master, path, *OPTIONS, *options, **arguments)
 
-    def start(*options, **arguments):
-        engines.append(start_spark(cluster.master, path, *OPTIONS, *options, **arguments))
-        return engines[-1]
 
-    yield start
-    for engine in engines:
-        engine.close()
+@pytest.fixture
+def no_session(spark_sessions):
+    """The test's own session is the only one, and all workers are its own."""
+    spark_sessions.stop()
+    yield
+    spark_sessions.stop()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +83,7 @@ class Listener(SilentReporter):
             self._react()
 
 
-def test_a_cluster_without_gpus_is_told_of_once_and_waited_for(cluster, add_gpus, shards, monkeypatch, tmp_path):
+def test_a_cluster_without_gpus_is_told_of_once_and_waited_for(cluster, add_gpus, shards, monkeypatch, tmp_path, no_session):
     monkeypatch.setattr(spark_jobs, "_PATIENCE_S", 3.0)
     options = [f"engine.spark={option}" for option in (*OPTIONS, EXECUTOR_GPUS)]
     settings = [f"input.shards={shards}", f"output.run_dir={tmp_path}/run", "engine.name=spark", f"engine.master={cluster.master}"]
@@ -119,7 +107,6 @@ def test_only_tasks_that_use_a_gpu_ask_for_one(start, add_gpus, tmp_path):
     engine = start(EXECUTOR_GPUS, gpus_per_task=1)
     assert run_side_by_side(engine, tmp_path / "a", uses_gpu=True) == [("0",), ("1",)]
     assert run_side_by_side(engine, tmp_path / "b") == [(), ()]
-    engine.close()
     engine = start(EXECUTOR_GPUS, gpus_per_task=2)
     assert run_side_by_side(engine, tmp_path / "c", n=1, uses_gpu=True) == [("0", "1")]
 
@@ -141,7 +128,7 @@ def test_executors_that_come_with_the_tasks_have_the_gpus(start, add_gpus, tmp_p
     assert run_side_by_side(engine, tmp_path / "a", uses_gpu=True) == [("0",), ("1",)]
 
 
-def test_the_job_embed(cluster, add_gpus, shards, tmp_path):
+def test_the_job_embed(cluster, add_gpus, shards, tmp_path, no_session):
     add_gpus()
     log = tmp_path / "log"
     log.mkdir()
@@ -157,18 +144,20 @@ def test_the_job_embed(cluster, add_gpus, shards, tmp_path):
     assert [requests["gpu"]["Amount"] for requests in asked if "gpu" in requests] == [0.5]
 
 
-def test_more_gpus_than_an_executor_has_are_refused(start):
+def test_more_gpus_than_an_executor_has_are_refused(cluster, no_session, tmp_path):
     from pyspark.sql import SparkSession
 
+    from dedup.engines.spark import SparkEngine
+
     with pytest.raises(ConfigError, match=r"engine.gpus_per_task=3 exceeds spark.executor.resource.gpu.amount=2; raise"):
-        start(EXECUTOR_GPUS, gpus_per_task=3)
+        SparkEngine(str(tmp_path), master=cluster.master, options=[*OPTIONS, EXECUTOR_GPUS], gpus_per_task=3)
     assert SparkSession.getActiveSession() is None
 
 
 def test_spark_on_one_machine_is_refused(shards, require_java, tmp_path):
     command = [str(Path(sys.executable).parent / "dedup"), "run", f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]
     engine = ["engine.name=spark", "engine.master=local[2]", "engine.gpus_per_task=1"]
-    found = subprocess.run([*command, *engine], capture_output=True, text=True, timeout=120)
+    found = subprocess.run([*command, *engine], capture_output=True, text=True, timeout=HANGS_S)
     assert found.returncode == 2, found.stderr
     assert "\nerror: engine.gpus_per_task=1 needs a cluster, found the master local[2], where Spark deals out no GPUs" in found.stderr
     assert "Traceback" not in found.stderr

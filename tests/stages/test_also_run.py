@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
+import shared_workers
 from PIL import ImageOps
-from run_tables import assert_same_tables
-from shard_data import Sample, encode, make_samples, scene, write_shards
-from tiny_clip import write_model
+from run_tables import assert_same_tables, table
+from shard_data import Sample, encode, make_samples, scene
+from tiny_clip import config_for
 
 from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.storage.layout import RunLayout
-from dedup.storage.tables import read_table
 
 # random weights find all pictures alike: at this threshold the model finds next to nothing
 STRICT = "search.min_similarity=0.9999"
@@ -30,26 +29,6 @@ def samples_with_framed_and_turned():
 SAMPLES = samples_with_framed_and_turned()
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("shards"), SAMPLES)
-
-
-def config_for(model, shards, run_dir, *settings):
-    architecture, safe, _ = model
-    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.workers=2"]
-    return load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={run_dir}", *settings])
-
-
-def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir)).table(name))
-
-
 def components(run_dir):
     found = {}
     for name in ("manifest", "duplicates"):
@@ -62,9 +41,9 @@ def components(run_dir):
 def runs(model, shards, tmp_path_factory):
     """The model alone, the descriptor alone, both."""
     folder = tmp_path_factory.mktemp("runs")
-    pipeline.run(config_for(model, shards, folder / "clip", STRICT))
-    pipeline.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={folder / 'dct'}", "engine.workers=2"]))
-    both = pipeline.run(config_for(model, shards, folder / "both", STRICT, "embed.also=dct"))
+    shared_workers.run(config_for(model, shards, folder / "clip", STRICT))
+    shared_workers.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={folder / 'dct'}", "engine.workers=2"]))
+    both = shared_workers.run(config_for(model, shards, folder / "both", STRICT, "embed.also=dct"))
     return folder, both
 
 
@@ -117,20 +96,20 @@ def test_candidates_are_counted_by_who_found_them(runs):
 def test_a_finished_run_is_refused_a_second_source(model, shards, runs):
     folder, _ = runs
     with pytest.raises(RunDirectoryError, match=r'embed\.also: \[\] → \["dct"\]'):
-        pipeline.run(config_for(model, shards, folder / "clip", STRICT, "embed.also=dct"))
+        shared_workers.run(config_for(model, shards, folder / "clip", STRICT, "embed.also=dct"))
     with pytest.raises(RunDirectoryError, match=r"embed\.also"):
-        pipeline.run(config_for(model, shards, folder / "both", STRICT), ["pairs"])
+        shared_workers.run(config_for(model, shards, folder / "both", STRICT), ["pairs"])
 
 
 def test_what_is_there_is_not_made_again_and_what_is_missing_is(model, shards, runs, tmp_path):
     folder, _ = runs
     config = config_for(model, shards, folder / "both", STRICT, "embed.also=dct")
-    assert len(pipeline.run(config).skipped) == len(pipeline.STAGE_NAMES)
+    assert len(shared_workers.run(config).skipped) == len(pipeline.STAGE_NAMES)
     path = folder / "both" / "also" / "dct" / "embeddings" / "img_emb" / "img_emb_00001.npy"
     before = np.load(path)
     path.unlink()
     (folder / "both" / "embeddings" / "_stage.json").unlink()
-    pipeline.run(config, redo=True)
+    shared_workers.run(config, redo=True)
     np.testing.assert_array_equal(np.load(path), before)
     assert components(folder / "both") == components(folder / "dct")
 
@@ -138,9 +117,9 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(model, shards, r
 def test_shards_are_added_in_both_spaces(model, shards, runs, tmp_path):
     folder, _ = runs
     first = shards.replace("*", "{00000..00000}")
-    pipeline.run(config_for(model, first, tmp_path / "old", STRICT, "embed.also=dct"))
+    shared_workers.run(config_for(model, first, tmp_path / "old", STRICT, "embed.also=dct"))
     config = config_for(model, shards, tmp_path / "new", STRICT, "embed.also=dct", f"base.run_dir={tmp_path / 'old'}")
-    pipeline.run(config)
+    shared_workers.run(config)
     assert_same_tables(folder / "both", tmp_path / "new", ("metadata", "rejected", "partitions", "representatives", "neighbors"))
     assert components(tmp_path / "new") == components(folder / "both")
     across = {row["source"] for row in table(tmp_path / "new", "candidates").to_pylist() if row["src"] >> 32 < row["dst"] >> 32}
@@ -148,7 +127,7 @@ def test_shards_are_added_in_both_spaces(model, shards, runs, tmp_path):
     ours, theirs = (home / "also" / "dct" / "embeddings" / "img_emb" / "img_emb_00000.npy" for home in (tmp_path / "new", tmp_path / "old"))
     assert ours.samefile(theirs)
     with pytest.raises(RunDirectoryError, match=r"embed\.also"):
-        pipeline.run(config_for(model, shards, tmp_path / "alone", STRICT, f"base.run_dir={tmp_path / 'old'}"))
+        shared_workers.run(config_for(model, shards, tmp_path / "alone", STRICT, f"base.run_dir={tmp_path / 'old'}"))
 
 
 @pytest.mark.parametrize(
@@ -166,9 +145,9 @@ def test_what_does_not_go_together_is_said(settings, message):
 
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(model, shards, runs, tmp_path, start_spark):
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
-        pipeline.run(config_for(model, shards, tmp_path / "run", STRICT, "embed.also=dct"), engine=engine)
+        shared_workers.run(config_for(model, shards, tmp_path / "run", STRICT, "embed.also=dct"), engine=engine)
     finally:
         engine.close()
     assert_same_tables(runs[0] / "both", tmp_path / "run")

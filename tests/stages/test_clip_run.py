@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from PIL import Image
-from run_tables import Notes, assert_same_tables, rows_of
-from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
-from tiny_clip import write_model, write_script
+from run_tables import Notes, assert_same_tables, rows_of, table
+from shard_data import Sample, encode, make_samples, scene, write_tar
+from tiny_clip import config_for, write_model, write_script
 
-from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.encoders import load_encoder
 from dedup.engines.local import LocalEngine
@@ -20,31 +20,9 @@ from dedup.numerics.descriptor import ycbcr_grid
 from dedup.stages import embed, embedding
 from dedup.stages.decoding import in_order
 from dedup.storage.images import decode_image
-from dedup.storage.layout import RunLayout
-from dedup.storage.tables import read_table
 from dedup.storage.urls import read_json
 
 SAMPLES = make_samples(30)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("shards"), SAMPLES)
-
-
-def config_for(model, shards, run_dir, *settings):
-    architecture, safe, _ = model
-    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.workers=1"]
-    return load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={run_dir}", *settings])
-
-
-def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir)).table(name))
 
 
 class Here(LocalEngine):
@@ -57,7 +35,7 @@ class Here(LocalEngine):
 @pytest.fixture(scope="module")
 def done(model, shards, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "run"
-    pipeline.run(config_for(model, shards, run_dir))
+    shared_workers.run(config_for(model, shards, run_dir))
     return run_dir
 
 
@@ -105,7 +83,7 @@ def test_no_sample_is_lost_or_swapped(model, tmp_path, n_threads, batch_size):
         "embed.thumbnails=true",
     ]
     config = config_for(model, tmp_path / "shards" / "*.tar", tmp_path / "run", *settings)
-    pipeline.run(config, ["embed"])
+    shared_workers.run(config, ["embed"])
     folder = tmp_path / "run" / "embeddings"
     vectors = np.load(folder / "img_emb" / "img_emb_00000.npy").astype(np.float32)
     rows = pq.read_table(folder / "metadata" / "metadata_00000.parquet").to_pylist()
@@ -132,8 +110,8 @@ def test_quality_is_the_same_for_all_encoders(model, tmp_path):
     rng = np.random.default_rng(0)
     fine = [Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize((700, 500)) for side in (2, 8, 32, 128, 400)]
     write_tar(tmp_path / "a.tar", [Sample(f"{number}", encode(picture), "") for number, picture in enumerate(fine)])
-    pipeline.run(config_for(model, tmp_path / "a.tar", tmp_path / "clip", "encoder.exact_preprocessing=true"), ["embed"])
-    pipeline.run(load_config(None, [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/dct"]), ["embed"])
+    shared_workers.run(config_for(model, tmp_path / "a.tar", tmp_path / "clip", "encoder.exact_preprocessing=true"), ["embed"])
+    shared_workers.run(load_config(None, [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/dct"]), ["embed"])
     ours, dct = (table(tmp_path / name, "metadata")["quality"].to_numpy() for name in ("clip", "dct"))
     assert (np.diff(ours) > 0).any()
     np.testing.assert_allclose(ours, dct, rtol=0.1, atol=0.5)
@@ -158,7 +136,7 @@ def test_results_come_in_order_and_items_are_drawn_a_bounded_number_ahead():
 
 
 def test_threads_and_encoding_ahead_change_no_table(model, shards, done, tmp_path):
-    pipeline.run(config_for(model, shards, tmp_path / "run", "embed.decode_threads=3"))
+    shared_workers.run(config_for(model, shards, tmp_path / "run", "embed.decode_threads=3"))
     assert_same_tables(done, tmp_path / "run")
 
 
@@ -166,7 +144,7 @@ def test_similarity_to_the_caption_is_measured_and_may_order(model, shards, done
     run_dir = tmp_path / "run"
     order = "keep.order_by=caption_similarity desc,sample_id"
     config = config_for(model, shards, run_dir, "embed.text=true", order)
-    pipeline.run(config)
+    shared_workers.run(config)
     rows = table(run_dir, "metadata").to_pylist()
     encoder = load_encoder(config.encoder, config.engine.device)
     vectors = np.concatenate([np.load(path) for path in sorted((run_dir / "embeddings" / "img_emb").glob("*.npy"))]).astype(np.float32)
@@ -187,21 +165,21 @@ def test_similarity_to_the_caption_is_measured_and_may_order(model, shards, done
 
 def test_what_text_needs_is_said(model, shards, tmp_path):
     with pytest.raises(ConfigError, match=r"embed\.text=true with encoder\.name=dct"):
-        pipeline.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}", "embed.text=true"]))
+        shared_workers.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}", "embed.text=true"]))
     with pytest.raises(ConfigError, match=r"caption_similarity, which is measured with embed\.text=true"):
-        pipeline.run(config_for(model, shards, tmp_path, "keep.order_by=caption_similarity desc"))
+        shared_workers.run(config_for(model, shards, tmp_path, "keep.order_by=caption_similarity desc"))
     with pytest.raises(ConfigError, match=r"encoder\.pretrained is not set"):
-        pipeline.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}", "encoder.name=clip"]))
+        shared_workers.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}", "encoder.name=clip"]))
 
 
 def test_another_model_is_refused_by_what_differs(model, shards, done, tmp_path):
     other = write_model(tmp_path, seed=1)
     with pytest.raises(RunDirectoryError, match="weights: sha256 .* → sha256"):
-        pipeline.run(config_for(other, shards, done), ["embed"])
+        shared_workers.run(config_for(other, shards, done), ["embed"])
     with pytest.raises(RunDirectoryError, match="precision: fp16 on a GPU, fp32 on a CPU → bf16"):
-        pipeline.run(config_for(model, shards, done, "encoder.precision=bf16"), ["embed"])
+        shared_workers.run(config_for(model, shards, done, "encoder.precision=bf16"), ["embed"])
     with pytest.raises(RunDirectoryError, match=r"encoder.*clip → dct"):
-        pipeline.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={done}"]), ["embed"])
+        shared_workers.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={done}"]), ["embed"])
 
 
 def test_a_run_that_was_stopped_goes_on_with_its_encoder_and_batch_size_only(model, shards, tmp_path, monkeypatch):
@@ -216,13 +194,13 @@ def test_a_run_that_was_stopped_goes_on_with_its_encoder_and_batch_size_only(mod
 
     monkeypatch.setattr(embed, "embed_partition", stopping)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(config_for(model, shards, run_dir, "embed.batch_size=5"), ["embed"], engine=Here(1))
+        shared_workers.run(config_for(model, shards, run_dir, "embed.batch_size=5"), ["embed"], engine=Here(1))
     monkeypatch.setattr(embed, "embed_partition", work)
     other = write_model(tmp_path, seed=1)
     with pytest.raises(RunDirectoryError, match="embedding was begun with another encoder: weights: sha256 .* → sha256"):
-        pipeline.run(config_for(other, shards, run_dir), ["embed"], engine=Here(1))
+        shared_workers.run(config_for(other, shards, run_dir), ["embed"], engine=Here(1))
     stamp = (run_dir / "embeddings" / "img_emb" / "img_emb_00000.npy").stat().st_mtime_ns
-    pipeline.run(config, ["embed"], engine=Here(1))
+    shared_workers.run(config, ["embed"], engine=Here(1))
     assert (run_dir / "embeddings" / "img_emb" / "img_emb_00000.npy").stat().st_mtime_ns == stamp
     markers = [read_json(str(path)) for path in sorted((run_dir / "embeddings" / "_done").glob("*.json"))]
     assert len(markers) > 1
@@ -230,7 +208,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_encoder_and_batch_size_only(mod
     assert {marker["result"]["device"] for marker in markers} == {"cpu"}
     # --redo embeds all again
     before = json.loads((run_dir / "embeddings" / "_encoder.json").read_text())["weights"]
-    pipeline.run(config_for(other, shards, run_dir), ["embed"], engine=Here(1), redo=True)
+    shared_workers.run(config_for(other, shards, run_dir), ["embed"], engine=Here(1), redo=True)
     assert json.loads((run_dir / "embeddings" / "_encoder.json").read_text())["weights"] != before
     again = [read_json(str(path)) for path in sorted((run_dir / "embeddings" / "_done").glob("*.json"))]
     assert all(one["identity"] != other["identity"] for one, other in zip(markers, again, strict=True))
@@ -238,17 +216,17 @@ def test_a_run_that_was_stopped_goes_on_with_its_encoder_and_batch_size_only(mod
 
 def test_another_encoder_is_refused_though_shards_were_missing(model, shards, tmp_path):
     pattern, allowed = str(Path(shards).parent / "{00000..00009}.tar"), "input.allow_missing=true"
-    first = pipeline.run(config_for(model, pattern, tmp_path / "run", allowed), ["embed"])
+    first = shared_workers.run(config_for(model, pattern, tmp_path / "run", allowed), ["embed"])
     assert first.records["embed"].summary["n_unreachable"] > 0
     with pytest.raises(RunDirectoryError, match="precision"):
-        pipeline.run(config_for(model, pattern, tmp_path / "run", allowed, "encoder.precision=bf16"), ["embed"])
-    assert not pipeline.run(config_for(model, pattern, tmp_path / "run", allowed), ["embed"]).skipped
+        shared_workers.run(config_for(model, pattern, tmp_path / "run", allowed, "encoder.precision=bf16"), ["embed"])
+    assert not shared_workers.run(config_for(model, pattern, tmp_path / "run", allowed), ["embed"]).skipped
 
 
 def test_a_worker_with_another_model_stops(model, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "encoder_fingerprint", lambda config: {"weights": "sha256 of another"})
     with pytest.raises(ConfigError, match="a worker's encoder is not the driver's: .*weights: sha256 .* there, sha256 of another here"):
-        pipeline.run(config_for(model, shards, tmp_path / "run"), ["embed"], engine=Here(1))
+        shared_workers.run(config_for(model, shards, tmp_path / "run"), ["embed"], engine=Here(1))
 
 
 def test_what_the_encoder_has_to_say_reaches_the_user(model, shards, tmp_path, monkeypatch):
@@ -256,7 +234,7 @@ def test_what_the_encoder_has_to_say_reaches_the_user(model, shards, tmp_path, m
 
     monkeypatch.setattr(clip.ClipEncoder, "notes", lambda self: ["cuda:0 ran out of memory at 512 images"])
     reporter = Notes()
-    pipeline.run(config_for(model, shards, tmp_path / "run"), ["embed"], engine=Here(1), reporter=reporter)
+    shared_workers.run(config_for(model, shards, tmp_path / "run"), ["embed"], engine=Here(1), reporter=reporter)
     assert "embed: cuda:0 ran out of memory at 512 images" in reporter.notes
 
 
@@ -271,7 +249,7 @@ def test_vectors_that_are_none_become_rejected_rows(model, shards, tmp_path, mon
         return found
 
     monkeypatch.setattr(clip.ClipEncoder, "_unit", staticmethod(poisoned))
-    pipeline.run(config_for(model, shards, tmp_path / "run", "embed.decode_threads=2", "embed.batch_size=64"), engine=Here(1))
+    shared_workers.run(config_for(model, shards, tmp_path / "run", "embed.decode_threads=2", "embed.batch_size=64"), engine=Here(1))
     reasons = table(tmp_path / "run", "rejected")["reason"].to_pylist()
     assert reasons.count("bad_embedding") == table(tmp_path / "run", "partitions").num_rows  # a batch a shard
     vectors = np.concatenate([np.load(path) for path in (tmp_path / "run" / "embeddings" / "img_emb").glob("*.npy")])
@@ -280,16 +258,16 @@ def test_vectors_that_are_none_become_rejected_rows(model, shards, tmp_path, mon
 
 def test_a_torchscript_file_runs(tmp_path, shards):
     own = ["encoder.name=torchscript", f"encoder.pretrained={write_script(tmp_path)}", "encoder.image_size=64", "engine.workers=1"]
-    summary = pipeline.run(load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={tmp_path / 'run'}"]))
+    summary = shared_workers.run(load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={tmp_path / 'run'}"]))
     assert summary.records["embed"].encoder["model"] == "TorchScript"
     assert table(tmp_path / "run", "duplicates").num_rows > 20
 
 
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(model, shards, done, tmp_path, start_spark):
-    engine = start_spark("local[2]")
+    engine = start_spark()
     try:
-        pipeline.run(config_for(model, shards, tmp_path / "run"), engine=engine)
+        shared_workers.run(config_for(model, shards, tmp_path / "run"), engine=engine)
     finally:
         engine.close()
     assert_same_tables(done, tmp_path / "run")

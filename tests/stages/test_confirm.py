@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import shared_workers
 from PIL import Image
 from shard_data import Sample, encode, write_tar
 
-from dedup import pipeline
 from dedup.config import Config, ConfirmConfig, EngineConfig, InputConfig, KeepConfig, OutputConfig
 from dedup.demo.scenes import procedural_scene
 from dedup.errors import RunDirectoryError
@@ -81,7 +81,7 @@ def expected():
 @pytest.fixture(scope="module")
 def run_dir(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    pipeline.run(config_for(folder, out, workers=2))
+    shared_workers.run(config_for(folder, out, workers=2))
     return out
 
 
@@ -90,7 +90,7 @@ def test_copies_merge_and_lookalikes_do_not(run_dir):
 
 
 def test_without_a_second_look_the_lookalikes_merge(folder, tmp_path):
-    pipeline.run(config_for(folder, tmp_path / "out", confirm=ConfirmConfig(enabled=False)))
+    shared_workers.run(config_for(folder, tmp_path / "out", confirm=ConfirmConfig(enabled=False)))
     merged = components(tmp_path / "out")
     assert frozenset({"hidden", *(f"lookalike{seed}" for seed in range(N_LOOKALIKES))}) in merged
     edges = rows(tmp_path / "out", "edges")
@@ -134,7 +134,7 @@ def test_transforms_are_about_the_identity_for_copies_of_the_whole(run_dir):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_matter(folder, run_dir, tmp_path, workers):
-    pipeline.run(config_for(folder, tmp_path / "out", workers=workers))
+    shared_workers.run(config_for(folder, tmp_path / "out", workers=workers))
     key = lambda row: (row["src"], row["dst"])  # noqa: E731
     for name in ("edges", "refused"):
         assert sorted(rows(tmp_path / "out", name), key=key) == sorted(rows(run_dir, name), key=key)
@@ -150,7 +150,7 @@ def test_a_tar_that_is_gone(folder, tmp_path, unreadable):
         (moved / path.name).write_bytes(path.read_bytes())
     config = config_for(moved, tmp_path / "out", confirm=ConfirmConfig(unreadable=unreadable))
     for stage in ("embed", "index", "pairs"):
-        pipeline.run(config, stages=[stage])
+        shared_workers.run(config, stages=[stage])
     (moved / "00001.tar").unlink()
     notes = []
 
@@ -162,7 +162,7 @@ def test_a_tar_that_is_gone(folder, tmp_path, unreadable):
             notes.append(text)
 
     for stage in ("confirm", "groups", "exclude", "manifest"):
-        pipeline.run(config, stages=[stage], reporter=Reporter())
+        shared_workers.run(config, stages=[stage], reporter=Reporter())
     assert any("can't be read again" in text and "00001.tar" in text for text in notes)
     of_shard = {row["sample_id"]: row["shard"].endswith("00001.tar") for row in rows(tmp_path / "out", "metadata")}
     touched = [row for row in rows(tmp_path / "out", "refused") if of_shard[row["src"]] or of_shard[row["dst"]]]
@@ -184,15 +184,15 @@ def test_another_limit_redoes_from_confirm_only(folder, run_dir, tmp_path):
     shutil.copytree(run_dir, out)
     changed = config_for(folder, out, confirm=ConfirmConfig(max_distance=0.0))
     with pytest.raises(RunDirectoryError, match=r"confirm.max_distance"):
-        pipeline.run(changed)
-    summary = pipeline.run(changed, redo=True)
+        shared_workers.run(changed)
+    summary = shared_workers.run(changed, redo=True)
     assert {"embed", "index", "pairs"} <= set(summary.skipped)
     assert "confirm" not in summary.skipped
     assert components(out) == set()
 
 
 def test_more_keepers_are_confirmed_too(folder, tmp_path):
-    pipeline.run(config_for(folder, tmp_path / "out", keep=KeepConfig(per_component=2)))
+    shared_workers.run(config_for(folder, tmp_path / "out", keep=KeepConfig(per_component=2)))
     counts = collections.Counter(row["component_id"] for row in rows(tmp_path / "out", "manifest"))
     assert set(counts.values()) == {1, 2}
     for row in rows(tmp_path / "out", "duplicates"):

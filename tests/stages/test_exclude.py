@@ -5,6 +5,7 @@ import hashlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from PIL import Image
 from run_tables import table
 from shard_data import Sample, detailed, encode, write_shards, write_tar
@@ -33,7 +34,7 @@ def shards(tmp_path_factory):
 
 def run(shards, run_dir, *settings, engine=None):
     wanted = [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=1", *settings]
-    return dedup.run(dedup.load_config(None, wanted), engine=engine)
+    return shared_workers.run(dedup.load_config(None, wanted), engine=engine)
 
 
 def keys(run_dir, name):
@@ -143,7 +144,7 @@ def test_another_list_redoes_the_manifest_and_nothing_before(shards, plain, tmp_
     path.write_text("002a")
     with pytest.raises(dedup.DedupError, match="stage exclude was made with another configuration: list"):
         run(shards, run_dir, f"exclude.list={path}")
-    summary = dedup.run(
+    summary = shared_workers.run(
         dedup.load_config(None, [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=1", f"exclude.list={path}"]),
         redo=True,
     )
@@ -189,7 +190,7 @@ def test_a_run_without_an_image_ends_and_says_that_nothing_can_be_looked_up(tmp_
         f"exclude.reference_shards={tmp_path}/eval.tar",
         "engine.workers=1",
     ]
-    dedup.run(dedup.load_config(None, settings))
+    shared_workers.run(dedup.load_config(None, settings))
     for name in ("manifest", "duplicates", "excluded"):
         assert not table(run_dir, name).num_rows
     for look in (dedup.open_index, dedup.calibrate):

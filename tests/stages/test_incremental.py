@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from PIL import Image, ImageFilter, ImageOps
 from run_tables import Notes, assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
@@ -90,10 +91,10 @@ def shards(samples, tmp_path_factory):
 def test_equal_to_one_run_over_everything(shards, tmp_path, with_lists_of, search):
     sections = {"search": SearchConfig(**search), "index": IndexConfig(codes="none")}
     old, new, one = tmp_path / "old", tmp_path / "new", tmp_path / "one"
-    pipeline.run(config_for(shards[:3], old, **sections))
-    summary = pipeline.run(config_for(shards[3:], new, old, workers=2, **sections))
+    shared_workers.run(config_for(shards[:3], old, **sections))
+    summary = shared_workers.run(config_for(shards[3:], new, old, workers=2, **sections))
     with_lists_of(old)
-    pipeline.run(config_for(shards, one, workers=2, **sections))
+    shared_workers.run(config_for(shards, one, workers=2, **sections))
     assert_same_tables(new, one, SAME)
     # a part of what was found joins old and new, or nothing was tried
     first = table(old, "partitions")[-1]["partition"] + 1
@@ -107,10 +108,10 @@ def test_three_runs_are_one(shards, tmp_path, with_lists_of):
     base = ""
     for number, part in enumerate((shards[:2], shards[2:4], shards[4:])):
         out = tmp_path / str(number)
-        pipeline.run(config_for(part, out, base, **sections))
+        shared_workers.run(config_for(part, out, base, **sections))
         base = out
     with_lists_of(tmp_path / "0")
-    pipeline.run(config_for(shards, tmp_path / "one", **sections))
+    shared_workers.run(config_for(shards, tmp_path / "one", **sections))
     assert_same_tables(base, tmp_path / "one", SAME)
 
 
@@ -121,10 +122,10 @@ def test_byte_identical_copies_raise_the_counts_of_others(tmp_path, with_lists_o
     chosen = [sample for sample in samples if sample.source % 4 == 0][::2]
     write_tar(tmp_path / "b.tar", [replace(sample, key=f"again-{sample.key}") for sample in chosen])
     sections = {"search": SearchConfig(**LISTS), "index": IndexConfig(codes="none")}
-    pipeline.run(config_for([tmp_path / "a.tar"], tmp_path / "old", **sections))
-    pipeline.run(config_for([tmp_path / "b.tar"], tmp_path / "new", tmp_path / "old", **sections))
+    shared_workers.run(config_for([tmp_path / "a.tar"], tmp_path / "old", **sections))
+    shared_workers.run(config_for([tmp_path / "b.tar"], tmp_path / "new", tmp_path / "old", **sections))
     with_lists_of(tmp_path / "old")
-    pipeline.run(config_for([tmp_path / "a.tar", tmp_path / "b.tar"], tmp_path / "one", **sections))
+    shared_workers.run(config_for([tmp_path / "a.tar", tmp_path / "b.tar"], tmp_path / "one", **sections))
     assert_same_tables(tmp_path / "new", tmp_path / "one", SAME)
     before, after = ({row["sample_id"]: row["n_neighbors"] for row in table(tmp_path / name, "neighbors")} for name in ("old", "new"))
     copied = {row["sample_id"] for row in table(tmp_path / "old", "metadata") if row["key"] in {sample.key for sample in chosen}}
@@ -150,10 +151,10 @@ def test_turned_framed_and_cropped_copies_across_old_and_new(tmp_path, with_list
     write_tar(tmp_path / "a.tar", old)
     write_tar(tmp_path / "b.tar", new)
     sections = {"search": SearchConfig(**search)}
-    pipeline.run(config_for([tmp_path / "a.tar"], tmp_path / "old", **sections))
-    pipeline.run(config_for([tmp_path / "b.tar"], tmp_path / "new", tmp_path / "old", **sections))
+    shared_workers.run(config_for([tmp_path / "a.tar"], tmp_path / "old", **sections))
+    shared_workers.run(config_for([tmp_path / "b.tar"], tmp_path / "new", tmp_path / "old", **sections))
     with_lists_of(tmp_path / "old")
-    pipeline.run(config_for([tmp_path / "a.tar", tmp_path / "b.tar"], tmp_path / "one", **sections))
+    shared_workers.run(config_for([tmp_path / "a.tar", tmp_path / "b.tar"], tmp_path / "one", **sections))
     assert_same_tables(tmp_path / "new", tmp_path / "one", SAME)
     across = [
         row for row in table(tmp_path / "new", "edges") if row["source"] == "look" and row["src"] >> 32 == 0 and row["dst"] >> 32 == 1
@@ -185,8 +186,8 @@ def test_a_new_image_joins_two_old_groups(tmp_path):
     """0 and 30 degrees are no copies at 0.95, which 15 degrees is of both."""
     write_vectors(tmp_path / "a", angles(0, 2, 30, 32, 90))
     write_vectors(tmp_path / "b", angles(16, 140))
-    pipeline.run(vectors_config(tmp_path / "a", tmp_path / "old"))
-    pipeline.run(vectors_config(tmp_path / "b", tmp_path / "new", tmp_path / "old"))
+    shared_workers.run(vectors_config(tmp_path / "a", tmp_path / "old"))
+    shared_workers.run(vectors_config(tmp_path / "b", tmp_path / "new", tmp_path / "old"))
     before, after = ({row["sample_id"]: row["raw_component_id"] for row in table(tmp_path / name, "groups")} for name in ("old", "new"))
     assert before == {0: 0, 1: 0, 2: 2, 3: 2}
     assert after == dict.fromkeys([0, 1, 2, 3, 1 << 32], 0)
@@ -208,11 +209,11 @@ def test_a_crowd_on_both_sides_has_exact_counts_and_one_group(tmp_path, with_lis
             (together / kind).mkdir(parents=True, exist_ok=True)
             (together / kind / f"{kind}_{number}.{suffix}").symlink_to(tmp_path / folder / kind / f"{kind}_0.{suffix}")
     lists = ["search.exhaustive_below=0", "search.nlist=3", "search.nprobe=2", "index.codes=none"]
-    pipeline.run(vectors_config(tmp_path / "a", tmp_path / "old", "", *lists))
-    pipeline.run(vectors_config(tmp_path / "b", tmp_path / "new", tmp_path / "old", *lists))
+    shared_workers.run(vectors_config(tmp_path / "a", tmp_path / "old", "", *lists))
+    shared_workers.run(vectors_config(tmp_path / "b", tmp_path / "new", tmp_path / "old", *lists))
     index_dir = tmp_path / "old"
     with_lists_of(index_dir)
-    pipeline.run(vectors_config(together, tmp_path / "one", "", *lists))
+    shared_workers.run(vectors_config(together, tmp_path / "one", "", *lists))
     for name in ("representatives", "exact", "assignments", "neighbors", "groups", "histogram"):
         assert_same_tables(tmp_path / "new", tmp_path / "one", (name,))
     assert max(row["duplication_count"] for row in table(tmp_path / "new", "histogram")) >= 2_400
@@ -224,11 +225,11 @@ def test_keepers_of_the_base_stay_if_asked(tmp_path, is_new_better):
     others = [Sample(f"other{i}", encode(scene(10 + i)), "c") for i in range(4)]
     write_tar(tmp_path / "a.tar", [Sample("first", small if is_new_better else large, "c"), *others[:2]])
     write_tar(tmp_path / "b.tar", [Sample("second", large if is_new_better else small, "c"), *others[2:]])
-    pipeline.run(config_for([tmp_path / "a.tar"], tmp_path / "old"))
+    shared_workers.run(config_for([tmp_path / "a.tar"], tmp_path / "old"))
     kept = {}
     for prefers in (False, True):
         out = tmp_path / f"new-{prefers}"
-        summary = pipeline.run(config_for([tmp_path / "b.tar"], out, tmp_path / "old", keep=KeepConfig(prefer_base=prefers)))
+        summary = shared_workers.run(config_for([tmp_path / "b.tar"], out, tmp_path / "old", keep=KeepConfig(prefer_base=prefers)))
         kept[prefers] = {row["key"] for row in table(out, "manifest")} - {sample.key for sample in others}
     assert kept == {False: {"second" if is_new_better else "first"}, True: {"first"}}
     assert summary.records["manifest"].inputs["base"]
@@ -237,12 +238,12 @@ def test_keepers_of_the_base_stay_if_asked(tmp_path, is_new_better):
 def test_all_that_the_base_kept_of_a_group_stay(tmp_path):
     write_vectors(tmp_path / "a", angles(0, 2, 4, 90))
     write_vectors(tmp_path / "b", angles(3))
-    pipeline.run(vectors_config(tmp_path / "a", tmp_path / "old", "", "keep.per_component=2"))
+    shared_workers.run(vectors_config(tmp_path / "a", tmp_path / "old", "", "keep.per_component=2"))
     kept = {row["key"] for row in table(tmp_path / "old", "manifest")}
     assert kept == {"a-0", "a-1", "a-3"}
     for prefers, expected in (("false", {"a-0", "a-3"}), ("true", kept)):
         out = tmp_path / prefers
-        pipeline.run(vectors_config(tmp_path / "b", out, tmp_path / "old", f"keep.prefer_base={prefers}"))
+        shared_workers.run(vectors_config(tmp_path / "b", out, tmp_path / "old", f"keep.prefer_base={prefers}"))
         assert {row["key"] for row in table(out, "manifest")} == expected
     near = {row["key"]: row["keeper_key"] for row in table(tmp_path / "true", "duplicates")}
     assert near == {"a-2": "a-1", "b-0": "a-1"}
@@ -251,18 +252,18 @@ def test_all_that_the_base_kept_of_a_group_stay(tmp_path):
 @pytest.fixture(scope="module")
 def old(shards, tmp_path_factory):
     out = tmp_path_factory.mktemp("old") / "run"
-    pipeline.run(config_for(shards[:3], out))
+    shared_workers.run(config_for(shards[:3], out))
     return out
 
 
 def test_files_of_the_base_are_linked_and_stay_as_they_are(shards, old, tmp_path):
     before = {path: (path.stat().st_ino, path.read_bytes()) for path in old.rglob("*") if path.is_file()}
     config = config_for(shards[3:], tmp_path / "new", old)
-    pipeline.run(config)
+    shared_workers.run(config)
     vectors = "embeddings/img_emb/img_emb_00001.npy"
     assert (tmp_path / "new" / vectors).samefile(old / vectors)
-    pipeline.run(replace(config, confirm=replace(config.confirm, max_distance=0.2)), redo=True)
-    pipeline.run(replace(config, input=InputConfig([str(path) for path in shards])), redo=True)
+    shared_workers.run(replace(config, confirm=replace(config.confirm, max_distance=0.2)), redo=True)
+    shared_workers.run(replace(config, input=InputConfig([str(path) for path in shards])), redo=True)
     assert {path: (path.stat().st_ino, path.read_bytes()) for path in old.rglob("*") if path.is_file()} == before
     assert not list((tmp_path / "new").rglob("_*-img_emb*"))
 
@@ -291,12 +292,12 @@ def test_old_shards_may_be_listed_and_may_be_gone(shards, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     mine = [shutil.copy2(shard, folder) for shard in shards]
-    pipeline.run(config_for(mine[:3], tmp_path / "old"))
-    pipeline.run(config_for(mine, tmp_path / "listed", tmp_path / "old"))
+    shared_workers.run(config_for(mine[:3], tmp_path / "old"))
+    shared_workers.run(config_for(mine, tmp_path / "listed", tmp_path / "old"))
     verdicts = {(row["src"], row["dst"]): row["distance"] for row in table(tmp_path / "old", "edges") if row["kind"] == "near"}
     for path in mine[:3]:
         os.unlink(path)
-    pipeline.run(config_for(mine[3:], tmp_path / "gone", tmp_path / "old"))
+    shared_workers.run(config_for(mine[3:], tmp_path / "gone", tmp_path / "old"))
     assert_same_tables(tmp_path / "listed", tmp_path / "gone", ("partitions", "metadata", "rejected", "neighbors", "candidates"))
     # what was judged stands, although no picture of it can be read any more
     now = {(row["src"], row["dst"]): row["distance"] for row in table(tmp_path / "gone", "edges") if row["kind"] == "near"}
@@ -306,7 +307,7 @@ def test_old_shards_may_be_listed_and_may_be_gone(shards, tmp_path):
 
 
 def test_nothing_new_is_the_base_again(shards, old, tmp_path):
-    pipeline.run(config_for(shards[:3], tmp_path / "new", old))
+    shared_workers.run(config_for(shards[:3], tmp_path / "new", old))
     assert_same_tables(old, tmp_path / "new", SAME)
 
 
@@ -315,10 +316,10 @@ def test_old_shards_may_be_gone_where_thumbnails_are_kept(shards, tmp_path):
     folder.mkdir()
     mine = [shutil.copy2(shard, folder) for shard in shards]
     thumbnails = {"embed": EmbedConfig(thumbnails="true")}
-    pipeline.run(config_for(mine[:3], tmp_path / "old", **thumbnails))
+    shared_workers.run(config_for(mine[:3], tmp_path / "old", **thumbnails))
     for path in mine[:3]:
         os.unlink(path)
-    pipeline.run(config_for(mine[3:], tmp_path / "new", tmp_path / "old", **thumbnails))
+    shared_workers.run(config_for(mine[3:], tmp_path / "new", tmp_path / "old", **thumbnails))
     across = [row for row in table(tmp_path / "new", "edges") if row["kind"] == "near" and row["src"] >> 32 < 3 <= row["dst"] >> 32]
     assert across
     assert all(row["confirmed"] for row in across)
@@ -328,12 +329,12 @@ def test_a_changed_old_shard_is_refused(shards, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     mine = [shutil.copy2(shard, folder) for shard in shards]
-    pipeline.run(config_for(mine[:2], tmp_path / "old"))
+    shared_workers.run(config_for(mine[:2], tmp_path / "old"))
     write_tar(mine[1], make_samples(n_scenes=3, seed=8))
     with pytest.raises(InputError, match=rf"1 shards have changed since .*{Path(mine[1]).name}.*another name"):
-        pipeline.run(config_for(mine, tmp_path / "new", tmp_path / "old"))
+        shared_workers.run(config_for(mine, tmp_path / "new", tmp_path / "old"))
     assert not (tmp_path / "new").exists()
-    pipeline.run(config_for(mine[2:], tmp_path / "new", tmp_path / "old"))  # it need not be listed
+    shared_workers.run(config_for(mine[2:], tmp_path / "new", tmp_path / "old"))  # it need not be listed
 
 
 @pytest.mark.parametrize(
@@ -352,46 +353,46 @@ def test_another_configuration_than_the_bases_is_refused(shards, old, tmp_path, 
     config = config_for(shards[3:], tmp_path / "new", old)
     sections = {name: replace(value, shards=config.input.shards) if name == "input" else value for name, value in sections.items()}
     with pytest.raises(RunDirectoryError, match=rf"made with another configuration.*{what}"):
-        pipeline.run(replace(config, **sections))
+        shared_workers.run(replace(config, **sections))
     assert not (tmp_path / "new").exists()
 
 
 def test_another_encoder_than_the_bases_is_refused(shards, old, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "encoder_fingerprint", lambda encoder: {"encoder": "dct", "decoder": "another"})
     with pytest.raises(RunDirectoryError, match=r"decoder: .* → another"):
-        pipeline.run(config_for(shards[3:], tmp_path / "new", old))
+        shared_workers.run(config_for(shards[3:], tmp_path / "new", old))
 
 
 def test_what_may_differ(shards, old, tmp_path):
     config = config_for(shards[3:], tmp_path / "new", old, keep=KeepConfig(order_by=["sample_id"]))
     config = replace(config, search=SearchConfig(recall_queries=5), index=IndexConfig(codes="none"))
-    assert pipeline.run(config).figure("index", "codes") == "none"
+    assert shared_workers.run(config).figure("index", "codes") == "none"
 
 
 def test_no_run_no_base(shards, old, tmp_path):
     with pytest.raises(RunDirectoryError, match=r"holds no embeddings/_plan.json"):
-        pipeline.run(config_for(shards, tmp_path / "new", tmp_path / "nothing"))
+        shared_workers.run(config_for(shards, tmp_path / "new", tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"is output.run_dir itself"):
-        pipeline.run(config_for(shards, old, old))
+        shared_workers.run(config_for(shards, old, old))
     with pytest.raises(ConfigError, match=r"keep.prefer_base=true without base.run_dir"):
-        pipeline.run(config_for(shards, tmp_path / "new", keep=KeepConfig(prefer_base=True)))
-    pipeline.run(config_for(shards[:1], tmp_path / "half"), stages=("embed", "index"))
+        shared_workers.run(config_for(shards, tmp_path / "new", keep=KeepConfig(prefer_base=True)))
+    shared_workers.run(config_for(shards[:1], tmp_path / "half"), stages=("embed", "index"))
     with pytest.raises(RunDirectoryError, match=r"half: stage pairs is not finished"):
-        pipeline.run(config_for(shards[1:], tmp_path / "new", tmp_path / "half"))
+        shared_workers.run(config_for(shards[1:], tmp_path / "new", tmp_path / "half"))
 
 
 def test_a_base_that_changed_makes_the_run_stale(shards, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
-    pipeline.run(config_for(shards[:2], old))
-    pipeline.run(config_for(shards[3:], new, old))
-    assert pipeline.run(config_for(shards[3:], new, old)).skipped == pipeline.STAGE_NAMES
-    pipeline.run(config_for(shards[:3], old), redo=True)
+    shared_workers.run(config_for(shards[:2], old))
+    shared_workers.run(config_for(shards[3:], new, old))
+    assert shared_workers.run(config_for(shards[3:], new, old)).skipped == pipeline.STAGE_NAMES
+    shared_workers.run(config_for(shards[:3], old), redo=True)
     with pytest.raises(RunDirectoryError, match=r"base: "):
-        pipeline.run(config_for(shards[3:], new, old))
+        shared_workers.run(config_for(shards[3:], new, old))
     with pytest.raises(RunDirectoryError, match=r"another base.run_dir"):
-        pipeline.run(config_for(shards[3:], new, old), stages=("pairs",))
-    pipeline.run(config_for(shards[3:], new, old), redo=True)
-    pipeline.run(config_for(shards, tmp_path / "one"))
+        shared_workers.run(config_for(shards[3:], new, old), stages=("pairs",))
+    shared_workers.run(config_for(shards[3:], new, old), redo=True)
+    shared_workers.run(config_for(shards, tmp_path / "one"))
     assert components(new) == components(tmp_path / "one")  # partitions keep the numbers they had
 
 
@@ -399,14 +400,14 @@ def test_a_finished_run_needs_its_base_no_longer(shards, old, tmp_path):
     base, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(old, base)
     config = config_for(shards[3:], new, base)
-    pipeline.run(config)
+    shared_workers.run(config)
     before = table(new, "targets")
     shutil.rmtree(base)
     alone = replace(config, base=BaseConfig())
-    pipeline.run(alone, stages=("manifest", "statistics", "targets"), redo=True)
+    shared_workers.run(alone, stages=("manifest", "statistics", "targets"), redo=True)
     assert table(new, "targets") == before
     with pytest.raises(RunDirectoryError, match=r"base: .* → absent"):
-        pipeline.run(alone)
+        shared_workers.run(alone)
 
 
 def components(out):
@@ -430,16 +431,16 @@ def test_a_run_that_was_stopped_goes_on(shards, old, tmp_path, stage, after):
 
     config, engine = config_for(shards[3:], tmp_path / "new", old), Stopping(1)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(config, engine=engine)
+        shared_workers.run(config, engine=engine)
     engine.close()
-    pipeline.run(config)
-    pipeline.run(config_for(shards[3:], tmp_path / "other", old))
+    shared_workers.run(config)
+    shared_workers.run(config_for(shards[3:], tmp_path / "other", old))
     assert_same_tables(tmp_path / "new", tmp_path / "other", SAME)
 
 
 def test_the_summary_says_whether_the_lists_suit(shards, old, tmp_path):
     config = config_for(shards[3:], tmp_path / "new", old)
-    lines = dict(summary_lines(pipeline.run(config), config))
+    lines = dict(summary_lines(shared_workers.run(config), config))
     n_old, n_all = len(table(old, "representatives")), len(table(tmp_path / "new", "representatives"))
     assert lines["base"] == f"{n_old:,} of them from the base, {n_all - n_old:,} new; the base's lists: they suit"
 
@@ -450,11 +451,11 @@ def test_images_of_another_kind_are_told(tmp_path):
     write_vectors(tmp_path / "same", power_law(rng, 500, 32))
     write_vectors(tmp_path / "other", power_law(rng, 500, 32)[:, ::-1])
     lists = ["search.exhaustive_below=0", "search.nlist=40", "search.nprobe=4", "index.codes=none"]
-    pipeline.run(vectors_config(tmp_path / "a", tmp_path / "old", "", *lists))
+    shared_workers.run(vectors_config(tmp_path / "a", tmp_path / "old", "", *lists))
     said = {}
     for kind in ("same", "other"):
         notes = Notes()
-        summary = pipeline.run(vectors_config(tmp_path / kind, tmp_path / f"new-{kind}", tmp_path / "old", *lists), reporter=notes)
+        summary = shared_workers.run(vectors_config(tmp_path / kind, tmp_path / f"new-{kind}", tmp_path / "old", *lists), reporter=notes)
         said[kind] = [note for note in notes.notes if "no longer suit" in note]
         drift = summary.figure("index", "drift")
         assert bool(drift["reasons"]) == (kind == "other")
@@ -464,11 +465,11 @@ def test_images_of_another_kind_are_told(tmp_path):
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(shards, tmp_path, start_spark):
     sections = {"search": SearchConfig(**LISTS), "keep": KeepConfig(prefer_base=True)}
-    pipeline.run(config_for(shards[:3], tmp_path / "old", **sections | {"keep": KeepConfig()}))
-    pipeline.run(config_for(shards[3:], tmp_path / "local", tmp_path / "old", **sections))
-    engine = start_spark("local[2]", sends_rows=True)
+    shared_workers.run(config_for(shards[:3], tmp_path / "old", **sections | {"keep": KeepConfig()}))
+    shared_workers.run(config_for(shards[3:], tmp_path / "local", tmp_path / "old", **sections))
+    engine = start_spark(sends_rows=True)
     try:
-        pipeline.run(config_for(shards[3:], tmp_path / "spark", tmp_path / "old", **sections), engine=engine)
+        shared_workers.run(config_for(shards[3:], tmp_path / "spark", tmp_path / "old", **sections), engine=engine)
     finally:
         engine.close()
     assert_same_tables(tmp_path / "local", tmp_path / "spark", SAME)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from PIL import Image, ImageFilter, ImageOps
 from shard_data import Sample, encode, scene, write_tar
 
-from dedup import pipeline
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig, SearchConfig
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.storage.embeddings import EmbeddingStore, InnerStore
@@ -65,7 +65,7 @@ def shards(tmp_path_factory):
 def run(shards, out, stages=("embed", "index", "pairs"), **search):
     config = Config(input=InputConfig(shards=[shards]), output=OutputConfig(str(out)), engine=EngineConfig(workers=1))
     config = replace(config, search=SearchConfig(**search))
-    pipeline.run(config, stages, redo=True)
+    shared_workers.run(config, stages, redo=True)
     return config
 
 
@@ -108,7 +108,7 @@ def test_switches(shards, tmp_path):
     found = look_edges(tmp_path)
     assert len(LookStore(str(tmp_path))) > 40
     with pytest.raises(RunDirectoryError, match=r"stage index was made with another configuration: search.views: true → false"):
-        pipeline.run(replace(config, search=SearchConfig(views=False)))
+        shared_workers.run(replace(config, search=SearchConfig(views=False)))
     run(shards, tmp_path, views=False)
     assert look_edges(tmp_path) == {}
     assert not list((tmp_path / "index" / "looks").glob("*.npy"))
@@ -151,5 +151,5 @@ def test_low_detail_images_take_no_looks(tmp_path):
 def test_workers_do_not_matter(shards, tmp_path):
     run(shards, tmp_path / "one", exhaustive_below=0)
     config = Config(input=InputConfig(shards=[shards]), output=OutputConfig(str(tmp_path / "two")), engine=EngineConfig(workers=2))
-    pipeline.run(replace(config, search=SearchConfig(exhaustive_below=0)), ("embed", "index", "pairs"))
+    shared_workers.run(replace(config, search=SearchConfig(exhaustive_below=0)), ("embed", "index", "pairs"))
     assert look_edges(tmp_path / "one") == look_edges(tmp_path / "two")

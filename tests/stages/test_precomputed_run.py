@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from run_tables import Notes, assert_same_tables, rows_of
 from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
@@ -51,7 +52,7 @@ def table(run_dir, name):
 @pytest.fixture(scope="module")
 def run_dir(laion, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
-    pipeline.run(config_for(laion[0], run_dir, "input.carry=NSFW", "engine.workers=2"))
+    shared_workers.run(config_for(laion[0], run_dir, "input.carry=NSFW", "engine.workers=2"))
     return run_dir
 
 
@@ -92,7 +93,7 @@ def test_every_row_is_accounted_for(laion, run_dir):
 
 def test_confirmation_is_off_and_says_so(laion, tmp_path):
     reporter = Notes()
-    pipeline.run(config_for(laion[0], tmp_path), ("embed", "index", "pairs", "confirm"), reporter=reporter)
+    shared_workers.run(config_for(laion[0], tmp_path), ("embed", "index", "pairs", "confirm"), reporter=reporter)
     assert any("confirm: off: these embeddings don't say where their images lie" in note for note in reporter.notes)
     assert set(table(tmp_path, "edges")["confirmed"].to_pylist()) == {None}
 
@@ -105,13 +106,13 @@ def test_files_are_copied_once(laion, tmp_path):
         for path in (folder / name).iterdir():
             (other / name / path.name).write_bytes(path.read_bytes())
     config = config_for(other, tmp_path / "run")
-    pipeline.run(config)
-    assert pipeline.run(config).skipped == pipeline.STAGE_NAMES
+    shared_workers.run(config)
+    assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
     marker = tmp_path / "run" / "embeddings" / "_done" / "00000.json"
     before = marker.stat().st_mtime_ns
     np.save(other / "img_emb" / "img_emb_2.npy", stored[0][:10])
     pq.write_table(pa.table({"key": [str(k) for k in range(10)]}), other / "metadata" / "metadata_2.parquet")
-    summary = pipeline.run(config, redo=True)
+    summary = shared_workers.run(config, redo=True)
     assert marker.stat().st_mtime_ns == before
     assert summary.records["embed"].rows["metadata"] == sum(N) - 2 + 10
     assert summary.records["manifest"].summary["n_exact"] == 30
@@ -124,7 +125,7 @@ def test_a_file_that_breaks_off_is_noted(laion, tmp_path):
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(whole[:-64])
     reporter = Notes()
-    pipeline.run(config_for(tmp_path, tmp_path / "run"), reporter=reporter)
+    shared_workers.run(config_for(tmp_path, tmp_path / "run"), reporter=reporter)
     assert any("a.npy: truncated: " in note for note in reporter.notes)
 
 
@@ -138,9 +139,9 @@ def test_embeddings_of_a_run_are_judged_by_their_pixels(tmp_path):
         "search.flat_quality=0",
     ]
     first, shards = tmp_path / "first", write_shards(tmp_path, make_samples())
-    pipeline.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={first}", *settings]))
+    shared_workers.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={first}", *settings]))
     again = tmp_path / "again"
-    pipeline.run(config_for(first / "embeddings", again, *settings))
+    shared_workers.run(config_for(first / "embeddings", again, *settings))
     assert any(table(again, "edges")["confirmed"].to_pylist())
     assert_same_tables(first, again, ("candidates", "neighbors", "groups"))
     for name in ("edges", "refused"):  # all but the name of the encoder
@@ -152,8 +153,8 @@ def test_embeddings_of_a_run_are_judged_by_their_pixels(tmp_path):
 
 @pytest.mark.spark
 def test_spark_gives_the_same_tables(laion, run_dir, tmp_path, start_spark):
-    engine = start_spark("local[2]")
-    pipeline.run(config_for(laion[0], tmp_path, "input.carry=NSFW"), engine=engine)
+    engine = start_spark()
+    shared_workers.run(config_for(laion[0], tmp_path, "input.carry=NSFW"), engine=engine)
     engine.close()
     for name in ("metadata", "rejected", "candidates", "edges", "groups", "manifest", "duplicates", "statistics", "targets"):
         assert rows_of(run_dir, name) == rows_of(tmp_path, name), name
@@ -172,4 +173,4 @@ def test_spark_gives_the_same_tables(laion, run_dir, tmp_path, start_spark):
 )
 def test_encoder_and_input_belong_together(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
-        pipeline.run(load_config(None, [*settings, f"output.run_dir={tmp_path}"]))
+        shared_workers.run(load_config(None, [*settings, f"output.run_dir={tmp_path}"]))

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from run_tables import rows_of, table
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
@@ -24,7 +25,7 @@ def run(folder, rows, *options, engine=None):
         keys = pa.table({"key": [f"{number:06d}" for number in range(len(rows))]})
         pq.write_table(keys, source / "metadata" / "metadata_0.parquet")
     wanted = ["encoder.name=precomputed", f"input.embeddings={source}", f"output.run_dir={folder}", "engine.workers=2"]
-    return dedup.run(dedup.load_config(None, [*wanted, *options]), engine=engine)
+    return shared_workers.run(dedup.load_config(None, [*wanted, *options]), engine=engine)
 
 
 def same(one, other, names=NAMES):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
 from vector_data import all_similarities
 
@@ -52,7 +53,7 @@ def shards(samples, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_dir(shards, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    pipeline.run(config_for(shards, out, workers=2))
+    shared_workers.run(config_for(shards, out, workers=2))
     return out
 
 
@@ -167,7 +168,7 @@ def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path, monkeypatc
         monkeypatch.setattr(packs, "_HOT", 0.0)
     # every vector goes to every list, so that nothing but the bookkeeping of lists can differ
     search = SearchConfig(exhaustive_below=0, nlist=5, nprobe=5)
-    pipeline.run(config_for(shards, tmp_path, workers=2, search=search))
+    shared_workers.run(config_for(shards, tmp_path, workers=2, search=search))
     n_files = len(list((tmp_path / "candidates").glob("part-0*.parquet")))
     assert n_files > 20 if hot_rows else n_files < 20
     expected, found = all_tables(run_dir), all_tables(tmp_path)
@@ -180,33 +181,33 @@ def test_giant_components_are_cut_alike(run_dir, shards, tmp_path, monkeypatch):
     for comparisons in (10**6, 1):  # all anchors compared with all members; one, and the rest along the edges
         monkeypatch.setattr(groups, "_COMPARED_UP_TO", 1)
         monkeypatch.setattr(groups, "_COMPARISONS", comparisons)
-        pipeline.run(config_for(shards, tmp_path / str(comparisons)))
+        shared_workers.run(config_for(shards, tmp_path / str(comparisons)))
         assert all_tables(tmp_path / str(comparisons)) == all_tables(run_dir)
 
 
 def test_workers_and_order_of_shards_do_not_matter(run_dir, shards, tmp_path):
     names = sorted(Path(shards).parent.glob("*.tar"), reverse=True)
     config = replace(config_for(shards, tmp_path), input=InputConfig(shards=[str(name) for name in names]))
-    pipeline.run(config)
+    shared_workers.run(config)
     assert all_tables(tmp_path) == all_tables(run_dir)
 
 
 def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     config = config_for(shards, tmp_path)
-    first = pipeline.run(config)
+    first = shared_workers.run(config)
     assert first.skipped == ()
-    again = pipeline.run(config)
+    again = shared_workers.run(config)
     assert again.skipped == pipeline.STAGE_NAMES
     assert again.records == first.records
     other = replace(config, search=replace(config.search, min_similarity=0.9))
     with pytest.raises(
         RunDirectoryError, match=r"stage index was made with another configuration: search.min_similarity: 0.7 → 0.9.*--redo"
     ):
-        pipeline.run(other)
-    redone = pipeline.run(other, redo=True)
+        shared_workers.run(other)
+    redone = shared_workers.run(other, redo=True)
     assert redone.skipped == ("embed",)
     keep = replace(other, keep=KeepConfig(order_by=["n_bytes", "sample_id"]))
-    assert pipeline.run(keep, redo=True).skipped == ("embed", "index", "pairs", "confirm", "groups", "exclude", "statistics")
+    assert shared_workers.run(keep, redo=True).skipped == ("embed", "index", "pairs", "confirm", "groups", "exclude", "statistics")
     assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 9
     assert pipeline.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
 
@@ -215,19 +216,19 @@ def test_embedding_resumes_by_partition(shards, samples, tmp_path):
     folder = tmp_path / "shards"
     shutil.copytree(Path(shards).parent, folder)
     config = config_for(str(folder / "*.tar"), tmp_path / "out")
-    pipeline.run(config, ["embed"])
+    shared_workers.run(config, ["embed"])
     out = tmp_path / "out" / "embeddings"
     before = {path.name: path.stat().st_mtime_ns for path in (out / "img_emb").iterdir()}
     (out / "_stage.json").unlink()
     (out / "_done" / "00001.json").unlink()
-    pipeline.run(config, ["embed"])
+    shared_workers.run(config, ["embed"])
     after = {path.name: path.stat().st_mtime_ns for path in (out / "img_emb").iterdir()}
     assert [name for name in before if before[name] != after[name]] == ["img_emb_00001.npy"]
     # a new shard is appended, though its name sorts first
     write_tar(folder / "0000.tar", [Sample("new", encode(scene(77)), "new", 77)])
     with pytest.raises(RunDirectoryError, match="stage embed was made with another configuration: input"):
-        pipeline.run(config)
-    pipeline.run(config, redo=True)
+        shared_workers.run(config)
+    shared_workers.run(config, redo=True)
     partitions = {Path(row["shard"]).name: row["partition"] for row in table(tmp_path / "out", "partitions").to_pylist()}
     assert partitions["0000.tar"] == len(before)
     assert partitions["00000.tar"] == 0
@@ -243,12 +244,12 @@ def test_a_missing_shard_stops_the_manifest_but_not_the_others(shards, tmp_path)
     (tmp_path / "pattern").mkdir()
     config = replace(config_for("", tmp_path / "out"), input=InputConfig(shards=[str(folder / "{00000..00009}.tar")]))
     with pytest.raises(InputError, match=r"shards can't be reached, the first .*tar .*input.allow_missing=true"):
-        pipeline.run(config)
+        shared_workers.run(config)
     assert not (tmp_path / "out" / "manifest").exists()
     n_there = len(list(folder.glob("*.tar")))
     assert len(list((tmp_path / "out" / "embeddings" / "_done").iterdir())) == n_there
     allowed = replace(config, input=replace(config.input, allow_missing=True))
-    pipeline.run(allowed)
+    shared_workers.run(allowed)
     statuses = collections.Counter(row["status"] for row in table(tmp_path / "out", "partitions").to_pylist())
     assert statuses == {"ok": n_there, "unreadable": 10 - n_there}
 
@@ -263,7 +264,7 @@ def test_broken_tars_are_marked_and_their_samples_kept(samples, tmp_path):
     write_tar(tmp_path / "shards" / "d.tar", [])
     (tmp_path / "shards" / "e.tar").write_bytes(b"")
     out = tmp_path / "out"
-    pipeline.run(config_for(str(tmp_path / "shards" / "*.tar"), out))
+    shared_workers.run(config_for(str(tmp_path / "shards" / "*.tar"), out))
     rows = {Path(row["shard"]).name: row for row in table(out, "partitions").to_pylist()}
     assert [rows[name]["status"] for name in ("a.tar", "b.tar", "c.tar", "d.tar")] == ["ok", "truncated", "unreadable", "ok"]
     assert rows["a.tar"]["n_samples"] == 10
@@ -276,7 +277,7 @@ def test_broken_tars_are_marked_and_their_samples_kept(samples, tmp_path):
 def test_nothing_but_broken_samples(tmp_path):
     write_tar(tmp_path / "a.tar", [Sample("x", b"no image", "c"), Sample("y", b"", "c")])
     out = tmp_path / "out"
-    summary = pipeline.run(config_for(str(tmp_path / "a.tar"), out))
+    summary = shared_workers.run(config_for(str(tmp_path / "a.tar"), out))
     assert summary.records["embed"].rows == {"partitions": 1, "metadata": 0, "rejected": 2}
     assert table(out, "manifest").num_rows == 0
     assert {row["reason"] for row in table(out, "rejected").to_pylist()} == {"undecodable_image", "empty_image"}
@@ -298,14 +299,14 @@ def test_low_detail_images_are_not_copies_of_each_other(tmp_path):
     moon = entries[2][1]
     samples.append(Sample("moon0copy", encode(moon.resize((400, 400), Image.Resampling.BICUBIC), "PNG"), "again", suffix="png"))
     write_tar(tmp_path / "a.tar", samples)
-    pipeline.run(config_for(str(tmp_path / "a.tar"), tmp_path / "out"))
+    shared_workers.run(config_for(str(tmp_path / "a.tar"), tmp_path / "out"))
     dropped = {row["key"]: row["keeper_key"] for row in table(tmp_path / "out", "duplicates").to_pylist()}
     assert dropped == {"uniform0copy": "uniform0", "moon0": "moon0copy"}
 
 
 def test_keep_policy(shards, tmp_path):
     config = config_for(shards, tmp_path, keep=KeepConfig(order_by=["n_bytes", "key desc"], per_component=2))
-    pipeline.run(config)
+    shared_workers.run(config)
     groups = collections.defaultdict(list)
     for name in ("manifest", "duplicates"):
         for row in table(tmp_path, name).to_pylist():
@@ -313,13 +314,13 @@ def test_keep_policy(shards, tmp_path):
     for rows in groups.values():
         assert [name for *_, name in sorted(rows)] == ["manifest"] * min(2, len(rows)) + ["duplicates"] * max(0, len(rows) - 2)
     with pytest.raises(ConfigError, match="keep.order_by"):
-        pipeline.run(replace(config, keep=KeepConfig(order_by=["1; DROP TABLE metadata"])))
+        shared_workers.run(replace(config, keep=KeepConfig(order_by=["1; DROP TABLE metadata"])))
 
 
 def test_accounts_are_checked_before_publishing(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "MANIFEST_SQL", manifest.MANIFEST_SQL.replace("ORDER BY", "AND metadata.sample_id <> 3 ORDER BY"))
     with pytest.raises(AccountingError, match="samples were seen; nothing was published"):
-        pipeline.run(config_for(shards, tmp_path))
+        shared_workers.run(config_for(shards, tmp_path))
     assert not list((tmp_path / "manifest").glob("[!_.]*.parquet"))
     with pytest.raises(RunDirectoryError, match="holds no table"):
         table(tmp_path, "manifest")
@@ -344,7 +345,7 @@ def test_what_does_not_hold_is_not_published(shards, tmp_path, monkeypatch, name
         changed = changed.replace("keepers.similarity_to_keeper AS", "CAST(0.1 AS FLOAT) AS")
     monkeypatch.setattr(manifest, query, changed)
     with pytest.raises(AccountingError, match=message):
-        pipeline.run(config_for(shards, tmp_path))
+        shared_workers.run(config_for(shards, tmp_path))
     for folder in ("manifest", "duplicates", "excluded"):
         assert not list((tmp_path / folder).glob("[!_.]*.parquet"))
 
@@ -356,7 +357,7 @@ def test_folder_of_images(tmp_path):
         (folder / ("sub" if i % 2 else ".") / f"{i}.jpg").write_bytes(encode(scene(i % 8)))
         (folder / ("sub" if i % 2 else ".") / f"{i}.txt").write_text(f"caption {i}")
     config = Config(input=InputConfig(images=str(folder)), output=OutputConfig(str(tmp_path / "out")), engine=EngineConfig(workers=1))
-    pipeline.run(replace(config, embed=replace(config.embed, images_per_partition=5)))
+    shared_workers.run(replace(config, embed=replace(config.embed, images_per_partition=5)))
     rows = table(tmp_path / "out", "metadata").to_pylist()
     assert len(rows) == 12
     assert {row["sample_id"] >> 32 for row in rows} == {0, 1, 2}
@@ -372,7 +373,7 @@ def test_carried_columns(tmp_path):
     carry = ["similarity", "LICENSE", "punsafe"]
     config = config_for(str(tmp_path / "a.tar"), tmp_path / "out")
     config = replace(config, input=replace(config.input, carry=carry), keep=KeepConfig(order_by=["similarity desc"]))
-    pipeline.run(config)
+    shared_workers.run(config)
     kept = read_table(RunLayout(str(tmp_path / "out"), carry).table("manifest"))
     assert kept.schema.field("similarity").type == pa.float64()
     assert [(row["key"], row["LICENSE"], row["punsafe"]) for row in kept.to_pylist()] == [("2", "cc", None), ("3", "cc", None)]
@@ -381,10 +382,10 @@ def test_carried_columns(tmp_path):
 def test_stages_alone(shards, tmp_path):
     config = config_for(shards, tmp_path)
     with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup embed"):
-        pipeline.run(config, ["index"])
+        shared_workers.run(config, ["index"])
     for name in pipeline.STAGE_NAMES:
-        assert pipeline.run(config, [name]).skipped == ()
-    assert pipeline.run(config).skipped == pipeline.STAGE_NAMES
+        assert shared_workers.run(config, [name]).skipped == ()
+    assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
 
 
 def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
@@ -401,12 +402,12 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
             return ((number, work(task)) for number, task in enumerate(tasks))
 
     try:
-        pipeline.run(config, engine=Here(1))
-        assert pipeline.run(config).skipped == pipeline.STAGE_NAMES
+        shared_workers.run(config, engine=Here(1))
+        assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
         names = ("key", "duplication_count")
         expected = sorted(tuple(row[name] for name in names) for row in table(run_dir, "manifest").to_pylist())
         assert sorted(tuple(row[name] for name in names) for row in table(config.output.run_dir, "manifest").to_pylist()) == expected
-        pipeline.run(replace(config, keep=KeepConfig(order_by=["n_bytes"])), redo=True, engine=Here(1))
+        shared_workers.run(replace(config, keep=KeepConfig(order_by=["n_bytes"])), redo=True, engine=Here(1))
         assert table(config.output.run_dir, "targets").num_rows == table(run_dir, "targets").num_rows
     finally:
         fsspec.filesystem("memory").rm("/dedup-test", recursive=True)
@@ -414,14 +415,14 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
 
 def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
     config = config_for(shards, tmp_path)
-    pipeline.run(config, ["embed", "index"])
+    shared_workers.run(config, ["embed", "index"])
     turned = replace(config, search=SearchConfig(views=False))
     with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: search.views"):
-        pipeline.run(turned, ["pairs"])
-    pipeline.run(config)
-    pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)
+        shared_workers.run(turned, ["pairs"])
+    shared_workers.run(config)
+    shared_workers.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)
     with pytest.raises(RunDirectoryError, match="stage 'pairs' was made from an earlier 'index'"):
-        pipeline.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["manifest"])
+        shared_workers.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["manifest"])
     assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 2 + ["stale"] * 7
 
 
@@ -430,22 +431,22 @@ def test_a_shard_that_is_gone_for_a_while_loses_nothing(shards, tmp_path):
     shutil.copytree(Path(shards).parent, folder)
     pattern = str(folder / "{00000..00001}.tar")
     config = config_for(pattern, tmp_path / "out")
-    pipeline.run(config)
+    shared_workers.run(config)
     before = all_tables(tmp_path / "out")
     (folder / "00001.tar").rename(tmp_path / "away.tar")
     for redo in (False, True):
         with pytest.raises(InputError, match="1 of 2 shards can't be reached, .*nothing was changed"):
-            pipeline.run(config, redo=redo)
+            shared_workers.run(config, redo=redo)
     (tmp_path / "out" / "embeddings" / "_stage.json").unlink()
     with pytest.raises(InputError, match="was embedded before; what was made from it stands"):
-        pipeline.run(config)
+        shared_workers.run(config)
     allowed = replace(config, input=replace(config.input, allow_missing=True))
-    pipeline.run(allowed, redo=True)
+    shared_workers.run(allowed, redo=True)
     assert table(tmp_path / "out", "partitions").num_rows == 2
     with pytest.raises(InputError, match="can't be reached"):
-        pipeline.run(config)
+        shared_workers.run(config)
     (tmp_path / "away.tar").rename(folder / "00001.tar")
-    pipeline.run(config, redo=True)
+    shared_workers.run(config, redo=True)
     assert all_tables(tmp_path / "out") == before
 
 
@@ -456,7 +457,7 @@ def test_partition_numbers_are_given_once(tmp_path):
 
     def numbers(names):
         listed = replace(config, input=InputConfig(shards=[str(tmp_path / f"{name}.tar") for name in names]))
-        pipeline.run(listed, redo=True)
+        shared_workers.run(listed, redo=True)
         return {Path(row["shard"]).stem: row["partition"] for row in table(tmp_path / "out", "partitions").to_pylist()}
 
     assert numbers("ab") == {"a": 0, "b": 1}
@@ -473,14 +474,14 @@ def test_changed_captions_are_a_changed_input(tmp_path):
     for i in range(3):
         (folder / f"{i}.jpg").write_bytes(encode(scene(i)))
     config = Config(input=InputConfig(images=str(folder)), output=OutputConfig(str(tmp_path / "out")))
-    pipeline.run(config)
+    shared_workers.run(config)
     (folder / "1.txt").write_text("said later")
     with pytest.raises(RunDirectoryError, match="stage embed"):
-        pipeline.run(config)
-    pipeline.run(config, redo=True)
+        shared_workers.run(config)
+    shared_workers.run(config, redo=True)
     assert [row["caption"] for row in table(tmp_path / "out", "manifest").to_pylist()] == [None, "said later", None]
 
 
 def test_product_codes_of_too_few_images(shards, tmp_path):
     with pytest.raises(ConfigError, match="index.codes=pq needs 256 distinct images"):
-        pipeline.run(config_for(shards, tmp_path, index=IndexConfig(codes="pq")))
+        shared_workers.run(config_for(shards, tmp_path, index=IndexConfig(codes="pq")))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import shared_workers
 from run_tables import assert_same_tables
 from shard_data import Sample, copies, encode, scene, write_shards
 
-from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.console import summary_lines
@@ -46,7 +46,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_dir(shards, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "run"
-    pipeline.run(config_for(shards, run_dir))
+    shared_workers.run(config_for(shards, run_dir))
     return run_dir
 
 
@@ -59,7 +59,7 @@ def table(run_dir, name):
 
 
 def redo(shards, run_dir, *settings):
-    pipeline.run(config_for(shards, run_dir, *settings), ["targets"], redo=True)
+    shared_workers.run(config_for(shards, run_dir, *settings), ["targets"], redo=True)
     return table(run_dir, "targets")
 
 
@@ -141,7 +141,7 @@ def test_other_tools_read_caption_and_url(shards, run_dir):
 def test_the_budget_is_told_and_its_rate_makes_nothing_stale(shards, run_dir):
     redo(shards, run_dir)
     config = config_for(shards, run_dir, "targets.images_per_second=2")
-    summary = pipeline.run(config, ["targets"])
+    summary = shared_workers.run(config, ["targets"])
     assert summary.skipped == ("targets",)
     n_images = 500 * len(table(run_dir, "targets"))
     text = dict(summary_lines(summary, config))["targets"]
@@ -205,10 +205,10 @@ def test_work_that_can_not_be_listed_is_said(tmp_path):
 def test_spark_gives_the_same_targets(shards, tmp_path, start_spark):
     settings = ["targets.rank_by=neighbors", "targets.min_caption_length=3", "targets.language=en"]
     here, there = (config_for(shards, tmp_path / name, *settings) for name in ("here", "there"))
-    pipeline.run(here)
-    engine = start_spark("local[2]")
+    shared_workers.run(here)
+    engine = start_spark()
     try:
-        pipeline.run(there, engine=engine)
+        shared_workers.run(there, engine=engine)
     finally:
         engine.close()
     for name in ("targets", "target_captions", "captions", "statistics"):

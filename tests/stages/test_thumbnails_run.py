@@ -6,9 +6,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import shared_workers
 from shard_data import Sample, encode, scene, write_tar
 
-from dedup import pipeline
 from dedup.config import Config, EmbedConfig, EngineConfig, InputConfig, OutputConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
@@ -70,16 +70,16 @@ def test_auto_keeps_them_for_remote_shards(tmp_path, memory):
     memory.pipe_file("/thumbs-in/a.tar", (tmp_path / "a.tar").read_bytes())
     for out in (str(tmp_path / "out"), "memory://thumbs-out/run"):
         config = config_for("memory://thumbs-in/a.tar", out, batch_size=7)
-        pipeline.run(config, ["embed"], engine=Here(1))
+        shared_workers.run(config, ["embed"], engine=Here(1))
         rows = metadata(out)
         assert len(rows) == len(SAMPLES)
         check(out, rows)
-        assert pipeline.run(config, ["embed"], engine=Here(1)).skipped == ("embed",)
+        assert shared_workers.run(config, ["embed"], engine=Here(1)).skipped == ("embed",)
         memory.mv("/thumbs-in/a.tar", "/thumbs-in/away")
         with PictureReader(out, 64) as reader:
             assert reader.read(place(rows[3])).shape == (132, 160, 3)
         memory.mv("/thumbs-in/away", "/thumbs-in/a.tar")
-    pipeline.run(config_for(str(tmp_path / "a.tar"), tmp_path / "local"), ["embed"])
+    shared_workers.run(config_for(str(tmp_path / "a.tar"), tmp_path / "local"), ["embed"])
     assert open_thumbnails(str(tmp_path / "local")) is None
     with PictureReader(str(tmp_path / "local"), 64) as reader:
         assert reader.read(place(metadata(tmp_path / "local")[3])).shape == (83, 100, 3)
@@ -111,7 +111,7 @@ def test_rows_that_the_encoder_refuses_get_none(tmp_path, monkeypatch):
         "__init__",
         lambda self, config, encoder, *rest, **options: load(self, config, Refusing(encoder), *rest, **options),
     )
-    pipeline.run(config_for(str(tmp_path / "a.tar"), tmp_path / "out", thumbnails="true", batch_size=6), ["embed"], engine=Here(1))
+    shared_workers.run(config_for(str(tmp_path / "a.tar"), tmp_path / "out", thumbnails="true", batch_size=6), ["embed"], engine=Here(1))
     rows = metadata(tmp_path / "out")
     assert [row["key"] for row in rows] == [sample.key for i, sample in enumerate(SAMPLES) if i % 5 != 2]
     check(tmp_path / "out", rows)
@@ -124,16 +124,16 @@ def test_a_changed_setting_stops_or_redoes(tmp_path):
     for i in range(2):
         write_tar(tmp_path / "shards" / f"{i}.tar", SAMPLES[10 * i : 10 * i + 10])
     on, off = (config_for(str(tmp_path / "shards" / "*.tar"), tmp_path / "out", thumbnails=text) for text in ("true", "false"))
-    pipeline.run(on, ["embed"])
+    shared_workers.run(on, ["embed"])
     folder = tmp_path / "out" / "embeddings" / "thumbnails"
     assert len(list(folder.iterdir())) == 4
     with pytest.raises(RunDirectoryError, match=r"stage embed was made with another configuration: embed.thumbnails: true → false.*--redo"):
-        pipeline.run(off, ["embed"])
+        shared_workers.run(off, ["embed"])
     check(tmp_path / "out", metadata(tmp_path / "out"))
-    pipeline.run(off, ["embed"], redo=True)
+    shared_workers.run(off, ["embed"], redo=True)
     assert list(folder.iterdir()) == []
     assert open_thumbnails(str(tmp_path / "out")) is None
-    pipeline.run(on, ["embed"], redo=True)
+    shared_workers.run(on, ["embed"], redo=True)
     check(tmp_path / "out", metadata(tmp_path / "out"))
 
 
@@ -141,17 +141,17 @@ def test_lost_thumbnails_are_made_again_and_those_of_lost_shards_go(tmp_path):
     for i in range(2):
         write_tar(tmp_path / "shards" / f"{i}.tar", SAMPLES[10 * i : 10 * i + 10])
     config = config_for(str(tmp_path / "shards" / "*.tar"), tmp_path / "out", thumbnails="true")
-    pipeline.run(config, ["embed"])
+    shared_workers.run(config, ["embed"])
     folder = tmp_path / "out" / "embeddings" / "thumbnails"
     (folder / "thumbnails_00001.bin").unlink()
     (folder / "_0123456789ab-thumbnails_00001.bin").write_bytes(b"half")
     (folder.parent / "_stage.json").unlink()
     before = (folder / "thumbnails_00000.bin").stat().st_mtime_ns
-    pipeline.run(config, ["embed"])
+    shared_workers.run(config, ["embed"])
     check(tmp_path / "out", metadata(tmp_path / "out"))
     assert (folder / "thumbnails_00000.bin").stat().st_mtime_ns == before
     Path(tmp_path / "shards" / "1.tar").unlink()
-    pipeline.run(config, ["embed"], redo=True)
+    shared_workers.run(config, ["embed"], redo=True)
     assert {path.name for path in folder.iterdir()} == {"thumbnails_00000.bin", "offsets_00000.npy"}
 
 
@@ -168,14 +168,14 @@ def test_an_embedding_that_fails_leaves_no_half_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr(partition.ThumbnailWriter, "write", fail)
     with pytest.raises(OSError, match="No space left"):
-        pipeline.run(config, ["embed"], engine=Here(1))
+        shared_workers.run(config, ["embed"], engine=Here(1))
     assert not list((tmp_path / "out" / "embeddings" / "thumbnails").iterdir())
     monkeypatch.undo()
-    pipeline.run(replace(config), ["embed"], engine=Here(1))
+    shared_workers.run(replace(config), ["embed"], engine=Here(1))
     check(tmp_path / "out", metadata(tmp_path / "out"))
 
 
 def test_values_that_are_no_setting(tmp_path):
     for value in ("sometimes", True):
         with pytest.raises(ConfigError, match=f"embed.thumbnails={value} is unknown; expected auto or true or false"):
-            pipeline.run(config_for("a.tar", tmp_path, thumbnails=value))
+            shared_workers.run(config_for("a.tar", tmp_path, thumbnails=value))

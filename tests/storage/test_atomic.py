@@ -8,6 +8,7 @@ import sys
 
 import fsspec
 import pytest
+from patience import HANGS_S
 
 from dedup.storage.atomic import AtomicFile, Replacement, hidden_name, link_or_copy, remove_half_written, scratch_folder, write_bytes
 from dedup.storage.urls import read_bytes
@@ -24,7 +25,7 @@ def hold(tmp_path):
 def end(process):
     process.stdin.close()
     process.stdout.close()
-    process.wait(20)
+    process.wait(HANGS_S)
 
 
 def test_a_folder_is_removed_at_the_end(tmp_path, monkeypatch):

@@ -1,0 +1,19 @@
+"""Runs of the tests' own process on worker processes that stay: each pool of its own would import all modules again."""
+
+import atexit
+from functools import cache
+
+from dedup import pipeline
+from dedup.engines.local import LocalEngine
+
+
+def run(config, stages=pipeline.STAGE_NAMES, *, engine=None, **options):
+    """`pipeline.run` on this machine, by as many workers as the configuration asks for."""
+    return pipeline.run(config, stages, engine=engine or _engine(config.engine.workers), **options)
+
+
+@cache
+def _engine(n_workers):
+    engine = LocalEngine(n_workers)
+    atexit.register(engine.close)
+    return engine
