@@ -17,11 +17,11 @@ import pyarrow as pa
 from machine import describe_machine
 from vectors import vectors_only, write_embeddings
 
-from dedup import pipeline
 from dedup.config import Config, IndexConfig, SearchConfig
 from dedup.contracts import Engine
 from dedup.engines.local import LocalEngine
-from dedup.storage.layout import RunLayout
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 STAGES = ("pairs", "confirm", "groups")
@@ -60,7 +60,7 @@ def main() -> None:
         seconds, tables = {}, {}
         seconds["local"], tables["local"] = timed(config, local)
         local.close()
-        from dedup.engines.spark import SparkEngine
+        from dedup.engines.spark.engine import SparkEngine
 
         settings = [f"spark.driver.memory={options.heap}", "spark.ui.enabled=false", f"spark.local.dir={run_dir}", *options.spark]
         for name, sends_rows in (("spark gathers rows", False), ("spark sends rows", True)):

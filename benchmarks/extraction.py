@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 from machine import describe_machine
 
-from dedup.numerics.adaptive import adaptive_distances
-from dedup.numerics.cliques import largest_clique
-from dedup.numerics.tiled import pairwise_tiled_distances, tiled_distances
-from dedup.numerics.torch_ops import choose_device
+from dedup.numerics.graph.cliques import largest_clique
+from dedup.numerics.pixels import adaptive_distances, pairwise_tiled_distances, tiled_distances
+from dedup.numerics.search.gpu import choose_device
 
 
 def score_one(n: int, side: int, device_name: str) -> tuple[dict[str, float], int]:

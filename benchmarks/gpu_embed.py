@@ -35,11 +35,10 @@ import torch
 import dedup
 from dedup.config import Config
 from dedup.demo.shards import make_demo_data
-from dedup.devices import given_gpus
 from dedup.encoders import load_encoder
-from dedup.resources import available_cores
-from dedup.stages.decoding import Preparation, in_order
-from dedup.stages.embedding import EmbedTask, embed_partition, open_source
+from dedup.machine import available_cores, given_gpus
+from dedup.stages.embed.decode import Preparation, in_order
+from dedup.stages.embed.partition import EmbedTask, embed_partition, open_source
 
 PUBLIC = {"ViT-B-32": 2_500, "ViT-L-14": 312}  # clip-retrieval, images/s on one A100
 

@@ -28,13 +28,11 @@ import numpy.typing as npt
 import torch
 from gpu_vectors import QUANTIZER_DIM, train, write_vectors
 
-from dedup.numerics.collapse import Ownership
-from dedup.numerics.distances import unit_rows
-from dedup.numerics.halfproducts import HalfProducts
-from dedup.numerics.listjoin import Joined
-from dedup.numerics.lists import BLOCK, Lists
-from dedup.numerics.selfjoin import self_join
-from dedup.numerics.torch_ops import Device, float32_sums
+from dedup.numerics.search.balls import Ownership
+from dedup.numerics.search.gpu import Device, HalfProducts, float32_sums
+from dedup.numerics.search.join import Joined, self_join
+from dedup.numerics.search.lists import BLOCK, Lists
+from dedup.numerics.similarity import unit_rows
 
 PUBLIC = 2_000.0  # vectors/s and GPU: BAAI Dataset-Pruning, LAION-2B on 8 A100, k-means and pairs
 PUBLIC_N = 2_053_332_591

@@ -17,9 +17,8 @@ from machine import describe_machine
 from vectors import near_copies, power_law_rows
 
 from dedup.config import IndexConfig
-from dedup.numerics.ann import choose_nlist, choose_nprobe
-from dedup.numerics.distances import unit_rows
-from dedup.numerics.lists import train_lists
+from dedup.numerics.search.lists import choose_nlist, choose_nprobe, train_lists
+from dedup.numerics.similarity import unit_rows
 
 
 def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:

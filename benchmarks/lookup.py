@@ -17,12 +17,11 @@ from memory import PeakMemory
 from vectors import vectors_only, write_embeddings
 
 import dedup
-from dedup import pipeline
 from dedup.config import IndexConfig, SearchConfig
-from dedup.numerics.distances import exact_similarity, unit_rows
-from dedup.storage.embeddings import read_vectors
-from dedup.storage.layout import RunLayout
-from dedup.storage.provenance import read_record
+from dedup.numerics.similarity import exact_similarity, unit_rows
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout, read_record
+from dedup.runs.vectors import read_vectors
 from dedup.storage.tables import read_table
 
 

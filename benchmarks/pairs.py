@@ -16,9 +16,9 @@ from machine import describe_machine
 from memory import PeakMemory
 from vectors import Planted, vectors_only, write_embeddings
 
-from dedup import pipeline
 from dedup.config import IndexConfig, SearchConfig
-from dedup.storage.layout import RunLayout
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 

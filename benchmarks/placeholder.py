@@ -20,9 +20,9 @@ from memory import PeakMemory
 from pairs import planted_recall
 from vectors import vectors_only, write_embeddings
 
-from dedup import pipeline
 from dedup.config import IndexConfig, SearchConfig
-from dedup.storage.layout import RunLayout
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.urls import join, read_json
 
 

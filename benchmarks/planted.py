@@ -19,12 +19,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from dedup.encoders.dct import DctEncoder
-from dedup.numerics.distances import exact_similarity
-from dedup.numerics.planting import Change, changes
-from dedup.stages.decoding import Preparation, RejectedSample
-from dedup.storage.images import decode_image
-from dedup.storage.samples import RawSample
-from dedup.storage.shards import read_shard
+from dedup.numerics.image.planting import Change, changes
+from dedup.numerics.similarity import exact_similarity
+from dedup.stages.embed.decode import Preparation, RejectedSample
+from dedup.storage.images.decode import decode_image
+from dedup.storage.input.samples import RawSample
+from dedup.storage.input.shards import read_shard
 
 MAX_PIXELS = 10**9
 Vectors = npt.NDArray[np.float16]

@@ -21,8 +21,8 @@ from machine import describe_machine
 from memory import PeakMemory
 
 from dedup.engines.local import LocalEngine
-from dedup.release import rewrite
-from dedup.storage.layout import RunLayout
+from dedup.release.rewrite import rewrite
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import join
 

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.contracts import Table
-from dedup.resume import STAGES, picked
+from dedup.pipeline.plan import STAGES, picked
+from dedup.runs.directory import RunLayout, StageRecord, write_record
+from dedup.runs.vectors import embedding_path
 from dedup.storage.arrays import ArrayWriter
-from dedup.storage.embeddings import embedding_path
-from dedup.storage.layout import RunLayout
-from dedup.storage.provenance import StageRecord, write_record
 from dedup.storage.tables import FileWriter, write_table
 from dedup.storage.urls import join
 

@@ -21,11 +21,11 @@ from machine import describe_machine
 from vectors import vectors_only, write_embeddings
 
 import dedup
-from dedup import pipeline
 from dedup.config import Config, IndexConfig, SearchConfig
 from dedup.demo.shards import make_demo_data
 from dedup.engines.local import LocalEngine
-from dedup.engines.spark import SparkEngine
+from dedup.engines.spark.engine import SparkEngine
+from dedup.pipeline import run as pipeline
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from spark_cluster import Cluster

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 import dedup
-from dedup.demo.procedural import procedural_scene
+from dedup.demo.pictures import procedural_scene
 from dedup.demo.shards import make_demo_data
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -44,7 +44,7 @@ class Tiny:
     writes : tuple of str
         Files in {out}.
     check : callable, optional
-        Looks at what {out} holds.
+        Views at what {out} holds.
     needs : tuple of str
         Packages of extras.
     """

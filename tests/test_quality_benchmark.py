@@ -13,9 +13,9 @@ from quality_files import Design, make_files, read_known_pairs
 from quality_measures import Pairs, merged_photos, nearest_photos, share_interval, summarize, tally, tally_pairs
 from quality_peers import PEERS, Peers, clean_threshold, curve, hash_pairs, pairs_within
 
-from dedup.demo.procedural import procedural_scene
-from dedup.numerics.planting import CHANGES
-from dedup.numerics.proportions import wilson
+from dedup.demo.pictures import procedural_scene
+from dedup.numerics.image.planting import CHANGES
+from dedup.numerics.statistics.shares import wilson
 
 
 def design_of(n_photos: int = 4, n_originals: int = 2, changes: tuple[str, ...] = ("one",), known: tuple[int, int] | None = None) -> Design:

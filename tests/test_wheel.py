@@ -22,7 +22,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dedup.storage.layout import RunLayout
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 ROOT = Path(__file__).parents[1]

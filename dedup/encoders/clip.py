@@ -16,9 +16,9 @@ import open_clip
 import torch
 
 from dedup.config import EncoderConfig
-from dedup.devices import gpu_sharers, task_gpus
 from dedup.encoders.clip_models import FoundModel, find_model
 from dedup.errors import ConfigError, StageError
+from dedup.machine import gpu_sharers, task_gpus
 
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CPU_BATCH: Final = 32
