@@ -29,7 +29,7 @@ def main() -> None:
     context = StageContext(dedup.load_config(None, [f"output.run_dir={options.run_dir}"]), LocalEngine(1))
     look = judge_settings(context)
     assert look is not None
-    candidates = read_table(context.layout.table("candidates")).sort_by([("src", "ascending"), ("dst", "ascending")])
+    candidates = read_table(context.run.table("candidates")).sort_by([("src", "ascending"), ("dst", "ascending")])
     candidates = candidates.filter([kind == "near" for kind in candidates["kind"].to_pylist()]).slice(0, options.pairs)
     ids = sorted({*candidates["src"].to_pylist(), *candidates["dst"].to_pylist()})
     places = find_places(context, np.array(ids, dtype=np.int64))

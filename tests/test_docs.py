@@ -22,7 +22,7 @@ from dedup.config import Config
 from dedup.config.keys import KEYS
 from dedup.config.load import load_config, to_dict
 from dedup.config.rules import validate
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,7 +66,7 @@ def test_every_key_and_column_is_documented() -> None:
 
 def test_files_lie_where_the_layout_says() -> None:
     for name, (files, _) in GENERATE.TABLES.items():
-        assert RunLayout("").table(name).path == files.rpartition("/")[0]
+        assert Run("").table(name).path == files.rpartition("/")[0]
 
 
 # ---- commands and Python names

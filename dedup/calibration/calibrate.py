@@ -23,7 +23,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, JsonDict, Reporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError
-from dedup.runs.directory import check_encoder, open_run
+from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.stages.stage import SilentReporter, StageContext
 from dedup.storage.atomic import write_bytes, write_json
@@ -252,19 +252,19 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
     """Calibrate a finished run. See `dedup.calibrate`."""
     _check(options)
     started = time.perf_counter()
-    opened = open_run(run_dir, list(overrides), ("embed", "index"))
-    if encoder_kind(opened.config.encoder.name).has_images:
-        check_encoder(opened)
-    needed = ("embed", "index", "confirm", "groups") if opened.confirms else ("embed", "index", "confirm")
-    opened = open_run(run_dir, list(overrides), needed)
-    own = float(opened.records["index"].config["search.min_similarity"])
+    run = Run.open(run_dir, ("embed", "index"), overrides)
+    if encoder_kind(run.config.encoder.name).has_images:
+        run.check_encoder()
+    run = Run.open(run_dir, (*("embed", "index", "confirm"), *(("groups",) if run.judges_pixels else ())), overrides)
+    run.check_vectors()
+    own = float(run.finished("index").config["search.min_similarity"])
     # workers may have folders of their own
-    output = replace(opened.config.output, run_dir=absolute(run_dir))
-    config = replace(opened.config, search=replace(opened.config.search, min_similarity=own), output=output)
-    population = read_population(opened, own, with_groups=opened.confirms)
+    output = replace(run.config.output, run_dir=absolute(run_dir))
+    config = replace(run.config, search=replace(run.config.search, min_similarity=own), output=output)
+    population = read_population(run, own, with_groups=run.judges_pixels)
     drawn = draw(population, options.n_images, options.seed)
-    floor, thousandth = find_floor(run_dir, population, drawn, options.seed)
-    work = Work(opened, StageContext(config, engine, reporter), options, own, _thresholds(own, thousandth))
+    floor, thousandth = find_floor(run, population, drawn, options.seed)
+    work = Work(run, StageContext(config, engine, reporter), options, own, _thresholds(own, thousandth))
     if population.n_low_detail:
         rule = config.search.low_detail_min_similarity
         what = f"{population.n_low_detail:,} distinct images have little detail"
@@ -282,7 +282,7 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
         CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change,
         copies,
         pa.Table.from_pylist(found.judged.rows, schema=CALIBRATION_PAIRS),
-        advise(table, "confirmed" if has_look else "similarity", options.precision, turns_off=opened.confirms and not has_look),
+        advise(table, "confirmed" if has_look else "similarity", options.precision, turns_off=run.judges_pixels and not has_look),
         advise(table, "similarity", options.precision, turns_off=True) if has_look else None,
         figures,
         work.notes,
@@ -346,7 +346,7 @@ def _table(work: Work, false: FalsePairs, recall: Recall | None) -> pa.Table:
     removed = sweep(work.config.output.run_dir, work.thresholds.tolist()).table
     columns |= {"share_removed": removed["share_removed"], "share_confirmed": None}
     if work.has_verdicts:
-        confirmed = share_confirmed(work.config.output.run_dir, removed["n_samples"][0].as_py(), work.thresholds)
+        confirmed = share_confirmed(work.run, removed["n_samples"][0].as_py(), work.thresholds)
         is_known = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.own))
         columns["share_confirmed"] = _known(np.where(is_known, confirmed, np.nan))
     arrays = [pa.nulls(len(work.thresholds), f.type) if columns[f.name] is None else _array(columns[f.name], f.type) for f in CALIBRATION]

@@ -28,8 +28,7 @@ from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.viewjoin import Views, join_views
 from dedup.numerics.similarity import apply_turn, exact_similarity, unit_rows
-from dedup.runs.directory import OpenedRun
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages.embed.decode import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
@@ -73,7 +72,7 @@ class Work:
 
     Parameters
     ----------
-    opened : OpenedRun
+    run : Run
     context : StageContext
     options : CalibrationOptions
     own : float
@@ -84,7 +83,7 @@ class Work:
         What the user should know.
     """
 
-    opened: OpenedRun
+    run: Run
     context: StageContext
     options: CalibrationOptions
     own: float
@@ -99,7 +98,7 @@ class Work:
     @property
     def has_verdicts(self) -> bool:
         """Whether the run looked at the pixels of its candidates."""
-        return self.opened.confirms
+        return self.run.judges_pixels
 
 
 def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
@@ -122,10 +121,10 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
     rows = find_places(work.context, population.ids[drawn.images], _SIZED_PLACES).to_pylist()
     n_each = min(len(names), max(1, _COPIES // len(rows)))
-    share = min(1.0, _JUDGED / (n_each * len(rows))) if work.opened.confirms else 0.0
+    share = min(1.0, _JUDGED / (n_each * len(rows))) if work.run.judges_pixels else 0.0
     rng = np.random.default_rng([options.seed, 1])
     order = rng.permutation(len(names))
-    has_views = view_maker(config.encoder) is not None and bool(work.opened.index.get("n_views"))
+    has_views = view_maker(config.encoder) is not None and bool(work.run.index_facts.get("n_views"))
     least, tasks = float(work.thresholds[0]), []
     for start in range(0, len(rows), _IMAGES_PER_TASK):
         part = rows[start : start + _IMAGES_PER_TASK]
@@ -213,8 +212,8 @@ def plant_copies(task: CopyTask) -> CopyResult:
     pixels: dict[int, Pixels] = {}
     unreadable: list[str] = []
     places = [Place(*(row[name] for name in ("sample_id", "shard", "key", "byte_offset", "n_bytes"))) for row in task.rows]
-    run_dir = config.output.run_dir
-    with PictureReader(run_dir, _SIDE, max_pixels=config.input.max_pixels, uses_thumbnails=False) as reader:
+    run = Run(config.output.run_dir, config)
+    with PictureReader(run.path("embeddings"), _SIDE, max_pixels=config.input.max_pixels, uses_thumbnails=False) as reader:
         reader.prefetch(places)
         for number, place in enumerate(places):
             try:
@@ -245,7 +244,7 @@ def _found(task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels]
     search = task.config.search
     vectors = _encoded([copy.prepared.prepared for copy in copies], encoder).astype(np.float16)
     place = np.array([copy.place for copy in copies])
-    originals = open_store(task.config.output.run_dir).take(ids)[place]
+    originals = Run(task.config.output.run_dir).vectors().take(ids)[place]
     similarity = exact_similarity(originals, vectors)
     quality = detail(np.stack([copy.prepared.grid for copy in copies]))
     asked = np.where(quality < search.low_detail_quality, search.low_detail_min_similarity, 0.0)
@@ -285,7 +284,7 @@ def _views(
     """Similarity and turn of the looks that find each copy, None where none does."""
     config, maker = task.config, view_maker(task.config.encoder)
     aspect = np.array([row["width"] / max(row["height"], 1) for row in task.rows], dtype=np.float32)
-    theirs = make_views(config.output.run_dir, config.encoder, ids, aspect)
+    theirs = make_views(Run(config.output.run_dir), config.encoder, ids, aspect)
     if maker is None or theirs is None:
         return [None] * len(copies)
     framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]

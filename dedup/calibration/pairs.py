@@ -21,7 +21,7 @@ from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.search.exhaustive import Alike, count_alike
 from dedup.numerics.similarity import apply_turn, unit_rows
 from dedup.numerics.statistics.tails import PairSample, PairShares, pair_shares
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
 from dedup.stages.stage import StageContext
 
 _BLOCK = 16_384  # columns of a task
@@ -49,7 +49,7 @@ Ids = npt.NDArray[np.int64]
 class PairTask:
     """Rows that are compared with one block of columns."""
 
-    run_dir: str
+    run: Run
     rows: Ids
     row_labels: Ids
     columns: Ids
@@ -61,7 +61,7 @@ class PairTask:
 
 def compare_block(task: PairTask) -> Alike:
     """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
-    store = open_store(task.run_dir)
+    store = task.run.vectors()
     rows, columns = store.take(task.rows), store.take(task.columns)
     if task.is_mirrored:
         rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
@@ -153,11 +153,11 @@ class Judged:
         return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
 
 
-def find_floor(run_dir: str, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
+def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
     """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, from those of some images."""
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(drawn.rows)[:_PILOT])
-    unit, labels = unit_rows(open_store(run_dir).take(population.ids[chosen])), population.labels[chosen]
+    unit, labels = unit_rows(run.vectors().take(population.ids[chosen])), population.labels[chosen]
     product = unit @ unit.T
     values = product[np.triu(labels[:, None] != labels[None, :], 1)]
     n_pairs = len(drawn.rows) * drawn.n_others
@@ -178,13 +178,13 @@ def count_pairs(
     most_rows: int = 0,
 ) -> Counted:
     """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
-    run_dir, rows = context.layout.run_dir, drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
+    rows = drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
     tasks = []
     for start in range(0, len(drawn.columns), _BLOCK):
         block = drawn.columns[start : start + _BLOCK]
         tasks.append(
             PairTask(
-                run_dir,
+                context.run,
                 population.ids[rows],
                 population.labels[rows],
                 population.ids[block],
@@ -298,20 +298,20 @@ class FalsePairs:
 
 def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
     """Count unrelated pairs, fit their tail, and say what precision follows at each threshold."""
-    run_dir, thresholds, seed, n = work.config.output.run_dir, work.thresholds, work.options.seed, len(population.ids)
+    run, thresholds, seed, n = work.run, work.thresholds, work.options.seed, len(population.ids)
     counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
     at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
     if not work.has_verdicts:
-        links = links_by_threshold(population, run_dir, at, of_copies=False)
+        links = links_by_threshold(population, run, at, of_copies=False)
         shares = _below_copies(work, counted, drawn)
         return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
     config = work.config
-    look = JudgeSettings(run_dir, config.input.max_pixels, max(SIDE, decoded_side(config.encoder)), config.confirm.max_distance, False)
+    look = JudgeSettings(run, config.input.max_pixels, max(SIDE, decoded_side(config.encoder)), config.confirm.max_distance, False)
     counted, labels = leave_copies_out(work.context, look, counted, population, judged)
     shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
     population = replace(population, labels=labels)
     _judge_decoys(work, look, population, drawn, counted, judged)
-    links = links_by_threshold(population, run_dir, at, of_copies=True)
+    links = links_by_threshold(population, run, at, of_copies=True)
     precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
     if precision.confirmed is None:
         work.notes.append("no pair could be looked at, the images can't be read: precision after the look at the pixels is not known")

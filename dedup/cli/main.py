@@ -42,11 +42,12 @@ def run(overrides: Overrides = None, config_file: ConfigFile = None, redo: Redo 
 
 def _run_stages(stage: str | None, overrides: list[str] | None, config_file: str | None, redo: bool, as_json: bool) -> None:
     from dedup.cli.show.run import ConsoleReporter, print_summary
-    from dedup.pipeline import run as pipeline
+    from dedup.config.keys import STAGE_NAMES
+    from dedup.pipeline.run import run
 
     config = load(config_file, overrides)
     with ConsoleReporter() as reporter:
-        summary = pipeline.run(config, pipeline.STAGE_NAMES if stage is None else [stage], redo=redo, reporter=reporter)
+        summary = run(config, STAGE_NAMES if stage is None else [stage], redo=redo, reporter=reporter)
     if as_json:
         print_json(summary.as_dict())
     else:
@@ -97,11 +98,11 @@ def status(
     Example: dedup status out -c conf/mine.yaml search.min_similarity=0.8
     """
     from dedup.cli.show.run import print_status
-    from dedup.pipeline import run as pipeline
+    from dedup.pipeline import plan
 
     has_config = bool(config_file or overrides)
     config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
-    stages = pipeline.status(run_dir, config if has_config else None)
+    stages = plan.status(run_dir, config if has_config else None)
     if as_json:
         print_json({"run_dir": run_dir, "stages": [asdict(stage) for stage in stages]})
     else:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from dedup.cli.show.run import ConsoleReporter, print_summary
 from dedup.cli.show.terminal import errors_shown
 from dedup.config import Config
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
-from dedup.pipeline.run import STAGE_NAMES, run
+from dedup.pipeline.run import run
 
 
 def parse(description: str, arguments: list[str] | None = None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from dedup.find.views import Views, turns_of
 from dedup.numerics.judge.compare import compare, turned
 from dedup.numerics.judge.picture import SIDE, Picture
 from dedup.numerics.pixels import TILES, l2_distances, tiled_distances
-from dedup.runs.directory import OpenedRun
+from dedup.runs.directory import Run
 from dedup.runs.samples import SampleTable
 from dedup.storage.images.decode import decode_image
 from dedup.storage.images.reader import PictureReader, Place
@@ -56,16 +56,16 @@ class PixelJudge:
 
     Parameters
     ----------
-    opened : OpenedRun
+    run : Run
     samples : SampleTable
     """
 
-    def __init__(self, opened: OpenedRun, samples: SampleTable) -> None:
-        config = opened.config
+    def __init__(self, run: Run, samples: SampleTable) -> None:
+        config = run.config
         self._samples, self._max_pixels, self._max_distance = samples, config.input.max_pixels, config.confirm.max_distance
         self._flat_quality = config.search.flat_quality
         min_side = max(SIDE, decoded_side(config.encoder))
-        self._reader = PictureReader(config.output.run_dir, min_side=min_side, max_pixels=config.input.max_pixels)
+        self._reader = PictureReader(run.path("embeddings"), min_side=min_side, max_pixels=config.input.max_pixels)
 
     def pixels(self, row: dict[str, Any]) -> npt.NDArray[np.uint8]:
         """Pixels of a training image, uint8 (height, width, 3), reduced or from a thumbnail.

@@ -16,6 +16,7 @@ from dedup.encoders import decoded_side
 from dedup.errors import InputError, SampleError
 from dedup.numerics.judge.compare import compare, turned
 from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
+from dedup.runs.directory import Run
 from dedup.stages.confirm.known import VERDICTS, Remembered
 from dedup.stages.stage import StageContext
 from dedup.storage.images.reader import PictureReader, Place
@@ -106,7 +107,7 @@ class JudgeSettings:
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     max_pixels, min_side : int
         Of the decoder.
     max_distance : float
@@ -114,7 +115,7 @@ class JudgeSettings:
         Whether a pair whose pixels can't be read stands.
     """
 
-    run_dir: str
+    run: Run
     max_pixels: int
     min_side: int
     max_distance: float
@@ -151,18 +152,16 @@ class Outcome:
 def judge_settings(context: StageContext) -> JudgeSettings | None:
     """The look a configuration asks for; None where confirmation is off."""
     config = context.config
-    if not context.confirms:
+    if not context.run.judges_pixels:
         return None
     min_side = max(SIDE, decoded_side(config.encoder))
-    return JudgeSettings(
-        config.output.run_dir, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep"
-    )
+    return JudgeSettings(context.run, config.input.max_pixels, min_side, config.confirm.max_distance, config.confirm.unreadable == "keep")
 
 
 def find_places(context: StageContext, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:
     """Where the images of samples lie, and whatever else of `metadata` a schema names, ordered by sample_id."""
     wanted = pa.table({"sample_id": sample_ids})
-    tables = {"metadata": context.layout.table("metadata"), "wanted": wanted}
+    tables = {"metadata": context.run.table("metadata"), "wanted": wanted}
     columns = ", ".join(f"metadata.{name} AS {name}" for name in schema.names)
     return ask(context.engine, PLACES_SQL.format(columns=columns), tables, schema)
 
@@ -183,7 +182,7 @@ class PairJudge:
         # one thread per worker, as for all else that workers do
         use_one_thread()
         self._look = look
-        self._reader = PictureReader(look.run_dir, min_side=look.min_side, max_pixels=look.max_pixels)
+        self._reader = PictureReader(look.run.path("embeddings"), min_side=look.min_side, max_pixels=look.max_pixels)
         self._places = {row["sample_id"]: Place(**row) for row in places.to_pylist()}
         self._reader.prefetch(list(self._places.values()))
         self._pictures: LRUCache[int, Picture | None] = LRUCache(_HELD)

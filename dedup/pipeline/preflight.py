@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,9 +20,10 @@ from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.machine import available_cores, free_disk, free_memory
-from dedup.runs.directory import read_record
-from dedup.runs.vectors import open_store
-from dedup.stages.embed.partition import Source, keeps_thumbnails
+from dedup.runs.directory import Run
+from dedup.runs.record import read_record
+from dedup.stages.embed.partition import keeps_thumbnails
+from dedup.stages.embed.sources import Source
 from dedup.stages.index.faiss_index import PQ_FROM
 from dedup.storage.atomic import scratch_folder
 from dedup.storage.input.published import EmbeddingFile
@@ -89,7 +90,7 @@ def bounded_workers(config: Config) -> tuple[int, str]:
 def check(
     config: Config,
     sources: Mapping[str, tuple[Source, str]],
-    todo: set[str],
+    todo: Set[str],
     engine: Engine,
     reporter: Reporter,
     *,
@@ -161,7 +162,7 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
     if not embeds and is_local(run_dir):
         with suppress(RunDirectoryError):  # without an image there are no vectors
-            dim = open_store(run_dir).dim
+            dim = Run(run_dir).vectors().dim
     dims = dim + sum(second.typical_dim for second in seconds)
     if n_images is not None and config.base.run_dir:
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
@@ -216,7 +217,7 @@ def _bytes_per_sample(shards: Sequence[str]) -> float | None:
 
 
 def _count_embedded(run_dir: str) -> int | None:
-    record = read_record(run_dir, "embeddings")
+    record = read_record(run_dir, "embed")
     return None if record is None else record.rows["metadata"]
 
 

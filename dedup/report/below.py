@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
 from dedup.numerics.similarity import exact_similarity, unit_rows
-from dedup.runs.vectors import embedding_path, read_vectors
+from dedup.runs.directory import Run
+from dedup.runs.vectors import embedding_path
 from dedup.storage.arrays import array_shape, read_rows
 from dedup.storage.urls import is_local
 
@@ -51,12 +52,12 @@ class BelowSample:
     n_all: int
 
 
-def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float, *, low: float, n_bins: int, seed: int) -> BelowSample:
+def sample_below(run: Run, n_of_partition: dict[int, int], threshold: float, *, low: float, n_bins: int, seed: int) -> BelowSample:
     """Compare sampled vectors with all, or with evenly spread stretches of them.
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     n_of_partition : dict
         Partition to its number of vectors.
     threshold : float
@@ -77,16 +78,16 @@ def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float,
     if n_all < 2:
         return BelowSample(empty, empty, empty.astype(np.float32), np.zeros(n_bins + 1, np.int64), low, 0, 0, n_all)
     first = next(iter(partitions))
-    shape, _ = array_shape(embedding_path(run_dir, first))
-    stretches = _stretches(partitions, _MOST_VECTORS if is_local(run_dir) else _MOST_REMOTE)
+    shape, _ = array_shape(embedding_path(run.path("embeddings"), first))
+    stretches = _stretches(partitions, _MOST_VECTORS if is_local(run.url) else _MOST_REMOTE)
     n_vectors = sum(stop - start for _, start, stop in stretches)
     n_queries = min(n_all, max(_LEAST_QUERIES, min(_QUERIES, int(_PRODUCTS / (n_vectors * shape[1])))))
     query_ids = _draw(partitions, n_queries, seed)
-    found = _Nearest(read_vectors(run_dir, query_ids), query_ids, threshold, low, n_bins)
-    for ids, rows in _blocks(run_dir, stretches):
+    found = _Nearest(run.read_vectors(query_ids), query_ids, threshold, low, n_bins)
+    for ids, rows in _blocks(run, stretches):
         if rows.shape != (len(ids), shape[1]):
             wanted = f"expected {len(ids)} vectors of {shape[1]} dimensions from sample {ids[0]} on"
-            raise RunDirectoryError(f"{run_dir}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
+            raise RunDirectoryError(f"{run.url}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
         found.take(ids, rows)
     src, dst, similarity = found.best()
     return BelowSample(src, dst, similarity, found.bins, low, n_queries, n_vectors, n_all)
@@ -160,7 +161,7 @@ def _draw(partitions: dict[int, int], n: int, seed: int) -> npt.NDArray[np.int64
     return ids
 
 
-def _blocks(run_dir: str, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+def _blocks(run: Run, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
     for partition, start, stop in stretches:
-        rows = read_rows(embedding_path(run_dir, partition), start, stop)
+        rows = read_rows(embedding_path(run.path("embeddings"), partition), start, stop)
         yield (np.int64(partition) << 32) + np.arange(start, stop, dtype=np.int64), rows

@@ -16,9 +16,9 @@ from dedup.storage.urls import is_local, join
 _GAP = 256  # rows that are read in passing
 
 
-def embedding_path(run_dir: str, partition: int) -> str:
-    """Where a partition's vectors lie."""
-    return join(run_dir, "embeddings", "img_emb", f"img_emb_{partition:05d}.npy")
+def embedding_path(folder: str, partition: int) -> str:
+    """Where a partition's vectors lie in the folder of embeddings."""
+    return join(folder, "img_emb", f"img_emb_{partition:05d}.npy")
 
 
 class EmbeddingStore:
@@ -26,7 +26,8 @@ class EmbeddingStore:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
+        Of the run's embeddings.
 
     Raises
     ------
@@ -34,11 +35,11 @@ class EmbeddingStore:
         If there are no arrays, or their widths differ.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self._rows = map_arrays(join(run_dir, "embeddings", "img_emb"), "img_emb_")
+    def __init__(self, folder: str) -> None:
+        self._rows = map_arrays(join(folder, "img_emb"), "img_emb_")
         widths = {rows.shape[1] for rows in self._rows.values()}
         if len(widths) != 1:
-            raise RunDirectoryError(f"{run_dir}: embeddings of different widths {sorted(widths)}; expected one encoder per run")
+            raise RunDirectoryError(f"{folder}: embeddings of different widths {sorted(widths)}; expected one encoder per run")
         self.dim = widths.pop()
 
     def take(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
@@ -77,9 +78,9 @@ class EmbeddingStore:
             yield part, self.take(sample_ids[part])
 
 
-def inner_paths(run_dir: str, partition: int) -> tuple[str, str]:
+def inner_paths(folder: str, partition: int) -> tuple[str, str]:
     """Where a partition's vectors of pictures inside a frame lie, and the sample_ids of their rows."""
-    folder = join(run_dir, "embeddings", "img_inner")
+    folder = join(folder, "img_inner")
     return join(folder, f"img_inner_{partition:05d}.npy"), join(folder, f"sample_id_{partition:05d}.npy")
 
 
@@ -88,11 +89,12 @@ class InnerStore:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
+        Of the run's embeddings.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        folder = join(run_dir, "embeddings", "img_inner")
+    def __init__(self, folder: str) -> None:
+        folder = join(folder, "img_inner")
         self._rows, ids = map_arrays(folder, "img_inner_"), map_arrays(folder, "sample_id_")
         self._ids = {number: part.ravel().view(np.int64) for number, part in ids.items()}
 
@@ -138,30 +140,30 @@ class SampleRows:
         return self._store.take(self._ids[rows])
 
 
-def read_vectors(run_dir: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     """Vectors of samples with ascending ids: of a remote store only the stretches of each partition that they lie in.
 
     Returns
     -------
     float16 array, shape (n, dim)
     """
-    if is_local(run_dir) or not len(sample_ids):
-        return open_store(run_dir).take(sample_ids)
+    if is_local(folder) or not len(sample_ids):
+        return open_store(folder).take(sample_ids)
     partition, row = sample_ids >> 32, sample_ids & ROW_MASK
     parts = []
     # a request costs what some hundred rows do
     cuts = np.flatnonzero((np.diff(partition) != 0) | (np.diff(row) > _GAP)) + 1
     for rows in np.split(np.arange(len(row)), cuts):
         first, last = int(row[rows[0]]), int(row[rows[-1]])
-        parts.append(read_rows(embedding_path(run_dir, int(partition[rows[0]])), first, last + 1)[row[rows] - first])
+        parts.append(read_rows(embedding_path(folder, int(partition[rows[0]])), first, last + 1)[row[rows] - first])
     return np.concatenate(parts)
 
 
-def open_store(run_dir: str) -> EmbeddingStore:
+def open_store(folder: str) -> EmbeddingStore:
     """The store of a run, opened once per process and again when its files were replaced; workers call it for every task."""
-    return _open_store(run_dir, folder_state(join(run_dir, "embeddings", "img_emb")))
+    return _open_store(folder, folder_state(join(folder, "img_emb")))
 
 
 @lru_cache(maxsize=2)  # a run may have two sources of candidates
-def _open_store(run_dir: str, state: str) -> EmbeddingStore:
-    return EmbeddingStore(run_dir)
+def _open_store(folder: str, state: str) -> EmbeddingStore:
+    return EmbeddingStore(folder)

@@ -32,8 +32,7 @@ from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.numerics.image.descriptor import ycbcr_grid
 from dedup.numerics.image.planting import CHANGES
 from dedup.numerics.similarity import exact_similarity
-from dedup.runs.directory import RunLayout
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION, CALIBRATION_COPIES, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.storage.images.decode import decode_image
 from dedup.storage.input.shards import read_image_bytes
@@ -78,11 +77,11 @@ def found(run, engine):
 
 def _images(run):
     """Distinct images with detail, their components, and similarities of all pairs."""
-    layout = RunLayout(run)
+    layout = Run(run)
     representatives = read_table(layout.table("representatives")).to_pylist()
     ids = np.array(sorted(row["sample_id"] for row in representatives if row["min_similarity"] <= np.float32(0.7)))
     of = {row["sample_id"]: row["raw_component_id"] for row in read_table(layout.table("groups")).to_pylist()}
-    return ids, np.array([of.get(i, i) for i in ids.tolist()]), all_similarities(read_vectors(run, ids))
+    return ids, np.array([of.get(i, i) for i in ids.tolist()]), all_similarities(Run(str(run)).read_vectors(ids))
 
 
 def test_false_pairs_are_those_of_all_pairs(run, found):
@@ -119,7 +118,7 @@ def test_links_are_the_images_that_copies_let_go(run, found):
 
 def test_copies_are_found_as_their_pixels_say(run, found):
     """Similarity of planted copies, each decoded and described on its own."""
-    layout, encoder = RunLayout(run), DctEncoder()
+    layout, encoder = Run(run), DctEncoder()
     metadata = {row["sample_id"]: row for row in read_table(layout.table("metadata")).to_pylist()}
     rows = found.copies.to_pylist()
     assert len(rows) >= 380
@@ -132,7 +131,7 @@ def test_copies_are_found_as_their_pixels_say(run, found):
         rng = np.random.default_rng([1, row["sample_id"], NUMBERS[row["change"]]])
         copy = decode_image(make_copy(part, row["change"], rng), max_pixels=10**9, min_side=encoder.min_side)
         vector = encoder.encode(ycbcr_grid(copy.pixels, copy.box)[None]).astype(np.float16)
-        own = exact_similarity(read_vectors(run, np.array([row["sample_id"]])), vector)
+        own = exact_similarity(Run(str(run)).read_vectors(np.array([row["sample_id"]])), vector)
         assert abs(float(own[0]) - row["similarity"]) < 1e-3  # rows of a larger batch round otherwise
 
 

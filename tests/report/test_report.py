@@ -28,13 +28,14 @@ from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
 from dedup.numerics.similarity import exact_similarity
-from dedup.pipeline import run as pipeline
+from dedup.pipeline.stages import STAGES
 from dedup.report import below, build, figures, galleries, queries, reported
 from dedup.report import cards as pictures
 from dedup.report import galleries as pairs
 from dedup.report import queries as asking
 from dedup.report.cards import facts_of
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
+from dedup.runs.record import HOMES
 from dedup.storage.urls import read_bytes
 
 
@@ -80,7 +81,7 @@ def run(shards, run_dir, *settings, **options):
 
 def ask(run_dir):
     opened = reported.open_reported(str(run_dir))
-    return asking.Asker(LocalEngine(1), opened.layout), opened
+    return asking.Asker(LocalEngine(1), opened), opened
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def written(run_dir, tmp_path_factory):
 
 
 def test_stages_lie_where_the_pipeline_puts_them():
-    assert {stage.name: stage.home for stage in pipeline.STAGES} == reported.HOMES
+    assert {stage.name: stage.home for stage in STAGES} == HOMES
 
 
 def test_the_largest_groups_are_drawn_with_their_keepers_first(run_dir):
@@ -231,7 +232,7 @@ def test_captions_reasons_and_sizes(run_dir, samples):
 def brute_below(run_dir, threshold, low):
     """All pairs below the threshold, by exact similarity."""
     ids = np.sort(table(run_dir, "metadata")["sample_id"].to_numpy())
-    rows = open_store(str(run_dir)).take(ids)
+    rows = Run(str(run_dir)).vectors().take(ids)
     src, dst = np.triu_indices(len(ids), 1)
     similarity = exact_similarity(rows[src], rows[dst])
     near = (similarity < np.float32(threshold)) & (similarity >= low)
@@ -505,7 +506,7 @@ def test_every_whole_run_writes_one_unless_told_not_to(tmp_path, monkeypatch):
     assert shared_workers.run(load_config(None, [*given, "report.enabled=false"])).report == ""
     assert not page.exists()
     summary = shared_workers.run(config)  # all stages are done: the key belongs to none of them
-    assert len(summary.skipped) == len(pipeline.STAGES)
+    assert len(summary.skipped) == len(STAGES)
     assert summary.report == str(page)
     first = page.stat().st_mtime_ns
     assert shared_workers.run(config).report == str(page)
@@ -556,7 +557,7 @@ def test_spark_answers_every_question_alike(run_dir, start_spark):
     asker, opened = ask(run_dir)
     engine = start_spark()
     try:
-        other = asking.Asker(engine, opened.layout)
+        other = asking.Asker(engine, opened)
         ids = table(run_dir, "statistics")["component_id"].to_pylist()
         samples = table(run_dir, "metadata")["sample_id"].to_pylist()
         numbers = {"n": 7, "similarity_bins": 200, "distance_bins": 100, "shift": 12_345, "threshold": 0.95, "max_distance": 0.15}

@@ -29,14 +29,13 @@ from dedup.config import (
     OutputConfig,
     SearchConfig,
 )
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.pipeline import plan as resume
-from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.runs.index import load_lists
-from dedup.runs.views import views_folder
 from dedup.stages.embed.inherit import inherit_partitions
 from dedup.stages.index import stage as index
 from dedup.stages.index import views as looks
@@ -57,7 +56,7 @@ def config_for(shards, out, base="", workers=1, **sections):
 
 
 def table(out, name):
-    return read_table(RunLayout(str(out)).table(name)).to_pylist()
+    return read_table(Run(str(out)).table(name)).to_pylist()
 
 
 @pytest.fixture
@@ -66,8 +65,8 @@ def with_lists_of(monkeypatch):
 
     def use(run_dir):
         lists, of_views = load_lists(os.path.join(run_dir, "index")), None
-        if os.path.exists(views_folder(str(run_dir))):
-            of_views = load_lists(views_folder(str(run_dir)))
+        if os.path.exists(Run(str(run_dir)).views_folder):
+            of_views = Run(str(run_dir)).view_lists()
         nprobe = json.loads(Path(run_dir, "index", "_index.json").read_text())["nprobe"]
         monkeypatch.setattr(index, "_train", lambda context, ids, *_: (lists, np.zeros((1, len(lists.axes)), np.float32)))
         monkeypatch.setattr(index, "_lists", lambda context, n: (lists.nlist, nprobe))
@@ -387,7 +386,7 @@ def test_a_base_that_changed_makes_the_run_stale(shards, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     shared_workers.run(config_for(shards[:2], old))
     shared_workers.run(config_for(shards[3:], new, old))
-    assert shared_workers.run(config_for(shards[3:], new, old)).skipped == pipeline.STAGE_NAMES
+    assert shared_workers.run(config_for(shards[3:], new, old)).skipped == STAGE_NAMES
     shared_workers.run(config_for(shards[:3], old), redo=True)
     with pytest.raises(RunDirectoryError, match=r"base: "):
         shared_workers.run(config_for(shards[3:], new, old))

@@ -16,13 +16,13 @@ from vector_data import all_similarities
 
 from dedup import schemas
 from dedup.config import Config, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.config.keys import STAGE_NAMES
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.search import lists as packs
-from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
-from dedup.runs.vectors import EmbeddingStore
+from dedup.pipeline import plan
+from dedup.runs.directory import Run
 from dedup.stages.groups import stage as groups
 from dedup.stages.manifest import stage as manifest
 from dedup.storage.tables import read_table
@@ -34,7 +34,7 @@ def config_for(shards, out, workers=1, **sections):
 
 
 def table(out, name):
-    return read_table(RunLayout(str(out)).table(name))
+    return read_table(Run(str(out)).table(name))
 
 
 def all_tables(out):
@@ -61,7 +61,7 @@ def run_dir(shards, tmp_path_factory):
 
 def test_every_table_has_its_schema(run_dir):
     for name, schema in schemas.TABLES.items():
-        layout = RunLayout(str(run_dir)).table(name)
+        layout = Run(str(run_dir)).table(name)
         for path in Path(layout.path).glob(layout.pattern):
             assert pq.read_schema(path).equals(schema), name
 
@@ -88,7 +88,7 @@ def test_every_sample_is_in_exactly_one_table(run_dir, samples):
 def test_edges_and_neighbors_equal_exhaustive_search(run_dir):
     metadata = table(run_dir, "metadata")
     ids = metadata["sample_id"].to_numpy()
-    similarity = all_similarities(EmbeddingStore(str(run_dir)).take(ids))
+    similarity = all_similarities(Run(str(run_dir)).vectors().take(ids))
     near = similarity >= np.float32(0.7)
     np.fill_diagonal(near, False)
     counts = {row["sample_id"]: row["n_neighbors"] for row in table(run_dir, "neighbors").to_pylist()}
@@ -199,7 +199,7 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     first = shared_workers.run(config)
     assert first.skipped == ()
     again = shared_workers.run(config)
-    assert again.skipped == pipeline.STAGE_NAMES
+    assert again.skipped == STAGE_NAMES
     assert again.records == first.records
     other = replace(config, search=replace(config.search, min_similarity=0.9))
     with pytest.raises(
@@ -210,8 +210,8 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     assert redone.skipped == ("embed",)
     keep = replace(other, keep=KeepConfig(order_by=["n_bytes", "sample_id"]))
     assert shared_workers.run(keep, redo=True).skipped == ("embed", "index", "pairs", "confirm", "groups", "exclude", "statistics")
-    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 9
-    assert pipeline.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
+    assert [stage.state for stage in plan.status(str(tmp_path))] == ["done"] * 9
+    assert plan.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
 
 
 def test_embedding_resumes_by_partition(shards, samples, tmp_path):
@@ -376,7 +376,7 @@ def test_carried_columns(tmp_path):
     config = config_for(str(tmp_path / "a.tar"), tmp_path / "out")
     config = replace(config, input=replace(config.input, carry=carry), keep=KeepConfig(order_by=["similarity desc"]))
     shared_workers.run(config)
-    kept = read_table(RunLayout(str(tmp_path / "out"), carry).table("manifest"))
+    kept = read_table(Run(str(tmp_path / "out")).table("manifest"))
     assert kept.schema.field("similarity").type == pa.float64()
     assert [(row["key"], row["LICENSE"], row["punsafe"]) for row in kept.to_pylist()] == [("2", "cc", None), ("3", "cc", None)]
 
@@ -385,9 +385,9 @@ def test_stages_alone(shards, tmp_path):
     config = config_for(shards, tmp_path)
     with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup embed"):
         shared_workers.run(config, ["index"])
-    for name in pipeline.STAGE_NAMES:
+    for name in STAGE_NAMES:
         assert shared_workers.run(config, [name]).skipped == ()
-    assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
+    assert shared_workers.run(config).skipped == STAGE_NAMES
 
 
 def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
@@ -405,7 +405,7 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
 
     try:
         shared_workers.run(config, engine=Here(1))
-        assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
+        assert shared_workers.run(config).skipped == STAGE_NAMES
         names = ("key", "duplication_count")
         expected = sorted(tuple(row[name] for name in names) for row in table(run_dir, "manifest").to_pylist())
         assert sorted(tuple(row[name] for name in names) for row in table(config.output.run_dir, "manifest").to_pylist()) == expected
@@ -425,7 +425,7 @@ def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
     shared_workers.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)
     with pytest.raises(RunDirectoryError, match="stage 'pairs' was made from an earlier 'index'"):
         shared_workers.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["manifest"])
-    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 2 + ["stale"] * 7
+    assert [stage.state for stage in plan.status(str(tmp_path))] == ["done"] * 2 + ["stale"] * 7
 
 
 def test_a_shard_that_is_gone_for_a_while_loses_nothing(shards, tmp_path):

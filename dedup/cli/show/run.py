@@ -17,7 +17,8 @@ from dedup.cli.show.terminal import console
 from dedup.config import Config
 from dedup.config.load import resolved
 from dedup.contracts import Progress
-from dedup.pipeline.run import RunSummary, StageStatus
+from dedup.pipeline.plan import StageStatus
+from dedup.pipeline.run import RunSummary
 from dedup.text import printable
 
 _PLAIN_EVERY_S = 5.0

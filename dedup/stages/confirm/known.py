@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
-from dedup.runs.directory import read_record
 from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
 from dedup.stages.stage import StageContext
@@ -93,7 +92,7 @@ def base_tables(context: StageContext, names: Sequence[str]) -> dict[str, Table]
     """
     if context.base is None:
         return {}
-    record, confirm = read_record(context.base.run_dir, "edges"), context.config.confirm
+    record, confirm = context.base.record("confirm"), context.config.confirm
     then = {} if record is None else record.config
     asked = {"confirm.enabled": confirm.enabled, "confirm.max_distance": confirm.max_distance}
     is_same = record is not None and record.output_version == VERDICTS_VERSION and all(then.get(key) == asked[key] for key in asked)

@@ -22,7 +22,7 @@ from dedup.judge.pair import JudgeSettings, PairJudge, VerdictWriter, find_place
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
-from dedup.runs.vectors import SampleRows, open_store
+from dedup.runs.vectors import SampleRows
 from dedup.stages.confirm.known import AGAIN, find_verdicts, inside
 from dedup.stages.stage import Space, StageContext
 from dedup.storage.tables import dataset, read_table
@@ -83,7 +83,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
                     found.n_judged += 1
                     return outcome.stands
 
-                parts = join_parts(SampleRows(open_store(space.run_dir), ids), asked[start:stop], parts, judged, task.limit, ask)
+                parts = join_parts(SampleRows(space.run.vectors(), ids), asked[start:stop], parts, judged, task.limit, ask)
                 judged = np.concatenate([judged, np.array(seen, dtype=np.int64).reshape(-1, 2)])
     found.n_standing, found.reasons = writer.n_standing, writer.reasons
     return found
@@ -167,14 +167,14 @@ def _nearest_outside(vectors: Rows, min_similarity: npt.NDArray[np.float32], par
 
 def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
     """Find the components that refusals have torn and look again."""
-    layout, limit, total = context.layout, context.config.confirm.reconnect, Reconnected()
+    run, limit, total = context.run, context.config.confirm.reconnect, Reconnected()
     near = pc.field("kind") == "near"
-    refused = read_table(layout.table("refused"), ["src", "dst"])
+    refused = read_table(run.table("refused"), ["src", "dst"])
     if not limit or not len(refused):
         return total
-    tables = [read_table(other.layout.table("representatives")) for other in (context, context.also) if other is not None]
+    tables = [read_table(other.run.table("representatives")) for other in (context, context.also) if other is not None]
     ids, asked = tables[0]["sample_id"].to_numpy(), [table["min_similarity"].to_numpy() for table in tables]
-    edges = dataset(layout.table("edges")).to_table(columns=["src", "dst"], filter=near)
+    edges = dataset(run.table("edges")).to_table(columns=["src", "dst"], filter=near)
     standing, torn = _positions(ids, edges), _positions(ids, refused)
     both = np.concatenate([standing, torn])
     raw = connected_components(both[:, 0], both[:, 1], len(ids))
@@ -204,7 +204,7 @@ def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
         offsets = bounds[first : last + 1] - bounds[first]
         places = find_places(context, ids[nodes])
         spaces = tuple((space, of[nodes]) for space, of in zip(context.spaces, asked, strict=True))
-        written = layout.table("edges"), layout.table("refused")
+        written = run.table("edges"), run.table("refused")
         verdicts = inside(known, np.sort(ids[nodes]))
         tasks.append(
             ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *written, verdicts)

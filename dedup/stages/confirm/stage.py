@@ -20,14 +20,11 @@ from dedup.contracts import Table
 from dedup.judge.pair import AS_LIKELY, PLACES, JudgeSettings, PairJudge, VerdictWriter, judge_settings
 from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
 from dedup.numerics.similarity import apply_turn, exact_similarity
-from dedup.runs.vectors import open_store
 from dedup.stages.confirm.known import JUDGED_SQL, VERDICTS, VERDICTS_VERSION, base_tables
 from dedup.stages.confirm.reconnect import reconnect
-from dedup.stages.stage import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, StageContext, StageResult
+from dedup.stages.stage import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, Stage, StageContext, StageResult
 from dedup.storage.tables import clear, count_rows, dataset, write_table
 from dedup.storage.urls import filesystem, join
-
-OUTPUT_VERSION = VERDICTS_VERSION
 
 _MOST_PAIRS = 2_000  # per task
 
@@ -142,7 +139,7 @@ def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
         own = ("also", "also_look") if number else ("whole", "look")
         is_found = np.isin(source, own)
         if len(task.spaces) > 1:
-            store = open_store(space.run_dir)
+            store = space.run.vectors()
             for start in range(0, len(work), _BLOCK):
                 src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
                 is_found[start : start + _BLOCK] |= exact_similarity(src, dst) >= np.float32(space.min_similarity)
@@ -160,7 +157,7 @@ def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
     turned = task.spaces[-1]  # the one that can be turned, if any can
     if not turned.turns:
         return found
-    store, ends = open_store(turned.run_dir), [work[end].to_numpy() for end in ("src", "dst")]
+    store, ends = turned.run.vectors(), [work[end].to_numpy() for end in ("src", "dst")]
     for start in range(0, len(work), _BLOCK):
         src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
         likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in turned.turns])
@@ -172,10 +169,10 @@ def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
     return found
 
 
-def run(context: StageContext) -> StageResult:
+def judge_candidates(context: StageContext) -> StageResult:
     """Judge all candidates, then look for what connects where some were refused."""
-    layout = context.layout
-    candidates, edges, refused = (layout.table(name) for name in ("candidates", "edges", "refused"))
+    run = context.run
+    candidates, edges, refused = (run.table(name) for name in ("candidates", "edges", "refused"))
     clear(edges)
     clear(refused)
     look = judge_settings(context)
@@ -269,8 +266,8 @@ class _Judged:
 
 def _judge_pairs(context: StageContext, look: JudgeSettings, pairs: pa.Table, looked: _Judged) -> npt.NDArray[np.bool_]:
     """Look at the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
-    layout = context.layout
-    edges, refused = layout.table("edges"), layout.table("refused")
+    run = context.run
+    edges, refused = run.table("edges"), run.table("refused")
     size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
     # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and gone after the round
     base = base_tables(context, ["edges", "refused"])
@@ -279,7 +276,7 @@ def _judge_pairs(context: StageContext, look: JudgeSettings, pairs: pa.Table, lo
     query = WORK_SQL.format(verdict=_KNOWN if base else _NOT_KNOWN, judged=_JUDGED if base else "")
     tasks: list[ConfirmTask] = []
     sizes: list[int] = []
-    for batch in context.engine.sql(query, {"candidates": pairs, "metadata": layout.table("metadata")} | base, work.schema):
+    for batch in context.engine.sql(query, {"candidates": pairs, "metadata": run.table("metadata")} | base, work.schema):
         for start in range(0, len(batch), size):
             part = batch.slice(start, size)
             write_table(work, [part], f"part-{len(tasks):05d}")
@@ -300,8 +297,11 @@ def _judge_pairs(context: StageContext, look: JudgeSettings, pairs: pa.Table, lo
 
 def _copy_unseen(context: StageContext, where: str) -> int:
     """Candidates that need no look become edges."""
-    edges = context.layout.table("edges")
+    edges = context.run.table("edges")
     transform = edges.schema.field("transform")
     without = edges.schema.remove(edges.schema.get_field_index("transform"))
-    batches = context.engine.sql(UNSEEN_SQL.format(where=where), {"candidates": context.layout.table("candidates")}, without)
+    batches = context.engine.sql(UNSEEN_SQL.format(where=where), {"candidates": context.run.table("candidates")}, without)
     return write_table(edges, (batch.append_column(transform, pa.nulls(len(batch), transform.type)) for batch in batches), "part-unseen")
+
+
+STAGE = Stage("confirm", reads=("pairs",), output_version=VERDICTS_VERSION, run=judge_candidates)

@@ -12,7 +12,6 @@ from dedup.contracts import Table
 from dedup.judge.pair import JudgeSettings, PairJudge, VerdictWriter, find_places
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
-from dedup.runs.vectors import open_store
 from dedup.schemas.pairs import NEAR
 from dedup.stages.confirm.known import GROUP, find_verdicts, inside
 from dedup.stages.stage import VARIANT_NAMES, Space, StageContext
@@ -109,7 +108,7 @@ class _Pairs:
 
     @staticmethod
     def _between(space: Space, a: Ids, b: Ids) -> tuple[Floats, npt.NDArray[np.int8]]:
-        store = open_store(space.run_dir)
+        store = space.run.vectors()
         return best_turn_similarity(store.take(a), store.take(b), space.turns)
 
     def ask(self, anchor: int, row: int, similarity: float) -> Link | None:
@@ -117,7 +116,7 @@ class _Pairs:
         if (src, dst) in self._refused:
             return None
         own, turned = self._spaces[0], self._spaces[-1]  # the one that can be turned, if any can
-        a, b = (open_store(turned.run_dir).take(np.array([sample])) for sample in (src, dst))
+        a, b = (turned.run.vectors().take(np.array([sample])) for sample in (src, dst))
         upright = best_turn_similarity(a, b, ())[0][0]
         best, which = best_turn_similarity(a, b, turned.turns)
         variants = ["none"] if not which[0] else [VARIANT_NAMES[which[0]], "none"]
@@ -152,7 +151,7 @@ def cover(
     n_forced : int64 array, shape (n_components,), optional
         Members of each component, the first ones, that are anchors in any case; None = one.
     """
-    n, refusals = len(sample_ids), context.layout.table("refused")
+    n, refusals = len(sample_ids), context.run.table("refused")
     clear_prefix(refusals, stage)
     result = Cover(np.arange(n, dtype=np.int64), np.ones(n, dtype=np.float32), np.full(n, np.nan, dtype=np.float32))
     if not n:
@@ -199,7 +198,7 @@ def cover(
 
 def near_links(context: StageContext) -> pa.Table:
     """Near edges as `src, dst, similarity, distance`: with confirm.unreadable=keep also those whose pixels could not be read."""
-    return dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
+    return dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
 
 
 def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:
@@ -260,6 +259,6 @@ def _pairs_of_two(
 
 def min_similarity_of(context: StageContext, sample_ids: Ids) -> Floats:
     """Similarity that each of some distinct images asks of a copy."""
-    table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
+    table = read_table(context.run.table("representatives"), ["sample_id", "min_similarity"])
     asked: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
     return asked

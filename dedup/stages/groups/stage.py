@@ -12,14 +12,13 @@ from dedup.contracts import JsonDict
 from dedup.judge.pair import judge_settings
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
-from dedup.runs.vectors import SampleRows, open_store
+from dedup.runs.directory import Run
+from dedup.runs.vectors import SampleRows
 from dedup.schemas.pairs import STANDING
 from dedup.stages.groups.contract import contract
 from dedup.stages.groups.cover import cover, near_links
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, read_table
-
-OUTPUT_VERSION = 2
 
 _TASK_ROWS = 20_000  # members per task of components that need vectors
 
@@ -41,7 +40,7 @@ ORDER BY sample_id
 class CoverTask:
     """Members of whole components, component after component, each in its order of preference."""
 
-    run_dir: str
+    run: Run
     sample_ids: npt.NDArray[np.int64]
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
@@ -49,7 +48,7 @@ class CoverTask:
 
 def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Anchor (as a sample_id) and similarity to it, for each member of the task."""
-    store = open_store(task.run_dir)
+    store = task.run.vectors()
     anchor_ids = np.empty(len(task.sample_ids), dtype=np.int64)
     similarity = np.empty(len(task.sample_ids), dtype=np.float32)
     for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
@@ -59,16 +58,16 @@ def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArra
     return anchor_ids, similarity
 
 
-def run(context: StageContext) -> StageResult:
+def form_groups(context: StageContext) -> StageResult:
     """Label components, cut them into groups, let byte-identical copies follow their representative."""
-    layout = context.layout
-    representatives = read_table(layout.table("representatives"))
+    run = context.run
+    representatives = read_table(run.table("representatives"))
     ids = representatives["sample_id"].to_numpy()
     labels, summary = _components(context, ids)
     size = np.bincount(labels, minlength=len(ids))[labels]
     members = np.flatnonzero((size > 1) | (representatives["weight"].to_numpy() > 1))
 
-    neighbors = read_table(layout.table("neighbors"))
+    neighbors = read_table(run.table("neighbors"))
     n_neighbors = np.zeros(len(ids), dtype=np.int64)
     place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
     known = (
@@ -97,16 +96,16 @@ def run(context: StageContext) -> StageResult:
             "distance_to_anchor": pa.array(distance, from_pandas=True),
         }
     )
-    table = layout.table("groups")
+    table = run.table("groups")
     clear(table)
-    n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table)
+    n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": run.table("exact")}, table)
     n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
     return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
 
 
 def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
     """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
-    table = context.layout.table("edges")
+    table = context.run.table("edges")
     n_edges = dataset(table).count_rows(filter=STANDING)
     if n_edges <= context.config.groups.max_driver_edges:
         src, dst, _ = _edges(context, ids)
@@ -121,7 +120,7 @@ def _edges(
     context: StageContext, ids: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
-    edges = dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
+    edges = dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
     return src, dst, edges["similarity"].to_numpy()
 
@@ -156,7 +155,7 @@ def _cover(
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         nodes = order[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths[part])]).astype(np.int64)
-        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets))
+        tasks.append(CoverTask(context.run, ids[nodes], min_similarity[nodes], offsets))
         slices.append(rows)
     results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
     for number, (anchor_ids, similar) in results:
@@ -177,7 +176,7 @@ def _cover_giant(
     A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
     look-alikes: that is cut along its edges.
     """
-    rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
+    rows = SampleRows(context.run.vectors(), ids[nodes])
     positions, asked = np.arange(len(nodes)), min_similarity[nodes]
     budget = max(1, _COMPARISONS // len(nodes))
     anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
@@ -189,6 +188,9 @@ def _cover_giant(
         place[nodes[left]] = np.arange(len(left))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst)
+        others, similarity[left] = region_cover(SampleRows(context.run.vectors(), ids[nodes[left]]), asked[left], src, dst)
         anchor[left] = left[others]
     return nodes[anchor], similarity
+
+
+STAGE = Stage("groups", reads=("confirm",), output_version=2, run=form_groups)

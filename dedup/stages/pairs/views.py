@@ -12,8 +12,7 @@ from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import count_lists, pack_lists
 from dedup.numerics.search.viewjoin import ViewEdges, Views, best_of_pairs, join_views, no_edges
-from dedup.runs.index import load_lists
-from dedup.runs.views import view_parts, views_folder
+from dedup.runs.views import view_parts
 from dedup.stages.index.members import ViewMembers, Wholes
 from dedup.stages.index.views import LISTS_OF_A_VIEW
 from dedup.stages.stage import StageContext
@@ -72,17 +71,17 @@ def find_view_edges(context: StageContext, scratch: str, n_earlier: int, earlier
     earlier : ViewEdges
         What it found.
     """
-    search, run_dir = context.config.search, context.layout.run_dir
-    parts = view_parts(run_dir) if search.views else ()
+    search, run = context.config.search, context.run
+    parts = view_parts(run.views_folder) if search.views else ()
     if not parts:
         return no_edges()
-    members = ViewMembers.of(run_dir, scratch, parts)
+    members = ViewMembers.of(run, scratch, parts)
     counts, fresh = count_lists(members.groups(block) for block in range(len(parts))), None
     if n_earlier:
         counted = count_lists(members.groups(block)[members.images(block) >= n_earlier] for block in range(len(parts)))
         fresh = np.zeros(len(counts), dtype=np.int64)
         fresh[: len(counted)] = counted
-    n_filter = load_lists(views_folder(run_dir)).n_filter
+    n_filter = run.view_lists().n_filter
     device = context.device(int(counts.sum()) // LISTS_OF_A_VIEW)
     work = JoinViews(search.min_similarity, search.view_min_similarity, n_filter, search.best_edges, device, n_earlier)
     packs = pack_lists(counts, context.engine.n_workers, fresh)
