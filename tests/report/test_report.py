@@ -24,6 +24,7 @@ from vector_data import copies_of, power_law
 import dedup
 from dedup import schemas
 from dedup.cli.main import app
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
@@ -113,8 +114,8 @@ def written(run_dir, tmp_path_factory):
     return dedup.write_report(str(run_dir), str(out)), out.read_bytes()
 
 
-def test_stages_lie_where_the_pipeline_puts_them():
-    assert {stage.name: stage.home for stage in STAGES} == HOMES
+def test_the_stages_are_those_that_keys_and_records_know():
+    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES == tuple(HOMES)
 
 
 def test_the_largest_groups_are_drawn_with_their_keepers_first(run_dir):

@@ -33,9 +33,9 @@ from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.pipeline import plan as resume
 from dedup.runs.directory import Run
 from dedup.runs.index import load_lists
+from dedup.stages.embed import sources
 from dedup.stages.embed.inherit import inherit_partitions
 from dedup.stages.index import stage as index
 from dedup.stages.index import views as looks
@@ -350,7 +350,7 @@ def test_a_changed_old_shard_is_refused(shards, tmp_path):
     ],
 )
 def test_another_configuration_than_the_bases_is_refused(shards, old, tmp_path, monkeypatch, sections, what):
-    monkeypatch.setattr(resume, "encoder_fingerprint", lambda encoder: {"encoder": encoder.name})
+    monkeypatch.setattr(sources, "encoder_fingerprint", lambda encoder: {"encoder": encoder.name})
     config = config_for(shards[3:], tmp_path / "new", old)
     sections = {name: replace(value, shards=config.input.shards) if name == "input" else value for name, value in sections.items()}
     with pytest.raises(RunDirectoryError, match=rf"made with another configuration.*{what}"):
@@ -359,7 +359,7 @@ def test_another_configuration_than_the_bases_is_refused(shards, old, tmp_path, 
 
 
 def test_another_encoder_than_the_bases_is_refused(shards, old, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "encoder_fingerprint", lambda encoder: {"encoder": "dct", "decoder": "another"})
+    monkeypatch.setattr(sources, "encoder_fingerprint", lambda encoder: {"encoder": "dct", "decoder": "another"})
     with pytest.raises(RunDirectoryError, match=r"decoder: .* → another"):
         shared_workers.run(config_for(shards[3:], tmp_path / "new", old))
 
