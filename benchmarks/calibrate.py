@@ -10,21 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
 import tempfile
 import time
 from contextlib import nullcontext
 
+from machine import describe_machine, processor_seconds
+
 import dedup
 from dedup.demo.shards import make_demo_data
 from dedup.engines.local import LocalEngine
-
-
-def processor_seconds() -> float:
-    """Of this process and of those it has waited for."""
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def make_run(folder: str, n: int, workers: int) -> str:
@@ -51,7 +45,7 @@ def measure(run_dir: str, out: str, args: argparse.Namespace) -> dict[str, objec
         "processor_seconds": round(processor_seconds() - before, 1), "workers": args.workers,
         "recall": round(row["recall"], 4), "recall_looks": round(row["recall_looks"], 4),
         "expected_false": row["expected_false"], "advice": found.advice.lines, "by_similarity_alone": found.otherwise and found.otherwise.lines,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }  # fmt: skip
 
 

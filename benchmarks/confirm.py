@@ -16,8 +16,8 @@ import numpy as np
 
 import dedup
 from dedup.engines.local import LocalEngine
-from dedup.stages.context import QUARTER_TURNS, ROTATED, StageContext
-from dedup.stages.judging import PairJudge, find_places, look_of
+from dedup.judge.pair import PairJudge, find_places, judge_settings
+from dedup.stages.stage import QUARTER_TURNS, ROTATED, StageContext
 from dedup.storage.tables import read_table
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1_000)
     options = parser.parse_args()
     context = StageContext(dedup.load_config(None, [f"output.run_dir={options.run_dir}"]), LocalEngine(1))
-    look = look_of(context)
+    look = judge_settings(context)
     assert look is not None
     candidates = read_table(context.layout.table("candidates")).sort_by([("src", "ascending"), ("dst", "ascending")])
     candidates = candidates.filter([kind == "near" for kind in candidates["kind"].to_pylist()]).slice(0, options.pairs)

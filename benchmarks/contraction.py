@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.engines.local import LocalEngine
-from dedup.numerics.components import connected_components
-from dedup.stages.contraction import contract
+from dedup.numerics.graph.components import connected_components
+from dedup.stages.groups.contract import contract
 from dedup.storage.tables import write_table
 
 EDGES = pa.schema([("src", pa.int64()), ("dst", pa.int64())])
@@ -84,7 +84,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         if options.engine == "spark":
-            from dedup.engines.spark import SparkEngine
+            from dedup.engines.spark.engine import SparkEngine
 
             settings = ["spark.driver.memory=3g", "spark.ui.enabled=false", f"spark.sql.shuffle.partitions={4 * options.cores}"]
             engine = SparkEngine(f"{folder}/scratch", master=f"local[{options.cores}]", options=settings)

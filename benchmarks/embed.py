@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from pathlib import Path
+
+from machine import describe_machine
 
 PEERS = {
     "fastdup": "import fastdup, sys; fastdup.create(input_dir=sys.argv[1], work_dir=sys.argv[2]).run(overwrite=True, print_summary=False)",
@@ -79,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     shards = sorted(args.corpus.glob("*.tar"))
-    figures: dict[str, object] = {"machine": f"{platform.machine()}, {cores} cores", "bytes": sum(path.stat().st_size for path in shards)}
+    figures: dict[str, object] = {"machine": describe_machine(), "bytes": sum(path.stat().st_size for path in shards)}
     with tempfile.TemporaryDirectory(dir=args.scratch) as name:
         scratch = Path(name)
         figures["one_core"] = ours(args.corpus, scratch, 1, "embed")

@@ -11,18 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
-from dataclasses import replace
 
 import pyarrow as pa
-from vectors import write_embeddings
+from machine import describe_machine
+from vectors import vectors_only, write_embeddings
 
-from dedup import pipeline
-from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
+from dedup.config import Config, IndexConfig, SearchConfig
 from dedup.contracts import Engine
 from dedup.engines.local import LocalEngine
-from dedup.storage.layout import RunLayout
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 STAGES = ("pairs", "confirm", "groups")
@@ -53,17 +52,15 @@ def main() -> None:
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=options.scratch) as run_dir:
-        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, views=False, recall_queries=0)
-        config = replace(
-            Config(), output=OutputConfig(run_dir), search=search, index=IndexConfig(codes="none"), confirm=ConfirmConfig(enabled=False)
-        )
+        search = SearchConfig(min_similarity=options.min_similarity, recall_queries=0)
+        config = vectors_only(run_dir, search, IndexConfig(codes="none"))
         write_embeddings(config, options.n, options.dim, share=0.05, low=0.961, high=0.999, n_crowd=0)
         local = LocalEngine(options.cores)
         pipeline.run(config, ["index"], engine=local)
         seconds, tables = {}, {}
         seconds["local"], tables["local"] = timed(config, local)
         local.close()
-        from dedup.engines.spark import SparkEngine
+        from dedup.engines.spark.engine import SparkEngine
 
         settings = [f"spark.driver.memory={options.heap}", "spark.ui.enabled=false", f"spark.local.dir={run_dir}", *options.spark]
         for name, sends_rows in (("spark gathers rows", False), ("spark sends rows", True)):
@@ -81,7 +78,7 @@ def main() -> None:
         "seconds": seconds,
         "ratio": {name: round(total[name] / total["local"], 2) for name in total},
         "is_equal": all(tables["local"][name].equals(other[name]) for other in tables.values() for name in ORDER),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }
     print(json.dumps(result))
 

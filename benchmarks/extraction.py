@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import time
 from pathlib import Path
 
 import numpy as np
+from machine import describe_machine
 
-from dedup.numerics.adaptive import adaptive_distances
-from dedup.numerics.cliques import largest_clique
-from dedup.numerics.tiled import pairwise_tiled_distances, tiled_distances
-from dedup.numerics.torch_ops import choose_device
+from dedup.numerics.graph.cliques import largest_clique
+from dedup.numerics.pixels import adaptive_distances, pairwise_tiled_distances, tiled_distances
+from dedup.numerics.search.gpu import choose_device
 
 
 def score_one(n: int, side: int, device_name: str) -> tuple[dict[str, float], int]:
@@ -33,7 +31,7 @@ def score_one(n: int, side: int, device_name: str) -> tuple[dict[str, float], in
         images[place] = np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255)
     device, seconds = choose_device(device_name), {}
     started = time.perf_counter()
-    distances = pairwise_tiled_distances(images, threshold=0.1, device=device)
+    distances = pairwise_tiled_distances(images, device=device)
     seconds["all pairs"] = time.perf_counter() - started
     started = time.perf_counter()
     clique = largest_clique(distances <= 0.1)
@@ -78,7 +76,7 @@ def main() -> None:
     print("| what | seconds |\n| --- | --- |")
     for name, value in rows:
         print(f"| {name} | {value:.2f} |")
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    machine = describe_machine()
     found = {"clique": size, "peak_gb_scoring": round(after_scoring, 2), "peak_gb": round(peak_gb(), 2), "machine": machine}
     print(json.dumps(found))
     if options.json:

@@ -35,11 +35,10 @@ import torch
 import dedup
 from dedup.config import Config
 from dedup.demo.shards import make_demo_data
-from dedup.devices import given_gpus
 from dedup.encoders import load_encoder
-from dedup.resources import available_cores
-from dedup.stages.decoding import Preparation, in_order
-from dedup.stages.embedding import EmbedTask, embed_partition, open_source
+from dedup.machine import available_cores, given_gpus
+from dedup.stages.embed.decode import Preparation, in_order
+from dedup.stages.embed.partition import EmbedTask, embed_partition, open_source
 
 PUBLIC = {"ViT-B-32": 2_500, "ViT-L-14": 312}  # clip-retrieval, images/s on one A100
 
@@ -76,14 +75,14 @@ def model_alone(encoder: dedup.encoders.clip.ClipEncoder, batch_size: int, secon
         torch.device(encoder.device),
         encoder.prepare(np.zeros((9, 9, 3), np.uint8), (0, 0, 9, 9), np.zeros((3, 64, 64), np.float32)).shape[:2],
     )
-    images = torch.randn(batch_size, 3, height, width, device=device).to(encoder._dtype)
+    images = torch.randn(batch_size, 3, height, width, device=device).to(encoder.dtype)
     with torch.inference_mode():
         for _ in range(2):
-            encoder._embed(images)
+            encoder.embed(images)
         n, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:
             for _ in range(4 if device.type == "cuda" else 1):
-                encoder._embed(images)
+                encoder.embed(images)
                 n += batch_size
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
@@ -153,17 +152,17 @@ def measure(name: str, shards: list[str], options: argparse.Namespace, folder: s
         embed_partition(warm)
         alone = [model_alone(encoder, batch_size, options.seconds)]
         task = EmbedTask(config, 1, tuple(shards), "measured", batch_size=batch_size)
-        model, encoder._embed = encoder._embed, (timed := Timed(encoder._embed))
+        model, encoder.embed = encoder.embed, (timed := Timed(encoder.embed))
         busy, started = cpu_seconds(), time.perf_counter()
         result = embed_partition(task)
         wall, busy = time.perf_counter() - started, cpu_seconds() - busy
-        encoder._embed = model
+        encoder.embed = model
         alone.append(model_alone(encoder, batch_size, options.seconds))  # before and after: machines are shared
         decode = decode_alone(config, encoder, shards, n_threads)
     rate, best = result.n_samples / wall, float(np.mean(alone))
     return Row(
         name,
-        str(encoder._dtype).removeprefix("torch."),
+        str(encoder.dtype).removeprefix("torch."),
         batch_size,
         n_threads,
         round(best, 2),

@@ -28,13 +28,11 @@ import numpy.typing as npt
 import torch
 from gpu_vectors import QUANTIZER_DIM, train, write_vectors
 
-from dedup.numerics import halfproducts
-from dedup.numerics.collapse import Ownership
-from dedup.numerics.distances import unit_rows
-from dedup.numerics.listjoin import Joined
-from dedup.numerics.lists import BLOCK, Lists
-from dedup.numerics.selfjoin import self_join
-from dedup.numerics.torch_ops import Device, _float32_sums
+from dedup.numerics.search.balls import Ownership
+from dedup.numerics.search.gpu import Device, HalfProducts, float32_sums
+from dedup.numerics.search.join import Joined, self_join
+from dedup.numerics.search.lists import BLOCK, Lists
+from dedup.numerics.similarity import unit_rows
 
 PUBLIC = 2_000.0  # vectors/s and GPU: BAAI Dataset-Pruning, LAION-2B on 8 A100, k-means and pairs
 PUBLIC_N = 2_053_332_591
@@ -42,6 +40,7 @@ GOAL = 0.5  # of the limit
 CHECKED = 8  # lists that are joined on the CPU as well
 BYTES_BESIDE = 600  # of a vector: projection, lists, and their order
 PACKS_PER_WORKER = 24
+NO_GPU = 3  # exit status
 
 
 @dataclass
@@ -110,24 +109,24 @@ def join(folder: str, number: int, threshold: float, name: str | None, seconds: 
 
 def join_pack(folder: str, numbers: npt.NDArray[np.int64], threshold: float, name: str) -> Seconds:
     """The lists of a pack."""
-    seconds, multiply = Seconds(), halfproducts.HalfProducts._multiply
+    seconds, compute = Seconds(), HalfProducts.compute
 
     def timed(self, pieces):
         # ends when the device has told which blocks hold something
         started, gathered = time.perf_counter(), seconds.gather
         try:
-            return multiply(self, pieces)
+            return compute(self, pieces)
         finally:
             seconds.device += time.perf_counter() - started - (seconds.gather - gathered)
 
-    halfproducts.HalfProducts._multiply = timed
+    HalfProducts.compute = timed
     try:
         for number in numbers.tolist():
             joined, members = join(folder, number, threshold, name, seconds)
             seconds.n_edges += len(joined.src)
             seconds.found.append(np.stack([members[joined.src], members[joined.dst]], axis=1))
     finally:
-        halfproducts.HalfProducts._multiply = multiply
+        HalfProducts.compute = compute
     return seconds
 
 
@@ -145,7 +144,7 @@ def rate(name: str, dtype: torch.dtype, side: int) -> float:
         float((rows @ rows.T)[0, 0])
         return time.perf_counter() - started
 
-    with _float32_sums():
+    with float32_sums():
         return side**3 / min(product() for _ in range(6))
 
 
@@ -266,6 +265,11 @@ def main() -> None:
     # as in the engines: a product must not be cut into other sums because a process has more threads
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     is_cuda = options.device.startswith("cuda")
+    if is_cuda and not torch.cuda.is_available():
+        parser.exit(
+            NO_GPU,
+            f"gpu_pairs.py: --device {options.device}: torch {torch.__version__} sees no CUDA device here; give --device cpu to see it run\n",
+        )
     side = 8_192 if is_cuda else 512
     rates = rate(options.device, torch.float32, side), rate(options.device, torch.float16, side)
     result = {

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dedup.numerics.lists import Lists, draw_sample
-from dedup.numerics.projection import choose_axes, principal_axes
-from dedup.numerics.quantizer import Quantizer
-from dedup.numerics.torch_ops import Device
+from dedup.numerics.search.gpu import Device
+from dedup.numerics.search.lists import Lists, Quantizer, draw_sample
+from dedup.numerics.search.project import choose_axes, principal_axes
 
 CHUNK = 262_144  # vectors made at a time
 SHARE = 0.05  # of the vectors that have a planted copy
@@ -46,7 +45,7 @@ def write_vectors(path: str, n: int, dim: int, low: float, high: float, name: st
 
 
 def train(vectors: npt.NDArray[np.float16], nlist: int, nprobe: int, min_similarity: float, device: Device) -> Lists:
-    """Lists as `dedup.numerics.lists.train_lists` makes them, with k-means in torch, so that no FAISS is needed."""
+    """Lists as `dedup.numerics.search.lists.train_lists` makes them, with k-means in torch, so that no FAISS is needed."""
     # unit rows up to float16 rounding
     sample = vectors[draw_sample(len(vectors), PER_LIST * nlist, 0)].astype(np.float32)
     axes = principal_axes(sample[: 16 * PER_LIST * QUANTIZER_DIM])

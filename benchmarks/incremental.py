@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
-import resource
 import shutil
 import tarfile
 import tempfile
@@ -24,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
+from machine import describe_machine, processor_seconds
 from vectors import near_copies, power_law_rows
 
-from dedup import pipeline
 from dedup.config.load import load_config
+from dedup.pipeline import run as pipeline
 
 FILES = 20  # of all vectors; some of them are the new ones
 
@@ -98,12 +96,12 @@ def run(folders: list[Path], scratch: Path, name: str, base: str, settings: list
             (listed / kind / f"{kind}_{folder.name}.{suffix}").symlink_to(folder / kind / f"{kind}_0.{suffix}")
         given = ["encoder.name=precomputed", f"input.embeddings={listed}"]
     given += [f"output.run_dir={scratch / name}", f"base.run_dir={base}", "search.exhaustive_below=0"]
-    before = cpu_seconds()
+    before = processor_seconds()
     summary = pipeline.run(load_config(None, [*given, *settings]))
     seconds = {stage: record.seconds for stage, record in summary.records.items()}
     return {
         "seconds": round(sum(seconds.values()), 1),
-        "cpu_seconds": round(cpu_seconds() - before, 1),
+        "cpu_seconds": round(processor_seconds() - before, 1),
         "stages": seconds,
         "nlist": summary.figure("index", "nlist"),
         "nprobe": summary.figure("index", "nprobe"),
@@ -111,12 +109,6 @@ def run(folders: list[Path], scratch: Path, name: str, base: str, settings: list
         "n_near_edges": summary.figure("pairs", "n_near_edges"),
         "n_groups": summary.figure("groups", "n_groups"),
     }
-
-
-def cpu_seconds() -> float:
-    """Of this process and of those it has started and that have ended: on a machine that others use too it says more than the clock."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
@@ -144,7 +136,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         **figures,
         "share": round(share, 3),
         "cpu_share": round(cpu_share, 3),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 
 import numpy as np
+from machine import describe_machine
 from vectors import near_copies, power_law_rows
 
 from dedup.config import IndexConfig
-from dedup.numerics.ann import choose_nlist, choose_nprobe
-from dedup.numerics.distances import unit_rows
-from dedup.numerics.lists import train_lists
+from dedup.numerics.search.lists import choose_nlist, choose_nprobe, train_lists
+from dedup.numerics.similarity import unit_rows
 
 
 def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:
@@ -43,7 +41,7 @@ def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:
     return {
         "n": args.n, "dim": args.dim, "nlist": nlist, "nprobe": nprobe, "planted": [args.low, args.high], "pairs": args.pairs,
         "share_met": round(float(meets.mean()), 4), "share_met_by_fifth": shares, "training_seconds": round(seconds, 1),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }  # fmt: skip
 
 

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
+from machine import describe_machine
 from memory import PeakMemory
-from vectors import write_embeddings
+from vectors import vectors_only, write_embeddings
 
 import dedup
-from dedup import pipeline
-from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
-from dedup.numerics.distances import exact_similarity, unit_rows
-from dedup.storage.embeddings import read_vectors
-from dedup.storage.layout import RunLayout
-from dedup.storage.provenance import read_record
+from dedup.config import IndexConfig, SearchConfig
+from dedup.numerics.similarity import exact_similarity, unit_rows
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout, read_record
+from dedup.runs.vectors import read_vectors
 from dedup.storage.tables import read_table
 
 
@@ -39,9 +36,8 @@ def copies_of(rng: np.random.Generator, rows: np.ndarray, low: float, high: floa
 
 def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
     """Build an index and look vectors up in it."""
-    search = SearchConfig(min_similarity=args.min_similarity, exhaustive_below=0, views=False)
     index_config = IndexConfig(codes="auto", factory=args.factory)
-    config = replace(Config(), output=OutputConfig(run_dir), search=search, index=index_config, confirm=ConfirmConfig(enabled=False))
+    config = vectors_only(run_dir, SearchConfig(min_similarity=args.min_similarity), index_config)
     record = read_record(run_dir, "index")
     with PeakMemory() as building:
         if record is None:
@@ -71,7 +67,7 @@ def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
         "index_seconds": record.seconds, "open_seconds": round(opened, 2), "p50_ms": p50, "p99_ms": p99,
         "recall_at_1": round(hits / len(queries), 4), "queries": len(queries),
         "building_anonymous_gb": round(building.peak / 1e9, 2), "searching_anonymous_gb": round(searching.peak / 1e9, 2),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }  # fmt: skip
 
 

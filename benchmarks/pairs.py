@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
+from machine import describe_machine
 from memory import PeakMemory
-from vectors import Planted, write_embeddings
+from vectors import Planted, vectors_only, write_embeddings
 
-from dedup import pipeline
-from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
-from dedup.storage.layout import RunLayout
+from dedup.config import IndexConfig, SearchConfig
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 
@@ -45,16 +43,8 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
             nprobe=args.nprobe,
             nlist=args.nlist,
             recall_queries=args.queries,
-            exhaustive_below=0,
         )
-        # vectors of no pictures: nothing to look at
-        config = replace(
-            Config(),
-            output=OutputConfig(run_dir),
-            search=replace(search, views=False),
-            index=IndexConfig(codes=args.codes),
-            confirm=ConfirmConfig(enabled=False),
-        )
+        config = vectors_only(run_dir, search, IndexConfig(codes=args.codes))
         planted = write_embeddings(config, args.n, args.dim, share=args.share, low=args.low, high=args.high, n_crowd=args.crowd)
         started = time.perf_counter()
         with PeakMemory() as memory:
@@ -68,7 +58,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
             "planted_recall": planted_recall(run_dir, planted), "pair_recall": figures["recall"], "pairs_sampled": figures["recall_pairs"],
             "queries": figures["recall_queries"], "n_near_edges": figures["n_near_edges"], "largest_list": figures["largest_list"],
             "peak_anonymous_gb": round(memory.peak / 1e9, 2), "peak_anonymous_over_vectors": round(memory.peak / (args.n * args.dim * 2), 2),
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+            "machine": describe_machine(),
         }  # fmt: skip
 
 

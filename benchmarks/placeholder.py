@@ -10,35 +10,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 
+from machine import describe_machine
 from memory import PeakMemory
 from pairs import planted_recall
-from vectors import write_embeddings
+from vectors import vectors_only, write_embeddings
 
-from dedup import pipeline
-from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
-from dedup.storage.layout import RunLayout
+from dedup.config import IndexConfig, SearchConfig
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.urls import join, read_json
 
 
 def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scratch: str | None) -> dict[str, object]:
     """One run; figures as a dictionary."""
     with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=scratch) as run_dir:
-        config = replace(
-            Config(),
-            output=OutputConfig(run_dir),
-            search=SearchConfig(min_similarity=min_similarity, views=False, exhaustive_below=0),  # vectors of no pictures
-            index=IndexConfig(codes="none"),
-            confirm=ConfirmConfig(enabled=False),
-            report=ReportConfig(enabled=False),
-        )
+        config = vectors_only(run_dir, SearchConfig(min_similarity=min_similarity), IndexConfig(codes="none"))
         n_equal, n_crowd = (n // 2, n // 20) if has_placeholder else (0, 0)
         planted = write_embeddings(config, n, dim, share=0.05, low=min_similarity + 0.005, high=0.999, n_crowd=n_crowd, n_equal=n_equal)
         started = time.perf_counter()
@@ -51,7 +42,7 @@ def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scra
             "microseconds_per_vector": round(1e6 * seconds / n, 1), "stages": {name: record.seconds for name, record in summary.records.items()},
             "peak_anonymous_gb": round(memory.peak / 1e9, 2), "bytes_per_vector": round(memory.peak / n),
             "edges": summary.records["pairs"].rows, "rows": summary.records["manifest"].rows, "planted_recall": planted_recall(run_dir, planted),
-            "largest": counted.get("largest"), "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+            "largest": counted.get("largest"), "machine": describe_machine(),
         }  # fmt: skip
 
 

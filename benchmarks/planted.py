@@ -12,36 +12,51 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import tarfile
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from dedup.encoders.dct import DctEncoder
-from dedup.errors import SampleError
-from dedup.numerics.distances import exact_similarity
-from dedup.numerics.planting import changes
-from dedup.storage.images import decode_image
-from dedup.storage.shards import read_shard
+from dedup.numerics.image.planting import Change, changes
+from dedup.numerics.similarity import exact_similarity
+from dedup.stages.embed.decode import Preparation, RejectedSample
+from dedup.storage.images.decode import decode_image
+from dedup.storage.input.samples import RawSample
+from dedup.storage.input.shards import read_shard
+
+MAX_PIXELS = 10**9
+Vectors = npt.NDArray[np.float16]
 
 
-def describe(data: bytes, encoder: DctEncoder) -> np.ndarray:
-    """The stored vector of an encoded image, float16 (dim,)."""
-    image = decode_image(data, max_pixels=10**9, min_side=encoder.min_side)
-    return encoder.encode(encoder.prepare(image.pixels, image.box)[None])[0][0].astype(np.float16)
+class Describer:
+    """The vector that a run stores of a sample, by the worker's own way from its bytes to what the encoder takes."""
+
+    def __init__(self) -> None:
+        self._encoder = DctEncoder()
+        self._prepare = Preparation(self._encoder, MAX_PIXELS, finds_inner=False, keeps_thumbnails=False)
+
+    def __call__(self, sample: RawSample) -> Vectors | None:
+        """Shape (dim,); None for a sample without an image that decodes."""
+        found = self._prepare((0, sample))
+        return None if isinstance(found, RejectedSample) else self._encoder.encode(found.prepared[None])[0].astype(np.float16)
 
 
-def images(shards: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Key and bytes of every image that decodes."""
-    for shard in shards:
-        for sample in read_shard(shard):
-            if sample.image is not None:
-                try:
-                    decode_image(sample.image, max_pixels=10**9, min_side=64)
-                except (SampleError, tarfile.TarError):
-                    continue
-                yield sample.key, sample.image
+def plant(sample: RawSample, change: Change, rng: np.random.Generator) -> RawSample:
+    """A copy as the web has it: changed, and encoded again."""
+    buffer = io.BytesIO()
+    pixels = decode_image(sample.image, max_pixels=MAX_PIXELS).pixels
+    Image.fromarray(change.apply(pixels, rng)).save(buffer, "JPEG", quality=90)
+    return replace(sample, image=buffer.getvalue())
+
+
+def near_in(samples: list[RawSample], vectors: Vectors, min_similarity: float) -> list[tuple[str, str, float]]:
+    """Keys and similarity of the pairs of a sample that reach the threshold."""
+    unit = vectors.astype(np.float32)
+    product = np.triu(unit @ unit.T, 1)
+    places = zip(*np.nonzero(product >= min_similarity), strict=True)
+    return [(samples[i].key, samples[j].key, round(float(product[i, j]), 3)) for i, j in places]
 
 
 def main() -> None:
@@ -50,46 +65,34 @@ def main() -> None:
     parser.add_argument("shards", nargs="+")
     parser.add_argument("--n", type=int, default=300)
     parser.add_argument("--min-similarity", type=float, default=0.7)
-    parser.add_argument("--strengths", default="all")
+    parser.add_argument("--strengths", choices=["default", "all"], default="all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    encoder = DctEncoder()
-    found = list(images(args.shards))
-    rng = np.random.default_rng(args.seed)
-    chosen = rng.choice(len(found), min(args.n, len(found)), replace=False)
-    originals = np.stack([describe(found[k][1], encoder) for k in chosen])
+    describe = Describer()
+    readable = [sample for shard in args.shards for sample in read_shard(shard) if describe(sample) is not None]
+    chosen = np.random.default_rng(args.seed).choice(len(readable), min(args.n, len(readable)), replace=False)
+    samples = [readable[k] for k in chosen]
+    originals = np.stack([describe(sample) for sample in samples])
     results: dict[str, float] = {}
     expected = []
     print("| change | expected | recall | median similarity |\n|---|---|---|---|")
     for change in changes(strengths=args.strengths):
-        vectors = []
-        for number, k in enumerate(chosen):
-            pixels = decode_image(found[k][1], max_pixels=10**9).pixels
-            buffer = io.BytesIO()
-            # a copy on the web has been encoded again
-            Image.fromarray(change.apply(pixels, np.random.default_rng([args.seed, number]))).save(buffer, "JPEG", quality=90)
-            vectors.append(describe(buffer.getvalue(), encoder))
-        similarity = exact_similarity(np.stack(vectors), originals)
+        copies = [plant(sample, change, np.random.default_rng([args.seed, number])) for number, sample in enumerate(samples)]
+        similarity = exact_similarity(np.stack([describe(copy) for copy in copies]), originals)
         results[change.name] = float((similarity >= args.min_similarity).mean())
         expected += [results[change.name]] if change.is_expected else []
         print(
             f"| {change.name} | {'yes' if change.is_expected else 'no'} | {results[change.name]:.3f} | {np.median(similarity):.3f} |",
             flush=True,
         )
-    unit = originals.astype(np.float32)
-    product = np.triu(unit @ unit.T, 1)
-    near = [
-        (found[chosen[i]][0], found[chosen[j]][0], round(float(product[i, j]), 3))
-        for i, j in zip(*np.nonzero(product >= args.min_similarity), strict=True)
-    ]
     print(
         json.dumps(
             {
-                "n": len(chosen),
+                "n": len(samples),
                 "min_similarity": args.min_similarity,
                 "mean_recall_expected": float(np.mean(expected)),
                 "mean_recall_all": float(np.mean(list(results.values()))),
-                "near_in_sample": near,
+                "near_in_sample": near_in(samples, originals, args.min_similarity),
             }
         )
     )

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dedup.demo.scenes import photo_scenes, procedural_scene
-from dedup.numerics.confirmation import REASONS, Verdict, compare
-from dedup.numerics.pictures import Picture
-from dedup.numerics.planting import plant
+from dedup.demo.pictures import photo_scenes, procedural_scene
+from dedup.numerics.image.planting import plant
+from dedup.numerics.judge.compare import REASONS, Verdict, compare
+from dedup.numerics.judge.picture import Picture
 
 Pixels = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, GAP, TEXT = 210, 160, 8, 34

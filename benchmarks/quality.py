@@ -31,7 +31,7 @@ from quality_files import Design, make_files
 from quality_measures import nearest_photos, summarize, tally_pairs
 from quality_peers import PEERS, Peer, Peers, clean_threshold, curve
 
-from dedup.numerics.planting import CHANGES, changes
+from dedup.numerics.image.planting import CHANGES, changes
 
 _FAMILIES = {change.name: change.family for change in CHANGES}
 _SETTINGS = {"default": "Default settings", "clean": "Threshold chosen for no false merge on these photos"}

@@ -17,11 +17,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from dedup.errors import SampleError
-from dedup.numerics.components import connected_components
-from dedup.numerics.edits import Pixels
-from dedup.numerics.planting import CHANGES, plant
-from dedup.resources import available_cores
-from dedup.storage.images import decode_image
+from dedup.machine import available_cores
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.image.planting import CHANGES, Pixels, plant
+from dedup.storage.images.decode import decode_image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 _MAX_PIXELS = 178_956_970

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from quality_files import Design
 
-from dedup.numerics.components import connected_components
-from dedup.numerics.proportions import wilson
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.statistics.shares import wilson
 
 Ints = npt.NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from dedup.config import Config
 from dedup.config.keys import KEYS, STAGE_NAMES
 from dedup.config.load import resolved
 from dedup.engines.local import LocalEngine
-from dedup.resources import available_cores
+from dedup.machine import available_cores
 
 # Label and overrides of each column; those with a key that this version does not have are left out.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (

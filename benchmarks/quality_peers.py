@@ -17,7 +17,6 @@ from quality_measures import Pairs, Tally, tally_pairs
 
 Words = npt.NDArray[np.uint64]
 _WORKER = Path(__file__).with_name("peer_worker.py")
-_CELLS = 4_000_000  # distances held at a time
 PDQ_MIN_QUALITY = 50
 
 
@@ -56,7 +55,7 @@ PEERS = (
 )
 
 
-def pairs_within(first: Words, second: Words, max_distance: float, *, is_same: bool = False) -> Pairs:
+def pairs_within(first: Words, second: Words, max_distance: float, *, is_same: bool = False, max_cells: int = 4_000_000) -> Pairs:
     """Pairs of hashes that differ in so many bits at most, the least over the turns of the first.
 
     Parameters
@@ -66,8 +65,10 @@ def pairs_within(first: Words, second: Words, max_distance: float, *, is_same: b
     max_distance : float
     is_same : bool
         Whether both hold the same files, so that each pair is wanted once.
+    max_cells : int
+        Distances held at a time.
     """
-    rows = max(1, _CELLS // max(1, len(second)))
+    rows = max(1, max_cells // max(1, len(second)))
     found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for start in range(0, first.shape[1], rows):
         block = first[:, start : start + rows]

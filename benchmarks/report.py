@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
 import tarfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from machine import describe_machine
 from memory import PeakMemory, anonymous_bytes
 from PIL import Image
 from vectors import power_law_rows
@@ -28,16 +28,15 @@ from vectors import power_law_rows
 from dedup.config import Config, InputConfig, OutputConfig
 from dedup.config.load import resolved, to_dict
 from dedup.engines.local import LocalEngine
+from dedup.pipeline.plan import STAGES, picked
 from dedup.report.reported import HOMES
-from dedup.resume import STAGES, picked
+from dedup.runs.directory import CONFIG_FILE, RunLayout, StageRecord, write_record
+from dedup.runs.vectors import embedding_path
 from dedup.schemas import conform
 from dedup.stages import statistics
-from dedup.stages.context import StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import write_json
-from dedup.storage.embeddings import embedding_path
-from dedup.storage.layout import CONFIG_FILE, RunLayout
-from dedup.storage.provenance import StageRecord, write_record
 from dedup.storage.tables import FileWriter, write_table
 from dedup.storage.urls import join
 
@@ -179,7 +178,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
     near = int(is_near[is_copy].sum())
     summaries = {
         "embed": {"n_shards": int(partition[-1]) + 1, "rejected": {"empty_image": 50}},
-        "pairs": {"recall": None}, "confirm": {"n_looked_at": n_copies}, "groups": {"n_groups": n_groups},
+        "pairs": {"recall": None}, "confirm": {"n_judged": n_copies}, "groups": {"n_groups": n_groups},
         "manifest": {"n_exact": n_copies - near, "n_near": near}, "statistics": found.summary,
     }  # fmt: skip
     records: dict[str, StageRecord] = {}
@@ -219,7 +218,7 @@ def main() -> None:
     figures = {
         "n": args.n, "groups": args.groups, "dim": args.dim, "galleries": args.galleries, "seconds": round(seconds, 1),
         "mb": round(n_bytes / 1e6, 2), "said": said.stdout.strip(), "notes": said.stderr.strip(),
-        "anonymous_gb": round((memory.peak - before) / 1e9, 2), "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "anonymous_gb": round((memory.peak - before) / 1e9, 2), "machine": describe_machine(),
     }  # fmt: skip
     print(json.dumps(figures))
 

@@ -9,7 +9,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import tarfile
 import tempfile
 import time
@@ -18,11 +17,12 @@ from multiprocessing import get_context
 
 import numpy as np
 import pyarrow as pa
+from machine import describe_machine
 from memory import PeakMemory
 
 from dedup.engines.local import LocalEngine
-from dedup.release import rewrite
-from dedup.storage.layout import RunLayout
+from dedup.release.rewrite import rewrite
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import join
 
@@ -107,7 +107,7 @@ def main() -> None:
                 "written_mb_per_s_per_core": round(summary.n_bytes / per_core, 1), "read_mb_per_s_per_core": round(read / per_core, 1),
                 "copy_mb_per_s": round(read / copy_seconds / 1e6, 1), "samples_per_s": round(args.n / seconds),
                 "peak_anonymous_mb": round(memory.peak / 1e6),
-                "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+                "machine": describe_machine(),
             }
         )
     )  # fmt: skip

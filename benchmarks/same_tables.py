@@ -17,8 +17,10 @@ purpose are told by options, of which @FILE holds some, one a line: --key-new sa
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -114,10 +116,13 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Compare in a folder that stays, or in a temporary one."""
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what OLD has finished is kept then too
     try:
         if args.work:
             args.work.mkdir(parents=True, exist_ok=True)
-            return compare(args, args.work.resolve())
+            with (args.work / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # both trees write to one place: others wait
+                return compare(args, args.work.resolve())
         with tempfile.TemporaryDirectory(prefix="dedup-same-") as folder:
             return compare(args, Path(folder).resolve())
     except CommandFailed as error:

@@ -6,19 +6,18 @@ covariance falls as 1/k, as those of real encoders do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.config import Config
+from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.contracts import Table
-from dedup.resume import STAGES, picked
+from dedup.pipeline.plan import STAGES, picked
+from dedup.runs.directory import RunLayout, StageRecord, write_record
+from dedup.runs.vectors import embedding_path
 from dedup.storage.arrays import ArrayWriter
-from dedup.storage.embeddings import embedding_path
-from dedup.storage.layout import RunLayout
-from dedup.storage.provenance import StageRecord, write_record
 from dedup.storage.tables import FileWriter, write_table
 from dedup.storage.urls import join
 
@@ -31,6 +30,18 @@ class Planted:
 
     original: npt.NDArray[np.int64]
     copy: npt.NDArray[np.int64]
+
+
+def vectors_only(run_dir: str, search: SearchConfig, index: IndexConfig) -> Config:
+    """Configuration of a run over vectors of no pictures: nothing to look at, to confirm or to show; lists at every size."""
+    return replace(
+        Config(),
+        output=OutputConfig(run_dir),
+        search=replace(search, views=False, exhaustive_below=0),
+        index=index,
+        confirm=ConfirmConfig(enabled=False),
+        report=ReportConfig(enabled=False),
+    )
 
 
 def power_law_rows(rng: np.random.Generator, n: int, dim: int) -> npt.NDArray[np.float32]:

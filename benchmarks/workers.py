@@ -12,21 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-from vectors import write_embeddings
+from machine import describe_machine
+from vectors import vectors_only, write_embeddings
 
 import dedup
-from dedup import pipeline
-from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, SearchConfig
+from dedup.config import Config, IndexConfig, SearchConfig
 from dedup.demo.shards import make_demo_data
 from dedup.engines.local import LocalEngine
-from dedup.engines.spark import SparkEngine
+from dedup.engines.spark.engine import SparkEngine
+from dedup.pipeline import run as pipeline
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from spark_cluster import Cluster
@@ -68,14 +67,8 @@ def main() -> None:
             make_demo_data(f"{folder}/shards", n_images=4_000, per_shard=250, jpeg_size=100_000, workers=os.cpu_count() or 1)
             shards = f"{folder}/shards/*.tar"
         embedding = dedup.load_config(None, [f"input.shards={shards or ''}", f"output.run_dir={folder}/embed"])
-        search = SearchConfig(min_similarity=options.min_similarity, exhaustive_below=0, views=False, recall_queries=0)
-        pairing = replace(
-            Config(),
-            output=OutputConfig(f"{folder}/pairs"),
-            search=search,
-            index=IndexConfig(codes="none"),
-            confirm=ConfirmConfig(enabled=False),
-        )
+        search = SearchConfig(min_similarity=options.min_similarity, recall_queries=0)
+        pairing = vectors_only(f"{folder}/pairs", search, IndexConfig(codes="none"))
         if "pairs" in options.stages:
             write_embeddings(pairing, options.n, options.dim, share=0.05, low=0.961, high=0.999, n_crowd=0)
             local = LocalEngine()
@@ -92,7 +85,7 @@ def main() -> None:
         "dim": options.dim,
         "seconds": runs,
         "speedup": {stage: {n: round(taken[min(taken)] / s, 2) for n, s in taken.items()} for stage, taken in best.items()},
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": describe_machine(),
     }
     print(json.dumps(result))
 

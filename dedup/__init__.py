@@ -6,25 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dedup.advice.explain import explain
-    from dedup.advice.explanation import Explanation
-    from dedup.advice.show import montage
-    from dedup.api import Edges, near_duplicates
-    from dedup.audit import find_outliers, flag_images, score_generations, write_report
-    from dedup.calibration import calibrate
+    from dedup.arrays import Edges, near_duplicates
+    from dedup.attack.audit import find_outliers, flag_images, score_generations, write_report
+    from dedup.attack.curves import by_duplication_count, precision_recall
+    from dedup.calibration.calibrate import calibrate
     from dedup.config import Config
     from dedup.config.load import load_config
     from dedup.errors import DedupError
-    from dedup.exports import export
-    from dedup.extraction.curves import by_duplication_count, precision_recall
-    from dedup.lookup.index import open_index
-    from dedup.numerics.adaptive import AdaptiveDistances, adaptive_distances
-    from dedup.numerics.components import connected_components
-    from dedup.numerics.counts import duplication_counts
-    from dedup.numerics.thresholds import removed_by_threshold
-    from dedup.pipeline import RunSummary, run
-    from dedup.release import rewrite
-    from dedup.storage.keepfilter import keep
+    from dedup.explanation.draw import montage
+    from dedup.explanation.explain import explain
+    from dedup.explanation.explanation import Explanation
+    from dedup.find.index import open_index
+    from dedup.numerics.graph.components import connected_components, duplication_counts, removed_by_threshold
+    from dedup.numerics.pixels import AdaptiveDistances, adaptive_distances
+    from dedup.pipeline.run import RunSummary, run
+    from dedup.release.export import export
+    from dedup.release.filter import keep
+    from dedup.release.rewrite import rewrite
 
 __all__ = [
     "AdaptiveDistances",
@@ -56,32 +54,32 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AdaptiveDistances": "dedup.numerics.adaptive",
-    "adaptive_distances": "dedup.numerics.adaptive",
+    "AdaptiveDistances": "dedup.numerics.pixels",
+    "adaptive_distances": "dedup.numerics.pixels",
     "Config": "dedup.config",
     "DedupError": "dedup.errors",
-    "Edges": "dedup.api",
-    "Explanation": "dedup.advice.explanation",
-    "RunSummary": "dedup.pipeline",
-    "by_duplication_count": "dedup.extraction.curves",
-    "calibrate": "dedup.calibration",
-    "connected_components": "dedup.numerics.components",
-    "duplication_counts": "dedup.numerics.counts",
-    "export": "dedup.exports",
-    "explain": "dedup.advice.explain",
-    "find_outliers": "dedup.audit",
-    "flag_images": "dedup.audit",
-    "keep": "dedup.storage.keepfilter",
+    "Edges": "dedup.arrays",
+    "Explanation": "dedup.explanation.explanation",
+    "RunSummary": "dedup.pipeline.run",
+    "by_duplication_count": "dedup.attack.curves",
+    "calibrate": "dedup.calibration.calibrate",
+    "connected_components": "dedup.numerics.graph.components",
+    "duplication_counts": "dedup.numerics.graph.components",
+    "export": "dedup.release.export",
+    "explain": "dedup.explanation.explain",
+    "find_outliers": "dedup.attack.audit",
+    "flag_images": "dedup.attack.audit",
+    "keep": "dedup.release.filter",
     "load_config": "dedup.config.load",
-    "montage": "dedup.advice.show",
-    "near_duplicates": "dedup.api",
-    "open_index": "dedup.lookup.index",
-    "precision_recall": "dedup.extraction.curves",
-    "removed_by_threshold": "dedup.numerics.thresholds",
-    "rewrite": "dedup.release",
-    "run": "dedup.pipeline",
-    "score_generations": "dedup.audit",
-    "write_report": "dedup.audit",
+    "montage": "dedup.explanation.draw",
+    "near_duplicates": "dedup.arrays",
+    "open_index": "dedup.find.index",
+    "precision_recall": "dedup.attack.curves",
+    "removed_by_threshold": "dedup.numerics.graph.components",
+    "rewrite": "dedup.release.rewrite",
+    "run": "dedup.pipeline.run",
+    "score_generations": "dedup.attack.audit",
+    "write_report": "dedup.attack.audit",
 }
 
 

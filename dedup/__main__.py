@@ -1,6 +1,6 @@
 """`python -m dedup` is the command line."""
 
-from dedup.cli import main
+from dedup.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 spark-submit --master spark://HOST:7077 jobs/embed.py [-c conf/cluster.yaml] output.run_dir=URL input.shards=URL
 """
 
-from dedup.submit import submit
+from dedup.cli.submit import submit
 
 if __name__ == "__main__":
     submit(__doc__, "embed")

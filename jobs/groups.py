@@ -3,7 +3,7 @@
 spark-submit --master spark://HOST:7077 jobs/groups.py [-c conf/cluster.yaml] output.run_dir=URL …
 """
 
-from dedup.submit import submit
+from dedup.cli.submit import submit
 
 if __name__ == "__main__":
     submit(__doc__, "groups")

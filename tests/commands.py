@@ -7,7 +7,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from unittest.mock import patch
 
-from dedup.cli import main
+from dedup.cli.main import main
 
 
 def dedup(*arguments, cwd=None, env=None):

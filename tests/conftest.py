@@ -97,7 +97,7 @@ def require_browser() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def write_at_the_end() -> Iterator[Callable[..., str]]:
     """Let runs of tests end without a report, which takes half a second each; what would have written it."""
-    from dedup import pipeline
+    from dedup.pipeline import run as pipeline
 
     with pytest.MonkeyPatch.context() as patch:
         written = pipeline._report
@@ -109,7 +109,7 @@ def write_at_the_end() -> Iterator[Callable[..., str]]:
 def with_reports(write_at_the_end: Callable[..., str]) -> Iterator[None]:
     """Let runs of a module end with their report."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dedup.pipeline._report", write_at_the_end)
+        patch.setattr("dedup.pipeline.run._report", write_at_the_end)
         yield
 
 

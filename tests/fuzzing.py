@@ -27,13 +27,13 @@ from shard_data import detailed, encode
 
 from dedup.encoders.dct import MIN_SIDE, DctEncoder
 from dedup.errors import SampleError
-from dedup.numerics.descriptor import DIM, describe_grids
+from dedup.numerics.image.descriptor import DIM, describe_grids
 from dedup.schemas import REJECT_REASONS
-from dedup.stages.decoding import Preparation, RejectedSample
-from dedup.storage import captions
-from dedup.storage.images import decode_image
-from dedup.storage.samples import RawSample
-from dedup.storage.shards import read_shard
+from dedup.stages.embed.decode import Preparation, RejectedSample
+from dedup.storage.images.decode import decode_image
+from dedup.storage.input import captions
+from dedup.storage.input.samples import RawSample
+from dedup.storage.input.shards import read_shard
 
 MAX_PIXELS = 4_000_000
 SLOWEST_S = 10.0  # of one case, on a busy machine

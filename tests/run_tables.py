@@ -1,6 +1,6 @@
 """Tables of two runs side by side; what a run says."""
 
-from dedup.storage.layout import RunLayout
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 TABLES = (

@@ -3,8 +3,8 @@
 import atexit
 from functools import cache
 
-from dedup import pipeline
 from dedup.engines.local import LocalEngine
+from dedup.pipeline import run as pipeline
 
 
 def run(config, stages=pipeline.STAGE_NAMES, *, engine=None, **options):

@@ -9,8 +9,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 from short_jvms import EXECUTORS
 
-from dedup.engines.spark import SparkEngine
-from dedup.engines.spark_session import start_session
+from dedup.engines.spark.engine import SparkEngine
+from dedup.engines.spark.session import start_session
 
 _OPTIONS = (
     "spark.ui.enabled=false",

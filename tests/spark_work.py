@@ -7,8 +7,8 @@ from pathlib import Path
 
 from patience import wait_for
 
-from dedup.devices import task_gpus
 from dedup.errors import ShapeError
+from dedup.machine import task_gpus
 
 
 def square(value):

@@ -6,7 +6,7 @@ from vector_data import all_similarities, power_law, with_planted
 
 import dedup
 from dedup.errors import ShapeError
-from dedup.numerics.components import connected_components
+from dedup.numerics.graph.components import connected_components
 
 
 def test_every_public_name_is_there():

@@ -138,7 +138,7 @@ def test_in_the_middle_of_a_query_of_the_driver():
     code = (
         "import pyarrow as pa, sys\n"
         "from dedup.engines.local import LocalEngine\n"
-        "from dedup.failures import errors_shown\n"
+        "from dedup.cli.show.terminal import errors_shown\n"
         "with errors_shown('go on'):\n"
         "    print('started', flush=True)\n"
         "    query = 'SELECT count(*) AS n FROM range(1000000) AS a, range(1000000) AS b WHERE (a.range * b.range) % 7 = 3'\n"
@@ -154,7 +154,7 @@ def test_in_the_middle_of_a_query_of_the_driver():
 
 
 def test_an_error_of_its_own_is_no_interruption():
-    code = "from dedup.failures import errors_shown\nwith errors_shown('go on'):\n    raise RuntimeError('Query interrupted')\n"
+    code = "from dedup.cli.show.terminal import errors_shown\nwith errors_shown('go on'):\n    raise RuntimeError('Query interrupted')\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "RuntimeError: Query interrupted (unexpected" in done.stderr
@@ -164,7 +164,7 @@ def test_a_library_that_answers_ctrl_c_in_our_place():
     """As pyspark does, whose handler then raises what typer turns into an exit code."""
     code = (
         "import signal, sys, os\n"
-        "from dedup.failures import errors_shown\n"
+        "from dedup.cli.show.terminal import errors_shown\n"
         "with errors_shown('go on'):\n"
         "    signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

@@ -12,7 +12,7 @@ from commands import dedup
 from patience import HANGS_S
 from shard_data import detailed, make_samples, write_shards
 
-from dedup.cli import app
+from dedup.cli.main import app
 from dedup.config import Config
 from dedup.config.load import to_dict
 

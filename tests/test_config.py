@@ -19,7 +19,7 @@ from dedup.config.load import load_config, resolved, to_dict
 from dedup.config.order import parse_order
 from dedup.config.rules import validate
 from dedup.errors import ConfigError
-from dedup.resume import STAGES
+from dedup.pipeline.plan import STAGES
 
 
 def value(override: str, *more: str) -> Any:
@@ -110,7 +110,7 @@ def test_an_encoder_has_its_own_threshold() -> None:
 
 @pytest.mark.parametrize(
     "old",
-    ["search.looks", "search.look_min_similarity", "components.max_local_edges", "reference.shards", "encoder.device", "extraction.device"],
+    ["search.views", "search.view_min_similarity", "components.max_local_edges", "reference.shards", "encoder.device", "extraction.device"],
 )
 def test_an_earlier_name_is_unknown(old: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown key '{old}'"):

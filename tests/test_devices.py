@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from dedup import devices
-from dedup.devices import given_gpus, may_have_gpu, task_gpus
+from dedup import machine as devices
+from dedup.machine import given_gpus, may_have_gpu, task_gpus
 
 
 def test_a_task_has_its_gpus_in_all_its_threads_and_no_longer():

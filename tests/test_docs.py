@@ -17,12 +17,12 @@ import yaml
 
 import dedup
 from dedup import schemas
-from dedup.cli import app
+from dedup.cli.main import app
 from dedup.config import Config
 from dedup.config.keys import KEYS
 from dedup.config.load import load_config, to_dict
 from dedup.config.rules import validate
-from dedup.storage.layout import RunLayout
+from dedup.runs.directory import RunLayout
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,9 +13,9 @@ from quality_files import Design, make_files, read_known_pairs
 from quality_measures import Pairs, merged_photos, nearest_photos, share_interval, summarize, tally, tally_pairs
 from quality_peers import PEERS, Peers, clean_threshold, curve, hash_pairs, pairs_within
 
-from dedup.demo.procedural import procedural_scene
-from dedup.numerics.planting import CHANGES
-from dedup.numerics.proportions import wilson
+from dedup.demo.pictures import procedural_scene
+from dedup.numerics.image.planting import CHANGES
+from dedup.numerics.statistics.shares import wilson
 
 
 def design_of(n_photos: int = 4, n_originals: int = 2, changes: tuple[str, ...] = ("one",), known: tuple[int, int] | None = None) -> Design:
@@ -97,14 +97,13 @@ def test_similarities_have_their_sign_turned():
     assert tally_pairs(pairs, threshold, design).found["one"].tolist() == [True, False]
 
 
-def test_hashes_are_compared_bit_by_bit(monkeypatch):
-    monkeypatch.setattr("quality_peers._CELLS", 7)  # several blocks
+def test_hashes_are_compared_bit_by_bit():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 2**64, (2, 9, 4), dtype=np.uint64)
     second = rng.integers(0, 2**64, (5, 4), dtype=np.uint64)
     bits = np.unpackbits(first.view(np.uint8), axis=-1), np.unpackbits(second.view(np.uint8), axis=-1)
     expected = (bits[0][:, :, None] != bits[1]).sum(-1).min(0)
-    found = pairs_within(first, second, 125)
+    found = pairs_within(first, second, 125, max_cells=7)  # several blocks
     assert len(found.src)
     assert set(zip(found.src.tolist(), found.dst.tolist(), strict=True)) == set(
         zip(*map(np.ndarray.tolist, np.nonzero(expected <= 125)), strict=True)

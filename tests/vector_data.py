@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from dedup.numerics.lookjoin import Looks
-from dedup.numerics.looks import CROP, INNER, WHOLE
-from dedup.numerics.projection import principal_axes
+from dedup.numerics.image.views import CROP, INNER, WHOLE
+from dedup.numerics.search.project import principal_axes
+from dedup.numerics.search.viewjoin import Views
 
 
 def power_law(rng, n, dim=48):
@@ -38,8 +38,8 @@ def all_similarities(rows):
     return np.clip(double @ double.T / np.outer(norms, norms), -1, 1).astype(np.float32)
 
 
-def random_looks(rng, n_images, dim=48):
-    """Looks of images of which many are alike, and the vectors of the whole images."""
+def random_views(rng, n_images, dim=48):
+    """Views of images of which many are alike, and the vectors of the whole images."""
     image = np.sort(rng.integers(0, n_images, 5 * n_images))
     kind = rng.choice(np.array([WHOLE, INNER, CROP], np.int8), len(image))
     is_base = (kind != CROP) & (rng.random(len(image)) < 0.7)
@@ -51,4 +51,4 @@ def random_looks(rng, n_images, dim=48):
         wholes[place] = copies_of(rng, wholes[rng.integers(0, n_images // 2)], 1, rng.uniform(0.5, 1.0))[0]
     axes = principal_axes(rows.astype(np.float32))
     vectors = (rows @ axes).astype(np.float16)
-    return Looks(vectors, image, kind, rng.integers(0, 8, len(image)).astype(np.int8), is_base), wholes.astype(np.float16)
+    return Views(vectors, image, kind, rng.integers(0, 8, len(image)).astype(np.int8), is_base), wholes.astype(np.float16)

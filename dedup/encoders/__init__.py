@@ -7,7 +7,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import Encoder
 from dedup.encoders import dct
 from dedup.errors import ConfigError, MissingExtra
-from dedup.numerics.looks import LookMaker, look_rows
+from dedup.numerics.image.views import ViewMaker, view_rows
 
 
 def load_encoder(config: EncoderConfig, device: str) -> Encoder:
@@ -74,6 +74,6 @@ def n_gpus(config: EncoderConfig, device: str) -> int:
     return found()
 
 
-def look_maker(config: EncoderConfig) -> LookMaker | None:
+def view_maker(config: EncoderConfig) -> ViewMaker | None:
     """What makes second looks of an encoder's vectors; None for an encoder that can't."""
-    return look_rows if encoder_kind(config.name).makes_views else None
+    return view_rows if encoder_kind(config.name).makes_views else None

@@ -16,9 +16,9 @@ import open_clip
 import torch
 
 from dedup.config import EncoderConfig
-from dedup.devices import gpu_sharers, task_gpus
 from dedup.encoders.clip_models import FoundModel, find_model
 from dedup.errors import ConfigError, StageError
+from dedup.machine import gpu_sharers, task_gpus
 
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CPU_BATCH: Final = 32
@@ -74,6 +74,13 @@ class ClipEncoder:
     device : str
         ``cpu`` or ``cuda:0``.
 
+    Attributes
+    ----------
+    dtype : torch.dtype
+        In which the model computes.
+    embed : callable
+        The model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
+
     Raises
     ------
     ConfigError
@@ -85,10 +92,10 @@ class ClipEncoder:
         precision = config.precision
         if precision == "auto":
             precision = "fp32" if self._device.type == "cpu" else "fp16"
-        self._dtype = _DTYPES[precision]
+        self.dtype = _DTYPES[precision]
         with torch.inference_mode(False):
-            self._model = _open_clip_model(found, precision, self._device) if found.name else _script(found, self._dtype, self._device)
-        self._embed = self._model.encode_image if found.name else self._model
+            self._model = _open_clip_model(found, precision, self._device) if found.name else _script(found, self.dtype, self._device)
+        self.embed = self._model.encode_image if found.name else self._model
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (self._preprocessing.mean, self._preprocessing.std)
         )
@@ -103,7 +110,7 @@ class ClipEncoder:
         self._streams = threading.local()
         self._is_compiled = config.compile
         if config.compile:  # from here on: what was tried before came in other sizes
-            self._embed = torch.compile(self._embed, dynamic=False)
+            self.embed = torch.compile(self.embed, dynamic=False)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the weights are there before other streams read them
 
@@ -205,7 +212,7 @@ class ClipEncoder:
                 images = images.pin_memory().to(self._device, non_blocking=True)
             # in the order of torchvision's ToTensor and Normalize, so that float32 rounds as there
             pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
-            return torch.as_tensor(self._embed(pixels.sub_(self._mean).div_(self._std).to(self._dtype)))
+            return torch.as_tensor(self.embed(pixels.sub_(self._mean).div_(self._std).to(self.dtype)))
 
     def _forward_text(self, tokens: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), self._guard():

@@ -8,8 +8,8 @@ from importlib.metadata import version
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics import descriptor
-from dedup.numerics.distances import Turn
+from dedup.numerics.image import descriptor
+from dedup.numerics.similarity import Turn
 
 MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch moves no coefficient noticeably
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
-from dedup.numerics.distances import exact_similarity, unit_rows
+from dedup.numerics.similarity import exact_similarity, unit_rows
+from dedup.runs.vectors import embedding_path, read_vectors
 from dedup.storage.arrays import array_shape, read_rows
-from dedup.storage.embeddings import embedding_path, read_vectors
 from dedup.storage.urls import is_local
 
 _QUERIES = 512

@@ -10,12 +10,10 @@ from typing import Final
 from dedup.contracts import Engine
 from dedup.errors import ConfigError, MissingExtra
 from dedup.report import figures, queries
-from dedup.report.asking import Asker
-from dedup.report.cards import Card, Facts, facts_of, in_order_of_weight
-from dedup.report.galleries import Galleries, galleries
+from dedup.report.cards import Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
+from dedup.report.galleries import Galleries, Pairs, galleries, pairs
 from dedup.report.page import Excluded, Gathered, Page
-from dedup.report.pairs import Pairs, pairs
-from dedup.report.pictures import Pictures, read_pictures
+from dedup.report.queries import Asker
 from dedup.report.reported import ReportedRun, open_reported
 from dedup.report.texts import cut, shard_name
 from dedup.storage.atomic import write_bytes

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dedup.numerics.confirmation import REASONS
+from dedup.numerics.judge.compare import REASONS
 from dedup.report import queries
-from dedup.report.asking import Asker, Row
 from dedup.report.below import BelowSample
 from dedup.report.charts import Chart, Series, histogram, log_log
+from dedup.report.queries import Asker, Row
 from dedup.report.reported import ReportedRun
 from dedup.report.texts import cut, key_text, shard_name
 from dedup.schemas import REJECT_REASONS
@@ -97,7 +97,7 @@ def tiles(run: ReportedRun, n_refused: int) -> list[tuple[str, str, str]]:
     if "statistics" in run.records:
         figures = run.records["statistics"].summary
         found.append(("groups", f"{figures['n_components']:,}", f"of copies, the largest of {figures['largest_component']:,}"))
-    if looked := run.records["confirm"].summary.get("n_looked_at"):
+    if looked := run.records["confirm"].summary.get("n_judged"):
         found.append(("pairs refused", f"{n_refused:,}", f"{looked:,} candidates looked at"))
     recall = run.records["pairs"].summary.get("recall")
     if recall is not None:

@@ -5,15 +5,62 @@ Texts are cut where they are read, since a caption may have megabytes: `n_charac
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from dedup.contracts import Engine, Table
+from dedup.runs.directory import RunLayout
 from dedup.schemas.pairs import NEAR_SQL, STANDING_SQL
 
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Asks for rows; answers are small, since every question has a limit.
+
+    Parameters
+    ----------
+    engine : Engine
+    layout : RunLayout
+    """
+
+    engine: Engine
+    layout: RunLayout
+
+    def rows(self, question: Question, *, chosen: Iterable[int] = (), wanted: Iterable[int] = (), **numbers: float) -> list[Row]:
+        """The answer.
+
+        Parameters
+        ----------
+        question : Question
+        chosen : iterable of int
+            The table `chosen`: component_ids that the question is about.
+        wanted : iterable of int
+            The table `wanted`: sample_ids.
+        numbers : float
+            What stands in braces in the query.
+        """
+        tables: dict[str, Table | pa.Table] = {name: self.layout.table(name) for name in question.tables}
+        if " chosen" in question.sql:
+            tables["chosen"] = pa.table({"component_id": sorted(set(chosen))}, schema=CHOSEN)
+        if " wanted" in question.sql:
+            tables["wanted"] = pa.table({"sample_id": sorted(set(wanted))}, schema=WANTED)
+        if any(isinstance(table, pa.Table) and not table.num_rows for table in tables.values()):
+            return []
+        batches = self.engine.sql(question.sql.format(**numbers), tables, question.schema)
+        return [row for batch in batches for row in batch.to_pylist()]
+
+
 CAPTION_CHARACTERS: Final = 300
+
 URL_CHARACTERS: Final = 1000
+
 DETAIL_CHARACTERS: Final = 300
+
 _CUT: Final = f"substr({{column}}, 1, {CAPTION_CHARACTERS})"
 
 
@@ -30,7 +77,9 @@ def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
 
 
 _INT, _REAL, _TEXT = pa.int64(), pa.float64(), pa.string()
+
 CHOSEN: Final = _schema(("component_id", _INT))
+
 WANTED: Final = _schema(("sample_id", _INT))
 
 FACTS: Final = Question(
@@ -55,19 +104,23 @@ SELECT component_id, duplication_count, n_exact, n_urls, n_captions, substr(capt
        CAST(mean_similarity AS DOUBLE) AS mean_similarity
 FROM statistics
 """
+
 _GROUP_SCHEMA: Final = _schema(
     ("component_id", _INT), ("duplication_count", _INT), ("n_exact", _INT), ("n_urls", _INT), ("n_captions", _INT), ("caption", _TEXT),
     ("n_characters", _INT), ("caption_share", _REAL), ("min_similarity", _REAL), ("mean_similarity", _REAL),
 )  # fmt: skip
+
 LARGEST: Final = Question(
     f"{_GROUP_COLUMNS}ORDER BY duplication_count DESC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}", ("statistics",), _GROUP_SCHEMA
 )
+
 LOOSEST: Final = Question(
     f"{_GROUP_COLUMNS}WHERE min_similarity < CAST({{threshold}} AS FLOAT) "
     "ORDER BY min_similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {n}",
     ("statistics",),
     _GROUP_SCHEMA,
 )
+
 # numbers that look drawn, the same on every engine: nothing overflows, since the factors stay below 2^31 and 2^17
 RANDOM: Final = Question(
     f"""
@@ -80,6 +133,7 @@ ORDER BY place ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
     ("statistics",),
     _GROUP_SCHEMA,
 )
+
 NAMED: Final = Question(f"{_GROUP_COLUMNS}WHERE component_id IN (SELECT component_id FROM chosen)", ("statistics",), _GROUP_SCHEMA)
 
 
@@ -101,7 +155,9 @@ ORDER BY component_id, sample_id
 
 
 KEPT: Final = _members_in("manifest")
+
 LEFT_OUT: Final = _members_in("excluded")
+
 COPIES: Final = Question(
     """
 SELECT component_id, sample_id, keeper_id, kind, CAST(similarity_to_keeper AS DOUBLE) AS similarity,
@@ -132,6 +188,7 @@ ORDER BY count(DISTINCT component_id) DESC NULLS LAST, count(*) DESC NULLS LAST,
     ("groups",),
     _schema(("raw_component_id", _INT), ("n_samples", _INT), ("n_groups", _INT)),
 )
+
 PIECES: Final = Question(
     """
 SELECT raw_component_id, component_id, anchor_id, n_samples, n_all
@@ -147,6 +204,7 @@ ORDER BY raw_component_id, place
     ("groups",),
     _schema(("raw_component_id", _INT), ("component_id", _INT), ("anchor_id", _INT), ("n_samples", _INT), ("n_all", _INT)),
 )
+
 COMPONENTS: Final = Question(
     "SELECT groups.sample_id AS sample_id, groups.component_id AS component_id "
     "FROM groups JOIN wanted ON groups.sample_id = wanted.sample_id",
@@ -155,11 +213,14 @@ COMPONENTS: Final = Question(
 )
 
 _PAIR_COLUMNS: Final = "src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance"
+
 _PAIR_SCHEMA: Final = [
     ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("source", _TEXT), ("variant", _TEXT), ("distance", _REAL),
 ]  # fmt: skip
+
 # standing edges of whole pictures: their similarities are on one scale
 _WHOLE: Final = f"{STANDING_SQL} AND source = 'whole'"
+
 WEAKEST: Final = Question(
     f"""
 SELECT component_id, src, dst, CAST(similarity AS DOUBLE) AS similarity, CAST(distance AS DOUBLE) AS distance
@@ -174,18 +235,21 @@ ORDER BY similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
     ("edges", "groups"),
     _schema(("component_id", _INT), ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("distance", _REAL)),
 )
+
 FARTHEST: Final = Question(
     f"SELECT {_PAIR_COLUMNS} FROM edges WHERE {NEAR_SQL} AND edges.distance IS NOT NULL "
     "ORDER BY edges.distance DESC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("edges",),
     _schema(*_PAIR_SCHEMA),
 )
+
 NEARLY: Final = Question(
     f"SELECT {_PAIR_COLUMNS} FROM refused WHERE reason = 'different' AND refused.distance > CAST({{max_distance}} AS FLOAT) "
     "ORDER BY refused.distance ASC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("refused",),
     _schema(*_PAIR_SCHEMA),
 )
+
 REFUSED: Final = Question(
     """
 SELECT src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance, reason, stage, n_all
@@ -201,7 +265,9 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
 
 # float32 numbers lie a little below or above what they stand for: 0.7 must not fall into the bin below
 _SIMILARITY_BIN: Final = "CAST(floor(CAST(similarity AS DOUBLE) * {similarity_bins} + 1e-4) AS BIGINT) AS bin"
+
 _DISTANCE_BIN: Final = "CAST(floor(CAST(distance AS DOUBLE) * {distance_bins} + 1e-4) AS BIGINT) AS bin"
+
 BINS: Final = Question(
     f"""
 SELECT what, bin, count(*) AS n_pairs
@@ -215,6 +281,7 @@ ORDER BY what, bin
     ("edges", "refused"),
     _schema(("what", _TEXT), ("bin", _INT), ("n_pairs", _INT)),
 )
+
 KINDS: Final = Question(
     "SELECT kind, source, variant, count(*) AS n_pairs FROM edges GROUP BY kind, source, variant "
     "ORDER BY count(*) DESC NULLS LAST, kind ASC NULLS LAST, source ASC NULLS LAST, variant ASC NULLS LAST",
@@ -239,6 +306,7 @@ ORDER BY place
         ("place", _INT), ("caption", _TEXT), ("n_characters", _INT), ("n_samples", _INT), ("n_in_groups", _INT), ("n_groups", _INT),
     ),
 )  # fmt: skip
+
 REJECTED: Final = Question(
     f"""
 SELECT shard, key, reason, detail, n_all
@@ -251,6 +319,7 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
     ("rejected",),
     _schema(("shard", _TEXT), ("key", _TEXT), ("reason", _TEXT), ("detail", _TEXT), ("n_all", _INT)),
 )
+
 EXCLUDED: Final = Question(
     """
 SELECT sample_id, reason, excluded_by, reference_shard, CAST(similarity_to_reference AS DOUBLE) AS similarity,
@@ -268,6 +337,7 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
         ("distance", _REAL), ("n_all", _INT),
     ),
 )  # fmt: skip
+
 SHARDS: Final = Question(
     """
 SELECT shard, status, error, n_samples, n_rejected, n_all

@@ -8,8 +8,7 @@ from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.config.load import from_dict, resolved, to_dict
 from dedup.errors import RunDirectoryError
-from dedup.storage.layout import CONFIG_FILE, RunLayout
-from dedup.storage.provenance import StageRecord, digest, read_record
+from dedup.runs.directory import CONFIG_FILE, RunLayout, StageRecord, digest, read_record
 from dedup.storage.urls import join, read_json
 
 # stages in order, each with the folder of its `_stage.json`

@@ -55,7 +55,7 @@ CALIBRATION: Final = pa.schema(
 )
 CALIBRATION_RECALLS: Final = pa.schema(
     [
-        field("change", pa.string(), "what was done to the copies: a name of dedup.numerics.planting"),
+        field("change", pa.string(), "what was done to the copies: a name of dedup.numerics.image.planting"),
         field("family", pa.string(), "what is done, whatever the strength"),
         field("threshold", pa.float64(), "cosine from which whole images are candidates"),
         field("n_copies", pa.int64(), "copies planted"),

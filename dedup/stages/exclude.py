@@ -3,28 +3,163 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Table
-from dedup.errors import ConfigError, InputError
+from dedup.errors import ConfigError, InputError, SampleError
+from dedup.find.index import RunIndex, open_index
+from dedup.find.inputs import read_inputs
+from dedup.find.judging import Turned
+from dedup.runs.directory import digest, read_record
 from dedup.schemas import EXCLUSIONS
 from dedup.schemas.pairs import STANDING_SQL
-from dedup.stages.context import StageContext, StageResult
-from dedup.storage.names import Entry, read_takedown_list
-from dedup.storage.provenance import digest, read_record
-from dedup.storage.sources import expand_shards, fingerprint
+from dedup.stages.stage import StageContext, StageResult
+from dedup.storage.input.names import Entry, read_takedown_list
+from dedup.storage.input.sources import expand_shards, fingerprint
 from dedup.storage.tables import clear
 from dedup.storage.urls import join
 
+_JUDGED = 2_000  # training images judged for one reference image; of a larger crowd the rest follows those that are copies
+
+_MOSTLY = 0.9  # of the judged that must be copies for that
+
+
+@dataclass(frozen=True)
+class ReferenceTask:
+    """Reference images that one worker looks for.
+
+    Parameters
+    ----------
+    run_dir : str
+    identity : str
+        Of the index, so that another one is opened anew.
+    paths : tuple of str
+        Images and tars.
+    reason : str
+        ``reference`` or ``listed``.
+    keeps_unreadable : bool
+        Whether a training image that can't be read counts as near: `confirm.unreadable=keep`.
+    device : str
+        `engine.device`: where the encoder computes.
+    """
+
+    run_dir: str
+    identity: str
+    paths: tuple[str, ...]
+    reason: str
+    keeps_unreadable: bool
+    device: str
+
+
+@dataclass
+class Near:
+    """What was found: a row for each pair of a training image and a reference image, and what could not be looked at.
+
+    Parameters
+    ----------
+    rows : list of tuple
+        sample_id, reason, key, shard, similarity, distance or None.
+    n_images : int
+        Reference images that were looked for.
+    errors : list of str
+        Reference images that could not be.
+    n_unreadable : int
+        Training images that could not be read.
+    """
+
+    rows: list[tuple[int, str, str, str | None, float, float | None]]
+    n_images: int
+    errors: list[str]
+    n_unreadable: int
+
+
+def find_near(task: ReferenceTask) -> Near:
+    """Look for the reference images of a task among the training images."""
+    index, found = _opened(task.run_dir, task.identity, task.device), Near([], 0, [], 0)
+    for asked in read_inputs(task.paths, max_image_bytes=index.opened.config.input.max_image_bytes):
+        # a list's own entry is its name
+        name, place = (asked.name, "") if task.reason == "listed" else (asked.key, asked.shard)
+        try:
+            if asked.error is not None:
+                raise asked.error
+            near, n_unreadable = near_images(index, asked.data, keeps_unreadable=task.keeps_unreadable)
+        except SampleError as error:
+            found.errors.append(f"{asked.name}: {error}")
+            continue
+        found.n_images += 1
+        found.n_unreadable += n_unreadable
+        found.rows += [(sample_id, task.reason, name, place or None, similarity, distance) for sample_id, similarity, distance in near]
+    return found
+
+
+def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tuple[list[tuple[int, float, float | None]], int]:
+    """All distinct training images that an image is a copy of.
+
+    Parameters
+    ----------
+    index : RunIndex
+    data : bytes
+        The encoded image.
+    keeps_unreadable : bool
+
+    Returns
+    -------
+    near : list of (sample_id, similarity, distance or None)
+    n_unreadable : int
+
+    Raises
+    ------
+    SampleError
+        If it is no image.
+    """
+    views = index.views(data)
+    candidates = index.candidates(views)
+    order = sorted(candidates, key=lambda sample_id: (-candidates[sample_id][0], sample_id))
+    if not index.opened.confirms:
+        return [(sample_id, candidates[sample_id][0], None) for sample_id in order], 0
+    look, near, n_unreadable, n_judged = Turned(views), [], 0, 0
+    for sample_id in order[:_JUDGED]:
+        similarity, view = candidates[sample_id]
+        verdict = index.judge(look, sample_id, view)
+        n_judged += verdict.is_copy is not None
+        n_unreadable += verdict.is_copy is None
+        if verdict.is_copy or (verdict.is_copy is None and keeps_unreadable):
+            near.append((sample_id, similarity, verdict.distance))
+    if len(order) > _JUDGED and len(near) >= _MOSTLY * max(n_judged, 1):
+        near += [(sample_id, candidates[sample_id][0], None) for sample_id in order[_JUDGED:]]
+    return near, n_unreadable
+
+
+@lru_cache(maxsize=1)
+def _opened(run_dir: str, identity: str, device: str) -> RunIndex:
+    # BLAS and FAISS of several workers share the cores
+    return open_index(run_dir, overrides=(f"engine.device={device}",), device="cpu", stages=("embed", "index"))
+
+
+def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:
+    """Paths for each task: a tar is one, images go together."""
+    tars = [(path,) for path in paths if path.endswith((".tar", ".tar.gz", ".tgz"))]
+    images = [path for path in paths if (path,) not in set(tars)]
+    size = int(np.clip(-(-len(images) // (4 * n_workers)), 1, 256))
+    return [*tars, *(tuple(images[start : start + size]) for start in range(0, len(images), size))]
+
+
 OUTPUT_VERSION = 1
+
 _ERRORS_SHOWN = 3
 
 _HITS = pa.schema([*EXCLUSIONS, ("priority", pa.int32())])
+
 _PRIORITY = {"listed": 0, "copy": 1, "reference": 2}
+
 _WANTED = pa.schema([("kind", pa.string()), ("name", pa.string()), ("entry", pa.string())])
+
 NAMED_SQL = """
 SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
 FROM metadata JOIN wanted
@@ -41,6 +176,7 @@ FROM metadata JOIN wanted
   ON (wanted.kind = 'key' AND metadata.key = wanted.name)
 GROUP BY metadata.sample_id
 """
+
 # byte-identical copies of what the pixels found; of distinct images, only representatives are in the index
 TWINS_SQL = """
 SELECT hits.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS excluded_by, hits.reference_shard AS reference_shard,
@@ -53,6 +189,7 @@ SELECT exact.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS 
        hits.priority AS priority
 FROM hits JOIN exact ON hits.sample_id = exact.representative_id
 """
+
 # copies of a listed sample: the others of its group, and those that an edge joins to it directly
 COPIES_SQL = f"""
 SELECT other.sample_id AS sample_id, listed.excluded_by AS excluded_by
@@ -66,10 +203,12 @@ UNION ALL
 SELECT edges.src AS sample_id, images.excluded_by AS excluded_by
 FROM edges JOIN images ON edges.dst = images.sample_id WHERE {STANDING_SQL}
 """  # noqa: S608 (a condition of our own)
+
 IMAGES_SQL = """
 SELECT COALESCE(exact.representative_id, listed.sample_id) AS sample_id, listed.excluded_by AS excluded_by
 FROM listed LEFT JOIN exact ON listed.sample_id = exact.sample_id
 """
+
 ONE_EACH_SQL = """
 SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference
 FROM (
@@ -101,7 +240,7 @@ def fingerprints(config: Config) -> JsonDict:
 
 def reference_paths(config: Config) -> list[str]:
     """Tars and images of `exclude.reference_*`, in order."""
-    from dedup.lookup.inputs import find_inputs
+    from dedup.find.inputs import find_inputs
 
     paths = expand_shards(config.exclude.reference_shards) if config.exclude.reference_shards else []
     return paths + (find_inputs([config.exclude.reference_images]) if config.exclude.reference_images else [])
@@ -145,7 +284,6 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
         )
     if config.index.codes == "none" and not config.index.factory:
         raise ConfigError("exclude.reference_* and images of exclude.list are looked up in the index; expected index.codes other than none")
-    from dedup.lookup.exclusion import ReferenceTask, batches_of, find_near
 
     identity = "" if record is None else f"{record.digest} {record.finished}"
     tasks = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dedup.schemas.pairs import NEAR_SQL
-from dedup.stages.context import StageContext, StageResult
+from dedup.stages.stage import StageContext, StageResult
 from dedup.storage.atomic import write_json
 from dedup.storage.tables import read_table
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from dedup.config import TargetsConfig
-from dedup.stages.context import StageContext, StageResult
-from dedup.stages.keep import policy_sql
+from dedup.stages.manifest.keep import policy_sql
+from dedup.stages.stage import StageContext, StageResult
 from dedup.storage.atomic import AtomicFile
 from dedup.storage.tables import dataset
 

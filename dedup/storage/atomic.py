@@ -21,9 +21,13 @@ from dedup.contracts import JsonDict
 from dedup.storage.urls import filesystem, is_local
 
 _HALF_WRITTEN = re.compile(r"_[0-9a-f]{12}-")  # of files and folders, as `hidden_name` makes them
+
 _BUFFER_BYTES = 256 * 1024
+
 _COPY_BYTES = 16 * 1024 * 1024
+
 _PREFIX = "dedup-"
+
 _LOCK = ".lock"
 
 

@@ -15,7 +15,9 @@ from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
 
 _BUFFER_BYTES: Final = 1024 * 1024
+
 _MAX_OPEN: Final = 64  # a process may often have no more than 256 or 1,024 files open
+
 _HERE: Final = ("file://", "local://")  # what fsspec takes for this machine's disk
 
 

@@ -15,25 +15,28 @@ from typer.testing import CliRunner
 from vector_data import all_similarities, power_law
 
 import dedup
-from dedup.advice import calibration_false, calibration_files, calibration_pairs, calibration_planting
-from dedup.advice.calibrate import advise
-from dedup.advice.calibration_copies import make_copy
-from dedup.advice.calibration_tables import accepted_decoys, recall_of
-from dedup.cli import app
+from dedup.calibration import calibrate as calibration_files
+from dedup.calibration import copies as calibration_planting
+from dedup.calibration import pairs as calibration_false
+from dedup.calibration import pairs as calibration_pairs
+from dedup.calibration.calibrate import advise
+from dedup.calibration.copies import make_copy
+from dedup.calibration.tables import accepted_decoys, recall_of
+from dedup.cli.main import app
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.demo.shards import make_demo_data
 from dedup.encoders.dct import DctEncoder
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.numerics.descriptor import ycbcr_grid
-from dedup.numerics.distances import exact_similarity
-from dedup.numerics.planting import CHANGES
+from dedup.numerics.image.descriptor import ycbcr_grid
+from dedup.numerics.image.planting import CHANGES
+from dedup.numerics.similarity import exact_similarity
+from dedup.runs.directory import RunLayout
+from dedup.runs.vectors import read_vectors
 from dedup.schemas import CALIBRATION, CALIBRATION_COPIES, CALIBRATION_PAIRS, CALIBRATION_RECALLS
-from dedup.storage.embeddings import read_vectors
-from dedup.storage.images import decode_image
-from dedup.storage.layout import RunLayout
-from dedup.storage.shards import read_image_bytes
+from dedup.storage.images.decode import decode_image
+from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import read_table
 
 pytestmark = pytest.mark.slow
@@ -176,7 +179,7 @@ def test_decoys_are_mirrored_pairs_that_are_no_copies(run, found):
     ids, labels, similarity = _images(run)
     place = {int(sample): k for k, sample in enumerate(ids)}
     decoys = [row for row in found.pairs.to_pylist() if row["is_decoy"]]
-    assert len(decoys) == found.figures["decoys"]["n_looked_at"] == 100
+    assert len(decoys) == found.figures["decoys"]["n_judged"] == 100
     assert found.figures["decoys"]["n_accepted"] == sum(row["is_copy"] for row in decoys)
     for row in decoys:
         assert labels[place[row["src"]]] != labels[place[row["dst"]]]

@@ -15,13 +15,12 @@ from run_tables import table
 from shard_data import Sample, copies, detailed, encode, write_tar
 
 import dedup
-from dedup.advice.explanation import Explanation
+from dedup.cli.show.explain import explanation_lines
 from dedup.config.load import load_config
-from dedup.console_explain import explanation_lines
 from dedup.errors import ConfigError, InputError, RunDirectoryError
+from dedup.explanation.explanation import Explanation
+from dedup.runs.directory import RunLayout, read_record, write_record
 from dedup.schemas import EDGES
-from dedup.storage.layout import RunLayout
-from dedup.storage.provenance import read_record, write_record
 from dedup.storage.tables import clear, write_table
 
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07 \u202eesrever\u2069 🦊👨‍👩‍👧 \x00\x9b2J שלום\n\nline " + "x" * 100_000
@@ -219,7 +218,7 @@ def test_pictures_of_all_outcomes(run_dir, tmp_path):
 def test_a_picture_without_the_tars(run_dir, tmp_path):
     gone = replace(dedup.explain(run_dir, "a1"))
     samples = tuple(replace(sample, shard="/gone/00000.tar") for sample in gone.path_samples)
-    from dedup.advice.explained import draw_explanation
+    from dedup.explanation.draw import draw_explanation
 
     draw_explanation(replace(gone, sample=replace(gone.sample, shard="/gone/x.tar"), path_samples=samples), tmp_path / "gone.png")
     with Image.open(tmp_path / "gone.png") as picture:

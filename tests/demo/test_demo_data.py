@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dedup.demo import scenes
-from dedup.demo.captions import caption, vary
-from dedup.demo.plan import BREAKS, BROKEN, COPY, EXACT, ORIGINAL, make_plan
-from dedup.demo.scenes import KINDS, photo_scenes, procedural_scene
+from dedup.demo import pictures as scenes
+from dedup.demo.pictures import KINDS, photo_scenes, procedural_scene
+from dedup.demo.samples import BREAKS, BROKEN, COPY, EXACT, ORIGINAL, caption, make_plan, vary
 from dedup.demo.shards import make_demo_data, parse_size
 from dedup.errors import ConfigError, MissingExtra
-from dedup.numerics.descriptor import describe
-from dedup.numerics.planting import CHANGES
+from dedup.numerics.image.descriptor import describe
+from dedup.numerics.image.planting import CHANGES
 
 
 def read_samples(path):

@@ -4,10 +4,10 @@ import collections
 
 import pyarrow.parquet as pq
 
-from dedup import pipeline
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig
 from dedup.demo.shards import make_demo_data
-from dedup.storage.layout import RunLayout
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 

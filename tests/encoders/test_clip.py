@@ -307,8 +307,8 @@ def test_no_cuda_is_said(model):
 
 
 def test_the_tasks_gpu_is_the_one_used(model, monkeypatch):
-    from dedup.devices import given_gpus
     from dedup.encoders import clip
+    from dedup.machine import given_gpus
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with given_gpus(["3"]):

@@ -10,7 +10,7 @@ from PIL import Image
 from shard_data import encode, scene
 
 from dedup.encoders.clip_pixels import Preprocessing
-from dedup.storage.images import decode_image
+from dedup.storage.images.decode import decode_image
 
 MEAN, STD = (0.481, 0.457, 0.408), (0.268, 0.261, 0.275)
 SIZES = [(96, 80), (80, 96), (64, 64), (500, 333), (333, 500), (40, 31), (1, 1), (3, 200), (641, 64), (65, 1000)]

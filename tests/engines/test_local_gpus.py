@@ -3,9 +3,8 @@
 import time
 from dataclasses import dataclass
 
-from dedup.devices import task_cores, task_gpus
 from dedup.engines.local import LocalEngine
-from dedup.resources import available_cores
+from dedup.machine import available_cores, task_cores, task_gpus
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_no_packs_and_no_rows(engine):
 
 @pytest.mark.parametrize("has_columns", [True, False])
 def test_large_groups_go_through_a_file(monkeypatch, has_columns):
-    from dedup.engines import spark_groups
+    from dedup.engines.spark import groups as spark_groups
 
     monkeypatch.setattr(spark_groups, "_HELD_BYTES", 1_000)
     monkeypatch.setattr(spark_groups, "_BATCH_BYTES", 300)

@@ -12,8 +12,8 @@ import spark_work
 from patience import HANGS_S
 
 from dedup.contracts import Table
-from dedup.engines import spark_setup
 from dedup.engines.local import LocalEngine
+from dedup.engines.spark import session as spark_setup
 from dedup.errors import ConfigError, SchemaError, ShapeError, StageError
 from dedup.storage.tables import read_table, write_table
 
@@ -212,7 +212,7 @@ def test_workers_of_another_python(tmp_path, require_extra, require_java):
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     script = (
-        "import sys; from dedup.engines.spark import SparkEngine; import spark_work\n"
+        "import sys; from dedup.engines.spark.engine import SparkEngine; import spark_work\n"
         f"engine = SparkEngine({str(tmp_path / 'scratch')!r}, master='local[1]')\n"
         "try: list(engine.map_partitions(spark_work.square, [1]))\n"
         "except Exception as error: print(type(error).__name__, error)\n"

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dedup.engines import spark_jobs
-from dedup.engines.spark_jobs import IdleWatch
+from dedup.engines.spark import jobs as spark_jobs
+from dedup.engines.spark.jobs import IdleWatch
 
 
 class Tracker:

@@ -9,13 +9,13 @@ import pytest
 from vector_data import all_similarities, copies_of, power_law
 
 import dedup
+from dedup.attack.outliers import OutlierOptions, find
 from dedup.config import Config
 from dedup.engines.local import LocalEngine
 from dedup.errors import InputError, RunDirectoryError
-from dedup.extraction.outliers import OutlierOptions, find
+from dedup.runs.vectors import read_vectors
 from dedup.schemas import OUTLIERS
-from dedup.stages.context import SilentReporter
-from dedup.storage.embeddings import read_vectors
+from dedup.stages.stage import SilentReporter
 
 DIM = 32
 

@@ -15,11 +15,10 @@ from PIL import Image, ImageFilter
 from shard_data import encode, make_samples, scene, write_shards
 
 import dedup
+from dedup.attack.curves import by_duplication_count, precision_recall, write_curves
 from dedup.config import ExtractionConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import InputError, RunDirectoryError
-from dedup.extraction.curves import by_duplication_count, precision_recall
-from dedup.extraction.plots import write_curves
 from dedup.schemas import SCORES
 
 SIDE = 64

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from vector_data import all_similarities, with_planted
 
 import dedup
-from dedup.cli import app
+from dedup.attack.sweep import sweep
+from dedup.cli.main import app
 from dedup.errors import InputError, RunDirectoryError
-from dedup.extraction.sweep import sweep
+from dedup.runs.vectors import read_vectors
 from dedup.schemas import OUTLIERS, SWEEP
-from dedup.storage.embeddings import read_vectors
 
 THRESHOLDS = [0.6, 0.7, 0.75, 0.8, 0.9, 0.97, 1.0]
 

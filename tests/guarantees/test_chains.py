@@ -15,8 +15,8 @@ from run_tables import table
 from shard_data import Sample, detailed, encode, write_shards
 
 import dedup
-from dedup.numerics.distances import exact_similarity
-from dedup.storage.embeddings import open_store
+from dedup.numerics.similarity import exact_similarity
+from dedup.runs.vectors import open_store
 
 N_PICTURES = int(os.environ.get("DEDUP_CHAIN", "800"))  # 10,000 take four minutes
 

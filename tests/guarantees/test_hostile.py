@@ -14,7 +14,7 @@ from hostile import add, make
 
 import dedup
 from dedup.schemas import REJECT_REASONS
-from dedup.storage.grouping import Grouping, parse_name
+from dedup.storage.input.shards import Grouping, parse_name
 
 SEED = 20_261_123
 
@@ -125,7 +125,7 @@ def test_good_samples_fare_as_they_would_alone(hostile, tmp_path):
 
 def _rewrite(path, wanted, target):
     """The image of each wanted sample, and its caption."""
-    from dedup.storage.shards import read_shard
+    from dedup.storage.input.shards import read_shard
 
     wanted = set(wanted)
     with tarfile.open(target, "w", encoding="utf-8", errors="surrogateescape") as tar:

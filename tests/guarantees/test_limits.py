@@ -17,9 +17,10 @@ from run_tables import Notes
 from shard_data import Sample, detailed, encode, make_samples, write_shards, write_tar
 
 import dedup
-from dedup import preflight, resources
+from dedup import machine as resources
 from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError
+from dedup.pipeline import preflight
 
 
 class Listener(Notes):
@@ -132,7 +133,7 @@ def test_the_estimate_is_no_less_than_what_is_used_and_no_more_than_three_times(
     found = []
     check = preflight.check
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dedup.pipeline.check", lambda *given, **more: found.append(check(*given, **more)) or found[-1])
+        patch.setattr("dedup.pipeline.run.check", lambda *given, **more: found.append(check(*given, **more)) or found[-1])
         dedup.run(config, reporter=reporter)
     used = size_of(tmp_path / "run")
     assert used <= found[0].disk <= 3 * used

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from vector_data import copies_of, power_law
 
 import dedup
-from dedup.cli import app
+from dedup.cli.main import app
 from dedup.errors import ConfigError, InputError, RunDirectoryError, ShapeError
-from dedup.lookup.info import index_info
+from dedup.find.info import index_info
+from dedup.runs.vectors import read_vectors
 from dedup.schemas import FLAGS
-from dedup.storage.embeddings import read_vectors
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_a_run_that_does_not_fit_is_refused(run, tmp_path, monkeypatch):
         (target / "index" / name).write_bytes(data[: len(data) // 2])
         with pytest.raises(RunDirectoryError, match=f"{name} has .* bytes, expected"):
             dedup.open_index(str(target))
-    monkeypatch.setattr("dedup.lookup.opening.encoder_fingerprint", lambda config: {"model": "dct-384-v2", "preprocessing": "other"})
+    monkeypatch.setattr("dedup.runs.directory.encoder_fingerprint", lambda config: {"model": "dct-384-v2", "preprocessing": "other"})
     with pytest.raises(RunDirectoryError, match="embedded with another encoder: model: dct-384-v1 there, dct-384-v2 here"):
         dedup.open_index(run[0]).search([encode(detailed(0))])
 

@@ -17,7 +17,7 @@ from shard_data import Sample, detailed, encode, write_shards, write_tar
 
 import dedup
 from dedup.errors import InputError
-from dedup.lookup.answers import Answer, Match
+from dedup.find.answers import Answer, Match
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script> \u202eesrever 🦊 "
 get, post = partial(httpx.get, timeout=HANGS_S), partial(httpx.post, timeout=HANGS_S)
@@ -34,7 +34,7 @@ class FakeLookup:
         self.wait.set()
         self.asked = []
 
-    def search_bytes(self, images, *, k, min_similarity, looks_at_pixels):
+    def search_bytes(self, images, *, k, min_similarity, judge_pixels):
         assert self.wait.wait(HANGS_S)
         self.asked.append((k, min_similarity))
         answers = []
@@ -73,7 +73,7 @@ class FakeLookup:
 def start(require_extra):
     require_extra("fastapi")
     uvicorn = require_extra("uvicorn")
-    from dedup.lookup.serve import ServiceOptions, make_app
+    from dedup.find.serve import ServiceOptions, make_app
 
     running = []
 
@@ -181,7 +181,7 @@ def test_a_proxys_name_may_be_allowed(start):
 @pytest.mark.parametrize("name", ["", "*", "images.*"])
 def test_what_is_no_name_of_a_host_may_not_be_allowed(require_extra, name):
     require_extra("fastapi")
-    from dedup.lookup.serve import ServiceOptions
+    from dedup.find.serve import ServiceOptions
 
     with pytest.raises(InputError, match="expected a name such as images.example"):
         ServiceOptions(allowed_hosts=(name,))

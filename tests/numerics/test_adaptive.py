@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.errors import ShapeError
-from dedup.numerics import adaptive
-from dedup.numerics.adaptive import adaptive_distances
+from dedup.numerics import pixels as adaptive
+from dedup.numerics.pixels import adaptive_distances
 
 
 def by_definition(image, training, k, alpha):

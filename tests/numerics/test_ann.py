@@ -6,8 +6,8 @@ import pytest
 from vector_data import copies_of, power_law
 
 from dedup.errors import ShapeError
-from dedup.numerics import ann
-from dedup.numerics.torch_ops import Device
+from dedup.numerics.search import lists as ann
+from dedup.numerics.search.gpu import Device
 
 
 def rows_of(n, dim=64, seed=0):

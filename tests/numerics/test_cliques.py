@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup.errors import ShapeError
-from dedup.numerics.cliques import largest_clique
+from dedup.numerics.graph.cliques import largest_clique
 
 
 def matrix(graph):

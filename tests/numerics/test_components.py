@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.errors import EdgeError
-from dedup.numerics.components import best_edges, connected_components, maximum_spanning_forest, sparsify
+from dedup.numerics.graph.components import best_edges, connected_components, maximum_spanning_forest, sparsify
 
 
 @st.composite

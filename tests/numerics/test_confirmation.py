@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from dedup.demo.scenes import photo_scenes, procedural_scene
+from dedup.demo.pictures import photo_scenes, procedural_scene
 from dedup.errors import ShapeError
-from dedup.numerics.confirmation import MAX_DISTANCE, REASONS, compare, turned
-from dedup.numerics.descriptor import VARIANTS, describe, turn
-from dedup.numerics.pictures import SIDE, Picture
-from dedup.numerics.planting import CHANGES, plant
-from dedup.numerics.registration import align
+from dedup.numerics.image.descriptor import VARIANTS, describe, turn
+from dedup.numerics.image.planting import CHANGES, plant
+from dedup.numerics.judge.compare import MAX_DISTANCE, REASONS, compare, turned
+from dedup.numerics.judge.picture import SIDE, Picture
+from dedup.numerics.judge.register import align
 
 HARD = {"jpeg_3", "crop_50", "crop_off_50", "rotate_15", "caption_over_20", "saturation_2.5", "blur_4", "noise_25"}
 TURNS = {"mirror": "mirror", "vertical_flip": "flip"}

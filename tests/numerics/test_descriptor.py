@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from scipy.fft import dctn
 
 from dedup.errors import ShapeError
-from dedup.numerics import descriptor as d
+from dedup.numerics.image import descriptor as d
 
 
 def plain_descriptor(pixels):

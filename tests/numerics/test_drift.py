@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from vector_data import power_law
 
-from dedup.numerics.drift import Drift, cost_against, imbalance, quantization_error
-from dedup.numerics.lists import Lists, train_lists
+from dedup.numerics.search.lists import Lists, train_lists
+from dedup.numerics.statistics.drift import Drift, cost_against, imbalance, quantization_error
 
 DRIFT = Drift(0.4, 0.45, 5_000, 1.3, 1.4, 1.1, 50.0)
 

@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-from vector_data import copies_of, power_law, random_looks, with_planted
+from vector_data import copies_of, power_law, random_views, with_planted
 
-from dedup.numerics.collapse import Ownership, find_balls
-from dedup.numerics.components import connected_components
-from dedup.numerics.listjoin import Earlier
-from dedup.numerics.lookjoin import LookEdges, Looks, best_of_pairs, join_looks
-from dedup.numerics.packs import pack_lists
-from dedup.numerics.projection import choose_axes, principal_axes, with_rest
-from dedup.numerics.selfjoin import self_join
-from dedup.numerics.torch_ops import Device
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.search.balls import Ownership, find_balls
+from dedup.numerics.search.gpu import Device
+from dedup.numerics.search.join import Earlier, self_join
+from dedup.numerics.search.lists import pack_lists
+from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
+from dedup.numerics.search.viewjoin import ViewEdges, Views, best_of_pairs, join_views
 
 
 def grown(rng, n, n_earlier):
@@ -127,9 +126,9 @@ def test_crowds_have_exact_counts_and_hold_together(is_crowd_new):
 
 
 @pytest.mark.parametrize("n_earlier", [0, 150, 390, 400])
-def test_looks_in_two_steps_are_one(n_earlier):
+def test_views_in_two_steps_are_one(n_earlier):
     rng = np.random.default_rng(4)
-    looks, wholes = random_looks(rng, 400)
+    looks, wholes = random_views(rng, 400)
     lists = np.array([rng.choice(4, 2, replace=False) for _ in looks.image], dtype=np.int32)
     first, second, whole = [], [], []
     for number in range(4):
@@ -139,10 +138,10 @@ def test_looks_in_two_steps_are_one(n_earlier):
             (of_list, second, {"n_earlier": n_earlier}),
             (of_list, whole, {}),
         ):
-            part = Looks(*(getattr(looks, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
-            found.append(join_looks(part, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=3, **options))
+            part = Views(*(getattr(looks, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
+            found.append(join_views(part, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=3, **options))
     expected, together = (
-        best_of_pairs(LookEdges(*(np.concatenate([getattr(e, c) for e in parts]) for c in ("src", "dst", "similarity", "turn"))), 3)
+        best_of_pairs(ViewEdges(*(np.concatenate([getattr(e, c) for e in parts]) for c in ("src", "dst", "similarity", "turn"))), 3)
         for parts in (whole, [*first, *second])
     )
     assert len(expected.src) > 100

@@ -5,10 +5,10 @@ import pytest
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
 from dedup.errors import ShapeError
-from dedup.numerics.counts import duplication_counts, histogram
-from dedup.numerics.distances import exact_similarity, unit_rows
-from dedup.numerics.groups import greedy_cover, region_cover
-from dedup.numerics.recall import count_neighbors
+from dedup.numerics.graph.components import duplication_counts, histogram
+from dedup.numerics.graph.cover import greedy_cover, region_cover
+from dedup.numerics.search.exhaustive import count_neighbors
+from dedup.numerics.similarity import exact_similarity, unit_rows
 
 
 def cover_by_loop(similarity, asked, rows, n_forced, nearest):

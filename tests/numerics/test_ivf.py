@@ -6,7 +6,9 @@ import pytest
 from vector_data import power_law
 
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.numerics import ann, ivf, ivfbuild
+from dedup.numerics.search import faiss_index as ivf
+from dedup.numerics.search import faiss_index as ivfbuild
+from dedup.numerics.search import lists as ann
 
 
 def rows_of(n):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vector_data import power_law
 
-from dedup.numerics.lists import draw_sample, train_lists
+from dedup.numerics.search.lists import draw_sample, train_lists
 
 
 @pytest.fixture(scope="module")

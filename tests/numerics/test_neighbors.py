@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
-from dedup.numerics import neighbors
-from dedup.numerics.neighbors import mean_distances, nearest_neighbors
+from dedup.numerics.search import exhaustive as neighbors
+from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
 
 
 def by_definition(similarity, k):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dedup.numerics.packs import pack_lists
+from dedup.numerics.search.lists import pack_lists
 
 
 def test_every_list_with_pairs_is_in_one_pack():

@@ -6,14 +6,14 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from dedup.demo.scenes import photo_scenes, procedural_scene
+from dedup.demo.pictures import photo_scenes, procedural_scene
 from dedup.errors import ConfigError, ShapeError
-from dedup.numerics.confirmation import compare
-from dedup.numerics.descriptor import describe
-from dedup.numerics.looks import DISC, look_rows
-from dedup.numerics.pictures import Picture
-from dedup.numerics.planting import CHANGES, FAMILIES, changes, plant
-from dedup.numerics.trimming import picture_box
+from dedup.numerics.image.descriptor import describe
+from dedup.numerics.image.frame import picture_box
+from dedup.numerics.image.planting import CHANGES, FAMILIES, changes, plant
+from dedup.numerics.image.views import DISC, view_rows
+from dedup.numerics.judge.compare import compare
+from dedup.numerics.judge.picture import Picture
 
 
 @lru_cache
@@ -73,7 +73,7 @@ def is_candidate(original, copy):
         inner = [] if box is None else [describe(pixels[box[1] : box[3], box[0] : box[2]])[0]]
         aspect = np.array([pixels.shape[1] / pixels.shape[0]])
         whole = describe(pixels)[0]
-        rows.append((whole, look_rows(whole[None], np.array(inner).reshape(-1, len(whole)), np.zeros(len(inner), np.int64), aspect)))
+        rows.append((whole, view_rows(whole[None], np.array(inner).reshape(-1, len(whole)), np.zeros(len(inner), np.int64), aspect)))
     (a, left), (b, right) = rows
     products = left.vectors @ right.vectors.T
     compared = left.is_base[:, None] | right.is_base[None, :]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from dedup.errors import ShapeError
-from dedup.numerics.proportions import accepted_share, share_beside, share_within, wilson
+from dedup.numerics.statistics.shares import accepted_share, share_beside, share_within, wilson
 
 
 @pytest.mark.parametrize(("n_found", "n"), [(0, 10), (3, 10), (10, 10), (499, 500), (1, 3), (0, 1), (81, 263), (11_990, 12_000)])

@@ -5,10 +5,10 @@ import pytest
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
 from dedup.errors import ShapeError
-from dedup.numerics.collapse import Ownership, find_balls, half_angle_cosine
-from dedup.numerics.components import connected_components, sparsify
-from dedup.numerics.projection import choose_axes, principal_axes, with_rest
-from dedup.numerics.selfjoin import self_join
+from dedup.numerics.graph.components import connected_components, sparsify
+from dedup.numerics.search.balls import Ownership, find_balls, half_angle_cosine
+from dedup.numerics.search.join import self_join
+from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
 
 
 def exhaustive(rows, min_similarity, weights, lists=None, list_id=0, similarities=None):

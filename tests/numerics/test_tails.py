@@ -6,9 +6,8 @@ from scipy import stats
 from vector_data import all_similarities, power_law
 
 from dedup.errors import ShapeError
-from dedup.numerics.pairshares import image_weights, pair_shares
-from dedup.numerics.tails import PairSample, fit_gpd, fit_tail, log_closeness, survival
-from dedup.numerics.unrelated import count_alike
+from dedup.numerics.search.exhaustive import count_alike
+from dedup.numerics.statistics.tails import PairSample, fit_gpd, fit_tail, image_weights, log_closeness, pair_shares, survival
 
 
 @pytest.mark.parametrize("shape", [-0.3, -1e-12, 0.0, 0.2])

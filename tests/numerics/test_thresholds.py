@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.errors import EdgeError
-from dedup.numerics.components import maximum_spanning_forest, sparsify
-from dedup.numerics.thresholds import removed_by_threshold
+from dedup.numerics.graph.components import maximum_spanning_forest, removed_by_threshold, sparsify
 
 THRESHOLDS = [0.95, 0.5, 0.7, 0.7, 0.901, 1.0, 1.5]
 

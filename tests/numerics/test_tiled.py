@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dedup.errors import ShapeError
-from dedup.numerics import tiled
-from dedup.numerics.tiled import l2_distances, pairwise_tiled_distances, tiled_distances
-from dedup.numerics.torch_ops import Device
+from dedup.numerics import pixels as tiled
+from dedup.numerics.pixels import l2_distances, pairwise_tiled_distances, tiled_distances
+from dedup.numerics.search.gpu import Device
 
 
 def by_definition(a, b, tiles):

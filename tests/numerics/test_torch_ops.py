@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vector_data import all_similarities, copies_of, power_law, random_looks, with_planted
+from vector_data import all_similarities, copies_of, power_law, random_views, with_planted
 
-from dedup import devices
+from dedup import machine as devices
 from dedup.errors import ConfigError, MissingExtra
-from dedup.numerics import halfproducts, strips, torch_ops
-from dedup.numerics.collapse import Ownership, find_balls
-from dedup.numerics.distances import half_limit
-from dedup.numerics.halfproducts import HalfProducts
-from dedup.numerics.lookjoin import join_looks
-from dedup.numerics.projection import principal_axes, with_rest
-from dedup.numerics.quantizer import Quantizer
-from dedup.numerics.selfjoin import self_join
-from dedup.numerics.strips import Grid
-from dedup.numerics.torch_ops import Device, choose_device
+from dedup.numerics.search import gpu as halfproducts
+from dedup.numerics.search import gpu as strips
+from dedup.numerics.search import gpu as torch_ops
+from dedup.numerics.search.balls import Ownership, find_balls
+from dedup.numerics.search.gpu import Device, Grid, HalfProducts, choose_device
+from dedup.numerics.search.join import self_join
+from dedup.numerics.search.lists import Quantizer
+from dedup.numerics.search.project import principal_axes, with_rest
+from dedup.numerics.search.viewjoin import join_views
+from dedup.numerics.similarity import half_limit
 
 FIELDS = ("src", "dst", "similarity", "n_neighbors")
 
@@ -154,14 +154,14 @@ def test_a_list_of_many_strips_is_joined_as_in_numpy(name):
 
 @pytest.mark.parametrize("n_shares", [1, 4])
 @pytest.mark.parametrize("n_filter", [0, 16])
-def test_looks_are_joined_as_in_numpy(name, n_shares, n_filter):
+def test_views_are_joined_as_in_numpy(name, n_shares, n_filter):
     rng = np.random.default_rng(4)
-    looks, wholes = random_looks(rng, 500)
+    looks, wholes = random_views(rng, 500)
     lists = np.where(rng.random((len(looks.image), 2)) < 0.3, [1, 4], [4, -1]).astype(np.int32)
     for share in range(n_shares):
         arguments = (looks, Ownership(lists, 4), wholes, 0.8, 0.85)
-        expected = join_looks(*arguments, n_filter=n_filter, share=(share, n_shares))
-        found = join_looks(*arguments, n_filter=n_filter, share=(share, n_shares), device=Device(name))
+        expected = join_views(*arguments, n_filter=n_filter, share=(share, n_shares))
+        found = join_views(*arguments, n_filter=n_filter, share=(share, n_shares), device=Device(name))
         assert len(found.src)
         assert_same(found, expected, ("src", "dst", "similarity", "turn"))
 
@@ -257,7 +257,7 @@ def test_settings_of_the_process_are_put_back(torch):
     for value in (True, False):
         settings.allow_fp16_reduced_precision_reduction = value
         set_by_user = now()
-        with torch_ops._float32_sums():
+        with torch_ops.float32_sums():
             assert not settings.allow_fp16_reduced_precision_reduction
         assert now() == set_by_user
     settings.allow_fp16_reduced_precision_reduction = before["allow_fp16_reduced_precision_reduction"]
@@ -301,8 +301,8 @@ def test_a_task_computes_on_the_gpu_it_was_given(monkeypatch):
 
 def test_a_run_on_the_cpu_does_not_import_torch():
     code = (
-        "import sys, numpy, dedup, dedup.pipeline; dedup.near_duplicates(numpy.eye(600), 0.5, exhaustive_below=0); "
-        "from dedup.numerics.torch_ops import choose_device; choose_device('cpu'); assert 'torch' not in sys.modules"
+        "import sys, numpy, dedup, dedup.pipeline.run; dedup.near_duplicates(numpy.eye(600), 0.5, exhaustive_below=0); "
+        "from dedup.numerics.search.gpu import choose_device; choose_device('cpu'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -5,7 +5,7 @@ import pytest
 from vector_data import all_similarities, with_planted
 
 from dedup.errors import ShapeError
-from dedup.numerics.unrelated import count_alike
+from dedup.numerics.search.exhaustive import count_alike
 
 
 def test_counts_and_pairs_are_those_of_all_similarities():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from dedup.demo.scenes import photo_scenes
-from dedup.numerics.confirmation import compare
-from dedup.numerics.pictures import Level, Picture
-from dedup.numerics.planting import plant
-from dedup.numerics.watermarks import unmarked
+from dedup.demo.pictures import photo_scenes
+from dedup.numerics.image.planting import plant
+from dedup.numerics.judge.compare import compare
+from dedup.numerics.judge.picture import Level, Picture
+from dedup.numerics.judge.watermark import unmarked
 
 
 def luma(pixels):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.errors import EdgeError
-from dedup.numerics.widest import widest_path
+from dedup.numerics.graph.components import widest_path
 
 IDS = [3, 7, 8, 20, 21, 1 << 33, (1 << 33) + 5, (5 << 32) + 1]
 EDGES = st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(IDS), st.integers(1, 6).map(lambda k: k / 8)), min_size=1, max_size=24)

@@ -22,15 +22,19 @@ from typer.testing import CliRunner
 from vector_data import copies_of, power_law
 
 import dedup
-from dedup import pipeline, schemas
-from dedup.cli import app
+from dedup import schemas
+from dedup.cli.main import app
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
-from dedup.numerics.distances import exact_similarity
-from dedup.report import asking, below, build, figures, galleries, pairs, pictures, queries, reported
+from dedup.numerics.similarity import exact_similarity
+from dedup.pipeline import run as pipeline
+from dedup.report import below, build, figures, galleries, queries, reported
+from dedup.report import cards as pictures
+from dedup.report import galleries as pairs
+from dedup.report import queries as asking
 from dedup.report.cards import facts_of
-from dedup.storage.embeddings import open_store
+from dedup.runs.vectors import open_store
 from dedup.storage.urls import read_bytes
 
 

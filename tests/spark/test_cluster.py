@@ -8,9 +8,9 @@ import pytest
 from patience import wait_for
 from run_tables import assert_same_tables, rows_of
 
-from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.demo.shards import make_demo_data
+from dedup.pipeline import run as pipeline
 from dedup.storage.urls import read_json
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]

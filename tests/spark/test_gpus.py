@@ -14,13 +14,13 @@ from group_work import Numbers
 from patience import HANGS_S
 from run_tables import rows_of
 
-from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.contracts import Pack
 from dedup.demo.shards import make_demo_data
-from dedup.engines import spark_jobs
+from dedup.engines.spark import jobs as spark_jobs
 from dedup.errors import ConfigError
-from dedup.stages.context import SilentReporter
+from dedup.pipeline import run as pipeline
+from dedup.stages.stage import SilentReporter
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -147,7 +147,7 @@ def test_the_job_embed(cluster, add_gpus, shards, tmp_path, no_session):
 def test_more_gpus_than_an_executor_has_are_refused(cluster, no_session, tmp_path):
     from pyspark.sql import SparkSession
 
-    from dedup.engines.spark import SparkEngine
+    from dedup.engines.spark.engine import SparkEngine
 
     with pytest.raises(ConfigError, match=r"engine.gpus_per_task=3 exceeds spark.executor.resource.gpu.amount=2; raise"):
         SparkEngine(str(tmp_path), master=cluster.master, options=[*OPTIONS, EXECUTOR_GPUS], gpus_per_task=3)

@@ -8,10 +8,10 @@ from run_tables import assert_same_tables, table
 from shard_data import Sample, encode, make_samples, scene
 from tiny_clip import config_for
 
-from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.errors import ConfigError, RunDirectoryError
+from dedup.pipeline import run as pipeline
 
 # random weights find all pictures alike: at this threshold the model finds next to nothing
 STRICT = "search.min_similarity=0.9999"

@@ -16,10 +16,11 @@ from dedup.config.load import load_config
 from dedup.encoders import load_encoder
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.numerics.descriptor import ycbcr_grid
-from dedup.stages import embed, embedding
-from dedup.stages.decoding import in_order
-from dedup.storage.images import decode_image
+from dedup.numerics.image.descriptor import ycbcr_grid
+from dedup.stages.embed import partition as embedding
+from dedup.stages.embed import stage as embed
+from dedup.stages.embed.decode import in_order
+from dedup.storage.images.decode import decode_image
 from dedup.storage.urls import read_json
 
 SAMPLES = make_samples(30)

@@ -12,11 +12,11 @@ from PIL import Image
 from shard_data import Sample, encode, write_tar
 
 from dedup.config import Config, ConfirmConfig, EngineConfig, InputConfig, KeepConfig, OutputConfig
-from dedup.demo.scenes import procedural_scene
+from dedup.demo.pictures import procedural_scene
 from dedup.errors import RunDirectoryError
-from dedup.numerics.components import connected_components
-from dedup.numerics.planting import plant
-from dedup.storage.layout import RunLayout
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.image.planting import plant
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 N_LOOKALIKES = 6
@@ -89,7 +89,7 @@ def test_copies_merge_and_lookalikes_do_not(run_dir):
     assert components(run_dir) == expected()
 
 
-def test_without_a_second_look_the_lookalikes_merge(folder, tmp_path):
+def test_unjudged_lookalikes_merge(folder, tmp_path):
     shared_workers.run(config_for(folder, tmp_path / "out", confirm=ConfirmConfig(enabled=False)))
     merged = components(tmp_path / "out")
     assert frozenset({"hidden", *(f"lookalike{seed}" for seed in range(N_LOOKALIKES))}) in merged

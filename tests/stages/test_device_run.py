@@ -9,16 +9,20 @@ from run_tables import Notes, assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards
 from vectors import write_embeddings
 
-from dedup import pipeline
 from dedup.config import Config, ConfirmConfig, EngineConfig, IndexConfig, OutputConfig, SearchConfig
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError
-from dedup.numerics import listjoin, lookjoin
-from dedup.numerics.torch_ops import Device
-from dedup.resume import STAGES, picked
-from dedup.stages import context, index, looks, pairs
-from dedup.storage.layout import RunLayout
+from dedup.numerics.search import join as listjoin
+from dedup.numerics.search import viewjoin as lookjoin
+from dedup.numerics.search.gpu import Device
+from dedup.pipeline import run as pipeline
+from dedup.pipeline.plan import STAGES, picked
+from dedup.runs.directory import RunLayout
+from dedup.stages import stage as context
+from dedup.stages.index import stage as index
+from dedup.stages.index import views as looks
+from dedup.stages.pairs import stage as pairs
 from dedup.storage.tables import read_table
 
 TABLES = ("representatives", "exact", "assignments", "candidates", "neighbors")
@@ -77,7 +81,7 @@ def test_a_run_over_vectors_has_equal_tables(tmp_path, on_torch):
     assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
 
 
-def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
+def test_a_run_over_images_with_views_has_equal_tables(tmp_path, on_torch):
     pictures = [scene(seed, (240, 200)).filter(ImageFilter.GaussianBlur(6)) for seed in range(20)]
     mirrored = [Sample(f"m{i}", encode(ImageOps.mirror(picture)), "c", i) for i, picture in enumerate(pictures)]
     samples = [*make_samples(100, seed=1), *mirrored, *(Sample(f"p{i}", encode(picture), "c", i) for i, picture in enumerate(pictures))]
@@ -87,7 +91,7 @@ def test_a_run_over_images_with_looks_has_equal_tables(tmp_path, on_torch):
         settings = [f"input.shards={tmp_path}/shards/*.tar", f"output.run_dir={tmp_path}/{device}", f"engine.device={device}"]
         engine = InProcess()
         pipeline.run(load_config(None, [*settings, "search.exhaustive_below=100"]), ["embed", "index", "pairs"], engine=engine)
-        assert engine.asked["place_looks"] == engine.asked["JoinLooks"] == (device == "cuda")
+        assert engine.asked["place_views"] == engine.asked["JoinViews"] == (device == "cuda")
         assert engine.asked["count_in_blocks"] is False
     assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
     assert "look" in read_table(RunLayout(str(tmp_path / "cuda")).table("candidates"))["source"].to_pylist()
@@ -107,7 +111,7 @@ def test_the_device_makes_no_stage_stale():
 
 
 def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
-    monkeypatch.setattr("dedup.numerics.halfproducts.unless_full", lambda compute: None)
+    monkeypatch.setattr("dedup.numerics.search.gpu.unless_full", lambda compute: None)
     notes, counts = Notes(), []
     for device in ("cpu", "cuda"):
         search = SearchConfig(min_similarity=0.9, views=False)

@@ -16,7 +16,7 @@ from run_tables import Notes, assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
 from vector_data import copies_of, power_law
 
-from dedup import pipeline, resume
+from dedup.cli.show.run import summary_lines
 from dedup.config import (
     BaseConfig,
     Config,
@@ -30,15 +30,17 @@ from dedup.config import (
     SearchConfig,
 )
 from dedup.config.load import load_config
-from dedup.console import summary_lines
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.stages import index, looks
-from dedup.stages.context import StageContext
-from dedup.stages.inherit import inherit_partitions
-from dedup.storage.layout import RunLayout
-from dedup.storage.lists import load_lists
-from dedup.storage.looks import looks_folder
+from dedup.pipeline import plan as resume
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
+from dedup.runs.index import load_lists
+from dedup.runs.views import views_folder
+from dedup.stages.embed.inherit import inherit_partitions
+from dedup.stages.index import stage as index
+from dedup.stages.index import views as looks
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
 
 # all but the files that name their parts, and the figures that are of a run
@@ -63,13 +65,13 @@ def with_lists_of(monkeypatch):
     """Let runs use the quantizers of another run instead of training their own."""
 
     def use(run_dir):
-        lists, of_looks = load_lists(os.path.join(run_dir, "index")), None
-        if os.path.exists(looks_folder(str(run_dir))):
-            of_looks = load_lists(looks_folder(str(run_dir)))
+        lists, of_views = load_lists(os.path.join(run_dir, "index")), None
+        if os.path.exists(views_folder(str(run_dir))):
+            of_views = load_lists(views_folder(str(run_dir)))
         nprobe = json.loads(Path(run_dir, "index", "_index.json").read_text())["nprobe"]
         monkeypatch.setattr(index, "_train", lambda context, ids, *_: (lists, np.zeros((1, len(lists.axes)), np.float32)))
         monkeypatch.setattr(index, "_lists", lambda context, n: (lists.nlist, nprobe))
-        monkeypatch.setattr(looks, "_train", lambda context, ids, _: (of_looks, min(3, of_looks.nlist), len(ids)))
+        monkeypatch.setattr(looks, "_train", lambda context, ids, _: (of_views, min(3, of_views.nlist), len(ids)))
 
     return use
 

@@ -1,4 +1,4 @@
-"""Second looks through the whole job: crops, frames, turned copies, and the switches."""
+"""Second views through the whole job: crops, frames, turned copies, and the switches."""
 
 from dataclasses import replace
 
@@ -11,9 +11,9 @@ from shard_data import Sample, encode, scene, write_tar
 
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig, SearchConfig
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.storage.embeddings import EmbeddingStore, InnerStore
-from dedup.storage.layout import RunLayout
-from dedup.storage.looks import LookStore
+from dedup.runs.directory import RunLayout
+from dedup.runs.vectors import EmbeddingStore, InnerStore
+from dedup.runs.views import ViewStore
 from dedup.storage.tables import read_table
 
 SIZE = (240, 200)
@@ -51,7 +51,7 @@ def quarter_name():
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("looks")
+    folder = tmp_path_factory.mktemp("views")
     names = list(COPIES)
     samples = [Sample(f"{i:03d}", encode(picture(i)), "c", i) for i in range(24)]
     for i in range(16):
@@ -69,18 +69,18 @@ def run(shards, out, stages=("embed", "index", "pairs"), **search):
     return config
 
 
-def look_edges(out):
-    """Edges of second looks as (key of src, key of dst): row."""
+def view_edges(out):
+    """Edges of views as (key of src, key of dst): row."""
     layout = RunLayout(str(out))
     keys = dict(zip(*(read_table(layout.table("metadata"))[name].to_pylist() for name in ("sample_id", "key")), strict=True))
     edges = read_table(layout.table("candidates")).to_pylist()
-    return {(keys[row["src"]], keys[row["dst"]]): row for row in edges if row["source"] == "look"}
+    return {(keys[row["src"]], keys[row["dst"]]): row for row in edges if row["source"] == "view"}
 
 
 @pytest.mark.parametrize("search", [{}, {"exhaustive_below": 0}])
 def test_copies_that_whole_pictures_miss_are_candidates(shards, tmp_path, search):
     run(shards, tmp_path, **search)
-    edges = look_edges(tmp_path)
+    edges = view_edges(tmp_path)
     for i in range(16):
         name = list(COPIES)[i % len(COPIES)]
         row = edges[f"{i:03d}", f"{i:03d}-{name}"]
@@ -98,22 +98,22 @@ def test_the_relative_turn_leads_from_src_to_dst(tmp_path):
     )
     run(str(tmp_path / "a.tar"), tmp_path / "out")
     there = quarter_name()
-    assert {pair: row["variant"] for pair, row in look_edges(tmp_path / "out").items()} == {
+    assert {pair: row["variant"] for pair, row in view_edges(tmp_path / "out").items()} == {
         ("a", "b"): {"rotate90": "rotate270", "rotate270": "rotate90"}[there]
     }
 
 
 def test_switches(shards, tmp_path):
     config = run(shards, tmp_path)
-    found = look_edges(tmp_path)
-    assert len(LookStore(str(tmp_path))) > 40
+    found = view_edges(tmp_path)
+    assert len(ViewStore(str(tmp_path))) > 40
     with pytest.raises(RunDirectoryError, match=r"stage index was made with another configuration: search.views: true → false"):
         shared_workers.run(replace(config, search=SearchConfig(views=False)))
     run(shards, tmp_path, views=False)
-    assert look_edges(tmp_path) == {}
-    assert not list((tmp_path / "index" / "looks").glob("*.npy"))
+    assert view_edges(tmp_path) == {}
+    assert not list((tmp_path / "index" / "views").glob("*.npy"))
     run(shards, tmp_path, view_min_similarity=0.995)
-    strict = look_edges(tmp_path)
+    strict = view_edges(tmp_path)
     assert 0 < len(strict) < len(found)
     assert all(row["similarity"] >= np.float32(0.995) for row in strict.values())
     with pytest.raises(ConfigError, match="search.view_min_similarity=1.5 is no similarity"):
@@ -135,7 +135,7 @@ def test_pictures_inside_frames_are_embedded(shards, tmp_path):
             assert inner @ store.take(np.array([by_key[key[:3]]]))[0].astype(np.float64) > 0.95
 
 
-def test_low_detail_images_take_no_looks(tmp_path):
+def test_low_detail_images_have_no_views(tmp_path):
     ramp = np.linspace(0, 200, 90)[None, :, None].repeat(60, 0).repeat(3, 2).astype(np.uint8)
     samples = [
         Sample("a", encode(Image.fromarray(ramp), "PNG"), "c", suffix="png"),
@@ -143,7 +143,7 @@ def test_low_detail_images_take_no_looks(tmp_path):
     ]
     write_tar(tmp_path / "a.tar", samples)
     run(str(tmp_path / "a.tar"), tmp_path / "out")
-    assert look_edges(tmp_path / "out") == {}
+    assert view_edges(tmp_path / "out") == {}
     layout = RunLayout(str(tmp_path / "out")).table("candidates")
     assert all(pq.read_schema(path).equals(layout.schema) for path in (tmp_path / "out" / "candidates").glob("part-*.parquet"))
 
@@ -152,4 +152,4 @@ def test_workers_do_not_matter(shards, tmp_path):
     run(shards, tmp_path / "one", exhaustive_below=0)
     config = Config(input=InputConfig(shards=[shards]), output=OutputConfig(str(tmp_path / "two")), engine=EngineConfig(workers=2))
     shared_workers.run(replace(config, search=SearchConfig(exhaustive_below=0)), ("embed", "index", "pairs"))
-    assert look_edges(tmp_path / "one") == look_edges(tmp_path / "two")
+    assert view_edges(tmp_path / "one") == view_edges(tmp_path / "two")

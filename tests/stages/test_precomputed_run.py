@@ -11,11 +11,11 @@ from run_tables import Notes, assert_same_tables, rows_of
 from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
 
-from dedup import pipeline
 from dedup.config.load import load_config
 from dedup.errors import ConfigError
-from dedup.numerics.components import connected_components
-from dedup.storage.layout import RunLayout
+from dedup.numerics.graph.components import connected_components
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 N = (700, 500)

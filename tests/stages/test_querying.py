@@ -10,8 +10,8 @@ from vector_data import all_similarities, copies_of, power_law, with_planted
 
 import dedup
 from dedup.errors import ConfigError
-from dedup.numerics.crowds import find_crowds
-from dedup.numerics.widening import search_all
+from dedup.numerics.search.balls import find_crowds
+from dedup.numerics.search.faiss_index import search_all
 
 NAMES = ("candidates", "neighbors", "groups", "manifest", "duplicates", "statistics")
 

@@ -4,13 +4,13 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from dedup.numerics.collapse import Ownership
-from dedup.numerics.components import connected_components
-from dedup.numerics.distances import exact_similarity
-from dedup.numerics.groups import Link, confirmed_cover
-from dedup.numerics.selfjoin import self_join
-from dedup.stages.confirm import next_round
-from dedup.stages.reconnect import join_parts
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.graph.cover import Link, confirmed_cover
+from dedup.numerics.search.balls import Ownership
+from dedup.numerics.search.join import self_join
+from dedup.numerics.similarity import exact_similarity
+from dedup.stages.confirm.reconnect import join_parts
+from dedup.stages.confirm.stage import next_round
 
 THRESHOLD = 0.7
 

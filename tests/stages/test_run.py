@@ -14,15 +14,17 @@ import shared_workers
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
 from vector_data import all_similarities
 
-from dedup import pipeline, schemas
+from dedup import schemas
 from dedup.config import Config, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
-from dedup.numerics import packs
-from dedup.numerics.components import connected_components
-from dedup.stages import groups, manifest
-from dedup.storage.embeddings import EmbeddingStore
-from dedup.storage.layout import RunLayout
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.search import lists as packs
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
+from dedup.runs.vectors import EmbeddingStore
+from dedup.stages.groups import stage as groups
+from dedup.stages.manifest import stage as manifest
 from dedup.storage.tables import read_table
 
 

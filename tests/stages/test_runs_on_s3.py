@@ -10,7 +10,7 @@ import pytest
 from shard_data import Sample, detailed, encode, make_samples, write_tar
 
 import dedup
-from dedup.storage.layout import RunLayout
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 

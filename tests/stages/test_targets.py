@@ -10,12 +10,12 @@ import shared_workers
 from run_tables import assert_same_tables
 from shard_data import Sample, copies, encode, scene, write_shards
 
+from dedup.attack.work import first_seed, write_work
+from dedup.cli.show.run import summary_lines
 from dedup.config.load import load_config
 from dedup.config.rules import validate
-from dedup.console import summary_lines
 from dedup.errors import ConfigError, InputError
-from dedup.extraction.work import first_seed, write_work
-from dedup.storage.layout import RunLayout
+from dedup.runs.directory import RunLayout
 from dedup.storage.tables import read_table
 
 CARRY = "input.carry=LANGUAGE,punsafe"

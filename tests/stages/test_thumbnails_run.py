@@ -12,12 +12,12 @@ from shard_data import Sample, encode, scene, write_tar
 from dedup.config import Config, EmbedConfig, EngineConfig, InputConfig, OutputConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.stages import partition
-from dedup.storage.images import decode_image
-from dedup.storage.layout import RunLayout
-from dedup.storage.pictures import PictureReader, Place
+from dedup.runs.directory import RunLayout
+from dedup.stages.embed import write as partition
+from dedup.storage.images.decode import decode_image
+from dedup.storage.images.reader import PictureReader, Place
+from dedup.storage.images.thumbnails import THUMBNAIL_SIDE, open_thumbnails
 from dedup.storage.tables import read_table
-from dedup.storage.thumbnails import THUMBNAIL_SIDE, open_thumbnails
 
 SAMPLES = [Sample(f"{i:03d}", encode(scene(i, (400, 330))), "c", i) for i in range(20)]
 BROKEN = [Sample("x00", b"no image"), Sample("x01", SAMPLES[0].image[:300])]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dedup.runs.vectors import embedding_path, open_store, read_vectors
 from dedup.storage.arrays import ArrayWriter, folder_state, map_array, map_arrays, read_array, read_rows, save_array
-from dedup.storage.embeddings import embedding_path, open_store, read_vectors
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -14,11 +14,11 @@ from shard_data import Sample, encode, make_samples, scene, write_shards, write_
 from typer.testing import CliRunner
 
 import dedup
-from dedup.cli import app
+from dedup.cli.main import app
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.exports import export
-from dedup.storage import hfexport
-from dedup.storage.names import read_keep_list
+from dedup.release import huggingface as hfexport
+from dedup.release.export import export
+from dedup.storage.input.names import read_keep_list
 
 
 @pytest.fixture(scope="module")

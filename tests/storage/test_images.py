@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from dedup.errors import SampleError
 from dedup.schemas import REJECT_REASONS
-from dedup.storage.images import DecodedImage, decode_image
+from dedup.storage.images.decode import DecodedImage, decode_image
 
 MAX = 10**7
 

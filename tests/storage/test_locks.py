@@ -12,10 +12,12 @@ from patience import wait_for
 
 import dedup
 from dedup.errors import RunDirectoryError
-from dedup.storage import locks
-from dedup.storage.locks import locked
+from dedup.runs import lock as locks
+from dedup.runs.lock import locked
 
-HOLD = "import sys, time\nfrom dedup.storage.locks import locked\nwith locked(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(3600)"
+HOLD = (
+    "import sys, time\nfrom dedup.runs.lock import locked\nwith locked(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(3600)"
+)
 
 
 def test_the_holder_is_named_and_a_killed_one_lets_go(tmp_path):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup.errors import InputError
-from dedup.storage.names import Entry, read_keep_list, read_takedown_list
+from dedup.storage.input.names import Entry, read_keep_list, read_takedown_list
 
 HASH = "AB" * 32
 

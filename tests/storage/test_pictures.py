@@ -13,11 +13,11 @@ import pytest
 from shard_data import Sample, encode, scene, write_tar
 
 from dedup.errors import InputError, RunDirectoryError, SampleError
-from dedup.storage import pictures
-from dedup.storage.images import decode_image
-from dedup.storage.pictures import PictureReader, Place
-from dedup.storage.shards import read_shard
-from dedup.storage.thumbnails import ThumbnailWriter, make_thumbnail
+from dedup.storage.images import reader as pictures
+from dedup.storage.images.decode import decode_image
+from dedup.storage.images.reader import PictureReader, Place
+from dedup.storage.images.thumbnails import ThumbnailWriter, make_thumbnail
+from dedup.storage.input.shards import read_shard
 from dedup.storage.urls import RangeReader
 
 SAMPLES = [Sample(f"{i:03d}", encode(scene(i, (300, 260))), "c") for i in range(12)]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup.errors import InputError
-from dedup.storage.precomputed import find_embeddings, read_embeddings
+from dedup.storage.input.published import find_embeddings, read_embeddings
 
 
 def write(folder, name, rows, **columns):
@@ -88,7 +88,7 @@ def test_plain_arrays_with_a_parquet_of_their_name(tmp_path):
 
 
 def test_batches_do_not_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr("dedup.storage.precomputed._BATCH_ROWS", 7)
+    monkeypatch.setattr("dedup.storage.input.published._BATCH_ROWS", 7)
     write(tmp_path, ("a.npy", "a.parquet"), rows_of(40), caption=[f"c{k}" for k in range(40)])
     batches = list(read_embeddings(find_embeddings(str(tmp_path))[0]))
     assert len(batches) == 6

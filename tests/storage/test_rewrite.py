@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 from webdataset_data import read_webdataset
 
 import dedup
-from dedup.cli import app
+from dedup.cli.main import app
 from dedup.contracts import Table
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.release import rewrite
+from dedup.release import rewrite as rewriting
+from dedup.release.plan import kept_rows, plan_shards
+from dedup.release.rewrite import rewrite
 from dedup.schemas import MANIFEST
-from dedup.storage import rewrite as rewriting
-from dedup.storage.rewriteplan import kept_rows, plan_shards
 from dedup.storage.tables import FileWriter
 
 

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup.errors import InputError
-from dedup.storage.folders import read_folder_part
-from dedup.storage.samples import RawSample
-from dedup.storage.shards import read_image_bytes, read_shard
-from dedup.storage.sources import folder_parts
+from dedup.storage.input.folders import read_folder_part
+from dedup.storage.input.samples import RawSample
+from dedup.storage.input.shards import read_image_bytes, read_shard
+from dedup.storage.input.sources import folder_parts
 
 Member = tuple[str, bytes]
 JPG = b"\xff\xd8\xff" + bytes(range(256)) * 3
@@ -367,7 +367,7 @@ def test_a_connection_that_breaks_is_no_truncated_tar(monkeypatch: pytest.Monkey
             return super().read(size)
 
     content = tar_bytes([(f"{number}.jpg", JPG * 10) for number in range(20)])
-    monkeypatch.setattr("dedup.storage.tars.open_binary", lambda url: Breaking(content))
+    monkeypatch.setattr("dedup.storage.input.tars.open_binary", lambda url: Breaking(content))
     reader = read_shard("s3://bucket/a.tar")
     samples = list(reader)
     assert len(samples) > 1

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from dedup.errors import ConfigError, InputError
-from dedup.storage.sources import FolderPart, expand_shards, fingerprint, folder_parts
+from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, folder_parts
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from PIL import Image
 from shard_data import scene
 
 from dedup.errors import RunDirectoryError, ShapeError
-from dedup.numerics.descriptor import GRID, grid_matrix
-from dedup.numerics.resize import area_resize
-from dedup.storage.images import decode_image
-from dedup.storage.thumbnails import ThumbnailStore, ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
+from dedup.numerics.image.descriptor import GRID, area_resize, grid_matrix
+from dedup.storage.images.decode import decode_image
+from dedup.storage.images.thumbnails import ThumbnailStore, ThumbnailWriter, make_thumbnail, open_thumbnails, remove_thumbnails
 
 
 def whole(pixels):

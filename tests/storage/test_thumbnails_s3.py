@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from shard_data import Sample, encode, scene, write_tar
 
-from dedup import pipeline
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig
 from dedup.engines.local import LocalEngine
-from dedup.storage.layout import RunLayout
-from dedup.storage.pictures import PictureReader, Place
+from dedup.pipeline import run as pipeline
+from dedup.runs.directory import RunLayout
+from dedup.storage.images.reader import PictureReader, Place
+from dedup.storage.images.thumbnails import open_thumbnails
 from dedup.storage.tables import read_table
-from dedup.storage.thumbnails import open_thumbnails
 
 
 class Here(LocalEngine):

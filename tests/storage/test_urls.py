@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from dedup.contracts import Table
-from dedup.lookup.inputs import find_inputs
+from dedup.find.inputs import find_inputs
 from dedup.storage.arrays import map_array, map_arrays, save_array
 from dedup.storage.atomic import AtomicFile, link_or_copy, write_bytes
-from dedup.storage.shards import read_image_bytes
+from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import FileWriter, read_table, write_table
 from dedup.storage.urls import RangeReader, absolute, filesystem, is_local, local_path, open_binary, read_bytes
 

@@ -1,1 +1,0 @@
-"""What helps a person judge a run."""

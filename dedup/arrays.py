@@ -1,0 +1,133 @@
+"""The array interface: embeddings in, edges out, nothing on disk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+from dedup.numerics.search.balls import Ownership
+from dedup.numerics.search.join import self_join
+from dedup.numerics.search.lists import BLOCK, draw_sample, train_lists
+from dedup.numerics.similarity import unit_rows
+
+_TRAIN_PER_LIST = 32
+
+_ITERATIONS = 6
+
+
+class Edges(NamedTuple):
+    """Near-duplicate pairs.
+
+    Parameters
+    ----------
+    src, dst : int64 array, shape (n_edges,)
+        Row numbers, src < dst, sorted.
+    similarity : float32 array, shape (n_edges,)
+        Cosine, exact.
+    n_neighbors : int64 array, shape (n,)
+        Other rows within the threshold of each row, counted whether or not their edge is among those returned.
+    """
+
+    src: npt.NDArray[np.int64]
+    dst: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    n_neighbors: npt.NDArray[np.int64]
+
+
+def near_duplicates(
+    embeddings: npt.ArrayLike,
+    min_similarity: float,
+    *,
+    nlist: int = 0,
+    nprobe: int = 0,
+    exhaustive_below: int = 20_000,
+    best_edges: int = 8,
+    seed: int = 1234,
+) -> Edges:
+    """Find near-duplicate rows of an array.
+
+    Parameters
+    ----------
+    embeddings : float array, shape (n, dim)
+        Rows of any norm, compared by cosine after rounding to float16.
+    min_similarity : float
+        In (0, 1].
+    nlist, nprobe : int
+        Inverted lists, and lists each row goes to; 0 = chosen from n and the threshold.
+    exhaustive_below : int
+        With fewer rows every pair is compared.
+    best_edges : int
+        Best edges kept for each row beside the maximum-similarity spanning forest, so that a crowd of n copies
+        has O(n) edges; `n_neighbors` counts all.
+    seed : int
+
+    Returns
+    -------
+    Edges
+
+    Raises
+    ------
+    ShapeError
+        If the array is not two-dimensional, not finite, or the threshold is out of range.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.99, 0.1]])
+    >>> edges = near_duplicates(rows, 0.9)
+    >>> edges.src, edges.dst, edges.n_neighbors
+    (array([0]), array([2]), array([1, 0, 1]))
+    """
+    rows = np.asarray(embeddings)
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu":
+        raise ShapeError(f"expected numbers of shape (n, dim), found {rows.dtype} {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ShapeError("expected finite numbers, found NaN or infinity; leave those rows out")
+    if not 0.0 < min_similarity <= 1.0:
+        raise ShapeError(f"min_similarity={min_similarity}: expected a cosine in (0, 1]")
+    n = len(rows)
+    vectors = unit_rows(rows).astype(np.float16)
+    lists, projected = _lists(vectors, min_similarity, nlist, nprobe, n < max(exhaustive_below, 2), seed)
+    order = np.argsort(lists.ravel(), kind="stable")
+    owner = np.repeat(np.arange(n), lists.shape[1])[order]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(lists.ravel(), minlength=1))])
+    n_neighbors = np.zeros(n, dtype=np.int64)
+    thresholds, weights = np.full(n, min_similarity, dtype=np.float32), np.ones(n, dtype=np.int64)
+    src, dst, similarity = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for number in range(len(offsets) - 1):
+        members = owner[offsets[number] : offsets[number + 1]]
+        joined = self_join(
+            vectors[members],
+            thresholds[members],
+            weights[members],
+            Ownership(lists[members], number),
+            best=best_edges,
+            projected=None if projected is None else projected[members],
+        )
+        n_neighbors[members] += joined.n_neighbors
+        src.append(members[joined.src])
+        dst.append(members[joined.dst])
+        similarity.append(joined.similarity)
+    all_src, all_dst, all_similarity = np.concatenate(src), np.concatenate(dst), np.concatenate(similarity)
+    by_row = np.lexsort((all_dst, all_src))
+    return Edges(all_src[by_row], all_dst[by_row], all_similarity[by_row], n_neighbors)
+
+
+def _lists(
+    vectors: npt.NDArray[np.float16], min_similarity: float, nlist: int, nprobe: int, is_exhaustive: bool, seed: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
+    """Lists of each row, int32 (n, nprobe), and the projections that propose pairs."""
+    n = len(vectors)
+    if is_exhaustive:
+        return np.zeros((n, 1), dtype=np.int32), None
+    from dedup.numerics.search.lists import choose_nlist, choose_nprobe
+
+    nprobe = nprobe or choose_nprobe(min_similarity, n)
+    nlist = nlist or choose_nlist(n, nprobe)
+    sample = unit_rows(vectors[draw_sample(n, _TRAIN_PER_LIST * nlist, seed)])
+    trained = train_lists(sample, nlist, nprobe, min_similarity, iterations=_ITERATIONS, seed=seed)
+    placed = [trained.place(unit_rows(vectors[start : start + BLOCK]), nprobe) for start in range(0, n, BLOCK)]
+    lists = np.concatenate([chosen for chosen, _ in placed])
+    return lists, np.concatenate([part for _, part in placed if part is not None]) if trained.n_filter else None

@@ -1,0 +1,411 @@
+"""Images that lie far from all others in the embedding space: targets of the attack's second kind.
+
+Carlini et al. (2023), section 4.2: a model memorises what it sees often, and what is like nothing else. Outlierness is the mean
+distance to the k nearest neighbours (Ramaswamy et al. 2000, Angiulli and Pizzuti 2002); the density ratio divides it by that of
+the neighbours, which is the local outlier factor (Breunig et al. 2000) without its reachability distances.
+
+The mean over neighbours that were found somehow is an upper bound of the mean over the nearest ones. So inverted lists bound every
+image, and only those with the largest bounds are compared with all others (the order of Bay and Schwabacher 2003).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, Table
+from dedup.errors import InputError, RunDirectoryError
+from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
+from dedup.numerics.search.lists import count_lists, pack_lists
+from dedup.runs.directory import RunLayout
+from dedup.runs.vectors import read_vectors
+from dedup.schemas import IMAGES, NEIGHBOR_MEANS, NEIGHBOR_PAIRS, OUTLIERS
+from dedup.stages.index.members import Members, save_members
+from dedup.storage.arrays import read_rows, save_array
+from dedup.storage.atomic import write_bytes, write_json
+from dedup.storage.tables import FileWriter, ask, clear, dataset, read_table
+from dedup.storage.urls import filesystem, join, read_json
+
+_COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
+
+ROWS_SQL = {
+    # image_id: the sample whose vector is in the lists
+    False: """
+    SELECT manifest.*, COALESCE(exact.representative_id, manifest.sample_id) AS image_id
+    FROM manifest LEFT JOIN exact ON manifest.sample_id = exact.sample_id
+    """,
+    True: f"""
+    SELECT metadata.*, metadata.sample_id AS image_id, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
+           COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count
+    FROM representatives
+    JOIN metadata ON representatives.sample_id = metadata.sample_id
+    LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+    LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
+    """,  # noqa: S608 (names of our own columns only)
+}
+
+IMAGES_SQL = "SELECT image_id, min(sample_id) AS sample_id FROM ({rows}) AS kept GROUP BY image_id ORDER BY image_id"
+
+BOUNDS_SQL = """
+SELECT images.image_id AS image_id, COALESCE(means.mean_distance, CAST({opposite} AS DOUBLE)) AS mean_distance,
+       means.nearest_id AS nearest_id, means.nearest_similarity AS nearest_similarity, COALESCE(means.is_exact, FALSE) AS is_exact
+FROM images LEFT JOIN means ON images.image_id = means.image_id
+ORDER BY image_id
+"""
+
+RATIOS_SQL = """
+SELECT pairs.image_id AS image_id, own.mean_distance / NULLIF(avg(other.mean_distance), 0) AS density_ratio
+FROM pairs
+JOIN bounds AS own ON pairs.image_id = own.image_id
+JOIN bounds AS other ON pairs.neighbor_id = other.image_id
+GROUP BY pairs.image_id, own.mean_distance
+"""
+
+LARGEST_SQL = {
+    "mean": "SELECT image_id, mean_distance AS value FROM bounds ORDER BY value DESC NULLS LAST, image_id LIMIT {n}",
+    "ratio": "SELECT image_id, density_ratio AS value FROM ({ratios}) AS found ORDER BY value DESC NULLS LAST, image_id LIMIT {n}",
+}
+
+BEST_KNOWN_SQL = {
+    "means": """
+    SELECT * FROM exact_means
+    UNION ALL
+    SELECT bounds.* FROM bounds LEFT JOIN exact_means ON bounds.image_id = exact_means.image_id WHERE exact_means.image_id IS NULL
+    """,
+    "pairs": """
+    SELECT * FROM exact_pairs
+    UNION ALL
+    SELECT pairs.* FROM pairs LEFT JOIN exact_means ON pairs.image_id = exact_means.image_id WHERE exact_means.image_id IS NULL
+    """,
+}
+
+OUTLIERS_SQL = """
+SELECT ranked.place AS rank, substr(kept.sha256, 1, 16) AS target_id, ranked.sample_id AS sample_id, kept.component_id AS component_id,
+       kept.duplication_count AS duplication_count, kept.caption AS caption, kept.url AS url, kept.shard AS shard, kept.key AS key,
+       kept.byte_offset AS byte_offset, kept.n_bytes AS n_bytes, kept.quality AS quality, ranked.outlierness AS outlierness,
+       ranked.density_ratio AS density_ratio, nearest.sample_id AS nearest_id, ranked.nearest_similarity AS nearest_similarity,
+       ranked.is_exact AS is_exact
+FROM (
+  SELECT found.*, row_number() OVER (ORDER BY CAST(is_exact AS INTEGER) DESC NULLS LAST, {by} DESC NULLS LAST,
+                                     sample_id ASC NULLS LAST) AS place
+  FROM (
+    SELECT images.sample_id AS sample_id, CAST(bounds.mean_distance AS FLOAT) AS outlierness,
+           CAST(ratios.density_ratio AS FLOAT) AS density_ratio, bounds.nearest_id AS nearest_image,
+           bounds.nearest_similarity AS nearest_similarity, bounds.is_exact AS is_exact
+    FROM bounds
+    JOIN images ON bounds.image_id = images.image_id
+    LEFT JOIN ({ratios}) AS ratios ON bounds.image_id = ratios.image_id
+  ) AS found
+) AS ranked
+JOIN ({rows}) AS kept ON ranked.sample_id = kept.sample_id
+LEFT JOIN images AS nearest ON ranked.nearest_image = nearest.image_id
+WHERE ranked.place <= {top}
+ORDER BY ranked.place
+"""
+
+_Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
+
+BLOCK = 16_384  # vectors read at a time
+
+QUERIES = 2_048  # of a task at most
+
+
+@dataclass(frozen=True)
+class Found:
+    """Tables of neighbours and their means."""
+
+    pairs: Table
+    means: Table
+
+    @classmethod
+    def at(cls, folder: str, prefix: str) -> Found:
+        """Empty ones."""
+        return cls(Table(join(folder, f"{prefix}-pairs"), NEIGHBOR_PAIRS), Table(join(folder, f"{prefix}-means"), NEIGHBOR_MEANS))
+
+    def write(self, number: int, rows: Iterable[_Neighbors], *, is_exact: bool) -> int:
+        """Write one file of each; returns the images."""
+        name, n_rows = f"part-{number:05d}.parquet", 0
+        with (
+            FileWriter(join(self.pairs.path, name), NEIGHBOR_PAIRS) as pairs,
+            FileWriter(join(self.means.path, name), NEIGHBOR_MEANS) as means,
+        ):
+            for ids, neighbors, similarity in rows:
+                is_found = neighbors >= 0
+                pairs.write(pa.table({"image_id": np.repeat(ids, is_found.sum(axis=1)), "neighbor_id": neighbors[is_found]}))
+                nearest = {"nearest_id": pa.array(neighbors[:, 0], mask=~is_found[:, 0])}
+                nearest["nearest_similarity"] = pa.array(similarity[:, 0], mask=~is_found[:, 0])
+                mean = {"image_id": ids, "mean_distance": mean_distances(similarity)} | nearest
+                means.write(pa.table(mean | {"is_exact": pa.repeat(is_exact, len(ids))}))
+                n_rows += len(ids)
+        return n_rows
+
+
+@dataclass(frozen=True)
+class ExhaustiveTask:
+    """Images to be compared with every other; `ids` is the array of all."""
+
+    number: int
+    run_dir: str
+    ids: str
+    n: int
+    queries: npt.NDArray[np.int64]
+    k: int
+    found: Found
+
+
+def compare_with_all(task: ExhaustiveTask) -> int:
+    """Find the nearest neighbours of some images among all; returns how many images they are."""
+
+    def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+        for start in range(0, task.n, BLOCK):
+            ids = read_rows(task.ids, start, min(start + BLOCK, task.n))
+            yield ids, read_vectors(task.run_dir, ids)
+
+    neighbors, similarity = nearest_neighbors(read_vectors(task.run_dir, task.queries), task.queries, blocks(), task.k)
+    return task.found.write(task.number, [(task.queries, neighbors, similarity)], is_exact=True)
+
+
+@dataclass(frozen=True)
+class CompareInLists:
+    """Compares each image with those of its nearest list."""
+
+    k: int
+    found: Found
+
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> int:
+        """Find neighbours within each list; returns the images that have it as their nearest."""
+        rows = (found for number, group in groups for found in self._of_list(pack, number, group))
+        return self.found.write(pack.number, rows, is_exact=False)
+
+    def _of_list(self, pack: Pack, number: int, group: GroupRows) -> Iterator[_Neighbors]:
+        wanted = np.flatnonzero(group.column("weight") > 0)
+        home = wanted[group.groups[wanted, 0] == number][pack.share :: pack.n_shares]
+        ids = group.column("sample_id")
+        for start in range(0, len(home), QUERIES):
+            queries = home[start : start + QUERIES]
+            parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
+            blocks = ((ids[part], group.take("vector", part)) for part in parts)
+            yield ids[queries], *nearest_neighbors(group.take("vector", queries), ids[queries], blocks, self.k)
+
+
+By = Literal["mean", "ratio"]
+
+_SAMPLED = 500  # images that the recall of the lists is measured on
+
+_PRODUCTS = 2e13  # multiply-adds that comparing with every image may cost: minutes on two cores
+
+_SPARE = 2  # times `top`: images that are compared with every other
+
+_OPPOSITE = 2.0  # distance of an image without neighbours
+
+
+@dataclass(frozen=True)
+class OutlierOptions:
+    """What counts as an outlier, and how many are wanted.
+
+    Parameters
+    ----------
+    top : int
+    by : {"mean", "ratio"}
+        Rank by outlierness, or by the density ratio.
+    n_neighbors : int
+    with_duplicates : bool
+        Compare all distinct images, not only the keepers: then copies hide each other.
+    refine : int
+        Images compared with every other beyond the lists; -1 = twice `top`, fewer where that would take long.
+    exhaustive_below : int
+        With fewer images every pair is compared.
+    """
+
+    top: int = 10_000
+    by: By = "mean"
+    n_neighbors: int = 10
+    with_duplicates: bool = False
+    refine: int = -1
+    exhaustive_below: int = 50_000
+
+
+@dataclass(frozen=True)
+class OutlierSummary:
+    """What was searched, and how well.
+
+    Parameters
+    ----------
+    out : str
+    n_images : int
+        Images that were compared.
+    n_outliers : int
+        Rows written.
+    n_exact : int
+        Images compared with every other.
+    n_certain : int or None
+        Of the first ranks, those that no image outside the comparison can take: ranked by mean, all whose outlierness is at least
+        the largest bound of an image that was not compared with every other. None for ratios, unless everything was compared.
+    recall : float or None
+        Share of the true neighbours of sampled images that the inverted lists found; None where they were not used.
+    notes : list of str
+    """
+
+    out: str
+    n_images: int
+    n_outliers: int
+    n_exact: int
+    n_certain: int | None
+    recall: float | None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Search:
+    """One search for outliers: where it reads and writes."""
+
+    layout: RunLayout
+    options: OutlierOptions
+    engine: Engine
+    reporter: Reporter
+    scratch: str
+    ids: npt.NDArray[np.int64]
+    images: Table
+
+    @property
+    def k(self) -> int:
+        """Neighbours: fewer where there are fewer images."""
+        return min(self.options.n_neighbors, len(self.ids) - 1)
+
+    def exhaustive(self, queries: npt.NDArray[np.int64]) -> Found:
+        """Compare images with every other."""
+        found, url = Found.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
+        save_array(url, self.ids)
+        size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
+        tasks = [
+            ExhaustiveTask(number, self.layout.run_dir, url, len(self.ids), queries[start : start + size], self.k, found)
+            for number, start in enumerate(range(0, max(len(queries), 1), size))
+        ]
+        done = 0
+        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
+        for _, n in self.engine.map_partitions(compare_with_all, tasks):
+            done += n
+            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
+        return found
+
+    def in_lists(self) -> Found:
+        """Compare each image within its nearest list; images without a neighbour there get the largest bound."""
+        found = Found.at(self.scratch, "listed")
+        every = read_table(self.layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        is_wanted = np.isin(every, self.ids, assume_unique=True)
+        n_each = max(1, int((read_json(self.layout.path("index", "_index.json")) or {}).get("nprobe", 1)))
+        home = join(self.scratch, "members")
+        save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
+        members = Members(self.layout.run_dir, home, len(every), n_each, is_projected=False)
+        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
+        packs = pack_lists(sizes, self.engine.n_workers)
+        done = 0
+        self.reporter.progress(Progress("lists", 0, len(self.ids), "images"))
+        for _, n in self.engine.map_groups(members, CompareInLists(self.k, found), packs):
+            done += n
+            self.reporter.progress(Progress("lists", done, len(self.ids), "images"))
+        bounds = Table(join(self.scratch, "bounds"), NEIGHBOR_MEANS)
+        tables = {"images": self.images, "means": found.means}
+        self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
+        return Found(found.pairs, bounds)
+
+    def largest(self, listed: Found, n: int) -> tuple[npt.NDArray[np.int64], float]:
+        """The images with the n largest bounds, or ratios, and the largest value of the others."""
+        query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
+        tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
+        schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
+        rows = ask(self.engine, query, tables, schema)
+        left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
+        return rows["image_id"].to_numpy()[:n], left
+
+    def best_known(self, listed: Found, exact: Found) -> Found:
+        """Exact values where there are any, those of the lists elsewhere."""
+        both = Found.at(self.scratch, "all")
+        tables = {"bounds": listed.means, "exact_means": exact.means}
+        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, both.means)
+        tables = {"pairs": listed.pairs, "exact_pairs": exact.pairs, "exact_means": exact.means}
+        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, both.pairs)
+        return both
+
+
+def find(run_dir: str, out: str, options: OutlierOptions, engine: Engine, reporter: Reporter) -> OutlierSummary:
+    """Rank the images of a run by outlierness. See `dedup.find_outliers`."""
+    if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
+        raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
+    layout, output = RunLayout(run_dir), Table(out, OUTLIERS)
+    names = ("representatives", "metadata", "groups") if options.with_duplicates else ("manifest", "exact")
+    sources, rows = {name: layout.table(name) for name in names}, ROWS_SQL[options.with_duplicates]
+    _begin(out, output, {"run": run_dir, "options": vars(options)})
+    with engine.scratch() as scratch:
+        images = Table(join(scratch, "images"), IMAGES)
+        engine.sql_to(IMAGES_SQL.format(rows=rows), sources, images)
+        ids = np.sort(read_table(images, ["image_id"])["image_id"].to_numpy())
+        if len(ids) < 2:
+            raise InputError(f"{run_dir} holds {len(ids)} distinct images; outliers need at least 2")
+        search = _Search(layout, options, engine, reporter, scratch, ids, images)
+        found, summary = _search(search, out)
+        query = OUTLIERS_SQL.format(
+            rows=rows, ratios=RATIOS_SQL, top=options.top, by={"mean": "outlierness", "ratio": "density_ratio"}[options.by]
+        )
+        tables = sources | {"images": images, "bounds": found.means, "pairs": found.pairs}
+        n_rows = engine.sql_to(query, tables, output)
+    n_certain = None if summary.n_certain is None else min(summary.n_certain, n_rows)
+    summary = OutlierSummary(out, len(ids), n_rows, summary.n_exact, n_certain, summary.recall, summary.notes)
+    lines = io.BytesIO()
+    for batch in dataset(output).to_batches(batch_size=4_096):
+        lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
+    write_bytes(join(out, "_outliers.jsonl"), lines.getvalue())
+    write_json(join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name != "out"})
+    return summary
+
+
+def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
+    """Neighbours of all images, as well as they are known."""
+    ids, options, reporter = search.ids, search.options, search.reporter
+    n, nlist = len(ids), int((read_json(search.layout.path("index", "_index.json")) or {}).get("nlist", 1))
+    if n < max(options.exhaustive_below, 2) or nlist < 2 or 0 <= n <= options.refine:
+        note = f"outliers: every pair of {n:,} images is compared"
+        reporter.note(note)
+        return search.exhaustive(ids), OutlierSummary(out, n, 0, n, n, None, [note])
+    listed = search.in_lists()
+    dim = read_vectors(search.layout.run_dir, ids[:1]).shape[1]
+    wanted = options.refine if options.refine >= 0 else min(_SPARE * options.top, int(_PRODUCTS / (n * dim)))
+    candidates, left = search.largest(listed, min(wanted, n))
+    sampled = np.sort(np.random.default_rng(0).choice(ids, min(_SAMPLED, n), replace=False))
+    refined = np.union1d(candidates, sampled)
+    note = f"outliers: {n:,} images were compared within {nlist:,} inverted lists, {len(refined):,} of them with every other"
+    reporter.note(note)
+    exact = search.exhaustive(refined)
+    n_certain = None
+    if options.by == "mean":
+        n_certain = int((dataset(exact.means).to_table(columns=["mean_distance"])["mean_distance"].to_numpy() >= left).sum())
+    recall = _recall(listed.pairs, exact.pairs, sampled)
+    return search.best_known(listed, exact), OutlierSummary(out, n, 0, len(refined), n_certain, recall, [note])
+
+
+def _recall(listed: Table, exact: Table, sampled: npt.NDArray[np.int64]) -> float:
+    """Share of the true neighbours of sampled images that the lists found."""
+    found, true = _pairs_of(listed, sampled), _pairs_of(exact, sampled)
+    return len(found & true) / max(len(true), 1)
+
+
+def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+    rows = dataset(table).to_table(columns=NEIGHBOR_PAIRS.names, filter=ds.field("image_id").isin(images.tolist()))
+    return set(zip(rows["image_id"].to_pylist(), rows["neighbor_id"].to_pylist(), strict=True))
+
+
+def _begin(out: str, output: Table, identity: JsonDict) -> None:
+    """Clear what an earlier search wrote, or stop where something else lies."""
+    fs, path = filesystem(out)
+    if fs.exists(path) and fs.ls(path) and read_json(join(out, "_outliers.json")) is None:
+        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or not there")
+    clear(output)
+    write_json(join(out, "_outliers.json"), identity)

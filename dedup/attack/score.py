@@ -1,0 +1,326 @@
+"""Scoring generated images: which prompts are memorised, and which training images came out.
+
+After Carlini et al. (2023): a prompt is memorised if at least 10 of its generations are one picture, that is a clique of the
+graph of pairs within a distance; an image is extracted if a generation is within δ = 0.15 of it; it is k-eidetic if at
+most k training samples are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from dedup.attack.generations import Generation, Generations, find_generations, read_pixels, stack, stretched
+from dedup.config import ExtractionConfig
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, Table
+from dedup.errors import InputError, RunDirectoryError, SampleError
+from dedup.numerics.graph.cliques import largest_clique
+from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
+from dedup.numerics.search.gpu import Device, choose_device
+from dedup.runs.directory import RunLayout, digest
+from dedup.schemas import MEMBERS, SCORES, TARGETS
+from dedup.storage.atomic import write_bytes, write_json
+from dedup.storage.input.samples import one_line
+from dedup.storage.tables import FileWriter, clear, dataset
+from dedup.storage.urls import filesystem, join, read_json
+
+_NEEDED = ("target_id",)
+
+_WANTED = ("target_id", "component_id", "duplication_count", "shard", "key", "byte_offset", "n_bytes")
+
+
+@dataclass(frozen=True)
+class TargetList:
+    """Targets in the order of the list.
+
+    Parameters
+    ----------
+    run_dir : str
+        The run they come from; empty for a list of one's own, whose groups are not known.
+    rows : pyarrow.Table
+        `target_id, component_id, duplication_count, shard, key, byte_offset, n_bytes`, nulls where the list has none.
+    n_repeated : int
+        Rows left out since their target_id occurred before.
+    """
+
+    run_dir: str
+    rows: pa.Table
+    n_repeated: int
+
+
+def read_targets(url: str) -> TargetList:
+    """Read a run's `targets/` folder, or parquet with the same columns.
+
+    Raises
+    ------
+    InputError
+        If there is no parquet, or no column target_id.
+    """
+    url = url.rstrip("/")
+    fs, path = filesystem(url)
+    try:
+        names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
+        found = ds.dataset(names, format="parquet", filesystem=fs)
+        missing = [name for name in _NEEDED if name not in found.schema.names]
+        if not names or missing:
+            raise InputError(f"{url} has no {'parquet files' if not names else 'column ' + missing[0]}; expected a run's targets/ folder")
+        known = found.to_table(columns=[name for name in _WANTED if name in found.schema.names])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{url} can't be read as targets: {one_line(error)}; expected a run's targets/ folder, or parquet like it"
+        ) from error
+    columns = {}
+    for name in _WANTED:
+        kind = TARGETS.field(name).type
+        columns[name] = known[name].cast(kind) if name in known.schema.names else pa.nulls(len(known), kind)
+    rows = pa.table(columns)
+    ids = np.array(rows["target_id"].to_pylist(), dtype=object)
+    _, first = np.unique(ids.astype(str), return_index=True)
+    home = url.rpartition("/")[0] if url.rpartition("/")[2] == "targets" else ""
+    is_run = bool(home) and filesystem(home)[0].exists(join(filesystem(home)[1], "groups"))
+    return TargetList(home if is_run else "", rows.take(np.sort(first)), len(rows) - len(first))
+
+
+# the distinct images of each target's group, with the samples that have them
+MEMBERS_SQL = """
+SELECT targets.number AS number, images.shard AS shard, images.key AS key, images.byte_offset AS byte_offset,
+       images.n_bytes AS n_bytes, images.n_samples AS n_samples
+FROM targets
+JOIN (
+  SELECT component_id, shard, key, byte_offset, n_bytes, n_samples
+  FROM (
+    SELECT groups.component_id AS component_id, metadata.shard AS shard, metadata.key AS key, metadata.byte_offset AS byte_offset,
+           metadata.n_bytes AS n_bytes,
+           count(*) OVER (PARTITION BY groups.component_id, metadata.sha256) AS n_samples,
+           row_number() OVER (PARTITION BY groups.component_id, metadata.sha256 ORDER BY metadata.sample_id) AS place
+    FROM groups JOIN metadata ON groups.sample_id = metadata.sample_id
+  ) AS ranked
+  WHERE place = 1
+) AS images ON targets.component_id = images.component_id
+ORDER BY targets.number, images.shard, images.key
+"""
+
+_NO_MATCH: JsonDict = {"generation": None, "l2": None, "tiled_l2": None, "is_extracted": None, "eidetic_k": None}
+
+_RANKED = ["target_id", "clique_size", "mean_distance", "is_extracted", "tiled_l2", "eidetic_k", "duplication_count", "is_memorized"]
+
+_CLOSEST = 5  # of them are printed
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Some targets, one after another in the list."""
+
+    number: int
+    first: int
+    rows: pa.Table
+    generations: Generations
+    members: Table | None
+    options: ExtractionConfig
+    device: str
+    output: Table
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What was found, over all targets.
+
+    Parameters
+    ----------
+    out : str
+    n_targets, n_memorized, n_extracted : int
+    by_status : dict
+        Targets of each `status`.
+    notes : list of str
+    closest : list of dict
+        The first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first.
+    """
+
+    out: str
+    n_targets: int
+    n_memorized: int
+    n_extracted: int
+    by_status: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    closest: list[JsonDict] = field(default_factory=list)
+
+
+def score_targets(task: ScoreTask) -> int:
+    """Score the targets of one part and write its file; returns its rows."""
+    found = task.generations.of(task.first, task.rows["target_id"].to_pylist())
+    members: list[list[JsonDict]] = [[] for _ in found]
+    if task.members is not None:
+        number = ds.field("number")
+        mine = dataset(task.members).to_table(filter=(number >= task.first) & (number < task.first + len(found)))
+        for row in mine.to_pylist():
+            members[row["number"] - task.first].append(row)
+    device = choose_device(task.device)
+    with FileWriter(part_url(task.output, task.number), task.output.schema) as writer:
+        for row, generations, images in zip(task.rows.to_pylist(), found, members, strict=True):
+            scored = _score_one(row, generations, images, task.options, device)
+            writer.write(pa.Table.from_pylist([scored], schema=task.output.schema))
+    return len(found)
+
+
+def part_url(output: Table, number: int) -> str:
+    """The file of a part, whose presence means that it is done."""
+    return join(output.path, f"part-{number:05d}.parquet")
+
+
+def _score_one(
+    row: JsonDict, generations: list[Generation], members: list[JsonDict], options: ExtractionConfig, device: Device | None
+) -> JsonDict:
+    read = stack(((image.name, image.url, image.byte_offset, image.n_bytes) for image in generations), options.max_side)
+    images, n = read.images, len(read.names)
+    scored: JsonDict = {name: row[name] for name in ("target_id", "component_id", "duplication_count")} | _NO_MATCH
+    scored |= {"n_generations": n, "n_rejected": read.n_rejected, "n_resized": read.n_resized, "status": "ok", "detail": None}
+    clique = np.arange(n)
+    scored |= {"clique_size": n, "clique_is_exact": True, "mean_distance": None, "is_memorized": False}
+    if n < 2:
+        scored |= {"status": "few_generations" if generations else "no_generations", "detail": f"{n} of {len(generations)} could be read"}
+    elif min(images.shape[1:3]) < TILES:
+        raise InputError(f"{row['target_id']}: images of {images.shape[2]} x {images.shape[1]} pixels; expected at least {TILES} to a side")
+    else:
+        distances = pairwise_tiled_distances(images, device=device)
+        found = largest_clique(distances <= np.float32(options.max_tile_distance))
+        clique = found.members
+        scored |= {"clique_size": len(clique), "clique_is_exact": found.is_exact, "mean_distance": _mean_distance(distances, clique)}
+        scored["is_memorized"] = len(clique) >= options.min_clique
+    if not n:
+        return scored
+    candidates = clique if scored["is_memorized"] else np.arange(n)
+    try:
+        target = _training_image(row, images.shape[1], images.shape[2])
+    except (InputError, SampleError) as error:
+        status = scored["status"] if scored["status"] != "ok" else "no_training_image"
+        return scored | {"status": status, "detail": one_line(error)}
+    return scored | _match(images, read.names, candidates, target, members, options.max_distance)
+
+
+def _mean_distance(distances: npt.NDArray[np.float32], clique: npt.NDArray[np.int64]) -> float | None:
+    if len(clique) < 2:
+        return None
+    inside = distances[np.ix_(clique, clique)].astype(np.float64)
+    return float(inside.sum() / (len(clique) * (len(clique) - 1)))
+
+
+def _training_image(row: JsonDict, height: int, width: int) -> npt.NDArray[np.uint8]:
+    if row["shard"] is None or row["key"] is None or not row["n_bytes"]:
+        raise InputError("the list of targets does not say where the training image lies (shard, key, byte_offset, n_bytes)")
+    return stretched(read_pixels(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), height, width)
+
+
+def _match(
+    images: npt.NDArray[np.uint8],
+    names: list[str],
+    candidates: npt.NDArray[np.int64],
+    target: npt.NDArray[np.uint8],
+    members: list[JsonDict],
+    max_distance: float,
+) -> JsonDict:
+    """The candidate nearest to the training image, and the samples of the group that are within δ of it."""
+    tiles = min(TILES, *images.shape[1:3])
+    tiled = tiled_distances(images[candidates], target, tiles)
+    best = int(candidates[np.argmin(tiled)])
+    nearest = images[best]
+    near, trouble = 0, ""
+    for member in members:
+        try:
+            pixels = stretched(read_pixels(member["shard"], member["key"], member["byte_offset"], member["n_bytes"]), *nearest.shape[:2])
+        except (InputError, SampleError) as error:
+            trouble = one_line(error)
+            continue
+        near += member["n_samples"] * bool(tiled_distances(pixels[None], nearest, tiles)[0] <= max_distance)
+    return {
+        "generation": names[best],
+        "l2": float(l2_distances(nearest[None], target)[0]),
+        "tiled_l2": float(tiled.min()),
+        "is_extracted": bool(tiled.min() <= max_distance),
+        "eidetic_k": near if members else None,
+        "detail": f"not all of the group could be read: {trouble}" if trouble else None,
+    }
+
+
+def score(
+    wanted: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
+) -> ScoreSummary:
+    """Score all targets; a run that was stopped goes on with the parts that are missing. See `dedup.score_generations`."""
+    ids, output = wanted.rows["target_id"].to_pylist(), Table(out, SCORES)
+    size = options.targets_per_part
+    found, notes = find_generations(generations, ids, join(out, "_generations"), engine)
+    if wanted.n_repeated:
+        notes.append(f"{wanted.n_repeated:,} rows of the list repeat a target_id; the first of each stays")
+    members = _write_members(wanted, out, engine)
+    if members is None:
+        notes.append("the list of targets is not that of a run, so that the groups are not known: eidetic_k is left out")
+    _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
+    tasks = [
+        ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, device, output)
+        for number, start in enumerate(range(0, len(ids), size))
+    ]
+    missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
+    done = len(ids) - sum(len(task.rows) for task in missing)
+    if done:
+        notes.append(f"{done:,} of {len(ids):,} targets were scored before")
+    for note in notes:
+        reporter.note(f"extraction: {note}")
+    reporter.progress(Progress("score", done, len(ids), "targets"))
+    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu"):
+        done += n
+        reporter.progress(Progress("score", done, len(ids), "targets"))
+    return _summarise(out, output, notes)
+
+
+def _begin(out: str, output: Table, identity: JsonDict) -> None:
+    """Note what is scored, or stop where something else was."""
+    path = join(out, "_score.json")
+    before = read_json(path)
+    if before is not None and before != identity:
+        other = [name for name in identity if before.get(name) != identity[name]]
+        raise RunDirectoryError(f"{out} holds scores of other {' and '.join(other)}; choose another --out, or delete that folder")
+    if before is None:
+        clear(output)
+        write_json(path, identity)
+
+
+def _write_members(wanted: TargetList, out: str, engine: Engine) -> Table | None:
+    if not wanted.run_dir:
+        return None
+    layout, members = RunLayout(wanted.run_dir), Table(join(out, "_members"), MEMBERS)
+    targets = pa.table({"number": pa.array(range(len(wanted.rows)), pa.int64()), "component_id": wanted.rows["component_id"]})
+    clear(members)
+    engine.sql_to(MEMBERS_SQL, {"targets": targets, "groups": layout.table("groups"), "metadata": layout.table("metadata")}, members)
+    return members
+
+
+def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:
+    scores = dataset(output).to_table(columns=["is_memorized", "is_extracted", "status"])
+    statuses, counts = np.unique(np.array(scores["status"].to_pylist(), dtype=str), return_counts=True)
+    ranked = _rank(out, output)
+    summary = ScoreSummary(
+        out,
+        len(scores),
+        len(ranked),
+        sum(value is True for value in scores["is_extracted"].to_pylist()),
+        {str(status): int(count) for status, count in zip(statuses, counts, strict=True)},
+        notes,
+        ranked[:_CLOSEST],
+    )
+    write_json(
+        join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name not in ("out", "notes", "closest")}
+    )
+    return summary
+
+
+def _rank(out: str, output: Table) -> list[JsonDict]:
+    """Memorised targets as the paper ranks them, written as JSON lines."""
+    rows = dataset(output).to_table(columns=_RANKED, filter=ds.field("is_memorized")).drop_columns(["is_memorized"])
+    ranked = rows.sort_by([("mean_distance", "ascending"), ("target_id", "ascending")]).to_pylist()
+    ranked = [{"rank": number, **row} for number, row in enumerate(ranked, 1)]
+    write_bytes(join(out, "_memorized.jsonl"), b"".join(json.dumps(row).encode() + b"\n" for row in ranked))
+    return ranked

@@ -1,0 +1,390 @@
+"""Threshold advice on the user's own images: what each threshold would find, and what it would join wrongly."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import yaml
+
+from dedup.attack.sweep import sweep
+from dedup.calibration.copies import CalibrationOptions, Work, plant_in_sample
+from dedup.calibration.draw import Drawn, Population, draw, read_population, share_confirmed
+from dedup.calibration.pairs import FalsePairs, find_false_pairs, find_floor
+from dedup.calibration.tables import Recall, recall_of
+from dedup.config.encoders import encoder_kind
+from dedup.contracts import Engine, JsonDict, Reporter, Table
+from dedup.engines.local import engine_or_own
+from dedup.errors import ConfigError
+from dedup.runs.directory import check_encoder, open_run
+from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
+from dedup.stages.stage import SilentReporter, StageContext
+from dedup.storage.atomic import write_bytes, write_json
+from dedup.storage.tables import clear, write_table
+from dedup.storage.urls import absolute, join
+
+
+def calibrate(
+    run_dir: str,
+    out: str = "",
+    *,
+    precision: float = 0.99,
+    n_images: int = 2_000,
+    changes: str = "default",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> Calibration:
+    """Tell what each threshold would find among a run's images and what it would join wrongly, and recommend one.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+    out : str
+        Folder for tables, figures, configuration and plot; by default `calibration/` of the run.
+    precision : float
+        Wanted: the recommended threshold is the least whose precision is that high by the lower end of its interval.
+    n_images : int
+        Images drawn at random, of which changed copies are planted. Unrelated pairs are those of as many images, or more, with all others.
+    changes : {"default", "all"}
+        Strengths of the changes of `dedup.numerics.image.planting`.
+    seed : int
+        Of everything that is drawn. Equal seeds give equal tables, however many workers there are.
+    overrides : sequence of str
+        ``section.key=value`` of `encoder`, `input` or `engine` over what the run was made with; a run over precomputed embeddings names
+        no encoder, and copies are planted only with one.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, or was embedded with another encoder.
+    ConfigError, InputError
+        If an option can't be, or there are too few images.
+    """
+    with engine_or_own(engine) as engine:
+        options = CalibrationOptions(precision, n_images, changes, seed)
+        found = calibrate_run(run_dir, options, overrides, engine, reporter or SilentReporter())
+    write_calibration(found, out or join(run_dir, "calibration"))
+    return found
+
+
+_TABLES = {"thresholds": "table", "recalls": "recalls", "copies": "copies", "pairs": "pairs"}
+
+_HEIGHT_OF_RARE = 1e-3  # expected pairs below which the plot shows none
+
+
+def write_calibration(found: Calibration, out: str) -> list[str]:
+    """Write what was found; returns the files and folders.
+
+    Parameters
+    ----------
+    found : Calibration
+    out : str
+        Folder, a path or any fsspec URL: `thresholds/`, `recalls/`, `copies/`, `pairs/` (parquet), `_calibration.json`, and, where a
+        threshold is recommended, `calibration.yaml`; with matplotlib `calibration.png`.
+    """
+    written = []
+    for name, attribute in _TABLES.items():
+        rows = getattr(found, attribute)
+        table = Table(join(out, name), rows.schema)
+        clear(table)
+        write_table(table, [rows])
+        written.append(f"{table.path}/")
+    write_json(join(out, "_calibration.json"), summary_of(found))
+    written.append(join(out, "_calibration.json"))
+    if found.advice.threshold is not None:
+        write_bytes(join(out, "calibration.yaml"), configuration_of(found).encode())
+        written.append(join(out, "calibration.yaml"))
+    if importlib.util.find_spec("matplotlib") is None:
+        found.notes.append("no plot: matplotlib is not installed; run: pip install 'webdedup[report]'")
+    else:
+        write_bytes(join(out, "calibration.png"), _plot(found))
+        written.append(join(out, "calibration.png"))
+    return written
+
+
+def summary_of(found: Calibration) -> dict[str, Any]:
+    """What `_calibration.json` holds."""
+    advice = [found.advice] if found.otherwise is None else [found.advice, found.otherwise]
+    said = [{"rule": one.rule, "threshold": one.threshold, "best": one.best, "lines": list(one.lines)} for one in advice]
+    return found.figures | {"advice": said, "notes": found.notes}
+
+
+def configuration_of(found: Calibration) -> str:
+    """The recommended threshold as a YAML file for `dedup run -c`."""
+    sections: dict[str, dict[str, Any]] = {}
+    for line in found.advice.lines:
+        key, _, value = line.partition("=")
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = yaml.safe_load(value)
+    n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
+    rule = "after the look at the pixels" if found.advice.rule == "confirmed" else "by similarity alone"
+    wanted = found.figures["options"]["precision"]
+    head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
+    head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
+    return head + yaml.safe_dump(sections, sort_keys=True)
+
+
+def _plot(found: Calibration) -> bytes:
+    """Recall, precision, and expected false pairs over the thresholds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = {name: found.table[name].to_pylist() for name in found.table.schema.names}
+    x = columns["threshold"]
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
+    for name, label, colour in (
+        ("recall", "recall, whole pictures", "#0b5394"),
+        ("recall_looks", "with second looks", "#6fa8dc"),
+        ("recall_confirmed", "found and confirmed by pixels", "#38761d"),
+    ):
+        if any(value is not None for value in columns[name]):
+            above.plot(x, _numbers(columns[name]), color=colour, label=label)
+    for name, label, colour in (
+        ("similarity", "precision by similarity alone", "#b45f06"),
+        ("confirmed", "precision after pixels", "#990000"),
+    ):
+        if any(value is not None for value in columns[f"precision_{name}"]):
+            above.plot(x, _numbers(columns[f"precision_{name}"]), color=colour, label=label)
+            low, high = (_numbers(columns[f"precision_{name}_{end}"]) for end in ("low", "high"))
+            above.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    above.set(ylabel="share", ylim=(0.0, 1.03))
+    above.grid(alpha=0.3)
+    floor = _HEIGHT_OF_RARE
+    below.plot(x, [max(value, floor) for value in columns["expected_false"]], color="#990000", label="expected false pairs")
+    low, high = ([max(value, floor) for value in columns[f"expected_false_{end}"]] for end in ("low", "high"))
+    below.fill_between(x, low, high, color="#990000", alpha=0.15, linewidth=0, label="95%")
+    below.plot(x, [max(value, floor) for value in columns["n_links"]], color="#38761d", label="links of copies found")
+    below.set(xlabel="search.min_similarity", ylabel="pairs", yscale="log", ylim=(floor, None))
+    below.grid(alpha=0.3)
+    for axes in (above, below):
+        axes.axvline(found.figures["run"]["min_similarity"], color="grey", linestyle=":", label="the run's own")
+        if found.advice.threshold is not None:
+            axes.axvline(found.advice.threshold, color="black", linestyle="--", label=f"recommended: {found.advice.threshold:g}")
+        axes.legend(fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    pyplot.close(figure)
+    return buffer.getvalue()
+
+
+def _numbers(values: list[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
+
+
+_STEP = 0.01  # of the thresholds
+
+_BELOW = 0.2  # the run's own threshold, where they begin
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The least threshold whose precision reaches what is wanted, by the lower end of its interval.
+
+    Parameters
+    ----------
+    rule : str
+        confirmed (after the look at the pixels) or similarity (by similarity alone).
+    threshold : float or None
+        None where none does.
+    best : float or None
+        The threshold of the highest lower end, where none does.
+    lines : tuple of str
+        Configuration lines.
+    """
+
+    rule: str
+    threshold: float | None
+    best: float | None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found.
+
+    Parameters
+    ----------
+    run_dir : str
+    table : pyarrow.Table
+        Of `schemas.CALIBRATION`, a row for each threshold.
+    recalls, copies, pairs : pyarrow.Table
+        Of `schemas.CALIBRATION_RECALLS`, `CALIBRATION_COPIES`, `CALIBRATION_PAIRS`.
+    advice : Advice
+        By what the run does.
+    otherwise : Advice or None
+        By similarity alone, where the run looks at the pixels.
+    figures : dict
+        For `_calibration.json`.
+    notes : list of str
+    """
+
+    run_dir: str
+    table: pa.Table
+    recalls: pa.Table
+    copies: pa.Table
+    pairs: pa.Table
+    advice: Advice
+    otherwise: Advice | None
+    figures: JsonDict
+    notes: list[str] = field(default_factory=list)
+
+
+def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence[str], engine: Engine, reporter: Reporter) -> Calibration:
+    """Calibrate a finished run. See `dedup.calibrate`."""
+    _check(options)
+    started = time.perf_counter()
+    opened = open_run(run_dir, list(overrides), ("embed", "index"))
+    if encoder_kind(opened.config.encoder.name).has_images:
+        check_encoder(opened)
+    needed = ("embed", "index", "confirm", "groups") if opened.confirms else ("embed", "index", "confirm")
+    opened = open_run(run_dir, list(overrides), needed)
+    own = float(opened.records["index"].config["search.min_similarity"])
+    # workers may have folders of their own
+    output = replace(opened.config.output, run_dir=absolute(run_dir))
+    config = replace(opened.config, search=replace(opened.config.search, min_similarity=own), output=output)
+    population = read_population(opened, own, with_groups=opened.confirms)
+    drawn = draw(population, options.n_images, options.seed)
+    floor, thousandth = find_floor(run_dir, population, drawn, options.seed)
+    work = Work(opened, StageContext(config, engine, reporter), options, own, _thresholds(own, thousandth))
+    if population.n_low_detail:
+        rule = config.search.low_detail_min_similarity
+        what = f"{population.n_low_detail:,} distinct images have little detail"
+        work.notes.append(f"{what}: they ask for {rule:g} of a copy, or equal bytes, whatever the threshold, and are left out")
+    copies, n_unreadable = plant_in_sample(work, population, drawn)
+    recall = recall_of(copies, work.thresholds, options.seed) if len(copies) else None
+    found = find_false_pairs(work, population, drawn, floor)
+    table = _table(work, found, recall)
+    has_look = found.precision.confirmed is not None
+    figures = _figures(work, population, drawn, found, n_unreadable)
+    figures["seconds"] = round(time.perf_counter() - started, 1)
+    return Calibration(
+        run_dir,
+        table,
+        CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change,
+        copies,
+        pa.Table.from_pylist(found.judged.rows, schema=CALIBRATION_PAIRS),
+        advise(table, "confirmed" if has_look else "similarity", options.precision, turns_off=opened.confirms and not has_look),
+        advise(table, "similarity", options.precision, turns_off=True) if has_look else None,
+        figures,
+        work.notes,
+    )
+
+
+def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False) -> Advice:
+    """The least threshold of a table whose precision reaches what is wanted by the lower end of its interval.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Of `schemas.CALIBRATION`.
+    rule : str
+        confirmed or similarity.
+    wanted : float
+    turns_off : bool
+        Whether the advice by similarity alone is for a run that no longer looks at the pixels.
+    """
+    low = table[f"precision_{rule}_low"].to_pylist()
+    known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
+    reached = [threshold for threshold, value in known if value >= wanted]
+    if reached:
+        return Advice(rule, reached[0], None, (f"search.min_similarity={reached[0]:g}", *(("confirm.enabled=false",) if turns_off else ())))
+    return Advice(rule, None, max(known, key=lambda pair: (pair[1], -pair[0]))[0] if known else None)
+
+
+def _check(options: CalibrationOptions) -> None:
+    if not 0.0 < options.precision < 1.0:
+        raise ConfigError(f"--precision {options.precision:g}: expected a share between 0 and 1, such as 0.99")
+    if options.n_images < 20:
+        raise ConfigError(f"--n-images {options.n_images}: expected at least 20")
+    if options.strengths not in ("default", "all"):
+        raise ConfigError(f"--changes {options.strengths}: expected default or all")
+
+
+def _thresholds(own: float, thousandth: float) -> npt.NDArray[np.float64]:
+    """In steps of 0.01, from somewhat below the run's own, but not where every image has many false neighbours."""
+    first = max(1, int(np.floor(round(min(own, max(own - _BELOW, thousandth)) / _STEP, 6))))
+    return np.unique(np.append((np.arange(first, round(1 / _STEP) + 1) * _STEP).round(4), round(own, 6)))
+
+
+def _table(work: Work, false: FalsePairs, recall: Recall | None) -> pa.Table:
+    """Rows of `schemas.CALIBRATION`."""
+    shares, precision = false.shares, false.precision
+    columns: dict[str, object] = {"threshold": work.thresholds, "is_fitted": ~shares.is_counted, "n_links": false.n_links}
+    columns["n_counted"] = shares.n_counted
+    for name, found in (
+        ("expected_false", precision.false),
+        ("precision_similarity", precision.by_similarity),
+        ("precision_confirmed", precision.confirmed),
+    ):
+        for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+            columns[name + end] = None if found is None else _known(getattr(found, key))
+    names = ("recall", "recall_low", "recall_high", "recall_looks", "recall_confirmed", "least_change", "least_recall")
+    columns |= dict.fromkeys(names)
+    if recall is not None:
+        columns |= {"recall": recall.whole.value, "recall_low": recall.whole.low, "recall_high": recall.whole.high}
+        columns |= {"recall_looks": recall.looks, "recall_confirmed": _known(recall.confirmed)}
+        columns |= {"least_change": recall.least_change, "least_recall": recall.least}
+    removed = sweep(work.config.output.run_dir, work.thresholds.tolist()).table
+    columns |= {"share_removed": removed["share_removed"], "share_confirmed": None}
+    if work.has_verdicts:
+        confirmed = share_confirmed(work.config.output.run_dir, removed["n_samples"][0].as_py(), work.thresholds)
+        is_known = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.own))
+        columns["share_confirmed"] = _known(np.where(is_known, confirmed, np.nan))
+    arrays = [pa.nulls(len(work.thresholds), f.type) if columns[f.name] is None else _array(columns[f.name], f.type) for f in CALIBRATION]
+    return pa.table(arrays, schema=CALIBRATION)
+
+
+def _array(values: object, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return values if isinstance(values, pa.ChunkedArray) else pa.array(values, kind)
+
+
+def _known(values: npt.NDArray[np.float64]) -> pa.Array:
+    """NaN becomes null."""
+    return pa.array(values, pa.float64(), mask=np.isnan(values))
+
+
+def _figures(work: Work, population: Population, drawn: Drawn, false: FalsePairs, n_unreadable: int) -> JsonDict:
+    """What `_calibration.json` says beside the tables."""
+    decoys, accepted = false.judged.decoys()
+    tail = false.shares.tail
+    unrelated = [row for row in false.judged.rows if not row["is_decoy"]]
+    return {
+        "run_dir": work.config.output.run_dir,
+        "options": vars(work.options),
+        "run": {
+            "encoder": work.config.encoder.name,
+            "min_similarity": work.own,
+            "judge_pixels": work.has_verdicts,
+            "n_images": len(population.ids),
+            "n_low_detail": population.n_low_detail,
+        },
+        "sample": {
+            "n_images": len(drawn.images),
+            "n_unreadable": n_unreadable,
+            "n_rows": len(drawn.rows),
+            "n_others": drawn.n_others,
+            "is_exhaustive": len(drawn.rows) == len(population.ids) == len(drawn.columns),
+        },
+        "tail": None if tail is None else vars(tail),
+        "looked_at": {"n_pairs": len(unrelated), "n_copies": sum(row["is_copy"] is True for row in unrelated)},
+        "decoys": {"n_judged": len(decoys), "n_accepted": int(accepted.sum()), "least_similarity": float(decoys.min(initial=1.0))},
+    }

@@ -1,0 +1,366 @@
+"""Copies planted in a sample of the images, and how many of them the search and the judge find."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from dedup.calibration.draw import Drawn, Population
+from dedup.config import Config
+from dedup.config.encoders import encoder_kind
+from dedup.contracts import Encoder, JsonDict
+from dedup.encoders import decoded_side, load_encoder, view_maker
+from dedup.encoders.dct import turns
+from dedup.errors import InputError, SampleError
+from dedup.judge.pair import AS_LIKELY, PLACES, find_places
+from dedup.numerics.image.descriptor import GRID, detail
+from dedup.numerics.image.planting import CHANGES, changes, plant
+from dedup.numerics.image.views import ViewRows
+from dedup.numerics.judge.compare import compare, turned
+from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
+from dedup.numerics.search.balls import Ownership
+from dedup.numerics.search.viewjoin import Views, join_views
+from dedup.numerics.similarity import apply_turn, exact_similarity, unit_rows
+from dedup.runs.directory import OpenedRun
+from dedup.runs.vectors import open_store
+from dedup.schemas import CALIBRATION_COPIES
+from dedup.stages.embed.decode import Preparation, PreparedSample
+from dedup.stages.embed.write import LEAST_INNER_QUALITY
+from dedup.stages.index.views import make_views
+from dedup.stages.stage import QUARTER_TURNS, ROTATED, VARIANT_NAMES, StageContext
+from dedup.storage.images.decode import decode_image
+from dedup.storage.images.reader import PictureReader, Place
+from dedup.storage.input.samples import RawSample, one_line
+
+_COPIES, _JUDGED = 8_000, 2_000  # planted, and looked at
+
+_IMAGES_PER_TASK = 20
+
+_SIZED_PLACES = pa.schema([*PLACES, ("width", pa.int32()), ("height", pa.int32())])
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What is asked for.
+
+    Parameters
+    ----------
+    precision : float
+        Wanted of what the recommended threshold joins.
+    n_images : int
+        Images drawn, of which copies are planted.
+    strengths : str
+        default or all, of the changes of `numerics.planting`.
+    seed : int
+    """
+
+    precision: float = 0.99
+    n_images: int = 2_000
+    strengths: str = "default"
+    seed: int = 0
+
+
+@dataclass
+class Work:
+    """A run that is calibrated.
+
+    Parameters
+    ----------
+    opened : OpenedRun
+    context : StageContext
+    options : CalibrationOptions
+    own : float
+        The run's own threshold.
+    thresholds : float64 array, shape (n,)
+        Ascending.
+    notes : list of str
+        What the user should know.
+    """
+
+    opened: OpenedRun
+    context: StageContext
+    options: CalibrationOptions
+    own: float
+    thresholds: npt.NDArray[np.float64]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        """Of the run."""
+        return self.context.config
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether the run looked at the pixels of its candidates."""
+        return self.opened.confirms
+
+
+def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
+    """Plant copies of the drawn images and find them.
+
+    Returns
+    -------
+    copies : pyarrow.Table
+        Of `schemas.CALIBRATION_COPIES`.
+    n_unreadable : int
+        Images that could not be read.
+    """
+    config, options = work.config, work.options
+    if not encoder_kind(config.encoder.name).has_images:
+        work.notes.append(
+            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
+            "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
+        )
+        return CALIBRATION_COPIES.empty_table(), 0
+    names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
+    rows = find_places(work.context, population.ids[drawn.images], _SIZED_PLACES).to_pylist()
+    n_each = min(len(names), max(1, _COPIES // len(rows)))
+    share = min(1.0, _JUDGED / (n_each * len(rows))) if work.opened.confirms else 0.0
+    rng = np.random.default_rng([options.seed, 1])
+    order = rng.permutation(len(names))
+    has_views = view_maker(config.encoder) is not None and bool(work.opened.index.get("n_views"))
+    least, tasks = float(work.thresholds[0]), []
+    for start in range(0, len(rows), _IMAGES_PER_TASK):
+        part = rows[start : start + _IMAGES_PER_TASK]
+        # each change as often as each other, and none twice of one image
+        own = [tuple(names[order[((start + k) * n_each + j) % len(names)]] for j in range(n_each)) for k in range(len(part))]
+        judged = [tuple((rng.random(n_each) < share).tolist()) for _ in part]
+        tasks.append(CopyTask(config, tuple(part), tuple(own), tuple(judged), least, has_views, options.seed))
+    parts: dict[int, CopyResult] = {}
+    uses_gpu = encoder_kind(config.encoder.name).uses_gpu
+    for number, found in work.context.run_tasks(
+        "copies", "images", plant_copies, tasks, [len(task.rows) for task in tasks], uses_gpu=uses_gpu
+    ):
+        parts[number] = found
+    unreadable = [text for number in sorted(parts) for text in parts[number].unreadable]
+    copies = pa.concat_tables([parts[number].copies for number in sorted(parts)])
+    if unreadable:
+        work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
+    if not len(copies):
+        work.notes.append("no copy could be planted: recall is not known")
+    return copies, len(unreadable)
+
+
+_SIDE = 256  # pixels that the shorter side keeps where an image is larger: LAION's size
+
+_QUALITY = 90  # of the JPEG that a copy on the web is
+
+_NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CopyTask:
+    """Images of which copies are planted.
+
+    Parameters
+    ----------
+    config : Config
+    rows : list of dict
+        `sample_id, shard, key, byte_offset, n_bytes, width, height`, by sample_id.
+    changes : tuple of tuple of str
+        What is done to each image, a copy for each.
+    judged : tuple of tuple of bool
+        Which of these copies are compared by their pixels.
+    least : float
+        Similarity below which a copy is no candidate at any threshold.
+    has_views : bool
+    seed : int
+    """
+
+    config: Config
+    rows: tuple[JsonDict, ...]
+    changes: tuple[tuple[str, ...], ...]
+    judged: tuple[tuple[bool, ...], ...]
+    least: float
+    has_views: bool
+    seed: int
+
+
+@dataclass
+class CopyResult:
+    """Rows of `schemas.CALIBRATION_COPIES`, and which images could not be read, and why."""
+
+    copies: pa.Table
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Copy:
+    """One planted copy on its way."""
+
+    place: int
+    change: str
+    is_judged: bool
+    data: bytes
+    prepared: PreparedSample
+
+
+def plant_copies(task: CopyTask) -> CopyResult:
+    """Make the copies of some images and say how each would be found."""
+    use_one_thread()
+    config, encoder = task.config, load_encoder(task.config.encoder, task.config.engine.device)
+    preparation = Preparation(encoder, config.input.max_pixels, finds_inner=task.has_views, keeps_thumbnails=False)
+    copies: list[_Copy] = []
+    pixels: dict[int, Pixels] = {}
+    unreadable: list[str] = []
+    places = [Place(*(row[name] for name in ("sample_id", "shard", "key", "byte_offset", "n_bytes"))) for row in task.rows]
+    run_dir = config.output.run_dir
+    with PictureReader(run_dir, _SIDE, max_pixels=config.input.max_pixels, uses_thumbnails=False) as reader:
+        reader.prefetch(places)
+        for number, place in enumerate(places):
+            try:
+                pixels[number] = reader.read(place)
+            except (InputError, SampleError) as error:
+                unreadable.append(one_line(error))
+                continue
+            for change, is_judged in zip(task.changes[number], task.judged[number], strict=True):
+                data = make_copy(pixels[number], change, np.random.default_rng([task.seed, place.sample_id, _NUMBERS[change]]))
+                done = preparation((0, RawSample("copy", "", image=data, n_bytes=len(data))))
+                if isinstance(done, PreparedSample):
+                    copies.append(_Copy(number, change, is_judged, data, done))
+    ids = np.array([row["sample_id"] for row in task.rows], dtype=np.int64)
+    return CopyResult(_found(task, ids, pixels, copies, encoder), unreadable)
+
+
+def make_copy(pixels: Pixels, change: str, rng: np.random.Generator) -> bytes:
+    """A copy as it would lie on the web: changed, and encoded again as JPEG of quality 90."""
+    buffer = io.BytesIO()
+    Image.fromarray(plant(pixels, change, rng)).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _found(task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels], copies: list[_Copy], encoder: Encoder) -> pa.Table:
+    """What the vectors, second looks and pixels of the copies say."""
+    if not copies:
+        return CALIBRATION_COPIES.empty_table()
+    search = task.config.search
+    vectors = _encoded([copy.prepared.prepared for copy in copies], encoder).astype(np.float16)
+    place = np.array([copy.place for copy in copies])
+    originals = open_store(task.config.output.run_dir).take(ids)[place]
+    similarity = exact_similarity(originals, vectors)
+    quality = detail(np.stack([copy.prepared.grid for copy in copies]))
+    asked = np.where(quality < search.low_detail_quality, search.low_detail_min_similarity, 0.0)
+    asked = np.where(quality < search.flat_quality, 2.0, asked).astype(np.float32)
+    looks = _views(task, ids, copies, vectors, asked) if task.has_views else [None] * len(copies)
+    likely = _likely_turns(task, originals, vectors, similarity)
+    judge = _Judge(task.config, pixels)
+    rows = []
+    for number, copy in enumerate(copies):
+        look = looks[number]
+        is_found = asked[number] < 2.0 and (similarity[number] >= max(task.least, float(asked[number])) or look is not None)
+        variants = ["none", *(QUARTER_TURNS if look and look[1] == ROTATED else [look[1]] if look else []), *likely[number]]
+        verdict = judge(copy, list(dict.fromkeys(variants))) if copy.is_judged and is_found else None
+        rows.append(
+            {
+                "sample_id": int(ids[copy.place]),
+                "change": copy.change,
+                "similarity": float(similarity[number]),
+                "min_similarity": float(asked[number]),
+                "look_similarity": look[0] if look else None,
+                "is_judged": copy.is_judged,
+                "is_copy": verdict[0] if verdict else None,
+                "distance": verdict[1] if verdict else None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CALIBRATION_COPIES)
+
+
+def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> npt.NDArray[np.float32]:
+    size = encoder.batch_size
+    return np.concatenate([encoder.encode(np.stack(prepared[start : start + size])) for start in range(0, len(prepared), size)])
+
+
+def _views(
+    task: CopyTask, ids: npt.NDArray[np.int64], copies: list[_Copy], vectors: npt.NDArray[np.float16], asked: npt.NDArray[np.float32]
+) -> list[tuple[float, str] | None]:
+    """Similarity and turn of the looks that find each copy, None where none does."""
+    config, maker = task.config, view_maker(task.config.encoder)
+    aspect = np.array([row["width"] / max(row["height"], 1) for row in task.rows], dtype=np.float32)
+    theirs = make_views(config.output.run_dir, config.encoder, ids, aspect)
+    if maker is None or theirs is None:
+        return [None] * len(copies)
+    framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]
+    grids = np.stack([grid for _, grid in framed]) if framed else np.zeros((0, 3, GRID, GRID), np.float32)
+    good = detail(grids) >= LEAST_INNER_QUALITY
+    inner = load_encoder(config.encoder, config.engine.device).encode(grids[good]).astype(np.float16) if good.any() else vectors[:0]
+    of = np.array([number for number, _ in framed], dtype=np.int64)[good]
+    shapes = np.array([copy.prepared.row["width"] / max(copy.prepared.row["height"], 1) for copy in copies], dtype=np.float32)
+    ours = maker(unit_rows(vectors), unit_rows(inner), of, shapes)
+    first, last = (np.searchsorted(theirs.image, np.arange(len(ids)), side=side) for side in ("left", "right"))
+    start, stop = (np.searchsorted(ours.image, np.arange(len(copies)), side=side) for side in ("left", "right"))
+    found: list[tuple[float, str] | None] = []
+    for number, copy in enumerate(copies):
+        if asked[number] > 0.0:  # looks are those of images with detail
+            found.append(None)
+            continue
+        a, b = slice(int(first[copy.place]), int(last[copy.place])), slice(int(start[number]), int(stop[number]))
+        found.append(best_view(theirs, a, ours, b, config.search.view_min_similarity))
+    return found
+
+
+def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float) -> tuple[float, str] | None:
+    """Similarity of the looks that find an image in another, and how the first is turned; None where none does.
+
+    Parameters
+    ----------
+    theirs, ours : ViewRows
+    a, b : slice
+        The rows of the first image in `theirs`, of the second in `ours`.
+    least : float
+        `search.view_min_similarity`.
+    """
+    n_first, n_second = a.stop - a.start, b.stop - b.start
+    joined = Views(
+        np.concatenate([theirs.vectors[a], ours.vectors[b]]).astype(np.float16),
+        np.repeat(np.arange(2), [n_first, n_second]),
+        *(np.concatenate([getattr(theirs, name)[a], getattr(ours, name)[b]]) for name in ("kind", "orientation", "is_base")),
+    )
+    # whole pictures are compared elsewhere: here no similarity of theirs leaves a pair out
+    wholes = np.zeros((2, 1), dtype=np.float16)
+    edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, 2.0, least)
+    return (float(edges.similarity[0]), VARIANT_NAMES[edges.turn[0]]) if len(edges.src) else None
+
+
+def _likely_turns(
+    task: CopyTask, originals: npt.NDArray[np.float16], vectors: npt.NDArray[np.float16], upright: npt.NDArray[np.float32]
+) -> list[list[str]]:
+    """The turn that is about as likely as none, as the stage confirm tries it."""
+    if not encoder_kind(task.config.encoder.name).can_turn:
+        return [[] for _ in originals]
+    similarity = np.stack([exact_similarity(apply_turn(originals, turn), vectors) for turn in turns()])
+    best = similarity.argmax(axis=0)
+    is_likely = similarity.max(axis=0) >= upright - AS_LIKELY
+    return [[VARIANT_NAMES[1 + turn]] if likely else [] for turn, likely in zip(best.tolist(), is_likely.tolist(), strict=True)]
+
+
+class _Judge:
+    """Compares images with their copies by the pixels."""
+
+    def __init__(self, config: Config, pixels: dict[int, Pixels]) -> None:
+        self._config, self._pixels = config, pixels
+        self._pictures: dict[tuple[int, str], Picture] = {}
+
+    def __call__(self, copy: _Copy, variants: Sequence[str]) -> tuple[bool, float]:
+        """Whether it is a copy, turned in one of the ways, and the least distance."""
+        config = self._config
+        side = max(SIDE, decoded_side(config.encoder))
+        other, best = Picture(decode_image(copy.data, max_pixels=config.input.max_pixels, min_side=side).pixels), 2.0
+        for variant in variants:
+            key = (copy.place, variant)
+            if key not in self._pictures:
+                own = self._pixels[copy.place]
+                self._pictures[key] = Picture(own if variant == "none" else turned(own, variant))
+            verdict = compare(self._pictures[key], other, max_distance=config.confirm.max_distance)
+            if verdict.is_copy:
+                return True, float(verdict.distance)
+            best = min(best, float(verdict.distance))
+        return False, best

@@ -1,0 +1,347 @@
+"""Unrelated pairs of a run: counted over sampled images, the most alike of them compared by their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.calibration.copies import Work
+from dedup.calibration.draw import Drawn, Population, links_by_threshold
+from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
+from dedup.config.encoders import encoder_kind
+from dedup.encoders import decoded_side
+from dedup.encoders.dct import turn_names, turns
+from dedup.judge.pair import PLACES, JudgeSettings, PairJudge, find_places
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.judge.picture import SIDE
+from dedup.numerics.search.exhaustive import Alike, count_alike
+from dedup.numerics.similarity import apply_turn, unit_rows
+from dedup.numerics.statistics.tails import PairSample, PairShares, pair_shares
+from dedup.runs.vectors import open_store
+from dedup.stages.stage import StageContext
+
+_BLOCK = 16_384  # columns of a task
+
+_PILOT = 2_000  # images whose pairs tell where the most alike begin
+
+_LISTED = 20_000  # pairs that are listed one by one, about
+
+_LISTED_SHARE = 0.05  # of all pairs, at most
+
+_JUDGED = 400  # pairs looked at in one round
+
+_ROUNDS = 4
+
+_FEW = 0.05  # share of copies among the pairs of a round below which it was the last
+
+_PER_TASK = 25
+
+MIRROR = "mirror"
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """Rows that are compared with one block of columns."""
+
+    run_dir: str
+    rows: Ids
+    row_labels: Ids
+    columns: Ids
+    column_labels: Ids
+    thresholds: npt.NDArray[np.float64]
+    floor: float
+    is_mirrored: bool
+
+
+def compare_block(task: PairTask) -> Alike:
+    """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
+    store = open_store(task.run_dir)
+    rows, columns = store.take(task.rows), store.take(task.columns)
+    if task.is_mirrored:
+        rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
+    found = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
+    return Alike(found.counts, found.row, task.columns[found.column], found.similarity)
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """Pairs that a worker looks at."""
+
+    look: JudgeSettings
+    places: pa.Table
+    src: tuple[int, ...]
+    dst: tuple[int, ...]
+    variant: str
+
+
+Verdict = tuple[bool | None, float | None, str]
+
+
+def judge_block(task: JudgeTask) -> list[Verdict]:
+    """Whether each pair is one of copies, with distance and reason; None where a picture can't be read."""
+    judge = PairJudge(task.look, task.places)
+    found: list[Verdict] = []
+    for src, dst in zip(task.src, task.dst, strict=True):
+        outcome = judge.judge(src, dst, (task.variant,), "calibration")
+        found.append((outcome.stands, outcome.distance, outcome.reason) if outcome.was_read else (None, None, "unreadable"))
+    return found
+
+
+@dataclass
+class Counted:
+    """Pairs of rows with columns.
+
+    Parameters
+    ----------
+    counts : int64 array, shape (n_rows, n_thresholds)
+    row : int64 array, shape (n,)
+        Position among the rows.
+    src, dst : int64 array, shape (n,)
+        sample_ids of the row and the column.
+    similarity : float32 array, shape (n,)
+    floor : float
+        All pairs from here up are listed.
+    thresholds : float64 array
+    """
+
+    counts: npt.NDArray[np.int64]
+    row: Ids
+    src: Ids
+    dst: Ids
+    similarity: npt.NDArray[np.float32]
+    floor: float
+    thresholds: npt.NDArray[np.float64]
+
+    def sample(self, drawn: Drawn, upper: float = 1.0) -> PairSample:
+        """The listed pairs below `upper`, for the tail."""
+        known = self.similarity < np.float32(upper) if upper < 1.0 else np.ones(len(self.row), dtype=bool)
+        return PairSample(self.row[known], self.similarity[known], len(drawn.rows), drawn.n_others, self.floor, upper)
+
+    def without(self, is_copy: npt.NDArray[np.bool_]) -> Counted:
+        """The same without some of the listed pairs."""
+        gone = np.flatnonzero(is_copy)
+        counts = self.counts.copy()
+        reached = np.searchsorted(self.thresholds.astype(np.float32), self.similarity[gone], side="right")
+        for row, n in zip(self.row[gone].tolist(), reached.tolist(), strict=True):
+            counts[row, :n] -= 1
+        kept = ~is_copy
+        return Counted(counts, self.row[kept], self.src[kept], self.dst[kept], self.similarity[kept], self.floor, self.thresholds)
+
+
+@dataclass
+class Judged:
+    """Pairs that were looked at; rows of `schemas.CALIBRATION_PAIRS`."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], verdicts: Sequence[Verdict], *, is_decoy: bool) -> None:
+        """Take the verdicts of some pairs."""
+        for a, b, value, (is_copy, distance, reason) in zip(src.tolist(), dst.tolist(), similarity.tolist(), verdicts, strict=True):
+            self.rows.append(
+                {"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy, "is_copy": is_copy, "distance": distance, "reason": reason}
+            )
+
+    def decoys(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Similarity of the decoys that could be read, and which were taken for copies."""
+        read = [row for row in self.rows if row["is_decoy"] and row["is_copy"] is not None]
+        return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
+
+
+def find_floor(run_dir: str, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
+    """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, from those of some images."""
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(drawn.rows)[:_PILOT])
+    unit, labels = unit_rows(open_store(run_dir).take(population.ids[chosen])), population.labels[chosen]
+    product = unit @ unit.T
+    values = product[np.triu(labels[:, None] != labels[None, :], 1)]
+    n_pairs = len(drawn.rows) * drawn.n_others
+    share = min(_LISTED_SHARE, max(_LISTED, 5 * len(drawn.rows)) / max(n_pairs, 1))
+    floor, thousandth = np.quantile(values, [1.0 - share, 0.999]) if len(values) else (0.0, 0.0)
+    # in steps, so that the last bits of a product do not matter
+    return float(np.floor(200 * floor) / 200), float(thousandth)
+
+
+def count_pairs(
+    context: StageContext,
+    population: Population,
+    drawn: Drawn,
+    thresholds: npt.NDArray[np.float64],
+    floor: float,
+    *,
+    is_mirrored: bool = False,
+    most_rows: int = 0,
+) -> Counted:
+    """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
+    run_dir, rows = context.layout.run_dir, drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
+    tasks = []
+    for start in range(0, len(drawn.columns), _BLOCK):
+        block = drawn.columns[start : start + _BLOCK]
+        tasks.append(
+            PairTask(
+                run_dir,
+                population.ids[rows],
+                population.labels[rows],
+                population.ids[block],
+                population.labels[block],
+                thresholds,
+                floor,
+                is_mirrored,
+            )
+        )
+    parts: dict[int, Alike] = {}
+    what = "decoys" if is_mirrored else "unrelated"
+    for number, found in context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]):
+        parts[number] = found
+    ordered = [parts[number] for number in range(len(tasks))]
+    row, dst = (np.concatenate([getattr(part, name) for part in ordered]) for name in ("row", "column"))
+    similarity = np.concatenate([part.similarity for part in ordered])
+    counts = np.sum([part.counts for part in ordered], axis=0)
+    return Counted(counts, row, population.ids[rows][row], dst, similarity, floor, thresholds)
+
+
+def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
+    """Places of the n most alike pairs, each once, those of `skip` left out."""
+    low, high = np.minimum(counted.src, counted.dst), np.maximum(counted.src, counted.dst)
+    order = np.lexsort((high, low, -counted.similarity))
+    found: list[int] = []
+    seen = set(skip)
+    for place in order.tolist():
+        pair = (int(low[place]), int(high[place]))
+        if pair not in seen:
+            seen.add(pair)
+            found.append(place)
+            if len(found) == n:
+                break
+    return np.array(found, dtype=np.int64)
+
+
+def look_at(context: StageContext, look: JudgeSettings, src: Ids, dst: Ids, variant: str, what: str) -> list[Verdict]:
+    """Look at pairs, the first of each turned; verdicts in their order."""
+    if not len(src):
+        return []
+    order = np.lexsort((dst, src))  # a picture is read once for all its pairs
+    places = find_places(context, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
+    known = places["sample_id"].to_numpy()
+    tasks, parts = [], []
+    for start in range(0, len(order), _PER_TASK):
+        part = order[start : start + _PER_TASK]
+        ids = np.unique(np.concatenate([src[part], dst[part]]))
+        own = places.take(pa.array(np.searchsorted(known, ids))).cast(PLACES)
+        tasks.append(JudgeTask(look, own, tuple(src[part].tolist()), tuple(dst[part].tolist()), variant))
+        parts.append(part)
+    verdicts: list[Verdict] = [(None, None, "")] * len(src)
+    for number, found in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
+        for place, verdict in zip(parts[number].tolist(), found, strict=True):
+            verdicts[place] = verdict
+    return verdicts
+
+
+def leave_copies_out(
+    context: StageContext, look: JudgeSettings, counted: Counted, population: Population, judged: Judged
+) -> tuple[Counted, Ids]:
+    """Look at the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
+    labels, seen = population.labels, {(-1, -1)}
+    for _ in range(_ROUNDS):
+        places = most_alike(counted, _JUDGED, seen)
+        if not len(places):
+            break
+        src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
+        verdicts = look_at(context, look, src, dst, "none", "look")
+        judged.add(src, dst, similarity, verdicts, is_decoy=False)
+        seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
+        is_copy = np.array([verdict[0] is True for verdict in verdicts])
+        labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
+        of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
+        counted = counted.without(labels[of[0]] == labels[of[1]])
+        if is_copy.mean() < _FEW:
+            break
+    return counted, labels
+
+
+def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
+    """Labels with the components of some pairs made one."""
+    names, own = np.unique(labels, return_inverse=True)
+    ends = [own[np.searchsorted(ids, end)] for end in (src, dst)]
+    return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
+
+
+_DECOYS = 800  # looked at
+
+_DECOY_ROWS = 4_000  # images that are mirrored to find them
+
+
+@dataclass(frozen=True)
+class FalsePairs:
+    """Unrelated pairs of a run.
+
+    Parameters
+    ----------
+    shares : PairShares
+    precision : Precision
+    judged : Judged
+        Pairs that were looked at.
+    n_links : int64 array, shape (n_thresholds,)
+        Links of near copies that the run has found.
+    """
+
+    shares: PairShares
+    precision: Precision
+    judged: Judged
+    n_links: npt.NDArray[np.int64]
+
+
+def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
+    """Count unrelated pairs, fit their tail, and say what precision follows at each threshold."""
+    run_dir, thresholds, seed, n = work.config.output.run_dir, work.thresholds, work.options.seed, len(population.ids)
+    counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
+    at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
+    if not work.has_verdicts:
+        links = links_by_threshold(population, run_dir, at, of_copies=False)
+        shares = _below_copies(work, counted, drawn)
+        return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
+    config = work.config
+    look = JudgeSettings(run_dir, config.input.max_pixels, max(SIDE, decoded_side(config.encoder)), config.confirm.max_distance, False)
+    counted, labels = leave_copies_out(work.context, look, counted, population, judged)
+    shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
+    population = replace(population, labels=labels)
+    _judge_decoys(work, look, population, drawn, counted, judged)
+    links = links_by_threshold(population, run_dir, at, of_copies=True)
+    precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
+    if precision.confirmed is None:
+        work.notes.append("no pair could be looked at, the images can't be read: precision after the look at the pixels is not known")
+    return FalsePairs(shares, precision, judged, links)
+
+
+def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
+    """Shares of unrelated pairs where nothing tells copies: the tail is fitted below what one pair for each image reaches."""
+    order = np.sort(counted.similarity)[::-1]
+    upper = float(min(work.own, order[len(drawn.rows)] if len(order) > len(drawn.rows) else work.own))
+    inside = counted.without(counted.similarity >= np.float32(upper))
+    shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
+    work.notes.append(
+        f"the run did not look at pixels, so that copies can't be told from others: the tail is fitted below {upper:.2f}, where few are "
+        "copies, and reaches beyond; look at a montage"
+    )
+    if shares.tail is None:
+        work.notes.append("there are too few pairs for a tail: what is counted holds copies, so that false pairs are overstated")
+        return pair_shares(counted.sample(drawn), counted.counts, work.thresholds, seed=work.options.seed)
+    return shares
+
+
+def _judge_decoys(work: Work, look: JudgeSettings, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
+    """Look at pairs that are none of copies, since one of each is mirrored, and yet are alike."""
+    context = work.context
+    if encoder_kind(work.config.encoder.name).can_turn:
+        last = counted.thresholds[-1:]  # only the pairs are asked for
+        found = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
+    else:
+        found = counted  # such encoders hardly tell a mirrored picture: the pairs themselves, one of each mirrored
+    places = most_alike(found, _DECOYS, set())
+    verdicts = look_at(context, look, found.src[places], found.dst[places], "mirror", "decoys")
+    judged.add(found.src[places], found.dst[places], found.similarity[places], verdicts, is_decoy=True)

@@ -1,0 +1,193 @@
+"""What a calibration says for each threshold, from what was counted, planted and looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.numerics.image.planting import CHANGES
+from dedup.numerics.statistics.shares import accepted_share, interval, share_beside, share_within, wilson
+from dedup.numerics.statistics.tails import PairShares
+from dedup.schemas import CALIBRATION_RECALLS
+
+Floats = npt.NDArray[np.float64]
+
+_LEAST_DECOYS = 200  # that a share is taken of
+
+_REPLICATES = 400
+
+_FAMILIES = {change.name: change.family for change in CHANGES}
+
+_ORDER = {change.name: number for number, change in enumerate(CHANGES)}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure for each threshold, with its interval; NaN where it is not known. All float64, shape (n_thresholds,)."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Expected false pairs, and the precision that follows, for each threshold.
+
+    Parameters
+    ----------
+    false : Estimate
+        Unrelated pairs of the whole run.
+    by_similarity : Estimate
+    confirmed : Estimate or None
+        After the look at the pixels; None where there is none.
+    """
+
+    false: Estimate
+    by_similarity: Estimate
+    confirmed: Estimate | None
+
+
+def precision_with_verdicts(
+    shares: PairShares, n: int, n_links: npt.NDArray[np.int64], decoys: tuple[Floats, npt.NDArray[np.bool_]], seed: int
+) -> Precision:
+    """Where the run looked at the pixels: links confirmed, and unrelated pairs beside them.
+
+    Parameters
+    ----------
+    shares : PairShares
+    n : int
+        Distinct images of the run.
+    n_links : int64 array, shape (n_thresholds,)
+        Confirmed.
+    decoys : (float64 array, bool array), shape (n_decoys,)
+        Their similarities, and which the look at the pixels took for copies.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    expected, replicates = _pairs(shares, n)
+    by_similarity = Estimate(*share_beside(n_links, expected, replicates, rng))
+    accepted, judged = accepted_decoys(shares.thresholds, *decoys)
+    confirmed = None
+    if judged.max(initial=0) > 0:
+        passed = accepted_share(accepted, judged, len(replicates), rng)
+        mean = (accepted + 0.5) / (judged + 1.0)
+        confirmed = Estimate(*share_within(n_links, expected * mean, replicates * passed, rng))
+    return Precision(Estimate(expected, *interval(replicates)), by_similarity, confirmed)
+
+
+def precision_without_verdicts(shares: PairShares, n: int, n_links: npt.NDArray[np.int64], seed: int) -> Precision:
+    """Where similarity alone decides: the unrelated pairs are among the links found."""
+    expected, replicates = _pairs(shares, n)
+    found = Estimate(*share_within(n_links, expected, replicates, np.random.default_rng(seed)))
+    return Precision(Estimate(expected, *interval(replicates)), found, None)
+
+
+def accepted_decoys(
+    thresholds: Floats, similarity: Floats, is_accepted: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of the decoys at or above each threshold, or of the 200 most alike: how many were taken for copies, and how many there are."""
+    order = np.argsort(-similarity, kind="stable")
+    reached = np.searchsorted(-similarity[order], -thresholds, side="right")
+    n = np.minimum(np.maximum(reached, _LEAST_DECOYS), len(order))
+    summed = np.concatenate([[0], np.cumsum(is_accepted[order])])
+    return summed[n].astype(np.int64), n.astype(np.int64)
+
+
+def _pairs(shares: PairShares, n: int) -> tuple[Floats, Floats]:
+    """Unrelated pairs among all n images, and those of the replicates."""
+    n_pairs = n * (n - 1) / 2
+    return shares.shares * n_pairs, shares.replicates * n_pairs
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall of planted copies for each threshold, over all changes.
+
+    Parameters
+    ----------
+    whole : Estimate
+        By their vectors.
+    looks, confirmed : float64 array, shape (n_thresholds,)
+        With second looks; and confirmed by their pixels (NaN where none was looked at).
+    least_change : list of str
+        The change of which least is found with second looks.
+    least : float64 array
+    by_change : pyarrow.Table
+        Of `schemas.CALIBRATION_RECALLS`.
+    """
+
+    whole: Estimate
+    looks: Floats
+    confirmed: Floats
+    least_change: list[str]
+    least: Floats
+    by_change: pa.Table
+
+
+def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
+    """Recall by change and threshold.
+
+    Parameters
+    ----------
+    copies : pyarrow.Table
+        Of `schemas.CALIBRATION_COPIES`, not empty.
+    thresholds : float64 array, shape (n_thresholds,)
+    seed : int
+        Of the intervals over all changes, for which images are drawn anew: copies of one image depend on each other.
+    """
+    similarity = copies["similarity"].to_numpy()[:, None]
+    asked = np.maximum(thresholds.astype(np.float32)[None, :], copies["min_similarity"].to_numpy()[:, None])
+    whole = similarity >= asked
+    looks = whole | np.array([value is not None for value in copies["look_similarity"].to_pylist()])[:, None]
+    is_judged = copies["is_judged"].to_numpy(zero_copy_only=False)
+    confirmed = looks & np.array([value is True for value in copies["is_copy"].to_pylist()])[:, None]
+    names = np.array(copies["change"].to_pylist())
+    known = sorted(set(names.tolist()), key=_ORDER.__getitem__)
+    parts, by_views = [], []
+    for name in known:
+        of = names == name
+        n, judged = int(of.sum()), of & is_judged
+        columns: dict[str, object] = {"change": [name] * len(thresholds), "family": [_FAMILIES[name]] * len(thresholds)}
+        columns |= {"threshold": thresholds, "n_copies": np.full(len(thresholds), n)}
+        for column, found in (("recall", whole[of]), ("recall_looks", looks[of])):
+            columns |= _with_interval(column, found.sum(axis=0), n)
+        n_judged = int(judged.sum())
+        columns |= {"n_judged": np.full(len(thresholds), n_judged)} | _with_interval(
+            "recall_confirmed", confirmed[judged].sum(axis=0), n_judged
+        )
+        by_views.append(looks[of].mean(axis=0))
+        parts.append(pa.table({field.name: pa.array(columns[field.name], field.type) for field in CALIBRATION_RECALLS}))
+    table = np.stack(by_views)
+    least = table.argmin(axis=0)
+    judged_mean = confirmed[is_judged].mean(axis=0) if is_judged.any() else np.full(len(thresholds), np.nan)
+    return Recall(
+        _drawn_recall(whole, copies["sample_id"].to_numpy(), seed),
+        looks.mean(axis=0),
+        judged_mean,
+        [known[number] for number in least.tolist()],
+        table.min(axis=0),
+        pa.concat_tables(parts).cast(CALIBRATION_RECALLS),
+    )
+
+
+def _with_interval(name: str, n_found: npt.NDArray[np.int64], n: int) -> dict[str, object]:
+    names = (name, f"{name}_low", f"{name}_high")
+    if not n:
+        return dict.fromkeys(names, [None] * len(n_found))
+    low, high = np.array([wilson(count, n) for count in n_found.tolist()]).T
+    return dict(zip(names, (n_found / n, low, high), strict=True))
+
+
+def _drawn_recall(found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:
+    """The mean, with an interval over images drawn anew."""
+    names, own = np.unique(images, return_inverse=True)
+    hits = np.zeros((len(names), found.shape[1]))
+    np.add.at(hits, own, found)
+    n_each = np.bincount(own, minlength=len(names))
+    weights = np.random.default_rng(seed).exponential(size=(_REPLICATES, len(names)))
+    low, high = interval((weights @ hits) / (weights @ n_each)[:, None])
+    return Estimate(found.mean(axis=0), low, high)

@@ -1,0 +1,252 @@
+"""The engine for clusters: Spark carries the tasks, Spark SQL runs the queries. The DataFrame API only.
+
+Tables are read and written by Python workers through fsspec, as on one machine, so that any URL works that the local
+engine reads, without a JAR for it; files on a file system that all machines mount are read by Spark itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.engines.spark.groups import SENT, Routes, received, row_type, send
+from dedup.engines.spark.jobs import IdleWatch, SparkJob, as_they_come
+from dedup.engines.spark.session import (
+    cores,
+    executor_settings,
+    explained,
+    gpu_profile,
+    gpus,
+    numbers,
+    partition,
+    start_session,
+    write_rows,
+)
+from dedup.engines.spark.shipping import Shipment, perform, perform_pack, remove_folder, ship
+from dedup.errors import ConfigError, DedupError, StageError
+from dedup.machine import given_gpus
+from dedup.storage.tables import dataset, files, write_table
+from dedup.storage.urls import filesystem, is_local, join
+
+_READ_ROWS = 65_536
+
+_NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
+
+
+class SparkEngine:
+    """Tasks and queries on a Spark session.
+
+    Parameters
+    ----------
+    scratch : str
+        Folder that driver and workers reach, for tasks and intermediate tables: a path or fsspec URL.
+    master : str
+        ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
+    options : sequence of str
+        Spark settings ``key=value`` for a session that is created here, where spark-submit was not told otherwise.
+    sends_rows : bool
+        Whether `map_groups` sends rows whole through the shuffle. Else workers gather them from the run's files, which is
+        cheaper where reading some bytes anywhere in them is: on one machine. By default not with a ``local`` master.
+    gpus_per_task : float
+        GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
+    note : callable
+        Takes a line that a user should read: that tasks wait for executors that no worker offers.
+    session : pyspark.sql.SparkSession
+        One to use instead; it is not stopped by `close`.
+
+    Raises
+    ------
+    ConfigError
+        If Java is missing or too old, or the executors can't give a task so many GPUs.
+    StageError
+        If the master can't be reached.
+    """
+
+    def __init__(
+        self,
+        scratch: str,
+        *,
+        master: str = "",
+        options: Sequence[str] = (),
+        sends_rows: bool | None = None,
+        gpus_per_task: float = 0,
+        note: Callable[[str], None] = lambda text: None,
+        session: SparkSession | None = None,
+    ) -> None:
+        self._scratch, self._owns = scratch, session is None
+        session = session or start_session(master, options)
+        self._spark = session
+        try:
+            self._gpu_profile = gpu_profile(session, gpus_per_task)
+        except ConfigError:
+            if self._owns:
+                session.stop()
+            raise
+        self._n_sharers = round(1 / gpus_per_task) if 0 < gpus_per_task < 1 else 1
+        self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note)
+        self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
+        remove_folder(scratch)  # of a driver that was killed
+
+    @property
+    def n_workers(self) -> int:
+        """Tasks that run at a time."""
+        return max(1, int(self._spark.sparkContext.defaultParallelism))
+
+    def map_partitions(
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+    ) -> Iterator[tuple[int, Result]]:
+        """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
+
+        Raises
+        ------
+        StageError
+            If a task has failed as often as ``spark.task.maxFailures`` allows.
+        """
+        if not tasks:
+            return
+        shipment = ship(self._scratch, work, tasks)
+        folder, key, offsets, n, n_sharers = shipment.folder, shipment.key, shipment.offsets, len(tasks), self._n_sharers
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            with given_gpus(gpus(), cores(), n_sharers):
+                for number in numbers(batches):
+                    perform(folder, key, number, offsets[number], offsets[number + 1])
+            yield _NOTHING
+
+        name = getattr(work, "__name__", type(work).__name__)
+        profile = self._gpu_profile if uses_gpu else None
+        yield from self._results(shipment, n, name, lambda spark: spark.range(0, n, 1, n).mapInArrow(run, "n long", profile=profile))
+
+    def map_groups(
+        self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
+    ) -> Iterator[tuple[int, Result]]:
+        """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
+
+        Raises
+        ------
+        StageError
+            If a pack has failed as often as ``spark.task.maxFailures`` allows.
+        """
+        if not packs:
+            return
+        n_blocks, n_packs = len(source.block_sizes), len(packs)
+        routes = Routes.of(packs)
+        shipment = ship(self._scratch, work, packs)
+        folder, key, offsets = shipment.folder, shipment.key, shipment.offsets
+        has_columns = self._sends_rows and n_blocks > 0
+        dtype = row_type(source, source.rows(0).dtype if has_columns else None)
+
+        def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for block in numbers(batches):
+                yield from send(source, routes, block, has_columns=has_columns)
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            number = partition()
+            with given_gpus(gpus()):
+                perform_pack(folder, key, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
+            yield _NOTHING
+
+        profile = self._gpu_profile if uses_gpu else None
+
+        def plan(spark: SparkSession) -> DataFrame:
+            rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, SENT)
+            return rows.repartitionById(n_packs, "pack").sortWithinPartitions("grp", "place").mapInArrow(run, "n long", profile=profile)
+
+        yield from self._results(shipment, n_packs, type(work).__name__, plan)
+
+    def _results(self, shipment: Shipment, n: int, name: str, plan: Callable[[SparkSession], DataFrame]) -> Iterator[tuple[int, Any]]:
+        """Run a job whose tasks write results into a shipment's folder; yields them as they come."""
+        job = SparkJob(self._spark, lambda spark: plan(spark).collect(), self._watch)
+        try:
+            yield from as_they_come(job, shipment, n)
+        finally:
+            job.cancel()
+            shipment.remove()
+        if shipment.n_received < n:
+            raise StageError(explained(job.error, f"{name}: {n - shipment.n_received} of {n} tasks failed")) from job.error
+
+    def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+        """Run a query; the result comes in batches conformed to `schema`, through files of the scratch folder."""
+        result = Table(join(self._scratch, uuid.uuid4().hex), schema)
+        try:
+            self.sql_to(query, tables, result)
+            for batch in dataset(result).to_batches(batch_size=_READ_ROWS):
+                yield pa.Table.from_batches([batch], schema=schema)
+        finally:
+            remove_folder(result.path)
+
+    def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
+        """Run a query and let the workers write its result, in the order of its ORDER BY, as files of a table; returns its rows."""
+        inputs = join(self._scratch, uuid.uuid4().hex)
+        views = []
+        try:
+            for name, table in tables.items():
+                if isinstance(table, pa.Table):
+                    held, table = table, Table(join(inputs, name), table.schema)
+                    write_table(table, [held])
+                self._frame(table, query).createOrReplaceTempView(name)
+                views.append(name)
+            frame = self._spark.sql(query)
+            path, schema = output.path, output.schema
+
+            def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+                n_rows = write_rows(join(path, f"{prefix}-{partition():05d}.parquet"), schema, batches)
+                yield pa.RecordBatch.from_pydict({"n": pa.array([n_rows], pa.int64())})
+
+            job = SparkJob(self._spark, lambda _: frame.mapInArrow(write, "n long").collect(), self._watch)
+            rows = [int(row["n"]) for row in job.result()]
+        except DedupError:
+            raise
+        except Exception as error:
+            raise StageError(explained(error, "a query failed")) from error
+        finally:
+            for name in views:
+                self._spark.catalog.dropTempView(name)
+            remove_folder(inputs)
+        if not any(rows):
+            write_table(output, [], prefix)
+        return sum(rows)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder below the scratch folder of the run."""
+        folder = join(self._scratch, uuid.uuid4().hex)
+        try:
+            yield folder
+        finally:
+            remove_folder(folder)
+
+    def close(self) -> None:
+        """Stop the session, if it was created here."""
+        remove_folder(self._scratch)
+        if self._owns:
+            self._spark.stop()
+
+    def _frame(self, table: Table, query: str) -> DataFrame:
+        """A table as a DataFrame: of those columns whose names occur in the query, where Python reads it."""
+        names = files(table)
+        # Spark passes over names that start with '_', which tables have until they are published
+        if is_local(table.path) and not any(name.rpartition("/")[2].startswith("_") for name in names):
+            return self._spark.read.schema(from_arrow_schema(table.schema)).parquet(*(f"file://{os.path.abspath(name)}" for name in names))
+        words = set(re.findall(r"\w+", query))
+        columns = [name for name in table.schema.names if name in words or ".*" in query]
+        path, whole = table.path, table.schema
+        schema = pa.schema([whole.field(name) for name in columns])
+
+        def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            fs, _ = filesystem(path)
+            for number in numbers(batches):
+                source = ds.dataset([names[number]], schema=whole, format="parquet", filesystem=fs)
+                yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
+
+        return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, from_arrow_schema(schema))

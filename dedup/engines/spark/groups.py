@@ -1,0 +1,175 @@
+"""What workers do for `map_groups` on Spark: rows are sent to their groups as bytes, and arrive sorted by group."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.contracts import GroupRows, GroupSource, Pack
+
+SENT = "pack int, grp int, place long, content binary"
+
+_SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
+
+_BATCH_BYTES = 8 << 20
+
+_RECORD_BYTES = 1 << 20  # of one group's rows in one record
+
+_HELD_BYTES = 256 << 20  # of a group's rows in memory; more go through a file
+
+
+def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype[np.void]:
+    """A row as it is sent: its position, all its groups, and its columns unless workers gather those from files."""
+    fields: list[Any] = [("_position", np.int64), ("_groups", np.int32, (source.n_groups_each,))]
+    return np.dtype(fields if columns is None else [*fields, ("_columns", columns)])
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The packs that each group's rows go to.
+
+    Parameters
+    ----------
+    offsets : int64 array, shape (n_groups + 1,)
+    packs : int32 array, shape (n,)
+        Numbers of the packs of one group after the other.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    packs: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, packs: Sequence[Pack]) -> Routes:
+        """Of all packs; a group may be in several."""
+        groups = np.concatenate([np.zeros(0, np.int64), *(pack.groups for pack in packs)])
+        numbers = np.repeat(np.array([pack.number for pack in packs], dtype=np.int32), [len(pack.groups) for pack in packs])
+        counts = np.bincount(groups)
+        return cls(np.concatenate([[0], np.cumsum(counts)]), numbers[np.argsort(groups, kind="stable")])
+
+    def counts(self, groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Packs of each of some groups; of those that are in none, 0."""
+        is_known = groups < len(self.offsets) - 1
+        known = np.where(is_known, groups, 0)
+        return np.where(is_known, self.offsets[known + is_known] - self.offsets[known], 0)
+
+
+def send(source: GroupSource, routes: Routes, block: int, *, has_columns: bool) -> Iterator[pa.RecordBatch]:
+    """The rows of a block, once for each pack of each of their groups; those of one group are one record."""
+    groups = source.groups(block)
+    columns = source.rows(block) if has_columns else None
+    sent = np.empty(len(groups), dtype=row_type(source, None if columns is None else columns.dtype))
+    sent["_position"] = int(source.block_sizes[:block].sum()) + np.arange(len(groups))
+    sent["_groups"] = groups
+    if columns is not None:
+        sent["_columns"] = columns
+    n_packs = routes.counts(groups)
+    for copy in range(int(n_packs.max(initial=0))):
+        place, column = np.nonzero(n_packs > copy)
+        group = groups[place, column]
+        order = np.argsort(group, kind="stable")
+        yield from _records(sent, group[order], place[order], routes.packs[routes.offsets[group[order]] + copy])
+
+
+def _records(
+    sent: npt.NDArray[np.void], group: npt.NDArray[np.int32], place: npt.NDArray[np.int64], pack: npt.NDArray[np.int32]
+) -> Iterator[pa.RecordBatch]:
+    """Rows at some places, sorted by group, as records that end where the group does, or where they get too long."""
+    size = sent.dtype.itemsize
+    most = max(1, _RECORD_BYTES // size)
+    starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
+    starts = np.concatenate([np.arange(a, b, most) for a, b in zip(starts, np.append(starts[1:], len(group)), strict=True)])
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + max(1, _BATCH_BYTES // size))))
+        bounds = np.append(starts[first:last], starts[last] if last < len(starts) else len(group))
+        content = np.take(sent, place[bounds[0] : bounds[-1]])
+        offsets = pa.py_buffer(((bounds - bounds[0]) * size).astype(np.int32))
+        binary = pa.Array.from_buffers(pa.binary(), last - first, [None, offsets, pa.py_buffer(content.view(np.uint8))])
+        heads = bounds[:-1]
+        arrays = [pa.array(pack[heads]), pa.array(group[heads]), pa.array(sent["_position"][place[heads]]), binary]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_SENT)
+        first = last
+
+
+def received(batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.dtype[np.void]) -> Iterator[tuple[int, GroupRows]]:
+    """The groups of a pack, from its records sorted by (group, position)."""
+    current, held = -1, _Held(source, dtype)
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        keys, content = batch["grp"].to_numpy(), batch["content"]
+        offsets = np.frombuffer(content.buffers()[1], np.int32)[content.offset : content.offset + len(content) + 1]
+        data = np.frombuffer(content.buffers()[2], np.uint8)
+        bounds = np.concatenate([[0], np.flatnonzero(np.diff(keys)) + 1, [len(keys)]])
+        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            if int(keys[start]) != current:
+                if len(held):
+                    yield current, held.rows()
+                current, held = int(keys[start]), _Held(source, dtype)
+            held.add(data[offsets[start] : offsets[stop]].view(dtype))
+    if len(held):
+        yield current, held.rows()
+
+
+class _Held:
+    """The rows of a group while they come: in memory, and beyond some size in a file that is mapped in the end."""
+
+    def __init__(self, source: GroupSource, dtype: np.dtype[np.void]) -> None:
+        self._source, self._dtype, self._n, self._n_bytes = source, dtype, 0, 0
+        self._parts: list[npt.NDArray[np.void]] = []
+        self._file: IO[bytes] | None = None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, rows: npt.NDArray[np.void]) -> None:
+        self._n += len(rows)
+        self._n_bytes += rows.nbytes
+        self._parts.append(rows.copy())  # the batch's memory is Arrow's
+        if self._n_bytes > _HELD_BYTES:
+            self._file = self._file or tempfile.TemporaryFile(prefix="dedup-group-")  # noqa: SIM115 (closed in rows)
+            for part in self._parts:
+                self._file.write(part.tobytes())
+            self._parts.clear()
+
+    def rows(self) -> GroupRows:
+        if self._file is None:
+            return _Received(np.concatenate(self._parts), self._source)
+        for part in self._parts:
+            self._file.write(part.tobytes())
+        self._file.flush()
+        rows = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._n,))
+        self._file.close()  # nameless already: the map alone keeps it
+        return _Received(rows, self._source)
+
+
+class _Received:
+    """Rows of a group that were sent here; what was not sent with them is gathered from the source's files."""
+
+    def __init__(self, rows: npt.NDArray[np.void], source: GroupSource) -> None:
+        self._rows, self._source = rows, source
+        self._is_whole = "_columns" in (rows.dtype.names or ())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def positions(self) -> npt.NDArray[np.int64]:
+        return np.ascontiguousarray(self._rows["_position"])
+
+    @property
+    def groups(self) -> npt.NDArray[np.int32]:
+        return np.ascontiguousarray(self._rows["_groups"])
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(self._rows["_columns"][name]) if self._is_whole else self._source.take(name, self.positions)
+
+    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return np.asarray(self._rows["_columns"][name][rows]) if self._is_whole else self._source.take(name, self.positions[rows])

@@ -1,0 +1,156 @@
+"""Tasks and results between the driver and workers on other machines, as files in a folder that all of them reach.
+
+Neither goes through Spark itself: the tasks of a stage may be gigabytes, which a closure would send to every worker, and
+results would be held by the driver until the last is there.
+
+They are pickled, as Spark pickles the functions it sends, and a pickle is code to whoever loads it: so each is sealed with a key that
+the driver draws and Spark takes to the workers inside the function, and one that others put into the folder is not loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import pickle
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dedup.contracts import GroupRows, Result, Task
+from dedup.errors import DedupError, StageError
+from dedup.storage.atomic import AtomicFile, write_bytes
+from dedup.storage.urls import filesystem, join, read_range
+
+SCRATCH = "_scratch"  # below a run directory
+
+_RESULT = "result-{:07d}.pickle"
+
+_WORK, _TASKS = "work.pickle", "tasks.pickle"
+
+_SEAL_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass
+class Shipment:
+    """The tasks of one call, in one file, and where their results appear.
+
+    Parameters
+    ----------
+    folder : str
+        A path or fsspec URL, of this shipment alone.
+    offsets : list of int
+        Where each task's bytes start in ``tasks.pickle``; one more for the end.
+    key : bytes
+        Seals all of it.
+    """
+
+    folder: str
+    offsets: list[int]
+    key: bytes = field(repr=False)
+    _seen: set[str] = field(default_factory=set)
+
+    def results(self) -> Iterator[tuple[int, Any]]:
+        """Results that have come since the last call: (position of the task, result).
+
+        Raises
+        ------
+        DedupError
+            What the work raised.
+        StageError
+            If a result was not written by a worker of this job.
+        """
+        fs, path = filesystem(self.folder)
+        fs.invalidate_cache(path)
+        for name in sorted(str(found) for found in fs.glob(join(path, "result-*.pickle"))):
+            if name in self._seen:
+                continue
+            self._seen.add(name)
+            number = int(name.rpartition("-")[2].partition(".")[0])
+            is_good, value = _opened(self.key, _RESULT.format(number), fs.cat_file(name))
+            if not is_good:
+                raise value
+            yield number, value
+
+    @property
+    def n_received(self) -> int:
+        """Results handed out."""
+        return len(self._seen)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        remove_folder(self.folder)
+
+
+def ship(scratch: str, work: Callable[..., Result], tasks: Sequence[Task]) -> Shipment:
+    """Write the work and its tasks into a new folder below `scratch`."""
+    folder, key = join(scratch, uuid.uuid4().hex), secrets.token_bytes(32)
+    write_bytes(join(folder, _WORK), _sealed(key, _WORK, work))
+    offsets = [0]
+    with AtomicFile(join(folder, _TASKS)) as file:
+        for number, task in enumerate(tasks):
+            offsets.append(offsets[-1] + file.write(_sealed(key, f"{_TASKS} {number}", task)))
+    return Shipment(folder, offsets, key)
+
+
+def perform(folder: str, key: bytes, number: int, start: int, stop: int) -> None:
+    """Do one task, in a worker, and write what came of it; it may be done twice.
+
+    An error that the project raises on purpose is a result: doing the task again would not change it. Others are
+    raised, so that the task is tried again elsewhere.
+    """
+    work, task = _received(folder, key, number, start, stop)
+    _write_outcome(folder, key, number, lambda: work(task))
+
+
+def perform_pack(folder: str, key: bytes, number: int, start: int, stop: int, groups: Iterator[tuple[int, GroupRows]]) -> None:
+    """Do the work on the groups of one pack, as `perform` does a task."""
+    work, pack = _received(folder, key, number, start, stop)
+    _write_outcome(folder, key, number, lambda: work(pack, groups))
+
+
+def _received(folder: str, key: bytes, number: int, start: int, stop: int) -> tuple[Any, Any]:
+    """The work and one of its tasks."""
+    work = _opened(key, _WORK, read_range(join(folder, _WORK)))
+    return work, _opened(key, f"{_TASKS} {number}", read_range(join(folder, _TASKS), start, stop))
+
+
+def _write_outcome(folder: str, key: bytes, number: int, work: Callable[[], Any]) -> None:
+    outcome: tuple[bool, Any]
+    try:
+        outcome = (True, work())
+    except DedupError as error:
+        outcome = (False, error)
+    name = _RESULT.format(number)
+    write_bytes(join(folder, name), _sealed(key, name, outcome))
+
+
+def _sealed(key: bytes, name: str, value: object) -> bytes:
+    """A pickle behind the seal of its name and bytes."""
+    data = pickle.dumps(value)
+    return hmac.digest(key, name.encode() + b"\0" + data, "sha256") + data
+
+
+def _opened(key: bytes, name: str, sealed: bytes) -> Any:
+    """What was sealed under this name.
+
+    Raises
+    ------
+    StageError
+        If it was sealed with another key, or changed since: then it is not loaded.
+    """
+    seal, data = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
+    if not hmac.compare_digest(seal, hmac.digest(key, name.encode() + b"\0" + data, "sha256")):
+        raise StageError(
+            f"{name} in the run's _scratch was not written by this job, and was not loaded; who else writes to the run directory?"
+        )
+    return pickle.loads(data)  # noqa: S301 (the seal says that it is ours)
+
+
+def remove_folder(folder: str) -> None:
+    """Delete a folder with what it holds; none need be there."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache(path)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)

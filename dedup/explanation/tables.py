@@ -1,0 +1,314 @@
+"""The tables of a finished run that explanations and montages are drawn from, and a sample in them by any of its names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup.errors import ConfigError, InputError, RunDirectoryError
+from dedup.explanation.explanation import Component, Refusal, Rejection, Sample
+from dedup.explanation.paths import representatives
+from dedup.runs.directory import RunLayout, StageRecord, read_record
+from dedup.storage.tables import dataset, read_table
+
+_HOMES = {"embed": "embeddings", "index": "index", "confirm": "edges", "groups": "groups", "exclude": "exclusions", "manifest": "manifest"}
+
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which table a sample ended in, and its row there."""
+
+    table: str
+    row: dict[str, Any]
+
+    @property
+    def component_id(self) -> int:
+        """Its group."""
+        return int(self.row["component_id"])
+
+    @property
+    def keeper_id(self) -> int | None:
+        """Which kept sample it is a copy of, if it was dropped."""
+        return int(self.row["keeper_id"]) if self.table == "duplicates" else None
+
+
+class RunTables:
+    """Tables of one run, read when they are asked for.
+
+    Parameters
+    ----------
+    run_dir : str
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is no run.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = run_dir
+        self._records: dict[str, StageRecord] = {}
+        for stage, home in _HOMES.items():
+            record = read_record(run_dir, home)
+            if record is not None:
+                self._records[stage] = record
+        if "embed" not in self._records:
+            text = "holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run"
+            raise RunDirectoryError(f"{run_dir} {text}")
+        self.layout = RunLayout(run_dir, tuple(self._records["embed"].config.get("input.carry", ())))
+
+    def require_manifest(self) -> None:
+        """Stop where the manifest is missing, or was made from tables that were replaced since."""
+        for stage, upstream in (("manifest", "groups"), ("manifest", "exclude"), ("groups", "confirm")):
+            if stage not in self._records or upstream not in self._records:
+                missing = stage if stage not in self._records else upstream
+                raise RunDirectoryError(f"{self.run_dir} has no finished stage '{missing}'; run: dedup run output.run_dir={self.run_dir} …")
+            if self._records[stage].inputs.get(upstream) != self._records[upstream].digest:
+                text = f"stage '{stage}' was made from an earlier '{upstream}'; run: dedup run output.run_dir={self.run_dir} … --redo"
+                raise RunDirectoryError(f"{self.run_dir}: {text}")
+
+    @property
+    def min_similarity(self) -> float:
+        """The run's threshold; 0 before the index is made."""
+        return float(self.config("index", "search.min_similarity", 0.0))
+
+    @property
+    def is_exact_by_embedding(self) -> bool:
+        """Whether exact copies are known by nothing more than equal vectors: precomputed ones may come without a digest of the image."""
+        return self._records["embed"].summary.get("exact_by") == "embedding"
+
+    def outcome(self, sample_id: int) -> Place:
+        """Where the sample ended."""
+        for name in ("manifest", "duplicates", "excluded"):
+            rows = dataset(self.layout.table(name)).to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
+            if rows:
+                return Place(name, rows[0])
+        text = f"sample {sample_id} was embedded, but is in none of manifest, duplicates and excluded"
+        raise RunDirectoryError(f"{self.run_dir}: {text}; run: dedup run output.run_dir={self.run_dir} … --redo")
+
+    def samples(self, sample_ids: Iterable[int]) -> dict[int, Sample]:
+        """What metadata say of samples."""
+        names, wanted = list(Sample.__dataclass_fields__), list(sample_ids)
+        found = read_samples(self.layout, wanted, names)
+        if missing := set(wanted) - set(found):
+            text = f"metadata has no sample {min(missing)}, which its other tables name"
+            raise RunDirectoryError(f"{self.run_dir}: {text}; run: dedup run output.run_dir={self.run_dir} … --redo")
+        return {sample_id: Sample(**{name: row[name] for name in names}) for sample_id, row in found.items()}
+
+    def representative(self, sample_id: int) -> int:
+        """The first sample with the same image bytes."""
+        return representatives(self.layout, [sample_id])[sample_id]
+
+    def n_neighbors(self, sample_id: int) -> int:
+        """Others at the threshold or above."""
+        rows = dataset(self.layout.table("neighbors")).to_table(columns=["n_neighbors"], filter=pc.field("sample_id") == sample_id)
+        return int(rows["n_neighbors"][0].as_py()) if len(rows) else 0
+
+    def component(self, sample_id: int, place: Place) -> tuple[Component, npt.NDArray[np.int64]]:
+        """The group of a sample, and the members of its connected component, ascending."""
+        group = pc.field("component_id") == place.component_id
+        n_kept, n_dropped, n_excluded = (
+            dataset(self.layout.table(name)).count_rows(filter=group) for name in ("manifest", "duplicates", "excluded")
+        )
+        table = dataset(self.layout.table("groups"))
+        rows = table.to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
+        count, alone = int(place.row["duplication_count"]), np.array([sample_id], dtype=np.int64)
+        if not rows:
+            return Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id), alone
+        raw, anchor = rows[0]["raw_component_id"], rows[0]["anchor_id"]
+        members = table.to_table(columns=["sample_id", "component_id"], filter=pc.field("raw_component_id") == raw)
+        component = Component(
+            place.component_id,
+            count,
+            n_kept,
+            n_dropped,
+            n_excluded,
+            raw,
+            len(members),
+            pc.count_distinct(members["component_id"]).as_py(),
+            self.samples([anchor])[anchor],
+            rows[0]["similarity_to_anchor"],
+            rows[0]["distance_to_anchor"],
+        )
+        return component, np.sort(members["sample_id"].to_numpy())
+
+    def refused(self, sample_id: int, component_id: int, n: int) -> tuple[list[Refusal], int]:
+        """Pairs of this image that the pixels refused, the most similar first, and how many there are."""
+        by_other = self.refused_by_other(self.representative(sample_id))
+        shown = sorted(by_other.items(), key=lambda item: (-item[1]["similarity"], item[0]))[:n]
+        others = [other for other, _ in shown]
+        samples, isin = self.samples(others), pc.field("sample_id").isin(others)
+        kept = {row["sample_id"] for row in self.rows("manifest", ["sample_id"], isin)}
+        groups = {row["sample_id"]: row["component_id"] for row in self.rows("groups", ["sample_id", "component_id"], isin)}
+        names = ("similarity", "variant", "source", "found_by", "reason", "distance", "moved", "stage")
+        found = [
+            Refusal(
+                samples[other],
+                is_kept=other in kept,
+                is_same_group=groups.get(other, other) == component_id,
+                **{name: row[name] for name in names},
+            )
+            for other, row in shown
+        ]
+        return found, len(by_other)
+
+    def refused_by_other(self, representative: int) -> dict[int, dict[str, Any]]:
+        """The most similar row of `refused` for each other image that this one was told apart from."""
+        touches = (pc.field("src") == representative) | (pc.field("dst") == representative)
+        found: dict[int, dict[str, Any]] = {}
+        for row in self.rows("refused", None, touches):
+            other = row["dst"] if row["src"] == representative else row["src"]
+            if other not in found or row["similarity"] > found[other]["similarity"]:
+                found[other] = row
+        return found
+
+    def rows(self, name: str, columns: list[str] | None, wanted: pc.Expression) -> list[dict[str, Any]]:
+        """Rows of a table that meet a condition."""
+        found: list[dict[str, Any]] = dataset(self.layout.table(name)).to_table(columns=columns, filter=wanted).to_pylist()
+        return found
+
+    def config(self, stage: str, key: str, default: Any) -> Any:
+        """What a stage was made with."""
+        return self._records[stage].config.get(key, default) if stage in self._records else default
+
+
+_SHOWN = 10
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sample: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
+
+    sample_id: int | None
+    rejections: tuple[Rejection, ...]
+
+
+def find_sample(layout: RunLayout, key: str, shard: str = "", sample_id: int | None = None) -> Found:
+    """The one sample that is meant.
+
+    Parameters
+    ----------
+    layout : RunLayout
+    key : str
+        A sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
+    shard : str
+        URL of its shard, or the end of it.
+    sample_id : int, optional
+        Instead of a key.
+
+    Raises
+    ------
+    InputError
+        If no sample, or more than one, is meant.
+    """
+    if sample_id is not None:
+        row = read_samples(layout, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
+        if row is None:
+            raise InputError(f"{layout.run_dir} has no sample {sample_id}; sample_ids stand in its embeddings/metadata/")
+        return Found(sample_id, _rejections(layout, [row["key"]], lambda other, _: other == row["shard"]))
+    if not key:
+        raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
+    rests = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
+
+    def is_meant(row_shard: str, row_key: str) -> bool:
+        left = key[: len(key) - len(row_key)].rstrip("/")
+        return (not left or _is_shard(row_shard, left)) and (not shard or _is_shard(row_shard, shard))
+
+    rows = [row for row in _metadata(layout, pc.field("key").isin(rests)) if is_meant(row["shard"], row["key"])]
+    rejected = _rejections(layout, rests, is_meant)
+    # the whole text as a key goes before a part of it
+    longest = max((len(row_key) for row_key in [*(row["key"] for row in rows), *(row.key for row in rejected)]), default=0)
+    rows = [row for row in rows if len(row["key"]) == longest]
+    rejected = tuple(row for row in rejected if len(row.key) == longest)
+    if not rows and not rejected:
+        return Found(_by_content(layout, key, shard), ())
+    shards = sorted({row["shard"] for row in rows} | {row.shard for row in rejected})
+    if len(shards) > 1:
+        raise InputError(f"{len(shards)} shards have a sample {key}: {_listed(shards)}; say which with --shard (shard= in Python)")
+    if len(rows) > 1:
+        raise InputError(f"{len(rows)} samples are {key} in {shards[0]}: {_listed(row['sample_id'] for row in rows)}; give --sample-id")
+    return Found(rows[0]["sample_id"] if rows else None, rejected)
+
+
+def read_samples(layout: RunLayout, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Rows of `metadata` by sample_id, with at least that column; of ids that are none there is no row.
+
+    Only files of partitions that are asked for are opened.
+    """
+    by_partition: dict[int, list[int]] = {}
+    for sample_id in set(sample_ids):
+        by_partition.setdefault(sample_id >> 32, []).append(sample_id)
+    wanted = list(dict.fromkeys(["sample_id", *columns]))
+    found: dict[int, dict[str, Any]] = {}
+    for partition, ids in sorted(by_partition.items()):
+        table = replace(layout.table("metadata"), pattern=f"metadata_{partition:05d}.parquet")
+        try:
+            rows = dataset(table).to_table(columns=wanted, filter=pc.field("sample_id").isin(ids))
+        except RunDirectoryError:  # no such partition
+            continue
+        found |= {row["sample_id"]: row for row in rows.to_pylist()}
+    return found
+
+
+def _metadata(layout: RunLayout, wanted: pc.Expression) -> list[dict[str, Any]]:
+    columns = ["sample_id", "shard", "key"]
+    batches = dataset(layout.table("metadata")).to_batches(columns=columns, filter=wanted, batch_size=_BATCH_ROWS)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def _rejections(layout: RunLayout, keys: Sequence[str], is_meant: Any) -> tuple[Rejection, ...]:
+    rows = dataset(layout.table("rejected")).to_table(filter=pc.field("key").isin(list(keys))).to_pylist()
+    return tuple(Rejection(**row) for row in rows if is_meant(row["shard"], row["key"]))
+
+
+def _is_shard(shard: str, text: str) -> bool:
+    """Whether a text is a shard's URL, or the end of it from a slash on."""
+    shard, text = shard.rstrip("/"), text.rstrip("/").removeprefix("./")
+    return shard == text or shard.endswith(f"/{text}")
+
+
+def _by_content(layout: RunLayout, key: str, shard: str) -> int:
+    for is_asked, column, value in (("://" in key, "url", key), (_SHA256.fullmatch(key), "sha256", key.lower())):
+        if not is_asked:
+            continue
+        rows = [row for row in _metadata(layout, pc.field(column) == value) if not shard or _is_shard(row["shard"], shard)]
+        if len(rows) > 1:
+            named = _listed(f"{row['key']} in {row['shard']} ({row['sample_id']})" for row in rows)
+            raise InputError(f"{len(rows)} samples have the {column} {key}: {named}; say which with --sample-id")
+        if rows:
+            sample_id: int = rows[0]["sample_id"]
+            return sample_id
+    raise InputError(_not_found(layout, key, shard))
+
+
+def _not_found(layout: RunLayout, key: str, shard: str) -> str:
+    where = f" in {shard}" if shard else ""
+    text = f"{layout.run_dir} has no sample {key}{where}: it was neither embedded nor rejected"
+    partitions = read_table(layout.table("partitions"), ["shard", "status", "error"])
+    if shard:
+        known = [row for row in partitions.to_pylist() if _is_shard(row["shard"].partition("#")[0], shard)]
+        if not known:
+            return f"{text}; that shard is none of the {len(partitions):,} of the run: see its partitions/ table"
+        broken = [row for row in known if row["status"] != "ok"]
+        if broken:
+            return f"{text}; the shard was {broken[0]['status']}: {broken[0]['error']}"
+    n_broken = pc.sum(pc.not_equal(partitions["status"], "ok").cast(pa.int64())).as_py() or 0
+    tail = f" ({n_broken:,} shards could not be read whole: partitions/ says which)" if n_broken else ""
+    return f"{text}; a key is a member's name in the tar up to the first dot of its base name, in a folder the relative path{tail}"
+
+
+def _listed(names: Iterable[object]) -> str:
+    texts = [str(name) for name in names]
+    more = f", and {len(texts) - _SHOWN:,} more" if len(texts) > _SHOWN else ""
+    return f"{', '.join(texts[:_SHOWN])}{more}"

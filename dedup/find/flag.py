@@ -1,0 +1,174 @@
+"""Flagging generated images: which are copies of training images, before they are released."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from dedup.contracts import Engine, JsonDict, Progress, Reporter
+from dedup.find.answers import Answer
+from dedup.find.index import RunIndex, open_index
+from dedup.find.inputs import find_inputs, read_inputs
+from dedup.schemas import FLAGS
+from dedup.storage.tables import FileWriter
+
+_PER_TASK = 64  # files that a worker looks up before it says so
+
+_FROM_MATCH = (
+    "sample_id", "key", "shard", "url", "caption", "similarity", "view", "distance", "l2", "tiled_l2",
+    "duplication_count", "component_id", "is_kept",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Question:
+    """How images are looked up.
+
+    Parameters
+    ----------
+    run_dir : str
+    overrides : tuple of str
+        As of `open_index`.
+    device : str
+    k : int
+    min_similarity : float or None
+    judge_pixels, measures : bool
+        As of `RunIndex.search_bytes`.
+    """
+
+    run_dir: str
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+    k: int = 10
+    min_similarity: float | None = None
+    judge_pixels: bool = True
+    measures: bool = False
+
+
+@dataclass(frozen=True)
+class LookupTask:
+    """Files and tars that one worker looks up."""
+
+    question: Question
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FlagSummary:
+    """What was found over all images.
+
+    Parameters
+    ----------
+    out : str
+    n_images, n_copies, n_unknown, n_errors : int
+        Looked up; copies; with a match that could not be judged; that are no images.
+    copies : list of dict
+        The first rows of copies.
+    """
+
+    out: str
+    n_images: int
+    n_copies: int
+    n_unknown: int
+    n_errors: int
+    copies: list[JsonDict] = field(default_factory=list)
+
+
+def look_up(task: LookupTask) -> list[Answer]:
+    """Answers for the images of some files."""
+    question, index = task.question, _opened(task.question.run_dir, task.question.overrides, task.question.device)
+    answers = []
+    for asked in read_inputs(task.paths, max_image_bytes=index.opened.config.input.max_image_bytes):
+        if asked.error is not None:
+            answers.append(Answer(asked.name, [], str(asked.error), asked.error.reason))
+            continue
+        answers += index.search_bytes(
+            [(asked.name, asked.data)],
+            k=question.k,
+            min_similarity=question.min_similarity,
+            judge_pixels=question.judge_pixels,
+            measures=question.measures,
+        )
+    return answers
+
+
+def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporter: Reporter) -> Iterator[Answer]:
+    """Look up images; answers come in the order of the paths.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist.
+    """
+    found = find_inputs(paths)
+    _ = _opened(question.run_dir, question.overrides, question.device).encoder  # what it lacks is said before any work
+    size = max(1, min(_PER_TASK, -(-len(found) // (4 * engine.n_workers))))
+    tasks = [LookupTask(question, tuple(found[start : start + size])) for start in range(0, len(found), size)]
+    if len(found) <= 2 * size:  # a handful: no workers are started for it
+        for task in tasks:
+            yield from look_up(task)
+        return
+    waiting: dict[int, list[Answer]] = {}
+    following, done = 0, 0
+    for number, answers in engine.map_partitions(look_up, tasks, uses_gpu=question.device != "cpu"):
+        waiting[number] = answers
+        done += len(tasks[number].paths)
+        reporter.progress(Progress("lookup", done, len(found), "files"))
+        while following in waiting:
+            yield from waiting.pop(following)
+            following += 1
+
+
+def flag(question: Question, paths: Sequence[str], out: str, engine: Engine, reporter: Reporter) -> FlagSummary:
+    """Write a row for each image: a copy or not, and of which training image. See `dedup.flag_images`."""
+    index = _opened(question.run_dir, question.overrides, question.device)
+    rule = {"min_similarity": _asked(question, index), "max_distance": index.opened.config.confirm.max_distance}
+    by_pixels = question.judge_pixels and index.opened.confirms
+    n_images = n_copies = n_unknown = n_errors = 0
+    first: list[JsonDict] = []
+    with FileWriter(out, FLAGS) as writer:
+        rows: list[JsonDict] = []
+        for answer in answers_of(question, paths, engine, reporter):
+            row = flag_row(answer, by_pixels=by_pixels) | rule
+            n_images, n_copies = n_images + 1, n_copies + (row["is_copy"] is True)
+            n_errors, n_unknown = n_errors + (answer.error is not None), n_unknown + (row["rule"] == "unreadable")
+            if row["is_copy"] and len(first) < 10:
+                first.append(row)
+            rows.append(row)
+            if len(rows) >= 1_000:
+                writer.write(pa.Table.from_pylist(rows, schema=FLAGS))
+                rows.clear()
+        writer.write(pa.Table.from_pylist(rows, schema=FLAGS))
+    return FlagSummary(out, n_images, n_copies, n_unknown, n_errors, first)
+
+
+def flag_row(answer: Answer, *, by_pixels: bool) -> JsonDict:
+    """A row of `flags`, without the thresholds: the best match, and what the rule says of it."""
+    row: JsonDict = {"image": answer.image, "error": answer.error, "is_copy": None, "rule": "none"}
+    row |= dict.fromkeys(_FROM_MATCH)
+    if answer.error is not None:
+        return row
+    if not answer.matches:
+        return row | {"is_copy": False}
+    best = answer.matches[0]
+    found: dict[str, Any] = {name: getattr(best, name) for name in _FROM_MATCH}
+    if not by_pixels:
+        return row | found | {"is_copy": True, "rule": "similarity"}
+    # a match that can't be read may be the copy
+    unread = next((match for match in answer.matches if match.is_copy is None), None)
+    if best.is_copy is not True and unread is not None:
+        return row | {name: getattr(unread, name) for name in _FROM_MATCH} | {"rule": "unreadable"}
+    return row | found | {"is_copy": best.is_copy, "rule": "pixels"}
+
+
+def _asked(question: Question, index: RunIndex) -> float:
+    return index.min_similarity if question.min_similarity is None else question.min_similarity
+
+
+@lru_cache(maxsize=1)
+def _opened(run_dir: str, overrides: tuple[str, ...], device: str) -> RunIndex:
+    return open_index(run_dir, overrides=overrides, device=device)

@@ -1,0 +1,283 @@
+"""Coming back to a run: which training images an image matches."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dedup.config.encoders import encoder_kind
+from dedup.contracts import Encoder
+from dedup.encoders import load_encoder, view_maker
+from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
+from dedup.find.answers import Answer, Match
+from dedup.find.judging import PixelJudge, Turned, Verdict
+from dedup.find.search import VectorSearch, ViewSearch
+from dedup.find.views import Views, views_of
+from dedup.runs.directory import OpenedRun, check_encoder, open_run
+from dedup.runs.index import find_index
+from dedup.runs.samples import SampleTable
+
+if TYPE_CHECKING:
+    from dedup.numerics.search.faiss_index import IvfIndex
+
+
+def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto", stages: Sequence[str] | None = None) -> RunIndex:
+    """Open the index of a finished run.
+
+    Parameters
+    ----------
+    run_dir : str
+        A path or any fsspec URL.
+    overrides : sequence of str
+        ``section.key=value`` of `encoder`, `input` or `engine`, over what the run was made with; a run over precomputed embeddings names no
+        encoder, and takes images only with one: ``encoder.name=clip encoder.pretrained=…``.
+    device : str
+        ``cpu``: the index is searched where it lies; ``auto``: a copy on GPUs where FAISS has any.
+    stages : sequence of str, optional
+        That must be finished; all by default.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, its parts do not fit each other, or files are missing.
+    MissingExtra
+        If FAISS, or the encoder's packages, are not installed.
+    """
+    from dedup.numerics.search.faiss_index import IvfIndex
+    from dedup.numerics.search.lists import count_gpus
+
+    opened = open_run(run_dir, list(overrides)) if stages is None else open_run(run_dir, list(overrides), stages)
+    index = IvfIndex(find_index(run_dir), n_gpus=0 if device == "cpu" else count_gpus())
+    expected = (int(opened.index.get("n_images", -1)), int(opened.index.get("dim", -1)))
+    if (index.n_vectors, index.dim) != expected:
+        found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
+        raise RunDirectoryError(f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup index … --redo")
+    return RunIndex(opened, index)
+
+
+class RunIndex:
+    """The index of a run; for several threads at a time, which take turns where a model or files are used.
+
+    Parameters
+    ----------
+    opened : OpenedRun
+    index : IvfIndex
+    """
+
+    def __init__(self, opened: OpenedRun, index: IvfIndex) -> None:
+        self.opened, self.index = opened, index
+        self.vectors = VectorSearch(opened, index)
+        self.samples = SampleTable(self.run_dir)
+        self._views = ViewSearch(self.run_dir)
+        self._encoding, self._judging = Lock(), Lock()
+
+    @property
+    def run_dir(self) -> str:
+        """The run."""
+        return self.opened.config.output.run_dir
+
+    @property
+    def n_images(self) -> int:
+        """Distinct training images."""
+        return self.index.n_vectors
+
+    @property
+    def min_similarity(self) -> float:
+        """Cosine from which the run called images candidates."""
+        return self.opened.config.search.min_similarity
+
+    def search(
+        self,
+        images: Sequence[str | Path | bytes | npt.NDArray[np.uint8] | Image.Image],
+        *,
+        k: int = 10,
+        min_similarity: float | None = None,
+        judge_pixels: bool = True,
+    ) -> list[Answer]:
+        """Look up images.
+
+        Parameters
+        ----------
+        images : sequence
+            Paths or URLs, encoded bytes, uint8 RGB arrays of shape (height, width, 3), or PIL images.
+        k : int
+            Matches of each at most.
+        min_similarity : float, optional
+            Cosine from which training images match; the run's own by default.
+        judge_pixels : bool
+            Whether matches are judged by their pixels, and images are also searched turned, without a frame, and in parts.
+
+        Returns
+        -------
+        list of Answer
+            One for each image, in their order.
+        """
+        named = [_encoded(number, image) for number, image in enumerate(images)]
+        return self.search_bytes(named, k=k, min_similarity=min_similarity, judge_pixels=judge_pixels)
+
+    def search_bytes(
+        self,
+        images: Sequence[tuple[str, bytes]],
+        *,
+        k: int = 10,
+        min_similarity: float | None = None,
+        judge_pixels: bool = True,
+        measures: bool = False,
+    ) -> list[Answer]:
+        """Look up encoded images by name; `measures` also computes the l2 distances of the first match."""
+        if k < 1:
+            raise ConfigError(f"k={k}: expected at least 1")
+        answers = []
+        for name, data in images:
+            try:
+                with self._encoding:
+                    views = self.views(data, all_views=judge_pixels)
+            except SampleError as error:
+                answers.append(Answer(name, [], str(error), error.reason))
+                continue
+            matches = self._matches(views, k, min_similarity)
+            if judge_pixels and self.opened.confirms:
+                with self._judging:
+                    matches = self._judge.judged(data if measures else None, views, matches)
+            answers.append(Answer(name, matches))
+        return answers
+
+    def search_vectors(self, vectors: npt.NDArray[np.floating], *, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The nearest distinct training images of some vectors: sample_ids and similarities, (n, k). See `VectorSearch.search`."""
+        return self.vectors.search(vectors, k=k)
+
+    def preview(self, sample_id: int, side: int = 256) -> bytes:
+        """A small JPEG of a training image, its longer side at most `side` pixels.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no such sample.
+        InputError, SampleError
+            If its image can't be read.
+        """
+        with self._judging:
+            pixels = self._judge.pixels(self.samples.row(sample_id))
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((side, side))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=88)
+        return buffer.getvalue()
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The run's encoder, loaded when an image is asked about.
+
+        Raises
+        ------
+        ConfigError
+            If the run holds precomputed embeddings, and no encoder was named.
+        RunDirectoryError
+            If the run was embedded with another.
+        """
+        config = self.opened.config.encoder
+        if not encoder_kind(config.name).has_images:
+            raise ConfigError(
+                f"{self.run_dir} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
+                "encoder.model=ViT-B-32 encoder.pretrained=…"
+            )
+        check_encoder(self.opened)
+        encoder = load_encoder(config, self.opened.config.engine.device)
+        if encoder.dim != self.index.dim:
+            raise ConfigError(
+                f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run_dir}"
+            )
+        return encoder
+
+    @cached_property
+    def _judge(self) -> PixelJudge:
+        return PixelJudge(self.opened, self.samples)
+
+    def views(self, data: bytes, *, all_views: bool = True) -> Views:
+        """The vectors of an encoded image.
+
+        Raises
+        ------
+        SampleError
+            If it is no image, or too large a one.
+        """
+        config = self.opened.config
+        if len(data) > config.input.max_image_bytes:
+            limit = f"expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
+            raise SampleError("too_many_bytes", f"{len(data):,} bytes, {limit}")
+        return views_of(data, self.encoder, view_maker(config.encoder), max_pixels=config.input.max_pixels, only_whole=not all_views)
+
+    def candidates(self, views: Views, *, k: int = 0, min_similarity: float | None = None) -> dict[int, tuple[float, str]]:
+        """Training images that are alike in a view, not yet judged: sample_id to (similarity, view).
+
+        Parameters
+        ----------
+        views : Views
+        k : int
+            Nearest of each view; 0 = all within the similarity.
+        min_similarity : float, optional
+            The run's own by default, and more for images of little detail.
+        """
+        search = self.opened.config.search
+        asked = search.min_similarity if min_similarity is None else min_similarity
+        # what has next to no detail is like all else that has none
+        if min_similarity is None and views.quality < search.low_detail_quality:
+            asked = max(asked, search.low_detail_min_similarity)
+        if k:
+            ids, similarity = self.search_vectors(views.vectors, k=k)
+            view, place = np.nonzero((ids >= 0) & (similarity >= np.float32(asked)))
+            found = zip(view.tolist(), ids[view, place].tolist(), similarity[view, place].tolist(), strict=True)
+        else:
+            found = zip(*(column.tolist() for column in self.vectors.neighbors(views.vectors, asked)), strict=True)
+        best: dict[int, tuple[float, str]] = {}
+        for view_number, sample_id, value in found:
+            if value > best.get(sample_id, (-2.0, ""))[0]:
+                best[sample_id] = (value, views.names[view_number])
+        if views.looks is not None and self._views.is_there and views.quality >= search.low_detail_quality:
+            # similarities of looks are on a scale of their own: they add what whole images miss
+            hits = self._views.search(views.looks, max(search.view_min_similarity, min_similarity or 0.0))
+            for sample_id, value, name in zip(hits.sample_ids.tolist(), hits.similarity.tolist(), hits.views, strict=True):
+                best.setdefault(sample_id, (value, name))
+        return best
+
+    def judge(self, look: Turned, sample_id: int, view: str) -> Verdict:
+        """Compare an image with one training image by their pixels."""
+        with self._judging:
+            return self._judge.judge(look, sample_id, view)
+
+    def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
+        """The k most similar training images over all views, not yet judged."""
+        best = self.candidates(views, k=k, min_similarity=min_similarity)
+        order = sorted(best, key=lambda sample_id: (-best[sample_id][0], sample_id))[:k]
+        return [self._match(sample_id, *best[sample_id]) for sample_id in order]
+
+    def _match(self, sample_id: int, similarity: float, view: str) -> Match:
+        row, group = self.samples.row(sample_id), self.samples.membership(sample_id)
+        return Match(
+            sample_id, row["key"], row["shard"], row["url"], row["caption"], similarity,
+            group.duplication_count, group.component_id, group.is_kept, view,
+        )  # fmt: skip
+
+
+def _encoded(number: int, image: str | Path | bytes | npt.NDArray[np.uint8] | Image.Image) -> tuple[str, bytes]:
+    if isinstance(image, bytes):
+        return f"image {number}", image
+    if isinstance(image, (str, Path)):
+        from dedup.storage.urls import read_bytes
+
+        data = read_bytes(str(image))
+        if data is None:
+            raise InputError(f"{image} does not exist; expected an image")
+        return str(image), data
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return f"image {number}", buffer.getvalue()

@@ -1,0 +1,144 @@
+"""The ways an image is looked at: as it is, turned, without its frame, and in parts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.contracts import Encoder
+from dedup.encoders import dct
+from dedup.numerics.image.descriptor import VARIANTS, detail, ycbcr_grid
+from dedup.numerics.image.frame import picture_box
+from dedup.numerics.image.views import ViewMaker, ViewRows, centre
+from dedup.numerics.judge.picture import SIDE
+from dedup.numerics.similarity import apply_turn
+from dedup.storage.images.decode import DecodedImage, decode_image
+
+_PARTS = (0.87, 0.75)  # shares of the sides of the crops about the middle
+
+_LEAST_INNER_QUALITY = 10.0  # amount of detail of a picture inside a frame that says something
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Vectors of the views of one image.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        The image, as far as it was decoded.
+    quality : float
+        Amount of detail, as of `metadata`.
+    sha256 : str
+        Of the encoded image.
+    names : list of str
+        ``none`` first; see `dedup.find.answers.Match`.
+    vectors : float32 array, shape (n, dim)
+        Unit rows.
+    looks : ViewRows or None
+        Second looks, for an encoder that has them.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    quality: float
+    sha256: str
+    names: list[str]
+    vectors: npt.NDArray[np.float32]
+    looks: ViewRows | None = None
+
+
+def turns_of(view: str) -> tuple[str, ...]:
+    """The ways an image may be turned in a view, for a look at its pixels.
+
+    Examples
+    --------
+    >>> turns_of("crop mirror"), turns_of("inner"), turns_of("rotated")
+    (('mirror',), ('none',), ('none', 'rotate90', 'rotate270', 'rotate180'))
+    """
+    if view == "rotated":
+        return ("none", "rotate90", "rotate270", "rotate180")
+    last = view.rpartition(" ")[2]
+    return (last if last in VARIANTS else "none",)
+
+
+def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixels: int, only_whole: bool = False) -> Views:
+    """Decode an image and encode its views.
+
+    Parameters
+    ----------
+    data : bytes
+    encoder : Encoder
+    maker : ViewMaker or None
+        Of an encoder whose turned views and second looks follow from its vectors; any other is shown mirrored and cropped pixels.
+    max_pixels : int
+    only_whole : bool
+        The image as it is, and no more.
+
+    Raises
+    ------
+    SampleError
+        If it is no image, or too large a one.
+    """
+    # as the run decoded its images, so that an image of the run has its very vector
+    min_side = None if encoder.min_side is None else max(SIDE, encoder.min_side)
+    image = decode_image(data, max_pixels=max_pixels, min_side=min_side)
+    left, top, right, bottom = image.box
+    pixels = np.ascontiguousarray(image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
+    prepared, grid = _prepared(image.pixels, image.box, encoder)
+    quality, sha256 = float(detail(grid[None])[0]), hashlib.sha256(data).hexdigest()
+    if only_whole:
+        return Views(pixels, quality, sha256, ["none"], encoder.encode(prepared[None]))
+    if maker is None:
+        names, shown = _shown(image, encoder)
+        return Views(pixels, quality, sha256, ["none", *names], encoder.encode(np.stack([prepared, *shown])))
+    whole = encoder.encode(prepared[None])
+    turned = [apply_turn(whole, turn).astype(np.float32) for turn in dct.turns()]
+    inner = np.zeros((0, encoder.dim), dtype=np.float32)
+    box = _inner(image)
+    if box is not None:
+        framed, grid = _prepared(image.pixels, box, encoder)
+        if float(detail(grid[None])[0]) >= _LEAST_INNER_QUALITY:
+            inner = encoder.encode(framed[None])
+    aspect = np.array([image.width / max(image.height, 1)], dtype=np.float32)
+    looks = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
+    return Views(pixels, quality, sha256, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), looks)
+
+
+def _shown(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:
+    """What an encoder without looks is shown besides the image: its frame's picture, crops, and all of them mirrored."""
+    boxes: list[tuple[str, Box]] = [("", image.box)]
+    inner = _inner(image)
+    if inner is not None:
+        boxes.append(("inner", inner))
+    boxes += [("crop", _part(box, share)) for _, box in list(boxes) for share in _PARTS]
+    mirrored, width = np.ascontiguousarray(image.pixels[:, ::-1]), image.pixels.shape[1]
+    names, shown = [name for name, _ in boxes[1:]], [_prepared(image.pixels, box, encoder)[0] for _, box in boxes[1:]]
+    for name, (left, top, right, bottom) in boxes:
+        names.append(f"{name} mirror".strip())
+        shown.append(_prepared(mirrored, (width - right, top, width - left, bottom), encoder)[0])
+    return names, shown
+
+
+def _prepared(pixels: npt.NDArray[np.uint8], box: Box, encoder: Encoder) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    grid = ycbcr_grid(pixels, box)
+    return encoder.prepare(pixels, box, grid), grid
+
+
+def _inner(image: DecodedImage) -> Box | None:
+    found = picture_box(image.pixels)
+    if found is None:
+        return None
+    left, top, right, bottom = image.box
+    return max(left, found[0]), max(top, found[1]), min(right, found[2]), min(bottom, found[3])
+
+
+def _part(box: Box, share: float) -> Box:
+    left, top, right, bottom = box
+    x0, y0, x1, y1 = centre(share)
+    return left + x0 * (right - left), top + y0 * (bottom - top), left + x1 * (right - left), top + y1 * (bottom - top)

@@ -1,0 +1,152 @@
+"""The machine, as far as a run may use it: memory, cores, disk, GPUs."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+_LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "cpu": ("cpu.max", "cpu.cfs_quota_us")}
+
+_UNLIMITED = 1 << 60  # what cgroups of version 1 write where there is no limit is of this order
+
+
+def free_memory() -> int | None:
+    """Bytes that can still be taken: the least of what the machine has and each control group of this process leaves; None = unknown."""
+    found = [_available(), *(limit - used for limit, used in map(_limit_and_use, _own_groups("memory")) if limit is not None)]
+    known = [n_bytes for n_bytes in found if n_bytes is not None]
+    return max(0, min(known)) if known else None
+
+
+def available_cores() -> int:
+    """Cores this process may use: of its affinity, and no more than its control groups' quota gives it time for."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for quota in map(_quota, _own_groups("cpu")) if quota is not None]
+    return max(1, min([own, *(math.ceil(quota) for quota in quotas)]))
+
+
+def free_disk(path: str) -> tuple[int, int]:
+    """Free bytes where a local path lies or will lie, and the number of that file system."""
+    existing = os.path.abspath(path)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    return shutil.disk_usage(existing).free, os.stat(existing).st_dev
+
+
+def _available() -> int | None:
+    with suppress(OSError, ValueError):
+        for line in (_PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    with suppress(OSError, ValueError, AttributeError):  # macOS: all of it
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _own_groups(controller: str) -> list[Path]:
+    """Folders of the control groups this process is in, up to the root: of version 2, else of a controller of version 1."""
+    with suppress(OSError, ValueError):
+        for line in (_PROC / "self" / "cgroup").read_text().splitlines():
+            number, names, path = line.split(":", 2)
+            if number == "0" and not names:
+                root = _CGROUPS
+            elif controller in names.split(","):
+                root = _CGROUPS / names
+                root = root if root.exists() else _CGROUPS / controller
+            else:
+                continue
+            own = root / path.lstrip("/")
+            found = [own, *(folder for folder in own.parents if folder == root or root in folder.parents)]
+            # in a container the path may be that of the host, which is not there; its own group is the root then
+            there = [folder for folder in found if folder.is_dir()]
+            if any(
+                (folder / name).exists()
+                for folder in there
+                for name in ("memory.max", "memory.limit_in_bytes", "cpu.max", "cpu.cfs_quota_us")
+            ):
+                return there
+    return []
+
+
+def _limit_and_use(group: Path) -> tuple[int | None, int]:
+    for limit, use in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        with suppress(OSError, ValueError):
+            n_bytes = int((group / limit).read_text())
+            if n_bytes < _UNLIMITED:
+                return n_bytes, int((group / use).read_text()) - _file_cache(group)
+    return None, 0
+
+
+def _file_cache(group: Path) -> int:
+    """Bytes of files that the group is charged for and that are given up when memory is asked for."""
+    with suppress(OSError, ValueError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            name, _, n_bytes = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(n_bytes)
+    return 0
+
+
+def _quota(group: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    return None
+
+
+# what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
+_DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
+
+# of the process, which runs one task at a time, so that the threads of a task see it too
+_given: tuple[str, ...] = ()
+
+_n_cores = 1
+
+_n_sharers = 1
+
+
+def task_gpus() -> tuple[str, ...]:
+    """Addresses of the task's GPUs, such as ``("1",)``; empty where no scheduler deals them out."""
+    return _given
+
+
+def task_cores() -> int:
+    """Cores that the task may keep busy with threads of its own."""
+    return _n_cores
+
+
+def gpu_sharers() -> int:
+    """Processes that use the task's GPU at a time, this one included."""
+    return _n_sharers
+
+
+def give_gpus(addresses: Sequence[str], n_cores: int, n_sharers: int = 1) -> None:
+    """From now on these are the GPUs of this process's tasks, shared by so many processes; each task may use so many cores."""
+    global _given, _n_cores, _n_sharers
+    _given, _n_cores, _n_sharers = tuple(addresses), n_cores, n_sharers
+
+
+def may_have_gpu() -> bool:
+    """Whether there may be a CUDA device here: a look at some files, before anything is imported that takes seconds."""
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip():
+        return False
+    return bool(_given) or any(map(os.path.exists, _DRIVER_FILES))
+
+
+@contextmanager
+def given_gpus(addresses: Sequence[str], n_cores: int = 1, n_sharers: int = 1) -> Iterator[None]:
+    """While a task runs, these are its GPUs, shared by so many processes, and it may use so many cores."""
+    before = _given, _n_cores, _n_sharers
+    give_gpus(addresses, n_cores, n_sharers)
+    try:
+        yield
+    finally:
+        give_gpus(*before)

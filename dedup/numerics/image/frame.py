@@ -1,0 +1,101 @@
+"""Find the picture inside a frame: borders, letterbox bars, caption bars and window frames around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+
+Box = tuple[int, int, int, int]
+
+_TOLERANCE = 10  # grey levels that JPEG may move a uniform ground by
+
+_EDGE_SHARE = 0.8  # of the outermost line that has the ground's colour, or there is no frame on that side
+
+_LINE_SHARE = 0.5  # of a further line: the words of a caption cover the rest
+
+_LINES = 16  # looked at at a time
+
+_LEAST_TRIM = 0.015  # of a side that is worth trimming
+
+_LEAST_LEFT = 0.25  # of a side that a picture must have left
+
+
+def picture_box(pixels: npt.NDArray[np.uint8]) -> Box | None:
+    """Box of the picture that a frame of one colour on each side leaves.
+
+    A line belongs to the frame while at least half of it has the colour of the outermost line, so that the words of
+    a caption bar or a window's title go with it. The sky of a photo may go too: both copies lose it alike, and what
+    is trimmed is only ever a second look besides the whole picture.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        RGB.
+
+    Returns
+    -------
+    (left, top, right, bottom) in pixels, or None
+        None if there is no frame, it is thinner than 1.5% of the side, or little would be left.
+
+    Raises
+    ------
+    ShapeError
+        If `pixels` is no non-empty uint8 RGB array.
+
+    Examples
+    --------
+    >>> framed = np.full((60, 80, 3), 255, dtype=np.uint8)
+    >>> framed[10:50] = np.random.default_rng(0).integers(0, 200, (40, 80, 3), dtype=np.uint8)
+    >>> picture_box(framed)
+    (0, 10, 80, 50)
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+    height, width, _ = pixels.shape
+    left, top, right, bottom = 0, 0, width, height
+    # twice: within side bars the rows of a caption are all ground only once the bars are gone
+    for _ in range(2):
+        before = (left, top, right, bottom)
+        inside = pixels[top:bottom, left:right]
+        top, bottom = top + _frame_lines(inside), bottom - _frame_lines(inside[::-1])
+        if bottom <= top:
+            return None
+        inside = pixels[top:bottom, left:right].transpose(1, 0, 2)
+        left, right = left + _frame_lines(inside), right - _frame_lines(inside[::-1])
+        if right <= left:
+            return None
+        if (left, top, right, bottom) == before:
+            break
+    if max(top, height - bottom) < _LEAST_TRIM * height and max(left, width - right) < _LEAST_TRIM * width:
+        return None
+    if bottom - top < _LEAST_LEFT * height or right - left < _LEAST_LEFT * width:
+        return None
+    return left, top, right, bottom
+
+
+def _frame_lines(lines: npt.NDArray[np.uint8]) -> int:
+    """Leading lines of a frame, at most half of all; `lines` has the shape (n_lines, length, 3)."""
+    first = np.ascontiguousarray(lines[0].T)
+    ordered = np.sort(first, axis=1).astype(np.int16)
+    middle = ordered.shape[1] // 2
+    ground = (ordered[:, -1 - middle] + ordered[:, middle]) // 2
+    low, high = np.maximum(ground - _TOLERANCE, 0).astype(np.uint8), np.minimum(ground + _TOLERANCE, 255).astype(np.uint8)
+    inside = (first >= low[:, None]) & (first <= high[:, None])
+    if np.count_nonzero(inside[0] & inside[1] & inside[2]) < _EDGE_SHARE * len(inside[0]):
+        return 0
+    n_half = len(lines) // 2
+    # most frames are thin
+    for start in range(0, n_half, _LINES):
+        is_ground = _ground_share(lines[start : min(start + _LINES, n_half)], low, high) >= _LINE_SHARE
+        if not is_ground.all():
+            return start + int(np.argmin(is_ground))
+    return n_half
+
+
+def _ground_share(lines: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8], high: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Share of each line whose colour lies between two."""
+    inside = (lines >= low) & (lines <= high)
+    share: npt.NDArray[np.float64] = (inside[:, :, 0] & inside[:, :, 1] & inside[:, :, 2]).mean(axis=1)
+    return share

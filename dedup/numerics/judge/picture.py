@@ -1,0 +1,137 @@
+"""Pictures as arrays at the sizes they are compared at, and the few filters that comparisons are made of."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+from dedup.numerics.image.descriptor import BT601
+from dedup.numerics.image.frame import picture_box
+
+SIDE = 128  # longer side at which pictures are compared, in pixels
+
+SMALL_PICTURE_SIDE = 64  # for pictures that have less to show
+
+_SMALL = 48  # longer side at which hypotheses are compared
+
+_LEAST_SIDE = 12  # of the shorter side: extreme aspect ratios are stretched to it
+
+_BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on the small copy, in its pixels
+
+Array = npt.NDArray[np.float32]
+
+Matrix = npt.NDArray[np.float64]
+
+
+class Picture:
+    """Pixels of an image with what comparisons derive from them.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        RGB; kept with a longer side of at most `SIDE`.
+    """
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+        largest = _resized(pixels, SIDE) if max(pixels.shape[:2]) > SIDE else pixels
+        self.pixels, self.native_side = largest, max(pixels.shape[:2])
+        self._levels: dict[int, Level] = {}
+
+    def level(self, side: int) -> Level:
+        """The picture with its longer side at `side` pixels."""
+        if side not in self._levels:
+            self._levels[side] = Level(_resized(self.pixels, side))
+        return self._levels[side]
+
+
+class Level:
+    """A picture at one size: luma and chroma, band-passed and equalised copies, the boxes it may be framed by."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        self.ycc: Array = cv2.transform(pixels.astype(np.float32), BT601)
+        self.luma: Array = np.ascontiguousarray(self.ycc[:, :, 0])
+        self.height, self.width = self.luma.shape
+        whole = (0.0, 0.0, float(self.width), float(self.height))
+        inner = picture_box(pixels)
+        self.boxes = [whole] if inner is None else [whole, tuple(float(edge) for edge in inner)]
+
+    @cached_property
+    def small(self) -> tuple[Array, Array, npt.NDArray[np.float64]]:
+        """Luma with a longer side of 48 pixels, the same band-passed, and the factors of x, y and 1 to it."""
+        factor = _SMALL / max(self.height, self.width)
+        size = (max(_LEAST_SIDE, round(self.width * factor)), max(_LEAST_SIDE, round(self.height * factor)))
+        luma: Array = cv2.resize(self.luma, size, interpolation=cv2.INTER_AREA)
+        return luma, band_pass(luma, *_BAND), np.array([size[0] / self.width, size[1] / self.height, 1.0])
+
+    @cached_property
+    def equalised(self) -> npt.NDArray[np.uint8]:
+        """Detail at equal local contrast, so that gamma, fading and grey copies track alike."""
+        detail = band_pass(self.luma, 0.8, 5.5)
+        spread = np.sqrt(cv2.boxFilter(detail * detail, -1, (15, 15)))
+        equal: npt.NDArray[np.uint8] = np.clip(128.0 + 48.0 * detail / (spread + 3.0), 0.0, 255.0).astype(np.uint8)
+        return equal
+
+
+def band_pass(image: Array, fine: float, coarse: float) -> Array:
+    """Difference of two Gaussian blurs, given by their deviations in pixels."""
+    difference: Array = cv2.GaussianBlur(image, (0, 0), fine) - cv2.GaussianBlur(image, (0, 0), coarse)
+    return difference
+
+
+def warp(image: npt.NDArray[Any], matrix: Matrix, size: tuple[int, int], fill: float = 0.0) -> npt.NDArray[Any]:
+    """Look up `image` where `matrix` takes each pixel of a picture of `size` (width, height)."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill))
+
+
+def local_correlation(a: Array, b: Array, mask: Array, window: int, noise: float) -> tuple[Array, Array, Array, Array]:
+    """Correlation of two pictures in a window about each pixel.
+
+    Parameters
+    ----------
+    a, b, mask : float32 array, shape (height, width)
+        Only pixels with mask 1 count.
+    window : int
+        Pixels to a side.
+    noise : float
+        Added to the product of the variances: what has less detail than this correlates with nothing.
+
+    Returns
+    -------
+    correlation, variance_a, variance_b, share : float32 array, shape (height, width)
+        share is the part of the window inside the mask.
+    """
+    share = box_mean(mask, window) + 1e-6
+    a, b = a * mask, b * mask
+    mean_a, mean_b = box_mean(a, window) / share, box_mean(b, window) / share
+    variance_a = np.maximum(box_mean(a * a, window) / share - mean_a * mean_a, 0.0)
+    variance_b = np.maximum(box_mean(b * b, window) / share - mean_b * mean_b, 0.0)
+    correlation = (box_mean(a * b, window) / share - mean_a * mean_b) / np.sqrt(variance_a * variance_b + noise)
+    return correlation, variance_a, variance_b, share
+
+
+def box_mean(image: Array, window: int) -> Array:
+    """Mean of a window about each pixel; outside counts as 0."""
+    mean: Array = cv2.boxFilter(image, -1, (window, window), borderType=cv2.BORDER_CONSTANT)
+    return mean
+
+
+def _resized(pixels: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    factor = side / max(height, width)
+    size = (max(_LEAST_SIDE, round(width * factor)), max(_LEAST_SIDE, round(height * factor)))
+    if size == (width, height):
+        return pixels
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1.0 else cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def use_one_thread() -> None:
+    """Let OpenCV work on the calling thread alone, as all else does in a worker process."""
+    cv2.setNumThreads(1)

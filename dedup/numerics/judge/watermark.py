@@ -1,0 +1,87 @@
+"""Find a watermark: words or lines of one tone over the whole of one of two registered pictures.
+
+Between copies a watermark changes few pixels much and the others not at all, everywhere in the picture and all towards
+the tone of its ink. Look-alikes differ in most pixels, to either side, and a print on one of two shirts differs in the
+middle alone.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dedup.numerics.judge.picture import Array
+
+_TUKEY = 4.7  # deviations beyond which a pixel says nothing about the fit
+
+_LEAST_SPREAD = 1.5  # grey levels: JPEG leaves as much
+
+_MOST_SPREAD = 6.0  # grey levels of the pixels that are not marked
+
+_MARKED = 4.0  # deviations from which a pixel is marked
+
+_LEAST_MARKED = 8.0  # grey levels
+
+_SHARES = (0.02, 0.4)  # of the pixels that a watermark covers
+
+_CELLS = 3  # to a side
+
+_LEAST_IN_CELL = 0.25  # of the mean share
+
+_MOST_CONTRARY = 0.1  # of the marked pixels that may have changed away from the tone
+
+
+def unmarked(a: Array, b: Array, mask: Array) -> Array | None:
+    """The pixels that a watermark on one of the pictures leaves.
+
+    Parameters
+    ----------
+    a, b : float32 array, shape (height, width)
+        Luma in grey levels, registered.
+    mask : float32 array, shape (height, width)
+        Pixels with mask 1 are in both pictures.
+
+    Returns
+    -------
+    float32 array, shape (height, width), or None
+        The mask without the marked pixels and those about them; None where what differs is no watermark.
+    """
+    valid = mask > 0
+    difference, spread = _left_over(a, b, valid)
+    if spread > _MOST_SPREAD:
+        return None
+    threshold = max(_MARKED * spread, _LEAST_MARKED)
+    up, down = valid & (difference > threshold), valid & (difference < -threshold)
+    marked, contrary = (up, down) if up.sum() >= down.sum() else (down, up)
+    share = marked.sum() / valid.sum()
+    if not _SHARES[0] <= share <= _SHARES[1] or contrary.sum() > _MOST_CONTRARY * marked.sum():
+        return None
+    if _cell_shares(marked, valid).min() < _LEAST_IN_CELL * share:
+        return None
+    near = cv2.dilate((marked | contrary).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return np.where(near > 0, np.float32(0.0), mask)
+
+
+def _left_over(a: Array, b: Array, valid: npt.NDArray[np.bool_]) -> tuple[Array, float]:
+    """`b` less an affine function of `a` fitted to most pixels (Tukey's biweight), and the deviation of what is left."""
+    x, y = a[valid].astype(np.float64), b[valid].astype(np.float64)
+    weight = np.ones(len(x))
+    gain, offset, spread = 1.0, 0.0, np.inf
+    for _ in range(6):
+        total = weight.sum()
+        mean_x, mean_y = (weight @ x) / total, (weight @ y) / total
+        gain = float((weight @ ((x - mean_x) * (y - mean_y))) / max(float(weight @ (x - mean_x) ** 2), 1e-6))
+        offset = float(mean_y - gain * mean_x)
+        left = y - gain * x - offset
+        spread = max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(left))))
+        weight = np.square(np.clip(1.0 - (left / (_TUKEY * spread)) ** 2, 0.0, None)) + 1e-9
+    return (b - np.float32(gain) * a - np.float32(offset)).astype(np.float32), spread
+
+
+def _cell_shares(marked: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    shares = []
+    for rows, pixels in zip(np.array_split(marked, _CELLS), np.array_split(valid, _CELLS), strict=True):
+        for cell, inside in zip(np.array_split(rows, _CELLS, axis=1), np.array_split(pixels, _CELLS, axis=1), strict=True):
+            shares.append(cell.sum() / max(1, inside.sum()))
+    return np.array(shares)

@@ -1,0 +1,253 @@
+"""Distances between images by their pixels, as Carlini et al. (2023) measure memorisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.errors import ShapeError
+from dedup.numerics.search.gpu import Device, gram, unless_full
+from dedup.numerics.similarity import centred, exact_products, exact_squares
+
+TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
+
+Pixels = npt.NDArray[np.uint8]
+
+Distances = npt.NDArray[np.float32]
+
+
+def l2_distances(images: Pixels, other: Pixels) -> npt.NDArray[np.float64]:
+    """Distance of each image to one other.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (n, height, width, channels)
+    other : uint8 array, shape (height, width, channels)
+
+    Returns
+    -------
+    float64 array, shape (n,)
+        Exact, from whole numbers; 0 to 1.
+    """
+    distances: npt.NDArray[np.float64] = np.sqrt(_tile_errors(images, other, 1)[:, 0])
+    return distances
+
+
+def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> npt.NDArray[np.float64]:
+    """Largest distance over tiles of each image to one other; as `l2_distances`, never less."""
+    distances: npt.NDArray[np.float64] = np.sqrt(_tile_errors(images, other, tiles).max(axis=1))
+    return distances
+
+
+def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.float64]:
+    """Mean squared difference in each tile, float64 (n, tiles²)."""
+    _check_tiles(images, tiles)
+    if images.shape[1:] != other.shape:
+        raise ShapeError(f"expected images of one size, found {images.shape[1:]} and {other.shape}")
+    errors = np.empty((len(images), tiles * tiles), dtype=np.float64)
+    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
+    for number, image in enumerate(images):
+        difference = image.astype(np.int32) - other
+        # whole numbers: sums of squares stay below 2^63
+        square = (difference * difference).sum(axis=2, dtype=np.int64)
+        sums = np.add.reduceat(np.add.reduceat(square, rows[:-1], axis=0), columns[:-1], axis=1)
+        sizes = np.outer(np.diff(rows), np.diff(columns)) * images.shape[3]
+        errors[number] = (sums / (sizes * 255.0**2)).ravel()
+    return errors
+
+
+def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Device | None = None) -> Distances:
+    """Largest distance over tiles of all pairs, as matrix products per tile.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (n, height, width, channels)
+    tiles : int
+        To a side; an edge tile takes what does not divide.
+    device : Device, optional
+        Where products are computed, as exactly; the CPU takes those that its memory does not suffice for.
+
+    Returns
+    -------
+    float32 array, shape (n, n)
+        Symmetric, 0 on the diagonal, 0 to 1; exact up to float32, the same as `tiled_distances` rounded to it.
+
+    Raises
+    ------
+    ShapeError
+        If images are no uint8 of one size, or smaller than the tiles.
+
+    Notes
+    -----
+    The squared distance is |a|² + |b|² - 2ab, of whole numbers that float32 products sum without rounding (`exact_products`). Besides
+    the images it holds one tile of all of them in float32, n·height·width·channels / tiles² numbers.
+    """
+    _check_tiles(images, tiles)
+    n = len(images)
+    largest = np.zeros((n, n))
+    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
+    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
+        for left, right in zip(columns[:-1], columns[1:], strict=True):
+            tile = centred(images[:, top:bottom, left:right].reshape(n, (bottom - top) * (right - left) * images.shape[3]))
+            errors = _products(tile, device)
+            squares = errors.diagonal().copy()
+            errors *= -2.0
+            errors += squares[:, None]
+            errors += squares
+            errors /= tile.shape[1] * 255.0**2
+            np.maximum(largest, errors, out=largest)
+    return np.sqrt(largest, out=largest).astype(np.float32)
+
+
+def _products(tile: npt.NDArray[np.float32], device: Device | None) -> npt.NDArray[np.float64]:
+    if device is not None:
+        found = unless_full(lambda: gram(device.name, tile))
+        if found is not None:
+            return found
+        device.n_left += 1
+    return exact_products(tile, tile)
+
+
+def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, length, tiles + 1).astype(np.int64)
+
+
+def _check_tiles(images: Pixels, tiles: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ShapeError(f"expected uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
+    if min(images.shape[1:3]) < tiles:
+        raise ShapeError(f"expected at least {tiles} pixels to a side, one for each tile, found {images.shape[1]} x {images.shape[2]}")
+
+
+_BLOCK = 1_024  # generated images at a time
+
+_COLUMNS = 2_048  # training images at a time
+
+
+class AdaptiveDistances(NamedTuple):
+    """Generated images and the training images nearest to them.
+
+    Parameters
+    ----------
+    nearest : int64 array, shape (n,)
+        Row of the nearest training image by l2; of equal ones the first.
+    l2 : float64 array, shape (n,)
+        Distance to it, pixels in [0, 1].
+    distance : float64 array, shape (n,)
+        The adaptive distance. 0 for a copy.
+    """
+
+    nearest: npt.NDArray[np.int64]
+    l2: npt.NDArray[np.float64]
+    distance: npt.NDArray[np.float64]
+
+
+def adaptive_distances(
+    generated: Pixels,
+    training: Pixels,
+    *,
+    n_neighbors: int = 50,
+    alpha: float = 0.5,
+    around: Literal["generated", "training"] = "generated",
+) -> AdaptiveDistances:
+    """Adaptive distance of each generated image to the training image nearest to it.
+
+    Parameters
+    ----------
+    generated : uint8 array, shape (m, height, width, channels)
+    training : uint8 array, shape (n, height, width, channels)
+    n_neighbors : int
+        Training images whose mean distance is the measure: 50 in the paper; all where there are fewer.
+    alpha : float
+        0.5 in the paper.
+    around : {"generated", "training"}
+        Whose nearest training images those are: the generated image's, or the nearest training image's, itself left out.
+
+    Returns
+    -------
+    AdaptiveDistances
+
+    Raises
+    ------
+    ShapeError
+        If images are no uint8 of one size, or there are no training images.
+
+    Notes
+    -----
+    With ℓ2(a, b) = sqrt(mean((a - b)²)), a generated image x̂ and a training image x, the paper's distance is
+
+        ℓ(x̂, x; S) = ℓ2(x̂, x) / (α · mean of ℓ2(x̂, y) over y in S),   α = 0.5,
+
+    S being the 50 training images nearest to x̂. With ``around="generated"`` it is that to the letter: x is one of S, so that
+    ℓ is at most 1/α = 2, and near 2 where x̂ is as far from the first of its neighbours as from the 50th. A small ℓ says
+    that x is much nearer than the others.
+
+    The paper's words around the formula can also be read as a comparison with the neighbours of the *training image*, which is
+    another number: ℓ2(x̂, x) / (α · mean of ℓ2(x, y) over the 50 training images y nearest to x). ``around="training"`` gives it,
+    at the price of a second search. There ℓ has no bound; it is infinite where 50 others equal x and x̂ does not.
+
+    Squared distances come as |x̂|² + |x|² - 2x̂x from float32 matrix products whose partial sums are whole numbers that float32 holds
+    exactly, so that nothing is rounded before the root, and no order of summation or number of threads matters.
+
+    Time m·n·height·width·channels; memory some 100 MB beside the images.
+
+    Examples
+    --------
+    >>> training = np.arange(0, 240, 4, dtype=np.uint8).reshape(60, 1, 1, 1)
+    >>> found = adaptive_distances(np.array([81], np.uint8).reshape(1, 1, 1, 1), training, n_neighbors=5)
+    >>> found.nearest, found.distance.round(3)
+    (array([20]), array([0.4]))
+    """
+    _check_sets(generated, training, 1 + (around == "training"), n_neighbors, alpha)
+    k = min(n_neighbors, len(training))
+    nearest, least = np.empty(len(generated), dtype=np.int64), np.empty((len(generated), k))
+    for part, first, errors in _search(generated, training, k):
+        nearest[part], least[part] = first, errors
+    l2, spread = np.sqrt(least[:, 0]), np.sqrt(least).mean(axis=1)
+    if around == "training":
+        distinct, place = np.unique(nearest, return_inverse=True)
+        # the image itself is one of those at 0
+        k = min(n_neighbors, len(training) - 1)
+        spread = np.empty(len(distinct))
+        for start in range(0, len(distinct), _BLOCK):
+            for part, _, errors in _search(training[distinct[start : start + _BLOCK]], training, k + 1):
+                spread[start + part.start : start + part.stop] = np.sqrt(errors[:, 1:]).mean(axis=1)
+        spread = spread[place]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.where(l2 == 0.0, 0.0, l2 / (alpha * spread))
+    return AdaptiveDistances(nearest, l2, distance)
+
+
+def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """For blocks of images: their slice, the nearest training image, and the k least mean squared differences, ascending."""
+    images, training = (array.reshape(len(array), array[0].size if len(array) else 0) for array in (images, training))
+    squares = np.concatenate([exact_squares(centred(training[start : start + _COLUMNS])) for start in range(0, len(training), _COLUMNS)])
+    for start in range(0, len(images), _BLOCK):
+        part = slice(start, min(start + _BLOCK, len(images)))
+        rows = centred(images[part])
+        own = exact_squares(rows)
+        nearest = np.zeros(len(rows), dtype=np.int64)
+        least = np.full((len(rows), k), np.inf)
+        for first in range(0, len(training), _COLUMNS):
+            errors = exact_products(rows, centred(training[first : first + _COLUMNS]))
+            errors *= -2.0
+            errors += own[:, None]
+            errors += squares[None, first : first + _COLUMNS]
+            place = errors.argmin(axis=1)
+            is_nearer = errors[np.arange(len(rows)), place] < least.min(axis=1)
+            nearest[is_nearer] = first + place[is_nearer]
+            least = np.partition(np.concatenate([least, errors], axis=1), k - 1, axis=1)[:, :k]
+        yield part, nearest, np.sort(least, axis=1) / (rows.shape[1] * 255.0**2)
+
+
+def _check_sets(generated: Pixels, training: Pixels, n_least: int, n_neighbors: int, alpha: float) -> None:
+    for name, images in (("generated", generated), ("training", training)):
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ShapeError(f"expected {name} uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
+    if generated.shape[1:] != training.shape[1:] or len(training) < n_least:
+        raise ShapeError(f"expected training images of {generated.shape[1:]}, at least {n_least}, found {training.shape}")
+    if n_neighbors < 1 or alpha <= 0.0:
+        raise ShapeError(f"n_neighbors={n_neighbors}, alpha={alpha}: expected at least 1, and a number above 0")

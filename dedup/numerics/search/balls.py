@@ -1,0 +1,276 @@
+"""Balls of mutual neighbours: what keeps 10^6 near-copies of one placeholder linear.
+
+If two vectors lie within half the threshold's angle of one pivot, the triangle inequality of angles makes
+them neighbours of each other: their counts need no product. With cos the cosine of the threshold t, half the
+angle has the cosine sqrt((1 + t) / 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from dedup.numerics.similarity import Rows, unit_rows
+
+_SAMPLE = 512  # rows that stand for the list while balls are looked for
+
+_CHUNK = 8_192
+
+_MIN_BALL = 256  # members below which the products of a ball are cheaper than finding it
+
+_REFINE = 8_192  # rows that move a pivot to its place
+
+_REFINEMENTS = 3
+
+_DIRECT = 64  # comparisons of two numbers that cost about what one number costs in a sort of rows
+
+SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Rows that are mutual neighbours.
+
+    Parameters
+    ----------
+    rows : int64 array, shape (n,)
+        Positions in the list, ascending.
+    pivot : float64 array, shape (dim,)
+    cosines : float32 array, shape (n,)
+        Of each member with the pivot.
+    """
+
+    rows: npt.NDArray[np.int64]
+    pivot: npt.NDArray[np.float64]
+    cosines: npt.NDArray[np.float32]
+
+
+def half_angle_cosine(min_similarity: float) -> float:
+    """Cosine of half the angle whose cosine is `min_similarity`.
+
+    Examples
+    --------
+    >>> round(half_angle_cosine(0.5), 4)
+    0.866
+    """
+    return float(np.sqrt((1.0 + min_similarity) / 2.0))
+
+
+def fewest_in_sample(n_sample: int, n: int) -> float:
+    """How many of a sample of `n_sample` out of `n` rows a ball worth finding holds, give or take."""
+    return max(4.0, 0.5 * _MIN_BALL * n_sample / n)
+
+
+def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.bool_]) -> list[Ball]:
+    """Find large balls of mutual neighbours.
+
+    Parameters
+    ----------
+    vectors : float16 array, shape (n, dim), or Rows
+    min_similarity : float
+        The threshold; members of a ball are at least this similar to each other.
+    candidates : bool array, shape (n,)
+        Rows that may become members.
+
+    Returns
+    -------
+    list of Ball
+        Disjoint, in the order found; empty where the list is not dense anywhere.
+
+    Notes
+    -----
+    A pivot is the mean direction of a dense neighbourhood, not one of the vectors: copies scatter around their
+    original, and twice the scatter of one copy from another would ask for twice the angle.
+    Cost per ball: one pass over the remaining rows.
+    """
+    cos_half = half_angle_cosine(min_similarity) + SAFETY
+    remaining = np.flatnonzero(candidates)
+    balls: list[Ball] = []
+    while len(remaining) >= 2 * _MIN_BALL:
+        sample = remaining[np.linspace(0, len(remaining) - 1, min(_SAMPLE, len(remaining))).astype(np.int64)]
+        rows = vectors[sample].astype(np.float64)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        near = rows @ rows.T >= min_similarity
+        densest = int(np.argmax(near.sum(axis=1)))
+        if near[densest].sum() < fewest_in_sample(len(sample), len(remaining)):
+            break
+        pivot = rows[near[densest]].mean(axis=0)
+        ball = _grow(vectors, remaining, pivot, cos_half)
+        if len(ball.rows) < _MIN_BALL:
+            break
+        balls.append(ball)
+        remaining = np.setdiff1d(remaining, ball.rows, assume_unique=True)
+    return balls
+
+
+def _grow(vectors: Rows, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float64], cos_half: float) -> Ball:
+    """Members within the half angle of a pivot that first moves to the mean direction of a sample of them."""
+    pivot = pivot / np.linalg.norm(pivot)
+    sample = unit_rows(vectors[rows[np.linspace(0, len(rows) - 1, min(_REFINE, len(rows))).astype(np.int64)]])
+    for _ in range(_REFINEMENTS):
+        inside = sample[sample @ pivot.astype(np.float32) >= cos_half]
+        if not len(inside):
+            break
+        pivot = inside.astype(np.float64).sum(axis=0)
+        pivot /= np.linalg.norm(pivot)
+    cosines = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        cosines[part] = unit_rows(vectors[rows[part]]) @ pivot.astype(np.float32)
+    inside_all = cosines >= cos_half
+    return Ball(rows[inside_all], pivot, cosines[inside_all])
+
+
+class Ownership:
+    """Which list counts a pair that several lists compare: the smallest list that both are in.
+
+    Parameters
+    ----------
+    lists : int32 array, shape (n, n_lists_each)
+        The lists each row of this list is in.
+    list_id : int
+        This list.
+    """
+
+    def __init__(self, lists: npt.NDArray[np.int32], list_id: int) -> None:
+        self._earlier = np.where(lists < list_id, lists, -1)  # -1: not of interest
+        self.is_trivial = bool((self._earlier < 0).all())
+        self._n_left = _DIRECT * self._earlier.size  # comparisons of lists that cost less than the signatures
+
+    @cached_property
+    def _signatures(self) -> tuple[npt.NDArray[np.int64], csr_array]:
+        """Signature of each row, and the lists of each signature: rows of one own the same pairs, and most rows of a list share few."""
+        signatures, signature = np.unique(np.sort(self._earlier, axis=1), axis=0, return_inverse=True)
+        place, column = np.nonzero(signatures >= 0)
+        _, columns = np.unique(signatures[place, column], return_inverse=True)
+        width = int(columns.max()) + 1 if len(columns) else 1
+        return signature, csr_array((np.ones(len(place), dtype=np.int32), (place, columns)), shape=(len(signatures), width))
+
+    def pairs(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether this list owns each of the pairs (a[i], b[i])."""
+        if self.is_trivial or not len(a):
+            return np.ones(len(a), dtype=bool)
+        self._n_left -= len(a) * self._earlier.shape[1] ** 2
+        if self._n_left >= 0:
+            others = self._earlier[b]
+            others[others < 0] = -2  # what is not of interest meets nothing
+            met: npt.NDArray[np.bool_] = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
+            return met
+        signature, incidence = self._signatures
+        left, right = signature[a], signature[b]
+        keys, inverse = np.unique(left * np.int64(incidence.shape[0]) + right, return_inverse=True)
+        first, second = np.divmod(keys, incidence.shape[0])
+        both: csr_array = incidence[first, :].multiply(incidence[second, :])
+        shared = np.asarray(both.sum(axis=1)).ravel()
+        owned: npt.NDArray[np.bool_] = (shared == 0)[inverse]
+        return owned
+
+    def mask(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether this list owns each pair of one of `rows` and one of `others`, bool (n, m)."""
+        if self.is_trivial:
+            return np.ones((len(rows), len(others)), dtype=bool)
+        signature, incidence = self._signatures
+        left, row = np.unique(signature[rows], return_inverse=True)
+        right, column = np.unique(signature[others], return_inverse=True)
+        shared: csr_array = incidence[left, :] @ incidence[right, :].T
+        owned: npt.NDArray[np.bool_] = (shared.toarray() == 0)[row][:, column]
+        return owned
+
+    def weights(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Summed weight, for each of `rows`, of the `others` whose pair with it this list owns.
+
+        Parameters
+        ----------
+        rows, others : int64 array, shapes (n,) and (m,)
+        weights : int64 array, shape (m,)
+            Of the others.
+
+        Returns
+        -------
+        int64 array, shape (n,)
+        """
+        total = int(weights.sum())
+        if self.is_trivial:
+            return np.full(len(rows), total, dtype=np.int64)
+        signature, incidence = self._signatures
+        of_signature = np.bincount(signature[others], weights=weights, minlength=incidence.shape[0]).astype(np.int64)
+        wanted, inverse = np.unique(signature[rows], return_inverse=True)
+        present = np.flatnonzero(of_signature)
+        owned = np.empty(len(wanted), dtype=np.int64)
+        for start in range(0, len(wanted), 1024):
+            shared: csr_array = incidence[wanted[start : start + 1024], :] @ incidence[present, :].T
+            shared.data = np.ones_like(shared.data)
+            owned[start : start + 1024] = total - np.asarray(shared @ of_signature[present])
+        return owned[inverse]
+
+
+@dataclass(frozen=True)
+class Crowds:
+    """Vectors that are joined among themselves.
+
+    Parameters
+    ----------
+    group : int32 array, shape (n,)
+        The crowd whose surroundings each vector is in, -1 for none: pairs inside one are found by joining it.
+    is_inside : bool array, shape (n,)
+        Members of a ball, all of whose neighbours are in its surroundings.
+    """
+
+    group: npt.NDArray[np.int32]
+    is_inside: npt.NDArray[np.bool_]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of crowds."""
+        return int(self.group.max(initial=-1)) + 1
+
+
+def find_crowds(
+    sample: npt.NDArray[np.float16], n: int, blocks: Iterable[tuple[slice, npt.NDArray[np.float16]]], min_similarity: float
+) -> Crowds:
+    """Find crowds in a sample, and their surroundings among all vectors.
+
+    Parameters
+    ----------
+    sample : float16 array, shape (m, dim)
+    n : int
+        Vectors in all.
+    blocks : iterable of (slice, float16 array (b, dim))
+        All vectors, in order; read only if the sample holds a crowd.
+    min_similarity : float
+        Cosine from which two vectors are neighbours.
+
+    Returns
+    -------
+    Crowds
+
+    Notes
+    -----
+    Vectors within half the threshold's angle θ of a pivot are mutual neighbours; whatever is a neighbour of one of them is within
+    1.5 θ of the pivot. Surroundings that meet are one.
+    """
+    group = np.full(n, -1, dtype=np.int32)
+    is_inside = np.zeros(n, dtype=bool)
+    balls = find_balls(sample, min_similarity, np.ones(len(sample), dtype=bool))
+    if not balls:
+        return Crowds(group, is_inside)
+    pivots = np.stack([ball.pivot for ball in balls]).astype(np.float32)
+    within = half_angle_cosine(min_similarity) + SAFETY
+    around = float(np.cos(min(np.pi, 1.5 * np.arccos(min_similarity)))) - SAFETY
+    united = np.arange(len(balls))  # the smallest crowd that each is one with
+    for part, rows in blocks:
+        product = unit_rows(rows) @ pivots.T
+        near = product >= around
+        is_inside[part] = (product >= within).any(axis=1)
+        for place in np.flatnonzero(near.sum(axis=1) > 1).tolist():
+            met = np.unique(united[near[place]])
+            united[np.isin(united, met)] = met[0]
+        group[part] = np.where(near.any(axis=1), near.argmax(axis=1), -1)
+    _, numbers = np.unique(united, return_inverse=True)
+    group = np.where(group >= 0, numbers[np.maximum(group, 0)], -1).astype(np.int32)
+    return Crowds(group, is_inside)

@@ -1,0 +1,254 @@
+"""Before any work: how much memory and disk a run needs, beside what is there; it refuses with both numbers.
+
+What is needed is estimated from figures of real runs (`docs/results.md`, "What a run needs"), rounded up: the estimate lies between
+once and three times what is used. It is of typical data; an image at the limits (`input.max_pixels`) takes what its pixels take.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dedup.config import Config
+from dedup.config.encoders import encoder_kind
+from dedup.contracts import Engine, Reporter
+from dedup.encoders import n_gpus
+from dedup.engines.local import LocalEngine
+from dedup.errors import ResourceError, RunDirectoryError
+from dedup.machine import available_cores, free_disk, free_memory
+from dedup.runs.directory import read_record
+from dedup.runs.vectors import open_store
+from dedup.stages.embed.partition import Source, keeps_thumbnails
+from dedup.stages.index.faiss_index import PQ_FROM
+from dedup.storage.atomic import scratch_folder
+from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.shards import read_shard
+from dedup.storage.input.sources import size_of
+from dedup.storage.urls import filesystem, is_local, read_range
+from dedup.text import bytes_text
+
+# Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
+# and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.
+_DRIVER, _WORKER, _PER_IMAGE = 350_000_000, 400_000_000, 220
+
+_SEARCH, _SEARCH_PER_IMAGE = 600_000_000, 1_300
+
+_MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in fp32, a batch
+
+# Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
+_TABLES, _VIEWS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
+
+_PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
+
+_SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs, in bytes; `n_images` is None where that can't be told.
+
+    Parameters
+    ----------
+    n_images : int or None
+    is_exact : bool
+    memory, disk, temporary : int
+        Of all processes at once; in the run directory; in the folder for temporary files.
+    n_workers : int
+    savers : tuple of str
+        Settings that would take less of the disk.
+    """
+
+    n_images: int | None
+    is_exact: bool
+    memory: int
+    disk: int
+    temporary: int
+    n_workers: int
+    savers: tuple[str, ...] = ()
+
+
+def bounded_workers(config: Config) -> tuple[int, str]:
+    """Worker processes of the local engine, and why they are fewer than the cores; '' where they are not.
+
+    As many as were asked for; else one a core, but no more than there is memory for.
+    """
+    if config.engine.workers:
+        return config.engine.workers, ""
+    cores, memory = available_cores(), free_memory()
+    fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
+    if fitting >= cores:
+        return cores, ""
+    there = f"{bytes_text(memory or 0)} of memory is there, and each takes {bytes_text(_per_worker(config))}"
+    return fitting, f"engine: {fitting} workers for {cores} cores: {there}"
+
+
+def check(
+    config: Config,
+    sources: Mapping[str, tuple[Source, str]],
+    todo: set[str],
+    engine: Engine,
+    reporter: Reporter,
+    *,
+    again: bool = False,
+) -> Needs | None:
+    """Say what a run needs and what is there.
+
+    Parameters
+    ----------
+    config : Config
+        With `engine.preflight`: refuse, or warn and go on.
+    sources : mapping
+        Of the stage `embed`; empty where it is done.
+    todo : set of str
+        Stages that are to be done; nothing is said where there are none.
+    engine : Engine
+    reporter : Reporter
+    again : bool
+        A second time, when the number of images is known: of the disk alone, and silent unless it is too small.
+
+    Raises
+    ------
+    ResourceError
+        If memory or disk are too small, with both numbers and what to do; nothing was written.
+    """
+    if not todo:
+        return None
+    needs = estimate(config, sources, "embed" in todo, engine.n_workers)
+    is_here = isinstance(engine, LocalEngine)
+    memory = free_memory() if is_here and not again else None  # the second time the workers have theirs
+    run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
+    disk = free_disk(filesystem(run_dir)[1]) if is_local(run_dir) else None
+    temporary = free_disk(scratch)
+    parts = [_images(needs)]
+    short: list[str] = []
+    if memory is not None:
+        parts.append(f"memory {bytes_text(needs.memory)} needed, {bytes_text(memory)} there")
+        if needs.memory > memory:
+            found = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} there"
+            short.append(f"memory: {found}; {_less_memory(config, needs, memory)}")
+    if needs.n_images is not None and disk is not None:
+        parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} there")
+        wanted = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
+        if wanted > disk[0]:
+            short.append(f"disk of {run_dir}: {bytes_text(wanted)} needed, {bytes_text(disk[0])} there; {_less_disk(needs)}")
+    if needs.n_images is not None and is_here:
+        needed, there = bytes_text(needs.temporary), bytes_text(temporary[0])
+        parts.append(f"temporary files {needed} in {scratch}, {there} there")
+        if needs.temporary > temporary[0]:
+            short.append(f"disk of {scratch}: {needed} needed, {there} there; set TMPDIR to a larger one")
+    if not is_here:
+        parts.append("what executors have is not checked")
+    if not again:
+        reporter.note(f"preflight: {'; '.join(parts)}")
+    if short and config.engine.preflight == "warn":
+        reporter.note(f"preflight: too small: {'. '.join(short)}")
+    elif short:
+        done = "What is embedded stays" if again else "Nothing was written"
+        raise ResourceError(f"{'. '.join(short)}. {done}; engine.preflight=warn tries all the same")
+    return needs
+
+
+def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: bool, n_workers: int) -> Needs:
+    """What a run needs; see `check`."""
+    run_dir = config.output.run_dir
+    n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
+    kind = encoder_kind(config.encoder.name)
+    seconds = [encoder_kind(name) for name in config.embed.also]
+    dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
+    if not embeds and is_local(run_dir):
+        with suppress(RunDirectoryError):  # without an image there are no vectors
+            dim = open_store(run_dir).dim
+    dims = dim + sum(second.typical_dim for second in seconds)
+    if n_images is not None and config.base.run_dir:
+        n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
+    n = n_images or 0
+    has_views = config.search.views and any(each.makes_views for each in (kind, *seconds))
+    keeps = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
+    codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
+    each = 2 * dims + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * keeps
+    nprobe = config.search.nprobe or 32
+    there = _size_there(run_dir)
+    n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
+    memory = _driver(n) + n_processes * _per_worker(config)
+    remote_index = 0 if is_local(run_dir) else n * codes
+    savers = ("embed.thumbnails=false",) * keeps + ("search.views=false",) * has_views
+    return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes, savers)
+
+
+def _driver(n_images: int) -> int:
+    return _DRIVER + min(_SEARCH, n_images * _SEARCH_PER_IMAGE) + n_images * _PER_IMAGE
+
+
+def _per_worker(config: Config) -> int:
+    return _WORKER + (_MODEL if encoder_kind(config.encoder.name).uses_gpu else 0)
+
+
+def _count(sources: Sequence[Source]) -> tuple[int | None, bool]:
+    """Images of the sources, and whether that is exact: tars are judged by a few of them."""
+    known = sum(
+        source.n_rows if isinstance(source, EmbeddingFile) else len(source.images) for source in sources if not isinstance(source, str)
+    )
+    shards = [source for source in sources if isinstance(source, str)]
+    if not shards:
+        return known, True
+    sizes = [size for size in map(size_of, shards[:: -(-len(shards) // _SAMPLED_SHARDS)]) if size]
+    each = _bytes_per_sample(shards)
+    if not sizes or not each:
+        return None, False
+    return round(known + sum(sizes) / len(sizes) * len(shards) / each), False
+
+
+def _bytes_per_sample(shards: Sequence[str]) -> float | None:
+    """Of the samples at the beginning of the first shards: packed bytes, if they are packed."""
+    for shard in shards[:3]:
+        with suppress(Exception), scratch_folder() as folder:  # it is an estimate: reading in earnest will say what is wrong
+            head = read_range(shard, 0, _HEAD_BYTES)
+            path = os.path.join(folder, posixpath.basename(shard))
+            with open(path, "wb") as file:
+                file.write(head)
+            if n := sum(1 for _ in read_shard(path)):
+                return len(head) / n
+    return None
+
+
+def _count_embedded(run_dir: str) -> int | None:
+    record = read_record(run_dir, "embeddings")
+    return None if record is None else record.rows["metadata"]
+
+
+def _size_there(run_dir: str) -> int:
+    """Bytes of what an earlier attempt left in the run directory."""
+    if not is_local(run_dir):
+        return 0
+    total = 0
+    for home, _, names in os.walk(filesystem(run_dir)[1]):
+        for name in names:
+            with suppress(OSError):
+                total += os.path.getsize(posixpath.join(home, name))
+    return total
+
+
+def _images(needs: Needs) -> str:
+    if needs.n_images is None:
+        return "how many images there are can't be told before they are read"
+    return f"{'' if needs.is_exact else 'about '}{needs.n_images if needs.is_exact else _rounded(needs.n_images):,} images"
+
+
+def _rounded(n: int) -> int:
+    """Two digits: more would not be true."""
+    return int(float(f"{n:.1e}"))
+
+
+def _less_memory(config: Config, needs: Needs, memory: int) -> str:
+    fitting = (memory - _driver(needs.n_images or 0)) // _per_worker(config)
+    if fitting >= 1:
+        return f"engine.workers={fitting} would fit"
+    return "take a machine with more, or fewer shards at a time (base.run_dir adds the others)"
+
+
+def _less_disk(needs: Needs) -> str:
+    return f"choose {', or '.join(('another output.run_dir', *needs.savers))}"

@@ -1,0 +1,234 @@
+"""What is kept, as lists that other tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from dedup.contracts import Engine, Progress, Reporter, Table
+from dedup.engines.local import engine_or_own
+from dedup.errors import ConfigError, InputError, RunDirectoryError
+from dedup.release.huggingface import FILE_BYTES, HfTask, export_file, write_card
+from dedup.release.plan import KeepListResult, kept_table, named_table, plan_shards
+from dedup.runs.directory import digest, read_record
+from dedup.schemas import MANIFEST
+from dedup.stages.stage import SilentReporter
+from dedup.storage.arrays import ArrayWriter
+from dedup.storage.atomic import AtomicFile, write_json
+from dedup.storage.tables import FileWriter, ask, dataset
+from dedup.storage.urls import filesystem, join, read_json
+
+_KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
+
+_UID_TYPE: Final = np.dtype("<u8,<u8")
+
+UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
+
+REPEATED_SQL = "SELECT key, count(*) AS n FROM kept GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Parameters
+    ----------
+    path : str
+    n_rows : int
+        Keys, urls, uids or samples.
+    n_left_out : int
+        Kept samples that have no url or uid, or one that no line can hold.
+    """
+
+    path: str
+    n_rows: int
+    n_left_out: int = 0
+
+
+def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
+    """Write the keys of kept samples, in their order: as text, or with their shards as ``.csv`` or ``.parquet``.
+
+    Raises
+    ------
+    InputError
+        If text is asked for and a key occurs in several shards, or holds a line break.
+    """
+    if out.endswith(".parquet"):
+        with FileWriter(out, _KEYS) as writer:
+            for batch in _batches(kept, _KEYS.names):
+                writer.write(batch)
+        return Exported(out, writer.n_rows)
+    if not out.endswith(".csv"):
+        repeated = ask(engine, REPEATED_SQL, {"kept": kept}, pa.schema([("key", pa.string()), ("n", pa.int64())]))
+        if repeated.num_rows:
+            key, n = repeated["key"][0].as_py(), repeated["n"][0].as_py()
+            raise InputError(
+                f"{out}: the key {key!r} occurs in {n} shards, a list of keys would not tell them apart; name a .csv or .parquet"
+            )
+        return _write_lines(kept, "key", out, is_strict=True)
+    n_rows, schema = 0, pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
+    with AtomicFile(out) as file, pyarrow.csv.CSVWriter(file, schema) as lines:
+        for batch in _batches(kept, schema.names):
+            lines.write(batch.cast(schema))
+            n_rows += batch.num_rows
+    return Exported(out, n_rows)
+
+
+def export_urls(kept: Table, out: str) -> Exported:
+    """Write the urls of kept samples, a line each, in their order."""
+    return _write_lines(kept, "url", out, is_strict=False)
+
+
+def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
+    """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, none twice.
+
+    Raises
+    ------
+    ConfigError
+        If the name does not end in ``.npy``.
+    InputError
+        If the run carries no `uid`, or one that is not 32 hex digits.
+    """
+    if not out.endswith(".npy"):
+        raise ConfigError(f"--out {out}: expected a name that ends in .npy")
+    if "uid" not in kept.schema.names:
+        raise InputError(f"{kept.path} has no column uid; embed with input.carry=[uid], which DataComp's json and parquet files have")
+    with ArrayWriter(out, (), _UID_TYPE) as writer:
+        # hex digits sort as their numbers do
+        for batch in engine.sql(UIDS_SQL, {"kept": kept}, pa.schema([("uid", pa.string())])):
+            uids = batch["uid"].combine_chunks()
+            if not pc.all(pc.match_substring_regex(uids, "^[0-9a-f]{32}$")).as_py():
+                wrong = uids.filter(pc.invert(pc.match_substring_regex(uids, "^[0-9a-f]{32}$")))[0].as_py()
+                raise InputError(f"{kept.path}: the uid {wrong!r} is no DataComp uid; expected 32 hex digits")
+            halves = np.frombuffer(bytes.fromhex("".join(uids.to_pylist())), dtype=">u8")
+            writer.write(halves.astype("<u8").view(_UID_TYPE))
+    n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in _batches(kept, ["uid"]))
+    return Exported(out, writer.n_rows, dataset(kept).count_rows() - n_samples)
+
+
+def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Exported:
+    """Write a column as text; what has no value, or a line break, is left out, or refused."""
+    n_rows, n_all = 0, 0
+    with AtomicFile(out) as file:
+        for batch in _batches(kept, [column]):
+            n_all += batch.num_rows
+            values = batch[column].drop_null()
+            is_line = pc.invert(pc.match_substring_regex(values, "[\r\n]"))
+            if is_strict and not pc.all(is_line).as_py():
+                raise InputError(f"{out}: a {column} holds a line break, which a list of lines can't; name a .csv or .parquet")
+            lines = values.filter(is_line).to_pylist()
+            file.write("".join(f"{line}\n" for line in lines).encode())
+            n_rows += len(lines)
+    return Exported(out, n_rows, n_all - n_rows)
+
+
+def _batches(kept: Table, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    yield from dataset(kept).to_batches(columns=columns)
+
+
+_BEGUN = "_export.json"
+
+FORMATS = ("keys", "urls", "datacomp", "hf")
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was exported.
+
+    Parameters
+    ----------
+    form, path : str
+    n_rows : int
+        Keys, urls, uids, or samples.
+    n_left_out : int
+        Kept samples that could not be named in that form.
+    keep_list : KeepListResult or None
+    """
+
+    form: str
+    path: str
+    n_rows: int
+    n_left_out: int = 0
+    keep_list: KeepListResult | None = None
+
+
+def export(
+    run_dir: str,
+    form: str,
+    out: str,
+    *,
+    keep_list: str = "",
+    with_images: bool = True,
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> ExportSummary:
+    """Write what a run keeps in the form another tool reads.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+    form : {"keys", "urls", "datacomp", "hf"}
+        A key a line, or `shard, key` in a ``.csv`` or ``.parquet``; a url a line; DataComp's sorted ``.npy`` of uids; a folder of parquet
+        files that Hugging Face's `datasets` reads.
+    out : str
+        File, or for hf a folder; a path or any fsspec URL.
+    keep_list : str
+        Instead of the manifest: see `dedup.storage.input.names.read_keep_list`.
+    with_images : bool
+        Whether the images' bytes go into hf's files.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished.
+    InputError
+        If samples can't be named in that form, or an image can't be read any more.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
+    reporter = reporter or SilentReporter()
+    with engine_or_own(engine) as engine, engine.scratch() as scratch:
+        kept, found = kept_table(run_dir), None
+        if keep_list:
+            kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
+        if form == "hf":
+            done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
+        elif form == "datacomp":
+            done = export_datacomp(kept, out, engine)
+        else:
+            done = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
+        return ExportSummary(form, done.path, done.n_rows, done.n_left_out, found)
+
+
+def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:
+    """Write the files of a folder for `datasets`, in parallel; those that are there already stay."""
+    n_rows = n_bytes = 0
+    for batch in dataset(kept).to_batches(columns=["n_bytes"]):
+        n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + (pc.sum(batch["n_bytes"]).as_py() or 0)
+    per_file = max(1, min(1_000_000, int(FILE_BYTES / max(1, n_bytes / max(1, n_rows))) if with_images else 1_000_000))
+    plan = list(plan_shards(kept, per_file))
+    tasks = [HfTask(kept, part, len(plan), out, with_images) for part in plan]
+    record = read_record(run_dir, "manifest")
+    identity = digest(["" if record is None else record.digest, with_images, [part.as_json() for part in plan]])
+    begun = read_json(join(out, _BEGUN))
+    fs, path = filesystem(join(out, "data"))
+    if (begun or {}).get("identity") != identity and fs.exists(path) and fs.ls(path, detail=False):
+        raise RunDirectoryError(f"{out}/data holds files of another export; name another folder, or empty this one")
+    write_json(join(out, _BEGUN), {"run": run_dir, "identity": identity})
+    done = 0
+    reporter.progress(Progress("export", 0, n_rows, "samples"))
+    for _, n in engine.map_partitions(export_file, tasks):
+        done += n
+        reporter.progress(Progress("export", done, n_rows, "samples"))
+    write_card(out, done)
+    return Exported(out, done)

@@ -1,0 +1,153 @@
+"""A filter for those who train from the original shards: which samples of a webdataset stay."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from cachetools import LRUCache
+
+from dedup.errors import InputError
+from dedup.release.plan import kept_table
+from dedup.runs.directory import RunLayout
+from dedup.storage.input.captions import clean_name
+from dedup.storage.tables import dataset, read_table
+from dedup.storage.urls import absolute
+
+_SHARDS_HELD: Final = 16
+
+_TAR: Final = re.compile(r"[^\s'\"]+\.(?:tar|tgz)(?:\.\w+)?(?=['\"\s?#]|$)")
+
+
+class KeepFilter:
+    """Tells of a webdataset sample whether the manifest of a run keeps it; picklable, for the workers of a loader.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run has no manifest.
+
+    Notes
+    -----
+    A shard is known by its URL, or else by as much of the end of its path as tells it from the run's other shards, so that the data may
+    lie elsewhere now. Keys are read shard by shard and the last 16 are held. webdataset gives all samples of a key that occurs twice in
+    a shard; the run kept or dropped the first, and so does what is said here of each.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = absolute(run_dir)
+        kept_table(self._run_dir)  # what is missing is said now, not in the loader's workers
+        self._start()
+
+    def _start(self) -> None:
+        self._keys: LRUCache[str, frozenset[str]] = LRUCache(_SHARDS_HELD)
+        self._names: dict[str, str] = {}
+        self._shards: dict[str, list[str]] | None = None  # by base name
+        self._partitions: dict[str, int] = {}
+        self._manifest: ds.Dataset | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The run alone: each process reads for itself."""
+        return {"run_dir": self._run_dir}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._run_dir = state["run_dir"]
+        self._start()
+
+    def __call__(self, sample: Mapping[str, Any]) -> bool:
+        """Whether a sample stays.
+
+        Parameters
+        ----------
+        sample : mapping
+            With `__key__` and `__url__`, as webdataset makes it.
+
+        Raises
+        ------
+        InputError
+            If the sample has neither, or its shard is none of the run's.
+        """
+        url, key = sample.get("__url__"), sample.get("__key__")
+        if not isinstance(url, str) or not isinstance(key, str):
+            raise InputError("a sample without __url__ and __key__; put dedup.keep before what takes them away, such as to_tuple")
+        shard = self._names.get(url)
+        if shard is None:
+            shard = self._names[url] = self._shard_of(url)
+        return clean_name(key) in self._kept(shard)
+
+    def _shard_of(self, url: str) -> str:
+        """The run's shard that a URL, or a command in which there is one, means."""
+        if self._shards is None:
+            self._shards = {}
+            rows = read_table(RunLayout(self._run_dir).table("partitions"), ["shard", "partition"])
+            self._partitions = dict(zip(rows["shard"].to_pylist(), rows["partition"].to_pylist(), strict=True))
+            for shard in self._partitions:
+                self._shards.setdefault(posixpath.basename(shard), []).append(shard)
+        found = _TAR.findall(url) if url.startswith("pipe:") else [url]
+        names = [absolute(name.removeprefix("file:")) for name in found] or [url]
+        best: list[str] = []
+        for name in names:
+            alike = self._shards.get(posixpath.basename(name.partition("?")[0]), [])
+            if name in alike:
+                return name
+            ends = {shard: _common_end(shard, name) for shard in alike}
+            longest = max(ends.values(), default=0)
+            best += [shard for shard in alike if ends[shard] == longest]
+        if len(best) != 1:
+            what = "several of its shards end alike" if best else "it has no shard of that name"
+            raise InputError(f"{url} can't be told to be a shard of {self._run_dir}: {what}; open the shards under the paths the run had")
+        return best[0]
+
+    def _kept(self, shard: str) -> frozenset[str]:
+        held = self._keys.get(shard)
+        if held is None:
+            held = self._keys[shard] = self._read(shard)
+        return held
+
+    def _read(self, shard: str) -> frozenset[str]:
+        """Keys of a shard that the manifest keeps."""
+        if self._manifest is None:
+            self._manifest = dataset(kept_table(self._run_dir))  # footers are read once
+        first = self._partitions[shard] << 32
+        # the files are ordered by sample_id, so that most are passed over
+        here = (pc.field("sample_id") >= first) & (pc.field("sample_id") < first + (1 << 32)) & (pc.field("shard") == shard)
+        rows = self._manifest.to_table(columns=["key"], filter=here)
+        return frozenset(rows["key"].to_pylist())
+
+
+def keep(run_dir: str) -> KeepFilter:
+    """Make a filter of what a run keeps, for ``webdataset.WebDataset(...).select(...)``.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+
+    Returns
+    -------
+    KeepFilter
+
+    Notes
+    -----
+    ``wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))``
+    """
+    return KeepFilter(run_dir)
+
+
+def _common_end(a: str, b: str) -> int:
+    """How many parts of two paths are equal, counted from their ends."""
+    n = 0
+    for one, other in zip(reversed(a.split("/")), reversed(b.partition("?")[0].split("/")), strict=False):
+        if one != other:
+            break
+        n += 1
+    return n

@@ -1,0 +1,275 @@
+"""The samples of a finished run that stay: its manifest, or what a keep list names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from dedup.contracts import Engine, JsonDict, Table
+from dedup.errors import InputError, RunDirectoryError
+from dedup.runs.directory import RunLayout
+from dedup.schemas import MANIFEST
+from dedup.storage.input.names import read_keep_list
+from dedup.storage.tables import ask, clear, files
+from dedup.storage.urls import filesystem
+
+_NAMES_SHOWN = 3
+
+_SAMPLES = """
+(SELECT {columns}, FALSE AS is_excluded FROM manifest UNION ALL SELECT {columns}, FALSE AS is_excluded FROM duplicates
+ UNION ALL SELECT {columns}, TRUE AS is_excluded FROM excluded) AS samples
+"""
+
+# several samples may have one url: a name stands for all of them
+NAMED_SQL = """
+SELECT {columns} FROM {samples} JOIN (SELECT DISTINCT {names} FROM named) AS named ON {same}
+WHERE NOT samples.is_excluded
+ORDER BY samples.sample_id
+"""
+
+COUNT_SQL = """
+SELECT CAST(sum(CASE WHEN is_excluded THEN 1 ELSE 0 END) AS BIGINT) AS n_excluded
+FROM {samples} JOIN (SELECT DISTINCT {names} FROM named) AS named ON {same}
+"""
+
+UNKNOWN_SQL = """
+SELECT {named} FROM (SELECT DISTINCT {names} FROM named) AS named LEFT JOIN {samples} ON {same}
+WHERE samples.sample_id IS NULL
+ORDER BY {named}
+"""
+
+
+@dataclass(frozen=True)
+class KeepListResult:
+    """How a keep list fits a run.
+
+    Parameters
+    ----------
+    n_unknown : int
+        Entries that name no sample of the run.
+    unknown : tuple of str
+        The first of them.
+    n_excluded : int
+        Samples that are named but excluded: they do not come back.
+    """
+
+    n_unknown: int = 0
+    unknown: tuple[str, ...] = field(default_factory=tuple)
+    n_excluded: int = 0
+
+
+def kept_table(run_dir: str) -> Table:
+    """The manifest of a finished run, with its carried columns.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is none.
+    """
+    table = RunLayout(run_dir).table("manifest")
+    return replace(table, schema=RunLayout(run_dir, _carried(table)).table("manifest").schema)
+
+
+def _carried(manifest: Table) -> list[str]:
+    """Names of the carried columns, which follow those that every manifest has."""
+    fs, _ = filesystem(manifest.path)
+    try:
+        with fs.open(files(manifest)[0], "rb") as file:
+            found = pq.read_schema(file).names
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{manifest.path} holds no manifest; run all stages first (dedup status shows what is missing)") from error
+    return [name for name in found if name not in MANIFEST.names]
+
+
+def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tuple[Table, KeepListResult]:
+    """Write the samples that a keep list names, in the form of a manifest.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+    keep_list : str
+        See `read_keep_list`.
+    folder : str
+        Where the table goes.
+    engine : Engine
+
+    Returns
+    -------
+    Table
+        Ordered by sample_id.
+    KeepListResult
+
+    Raises
+    ------
+    InputError
+        If the list can't be read, names samples by a column the run has not carried, or names none of this run.
+    """
+    named, kept = read_keep_list(keep_list), kept_table(run_dir)
+    missing = [name for name in named.column_names if name not in kept.schema.names]
+    if missing:
+        raise InputError(
+            f"{keep_list} names samples by {missing[0]}, which {run_dir} does not have; embed with input.carry=[{missing[0]}], "
+            "or name them by key, url or sha256"
+        )
+    layout = RunLayout(run_dir, [name for name in kept.schema.names if name not in MANIFEST.names])
+    sources = {name: layout.table(name) for name in ("manifest", "duplicates", "excluded")} | {"named": named}
+    parts = {
+        "columns": ", ".join(f"samples.{name} AS {name}" for name in kept.schema.names),
+        "names": ", ".join(named.column_names),
+        "named": ", ".join(f"named.{name}" for name in named.column_names),
+        "same": " AND ".join(f"samples.{name} = named.{name}" for name in named.column_names),
+        "samples": _SAMPLES.format(columns=", ".join(kept.schema.names)),
+    }
+    output = Table(folder, kept.schema)
+    clear(output)
+    n = engine.sql_to(NAMED_SQL.format(**parts), sources, output)
+    unknown = ask(engine, UNKNOWN_SQL.format(**parts), sources, named.schema)
+    count = ask(engine, COUNT_SQL.format(**parts), sources, pa.schema([("n_excluded", pa.int64())]))
+    last = named.column_names[-1]
+    first = tuple(str(value) for value in unknown[last].slice(0, _NAMES_SHOWN).to_pylist())
+    result = KeepListResult(unknown.num_rows, first, pc.sum(count["n_excluded"]).as_py() or 0)
+    if not n:
+        raise InputError(f"{keep_list} names no sample of {run_dir} that may stay; its first entries are {', '.join(first) or 'excluded'}")
+    return output, result
+
+
+_COLUMNS = ("sample_id", "shard", "key", "n_bytes")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """One shard to be written: a stretch of the kept samples, which are ordered by sample_id.
+
+    Parameters
+    ----------
+    number : int
+        Of the shard: its name is ``NNNNN.tar``.
+    first_id, last_id : int
+        sample_id of its first and last sample.
+    n_samples : int
+    image_bytes : int
+        Of its images, encoded.
+    first_file, last_file : int
+        Place, among the table's sorted files, of those that hold its rows.
+    """
+
+    number: int
+    first_id: int
+    last_id: int
+    n_samples: int
+    image_bytes: int
+    first_file: int
+    last_file: int
+
+    def as_json(self) -> JsonDict:
+        """Its fields."""
+        return asdict(self)
+
+
+def kept_rows(kept: Table, wanted: Cleaned) -> pa.Table:
+    """All columns of the samples of one cleaned shard, by ascending sample_id."""
+    fs, _ = filesystem(kept.path)
+    names = files(kept)[wanted.first_file : wanted.last_file + 1]
+    source = ds.dataset(names, schema=kept.schema, format="parquet", filesystem=fs)
+    between = (pc.field("sample_id") >= wanted.first_id) & (pc.field("sample_id") <= wanted.last_id)
+    return source.to_table(filter=between).sort_by("sample_id")
+
+
+def plan_shards(kept: Table, per_shard: int) -> Iterator[Cleaned]:
+    """Cut the kept samples into shards, in their order.
+
+    Parameters
+    ----------
+    kept : Table
+        Columns of the manifest; files and rows ordered by sample_id, as every engine writes them.
+    per_shard : int
+        Samples in each but the last; 0 = a cleaned shard for each shard that keeps any.
+
+    Yields
+    ------
+    Cleaned
+
+    Notes
+    -----
+    A shard ends early where its next sample would have the key of one that it holds: readers of webdatasets know samples by nothing
+    else. Held in memory are the rows of one file and of one shard.
+    """
+    fs, _ = filesystem(kept.path)
+    held: list[tuple[int, pa.Table]] = []  # place of the file, rows
+    number = 0
+    for place, name in enumerate(files(kept)):
+        source = ds.dataset([name], schema=kept.schema, format="parquet", filesystem=fs)
+        for batch in source.to_batches(columns=list(_COLUMNS)):
+            if batch.num_rows:
+                held.append((place, pa.Table.from_batches([batch])))
+            while (n := _next_cut(held, per_shard, is_end=False)) > 0:
+                yield _take(held, n, number)
+                number += 1
+    while (n := _next_cut(held, per_shard, is_end=True)) > 0:
+        yield _take(held, n, number)
+        number += 1
+
+
+def _next_cut(held: list[tuple[int, pa.Table]], per_shard: int, *, is_end: bool) -> int:
+    """Rows of the next shard; 0 = more rows are needed to tell, or there are none."""
+    n_held = sum(rows.num_rows for _, rows in held)
+    if not n_held or (per_shard and n_held < per_shard and not is_end):
+        return 0
+    rows = pa.concat_tables([part for _, part in held])
+    shards = rows["shard"].combine_chunks().dictionary_encode()
+    codes = shards.indices.to_numpy()
+    if not per_shard:
+        other = np.flatnonzero(codes != codes[0])
+        return _before_repetition(rows, int(other[0]) if len(other) else n_held) if len(other) or is_end else 0
+    n = min(per_shard, n_held)
+    # inside one tar the keys differ
+    return n if bool((codes[:n] == codes[0]).all()) and not _is_folder(rows) else _before_repetition(rows, n)
+
+
+def _is_folder(rows: pa.Table) -> bool:
+    return bool(rows["shard"][0].as_py().endswith("/"))
+
+
+def _before_repetition(rows: pa.Table, n: int) -> int:
+    """How many of the first n rows come before one whose key occurred."""
+    keys = rows["key"].slice(0, n)
+    if _is_folder(rows):
+        keys = pa.chunked_array([pa.array([tar_key(key) for key in keys.to_pylist()], pa.string())])
+    codes = keys.combine_chunks().dictionary_encode().indices.to_numpy()
+    # codes are given in the order of first occurrence: one that is not larger than all before has occurred
+    repeated = np.flatnonzero(codes[1:] <= np.maximum.accumulate(codes)[:-1])
+    return int(repeated[0]) + 1 if len(repeated) else n
+
+
+def tar_key(path: str) -> str:
+    """The key that webdataset gives a file of a folder.
+
+    Examples
+    --------
+    >>> tar_key("2024/photo.v2.jpg")
+    '2024/photo'
+    """
+    folder, slash, base = path.rpartition("/")
+    return folder + slash + (base.partition(".")[0] or base)
+
+
+def _take(held: list[tuple[int, pa.Table]], n: int, number: int) -> Cleaned:
+    """Take the next shard's rows off what is held."""
+    left, taken = n, []
+    while left:
+        place, rows = held.pop(0)
+        if rows.num_rows > left:
+            held.insert(0, (place, rows.slice(left)))
+            rows = rows.slice(0, left)
+        taken.append((place, rows))
+        left -= rows.num_rows
+    ids = pa.concat_tables([rows for _, rows in taken])
+    image_bytes = pc.sum(ids["n_bytes"]).as_py() or 0
+    return Cleaned(number, ids["sample_id"][0].as_py(), ids["sample_id"][-1].as_py(), n, image_bytes, taken[0][0], taken[-1][0])

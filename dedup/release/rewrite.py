@@ -1,0 +1,453 @@
+"""Cleaned shards: the kept samples of a run as new tars, members byte for byte."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from typing import IO, Final
+
+import pyarrow as pa
+
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, Table
+from dedup.engines.local import engine_or_own
+from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
+from dedup.release.plan import Cleaned, KeepListResult, kept_rows, kept_table, named_table, plan_shards, tar_key
+from dedup.release.sidecar import write_beside
+from dedup.runs.directory import digest, read_record
+from dedup.runs.lock import locked
+from dedup.stages.stage import SilentReporter
+from dedup.storage.atomic import AtomicFile, write_json
+from dedup.storage.input.samples import SampleReader, one_line
+from dedup.storage.input.shards import Grouping, parse_name
+from dedup.storage.input.tars import Cut, TarStream
+from dedup.storage.urls import filesystem, is_local, join, open_binary, read_json
+
+_BLOCK: Final = tarfile.BLOCKSIZE
+
+_END: Final = b"\0" * (2 * _BLOCK)
+
+_UNFINISHED: Final = re.compile(r"_[0-9a-f]{12}-\d{5,}(\.tar|\.parquet|_stats\.json)")
+
+
+@dataclass(frozen=True)
+class RewriteTask:
+    """Consecutive cleaned shards that one worker writes.
+
+    Parameters
+    ----------
+    kept : Table
+        The samples that stay.
+    shards : tuple of Cleaned
+    out : str
+        Folder for them.
+    """
+
+    kept: Table
+    shards: tuple[Cleaned, ...]
+    out: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a cleaned shard.
+
+    Parameters
+    ----------
+    number : int
+    n_samples : int
+    n_bytes : int
+        Of the tar; 0 if it was not written.
+    error : str
+        Why it was not.
+    """
+
+    number: int
+    n_samples: int
+    n_bytes: int
+    error: str = ""
+
+
+def shard_path(out: str, number: int, suffix: str) -> str:
+    """Where a cleaned shard, or what belongs to it, lies."""
+    return join(out, f"{number:05d}{suffix}")
+
+
+def finished(out: str, wanted: Cleaned) -> Written | None:
+    """The shard as an earlier run has written it, or None."""
+    stats = read_json(shard_path(out, wanted.number, "_stats.json"))
+    if stats is None or stats.get("first_sample_id") != wanted.first_id or stats.get("count") != wanted.n_samples:
+        return None
+    fs, path = filesystem(shard_path(out, wanted.number, ".tar"))
+    with suppress(FileNotFoundError):
+        if int(fs.size(path)) == stats.get("n_bytes"):
+            return Written(wanted.number, wanted.n_samples, int(stats["n_bytes"]))
+    return None
+
+
+def clear_unfinished(out: str) -> None:
+    """Delete what a run that was killed has left half-written."""
+    fs, path = filesystem(out)
+    if fs.exists(path):
+        for name in fs.ls(path, detail=False):
+            if _UNFINISHED.fullmatch(posixpath.basename(str(name))):
+                fs.rm_file(str(name))
+
+
+def rewrite_shards(task: RewriteTask) -> list[Written]:
+    """Write consecutive cleaned shards, each whole or not at all; one that can't be written does not stop the others.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    feed = _Feed()
+    try:
+        return [_write(task, wanted, feed) for wanted in task.shards]
+    finally:
+        feed.close()
+
+
+def _write(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
+    if (done := finished(task.out, wanted)) is not None:
+        return done
+    started = time.time()
+    rows = kept_rows(task.kept, wanted)
+    target = shard_path(task.out, wanted.number, ".tar")
+    try:
+        scratch = AtomicFile(target)
+    except OSError as error:
+        raise _failed(target, wanted, error) from error
+    try:
+        _copy(rows, scratch.file, feed)
+        scratch.file.write(_END)
+        scratch.file.write(b"\0" * (-scratch.file.tell() % tarfile.RECORDSIZE))
+        n_bytes = scratch.close()
+        write_beside(rows, shard_path(task.out, wanted.number, ".parquet"))
+        write_json(shard_path(task.out, wanted.number, "_stats.json"), _stats(wanted, n_bytes, started))
+    except InputError as error:
+        scratch.abort()
+        return Written(wanted.number, wanted.n_samples, 0, str(error))
+    except OSError as error:
+        scratch.abort()
+        raise _failed(target, wanted, error) from error
+    except BaseException:
+        scratch.abort()
+        raise
+    return Written(wanted.number, wanted.n_samples, n_bytes)
+
+
+def _failed(target: str, wanted: Cleaned, error: OSError) -> DedupError:
+    if error.errno in NO_ROOM:
+        text = f"no room for {target} (its images alone take {wanted.image_bytes:,} bytes)"
+        return InputError(f"{text}: {one_line(error)}; make room and run the same command again, shards that are whole stay")
+    return InputError(f"{target} can't be written ({one_line(error)}); check the folder and run the same command again")
+
+
+def _stats(wanted: Cleaned, n_bytes: int, started: float) -> JsonDict:
+    """What img2dataset says of a shard, and what tells that this one is whole."""
+    ended = time.time()
+    return {
+        "count": wanted.n_samples,
+        "successes": wanted.n_samples,
+        "failed_to_download": 0,
+        "failed_to_resize": 0,
+        "duration": ended - started,
+        "start_time": started,
+        "end_time": ended,
+        "status_dict": {"success": wanted.n_samples},
+        "n_bytes": n_bytes,
+        "first_sample_id": wanted.first_id,
+        "last_sample_id": wanted.last_id,
+    }
+
+
+def _copy(rows: pa.Table, file: IO[bytes], feed: _Feed) -> None:
+    """Copy the members of samples, which are ordered as they lie in their shards."""
+    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "caption"))
+    for shard, key, n_bytes, caption in zip(*columns, strict=True):
+        if shard.endswith("/"):
+            _copy_file(shard, key, n_bytes, caption, file)
+        else:
+            feed.copy(shard, key, n_bytes, file)
+
+
+def _copy_file(folder: str, key: str, n_bytes: int, caption: str | None, file: IO[bytes]) -> None:
+    """Copy an image of a folder, and its caption as a txt member."""
+    try:
+        with open_binary(folder + key) as source:
+            data = source.read(n_bytes + 1)
+    except Exception as error:  # each file system has its own
+        raise InputError(f"{folder}{key} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
+    if len(data) != n_bytes:
+        found = f"{len(data)} bytes" if len(data) < n_bytes else f"more than {n_bytes} bytes"
+        raise InputError(f"{folder}{key} has {found}, expected {n_bytes}; it has changed since it was embedded, run embed again")
+    members = [(key, data)] + ([] if caption is None else [(tar_key(key) + ".txt", caption.encode())])
+    for name, content in members:
+        header = tarfile.TarInfo(name)
+        header.size = len(content)
+        file.write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+        file.write(content + b"\0" * (-len(content) % _BLOCK))
+
+
+class _Feed:
+    """The tar that is being read: the next shard that is written goes on where the last has stopped."""
+
+    def __init__(self) -> None:
+        self._shard = ""
+        self._reader: SampleReader | None = None
+        self._samples: _Samples | None = None
+
+    def copy(self, shard: str, key: str, n_bytes: int, file: IO[bytes]) -> None:
+        """Copy the members of the next sample with a key.
+
+        Raises
+        ------
+        InputError
+            If the shard has no such sample from here on, or its image has another size.
+        """
+        if self._samples is None or shard != self._shard:
+            self._reader = SampleReader(lambda reader: iter(()))
+            self._shard, self._samples = shard, _Samples(TarStream(shard, self._reader))
+        try:
+            sizes = self._samples.copy_to(file) if self._samples.go_to(key) else []
+        except Cut as cut:
+            self.close()
+            raise InputError(f"{shard} breaks off inside the sample {key!r} ({cut}); restore the shard, or run embed again") from cut
+        if n_bytes in sizes:
+            return
+        why = (self._reader.error if self._reader else None) or "it has changed since it was embedded"
+        self.close()
+        if not sizes:
+            raise InputError(f"{shard} gave no sample {key!r} ({why}); restore the shard, or run embed again")
+        held = ", ".join(map(str, sizes))
+        raise InputError(f"{shard}: {key!r} has members of {held} bytes, expected an image of {n_bytes} ({why}); run embed again")
+
+    def close(self) -> None:
+        """Let go of the tar."""
+        self._shard, self._samples, self._reader = "", None, None
+
+
+class _Samples:
+    """The samples of a tar one at a time; only the first member of the next says that a sample has ended."""
+
+    def __init__(self, tar: TarStream) -> None:
+        self._tar, self._members, self._grouping = tar, iter(tar), Grouping()
+        self._first: tarfile.TarInfo | None = None  # of the sample that is reached, not read yet
+        self._key = ""
+
+    def go_to(self, key: str) -> bool:
+        """Pass over members up to the first sample with a key; False at the end of the tar."""
+        while self._first is None or self._key != key or self._grouping.is_duplicate:
+            for _ in self._sample():
+                pass
+            if self._first is None:
+                return False
+        return True
+
+    def copy_to(self, file: IO[bytes]) -> list[int]:
+        """Copy all members of the sample that was reached, headers as they are; returns the members' sizes."""
+        sizes = []
+        for member in self._sample():
+            file.write(self._tar.header(member))
+            n_bytes = 0
+            for chunk in self._tar.chunks(member):
+                file.write(chunk)
+                n_bytes += len(chunk)
+            file.write(b"\0" * (-n_bytes % _BLOCK))
+            sizes.append(n_bytes)
+        return sizes
+
+    def _sample(self) -> Iterator[tarfile.TarInfo]:
+        """The members of the sample that was reached; afterwards the next is, if there is one."""
+        first, self._first = self._first, None
+        if first is not None:
+            yield first
+        for member in self._members:
+            named = parse_name(member.name)
+            if named is None or named.problem:
+                continue
+            if self._grouping.begins(named):
+                self._first, self._key = member, named.key
+                return
+            yield member
+
+
+_PLAN = "_rewrite.json"
+
+_TASKS_PER_WORKER = 4
+
+_LEAST_STRETCH = 4  # cleaned shards of a task, as long as every worker has one
+
+_PER_SAMPLE = 4_096  # bytes of headers, text and padding in a tar, where nothing more is known
+
+_ERRORS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class RewriteSummary:
+    """What rewriting did, or would do.
+
+    Parameters
+    ----------
+    out : str
+    n_shards, n_samples : int
+        Cleaned shards and the samples in them.
+    image_bytes : int
+        Of the samples' images, encoded.
+    n_bytes : int
+        Of the tars; an estimate before they are written.
+    n_done_before : int
+        Shards that an earlier run had written.
+    errors : tuple of str
+        Why shards were not written, at most 20 of them.
+    n_failed : int
+        Shards that were not.
+    keep_list : KeepListResult or None
+    is_dry_run : bool
+    """
+
+    out: str
+    n_shards: int
+    n_samples: int
+    image_bytes: int
+    n_bytes: int
+    n_done_before: int = 0
+    errors: tuple[str, ...] = field(default_factory=tuple)
+    n_failed: int = 0
+    keep_list: KeepListResult | None = None
+    is_dry_run: bool = False
+
+
+def rewrite(
+    run_dir: str,
+    out: str,
+    *,
+    per_shard: int = 10_000,
+    keep_list: str = "",
+    dry_run: bool = False,
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> RewriteSummary:
+    """Write new shards that hold the kept samples of a run, all their members byte for byte.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run over tars or a folder of images, which must still be where they were.
+    out : str
+        Folder for ``NNNNN.tar``, and ``NNNNN.parquet`` and ``NNNNN_stats.json`` as img2dataset has them; a path or any fsspec URL.
+    per_shard : int
+        Samples in each shard; 0 = a cleaned shard for each shard that keeps any. A shard ends early where a key would repeat.
+    keep_list : str
+        Keep what this list names instead of the manifest: see `dedup.storage.input.names.read_keep_list`. Excluded samples stay out.
+    dry_run : bool
+        Say what would be written.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Returns
+    -------
+    RewriteSummary
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, or `out` holds shards of another manifest or other options.
+    InputError
+        If the disk has no room, or the keep list can't be used.
+
+    Notes
+    -----
+    Samples keep their order. A shard appears under its name when it is whole; a run that was stopped goes on with the missing ones.
+    Shards whose samples can't be read any more are left out and named in `errors`.
+    """
+    if per_shard < 0:
+        raise ConfigError(f"per_shard={per_shard} is negative; expected a number of samples, or 0 for a shard each")
+    reporter, kept, found = reporter or SilentReporter(), kept_table(run_dir), None  # a run that is none leaves no folder behind
+    with engine_or_own(engine) as engine, nullcontext() if dry_run else locked(out), engine.scratch() as scratch:
+        if keep_list:
+            kept, found = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
+        shards = list(plan_shards(kept, per_shard))
+        summary = _estimate(out, shards)
+        if dry_run:
+            return replace(summary, keep_list=found, is_dry_run=True)
+        _begin(run_dir, out, per_shard, shards)
+        summary = _carry_out(RewriteTask(kept, tuple(shards), out), summary, engine, reporter)
+        return replace(summary, keep_list=found)
+
+
+def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[Cleaned]) -> None:
+    """Note what is written into the folder, unless that is what was begun there."""
+    record = read_record(run_dir, "manifest")
+    plan: JsonDict = {
+        "run": run_dir,
+        "manifest": "" if record is None else record.digest,
+        "per_shard": per_shard,
+        "shards": digest([shard.as_json() for shard in shards]),
+    }
+    begun = read_json(join(out, _PLAN))
+    if begun is None:
+        fs, path = filesystem(out)
+        if fs.exists(path) and any(str(name).endswith(".tar") for name in fs.ls(path, detail=False)):
+            raise RunDirectoryError(f"{out} holds tars that were not written here; name an empty folder")
+    elif changed := sorted(name for name in plan if name != "run" and begun.get(name) != plan[name]):
+        raise RunDirectoryError(f"{out} was begun with another {', '.join(changed)}; name another folder, or delete this one")
+    clear_unfinished(out)
+    write_json(join(out, _PLAN), plan)
+
+
+def _carry_out(work: RewriteTask, estimate: RewriteSummary, engine: Engine, reporter: Reporter) -> RewriteSummary:
+    """Write what is missing, in parallel."""
+    done = [written for shard in work.shards if (written := finished(work.out, shard)) is not None]
+    known = {written.number for written in done}
+    missing = [shard for shard in work.shards if shard.number not in known]
+    left = estimate.n_bytes - sum(written.n_bytes for written in done)
+    if missing and is_local(work.out) and (free := shutil.disk_usage(filesystem(work.out)[1]).free) < left:
+        raise InputError(f"{work.out} has {free:,} bytes free, the cleaned shards need some {left:,}; make room or name another folder")
+    tasks = [replace(work, shards=shards) for shards in _stretches(missing, _TASKS_PER_WORKER * engine.n_workers)]
+    results, total, n_samples = list(done), sum(shard.n_samples for shard in missing), 0
+    reporter.progress(Progress("rewrite", 0, total, "samples"))
+    for _, part in engine.map_partitions(rewrite_shards, tasks):
+        results += part
+        n_samples += sum(result.n_samples for result in part)
+        reporter.progress(Progress("rewrite", n_samples, total, "samples"))
+    failed = [result for result in results if result.error]
+    return replace(
+        estimate,
+        n_shards=len(results) - len(failed),
+        n_samples=sum(result.n_samples for result in results if not result.error),
+        n_bytes=sum(result.n_bytes for result in results),
+        n_done_before=len(done),
+        errors=tuple(_described(result, work.out) for result in sorted(failed, key=lambda result: result.number)[:_ERRORS_SHOWN]),
+        n_failed=len(failed),
+    )
+
+
+def _described(result: Written, out: str) -> str:
+    return f"{out}/{result.number:05d}.tar with {result.n_samples:,} samples was not written: {result.error}"
+
+
+def _stretches(shards: Sequence[Cleaned], n_tasks: int) -> Iterator[tuple[Cleaned, ...]]:
+    """Neighbouring shards for each task, so that few shards of the input are read by two."""
+    size = max(-(-len(shards) // n_tasks), min(_LEAST_STRETCH, -(-len(shards) * _TASKS_PER_WORKER // n_tasks)))
+    stretch: list[Cleaned] = []
+    for shard in shards:
+        if stretch and (len(stretch) == size or shard.number != stretch[-1].number + 1):
+            yield tuple(stretch)
+            stretch = []
+        stretch.append(shard)
+    if stretch:
+        yield tuple(stretch)
+
+
+def _estimate(out: str, shards: Sequence[Cleaned]) -> RewriteSummary:
+    n_samples, image_bytes = sum(shard.n_samples for shard in shards), sum(shard.image_bytes for shard in shards)
+    return RewriteSummary(out, len(shards), n_samples, image_bytes, image_bytes + n_samples * _PER_SAMPLE)

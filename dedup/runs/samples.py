@@ -1,0 +1,122 @@
+"""What a run knows of single samples, read when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from cachetools import LRUCache
+
+from dedup.errors import RunDirectoryError
+from dedup.runs.directory import RunLayout
+from dedup.schemas.fields import ROW_MASK
+from dedup.storage.tables import read_table
+from dedup.storage.urls import filesystem, join
+
+_COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
+
+_GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each
+
+
+@dataclass(frozen=True)
+class Membership:
+    """The group of copies that a sample is in, and whether the manifest keeps the sample."""
+
+    component_id: int
+    duplication_count: int
+    is_kept: bool
+
+
+class SampleTable:
+    """Metadata and groups of single samples of a finished run; for several threads at a time.
+
+    Parameters
+    ----------
+    run_dir : str
+
+    Notes
+    -----
+    Metadata is read by row group, of which some are held. Groups take some 40 bytes for each sample that has a copy.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._layout = RunLayout(run_dir)
+        self._held: LRUCache[tuple[int, int], pa.Table] = LRUCache(_GROUPS_HELD)
+        self._starts: dict[int, npt.NDArray[np.int64]] = {}
+        self._lock = Lock()
+
+    def row(self, sample_id: int) -> dict[str, Any]:
+        """Where a sample lies and what it says: a row of `metadata`, without its carried columns.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no such sample, or the partition's file is gone.
+        """
+        partition, place = sample_id >> 32, sample_id & ROW_MASK
+        url = join(self._layout.table("metadata").path, f"metadata_{partition:05d}.parquet")
+        with self._lock:
+            if partition not in self._starts:
+                self._starts[partition] = self._row_groups(url)
+            starts = self._starts[partition]
+            number = int(np.searchsorted(starts, place, side="right")) - 1
+            if not 0 <= number < len(starts) - 1:
+                raise RunDirectoryError(f"{url} has {starts[-1]:,} rows, expected sample {sample_id} in row {place:,}; run embed again")
+            table = self._held.get((partition, number))
+            if table is None:
+                fs, path = filesystem(url)
+                with fs.open(path, "rb") as file:
+                    table = pq.ParquetFile(file).read_row_group(number, columns=_COLUMNS)
+                self._held[partition, number] = table
+        found: dict[str, Any] = table.slice(place - int(starts[number]), 1).to_pylist()[0]
+        if found["sample_id"] != sample_id:
+            raise RunDirectoryError(f"{url} holds sample {found['sample_id']} in the place of {sample_id}; run embed again")
+        return found
+
+    def membership(self, sample_id: int) -> Membership:
+        """The group of a sample."""
+        groups, components = self._groups
+        place = int(np.searchsorted(groups, sample_id))
+        is_in_group = place < len(groups) and groups[place] == sample_id
+        component = int(components[place]) if is_in_group else sample_id
+        names, counts = self._counts
+        place = int(np.searchsorted(names, component))
+        count = int(counts[place]) if place < len(names) and names[place] == component else 1
+        place = int(np.searchsorted(self._dropped, sample_id))
+        is_dropped = place < len(self._dropped) and self._dropped[place] == sample_id
+        return Membership(component, count, not is_dropped)
+
+    @staticmethod
+    def _row_groups(url: str) -> npt.NDArray[np.int64]:
+        fs, path = filesystem(url)
+        try:
+            with fs.open(path, "rb") as file:
+                metadata = pq.ParquetFile(file).metadata
+        except FileNotFoundError as error:
+            raise RunDirectoryError(f"{url} is missing; run embed again, or query the run where it lies whole") from error
+        return np.cumsum([0, *(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))]).astype(np.int64)
+
+    @cached_property
+    def _groups(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self._sorted("groups", "sample_id", "component_id")
+
+    @cached_property
+    def _counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self._sorted("statistics", "component_id", "duplication_count")
+
+    @cached_property
+    def _dropped(self) -> npt.NDArray[np.int64]:
+        dropped: npt.NDArray[np.int64] = np.sort(read_table(self._layout.table("duplicates"), ["sample_id"])["sample_id"].to_numpy())
+        return dropped
+
+    def _sorted(self, name: str, key: str, value: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        table = read_table(self._layout.table(name), [key, value])
+        keys, values = table[key].to_numpy(), table[value].to_numpy()
+        order = np.argsort(keys, kind="stable")
+        return keys[order], values[order]

@@ -1,0 +1,223 @@
+"""Where candidates were refused: look for the pairs that connect what belongs together.
+
+The candidates of a crowd of look-alikes are a spanning forest and each image's best few. A true copy may hide behind
+them: its edge was not among the best, and the path that stood for it was refused. So the components that refusals
+have torn are searched again, the most similar pairs first, until every image has been compared with its nearest
+neighbours in all other parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.cluster.hierarchy import DisjointSet
+
+from dedup.contracts import Table
+from dedup.judge.pair import JudgeSettings, PairJudge, VerdictWriter, find_places
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.graph.cover import component_slices
+from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
+from dedup.runs.vectors import SampleRows, open_store
+from dedup.stages.confirm.known import AGAIN, find_verdicts, inside
+from dedup.stages.stage import Space, StageContext
+from dedup.storage.tables import dataset, read_table
+
+_TASK_MEMBERS = 2_000
+
+_LARGEST = 50_000  # members of a component that is searched again: its square of products takes a minute
+
+_STRIP = 256
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReconnectTask:
+    """Members of torn components, component after component."""
+
+    look: JudgeSettings
+    number: int
+    sample_ids: Ids
+    spaces: tuple[tuple[Space, npt.NDArray[np.float32]], ...]  # with the similarity that each image asks for there
+    parts: Ids
+    bounds: Ids
+    judged: Ids
+    limit: int
+    places: pa.Table
+    edges: Table
+    refused: Table
+    verdicts: pa.Table
+
+
+@dataclass
+class Reconnected:
+    """What looking again found."""
+
+    n_judged: int = 0
+    n_standing: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def reconnect_components(task: ReconnectTask) -> Reconnected:
+    """Look again at the components of one task."""
+    judge = PairJudge(task.look, task.places, task.verdicts)
+    found = Reconnected()
+    with VerdictWriter(task.edges, task.refused, f"part-again-{task.number:05d}", "confirm") as writer:
+        for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
+            ids, parts = task.sample_ids[start:stop], task.parts[start:stop]
+            judged = task.judged[(task.judged >= start).all(axis=1) & (task.judged < stop).all(axis=1)] - start
+            for number, (space, asked) in enumerate(task.spaces):
+                source, seen = "also" if number else "whole", list[tuple[int, int]]()
+
+                def ask(
+                    a: int, b: int, similarity: float, ids: Ids = ids, source: str = source, seen: list[tuple[int, int]] = seen
+                ) -> bool:
+                    outcome = judge.judge(int(ids[a]), int(ids[b]), ["none"], AGAIN)
+                    writer.add(int(ids[a]), int(ids[b]), similarity, outcome, source)
+                    seen.append((a, b))
+                    found.n_judged += 1
+                    return outcome.stands
+
+                parts = join_parts(SampleRows(open_store(space.run_dir), ids), asked[start:stop], parts, judged, task.limit, ask)
+                judged = np.concatenate([judged, np.array(seen, dtype=np.int64).reshape(-1, 2)])
+    found.n_standing, found.reasons = writer.n_standing, writer.reasons
+    return found
+
+
+def join_parts(
+    vectors: Rows,
+    min_similarity: npt.NDArray[np.float32],
+    parts: Ids,
+    judged: Ids,
+    limit: int,
+    ask: Callable[[int, int, float], bool],
+) -> Ids:
+    """Ask for pairs between different parts, the most similar first, until no pair is left that could join two.
+
+    Parameters
+    ----------
+    vectors : float16 array, shape (n, dim), or Rows
+    min_similarity : float32 array, shape (n,)
+        A pair needs the larger of its two.
+    parts : int64 array, shape (n,)
+        What is connected already.
+    judged : int64 array, shape (n_judged, 2)
+        Pairs that are not asked for again.
+    limit : int
+        Nearest neighbours in other parts that are looked at for each image.
+    ask : callable
+        Of two positions (the smaller first) and their similarity: whether they are copies.
+
+    Returns
+    -------
+    int64 array, shape (n,)
+        What is connected now.
+
+    Notes
+    -----
+    After Kruskal (1956): with a limit that no image reaches, and an `ask` that errs in nothing, the parts joined are
+    the components of the complete graph of true copies within the threshold.
+    """
+    n = len(parts)
+    known = {(int(min(a, b)), int(max(a, b))) for a, b in judged.tolist()}
+    pairs = _nearest_outside(vectors, min_similarity, parts, known, limit)
+    if not len(pairs):
+        return parts
+    similarity = exact_similarity(vectors[pairs[:, 0]], vectors[pairs[:, 1]])
+    near = similarity >= np.maximum(min_similarity[pairs[:, 0]], min_similarity[pairs[:, 1]])
+    pairs, similarity = pairs[near], similarity[near]
+    sets, first = DisjointSet(range(n)), dict[int, int]()
+    for position, part in enumerate(parts.tolist()):
+        sets.merge(first.setdefault(part, position), position)
+    for place in np.lexsort((pairs[:, 1], pairs[:, 0], -similarity)).tolist():
+        a, b = int(pairs[place, 0]), int(pairs[place, 1])
+        if not sets.connected(a, b) and ask(a, b, float(similarity[place])):
+            sets.merge(a, b)
+    return np.array([sets[position] for position in range(n)], dtype=np.int64)
+
+
+def _nearest_outside(vectors: Rows, min_similarity: npt.NDArray[np.float32], parts: Ids, known: set[tuple[int, int]], limit: int) -> Ids:
+    """Pairs (a < b) of each row with its nearest rows of other parts that were not judged."""
+    n = len(parts)
+    columns = unit_rows(vectors[np.arange(n)])
+    judged_with: dict[int, list[int]] = {}
+    for a, b in known:
+        judged_with.setdefault(a, []).append(b)
+        judged_with.setdefault(b, []).append(a)
+    found: set[tuple[int, int]] = set()
+    for top in range(0, n, _STRIP):
+        rows = np.arange(top, min(top + _STRIP, n))
+        product = columns[rows] @ columns.T
+        product[parts[rows][:, None] == parts[None, :]] = -2.0
+        for place, row in enumerate(rows.tolist()):
+            product[place, judged_with.get(row, [])] = -2.0
+        product[product < np.maximum.outer(min_similarity[rows], min_similarity) - FLOAT32_BAND] = -2.0
+        k = min(limit, n)
+        best = np.argpartition(-product, k - 1, axis=1)[:, :k]
+        i, j = np.repeat(rows, k), best.ravel()
+        near = product[i - top, j] > -2.0
+        found.update(zip(np.minimum(i, j)[near].tolist(), np.maximum(i, j)[near].tolist(), strict=True))
+    return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+
+
+def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
+    """Find the components that refusals have torn and look again."""
+    layout, limit, total = context.layout, context.config.confirm.reconnect, Reconnected()
+    near = pc.field("kind") == "near"
+    refused = read_table(layout.table("refused"), ["src", "dst"])
+    if not limit or not len(refused):
+        return total
+    tables = [read_table(other.layout.table("representatives")) for other in (context, context.also) if other is not None]
+    ids, asked = tables[0]["sample_id"].to_numpy(), [table["min_similarity"].to_numpy() for table in tables]
+    edges = dataset(layout.table("edges")).to_table(columns=["src", "dst"], filter=near)
+    standing, torn = _positions(ids, edges), _positions(ids, refused)
+    both = np.concatenate([standing, torn])
+    raw = connected_components(both[:, 0], both[:, 1], len(ids))
+    parts = connected_components(standing[:, 0], standing[:, 1], len(ids))
+    # a component of two has no further pair; nor is anything torn where all is one part still
+    size = np.bincount(raw, minlength=len(ids))[raw]
+    n_parts = np.bincount(raw[np.unique(parts)], minlength=len(ids))[raw]
+    members = np.flatnonzero((size > 2) & (n_parts > 1) & (size <= _LARGEST))
+    too_large = int(((size > _LARGEST) & (n_parts > 1)).sum())
+    if too_large:
+        context.reporter.note(f"confirm: {too_large:,} images form components too large to look again where pairs were refused")
+    order = members[np.lexsort((members, raw[members]))]
+    bounds = component_slices(raw[order])
+    judged_of = np.sort(raw[both[:, 0]], kind="stable")
+    both = both[np.argsort(raw[both[:, 0]], kind="stable")]
+    known = find_verdicts(context, ids[np.sort(members)])
+    tasks: list[ReconnectTask] = []
+    sizes: list[int] = []
+    cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(order) + _TASK_MEMBERS, _TASK_MEMBERS)).clip(0, len(bounds) - 1))
+    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        nodes = order[bounds[first] : bounds[last]]
+        place = np.full(len(ids), -1, dtype=np.int64)
+        place[nodes] = np.arange(len(nodes))
+        rows = np.concatenate(
+            [np.arange(*np.searchsorted(judged_of, [label, label + 1])) for label in np.unique(raw[nodes])] or [np.zeros(0, np.int64)]
+        ).astype(np.int64)
+        offsets = bounds[first : last + 1] - bounds[first]
+        places = find_places(context, ids[nodes])
+        spaces = tuple((space, of[nodes]) for space, of in zip(context.spaces, asked, strict=True))
+        written = layout.table("edges"), layout.table("refused")
+        verdicts = inside(known, np.sort(ids[nodes]))
+        tasks.append(
+            ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *written, verdicts)
+        )
+        sizes.append(len(nodes))
+    for _, found in context.run_tasks("confirm", "images looked at again", reconnect_components, tasks, sizes):
+        total.n_judged += found.n_judged
+        total.n_standing += found.n_standing
+        for reason, count in found.reasons.items():
+            total.reasons[reason] = total.reasons.get(reason, 0) + count
+    return total
+
+
+def _positions(ids: Ids, pairs: pa.Table) -> Ids:
+    """Ends of pairs as positions among the representatives, int64 (n, 2)."""
+    return np.stack([np.searchsorted(ids, pairs[end].to_numpy()) for end in ("src", "dst")], axis=1).astype(np.int64).reshape(-1, 2)

@@ -1,0 +1,307 @@
+"""Stage `confirm`: a second look at the pixels of candidate pairs, before components form.
+
+Candidates are looked at in rounds: in each the maximum-similarity spanning forest of those between images that nothing
+connects yet. A crowd of n copies takes n - 1 looks, not the several n candidates it has; the components are those that
+all candidates would give.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedup.contracts import Table
+from dedup.judge.pair import AS_LIKELY, PLACES, JudgeSettings, PairJudge, VerdictWriter, judge_settings
+from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
+from dedup.numerics.similarity import apply_turn, exact_similarity
+from dedup.runs.vectors import open_store
+from dedup.stages.confirm.known import JUDGED_SQL, VERDICTS, VERDICTS_VERSION, base_tables
+from dedup.stages.confirm.reconnect import reconnect
+from dedup.stages.stage import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, StageContext, StageResult
+from dedup.storage.tables import clear, count_rows, dataset, write_table
+from dedup.storage.urls import filesystem, join
+
+OUTPUT_VERSION = VERDICTS_VERSION
+
+_MOST_PAIRS = 2_000  # per task
+
+_LEAST_PAIRS = 50
+
+_TASKS_PER_WORKER = 8
+
+_BLOCK = 512  # pairs whose turned similarities are found at a time
+
+_PLACE = (
+    "{side}.shard AS {name}_shard, {side}.key AS {name}_key, {side}.byte_offset AS {name}_byte_offset, {side}.n_bytes AS {name}_n_bytes"
+)
+
+WORK_SQL = f"""
+SELECT candidates.src AS src, candidates.dst AS dst, candidates.similarity AS similarity, candidates.variant AS variant,
+       candidates.source AS source,
+       {_PLACE.format(side="a", name="src")}, {_PLACE.format(side="b", name="dst")},
+       {{verdict}}
+FROM candidates
+JOIN metadata AS a ON candidates.src = a.sample_id
+JOIN metadata AS b ON candidates.dst = b.sample_id
+{{judged}}
+ORDER BY candidates.src, candidates.dst
+"""  # noqa: S608 (names of our own columns only)
+
+# what the run's base says of the same candidate; elsewhere nothing is known
+_VERDICT = VERDICTS.names[3:]
+
+_NOT_KNOWN = "CAST(NULL AS BOOLEAN) AS stands"
+
+_KNOWN = ", ".join(f"known.{name} AS judged_{name}" if name != "stands" else "known.stands AS stands" for name in _VERDICT)
+
+_JUDGED = (
+    f"LEFT JOIN ({JUDGED_SQL}) AS known ON candidates.src = known.src AND candidates.dst = known.dst AND candidates.source = known.question"
+)
+
+WORK = pa.schema(
+    [("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("variant", pa.string()), ("source", pa.string())]
+    + [pa.field(f"{end}_{field.name}", field.type) for end in ("src", "dst") for field in list(PLACES)[1:]]
+    + [pa.field("stands", pa.bool_())]
+)
+
+_WORK_JUDGED = pa.schema([*WORK, *(VERDICTS.field(name).with_name(f"judged_{name}") for name in _VERDICT if name != "stands")])
+
+UNSEEN_SQL = """
+SELECT src, dst, similarity, kind, variant, source,
+       CAST(NULL AS VARCHAR(1)) AS found_by, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
+FROM candidates {where}
+ORDER BY src, dst
+"""
+
+
+@dataclass(frozen=True)
+class ConfirmTask:
+    """Candidate pairs, with the places of their images, in one file."""
+
+    look: JudgeSettings
+    work: str
+    name: str
+    spaces: tuple[Space, ...]
+    edges: Table
+    refused: Table
+
+
+@dataclass(frozen=True)
+class ConfirmCounts:
+    """What a task found: which pairs stand, how many could not be read, why others were refused."""
+
+    stands: npt.NDArray[np.bool_]
+    n_unread: int
+    reasons: dict[str, int]
+    unreadable: list[str]
+
+
+def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
+    """Judge the pairs of one file."""
+    fs, path = filesystem(task.work)
+    with fs.open(path, "rb") as file:
+        work = pq.read_table(file)
+    places = pa.concat_tables(
+        [
+            pa.table({"sample_id": work[end], **{field.name: work[f"{end}_{field.name}"] for field in list(PLACES)[1:]}})
+            for end in ("src", "dst")
+        ]
+    )
+    judge = PairJudge(task.look, places, _judged(work))
+    columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_found_by(task, work), _variants(task, work)]
+    stands = []
+    with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
+        for src, dst, similarity, source, found_by, variants in zip(*columns, strict=True):
+            outcome = judge.judge(src, dst, variants, source)
+            writer.add(src, dst, similarity, outcome, source, found_by)
+            stands.append(outcome.stands)
+    return ConfirmCounts(np.array(stands, dtype=bool), writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
+
+
+def _judged(work: pa.Table) -> pa.Table:
+    """The verdicts that came with the pairs."""
+    if "judged_variant" not in work.column_names:
+        return VERDICTS.empty_table()
+    known = work.filter(pc.is_valid(work["stands"]))
+    columns = {"src": known["src"], "dst": known["dst"], "question": known["source"], "stands": known["stands"]}
+    columns |= {name: known[f"judged_{name}"] for name in _VERDICT if name != "stands"}
+    return pa.table(columns, schema=VERDICTS)
+
+
+def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
+    """The encoders that each pair is a candidate of."""
+    source, ends = np.array(work["source"].to_pylist(), dtype=object), [work[end].to_numpy() for end in ("src", "dst")]
+    names = np.full(len(work), "", dtype=object)
+    for number, space in enumerate(task.spaces):
+        own = ("also", "also_look") if number else ("whole", "look")
+        is_found = np.isin(source, own)
+        if len(task.spaces) > 1:
+            store = open_store(space.run_dir)
+            for start in range(0, len(work), _BLOCK):
+                src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
+                is_found[start : start + _BLOCK] |= exact_similarity(src, dst) >= np.float32(space.min_similarity)
+        names[is_found] = [f"{name}+{space.encoder}" if name else space.encoder for name in names[is_found]]
+    return list(names)
+
+
+def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
+    """The turns to try for each pair: the candidate's, and one that is about as likely.
+
+    A picture that is nearly symmetric is like its mirror image as it stands, and so it came as a candidate: what tells
+    a mirrored copy is only that, turned, it agrees in every tile.
+    """
+    found: list[tuple[str, ...]] = [QUARTER_TURNS if variant == ROTATED else (variant,) for variant in work["variant"].to_pylist()]
+    turned = task.spaces[-1]  # the one that can be turned, if any can
+    if not turned.turns:
+        return found
+    store, ends = open_store(turned.run_dir), [work[end].to_numpy() for end in ("src", "dst")]
+    for start in range(0, len(work), _BLOCK):
+        src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
+        likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in turned.turns])
+        best = likely.argmax(axis=0)
+        upright = exact_similarity(src, dst)
+        for row in np.flatnonzero(likely.max(axis=0) >= upright - AS_LIKELY).tolist():
+            if found[start + row] == ("none",):
+                found[start + row] = ("none", VARIANT_NAMES[1 + best[row]])
+    return found
+
+
+def run(context: StageContext) -> StageResult:
+    """Judge all candidates, then look for what connects where some were refused."""
+    layout = context.layout
+    candidates, edges, refused = (layout.table(name) for name in ("candidates", "edges", "refused"))
+    clear(edges)
+    clear(refused)
+    look = judge_settings(context)
+    if look is None:
+        if context.config.confirm.enabled:
+            context.reporter.note(
+                "confirm: off: these embeddings don't say where their images lie (columns shard, byte_offset, n_bytes of the metadata); "
+                "similarity alone decides"
+            )
+        n_edges = _copy_unseen(context, "WHERE source <> 'look'")  # looks are no more than hints
+        write_table(refused, [], "part-none")
+        return StageResult({"edges": n_edges, "refused": 0}, {"n_judged": 0})
+    n_exact = _copy_unseen(context, "WHERE kind = 'exact'")
+    looked = _Judged()
+    pairs = dataset(candidates).to_table(filter=pc.field("kind") == "near").sort_by([("src", "ascending"), ("dst", "ascending")])
+    ids, ends = np.unique(np.concatenate([pairs["src"].to_numpy(), pairs["dst"].to_numpy()]), return_inverse=True)
+    src, dst = ends[: len(pairs)], ends[len(pairs) :]
+    similarity = pairs["similarity"].to_numpy()
+    is_open, parts = np.ones(len(pairs), dtype=bool), np.arange(len(ids))
+    stood = np.zeros(len(pairs), dtype=bool)
+    while True:
+        picked = next_round(np.flatnonzero(is_open), src, dst, similarity, parts)
+        if not len(picked):
+            break
+        stood[picked] = _judge_pairs(context, look, pairs.take(picked), looked)
+        is_open[picked] = False
+        parts = connected_components(src[stood], dst[stood], len(ids))
+    if looked.n_unread:
+        became = "stand on their similarity" if look.keeps_unreadable else "were refused"
+        what = f"{looked.n_unread:,} pairs {became}, their images can't be read again"
+        context.reporter.note(f"confirm: {what}: {'; '.join(looked.unreadable)}")
+    if not looked.n_tasks:
+        write_table(refused, [], "part-none")
+    again = reconnect(context, look)
+    rows = {"edges": n_exact + int(stood.sum()) + again.n_standing, "refused": count_rows(refused)}
+    looked.reasons.update(again.reasons)
+    summary = {
+        "n_judged": int((~is_open).sum()) + again.n_judged,
+        "n_confirmed": int(stood.sum()) + again.n_standing,
+        "n_unreadable": looked.n_unread,
+        "n_reconnected": again.n_standing,
+        "refused_by_reason": dict(sorted(looked.reasons.items())),
+    }
+    return StageResult(rows, summary)
+
+
+def next_round(
+    left: npt.NDArray[np.int64],
+    src: npt.NDArray[np.int64],
+    dst: npt.NDArray[np.int64],
+    similarity: npt.NDArray[np.float32],
+    parts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """The candidates to look at next: a spanning forest of what is not connected yet.
+
+    Parameters
+    ----------
+    left : int64 array, shape (n_left,)
+        Candidates not looked at, as positions in the arrays below.
+    src, dst : int64 array, shape (n,)
+        Ends of the candidates, as nodes.
+    similarity : float32 array, shape (n,)
+    parts : int64 array, shape (n_nodes,)
+        Component of each node so far.
+
+    Returns
+    -------
+    int64 array, ascending
+        Empty when all that is left lies within components.
+    """
+    a, b = parts[src[left]], parts[dst[left]]
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    crossing = np.flatnonzero(low != high)
+    # one candidate, the most similar, for each pair of components
+    order = crossing[np.lexsort((left[crossing], -similarity[left[crossing]], high[crossing], low[crossing]))]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
+    order = order[first]
+    return np.sort(left[order[maximum_spanning_forest(low[order], high[order], similarity[left[order]])]])
+
+
+@dataclass
+class _Judged:
+    """What all rounds found together."""
+
+    n_tasks: int = 0
+    n_unread: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def _judge_pairs(context: StageContext, look: JudgeSettings, pairs: pa.Table, looked: _Judged) -> npt.NDArray[np.bool_]:
+    """Look at the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
+    layout = context.layout
+    edges, refused = layout.table("edges"), layout.table("refused")
+    size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
+    # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and gone after the round
+    base = base_tables(context, ["edges", "refused"])
+    work = Table(join(edges.path, "_work"), _WORK_JUDGED if base else WORK)
+    clear(work)
+    query = WORK_SQL.format(verdict=_KNOWN if base else _NOT_KNOWN, judged=_JUDGED if base else "")
+    tasks: list[ConfirmTask] = []
+    sizes: list[int] = []
+    for batch in context.engine.sql(query, {"candidates": pairs, "metadata": layout.table("metadata")} | base, work.schema):
+        for start in range(0, len(batch), size):
+            part = batch.slice(start, size)
+            write_table(work, [part], f"part-{len(tasks):05d}")
+            name = f"part-{looked.n_tasks + len(tasks):05d}"
+            tasks.append(ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.spaces, edges, refused))
+            sizes.append(len(part))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    stands = np.zeros(len(pairs), dtype=bool)
+    for number, counts in context.run_tasks("confirm", "pairs", confirm_pairs, tasks, sizes):
+        stands[offsets[number] : offsets[number + 1]] = counts.stands
+        looked.n_unread += counts.n_unread
+        looked.reasons.update(counts.reasons)
+        looked.unreadable = sorted({*looked.unreadable, *counts.unreadable})[:3]
+    clear(work)
+    looked.n_tasks += len(tasks)
+    return stands
+
+
+def _copy_unseen(context: StageContext, where: str) -> int:
+    """Candidates that need no look become edges."""
+    edges = context.layout.table("edges")
+    transform = edges.schema.field("transform")
+    without = edges.schema.remove(edges.schema.get_field_index("transform"))
+    batches = context.engine.sql(UNSEEN_SQL.format(where=where), {"candidates": context.layout.table("candidates")}, without)
+    return write_table(edges, (batch.append_column(transform, pa.nulls(len(batch), transform.type)) for batch in batches), "part-unseen")

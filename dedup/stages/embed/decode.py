@@ -1,0 +1,167 @@
+"""Samples made ready for the encoder, by several threads where that pays, always in the order they came."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dedup.contracts import Encoder
+from dedup.errors import SampleError
+from dedup.numerics.image.descriptor import GRID, ycbcr_grid
+from dedup.numerics.image.frame import picture_box
+from dedup.storage.images.decode import DecodedImage, decode_image
+from dedup.storage.images.thumbnails import make_thumbnail
+from dedup.storage.input.samples import RawSample
+
+_CHUNK = 8  # samples handed to a thread at a time: what handing costs is shared, and a batch is not held up
+
+_CHUNKS_AHEAD = 3  # for each thread, so that none waits for the slowest
+
+Item = TypeVar("Item")
+
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """A sample on its way to the encoder.
+
+    Parameters
+    ----------
+    source : int
+        Which of the partition's sources it comes from.
+    row : dict
+        Its row of `metadata`, as far as it is known.
+    grid : float32 array, shape (3, 64, 64)
+        The picture area-resized to YCbCr.
+    prepared : array
+        What the encoder takes; the grid itself for an encoder that takes the grid.
+    inner : float32 array, shape (3, 64, 64), or None
+        The grid of the picture inside a frame, if there is one and it is asked for.
+    thumbnail : bytes
+        Empty where none is kept.
+    """
+
+    source: int
+    row: dict[str, Any]
+    grid: npt.NDArray[np.float32]
+    prepared: npt.NDArray[Any]
+    inner: npt.NDArray[np.float32] | None
+    thumbnail: bytes
+
+
+@dataclass(frozen=True)
+class RejectedSample:
+    """A sample that has no image to encode, and why."""
+
+    source: int
+    shard: str
+    key: str
+    error: SampleError
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Decodes samples and brings them to the encoder's shape; called by several threads at a time.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    max_pixels : int
+        `input.max_pixels`.
+    finds_inner : bool
+        Whether pictures inside a frame are prepared too.
+    keeps_thumbnails : bool
+    """
+
+    encoder: Encoder
+    max_pixels: int
+    finds_inner: bool
+    keeps_thumbnails: bool
+
+    def __call__(self, numbered: tuple[int, RawSample]) -> PreparedSample | RejectedSample:
+        """Prepare one sample of the source of that number."""
+        source, sample = numbered
+        try:
+            if sample.error is not None or sample.image is None:
+                raise sample.error or SampleError("no_image")
+            image = decode_image(sample.image, max_pixels=self.max_pixels, min_side=self.encoder.min_side)
+            grid = self._grid(image)
+            prepared = self.encoder.prepare(image.pixels, image.box, grid)
+            inner = _inner_grid(image) if self.finds_inner else None
+            thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
+        except SampleError as error:
+            return RejectedSample(source, sample.shard, sample.key, error)
+        row = {
+            "shard": sample.shard,
+            "key": sample.key,
+            "url": sample.url,
+            "caption": sample.caption,
+            "sha256": hashlib.sha256(sample.image).hexdigest(),
+            "width": image.width,
+            "height": image.height,
+            "n_bytes": sample.n_bytes,
+            "byte_offset": sample.byte_offset,
+            **sample.carried,
+        }
+        return PreparedSample(source, row, grid, prepared, inner, thumbnail)
+
+    def _grid(self, image: DecodedImage) -> npt.NDArray[np.float32]:
+        """The picture's grid; an encoder of grids decodes no more pixels than it needs, for others whole pixels are averaged first."""
+        factor = min(image.pixels.shape[:2]) // (2 * GRID)
+        if factor < 2 or self.encoder.min_side == 2 * GRID:
+            return ycbcr_grid(image.pixels, image.box)
+        left, top, right, bottom = (edge / factor for edge in image.box)
+        return ycbcr_grid(np.asarray(Image.fromarray(image.pixels).reduce(factor)), (left, top, right, bottom))
+
+
+def _inner_grid(image: DecodedImage) -> npt.NDArray[np.float32] | None:
+    """The picture inside a frame, if there is one."""
+    found = picture_box(image.pixels)
+    if found is None:
+        return None
+    # a reduced image ends inside its last column and row
+    left, top, right, bottom = image.box
+    box = (max(left, found[0]), max(top, found[1]), min(right, found[2]), min(bottom, found[3]))
+    return ycbcr_grid(image.pixels, box)
+
+
+def in_order(work: Callable[[Item], Done], items: Iterable[Item], n_threads: int) -> Iterator[Done]:
+    """Apply `work` to items in several threads; results come in the order of the items.
+
+    Items are drawn in the calling thread, a bounded number ahead of the results, so that an endless iterable may be given.
+
+    Parameters
+    ----------
+    work : callable
+    items : iterable
+    n_threads : int
+        0 works in the calling thread.
+    """
+    if n_threads < 1:
+        yield from map(work, items)
+        return
+    source, waiting = iter(items), deque[Future[list[Done]]]()
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
+    try:
+        while chunk := list(islice(source, _CHUNK)):
+            waiting.append(pool.submit(_apply, work, chunk))
+            if len(waiting) > _CHUNKS_AHEAD * n_threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _apply(work: Callable[[Item], Done], chunk: list[Item]) -> list[Done]:
+    return [work(item) for item in chunk]

@@ -1,0 +1,180 @@
+"""One partition of the stage `embed`: its shards through the encoder into files, the marker last."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dedup.config import Config
+from dedup.config.encoders import encoder_kind
+from dedup.contracts import JsonDict
+from dedup.encoders import encoder_fingerprint, load_encoder
+from dedup.errors import ConfigError
+from dedup.machine import task_cores
+from dedup.runs.directory import RunLayout
+from dedup.stages.embed.decode import in_order
+from dedup.stages.embed.inherit import has_files, marker_path
+from dedup.stages.embed.published import copy_embeddings
+from dedup.stages.embed.write import PartitionWriter
+from dedup.storage.atomic import write_json
+from dedup.storage.input.folders import read_folder_part
+from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.samples import RawSample, SampleReader
+from dedup.storage.input.shards import read_shard
+from dedup.storage.input.sources import FolderPart
+from dedup.storage.urls import is_local, read_json
+
+Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
+
+
+def source_url(source: Source) -> str:
+    """The name a source has in `partitions`."""
+    return source if isinstance(source, str) else source.url
+
+
+@dataclass(frozen=True)
+class EmbedTask:
+    """One partition: its number, its shards, and what identifies a finished result."""
+
+    config: Config
+    partition: int
+    sources: tuple[Source, ...]
+    identity: str
+    by_bytes: bool = True
+    batch_size: int = 0  # 0 = what suits the encoder
+    encoder: dict[str, str] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)  # URL to fingerprint
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What became of a partition; seconds are those of its worker, notes what a person should know of it."""
+
+    partition: int
+    n_samples: int
+    n_rejected: int
+    shards: list[JsonDict] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    batch_size: int = 0
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def embed_partition(task: EmbedTask) -> EmbedResult:
+    """Embed the shards of one partition and write its files, the marker last.
+
+    A shard that can't be reached leaves the partition without a marker, so that the next run tries it again.
+    """
+    started = time.perf_counter()
+    marker_file = marker_path(task.config.output.run_dir, task.partition)
+    if (result := finished(task.config.output.run_dir, task)) is not None:
+        return result  # by a twin: a scheduler may start a slow task a second time
+    if read_json(marker_file) is not None:
+        write_json(marker_file, {})  # from here on the partition is not done
+    found, files = _embed_sources(task) if encoder_kind(task.config.encoder.name).has_images else _copy_sources(task)
+    result = dataclasses.replace(found, seconds=time.perf_counter() - started)
+    if all(outcome["is_reachable"] for outcome in result.shards):
+        marker = {"identity": task.identity, "files": files, "result": result.__dict__, "stamps": task.stamps}
+        write_json(marker_file, marker)
+    return result
+
+
+def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
+    """Decode and encode; the result, and the files written with their sizes."""
+    config = task.config
+    _check_encoder(task)
+    encoder = load_encoder(config.encoder, config.engine.device)
+    if config.embed.text:
+        encoder.encode_captions([""])  # what it lacks is said before hours of work
+    batch_size = task.batch_size or encoder.batch_size
+    n_threads = config.embed.decode_threads or (task_cores() if encoder.device != "cpu" else 0)
+    readers: list[SampleReader] = []
+
+    def samples() -> Iterator[tuple[int, RawSample]]:
+        for number, source in enumerate(task.sources):
+            readers.append(open_source(config, source))
+            for sample in readers[-1]:
+                yield number, sample
+
+    keeps = keeps_thumbnails(config, task.sources)
+    with PartitionWriter(config, encoder, task.partition, batch_size=batch_size, keep_thumbnails=keeps, overlaps=n_threads > 0) as writer:
+        for sample in in_order(writer.preparation, samples(), n_threads):
+            writer.add(sample)
+        files = writer.close()
+    outcomes: list[JsonDict] = [
+        {
+            "shard": source_url(source),
+            "status": reader.status,
+            "error": reader.error,
+            "is_reachable": reader.is_reachable,
+            "n_samples": writer.n_samples[number],
+            "n_rejected": writer.n_rejected[number],
+        }
+        for number, (source, reader) in enumerate(zip(task.sources, readers, strict=True))
+    ]
+    found = EmbedResult(
+        task.partition,
+        writer.n_samples.total(),
+        writer.n_rejected.total(),
+        outcomes,
+        dict(writer.reasons),
+        batch_size=min(batch_size, encoder.limit or batch_size),
+        device=encoder.device,
+        notes=encoder.notes(),
+    )
+    return found, files
+
+
+def _check_encoder(task: EmbedTask) -> None:
+    """Stop where this worker has another model, or decoder, than the driver: vectors of both must not lie in one run."""
+    own = encoder_fingerprint(task.config.encoder)
+    different = [f"{key}: {task.encoder[key]} there, {own.get(key)} here" for key in task.encoder if own.get(key) != task.encoder[key]]
+    if different:
+        raise ConfigError(f"a worker's encoder is not the driver's: {'; '.join(different)}; give both the same files and packages")
+
+
+def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
+    """Copy precomputed embeddings; the result, and the files written with their sizes."""
+    layout = RunLayout(task.config.output.run_dir, tuple(task.config.input.carry))
+    sources = [source for source in task.sources if isinstance(source, EmbeddingFile)]
+    copied, files = copy_embeddings(layout, task.partition, sources, by_bytes=task.by_bytes)
+    shards: list[JsonDict] = [
+        {
+            "shard": source.url,
+            "status": rows.status,
+            "error": rows.error,
+            "is_reachable": rows.is_reachable,
+            "n_samples": rows.n_samples,
+            "n_rejected": rows.n_rejected,
+        }
+        for source, rows in zip(sources, copied, strict=True)
+    ]
+    n_samples, n_rejected = sum(rows.n_samples for rows in copied), sum(rows.n_rejected for rows in copied)
+    return EmbedResult(task.partition, n_samples, n_rejected, shards, {"bad_embedding": n_rejected} if n_rejected else {}), files
+
+
+def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:
+    """Whether a partition of these sources gets thumbnails: by default where a later look at an image costs a request."""
+    setting = config.embed.thumbnails
+    return setting == "true" or (setting == "auto" and any(not is_local(source_url(source)) for source in sources))
+
+
+def open_source(config: Config, source: Source) -> SampleReader:
+    """A reader for a shard or a part of a folder."""
+    options = config.input
+    if isinstance(source, EmbeddingFile):
+        raise AssertionError(f"{source.url} holds no images")
+    if isinstance(source, FolderPart):
+        return read_folder_part(source, carry=options.carry, max_image_bytes=options.max_image_bytes)
+    return read_shard(source, carry=options.carry, sidecar=options.sidecar, max_image_bytes=options.max_image_bytes)
+
+
+def finished(run_dir: str, task: EmbedTask) -> EmbedResult | None:
+    """The result of a partition that is done as this task would do it, its files there with their sizes."""
+    marker = read_json(marker_path(run_dir, task.partition))
+    if marker is None or marker.get("identity") != task.identity:
+        return None
+    return EmbedResult(**marker["result"]) if has_files(run_dir, tuple(task.config.embed.also), marker["files"]) else None

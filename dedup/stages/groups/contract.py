@@ -1,0 +1,149 @@
+"""Connected components of more edges than one machine holds: alternating large-star and small-star contraction.
+
+R. Kiveris, S. Lattanzi, V. Mirrokni, V. Rastogi and S. Vassilvitskii, "Connected components in MapReduce and beyond",
+SoCC 2014. A round links every node's larger neighbours, then its smaller ones, to the smallest of them; what is left in
+the end is a star about the smallest node of each component. The rounds are queries of the SQL that all engines share, and
+each writes its edges to files: no plan grows from round to round, and a lost worker costs no more than its part of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from dedup.contracts import Engine, Table
+from dedup.errors import StageError
+from dedup.numerics.graph.components import connected_components
+from dedup.storage.tables import FileWriter, clear, read_table
+from dedup.storage.tables import files as files_of
+from dedup.storage.urls import filesystem, join
+
+_MOST_ROUNDS = 100  # a path of 10^9 nodes takes some 40
+
+_FILES_PER_TASK = 4
+
+_BATCH_ROWS = 1_000_000
+
+LINKS = pa.schema([pa.field("u", pa.int64(), nullable=False), pa.field("v", pa.int64(), nullable=False)])  # u > v
+
+_BOTH = "(SELECT u, v FROM links UNION ALL SELECT v AS u, u AS v FROM links)"
+
+LARGE_STAR_SQL = f"""
+SELECT DISTINCT ends.v AS u, CASE WHEN lowest.m < ends.u THEN lowest.m ELSE ends.u END AS v
+FROM {_BOTH} AS ends
+JOIN (SELECT u, min(v) AS m FROM {_BOTH} AS every_end GROUP BY u) AS lowest ON ends.u = lowest.u
+WHERE ends.v > ends.u
+"""  # noqa: S608 (names of our own columns only)
+
+SMALL_STAR_SQL = """
+SELECT DISTINCT u, v FROM (
+    SELECT links.v AS u, lowest.m AS v
+    FROM links JOIN (SELECT u, min(v) AS m FROM links GROUP BY u) AS lowest ON links.u = lowest.u
+    WHERE links.v <> lowest.m
+    UNION ALL
+    SELECT u, min(v) AS v FROM links GROUP BY u
+) AS linked
+"""
+
+# of stars each leaf has one link, and no leaf is a centre
+OPEN_SQL = """
+SELECT CAST((SELECT count(*) FROM (SELECT u FROM links GROUP BY u HAVING count(*) > 1) AS several) AS BIGINT) AS n_several,
+       CAST((SELECT count(*) FROM (SELECT DISTINCT v FROM links) AS centres JOIN (SELECT DISTINCT u FROM links) AS leaves
+             ON centres.v = leaves.u) AS BIGINT) AS n_both
+"""
+
+_OPEN = pa.schema([("n_several", pa.int64()), ("n_both", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """What a contraction found.
+
+    Parameters
+    ----------
+    links : pyarrow.Table
+        ``u, v``: every node but the smallest of its component, and that.
+    n_rounds : int
+    """
+
+    links: pa.Table
+    n_rounds: int
+
+
+@dataclass(frozen=True)
+class ForestTask:
+    """Some files of edges, and where their stars go."""
+
+    edges: Table
+    names: tuple[str, ...]
+    condition: pc.Expression | None
+    output: str
+
+
+def write_forest(task: ForestTask) -> int:
+    """Contract the edges of some files among themselves; returns the links that are left, one for each node but one of a tree."""
+    fs, _ = filesystem(task.edges.path)
+    source = ds.dataset(list(task.names), schema=task.edges.schema, format="parquet", filesystem=fs)
+    u, v = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for batch in source.to_batches(columns=["src", "dst"], filter=task.condition, batch_size=_BATCH_ROWS):
+        src, dst = np.concatenate([u, batch["src"].to_numpy()]), np.concatenate([v, batch["dst"].to_numpy()])
+        nodes, ends = np.unique(np.concatenate([src, dst]), return_inverse=True)
+        labels = connected_components(ends[: len(src)], ends[len(src) :], len(nodes))
+        u = nodes[labels != np.arange(len(nodes))]
+        v = nodes[labels[labels != np.arange(len(nodes))]]
+    with FileWriter(task.output, LINKS) as writer:
+        writer.write(pa.table({"u": u, "v": v}, schema=LINKS))
+    return len(u)
+
+
+def contract(
+    engine: Engine, edges: Table, condition: pc.Expression | None = None, *, note: Callable[[str], None] = lambda text: None
+) -> Contraction:
+    """Find the components of a table of edges.
+
+    Parameters
+    ----------
+    engine : Engine
+    edges : Table
+        With the columns `src` and `dst`: undirected, in any order, any number of times.
+    condition : pyarrow.compute.Expression
+        Which of its rows are edges.
+    note : callable
+        Is told of each round.
+
+    Raises
+    ------
+    StageError
+        If it does not end, which would be an error of ours.
+    """
+    names = files_of(edges)
+    with engine.scratch() as scratch:
+        current = Table(join(scratch, "round-000"), LINKS)
+        tasks = [
+            ForestTask(edges, tuple(names[k : k + _FILES_PER_TASK]), condition, join(current.path, f"part-{number:05d}.parquet"))
+            for number, k in enumerate(range(0, len(names), _FILES_PER_TASK))
+        ]
+        n_links = sum(n for _, n in engine.map_partitions(write_forest, tasks))
+        n_rounds = 0
+        while n_links and (len(tasks) > 1 or n_rounds) and _is_open(engine, current):
+            n_rounds += 1
+            if n_rounds > _MOST_ROUNDS:
+                raise StageError(f"components: {_MOST_ROUNDS} rounds did not contract {n_links:,} links to stars; please report this")
+            for query, name in ((LARGE_STAR_SQL, "large"), (SMALL_STAR_SQL, "round")):
+                following = Table(join(scratch, f"{name}-{n_rounds:03d}"), LINKS)
+                n_links = engine.sql_to(query, {"links": current}, following)
+                clear(current)
+                current = following
+            note(f"groups: round {n_rounds} of the contraction left {n_links:,} links")
+        return Contraction(read_table(current), n_rounds)
+
+
+def _is_open(engine: Engine, links: Table) -> bool:
+    """Whether the links are not stars yet."""
+    found = next(iter(engine.sql(OPEN_SQL, {"links": links}, _OPEN))).to_pylist()[0]
+    return bool(found["n_several"] or found["n_both"])

@@ -1,0 +1,194 @@
+"""Stage `groups`: connected components of the edges, cut into groups whose members are near their anchor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.contracts import JsonDict
+from dedup.judge.pair import judge_settings
+from dedup.numerics.graph.components import connected_components
+from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
+from dedup.runs.vectors import SampleRows, open_store
+from dedup.schemas.pairs import STANDING
+from dedup.stages.groups.contract import contract
+from dedup.stages.groups.cover import cover, near_links
+from dedup.stages.stage import StageContext, StageResult
+from dedup.storage.tables import clear, dataset, read_table
+
+OUTPUT_VERSION = 2
+
+_TASK_ROWS = 20_000  # members per task of components that need vectors
+
+_COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
+
+_COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
+
+EXPAND_SQL = """
+SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
+UNION ALL
+SELECT exact.sample_id, grouped.component_id, grouped.raw_component_id, grouped.anchor_id, grouped.similarity_to_anchor,
+       grouped.distance_to_anchor
+FROM exact JOIN grouped ON exact.representative_id = grouped.sample_id
+ORDER BY sample_id
+"""
+
+
+@dataclass(frozen=True)
+class CoverTask:
+    """Members of whole components, component after component, each in its order of preference."""
+
+    run_dir: str
+    sample_ids: npt.NDArray[np.int64]
+    min_similarity: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.int64]
+
+
+def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Anchor (as a sample_id) and similarity to it, for each member of the task."""
+    store = open_store(task.run_dir)
+    anchor_ids = np.empty(len(task.sample_ids), dtype=np.int64)
+    similarity = np.empty(len(task.sample_ids), dtype=np.float32)
+    for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
+        ids = task.sample_ids[start:stop]
+        anchor, similar = greedy_cover(store.take(ids), task.min_similarity[start:stop], np.arange(len(ids)))
+        anchor_ids[start:stop], similarity[start:stop] = ids[anchor], similar
+    return anchor_ids, similarity
+
+
+def run(context: StageContext) -> StageResult:
+    """Label components, cut them into groups, let byte-identical copies follow their representative."""
+    layout = context.layout
+    representatives = read_table(layout.table("representatives"))
+    ids = representatives["sample_id"].to_numpy()
+    labels, summary = _components(context, ids)
+    size = np.bincount(labels, minlength=len(ids))[labels]
+    members = np.flatnonzero((size > 1) | (representatives["weight"].to_numpy() > 1))
+
+    neighbors = read_table(layout.table("neighbors"))
+    n_neighbors = np.zeros(len(ids), dtype=np.int64)
+    place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
+    known = (
+        (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == neighbors["sample_id"].to_numpy()) if len(ids) else np.zeros(0, bool)
+    )
+    n_neighbors[place[known]] = neighbors["n_neighbors"].to_numpy()[known]
+
+    # anchors are taken by (n_neighbors descending, sample_id)
+    order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
+    look, distance = judge_settings(context), np.full(len(order), np.nan, dtype=np.float32)
+    if look is not None:
+        found = cover(context, look, "groups", labels[order], ids[order], near_links(context))
+        anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
+    else:
+        anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))
+    # the smallest member names the group
+    group_first = np.full(len(ids), len(ids), dtype=np.int64)
+    np.minimum.at(group_first, anchor, order)
+    grouped = pa.table(
+        {
+            "sample_id": ids[order],
+            "component_id": ids[group_first[anchor]],
+            "raw_component_id": ids[labels[order]],
+            "anchor_id": ids[anchor],
+            "similarity_to_anchor": similarity,
+            "distance_to_anchor": pa.array(distance, from_pandas=True),
+        }
+    )
+    table = layout.table("groups")
+    clear(table)
+    n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table)
+    n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
+    return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
+
+
+def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
+    """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
+    table = context.layout.table("edges")
+    n_edges = dataset(table).count_rows(filter=STANDING)
+    if n_edges <= context.config.groups.max_driver_edges:
+        src, dst, _ = _edges(context, ids)
+        return connected_components(src, dst, len(ids)), {}
+    found = contract(context.engine, table, STANDING, note=context.reporter.note)
+    labels = np.arange(len(ids), dtype=np.int64)
+    labels[np.searchsorted(ids, found.links["u"].to_numpy())] = np.searchsorted(ids, found.links["v"].to_numpy())
+    return labels, {"contraction_rounds": found.n_rounds}
+
+
+def _edges(
+    context: StageContext, ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
+    edges = dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
+    src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
+    return src, dst, edges["similarity"].to_numpy()
+
+
+def _cover(
+    context: StageContext,
+    ids: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    min_similarity: npt.NDArray[np.float32],
+    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Anchor (as a node) and similarity to it, for each entry of `order`.
+
+    Components of one or two need no vectors: a pair has one edge, and its similarity is known.
+    """
+    anchor, similarity = order.copy(), np.ones(len(order), dtype=np.float32)
+    bounds = component_slices(labels[order])
+    lengths = np.diff(bounds)
+    second = bounds[:-1][lengths == 2] + 1
+    anchor[second] = order[second - 1]
+    of_pair = np.zeros(len(ids), dtype=np.float32)
+    of_pair[labels[edges[0]]] = edges[2]
+    similarity[second] = of_pair[labels[order[second]]]
+
+    for k in np.flatnonzero(lengths > _COMPARED_UP_TO):
+        rows = np.arange(bounds[k], bounds[k + 1])
+        anchor[rows], similarity[rows] = _cover_giant(context, ids, order[rows], min_similarity, edges)
+    large = np.flatnonzero((lengths > 2) & (lengths <= _COMPARED_UP_TO))
+    tasks, slices = [], []
+    for part in np.split(large, np.flatnonzero(np.diff(np.cumsum(lengths[large]) // _TASK_ROWS)) + 1) if len(large) else []:
+        rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
+        nodes = order[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths[part])]).astype(np.int64)
+        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets))
+        slices.append(rows)
+    results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
+    for number, (anchor_ids, similar) in results:
+        rows = slices[number]
+        anchor[rows], similarity[rows] = np.searchsorted(ids, anchor_ids), similar
+    return anchor, similarity
+
+
+def _cover_giant(
+    context: StageContext,
+    ids: npt.NDArray[np.int64],
+    nodes: npt.NDArray[np.int64],
+    min_similarity: npt.NDArray[np.float32],
+    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Anchors (as nodes) and similarities of one component that is too large to compare each anchor with every member.
+
+    A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
+    look-alikes: that is cut along its edges.
+    """
+    rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
+    positions, asked = np.arange(len(nodes)), min_similarity[nodes]
+    budget = max(1, _COMPARISONS // len(nodes))
+    anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
+    left = np.flatnonzero(anchor < 0)
+    if len(left):
+        text = f"groups: {len(left):,} of {len(nodes):,} images of one component are no copies of its {budget:,} most copied ones"
+        context.reporter.note(f"{text}; they are cut along their edges: is search.min_similarity too low?")
+        place = np.full(len(ids), -1, dtype=np.int64)
+        place[nodes[left]] = np.arange(len(left))
+        inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
+        src, dst = place[edges[0][inside]], place[edges[1][inside]]
+        others, similarity[left] = region_cover(SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst)
+        anchor[left] = left[others]
+    return nodes[anchor], similarity

@@ -1,0 +1,174 @@
+"""The FAISS index that stays: trained once, filled in parts by tasks, merged on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.contracts import JsonDict
+from dedup.errors import ConfigError, RunDirectoryError
+from dedup.numerics.search.lists import BLOCK, Lists
+from dedup.numerics.similarity import unit_rows
+from dedup.runs.index import FORMAT, INDEX, LISTS, find_index, index_files, publish_index, read_assignments
+from dedup.runs.vectors import read_vectors
+from dedup.stages.stage import StageContext
+from dedup.storage.arrays import clear_files
+from dedup.storage.atomic import hidden_folder, scratch_folder, write_bytes
+from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
+
+_PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
+
+PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
+
+_BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of codes
+
+
+@dataclass(frozen=True)
+class FillTask:
+    """Some representatives, from position `first` on, and the part they fill."""
+
+    run_dir: str
+    number: int
+    sample_ids: npt.NDArray[np.int64]
+    first: int
+    own_lists: bool
+
+
+def fill_part(task: FillTask) -> int:
+    """Write one part of the index; returns its vectors."""
+    from dedup.numerics.search.faiss_index import filled_part
+
+    home = None
+    if task.own_lists:
+        stop, first_block = task.first + len(task.sample_ids), task.first // BLOCK
+        homes = np.concatenate([read_assignments(task.run_dir, block)[:, 0] for block in range(first_block, -(-stop // BLOCK))])
+        home = homes[task.first - first_block * BLOCK : stop - first_block * BLOCK]
+    rows = unit_rows(read_vectors(task.run_dir, task.sample_ids))
+    data = filled_part(_trained(task.run_dir), task.sample_ids, rows, home)
+    write_bytes(part_path(task.run_dir, task.number), data)
+    return len(rows)
+
+
+def part_path(run_dir: str, number: int) -> str:
+    """Where a part lies until it is merged."""
+    return join(run_dir, "index", "_parts", f"part-{number:05d}.faiss")
+
+
+def fill_index(
+    context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, n_base: int
+) -> JsonDict:
+    """Write the index of all representatives; one of the run's base grows.
+
+    Parameters
+    ----------
+    ids : int64 array, shape (n,)
+        Representatives, as `assignments` has them.
+    lists : Lists
+    sample : float32 array, shape (m, dim)
+        Unit rows that codes are trained on.
+    nprobe : int
+    n_base : int
+        Representatives, the first ones, that the run's base had.
+
+    Returns
+    -------
+    dict
+        `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
+    """
+    run_dir, wanted = context.layout.run_dir, context.config.index
+    codes = "pq" if wanted.codes == "auto" and len(ids) >= PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
+    if codes == "none" or not len(ids):
+        return {"codes": "none", "files": {}}
+    if codes == "pq" and not wanted.factory and len(ids) < _PQ_LEAST:
+        raise ConfigError(f"index.codes=pq needs {_PQ_LEAST} distinct images to train, found {len(ids)}; use auto or fp16")
+    base = _base_index(context, wanted.factory or codes, n_base)
+    trained = _train(context, lists, sample, nprobe, codes) if not base else emptied_index(base)
+    codes = wanted.factory or codes
+    n_there = n_base if base else 0
+    write_bytes(_trained_path(run_dir), trained)
+    size = BLOCK * _BLOCKS_PER_PART
+    tasks = [
+        FillTask(run_dir, number, ids[start : start + size], start, not wanted.factory)
+        for number, start in enumerate(range(n_there, len(ids), size))
+    ]
+    grown = f", beside {n_there:,} of base.run_dir" if n_there else ""
+    context.reporter.note(f"index: filling it with {codes} codes of {len(ids) - n_there:,} vectors{grown}")
+    filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
+    n_merged = _merge(run_dir, [part_path(run_dir, task.number) for task in tasks], base)
+    if filled != len(ids) - n_there or n_merged != len(ids):
+        raise RunDirectoryError(f"{run_dir}: the index holds {n_merged:,} of {len(ids):,} vectors; run: dedup index … --redo")
+    clear_files(join(run_dir, "index", "_parts"), "*.faiss")
+    return {"codes": codes, "format": FORMAT, "files": index_files(run_dir)}
+
+
+def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str) -> bytes:
+    """An empty index whose codes are trained."""
+    from dedup.numerics.search.faiss_index import trained_factory, trained_index
+
+    wanted = context.config.index
+    if wanted.factory:
+        return trained_factory(wanted.factory, sample, nlist=lists.nlist, nprobe=nprobe, seed=wanted.seed)
+    # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
+    centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
+    return trained_index(centroids, sample, codes=codes, nprobe=nprobe)
+
+
+def emptied_index(path: str) -> bytes:
+    """The index of the run's base without its vectors."""
+    from dedup.numerics.search.faiss_index import emptied
+
+    return emptied(path)
+
+
+def _base_index(context: StageContext, codes: str, n_base: int) -> str:
+    """The index of the run's base, if it holds the same kind of codes of its images; empty where there is nothing to grow."""
+    if context.base is None or not n_base:
+        return ""
+    record = read_json(context.base.path("index", "_index.json")) or {}
+    if record.get("codes") != codes or record.get("n_images") != n_base or record.get("format") != FORMAT:
+        return ""
+    return find_index(context.base.run_dir)
+
+
+def _merge(run_dir: str, parts: list[str], base: str) -> int:
+    """Merge parts on this machine's disk and give the result its name."""
+    from dedup.numerics.search.faiss_index import merge_parts
+
+    local = is_local(run_dir)
+    trained = read_bytes(_trained_path(run_dir))
+    if trained is None:
+        raise RunDirectoryError(f"{_trained_path(run_dir)} vanished while the index was filled; run: dedup index … --redo")
+    with hidden_folder(filesystem(join(run_dir, "index", "merged"))[1]) if local else scratch_folder() as scratch:
+        paths = []
+        for part in parts:
+            fs, path = filesystem(part)
+            paths.append(path if local else os.path.join(scratch, path.rpartition("/")[2]))
+            if not local:
+                fs.get_file(path, paths[-1])
+        merged = [os.path.join(scratch, name) for name in (INDEX, LISTS)]
+        n = merge_parts(trained, paths, *merged, base=base)
+        publish_index(run_dir, *merged)
+    return n
+
+
+def _trained_path(run_dir: str) -> str:
+    return join(run_dir, "index", "_parts", "trained.faiss")
+
+
+@lru_cache(maxsize=1)
+def _trained_cached(path: str, state: str) -> bytes:
+    data = read_bytes(path)
+    if data is None:
+        raise RunDirectoryError(f"{path} vanished while the index was filled; run: dedup index … --redo")
+    return data
+
+
+def _trained(run_dir: str) -> bytes:
+    path = _trained_path(run_dir)
+    fs, name = filesystem(path)
+    info = fs.info(name)
+    return _trained_cached(path, f"{info.get('size')}-{info.get('mtime', info.get('ETag'))}")

@@ -1,0 +1,217 @@
+"""Distinct images and the inverted lists they are in, as rows that an engine brings together by list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.contracts import GroupRows, PickledByFields
+from dedup.numerics.search.lists import BLOCK
+from dedup.runs.index import read_assignments
+from dedup.runs.vectors import EmbeddingStore, open_store, read_vectors
+from dedup.runs.views import ViewStore, open_views, view_part
+from dedup.storage.arrays import array_shape, folder_state, map_array, map_arrays, read_array, read_rows, save_array
+from dedup.storage.urls import join
+
+
+def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    """Projections of representatives by their position, float16 (n, n_filter + 1)."""
+    parts = _projected(run_dir, folder_state(join(run_dir, "index", "projected")))
+    block = rows // BLOCK
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
+    pieces = [
+        parts[int(block[start])][rows[start:stop] % BLOCK] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start
+    ]
+    return np.concatenate(pieces)
+
+
+def projected_part(run_dir: str, block: int) -> npt.NDArray[np.float16]:
+    """Projections of one block of representatives."""
+    return read_rows(join(run_dir, "index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
+
+
+@lru_cache(maxsize=1)
+def _projected(run_dir: str, state: str) -> dict[int, npt.NDArray[np.float16]]:
+    return map_arrays(join(run_dir, "index", "projected"), "part-")
+
+
+_ARRAYS = ("sample_id", "weight", "min_similarity")
+
+_ADDED = "added"
+
+
+@dataclass(frozen=True)
+class Members(PickledByFields):
+    """A `GroupSource` of all distinct images by inverted list.
+
+    Parameters
+    ----------
+    run_dir : str
+    scratch : str
+        Where `save` has put what is known of each image.
+    n : int
+        Distinct images.
+    n_groups_each : int
+        Lists that an image is in.
+    is_projected : bool
+        Whether rows carry projections.
+    n_earlier : int
+        How many of the images, the first ones, an earlier run has compared; with any, rows carry the weight added since.
+    """
+
+    run_dir: str
+    scratch: str
+    n: int
+    n_groups_each: int
+    is_projected: bool
+    n_earlier: int = 0
+
+    @property
+    def block_sizes(self) -> npt.NDArray[np.int64]:
+        """As the stage `index` has cut them."""
+        return np.diff(np.append(np.arange(0, self.n, BLOCK), self.n)).astype(np.int64)
+
+    def groups(self, block: int) -> npt.NDArray[np.int32]:
+        """The lists of a block's images, int32 (n, n_groups_each)."""
+        return read_assignments(self.run_dir, block)
+
+    def rows(self, block: int) -> npt.NDArray[np.void]:
+        """Sample_id, weight, min_similarity, vector and projection of a block's images."""
+        part = slice(block * BLOCK, min((block + 1) * BLOCK, self.n))
+        known = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
+        wide = {"vector": read_vectors(self.run_dir, known["sample_id"])}
+        if self.is_projected:
+            wide["projected"] = projected_part(self.run_dir, block)
+        columns = known | wide
+        rows = np.empty(part.stop - part.start, dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
+        for name, array in columns.items():
+            rows[name] = array
+        return rows
+
+    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A column of images anywhere."""
+        if name == "vector":
+            return self._store.take(self._mapped["sample_id"][positions])
+        if name == "projected":
+            return projected_rows(self.run_dir, positions)
+        found: npt.NDArray[Any] = self._mapped[name][positions]
+        return found
+
+    @cached_property
+    def _mapped(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: map_array(join(self.scratch, f"{name}.npy")) for name in self._arrays}
+
+    @property
+    def _arrays(self) -> tuple[str, ...]:
+        return (*_ARRAYS, _ADDED) if self.n_earlier else _ARRAYS
+
+    @cached_property
+    def _store(self) -> EmbeddingStore:
+        return open_store(self.run_dir)
+
+
+def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
+    """Write what is known of each image: `sample_id`, `weight`, `min_similarity`, and `added` if there is one, shape (n,)."""
+    for name in (*_ARRAYS, *(name for name in columns if name == _ADDED)):
+        save_array(join(scratch, f"{name}.npy"), columns[name])
+
+
+@dataclass(frozen=True)
+class ViewMembers(PickledByFields):
+    """A `GroupSource` of all views by inverted list: what each is a view of, its vector, the vector of the whole image.
+
+    Parameters
+    ----------
+    run_dir : str
+    scratch : str
+        Where the sample_ids of the representatives lie.
+    parts : tuple of int
+        Numbers of the views' files, ascending.
+    sizes : tuple of int
+        Views in each.
+    n_groups_each : int
+        Lists that each view is in.
+    """
+
+    run_dir: str
+    scratch: str
+    parts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    n_groups_each: int
+
+    @classmethod
+    def of(cls, run_dir: str, scratch: str, parts: tuple[int, ...]) -> ViewMembers:
+        """The views of some files."""
+        shapes = [array_shape(view_part(run_dir, "view", part)) for part in parts]
+        return cls(run_dir, scratch, parts, tuple(shape[0] for shape, _ in shapes), int(shapes[0][1]["lists"].shape[0]))
+
+    @property
+    def block_sizes(self) -> npt.NDArray[np.int64]:
+        """As the stage `index` has cut them."""
+        return np.array(self.sizes, dtype=np.int64)
+
+    def groups(self, block: int) -> npt.NDArray[np.int32]:
+        """The lists of each view of a file, int32 (n, n_groups_each)."""
+        return np.ascontiguousarray(read_array(view_part(self.run_dir, "view", self.parts[block]))["lists"])
+
+    def images(self, block: int) -> npt.NDArray[np.int32]:
+        """What each view of a file is a view of, a position among the representatives, int32 (n,)."""
+        return np.ascontiguousarray(read_array(view_part(self.run_dir, "view", self.parts[block]))["image"])
+
+    def rows(self, block: int) -> npt.NDArray[np.void]:
+        """View, vector and whole vector of each view of a file."""
+        view, vector = (read_array(view_part(self.run_dir, name, self.parts[block])) for name in ("view", "vector"))
+        images, place = np.unique(view["image"], return_inverse=True)
+        ids = np.zeros(0, dtype=np.int64)
+        if len(images):
+            first = int(images[0])
+            ids = read_rows(self._sample_id_file, first, int(images[-1]) + 1)[images - first]
+        whole = read_vectors(self.run_dir, ids)[place]
+        columns = {"view": view, "vector": vector, "whole": whole}
+        rows = np.empty(len(view), dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
+        for name, array in columns.items():
+            rows[name] = array
+        return rows
+
+    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A column of views anywhere."""
+        order = np.argsort(positions, kind="stable")
+        of = "view" if name == "whole" else name
+        found = np.empty_like(sorted_ := self._views.take(of, positions[order]))
+        found[order] = sorted_
+        return self._store.take(self._sample_ids[found["image"]]) if name == "whole" else found
+
+    @cached_property
+    def _sample_ids(self) -> npt.NDArray[np.int64]:
+        return map_array(self._sample_id_file)
+
+    @property
+    def _sample_id_file(self) -> str:
+        return join(self.scratch, "sample_id.npy")
+
+    @cached_property
+    def _views(self) -> ViewStore:
+        return open_views(self.run_dir)
+
+    @cached_property
+    def _store(self) -> EmbeddingStore:
+        return open_store(self.run_dir)
+
+
+class Wholes:
+    """Vectors of whole images by their number, gathered from the views of a list when they are asked for."""
+
+    def __init__(self, rows: GroupRows, images: npt.NDArray[np.int64]) -> None:
+        self._rows = rows
+        self._order = np.argsort(images, kind="stable")
+        self._images = images[self._order]
+
+    def __len__(self) -> int:
+        return int(self._images[-1]) + 1 if len(self._images) else 0
+
+    def __getitem__(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        return self._rows.take("whole", self._order[np.searchsorted(self._images, images)])

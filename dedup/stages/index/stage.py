@@ -1,0 +1,170 @@
+"""Stage `index`: byte-identical images collapse, the coarse quantizer is trained, every vector gets its lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.contracts import Table
+from dedup.errors import ConfigError
+from dedup.numerics.search.gpu import choose_device
+from dedup.numerics.search.lists import BLOCK, Lists, draw_sample, train_lists
+from dedup.numerics.similarity import unit_rows
+from dedup.runs.index import clear_index, load_lists, save_lists
+from dedup.runs.vectors import open_store
+from dedup.stages.index.drift import base_nprobe, count_base, measure_drift
+from dedup.stages.index.faiss_index import fill_index
+from dedup.stages.index.views import index_views
+from dedup.stages.stage import StageContext, StageResult
+from dedup.storage.arrays import clear_files, save_array
+from dedup.storage.atomic import link_or_copy, write_json
+from dedup.storage.tables import FileWriter, clear, read_table
+from dedup.storage.urls import join
+
+OUTPUT_VERSION = 5
+
+REPRESENTATIVES_SQL = """
+SELECT sample_id, weight,
+       CAST(CASE WHEN quality < CAST({flat} AS FLOAT) THEN 2.0
+                 WHEN quality < CAST({low} AS FLOAT) AND {low_min} > {min_similarity} THEN {low_min}
+                 ELSE {min_similarity} END AS FLOAT) AS min_similarity
+FROM (SELECT min(sample_id) AS sample_id, count(*) AS weight, min(quality) AS quality FROM metadata GROUP BY sha256) AS images
+ORDER BY sample_id
+"""
+
+EXACT_SQL = """
+SELECT metadata.sample_id AS sample_id, images.representative_id AS representative_id
+FROM metadata
+JOIN (SELECT sha256, min(sample_id) AS representative_id FROM metadata GROUP BY sha256 HAVING count(*) > 1) AS images
+  ON metadata.sha256 = images.sha256
+WHERE metadata.sample_id <> images.representative_id
+ORDER BY sample_id
+"""
+
+
+@dataclass(frozen=True)
+class AssignTask:
+    """Vectors of one block and where their lists go."""
+
+    run_dir: str
+    number: int
+    sample_ids: npt.NDArray[np.int64]
+    nprobe: int
+    device: str
+    output: Table
+
+
+def assign_block(task: AssignTask) -> int:
+    """Write the lists, and the projections, of one block of vectors; returns its rows."""
+    lists, n = load_lists(join(task.run_dir, "index")), len(task.sample_ids)
+    chosen = np.zeros((n, 1), dtype=np.int32)
+    if not lists.is_idle:
+        rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
+        chosen, projected = lists.place(rows, task.nprobe, choose_device(task.device))
+        if projected is not None:
+            save_array(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), projected)
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(chosen.shape[1])
+    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=task.output.schema.field("lists").type)
+    with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
+        writer.write(pa.table({"sample_id": task.sample_ids, "lists": column}))
+    return n
+
+
+def run(context: StageContext) -> StageResult:
+    """Collapse, train, assign, and fill the index that stays."""
+    clear_files(context.layout.path("index", "projected"), "*.npy")
+    clear_index(context.layout.run_dir)
+    layout, search = context.layout, context.config.search
+    query = REPRESENTATIVES_SQL.format(
+        flat=search.flat_quality,
+        low=search.low_detail_quality,
+        low_min=search.low_detail_min_similarity,
+        min_similarity=search.min_similarity,
+    )
+    rows = {
+        "representatives": context.write_sql("representatives", query, ["metadata"]),
+        "exact": context.write_sql("exact", EXACT_SQL, ["metadata"]),
+    }
+    ids = read_table(layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+    n_base = count_base(context, ids)
+    if context.base is not None and n_base:
+        lists, nprobe = load_lists(context.base.path("index")), base_nprobe(context.base.run_dir)
+        sample = _sample(context, ids, lists.nlist)
+    else:
+        nlist, nprobe = _lists(context, len(ids))
+        lists, sample = _train(context, ids, nlist, nprobe)
+    nlist, nprobe = lists.nlist, min(nprobe, lists.nlist)
+    save_lists(layout.path("index"), lists)
+    output = layout.table("assignments")
+    clear(output)
+    starts = range(0, max(len(ids), 1), BLOCK)
+    run_dir = layout.run_dir
+    device = context.device(len(ids))
+    n_kept = _link_assigned(context, n_base // BLOCK, lists)
+    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts) if k >= n_kept]
+    sizes = [len(task.sample_ids) for task in tasks]
+    assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
+    rows["assignments"] = n_kept * BLOCK + sum(n for _, n in assigned)
+    filled = fill_index(context, ids, lists, sample, nprobe, n_base)
+    summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "dim": sample.shape[1]} | filled
+    summary |= index_views(context)
+    if n_base:
+        fresh = _lists(context, len(ids))
+        summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, fresh)}
+    write_json(layout.path("index", "_index.json"), summary)
+    if context.also is not None:
+        summary |= {"also": run(context.also).summary}
+    return StageResult(rows, summary)
+
+
+def _link_assigned(context: StageContext, n_blocks: int, lists: Lists) -> int:
+    """Take over the lists and projections of the first blocks, whose images are those of the base; returns their number."""
+    if context.base is None:
+        return 0
+    for block in range(n_blocks):
+        names = [f"assignments/part-{block:05d}.parquet"] + ([f"projected/part-{block:05d}.npy"] if lists.n_filter else [])
+        for name in names:
+            link_or_copy(context.base.path("index", name), context.layout.path("index", name))
+    return n_blocks
+
+
+def _lists(context: StageContext, n: int) -> tuple[int, int]:
+    """Number of lists and lists per vector."""
+    search = context.config.search
+    if n < max(search.exhaustive_below, 2):
+        return 1, 1
+    from dedup.numerics.search.lists import choose_nlist, choose_nprobe
+
+    nprobe = search.nprobe or choose_nprobe(search.min_similarity, n)
+    nlist = search.nlist or choose_nlist(n, nprobe)
+    if nlist > n:
+        raise ConfigError(f"search.nlist={nlist} exceeds the {n} distinct images; lower it, or leave it 0 for {choose_nlist(n, nprobe)}")
+    return nlist, min(nprobe, nlist)
+
+
+def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe: int) -> tuple[Lists, npt.NDArray[np.float32]]:
+    """The quantizer and the sample it was trained on, float32 (n, dim)."""
+    if not len(ids):
+        return Lists(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), 0), np.zeros((0, 1), np.float32)
+    config, sample = context.config, _sample(context, ids, nlist)
+    if nlist > 1:
+        context.reporter.note(f"index: training {nlist:,} lists on {len(sample):,} of {len(ids):,} vectors")
+    lists = train_lists(
+        sample,
+        nlist,
+        nprobe,
+        config.search.min_similarity,
+        iterations=config.index.train_iterations,
+        seed=config.index.seed,
+        device=context.driver_device(len(ids)),
+    )
+    return lists, sample
+
+
+def _sample(context: StageContext, ids: npt.NDArray[np.int64], nlist: int) -> npt.NDArray[np.float32]:
+    """Unit rows to train on, float32 (n, dim)."""
+    index = context.config.index
+    return unit_rows(open_store(context.layout.run_dir).take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))

@@ -1,0 +1,167 @@
+"""The keep policy: which samples of each group stay, and the keeper of each that goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dedup.config.order import parse_order
+from dedup.contracts import Table
+from dedup.judge.pair import judge_settings
+from dedup.numerics.graph.cover import component_slices, greedy_cover
+from dedup.numerics.similarity import exact_similarity
+from dedup.runs.vectors import open_store
+from dedup.schemas.pairs import NEAR_SQL
+from dedup.stages.groups.cover import cover, min_similarity_of
+from dedup.stages.stage import StageContext
+from dedup.storage.tables import ask
+
+_TASK_ROWS = 20_000
+
+ORDER_SQL = """
+SELECT groups.component_id AS component_id, metadata.sample_id AS sample_id,
+       COALESCE(exact.representative_id, metadata.sample_id) AS representative_id, {is_kept} AS is_kept
+FROM groups
+JOIN metadata ON groups.sample_id = metadata.sample_id
+LEFT JOIN exact ON groups.sample_id = exact.sample_id
+LEFT JOIN exclusions ON groups.sample_id = exclusions.sample_id
+{kept}
+WHERE exclusions.sample_id IS NULL
+ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
+"""
+
+# what the run's base kept, where that is to stay
+IS_KEPT_SQL = "CASE WHEN kept.sample_id IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END"
+
+KEPT_SQL = "LEFT JOIN kept ON metadata.sample_id = kept.sample_id"
+
+LINKS_SQL = f"""
+SELECT src, dst, min(similarity) AS similarity, min(distance) AS distance
+FROM (
+    SELECT src, dst, similarity, distance FROM edges WHERE {NEAR_SQL}
+    UNION ALL
+    SELECT CASE WHEN groups.anchor_id < groups.sample_id THEN groups.anchor_id ELSE groups.sample_id END AS src,
+           CASE WHEN groups.anchor_id < groups.sample_id THEN groups.sample_id ELSE groups.anchor_id END AS dst,
+           groups.similarity_to_anchor AS similarity, groups.distance_to_anchor AS distance
+    FROM groups LEFT JOIN exact ON groups.sample_id = exact.sample_id
+    WHERE exact.sample_id IS NULL AND groups.anchor_id <> groups.sample_id
+) AS links
+GROUP BY src, dst
+ORDER BY src, dst
+"""  # noqa: S608 (a condition of our own)
+
+LINKS = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("distance", pa.float32())])
+
+ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id", "is_kept")])
+
+
+@dataclass(frozen=True)
+class KeepTask:
+    """Members of whole groups in the order of the keep policy."""
+
+    run_dir: str
+    representative_ids: npt.NDArray[np.int64]
+    min_similarity: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.int64]
+    n_forced: npt.NDArray[np.int64]
+
+
+def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
+    """The ORDER BY terms of a keep policy over a table, from whitelisted names only; see `parse_order` for what it raises.
+
+    Examples
+    --------
+    >>> policy_sql(["width*height desc", "sample_id"], [])
+    'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
+    """
+    terms = []
+    for term in parse_order(order_by, carry):
+        first, *others = (f"{table}.{column}" for column in term.columns)
+        product = " * ".join([f"CAST({first} AS BIGINT)", *others]) if others else first
+        terms.append(f"{product} {'DESC' if term.is_descending else 'ASC'} NULLS LAST")
+    return ", ".join(terms)
+
+
+def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Position in the task of each member's keeper (its own for keepers), and the similarity to it."""
+    store, reps = open_store(task.run_dir), task.representative_ids
+    keeper = np.arange(len(reps), dtype=np.int64)
+    similarity = np.ones(len(reps), dtype=np.float32)
+    starts, lengths = task.bounds[:-1], np.diff(task.bounds)
+    is_pair = (lengths == 2) & (task.n_forced == 1)
+    pairs = starts[is_pair]
+    similar = exact_similarity(store.take(reps[pairs + 1]), store.take(reps[pairs]))
+    similar = np.where(reps[pairs + 1] == reps[pairs], np.float32(1.0), similar)
+    near = (similar >= np.maximum(task.min_similarity[pairs], task.min_similarity[pairs + 1])) | (reps[pairs + 1] == reps[pairs])
+    keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
+    for start, stop, n_forced in zip(starts[~is_pair], task.bounds[1:][~is_pair], task.n_forced[~is_pair].tolist(), strict=True):
+        distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
+        asked = task.min_similarity[start:stop][first]
+        chosen, similar = greedy_cover(store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True)
+        keeper[start:stop], similarity[start:stop] = start + chosen, similar
+    return keeper, similarity
+
+
+def keepers(context: StageContext) -> pa.Table:
+    """Decide every group.
+
+    Returns
+    -------
+    pyarrow.Table
+        `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
+    """
+    layout, keep = context.layout, context.config.keep
+    policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)
+    query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
+    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
+    members = ask(context.engine, query, tables, ORDER_SCHEMA)
+    component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
+    bounds = component_slices(component)
+    # all that the base kept of a group stay, and as many as are asked for
+    n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
+    look = judge_settings(context)
+    if look is not None:
+        found = cover(context, look, "manifest", component, reps, known_links(context), n_forced)
+        return _table(ids, found.anchor, found.similarity, found.distance)
+    asked = min_similarity_of(context, reps)
+
+    cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
+    tasks = []
+    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        rows = slice(bounds[first], bounds[last])
+        offsets = bounds[first : last + 1] - bounds[first]
+        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last]))
+    keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
+    sizes = [len(task.representative_ids) for task in tasks]
+    for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
+        rows = slice(bounds[cuts[number]], bounds[cuts[number + 1]])
+        keeper[rows], similarity[rows] = chosen + bounds[cuts[number]], similar
+    return _table(ids, keeper, similarity, np.full(len(ids), np.nan, dtype=np.float32))
+
+
+def kept_before(context: StageContext) -> dict[str, Table]:
+    """What the run's base kept, as the table `kept`, if that is to stay."""
+    return {"kept": context.base.table("manifest")} if context.base is not None and context.config.keep.prefer_base else {}
+
+
+def known_links(context: StageContext) -> pa.Table:
+    """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
+    tables = {name: context.layout.table(name) for name in ("edges", "groups", "exact")}
+    return ask(context.engine, LINKS_SQL, tables, LINKS)
+
+
+def _table(
+    ids: npt.NDArray[np.int64], keeper: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32], distance: npt.NDArray[np.float32]
+) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": ids,
+            "keeper_id": ids[keeper],
+            "similarity_to_keeper": similarity,
+            "distance_to_keeper": pa.array(distance, from_pandas=True),
+        }
+    )

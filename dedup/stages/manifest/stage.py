@@ -1,0 +1,82 @@
+"""Stage `manifest`: what to train on, what was dropped and why; the accounts are checked before it is published."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow.compute as pc
+
+from dedup.contracts import Table
+from dedup.schemas import METADATA
+from dedup.stages.manifest.accounts import check
+from dedup.stages.manifest.keep import keepers
+from dedup.stages.stage import StageContext, StageResult
+from dedup.storage.tables import clear, dataset, publish
+
+OUTPUT_VERSION = 3
+
+_HIDDEN = "_unchecked"
+
+_COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
+
+MANIFEST_SQL = f"""
+SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count
+FROM metadata
+LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
+LEFT JOIN keepers ON metadata.sample_id = keepers.sample_id
+LEFT JOIN exclusions ON metadata.sample_id = exclusions.sample_id
+WHERE exclusions.sample_id IS NULL AND (keepers.sample_id IS NULL OR keepers.keeper_id = keepers.sample_id)
+ORDER BY metadata.sample_id
+"""  # noqa: S608 (names of our own columns only)
+
+DUPLICATES_SQL = f"""
+SELECT {{columns}}, groups.component_id AS component_id, counts.duplication_count AS duplication_count,
+       keepers.keeper_id AS keeper_id, kept.shard AS keeper_shard, kept.key AS keeper_key,
+       keepers.similarity_to_keeper AS similarity_to_keeper,
+       CASE WHEN metadata.sha256 = kept.sha256 THEN 'exact' ELSE 'near' END AS kind,
+       keepers.distance_to_keeper AS distance_to_keeper
+FROM keepers
+JOIN metadata ON keepers.sample_id = metadata.sample_id
+JOIN metadata AS kept ON keepers.keeper_id = kept.sample_id
+JOIN groups ON keepers.sample_id = groups.sample_id
+JOIN {_COUNTS} ON groups.component_id = counts.component_id
+WHERE keepers.keeper_id <> keepers.sample_id
+ORDER BY metadata.sample_id
+"""  # noqa: S608
+
+EXCLUDED_SQL = f"""
+SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count, exclusions.reason AS reason,
+       exclusions.excluded_by AS excluded_by, exclusions.reference_shard AS reference_shard,
+       exclusions.similarity_to_reference AS similarity_to_reference, exclusions.distance_to_reference AS distance_to_reference
+FROM exclusions
+JOIN metadata ON exclusions.sample_id = metadata.sample_id
+LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
+ORDER BY metadata.sample_id
+"""  # noqa: S608
+
+
+def run(context: StageContext) -> StageResult:
+    """Apply the keep policy to what is not excluded, check the accounts, publish."""
+    layout = context.layout
+    columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
+    decided = keepers(context)
+    sources = {name: layout.table(name) for name in ("metadata", "groups", "exclusions")} | {"keepers": decided}
+    rows = {}
+    for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL), ("excluded", EXCLUDED_SQL)):
+        table = layout.table(name)
+        clear(table)
+        rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
+    check(context, rows, {name: _hidden(context, name) for name in rows})
+    for name in rows:
+        publish(layout.table(name), _HIDDEN)
+    n_exact = dataset(layout.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
+    return StageResult(rows, {"n_exact": n_exact, "n_near": rows["duplicates"] - n_exact})
+
+
+def _hidden(context: StageContext, name: str) -> Table:
+    """A table's unpublished files."""
+    return replace(context.layout.table(name), pattern=f"{_HIDDEN}-*.parquet")

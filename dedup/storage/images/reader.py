@@ -1,0 +1,194 @@
+"""The pixels of an image that was embedded, for a second look: from its thumbnail, else from its shard."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.config.keys import MAX_PIXELS
+from dedup.errors import InputError, RunDirectoryError, SampleError
+from dedup.storage.images.decode import decode_image
+from dedup.storage.images.thumbnails import ThumbnailStore, open_thumbnails
+from dedup.storage.input.samples import one_line
+from dedup.storage.input.shards import check_range, read_image_bytes, read_shard
+from dedup.storage.urls import RangeReader, is_local
+
+_MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies, as `metadata` has it.
+
+    Parameters
+    ----------
+    sample_id : int
+    shard, key : str
+    byte_offset : int or None
+        None in a compressed tar.
+    n_bytes : int
+        Size of the encoded image.
+    """
+
+    sample_id: int
+    shard: str
+    key: str
+    byte_offset: int | None
+    n_bytes: int
+
+
+@dataclass
+class _Wanted:
+    """Images wanted of one compressed tar, and where they are held once it was read."""
+
+    n_bytes: dict[str, int] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    is_read: bool = False
+    error: str = ""
+
+
+class PictureReader:
+    """Gets pixels of images one at a time. Each worker process has its own; not for several threads at a time.
+
+    Parameters
+    ----------
+    run_dir : str
+    min_side : int or None
+        Images from shards may be reduced while they are decoded, as long as both sides keep this many pixels. Thumbnails
+        have the size they have.
+    max_pixels : int
+        `input.max_pixels`: the limit the images were embedded under.
+    max_held_bytes : int
+        Memory for images that `prefetch` keeps; what is more goes to a temporary file.
+    uses_thumbnails : bool
+        False: all images are read from their shards.
+    """
+
+    def __init__(
+        self,
+        run_dir: str,
+        min_side: int | None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        max_held_bytes: int = _MAX_HELD_BYTES,
+        uses_thumbnails: bool = True,
+    ) -> None:
+        self._min_side, self._max_pixels, self._max_held_bytes = min_side, max_pixels, max_held_bytes
+        self._thumbnails = open_thumbnails(run_dir) if uses_thumbnails else None
+        self._ranges = RangeReader()
+        self._wanted: dict[str, _Wanted] = {}
+        self._held: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._n_held = 0
+
+    def read(self, place: Place) -> npt.NDArray[np.uint8]:
+        """Pixels of an image.
+
+        Returns
+        -------
+        uint8 array, shape (height, width, 3)
+            RGB, C-contiguous.
+
+        Raises
+        ------
+        InputError
+            If the shard is gone, can't be reached, or no longer has the image.
+        SampleError
+            If the bytes found there do not decode, though they did when they were embedded.
+        RunDirectoryError
+            If the thumbnails are damaged.
+        """
+        if self._thumbnails is not None and place.sample_id in self._thumbnails:
+            return self._thumbnail(self._thumbnails, place)
+        data = self._bytes(place)
+        try:
+            image = decode_image(data, max_pixels=self._max_pixels, min_side=self._min_side)
+        except SampleError as error:
+            text = f"{place.shard}, key {place.key!r}: {error.detail}; it decoded when it was embedded, so the shard has changed since"
+            raise SampleError(error.reason, f"{text}: run embed again") from error
+        left, top, right, bottom = image.box
+        part = image.pixels[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
+        return np.ascontiguousarray(part)
+
+    def prefetch(self, places: Iterable[Place]) -> None:
+        """Name the images that will be read, in place of those named before.
+
+        It costs nothing but memory for the names: only compressed tars need it, each of which is read once, when the
+        first of its images is asked for, and all its images named here are kept. An image that was not named is
+        looked for from the start of its tar.
+        """
+        self._forget()
+        for place in places:
+            if place.byte_offset is None and (self._thumbnails is None or place.sample_id not in self._thumbnails):
+                self._wanted.setdefault(place.shard, _Wanted()).n_bytes[place.key] = place.n_bytes
+
+    def close(self) -> None:
+        """Close files and forget what was prefetched."""
+        self._ranges.close()
+        self._forget()
+
+    def __enter__(self) -> PictureReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _thumbnail(self, store: ThumbnailStore, place: Place) -> npt.NDArray[np.uint8]:
+        try:
+            return decode_image(store.get(place.sample_id), max_pixels=self._max_pixels).pixels
+        except SampleError as error:
+            text = f"the thumbnail of sample {place.sample_id} is damaged ({error})"
+            raise RunDirectoryError(f"{text}; run embed again with --redo") from error
+
+    def _bytes(self, place: Place) -> bytes:
+        if place.byte_offset is None:
+            wanted = self._wanted.get(place.shard)
+            if wanted is not None and place.key in wanted.n_bytes:
+                return self._held_bytes(place, wanted)
+        elif not place.shard.endswith("/") and is_local(place.shard):
+            try:
+                data = self._ranges.read(place.shard, place.byte_offset, place.n_bytes)
+            except OSError as error:
+                raise InputError(f"{place.shard} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
+            return check_range(data, place.shard, place.key, place.byte_offset, place.n_bytes)
+        return read_image_bytes(place.shard, place.key, place.byte_offset, place.n_bytes)
+
+    def _held_bytes(self, place: Place, wanted: _Wanted) -> bytes:
+        if not wanted.is_read:
+            self._hold(place.shard, wanted)
+        start = wanted.starts.get(place.key)
+        if start is None or self._held is None:
+            raise InputError(f"{place.shard} gave no image of {place.n_bytes} bytes under the key {place.key!r}: {wanted.error}")
+        self._held.seek(start)
+        return self._held.read(place.n_bytes)
+
+    def _hold(self, shard: str, wanted: _Wanted) -> None:
+        """Read a compressed tar up to the last image that is wanted of it, and hold those."""
+        if self._held is None:
+            self._held = tempfile.SpooledTemporaryFile(max_size=self._max_held_bytes)  # noqa: SIM115 (closed in _forget)
+        wanted.is_read = True  # whatever comes: a tar that is broken once is not read again for each image
+        reader = read_shard(shard, max_image_bytes=max(wanted.n_bytes.values()))
+        for sample in reader:
+            if sample.image is None or wanted.n_bytes.get(sample.key) != len(sample.image):
+                continue
+            try:
+                self._held.seek(self._n_held)
+                self._held.write(sample.image)
+            except OSError as error:  # the disk is full
+                wanted.error = f"no room in {tempfile.gettempdir()} ({one_line(error)}); name a larger folder with TMPDIR"
+                return
+            wanted.starts[sample.key] = self._n_held
+            self._n_held += len(sample.image)
+            if len(wanted.starts) == len(wanted.n_bytes):
+                return
+        wanted.error = f"{reader.error or 'it has changed'}; run embed again"
+
+    def _forget(self) -> None:
+        if self._held is not None:
+            self._held.close()
+        self._wanted, self._held, self._n_held = {}, None, 0

@@ -1,0 +1,174 @@
+"""Lists by which somebody names samples: those that shall stay, and those that must go."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from dedup.errors import InputError
+from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
+from dedup.storage.urls import read_bytes
+
+# what a keep list may name samples by; the first of a table's that is there, a shard beside a key included
+_KEPT_BY: Final = ("sample_id", "key", "sha256", "uid", "url")
+
+_TAKEN_DOWN_BY: Final = ("sha256", "url", "key", "image")
+
+_UID: Final = np.dtype("u8,u8")
+
+_SHA256: Final = re.compile("[0-9a-fA-F]{64}")
+
+_TABLES: Final = (".csv", ".parquet")
+
+_Names = TypeVar("_Names")
+
+
+class Entry(NamedTuple):
+    """One entry of a takedown list: what it is, its value, and the entry as it stands in the list."""
+
+    kind: str
+    value: str
+    text: str
+
+
+def read_keep_list(path: str) -> pa.Table:
+    """Read the names of what somebody else, or an export of another run, says shall stay.
+
+    Parameters
+    ----------
+    path : str
+        Path or fsspec URL of
+        - a ``.parquet`` or ``.csv`` with one of the columns `sample_id`, `key` (and `shard`), `sha256`, `uid`, `url`,
+        - a ``.npy`` of DataComp's uids, dtype ``u8,u8``,
+        - text with one key, sha256 (64 hex digits) or url (with ``://``) a line, all of one kind.
+
+    Returns
+    -------
+    pyarrow.Table
+        One or two columns, `shard` with `key`; rows as the list has them.
+
+    Raises
+    ------
+    InputError
+        If the list can't be read, is empty, or names samples by nothing that is known.
+    """
+    parse = _kept_uids if path.endswith(".npy") else partial(_kept_columns, path) if path.endswith(_TABLES) else _kept_lines
+    table = _parsed(f"the keep list {path}", path, ".parquet, .csv, .npy or UTF-8 text with a key a line", parse)
+    if not table.num_rows:
+        raise InputError(f"the keep list {path} names nothing; a data set without samples is surely not meant")
+    return table
+
+
+def read_takedown_list(url: str) -> list[Entry]:
+    """Read the entries of a list of samples that must go, in order, none twice.
+
+    Parameters
+    ----------
+    url : str
+        A ``.csv`` or ``.parquet`` with columns named `sha256`, `url`, `key`, `image`, or text with an entry a line: ``sha256:…``,
+        ``url:…``, ``key:…``, ``image:…``, or without the word a sha256 (64 hex digits), a url (with ``://``), the path of an image that
+        is there, or else a key. Lines that begin with ``#`` are left out.
+
+    Raises
+    ------
+    InputError
+        If the list can't be read, or a table has none of the columns.
+    """
+    parse = partial(_taken_down_columns, url) if url.endswith(_TABLES) else _taken_down_lines
+    expected = f".parquet or .csv with columns {', '.join(_TAKEN_DOWN_BY)}, or UTF-8 text with one of these a line"
+    return list(dict.fromkeys(_parsed(f"exclude.list={url}", url, expected, parse)))
+
+
+def _parsed(what: str, path: str, expected: str, parse: Callable[[bytes], _Names]) -> _Names:
+    """What `parse` makes of a list's bytes."""
+    data = read_bytes(path)
+    if data is None:
+        raise InputError(f"{what} does not exist; expected {expected}")
+    try:
+        return parse(data)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{what} can't be read ({one_line(error)}); expected {expected}") from error
+
+
+def _columns(path: str, data: bytes, known: Sequence[str]) -> pa.Table:
+    """A table of names, with at least one known column."""
+    if path.endswith(".parquet"):
+        table = pq.read_table(pa.BufferReader(data))
+    else:
+        header = data.partition(b"\n")[0].decode("utf-8-sig").strip().split(",")
+        kinds = {name.strip('"'): pa.string() for name in header}  # keys of digits alone stay texts
+        table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=pyarrow.csv.ConvertOptions(column_types=kinds))
+    if not set(known) & set(table.column_names):
+        raise ValueError(f"found the columns {', '.join(table.column_names)}, expected one of {', '.join(known)}")
+    return table
+
+
+def _lines(data: bytes) -> list[str]:
+    lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _kind(line: str) -> str:
+    """What a line without a word before it names a sample by."""
+    return "sha256" if _SHA256.fullmatch(line) else "url" if "://" in line else "key"
+
+
+def _kept_columns(path: str, data: bytes) -> pa.Table:
+    table = _columns(path, data, _KEPT_BY)
+    name = next(name for name in _KEPT_BY if name in table.column_names)
+    names = ["shard", "key"] if name == "key" and "shard" in table.column_names else [name]
+    kind = pa.int64() if name == "sample_id" else pa.string()
+    table = table.select(names).cast(pa.schema([(column, kind) for column in names])).drop_null()
+    return pa.table({name: pc.utf8_lower(table[name])}) if name == "sha256" else table
+
+
+def _kept_uids(data: bytes) -> pa.Table:
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if array.dtype != _UID or array.ndim != 1:
+        raise ValueError(f"found {array.dtype} of shape {array.shape}, expected a vector of u8,u8")
+    return pa.table({"uid": [f"{high:016x}{low:016x}" for high, low in array.tolist()]})
+
+
+def _kept_lines(data: bytes) -> pa.Table:
+    lines = _lines(data)
+    kinds = {_kind(line) for line in lines}
+    if "url" in kinds and len(kinds) > 1:
+        raise ValueError("some lines are urls and some are not; expected one kind")
+    kind = kinds.pop() if len(kinds) == 1 else "key"  # a key may look like a hash
+    values = [line.lower() for line in lines] if kind == "sha256" else lines
+    return pa.table({kind: pa.array(values, pa.string())})
+
+
+def _taken_down_columns(path: str, data: bytes) -> list[Entry]:
+    table = _columns(path, data, _TAKEN_DOWN_BY)
+    names = [name for name in table.column_names if name in _TAKEN_DOWN_BY]
+    return [_entry(name, text, text) for name in names for text in table[name].cast(pa.string()).to_pylist() if text]
+
+
+def _taken_down_lines(data: bytes) -> list[Entry]:
+    return [_taken_down(line) for line in _lines(data)]
+
+
+def _taken_down(line: str) -> Entry:
+    word, colon, value = line.partition(":")
+    if colon and word in _TAKEN_DOWN_BY and not value.startswith("//"):
+        kind, value = word, value.strip()
+    elif (kind := _kind(line)) == "key" and file_suffix(os.path.basename(line)) in IMAGE_SUFFIXES and os.path.isfile(line):
+        kind, value = "image", line
+    else:
+        value = line
+    return _entry(kind, value, line)
+
+
+def _entry(kind: str, value: str, text: str) -> Entry:
+    return Entry(kind, value.lower() if kind == "sha256" else value, text)

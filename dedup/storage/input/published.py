@@ -1,0 +1,252 @@
+"""Published embeddings as they lie: clip-retrieval's and LAION's folders, NeMo Curator's parquet, plain .npy beside .parquet."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedup.errors import InputError
+from dedup.schemas import CARRIED_TYPES
+from dedup.storage.arrays import array_shape, read_rows
+from dedup.storage.input.captions import CAPTION_NAMES, URL_NAMES, aliases, clean_text, coerce
+from dedup.storage.input.samples import one_line
+from dedup.storage.urls import absolute, filesystem
+
+VECTOR_COLUMNS: Final = ("embedding", "embeddings", "image_embedding", "vector")
+
+KEY_NAMES: Final = ("key", "__key__", "image_id", "id", "image_path", "KEY")
+
+_WIDTH_NAMES: Final = ("width", "original_width", "WIDTH")
+
+_HEIGHT_NAMES: Final = ("height", "original_height", "HEIGHT")
+
+_PLACE: Final = ("shard", "byte_offset", "n_bytes")
+
+_BATCH_ROWS = 16_384
+
+_THREADS = 32
+
+
+@dataclass(frozen=True)
+class EmbeddingFile:
+    """Vectors and what is known of each, row by row.
+
+    Parameters
+    ----------
+    url : str
+        The file the vectors lie in: .npy, or parquet with a column of them.
+    metadata : str
+        Parquet with as many rows, in the same order; `url` itself where the vectors are a column of it.
+    column : str
+        That column; '' for .npy.
+    n_rows, dim : int
+    columns : tuple of str
+        Of the metadata.
+    """
+
+    url: str
+    metadata: str
+    column: str
+    n_rows: int
+    dim: int
+    columns: tuple[str, ...]
+
+    @property
+    def has_sha256(self) -> bool:
+        """Whether images are known by their bytes."""
+        return "sha256" in self.columns
+
+    @property
+    def has_places(self) -> bool:
+        """Whether it is known where in a tar the images lie."""
+        return all(name in self.columns for name in _PLACE)
+
+
+def find_embeddings(folder: str) -> list[EmbeddingFile]:
+    """The files of a folder of embeddings.
+
+    Parameters
+    ----------
+    folder : str
+        A path or any fsspec URL, searched with its subfolders. ``img_emb_0.npy`` belongs to ``metadata_0.parquet``, by number,
+        however padded; any other ``NAME.npy`` to the ``NAME.parquet`` in its folder; a parquet alone holds a column of vectors.
+
+    Returns
+    -------
+    list of EmbeddingFile
+        Sorted by url, of one width.
+
+    Raises
+    ------
+    InputError
+        If there are none, an array has no metadata, rows do not match, or widths differ.
+    """
+    root = absolute(folder).rstrip("/")
+    arrays, tables = _list(root)
+    metadata = {_number(name, "metadata"): name for name in tables}
+    pairs: list[tuple[str, str]] = []
+    for array in arrays:
+        number = _number(array, "img_emb")
+        beside = posixpath.splitext(array)[0] + ".parquet"
+        table = metadata.get(number) if number is not None else beside if beside in tables else None
+        if table is None:
+            expected = posixpath.basename(beside) if number is None else f"metadata_{number}.parquet, with any number of zeros"
+            raise InputError(f"input.embeddings={folder}: {array} has no metadata; expected {expected} with a row for each of its rows")
+        pairs.append((array, table))
+    if not arrays:
+        pairs = [(table, table) for table in tables]
+    if not pairs:
+        raise InputError(
+            f"input.embeddings={folder} holds no embeddings; expected img_emb/img_emb_0.npy with metadata/metadata_0.parquet, "
+            "NAME.npy with NAME.parquet, or parquet with a column 'embedding'"
+        )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda pair: _opened(*pair), sorted(pairs)))
+    for file in found:
+        if file.dim != found[0].dim:
+            raise InputError(
+                f"input.embeddings={folder}: {file.url} has vectors of width {file.dim}, {found[0].url} of {found[0].dim}; "
+                "expected one encoder: keep its files in a folder of their own"
+            )
+    return found
+
+
+def _list(root: str) -> tuple[list[str], list[str]]:
+    """URLs of arrays of image embeddings and of parquet files below a folder, sorted."""
+    try:
+        fs, path = filesystem(root)
+        names = sorted(str(name) for name in fs.find(path))
+    except Exception as error:  # each file system has its own
+        raise InputError(f"input.embeddings={root} can't be listed ({one_line(error)}); check address and credentials") from error
+    urls = [root + name.removeprefix(path.rstrip("/")) for name in names if "/_" not in name[len(path) :] and "/." not in name[len(path) :]]
+    # clip-retrieval puts the captions' embeddings beside the images'
+    arrays = [url for url in urls if url.endswith(".npy") and _number(url, "text_emb") is None]
+    images = [url for url in arrays if _number(url, "img_emb") is not None]
+    return images or arrays, [url for url in urls if url.endswith(".parquet")]
+
+
+def _number(url: str, prefix: str) -> int | None:
+    found = re.fullmatch(rf"{prefix}_?(\d+)\.\w+", posixpath.basename(url))
+    return int(found[1]) if found else None
+
+
+def _opened(url: str, metadata: str) -> EmbeddingFile:
+    """Read the headers of a pair of files.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        fs, path = filesystem(metadata)
+        with fs.open(path, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            schema, n_rows = parquet.schema_arrow, parquet.metadata.num_rows
+            if url != metadata:
+                shape, dtype = array_shape(url)
+                if len(shape) != 2 or dtype.kind != "f":
+                    raise InputError(f"{url}: found an array of {dtype} of shape {shape}; expected float rows, (n, width)")
+                if shape[0] != n_rows:
+                    raise InputError(f"{url} has {shape[0]:,} rows and {metadata} {n_rows:,}; expected a row of metadata for each vector")
+                return EmbeddingFile(url, metadata, "", n_rows, shape[1], tuple(schema.names))
+            column = next((name for name in VECTOR_COLUMNS if name in schema.names), None)
+            if column is None:
+                raise InputError(f"{url}: found the columns {', '.join(schema.names)}; expected one of {', '.join(VECTOR_COLUMNS)}")
+            lengths = (len(value) for batch in parquet.iter_batches(64, columns=[column]) for value in batch.column(0) if value.is_valid)
+            return EmbeddingFile(url, url, column, n_rows, next(lengths, 0), tuple(schema.names))
+    except InputError:
+        raise
+    except Exception as error:  # of pyarrow, numpy or the file system
+        raise InputError(f"{url} with {metadata} can't be read ({one_line(error)}); expected embeddings and their metadata") from error
+
+
+def read_embeddings(source: EmbeddingFile, carry: Sequence[str] = ()) -> Iterator[tuple[npt.NDArray[np.float32], pa.Table]]:
+    """The rows of a file, in batches.
+
+    Parameters
+    ----------
+    source : EmbeddingFile
+    carry : sequence of str
+        Further columns.
+
+    Yields
+    ------
+    vectors : float32 array, shape (n, dim)
+        As they are, not normalised; a row that is null or of another width is NaN.
+    rows : pyarrow.Table
+        `key, url, caption, sha256, width, height, shard, byte_offset, n_bytes` and the carried columns; null where the file has none.
+        A file without keys gets the number of the row.
+    """
+    fs, path = filesystem(source.metadata)
+    names = {
+        "key": KEY_NAMES, "url": URL_NAMES, "caption": CAPTION_NAMES, "sha256": ("sha256",), "width": _WIDTH_NAMES, "height": _HEIGHT_NAMES,
+        **({name: (name,) for name in _PLACE} if source.has_places else {}), **{name: aliases(name) for name in carry},
+    }  # fmt: skip
+    found = {name: next((alias for alias in known if alias in source.columns), None) for name, known in names.items()}
+    wanted = [*dict.fromkeys(name for name in found.values() if name), *([source.column] if source.column else [])]
+    start = 0
+    with fs.open(path, "rb") as file:
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=wanted or [source.columns[0]]):
+            n = batch.num_rows
+            if source.column:
+                vectors = _lists(batch.column(source.column), source.dim)
+            else:
+                vectors = read_rows(source.url, start, start + n).astype(np.float32)
+            columns = {name: _column(name, None if there is None else batch.column(there), n) for name, there in found.items()}
+            if found["key"] is None:
+                columns["key"] = pa.array([str(number) for number in range(start, start + n)])
+            yield vectors, pa.table(columns)
+            start += n
+
+
+def _lists(column: pa.Array, dim: int) -> npt.NDArray[np.float32]:
+    """Vectors from a column of lists."""
+    if pa.types.is_fixed_size_list(column.type):
+        column = column.cast(pa.list_(column.type.value_type))
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    is_good = lengths == dim
+    values = column.filter(pa.array(is_good)).flatten().cast(pa.float32())
+    rows = np.full((len(column), dim), np.nan, dtype=np.float32)
+    rows[is_good] = pc.fill_null(values, float("nan")).to_numpy(zero_copy_only=False).reshape(-1, dim)
+    return rows
+
+
+def _column(name: str, column: pa.Array | None, n: int) -> pa.Array:
+    """A column of our tables from one of the file's."""
+    kind = {"width": pa.int32(), "height": pa.int32(), "byte_offset": pa.int64(), "n_bytes": pa.int64()}.get(name)
+    kind = kind or CARRIED_TYPES.get(name, pa.string())
+    if column is None:
+        return pa.nulls(n, kind)
+    if kind == pa.string():
+        return _texts(column)
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:  # some value is none of this type
+        like = name if name in CARRIED_TYPES else "original_width"  # a whole number
+        return pa.array([coerce(like, value) for value in column.to_pylist()], CARRIED_TYPES[like]).cast(kind)
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    """Valid UTF-8 without NUL; null where nothing is left."""
+    try:
+        column = column.cast(pa.string())
+        column.validate(full=True)
+        is_clean = not pc.any(pc.match_substring(column, "\0")).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        is_clean = False
+    if not is_clean:
+        values = column.cast(pa.binary()).to_pylist() if pa.types.is_string(column.type) else column.to_pylist()
+        texts = (value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values)
+        column = pa.array([None if text is None else clean_text(str(text)) for text in texts], pa.string())
+    column = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(pc.binary_length(column), 0), pa.scalar(None, pa.string()), column)

@@ -1,0 +1,270 @@
+"""From what a user wrote to the list of shards: globs, brace ranges, files of URLs, folders of images."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.util
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fsspec
+from braceexpand import braceexpand
+
+from dedup.errors import ConfigError, InputError, MissingExtra
+from dedup.storage.input.captions import sidecar_url
+from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
+from dedup.storage.urls import absolute, filesystem, is_local
+
+_STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
+
+
+@dataclass(frozen=True)
+class FolderPart:
+    """Some of the images of a folder: what a tar is to a run over shards.
+
+    Parameters
+    ----------
+    url : str
+        ``{folder}/#{number:05d}``.
+    folder : str
+        Absolute path or URL, without a '/' at its end.
+    images : tuple of str
+        Relative paths, sorted.
+    captions : str
+        URL of the CSV or parquet with captions; '' if they lie beside the images.
+    """
+
+    url: str
+    folder: str
+    images: tuple[str, ...]
+    captions: str = ""
+
+
+def expand_shards(patterns: Sequence[str]) -> list[str]:
+    """Expand what `input.shards` names into shards.
+
+    Parameters
+    ----------
+    patterns : sequence of str
+        Each a path or any fsspec URL, in which ``*``, ``?``, ``[…]`` and ``**`` are globs (in http URLs only ``*``, since
+        ``?`` begins their query) and ``{a,b}``, ``{00000..00999}`` are expanded; or ``@list.txt``, a file (a path or
+        any URL) with one of these per line, where empty lines and lines that begin with # don't count. Relative
+        paths, those in a list included, start from the working directory. A local file that has exactly the name
+        given is taken as it is, whatever letters it holds.
+
+    Returns
+    -------
+    list of str
+        Without repetitions, sorted; local paths absolute and without ``file://``. A shard missing from a brace
+        range, or a remote one that was named outright, is kept: reading it says that it can't be reached.
+
+    Raises
+    ------
+    InputError
+        If a glob matches no file, a local path or each file of a local brace range does not exist, a list can't be read,
+        braces don't match, or nothing is given.
+    MissingExtra
+        If an s3:// address is given and s3fs is not installed.
+
+    Examples
+    --------
+    >>> expand_shards(["gs://bucket/{0..1}.tar", "gs://bucket/1.tar"])
+    ['gs://bucket/0.tar', 'gs://bucket/1.tar']
+    """
+    if any(pattern.strip().lstrip("@").startswith("s3://") for pattern in patterns) and importlib.util.find_spec("s3fs") is None:
+        raise MissingExtra("s3fs", "s3")
+    shards = {shard for pattern in patterns for shard in _expand(pattern.strip(), depth=0)}
+    if not shards:
+        raise InputError(f"input.shards={list(patterns)} names no shard; expected paths, globs, brace ranges or @list.txt")
+    return sorted(shards)
+
+
+def _expand(pattern: str, depth: int) -> Iterator[str]:
+    if not pattern:
+        return
+    if pattern.startswith("@"):
+        if depth > 8:
+            raise InputError(f"the list {pattern[1:]} is nested more than 8 deep; does it name itself?")
+        for line in _read_lines(pattern[1:]):
+            yield from _expand(line, depth + 1)
+        return
+    path = absolute(pattern)
+    if is_local(path) and os.path.isfile(path):
+        yield path
+        return
+    try:
+        names = list(dict.fromkeys(braceexpand(path, escape=False))) if "{" in path else [path]
+    except ValueError as error:
+        raise InputError(f"{pattern!r} has braces that don't match ({one_line(error)}); expected {{00000..00999}} or {{a,b}}") from error
+    for name in filter(_is_glob, names):
+        yield from _glob(name)
+    plain = [name for name in names if not _is_glob(name)]
+    local = [name for name in plain if is_local(name)]
+    if local and not any(os.path.isfile(name) for name in local):
+        _refuse(pattern, local)
+    yield from plain
+
+
+def _refuse(pattern: str, names: list[str]) -> None:
+    first, what = names[0], f"input.shards={pattern}"
+    if os.path.isdir(first):
+        raise InputError(f"{what} is a folder; give its tars as '{first}/*.tar', or a folder of images as input.images={first}")
+    if len(names) > 1:
+        raise InputError(f"{what}: none of the {len(names)} files exists, the first is {first}; check folder and number of digits")
+    raise InputError(f"{what}: the file {first} does not exist; check the path")
+
+
+def _read_lines(url: str) -> list[str]:
+    path = absolute(url)
+    try:
+        with fsspec.open(path, "r", encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+    except Exception as error:  # each file system has its own
+        raise InputError(f"input.shards=@{url}: the list can't be read ({one_line(error)}); expected a shard per line") from error
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _glob(pattern: str) -> list[str]:
+    if is_local(pattern):
+        found = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
+    else:
+        chain, arrow, last = pattern.rpartition("::")
+        prefix = chain + arrow + last.partition("://")[0]  # the scheme as the user wrote it: s3a stays s3a
+        try:
+            files, path = filesystem(last)
+            names = [name for name, info in files.glob(path, detail=True).items() if info["type"] == "file"]
+            found = [f"{prefix}://{files.unstrip_protocol(name).partition('://')[2]}" for name in names]
+        except Exception as error:  # each file system has its own
+            raise InputError(f"input.shards={pattern} can't be listed ({one_line(error)}); check address and credentials") from error
+    if not found:
+        raise InputError(f"input.shards={pattern} matches no file; check the path, and quote it so that the shell leaves it alone")
+    return found
+
+
+def _is_glob(url: str) -> bool:
+    return "*" in url if url.startswith(("http://", "https://")) else any(letter in url for letter in "*?[")
+
+
+def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPart]:
+    """Cut a folder of images into parts.
+
+    Parameters
+    ----------
+    images_dir : str
+        A folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are left out, links
+        to folders are not followed.
+    captions : str
+        CSV or parquet with captions, or ''.
+    per_part : int
+        Images per part, at least 1.
+
+    Returns
+    -------
+    list of FolderPart
+        Images in the order of their relative paths. Files in a format that is known but not read (AVIF, HEIC, …) are
+        among them: they are rejected with that reason rather than passed over.
+
+    Raises
+    ------
+    InputError
+        If the folder or the file of captions does not exist, or the folder holds no image.
+    ConfigError
+        If per_part is below 1.
+    """
+    if per_part < 1:
+        raise ConfigError(f"embed.images_per_partition={per_part} is below 1; expected a number of images")
+    folder = absolute(images_dir).rstrip("/")
+    images = sorted(_list_images(folder))
+    if not images:
+        raise InputError(f"input.images={images_dir} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    url = absolute(captions) if captions else ""
+    if url:
+        files, path = filesystem(url)
+        if not files.isfile(path):
+            raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
+    starts = range(0, len(images), per_part)
+    return [FolderPart(f"{folder}/#{number:05d}", folder, tuple(images[i : i + per_part]), url) for number, i in enumerate(starts)]
+
+
+def _list_images(folder: str) -> Iterator[str]:
+    kinds = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
+    if is_local(folder):
+        if not os.path.isdir(folder):
+            raise InputError(f"input.images={folder} is no folder; expected a folder of images, for tars use input.shards")
+        for here, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            prefix = os.path.relpath(here, folder).replace(os.sep, "/")
+            prefix = "" if prefix == "." else prefix + "/"
+            yield from (prefix + name for name in names if not name.startswith(".") and file_suffix(name) in kinds)
+        return
+    try:
+        files, path = filesystem(folder)
+        relative = [posixpath.relpath(name, path) for name in files.find(path)]
+    except Exception as error:  # each file system has its own
+        raise InputError(f"input.images={folder} can't be listed ({one_line(error)}); check address and credentials") from error
+    yield from (name for name in relative if "/." not in "/" + name and file_suffix(name) in kinds)
+
+
+def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = False) -> str:
+    """Cheap identity of a shard or part of a folder, so that a resumed run sees whether it has changed.
+
+    Parameters
+    ----------
+    source : str, FolderPart or EmbeddingFile
+        URL of a shard, as `expand_shards` gives it.
+    sidecar : bool
+        Whether the parquet beside a shard belongs to it.
+
+    Returns
+    -------
+    str
+        32 hex digits, of size and modification time or ETag, for a part of those of each of its images; "absent" if the
+        file does not exist, "unreachable" if its file system does not answer.
+    """
+    url = source if isinstance(source, str) else source.url if isinstance(source, EmbeddingFile) else source.folder
+    try:
+        files, path = filesystem(url)
+        if isinstance(source, EmbeddingFile):
+            return _digest([_stamp(files.info(path)), _stamp(files.info(filesystem(source.metadata)[1]))])
+        if isinstance(source, str):
+            beside = [_optional_stamp(sidecar_url(source))] if sidecar else []
+            return _digest([_stamp(files.info(path)), *beside])
+        rows = [[name, *_stamp(files.info(posixpath.join(path, name)))] for name in source.images]
+        if source.captions:
+            return _digest([*rows, _optional_stamp(source.captions)])
+        return _digest([*rows, *(_optional_stamp(posixpath.join(url, posixpath.splitext(name)[0] + ".txt")) for name in source.images)])
+    except FileNotFoundError:
+        return "absent"
+    except Exception:  # each file system has its own; the reading of the shard will say what is wrong
+        return "unreachable"
+
+
+def size_of(url: str) -> int | None:
+    """Bytes of a file; None if its file system can't tell."""
+    try:
+        files, path = filesystem(url)
+        size = files.info(path).get("size")
+    except Exception:  # each file system has its own
+        return None
+    return int(size) if size is not None else None
+
+
+def _optional_stamp(url: str) -> list[str]:
+    files, path = filesystem(url)
+    try:
+        return _stamp(files.info(path))
+    except FileNotFoundError:
+        return []
+
+
+def _stamp(info: dict[str, Any]) -> list[str]:
+    return [str(info.get("size")), *(str(info[name]) for name in _STAMPS if info.get(name) is not None)]
+
+
+def _digest(rows: list[list[str]]) -> str:
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:32]

@@ -1,0 +1,266 @@
+"""Members of a tar as a stream, with the truth about how the tar ended.
+
+The standard library's `tarfile` does the parsing; it says nothing, though, when a tar simply stops or a header in its
+middle is damaged: both look like a regular end. The subclasses here note what the last header was.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+from collections.abc import Iterator
+from copy import copy
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from dedup.storage.input.samples import SampleReader, one_line
+from dedup.storage.urls import open_binary
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Headers that a long name or pax record needs are far smaller; tarfile would read them whole, however large they claim to be.
+_MAX_EXTENDED_HEADER_BYTES: Final = 1024 * 1024
+
+_EXTENDED_TYPES: Final = frozenset(
+    {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+)
+
+_CHUNK_BYTES: Final = 1024 * 1024
+
+_MAX_EMPTY_READS: Final = 16  # an end is met a few times, never again and again
+
+_MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: what pads a tar is less, and endless zeros may be packed in a few bytes
+
+
+class _Header(tarfile.TarInfo):
+    """A header that refuses impossible sizes, notes on its tar what ended it, and keeps its block."""
+
+    block = b""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _EXTENDED_TYPES and header.size > _MAX_EXTENDED_HEADER_BYTES):
+            raise tarfile.ReadError(f"impossible size {header.size} in the header of {header.name!r}")
+        header.block = bytes(buf)
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.HeaderError as error:
+            if isinstance(tar, _Tar):
+                tar.last_header = error
+            raise
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that remembers the header error at which tarfile stopped."""
+
+    tarinfo = _Header
+    last_header: tarfile.HeaderError | None = None
+    members: list[tarfile.TarInfo]
+
+
+class _Source(io.RawIOBase):
+    """A file that remembers whether it was the transport that failed, not the tar; its first bytes can be looked at."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._head = file, b""
+        self.n_bytes = 0
+        self.error: Exception | None = None
+
+    def head(self, size: int) -> bytes:
+        """The first bytes, which stay to be read."""
+        while len(self._head) < size and (data := self._fetch(size - len(self._head))):
+            self._head += data
+        return self._head
+
+    def read(self, size: int = -1) -> bytes:
+        if self._head:
+            size = len(self._head) if size < 0 else size
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        return self._fetch(size)
+
+    def readable(self) -> bool:
+        return True
+
+    def _fetch(self, size: int) -> bytes:
+        try:
+            data = self._file.read(size)
+        except Exception as error:  # each file system has its own (aiohttp, botocore, OSError)
+            self.error = error
+            raise
+        self.n_bytes += len(data)
+        return data
+
+
+class _Ending:
+    """A stream that refuses to be read on and on behind its end: tarfile skips what a header claims, up to 2^88 bytes, block by block."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._n_empty = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        if not data:
+            self._n_empty += 1
+            if self._n_empty > _MAX_EMPTY_READS:
+                raise tarfile.ReadError("unexpected end of data")
+        return data
+
+
+def _unpacked(source: _Source) -> IO[bytes] | None:
+    """The bytes behind gzip, bzip2 or xz, of however many parts the file consists; None if it is packed by none of them."""
+    head = source.head(6)
+    packed: Any = source
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=packed, mode="rb")  # type: ignore[return-value]
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(packed)
+    return lzma.LZMAFile(packed) if head.startswith(b"\xfd7zXZ\0") else None
+
+
+class Cut(Exception):
+    """The tar ended inside the member that was being read."""
+
+
+class TarStream:
+    """Regular members of one tar, in order, unpacked nowhere and held one at a time.
+
+    Parameters
+    ----------
+    url : str
+        A path or any fsspec URL; plain, gzip, bzip2 and xz tars are told apart by their first bytes.
+    reader : SampleReader
+        Receives `fail("unreadable", …)` if the file can't be fetched or is no tar, `fail("truncated", …)` if it breaks off:
+        no end-of-archive block, a damaged header, or no byte at all (what a download that never began leaves behind).
+    """
+
+    def __init__(self, url: str, reader: SampleReader) -> None:
+        self._url, self._reader = url, reader
+        self._tar: _Tar | None = None
+        self._is_plain = False
+        self._cut: Cut | None = None
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        try:
+            file = open_binary(self._url)
+        except Exception as error:  # each file system has its own
+            self._reader.fail("unreadable", f"{self._url} can't be opened ({one_line(error)}); check the address", is_reachable=False)
+            return
+        with file:
+            source = _Source(file)
+            try:
+                yield from self._members(source)
+            except GeneratorExit:
+                raise
+            except Exception as error:  # damaged headers make tarfile raise ValueError, OverflowError, zlib.error, …
+                self._broke_off(error, source)
+
+    def _members(self, source: _Source) -> Iterator[tarfile.TarInfo]:
+        unpacked = _unpacked(source)
+        self._is_plain = unpacked is None
+        stream: Any = _Ending(unpacked or source)  # type: ignore[arg-type]  # tarfile asks for read() alone in streaming mode
+        tar = self._tar = _Tar.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape")
+        while True:
+            # Python 3.10 would read on after an end that opening has met
+            is_ended = tar.last_header is not None
+            while not is_ended and (member := tar.next()) is not None:
+                tar.members.clear()
+                if member.isreg():
+                    yield member
+                    if self._cut is not None:
+                        raise self._cut
+            if not self._goes_on(tar):
+                return
+
+    def _goes_on(self, tar: _Tar) -> bool:
+        """Whether another tar follows the end of this one: files that were put together by `cat` go on.
+
+        Raises
+        ------
+        tarfile.ReadError
+            If what stands where a header should be is neither that nor an end.
+        """
+        n_zero = 0
+        while isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+            n_zero += 1
+            if n_zero > _MAX_ZERO_BLOCKS:
+                return False
+            tar.offset += tarfile.BLOCKSIZE
+            tar.last_header = None
+            try:
+                tar.firstmember = tar.tarinfo.fromtarfile(tar)  # type: ignore[attr-defined]
+            except tarfile.HeaderError:
+                continue
+            tar._loaded = False  # type: ignore[attr-defined]
+            return True
+        if n_zero and isinstance(tar.last_header, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            return False
+        if n_zero and tar.last_header is not None:
+            self._reader.error = (
+                f"{self._url} goes on behind the end of the tar with something that is no tar ({tar.last_header}): passed over"
+            )
+            return False
+        if tar.last_header is not None:
+            raise tarfile.ReadError(f"{tar.last_header} where a header or the end-of-archive block should be")
+        return False
+
+    def _broke_off(self, error: Exception, source: _Source) -> None:
+        if source.error is not None:
+            text = f"{self._url} can't be read on after {source.n_bytes} bytes ({one_line(source.error)}); try again"
+            self._reader.fail("unreadable", text, is_reachable=False)
+        elif self._tar is None and source.n_bytes:
+            self._reader.fail("unreadable", f"{self._url} is no tar ({one_line(error)}); expected a plain, gzip, bzip2 or xz tar")
+        else:
+            text = f"{self._url} breaks off after {source.n_bytes} bytes ({one_line(error)}); fetch it again to get the rest"
+            self._reader.fail("truncated", text)
+
+    def read(self, member: tarfile.TarInfo) -> bytes:
+        """Bytes of the member that was yielded last; raises `Cut` if the tar or the connection ends inside it."""
+        tar = self._tar
+        if tar is None or tar.fileobj is None:
+            raise Cut("the tar is not open")
+        try:
+            if member.issparse():
+                file = tar.extractfile(member)
+                data = file.read() if file is not None else b""
+            else:
+                data = tar.fileobj.read(member.size)
+        except Exception as error:  # of tarfile, zlib, lzma or the file system; the iteration ends with it and tells which
+            self._cut = Cut(one_line(error))
+            raise self._cut from error
+        if len(data) != member.size:
+            self._cut = Cut(f"{len(data)} of {member.size} bytes of {member.name!r}")
+            raise self._cut
+        return data
+
+    def chunks(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """Bytes of the member that was yielded last, a mebibyte at a time; raises `Cut` as `read` does."""
+        if member.size <= _CHUNK_BYTES or member.issparse():
+            yield self.read(member)
+            return
+        part = copy(member)
+        for start in range(0, member.size, _CHUNK_BYTES):
+            part.size = min(_CHUNK_BYTES, member.size - start)
+            yield self.read(part)
+
+    def header(self, member: tarfile.TarInfo) -> bytes:
+        """The header of the member that was yielded last, to be written before its bytes: as it was, unless it took several blocks."""
+        block: bytes = getattr(member, "block", b"")
+        if member.offset_data - member.offset == tarfile.BLOCKSIZE == len(block) and not member.issparse():
+            return block
+        plain = copy(member)
+        plain.type = tarfile.REGTYPE  # of a sparse member the bytes are written whole
+        # names that are no UTF-8 stay as they are only in this format
+        return plain.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+    def offset(self, member: tarfile.TarInfo) -> int | None:
+        """Where the member's bytes start in the file; None if they don't lie there as they are."""
+        return member.offset_data if self._is_plain and not member.issparse() else None
