@@ -104,8 +104,8 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import spark_work
-from dedup.engines.spark import SparkEngine
-from dedup.failures import errors_shown
+from dedup.engines.spark.engine import SparkEngine
+from dedup.cli.show.terminal import errors_shown
 with errors_shown():
     list(SparkEngine(sys.argv[2]).map_partitions(spark_work.kill_the_executor, [1]))
 """
