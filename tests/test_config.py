@@ -110,7 +110,7 @@ def test_an_encoder_has_its_own_threshold() -> None:
 
 @pytest.mark.parametrize(
     "old",
-    ["search.views", "search.view_min_similarity", "components.max_local_edges", "reference.shards", "encoder.device", "extraction.device"],
+    ["search.looks", "search.look_min_similarity", "components.max_local_edges", "reference.shards", "encoder.device", "extraction.device"],
 )
 def test_an_earlier_name_is_unknown(old: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown key '{old}'"):
