@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from dedup.config import Config, EmbedConfig, EncoderConfig
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
-from dedup.encoders.dct import turn_names, turns
+from dedup.judge.inputs import Space
+from dedup.judge.pair import JudgeSettings
 from dedup.numerics.search.gpu import Device, choose_device
-from dedup.numerics.similarity import Turn
 from dedup.runs.directory import RunLayout, also_dir, read_record
 from dedup.storage.tables import clear
 
@@ -25,28 +25,6 @@ class SilentReporter:
 
     def note(self, text: str) -> None:
         """Ignore."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """Vectors that images are compared by.
-
-    Parameters
-    ----------
-    run_dir : str
-        Where `embeddings/img_emb` lies.
-    encoder : str
-    min_similarity : float
-    """
-
-    run_dir: str
-    encoder: str
-    min_similarity: float
-
-    @property
-    def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector as its image is turned, searched or not."""
-        return turns() if encoder_kind(self.encoder).can_turn else ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +73,11 @@ class StageContext:
             return self.config.confirm.enabled
         record = read_record(self.layout.run_dir, "embeddings")
         return record is not None and bool(record.summary.get("has_pixels"))
+
+    @property
+    def judge_settings(self) -> JudgeSettings | None:
+        """How pairs are judged; None where confirmation is off."""
+        return JudgeSettings.of(self.config) if self.confirms else None
 
     def device(self, n_vectors: int) -> str:
         """Where tasks compute products of so many vectors, for `choose_device`: cpu where no GPU is worth its start."""
@@ -169,10 +152,3 @@ class StageResult:
 
     rows: dict[str, int]
     summary: JsonDict = field(default_factory=dict)
-
-
-ROTATED = "rotated"  # by an angle that the look at the pixels has yet to find
-
-VARIANT_NAMES = ("none", *turn_names(), ROTATED)
-
-QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")
