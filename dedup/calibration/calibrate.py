@@ -278,7 +278,7 @@ def calibrate_run(
     recall = recall_of(copies, work.thresholds, options.seed) if len(copies) else None
     found = find_false_pairs(work, population, drawn, floor)
     table = _table(work, found, recall)
-    has_judged = found.precision.confirmed is not None
+    is_judged = found.precision.confirmed is not None
     figures = _figures(work, population, drawn, found, n_unreadable)
     figures["seconds"] = round(time.perf_counter() - started, 1)
     return Calibration(
@@ -287,8 +287,8 @@ def calibrate_run(
         CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change,
         copies,
         pa.Table.from_pylist(found.judged.rows, schema=CALIBRATION_PAIRS),
-        advise(table, "confirmed" if has_judged else "similarity", options.precision, turns_off=opened.confirms and not has_judged),
-        advise(table, "similarity", options.precision, turns_off=True) if has_judged else None,
+        advise(table, "confirmed" if is_judged else "similarity", options.precision, turns_off=opened.confirms and not is_judged),
+        advise(table, "similarity", options.precision, turns_off=True) if is_judged else None,
         figures,
         work.notes,
     )

@@ -240,7 +240,7 @@ def leave_copies_out(work: Work, counted: Counted, population: Population, judge
         if not len(places):
             break
         src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
-        outcomes = judge_pairs(work.context, src, dst, "none", "unrelated pairs")
+        outcomes = judge_pairs(work.context, src, dst, "none", "judge")
         judged.add(src, dst, similarity, outcomes, is_decoy=False)
         seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
         is_copy = np.array([outcome.is_copy is True for outcome in outcomes])
