@@ -18,7 +18,7 @@ from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, view_maker
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
 from dedup.find.answers import Answer, Match
-from dedup.find.judging import PixelJudge, Turned, Verdict
+from dedup.find.matches import ImageJudge, MatchJudge
 from dedup.find.search import VectorSearch, ViewSearch
 from dedup.find.views import Views, views_of
 from dedup.runs.directory import Run
@@ -75,9 +75,9 @@ class RunIndex:
     index : IvfIndex
     """
 
-    def __init__(self, opened: Run, index: IvfIndex) -> None:
-        self.run, self.index = opened, index
-        self.vectors = VectorSearch(opened, index)
+    def __init__(self, run: Run, index: IvfIndex) -> None:
+        self.run, self.index = run, index
+        self.vectors = VectorSearch(run, index)
         self.samples = SampleTable(self.run)
         self._views = ViewSearch(self.run)
         self._encoding, self._judging = Lock(), Lock()
@@ -168,7 +168,7 @@ class RunIndex:
             If its image can't be read.
         """
         with self._judging:
-            pixels = self._judge.pixels(self.samples.row(sample_id))
+            pixels = self._judge.pixels(sample_id)
         picture = Image.fromarray(pixels)
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
@@ -201,8 +201,8 @@ class RunIndex:
         return encoder
 
     @cached_property
-    def _judge(self) -> PixelJudge:
-        return PixelJudge(self.run, self.samples)
+    def _judge(self) -> MatchJudge:
+        return MatchJudge(self.run, self.samples)
 
     def views(self, data: bytes, *, all_views: bool = True) -> Views:
         """The vectors of an encoded image.
@@ -251,10 +251,9 @@ class RunIndex:
                 best.setdefault(sample_id, (value, name))
         return best
 
-    def judge(self, look: Turned, sample_id: int, view: str) -> Verdict:
-        """Compare an image with one training image by their pixels."""
-        with self._judging:
-            return self._judge.judge(look, sample_id, view)
+    def judge_of(self, views: Views) -> ImageJudge:
+        """What compares an image with training images by their pixels; for callers of one thread."""
+        return ImageJudge(views, self._judge)
 
     def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
         """The k most similar training images over all views, not yet judged."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dedup.contracts import Encoder
 from dedup.encoders import dct
-from dedup.numerics.image.descriptor import VARIANTS, detail, ycbcr_grid
+from dedup.numerics.image.descriptor import detail, ycbcr_grid
 from dedup.numerics.image.frame import picture_box
 from dedup.numerics.image.views import ViewMaker, ViewRows, centre
 from dedup.numerics.judge.picture import SIDE
@@ -51,20 +51,6 @@ class Views:
     names: list[str]
     vectors: npt.NDArray[np.float32]
     looks: ViewRows | None = None
-
-
-def turns_of(view: str) -> tuple[str, ...]:
-    """The ways an image may be turned in a view, for a look at its pixels.
-
-    Examples
-    --------
-    >>> turns_of("crop mirror"), turns_of("inner"), turns_of("rotated")
-    (('mirror',), ('none',), ('none', 'rotate90', 'rotate270', 'rotate180'))
-    """
-    if view == "rotated":
-        return ("none", "rotate90", "rotate270", "rotate180")
-    last = view.rpartition(" ")[2]
-    return (last if last in VARIANTS else "none",)
 
 
 def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixels: int, only_whole: bool = False) -> Views:

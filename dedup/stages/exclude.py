@@ -15,7 +15,6 @@ from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
 from dedup.find.index import RunIndex, open_index
 from dedup.find.inputs import read_inputs
-from dedup.find.judging import Turned
 from dedup.runs.directory import Run
 from dedup.runs.record import digest
 from dedup.schemas import EXCLUSIONS
@@ -124,14 +123,14 @@ def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tupl
     order = sorted(candidates, key=lambda sample_id: (-candidates[sample_id][0], sample_id))
     if not index.run.judges_pixels:
         return [(sample_id, candidates[sample_id][0], None) for sample_id in order], 0
-    look, near, n_unreadable, n_judged = Turned(views), [], 0, 0
+    judge, near, n_unreadable, n_judged = index.judge_of(views), [], 0, 0
     for sample_id in order[:_JUDGED]:
         similarity, view = candidates[sample_id]
-        verdict = index.judge(look, sample_id, view)
-        n_judged += verdict.is_copy is not None
-        n_unreadable += verdict.is_copy is None
-        if verdict.is_copy or (verdict.is_copy is None and keeps_unreadable):
-            near.append((sample_id, similarity, verdict.distance))
+        outcome = judge.judge(sample_id, view)
+        n_judged += outcome.was_read
+        n_unreadable += not outcome.was_read
+        if outcome.stands if outcome.was_read else keeps_unreadable:
+            near.append((sample_id, similarity, outcome.distance))
     if len(order) > _JUDGED and len(near) >= _MOSTLY * max(n_judged, 1):
         near += [(sample_id, candidates[sample_id][0], None) for sample_id in order[_JUDGED:]]
     return near, n_unreadable

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from dedup.config import Config, EmbedConfig, EncoderConfig
-from dedup.config.encoders import encoder_kind
 from dedup.config.keys import keys_of, values_of
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
-from dedup.encoders.dct import turn_names, turns
+from dedup.judge.inputs import Space
+from dedup.judge.pair import JudgeSettings
 from dedup.numerics.search.gpu import Device, choose_device
-from dedup.numerics.similarity import Turn
 from dedup.runs.directory import Run
 from dedup.runs.record import HOMES, Difference, StageRecord
 from dedup.storage.tables import clear
@@ -28,20 +27,6 @@ class SilentReporter:
 
     def note(self, text: str) -> None:
         """Ignore."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """Vectors that images are compared by."""
-
-    run: Run  # whose vectors
-    encoder: str
-    min_similarity: float
-
-    @property
-    def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector as its image is turned, searched or not."""
-        return turns() if encoder_kind(self.encoder).can_turn else ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +78,11 @@ class StageContext:
             index=replace(config.index, codes="none"),
         )
         return replace(self, config=own, samples=self.run)
+
+    @property
+    def judge_settings(self) -> JudgeSettings | None:
+        """How pairs are judged; None where confirmation is off."""
+        return JudgeSettings.of(self.config) if self.run.judges_pixels else None
 
     def device(self, n_vectors: int) -> str:
         """Where tasks compute products of so many vectors, for `choose_device`: cpu where no GPU is worth its start."""
@@ -224,10 +214,3 @@ class Stage:
 def always(config: Config) -> bool:
     """For `Stage.reads_base`."""
     return True
-
-
-ROTATED = "rotated"  # by an angle that the judge has yet to find
-
-VARIANT_NAMES = ("none", *turn_names(), ROTATED)
-
-QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")

@@ -16,11 +16,8 @@ from vector_data import all_similarities, power_law
 
 import dedup
 from dedup.calibration import calibrate as calibration_files
-from dedup.calibration import copies as calibration_planting
-from dedup.calibration import pairs as calibration_false
-from dedup.calibration import pairs as calibration_pairs
 from dedup.calibration.calibrate import advise
-from dedup.calibration.copies import make_copy
+from dedup.calibration.copies import Effort, make_copy
 from dedup.calibration.tables import accepted_decoys, recall_of
 from dedup.cli.main import app
 from dedup.config.load import load_config
@@ -41,18 +38,8 @@ from dedup.storage.tables import read_table
 pytestmark = pytest.mark.slow
 
 NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
+FEW = Effort(n_copies=500, n_copies_judged=150, n_pairs=60, n_decoys=100)  # a tenth of the work
 SCHEMAS = {"thresholds": CALIBRATION, "recalls": CALIBRATION_RECALLS, "copies": CALIBRATION_COPIES, "pairs": CALIBRATION_PAIRS}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few():
-    """A tenth of the work: the driver alone decides how much there is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration_planting, "_COPIES", 500)
-        patch.setattr(calibration_planting, "_JUDGED", 150)
-        patch.setattr(calibration_pairs, "_JUDGED", 60)
-        patch.setattr(calibration_false, "_DECOYS", 100)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +59,7 @@ def run(tmp_path_factory, engine):
 
 @pytest.fixture(scope="module")
 def found(run, engine):
-    return dedup.calibrate(run, n_images=150, seed=1, engine=engine)
+    return dedup.calibrate(run, n_images=150, seed=1, engine=engine, effort=FEW)
 
 
 def _images(run):
@@ -219,7 +206,7 @@ def test_files(run, found):
 def test_one_worker_finds_the_same(run, found, tmp_path):
     engine = LocalEngine(1)
     try:
-        again = dedup.calibrate(run, str(tmp_path / "out"), n_images=150, seed=1, engine=engine)
+        again = dedup.calibrate(run, str(tmp_path / "out"), n_images=150, seed=1, engine=engine, effort=FEW)
     finally:
         engine.close()
     for name in ("table", "recalls", "copies", "pairs"):
@@ -233,7 +220,7 @@ def test_the_command(run, tmp_path):
         "--precision",
         "0.9",
         "--n-images",
-        "60",
+        "20",
         "--changes",
         "all",
         "--out",
@@ -284,23 +271,23 @@ def test_missing_and_compressed_shards(tmp_path, engine):
         tar.unlink()
     wanted = [f"input.shards={tmp_path}/shards/*", f"output.run_dir={tmp_path}/run"]
     dedup.run(load_config(None, wanted), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine, effort=FEW)
     assert found.figures["sample"]["n_unreadable"] == 0
     assert len(set(found.copies["sample_id"].to_pylist())) == 40
     tars[2].unlink()
-    again = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine)
+    again = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine, effort=FEW)
     n_gone = again.figures["sample"]["n_unreadable"]
     assert 0 < n_gone < 40
     assert len(set(again.copies["sample_id"].to_pylist())) == 40 - n_gone
     assert any(f"{n_gone} of 40 drawn images can't be read" in note for note in again.notes)
     for path in (tmp_path / "shards").iterdir():
         path.unlink()
-    none = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine)
+    none = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine, effort=FEW)
     assert len(none.copies) == 0
     assert none.table["recall"].null_count == len(none.table)
     assert none.table["precision_confirmed"].null_count == len(none.table)
     assert none.advice.rule == "similarity"
-    assert any("can't be read: precision after the look at the pixels is not known" in note for note in none.notes)
+    assert any("can't be read: precision once pixels are judged is not known" in note for note in none.notes)
 
 
 def test_a_folder_of_images_without_a_look_at_pixels(tmp_path, engine):
@@ -309,7 +296,7 @@ def test_a_folder_of_images_without_a_look_at_pixels(tmp_path, engine):
         (tmp_path / "images" / "sub" / f"{sample.key}.jpg").write_bytes(sample.image)
     wanted = [f"input.images={tmp_path}/images", f"output.run_dir={tmp_path}/run", "confirm.enabled=false"]
     dedup.run(load_config(None, wanted), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), n_images=30, precision=0.5, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=30, precision=0.5, engine=engine, effort=FEW)
     assert len(found.copies) > 400
     assert not any(found.copies["is_judged"].to_pylist())
     assert found.otherwise is None
@@ -335,10 +322,10 @@ def test_vectors_alone_have_false_pairs_and_precision(tmp_path, engine):
         "search.min_similarity=0.9",
     ]
     dedup.run(load_config(None, wanted), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), precision=0.9, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), precision=0.9, engine=engine, effort=FEW)
     assert found.table["recall"].null_count == len(found.table)
     assert found.table["precision_confirmed"].null_count == len(found.table)
-    for part in ("precomputed embeddings", "did not look at pixels"):
+    for part in ("precomputed embeddings", "judged no pixels"):
         assert any(part in note for note in found.notes)
     clean = all_similarities(power_law(np.random.default_rng(1), n, 64).astype(np.float16))[np.triu_indices(n, 1)]
     lines = {line["threshold"]: line for line in found.table.to_pylist()}
@@ -356,7 +343,7 @@ def test_too_few_images(tmp_path, engine):
     shards = write_shards(tmp_path / "shards", make_samples(8, n_broken=0))
     dedup.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
     with pytest.raises(InputError, match="expected at least 20"):
-        dedup.calibrate(str(tmp_path / "run"), engine=engine)
+        dedup.calibrate(str(tmp_path / "run"), engine=engine, effort=FEW)
 
 
 def test_a_model_has_its_own_copies_and_decoys(tmp_path, engine, require_extra):
@@ -368,7 +355,7 @@ def test_a_model_has_its_own_copies_and_decoys(tmp_path, engine, require_extra):
     shards = write_shards(tmp_path / "shards", make_samples(40, n_broken=0))
     keys = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.device=cpu"]
     dedup.run(load_config(None, [*keys, f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), n_images=20, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=20, engine=engine, effort=FEW)
     assert found.copies["look_similarity"].null_count == len(found.copies) > 300
     row = next(row for row in found.table.to_pylist() if row["threshold"] == 0.9)
     assert row["recall"] == row["recall_looks"] > 0.5

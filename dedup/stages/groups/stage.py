@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import JsonDict
-from dedup.judge.pair import judge_settings
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
@@ -77,9 +76,9 @@ def form_groups(context: StageContext) -> StageResult:
 
     # anchors are taken by (n_neighbors descending, sample_id)
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
-    look, distance = judge_settings(context), np.full(len(order), np.nan, dtype=np.float32)
-    if look is not None:
-        found = cover(context, look, "groups", labels[order], ids[order], near_links(context))
+    settings, distance = context.judge_settings, np.full(len(order), np.nan, dtype=np.float32)
+    if settings is not None:
+        found = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
         anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
     else:
         anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from dedup.config.order import parse_order
 from dedup.contracts import Table
-from dedup.judge.pair import judge_settings
 from dedup.numerics.graph.cover import component_slices, greedy_cover
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
@@ -123,9 +122,9 @@ def keepers(context: StageContext) -> pa.Table:
     bounds = component_slices(component)
     # all that the base kept of a group stay, and as many as are asked for
     n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
-    look = judge_settings(context)
-    if look is not None:
-        found = cover(context, look, "manifest", component, reps, known_links(context), n_forced)
+    settings = context.judge_settings
+    if settings is not None:
+        found = cover(context, settings, "manifest", component, reps, known_links(context), n_forced)
         return _table(ids, found.anchor, found.similarity, found.distance)
     asked = min_similarity_of(context, reps)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import GroupRows, JsonDict, Pack, Table
+from dedup.judge.turns import TURN_NAMES
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.search.gpu import choose_device
@@ -20,7 +21,7 @@ from dedup.stages.index.members import Members, save_members
 from dedup.stages.pairs.by_index import query_all
 from dedup.stages.pairs.known import EarlierEdges, earlier_neighbors, earlier_view_edges, earlier_weights, save_owned_edges
 from dedup.stages.pairs.views import find_view_edges
-from dedup.stages.stage import VARIANT_NAMES, Stage, StageContext, StageResult, always
+from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.tables import FileWriter, clear, read_table, write_table
 from dedup.storage.urls import join
 
@@ -270,7 +271,7 @@ def _write_also_edges(context: StageContext, also: StageContext) -> int:
 def _write_view_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str, n_earlier: int) -> int:
     """Edges of images that only second looks find alike."""
     found = find_view_edges(context, scratch, n_earlier, earlier_view_edges(context, ids))
-    variant = pa.DictionaryArray.from_arrays(found.turn, list(VARIANT_NAMES)).cast(pa.string())
+    variant = pa.DictionaryArray.from_arrays(found.turn, list(TURN_NAMES)).cast(pa.string())
     rows = edge_table(ids[found.src], ids[found.dst], found.similarity, "near", variant, "look")
     return write_table(context.run.table("candidates"), [rows], "part-look")
 
