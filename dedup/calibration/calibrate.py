@@ -83,7 +83,7 @@ def calibrate(
     with engine_or_own(engine) as engine:
         options = CalibrationOptions(precision, n_images, changes, seed)
         found = calibrate_run(run_dir, options, overrides, engine, reporter or SilentReporter(), effort or Effort())
-    write_calibration(found, out or run.path("calibration"))
+    write_calibration(found, out or join(run_dir, "calibration"))
     return found
 
 
