@@ -1,4 +1,4 @@
-"""The protocols that keep the layers apart.
+"""The protocols that keep the layers apart, and what passes between them.
 
 A stage is a plain function from inputs it is handed to tables it returns; an engine carries tasks and tables
 through it. Numerics never see a file, stages never see an engine's internals, engines never see an image.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -111,27 +112,6 @@ class Encoder(Protocol):
         """What the user should know of the encoding, said once: each is gone after this."""
 
 
-class GroupRows(Protocol):
-    """The rows of one group, ascending by their position; wide columns are gathered only where they are asked for."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    @property
-    def positions(self) -> npt.NDArray[np.int64]:
-        """Position of each row among all rows of the source, shape (n,)."""
-
-    @property
-    def groups(self) -> npt.NDArray[np.int32]:
-        """All groups of each row, shape (n, n_groups_each)."""
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A column, whole."""
-
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Some rows of a column, by their number inside the group."""
-
-
 class GroupSource(Protocol):
     """Rows of fixed width that belong to groups, in blocks that a worker reads by itself; picklable."""
 
@@ -151,6 +131,60 @@ class GroupSource(Protocol):
 
     def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A column of rows anywhere, by their position among all; for an engine whose workers share the files."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows that lie elsewhere, gathered when they are indexed.
+
+    Parameters
+    ----------
+    take : callable
+        Gives the rows of some keys.
+    keys : int64 array, shape (n,)
+        Of each row: its sample_id, or its position.
+    """
+
+    take: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
+    keys: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return self.take(self.keys[rows])
+
+
+@dataclass(frozen=True)
+class GroupRows:
+    """The rows of one group, ascending by their position.
+
+    Parameters
+    ----------
+    source : GroupSource
+    positions : int64 array, shape (n,)
+        Of each row among all rows of the source.
+    groups : int32 array, shape (n, n_groups_each)
+        All groups of each row.
+    columns : structured array, shape (n,), optional
+        The columns, where they were sent along; else they are gathered from the source's files when they are asked for.
+    """
+
+    source: GroupSource
+    positions: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int32]
+    columns: npt.NDArray[np.void] | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column, whole."""
+        return self.source.take(name, self.positions) if self.columns is None else np.ascontiguousarray(self.columns[name])
+
+    def view(self, name: str) -> Gathered | npt.NDArray[Any]:
+        """A column that is too wide to be copied whole: the rows that it is indexed with, by their number inside the group."""
+        return Gathered(partial(self.source.take, name), self.positions) if self.columns is None else np.asarray(self.columns[name])
 
 
 class PickledByFields:

@@ -325,7 +325,7 @@ def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float
         *(np.concatenate([getattr(theirs, name)[a], getattr(ours, name)[b]]) for name in ("kind", "orientation", "is_base")),
     )
     # whole pictures are compared elsewhere: here no similarity of theirs leaves a pair out
-    wholes = np.zeros((2, 1), dtype=np.float16)
+    wholes = np.zeros((n_first + n_second, 1), dtype=np.float16)
     edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, 2.0, least)
     return (float(edges.similarity[0]), VARIANT_NAMES[edges.turn[0]]) if len(edges.src) else None
 

@@ -48,27 +48,8 @@ class PackWork(Generic[Result]):
     def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
         places, offsets, lists = _arrays(task.folder)
         for group in task.pack.groups.tolist():
-            yield group, _Gathered(self.source, places[offsets[group] : offsets[group + 1]].astype(np.int64), lists)
-
-
-class _Gathered:
-    """Rows of a group by their positions."""
-
-    def __init__(self, source: GroupSource, positions: npt.NDArray[np.int64], groups: npt.NDArray[np.int32]) -> None:
-        self._source, self.positions, self._groups = source, positions, groups
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def groups(self) -> npt.NDArray[np.int32]:
-        return self._groups[self.positions]
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        return self._source.take(name, self.positions)
-
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return self._source.take(name, self.positions[rows])
+            positions = places[offsets[group] : offsets[group + 1]].astype(np.int64)
+            yield group, GroupRows(self.source, positions, lists[positions])
 
 
 def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -141,35 +140,14 @@ class _Held:
 
     def rows(self) -> GroupRows:
         if self._file is None:
-            return _Received(np.concatenate(self._parts), self._source)
+            return self._group(np.concatenate(self._parts))
         for part in self._parts:
             self._file.write(part.tobytes())
         self._file.flush()
         rows = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._n,))
         self._file.close()  # nameless already: the map alone keeps it
-        return _Received(rows, self._source)
+        return self._group(rows)
 
-
-class _Received:
-    """Rows of a group that were sent here; what was not sent with them is gathered from the source's files."""
-
-    def __init__(self, rows: npt.NDArray[np.void], source: GroupSource) -> None:
-        self._rows, self._source = rows, source
-        self._is_whole = "_columns" in (rows.dtype.names or ())
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @cached_property
-    def positions(self) -> npt.NDArray[np.int64]:
-        return np.ascontiguousarray(self._rows["_position"])
-
-    @property
-    def groups(self) -> npt.NDArray[np.int32]:
-        return np.ascontiguousarray(self._rows["_groups"])
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(self._rows["_columns"][name]) if self._is_whole else self._source.take(name, self.positions)
-
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.asarray(self._rows["_columns"][name][rows]) if self._is_whole else self._source.take(name, self.positions[rows])
+    def _group(self, rows: npt.NDArray[np.void]) -> GroupRows:
+        columns = rows["_columns"] if "_columns" in (rows.dtype.names or ()) else None
+        return GroupRows(self._source, np.ascontiguousarray(rows["_position"]), np.ascontiguousarray(rows["_groups"]), columns)

@@ -22,7 +22,7 @@ from dedup.judge.pair import JudgeSettings, PairJudge, VerdictWriter, find_place
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
-from dedup.runs.vectors import SampleRows, open_store
+from dedup.runs.vectors import open_store
 from dedup.stages.confirm.known import AGAIN, find_verdicts, inside
 from dedup.stages.stage import Space, StageContext
 from dedup.storage.tables import dataset, read_table
@@ -83,7 +83,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
                     found.n_judged += 1
                     return outcome.stands
 
-                parts = join_parts(SampleRows(open_store(space.run_dir), ids), asked[start:stop], parts, judged, task.limit, ask)
+                parts = join_parts(open_store(space.run_dir).view(ids), asked[start:stop], parts, judged, task.limit, ask)
                 judged = np.concatenate([judged, np.array(seen, dtype=np.int64).reshape(-1, 2)])
     found.n_standing, found.reasons = writer.n_standing, writer.reasons
     return found

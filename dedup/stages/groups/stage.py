@@ -12,7 +12,7 @@ from dedup.contracts import JsonDict
 from dedup.judge.pair import judge_settings
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
-from dedup.runs.vectors import SampleRows, open_store
+from dedup.runs.vectors import open_store
 from dedup.schemas.pairs import STANDING
 from dedup.stages.groups.contract import contract
 from dedup.stages.groups.cover import cover, near_links
@@ -177,7 +177,7 @@ def _cover_giant(
     A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
     look-alikes: that is cut along its edges.
     """
-    rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
+    rows = open_store(context.layout.run_dir).view(ids[nodes])
     positions, asked = np.arange(len(nodes)), min_similarity[nodes]
     budget = max(1, _COMPARISONS // len(nodes))
     anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
@@ -189,6 +189,6 @@ def _cover_giant(
         place[nodes[left]] = np.arange(len(left))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst)
+        others, similarity[left] = region_cover(open_store(context.layout.run_dir).view(ids[nodes[left]]), asked[left], src, dst)
         anchor[left] = left[others]
     return nodes[anchor], similarity

@@ -20,7 +20,7 @@ from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.runs.index import find_index, load_lists
-from dedup.runs.vectors import SampleRows, open_store, read_vectors
+from dedup.runs.vectors import open_store, read_vectors
 from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, read_array, save_array
@@ -226,7 +226,7 @@ def _join_crowd(
     """All pairs of a crowd and its surroundings."""
     ids, asked, weights = known
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
-    vectors = SampleRows(open_store(context.layout.run_dir), ids[rows])
+    vectors = open_store(context.layout.run_dir).view(ids[rows])
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
     joined = self_join(vectors, asked[rows], weights[rows], ownership, best=context.config.search.best_edges)
     near = np.flatnonzero(joined.n_neighbors)
