@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -223,6 +223,9 @@ class GroupWork(Protocol[Result_co]):
         """Take the groups of a pack as they come, ascending; write output; return the result."""
 
 
+GpuUse = bool | Literal["alone"]  # of tasks: whether they compute on a GPU beside other tasks, or keep a model on one of their own
+
+
 class Engine(Protocol):
     """Carries tasks and tables through stages."""
 
@@ -230,14 +233,17 @@ class Engine(Protocol):
     def n_workers(self) -> int:
         """Tasks that run at a time."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether workers run on this machine, and share its memory and its disk."""
+
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task; yields (position of the task, result) as they end.
 
         `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
-        itself and may run twice. With `uses_gpu` a task that computes on a GPU takes those of `devices.task_gpus`;
-        `n_gpus` are those of the driver's machine, for an engine that has no other.
+        itself and may run twice. A task that computes on a GPU takes those of `machine.task_gpus`.
         """
 
     def map_groups(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import Engine, GroupRows, GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.contracts import Engine, GpuUse, GroupRows, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.workers import start_pool, starting_workers, stop_pool
 from dedup.errors import DedupError, StageError, no_room
 from dedup.machine import available_cores
@@ -85,11 +85,13 @@ class LocalEngine:
         Processes; 0 = one per core this process may use.
     memory_limit : str
         Of the SQL engine, before it spills to disk; DuckDB's notation, ``4GB``.
+    count_gpus : callable
+        GPUs for tasks that want one alone. It is asked when such tasks come, since torch takes seconds to load.
     """
 
-    def __init__(self, n_workers: int = 0, memory_limit: str = "4GB") -> None:
+    def __init__(self, n_workers: int = 0, memory_limit: str = "4GB", count_gpus: Callable[[], int] = lambda: 0) -> None:
         self._asked, self._n_workers = n_workers, n_workers or available_cores()
-        self._memory_limit = memory_limit
+        self._memory_limit, self._count_gpus = memory_limit, count_gpus
         self._pool: ProcessPoolExecutor | None = None
         self._gpu_pool: ProcessPoolExecutor | None = None
 
@@ -98,13 +100,18 @@ class LocalEngine:
         """Tasks that run at a time."""
         return self._n_workers
 
+    @property
+    def is_local(self) -> bool:
+        """Workers are processes of this machine."""
+        return True
+
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task in spawned processes of one thread each.
 
         A single task goes to a process too: with more threads matrix products round otherwise, and results must not
-        depend on how many tasks there are. Where tasks use GPUs there is one process for each, with its share of the cores;
+        depend on how many tasks there are. Tasks that want a GPU alone have one process for each GPU, with its share of the cores;
         or as many as were asked for, which take the GPUs in turn.
 
         Raises
@@ -114,7 +121,8 @@ class LocalEngine:
         """
         if not tasks:
             return
-        if not (uses_gpu and n_gpus):
+        n_gpus = self._count_gpus() if uses_gpu == "alone" else 0
+        if not n_gpus:
             self._pool = self._pool or start_pool(self._n_workers)
             yield from self._map(self._pool, self._n_workers, work, tasks)
             return

@@ -17,7 +17,6 @@ from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, Reporter
 from dedup.encoders import n_gpus
-from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.machine import available_cores, free_disk, free_memory
 from dedup.runs.directory import read_record
@@ -118,7 +117,7 @@ def check(
     if not todo:
         return None
     needs = estimate(config, sources, "embed" in todo, engine.n_workers)
-    is_here = isinstance(engine, LocalEngine)
+    is_here = engine.is_local
     memory = free_memory() if is_here and not again else None  # the second time the workers have theirs
     run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
     disk = free_disk(filesystem(run_dir)[1]) if is_local(run_dir) else None

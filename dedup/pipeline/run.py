@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
@@ -15,6 +16,7 @@ from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import resolved, to_dict
 from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter
+from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipping import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
@@ -124,7 +126,7 @@ def run(
             todo = stages_to_run(config, sources, wanted, expected, redo)
             if todo:
                 remove_half_written(run_dir)  # what an attempt that was killed left behind
-                if isinstance(engine, LocalEngine):
+                if engine.is_local:
                     remove_folder(join(run_dir, SCRATCH))  # one of Spark's, which clears it at its own end
             records = _carry_out(
                 StageContext(config, engine, reporter), wanted, todo, expected, sources, is_counted=needs is None or needs.is_exact
@@ -153,7 +155,7 @@ def _asked(run_dir: str, engine: Engine) -> Engine:
     """The engine that answers the questions of a report: Spark takes seconds to plan what DuckDB answers at once, unless a run is large."""
     record = read_record(run_dir, "embeddings")
     is_large = record is not None and record.rows["metadata"] > _REPORTED_HERE
-    return engine if is_large or isinstance(engine, LocalEngine) else LocalEngine()
+    return engine if is_large or engine.is_local else LocalEngine()
 
 
 def _carry_out(
@@ -198,7 +200,7 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         n_workers, text = bounded_workers(config)
         if text:
             (reporter or SilentReporter()).note(text)
-        return LocalEngine(n_workers, config.engine.memory_limit)
+        return LocalEngine(n_workers, config.engine.memory_limit, partial(n_gpus, config.encoder, config.engine.device))
     try:
         from dedup.engines.spark.engine import SparkEngine
     except ImportError as error:

@@ -29,7 +29,7 @@ SAMPLES = make_samples(30)
 class Here(LocalEngine):
     """Works in this process, so that what a test replaces is replaced for the worker too."""
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         yield from ((number, work(task)) for number, task in enumerate(tasks))
 
 

@@ -400,7 +400,7 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
     class Here(LocalEngine):
         """Runs tasks in this process, the only one that sees its memory."""
 
-        def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+        def map_partitions(self, work, tasks, *, uses_gpu=False):
             return ((number, work(task)) for number, task in enumerate(tasks))
 
     try:

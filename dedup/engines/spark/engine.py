@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.contracts import GpuUse, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.spark.groups import SENT, Routes, received, row_type, send
 from dedup.engines.spark.jobs import IdleWatch, SparkJob, as_they_come
 from dedup.engines.spark.session import (
@@ -102,8 +102,13 @@ class SparkEngine:
         """Tasks that run at a time."""
         return max(1, int(self._spark.sparkContext.defaultParallelism))
 
+    @property
+    def is_local(self) -> bool:
+        """Executors have machines of their own."""
+        return False
+
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
 
