@@ -15,9 +15,10 @@ from PIL import Image
 from dedup.calibration.draw import Drawn, Population
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Encoder, JsonDict
+from dedup.contracts import JsonDict
 from dedup.encoders import decoded_side, load_encoder, view_maker
 from dedup.encoders.dct import turns
+from dedup.encoders.encoder import Encoder
 from dedup.errors import InputError, SampleError
 from dedup.judge.pair import AS_LIKELY, PLACES, find_places
 from dedup.numerics.image.descriptor import GRID, detail

@@ -19,6 +19,7 @@ from dedup.config import EncoderConfig
 from dedup.encoders.clip_models import FoundModel, find_model
 from dedup.errors import ConfigError, StageError
 from dedup.machine import gpu_sharers, task_gpus
+from dedup.numerics.image.descriptor import Crop
 
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CPU_BATCH: Final = 32
@@ -141,11 +142,9 @@ class ClipEncoder:
             self._batch_size = _CPU_BATCH if self._device.type == "cpu" else self._measure_batch_size()
         return self._batch_size
 
-    def prepare(
-        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.uint8]:
-        """Resize and crop, uint8 (height, width, 3); pixels are normalised on the model's device."""
-        return self._preprocessing(pixels, box)
+    def prepare(self, crop: Crop) -> npt.NDArray[np.uint8]:
+        """Resize and cut, uint8 (height, width, 3); pixels are normalised on the model's device."""
+        return self._preprocessing(crop.pixels, crop.box)
 
     def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Unit vectors (n, dim) of prepared images (n, height, width, 3).

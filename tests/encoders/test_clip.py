@@ -21,6 +21,7 @@ from dedup.encoders import encoder_fingerprint, load_encoder, n_gpus
 from dedup.encoders.clip import ClipEncoder, load_clip
 from dedup.encoders.clip_models import find_model
 from dedup.errors import ConfigError, StageError
+from dedup.numerics.image.descriptor import Crop
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,7 @@ def pictures(n, size=(90, 70)):
 
 
 def prepared(encoder, images):
-    grid = np.zeros((3, 64, 64), np.float32)
-    return np.stack([encoder.prepare(pixels, (0.0, 0.0, pixels.shape[1], pixels.shape[0]), grid) for pixels in images])
+    return np.stack([encoder.prepare(Crop(pixels, (0.0, 0.0, pixels.shape[1], pixels.shape[0]))) for pixels in images])
 
 
 def test_vectors_are_open_clips_own(model):

@@ -16,7 +16,7 @@ from dedup.config.load import load_config
 from dedup.encoders import load_encoder
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.numerics.image.descriptor import ycbcr_grid
+from dedup.numerics.image.descriptor import Crop
 from dedup.stages.embed import partition as embedding
 from dedup.stages.embed import stage as embed
 from dedup.stages.embed.decode import in_order
@@ -95,7 +95,7 @@ def test_no_sample_is_lost_or_swapped(model, tmp_path, n_threads, batch_size):
     encoder = load_encoder(config.encoder, config.engine.device)
     for row, vector in zip(rows, vectors, strict=True):
         image = decode_image(samples[int(row["key"])].image, max_pixels=10**8, min_side=encoder.min_side)
-        alone = encoder.encode(encoder.prepare(image.pixels, image.box, ycbcr_grid(image.pixels, image.box))[None])[0]
+        alone = encoder.encode(encoder.prepare(Crop(image.pixels, image.box))[None])[0]
         assert float(alone @ vector) / np.linalg.norm(vector) > 0.99999
         assert row["shard"].endswith(f"{int(row['key']) // 50}.tar")
     offsets = np.load(folder / "thumbnails" / "offsets_00000.npy")
