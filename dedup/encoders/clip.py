@@ -81,6 +81,8 @@ class ClipEncoder:
         In which the model computes.
     embed : callable
         The model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
+    embed_text : callable
+        Its other half, of a model that has one: tokens on its device to vectors, of any length.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class ClipEncoder:
         with torch.inference_mode(False):
             self._model = _open_clip_model(found, precision, self._device) if found.name else _script(found, self.dtype, self._device)
         self.embed = self._model.encode_image if found.name else self._model
+        self.embed_text: Any = self._model.encode_text if found.name else None
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (self._preprocessing.mean, self._preprocessing.std)
         )
@@ -215,7 +218,7 @@ class ClipEncoder:
 
     def _forward_text(self, tokens: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), self._guard():
-            return torch.as_tensor(self._model.encode_text(tokens.to(self._device)))
+            return torch.as_tensor(self.embed_text(tokens.to(self._device)))
 
     def _stream(self) -> contextlib.AbstractContextManager[Any]:
         """A stream for each thread, so that one batch is copied while another is computed."""

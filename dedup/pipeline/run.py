@@ -131,14 +131,14 @@ def run(
             records = _carry_out(
                 StageContext(config, engine, reporter), wanted, todo, expected, sources, is_counted=needs is None or needs.is_exact
             )
-        report = _report(config, engine, reporter) if len(wanted) == len(STAGES) else ""
+        report = update_report(config, engine, reporter) if len(wanted) == len(STAGES) else ""
     finally:
         if own:
             engine.close()
     return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo), report)
 
 
-def _report(config: Config, engine: Engine, reporter: Reporter) -> str:
+def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
     """Write the report of a whole run, unless it has one that is up to date; returns where it lies, '' where there is none."""
     run_dir = config.output.run_dir
     if not config.report.enabled or not reports.can_write():

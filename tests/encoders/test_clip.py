@@ -168,24 +168,24 @@ def test_torchscript_files_go_the_same_way(tmp_path):
     assert encoder.encode_captions(["a dog"]) is None
 
 
-def failing_above(encoder, limit, monkeypatch):
+def failing_above(encoder, limit):
     """The model's memory ends at so many images."""
-    forward, sizes = encoder._forward, []
+    embed, sizes = encoder.embed, []
 
     def run(batch):
         sizes.append(len(batch))
         if len(batch) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(batch)
+        return embed(batch)
 
-    monkeypatch.setattr(encoder, "_forward", run)
+    encoder.embed = run
     return sizes
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(model, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_loses_nothing(model):
     batch = np.random.default_rng(0).integers(0, 256, (23, 64, 64, 3), dtype=np.uint8)
     expected, encoder = fresh(config_of(model)).encode(batch), fresh(config_of(model))
-    sizes = failing_above(encoder, 3, monkeypatch)
+    sizes = failing_above(encoder, 3)
     np.testing.assert_allclose(encoder.encode(batch), expected, atol=2e-6)
     assert sizes == [23, 11, 5] + [2] * 11 + [1]
     notes = encoder.notes()
@@ -204,24 +204,24 @@ def test_rows_without_direction_are_no_vectors():
     assert ClipEncoder._unit(torch.tensor([[60000.0, 60000.0]], dtype=torch.float16))[0].tolist() == pytest.approx([0.7071068] * 2)
 
 
-def test_captions_are_cut_too_when_memory_ends(model, monkeypatch):
+def test_captions_are_cut_too_when_memory_ends(model):
     encoder = fresh(config_of(model))
     captions = [f"number {number}" for number in range(9)]
-    expected, forward = encoder.encode_captions(captions), encoder._forward_text
+    expected, forward = encoder.encode_captions(captions), encoder.embed_text
 
     def run(tokens):
         if len(tokens) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(tokens)
 
-    monkeypatch.setattr(encoder, "_forward_text", run)
+    encoder.embed_text = run
     np.testing.assert_allclose(encoder.encode_captions(captions), expected, atol=2e-6)
     assert len(encoder.notes()) == 1
 
 
-def test_no_memory_for_one_image_is_said(model, monkeypatch):
+def test_no_memory_for_one_image_is_said(model):
     encoder = fresh(config_of(model))
-    failing_above(encoder, 0, monkeypatch)
+    failing_above(encoder, 0)
     with pytest.raises(StageError, match="no memory for one image"):
         encoder.encode(np.zeros((5, 64, 64, 3), np.uint8))
 

@@ -170,9 +170,8 @@ def groups(tmp_path, monkeypatch):
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        monkeypatch.setattr(resources, "_PROC", proc)
-        monkeypatch.setattr(resources, "_CGROUPS", root)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+        return resources.Kernel(proc, root)
 
     return make
 
@@ -189,9 +188,9 @@ def groups(tmp_path, monkeypatch):
     ids=["version 2", "container", "version 1", "no limit", "nothing"],
 )  # fmt: skip
 def test_limits_of_control_groups(groups, own, files, memory, cores):
-    groups(own, files)
-    assert resources.free_memory() == memory
-    assert resources.available_cores() == cores
+    kernel = groups(own, files)
+    assert resources.free_memory(kernel) == memory
+    assert resources.available_cores(kernel) == cores
 
 
 def test_workers_are_no_more_than_there_is_memory_for(monkeypatch):

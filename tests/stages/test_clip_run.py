@@ -240,17 +240,17 @@ def test_what_the_encoder_has_to_say_reaches_the_user(model, shards, tmp_path, m
 
 
 def test_vectors_that_are_none_become_rejected_rows(model, shards, tmp_path, monkeypatch):
-    from dedup.encoders import clip
+    config = config_for(model, shards, tmp_path / "run", "embed.decode_threads=2", "embed.batch_size=64")
+    encoder = load_encoder(config.encoder, config.engine.device)
+    embed_images = encoder.embed
 
-    unit = clip.ClipEncoder._unit
-
-    def poisoned(rows):
-        found = unit(rows)
+    def poisoned(images):
+        found = embed_images(images).clone()
         found[2] = np.nan
         return found
 
-    monkeypatch.setattr(clip.ClipEncoder, "_unit", staticmethod(poisoned))
-    shared_workers.run(config_for(model, shards, tmp_path / "run", "embed.decode_threads=2", "embed.batch_size=64"), engine=Here(1))
+    monkeypatch.setattr(encoder, "embed", poisoned)
+    shared_workers.run(config, engine=Here(1))
     reasons = table(tmp_path / "run", "rejected")["reason"].to_pylist()
     assert reasons.count("bad_embedding") == table(tmp_path / "run", "partitions").num_rows  # a batch a shard
     vectors = np.concatenate([np.load(path) for path in (tmp_path / "run" / "embeddings" / "img_emb").glob("*.npy")])
