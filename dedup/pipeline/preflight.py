@@ -18,7 +18,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, Reporter
 from dedup.encoders import n_gpus
 from dedup.errors import ResourceError, RunDirectoryError
-from dedup.machine import available_cores, free_disk, free_memory
+from dedup.machine import free_disk, free_memory
 from dedup.runs.directory import read_record
 from dedup.runs.vectors import open_store
 from dedup.stages.embed.partition import Source, keeps_thumbnails
@@ -70,14 +70,20 @@ class Needs:
     savers: tuple[str, ...] = ()
 
 
-def bounded_workers(config: Config) -> tuple[int, str]:
+def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int, str]:
     """Worker processes of the local engine, and why they are fewer than the cores; '' where they are not.
 
     As many as were asked for; else one a core, but no more than there is memory for.
+
+    Parameters
+    ----------
+    config : Config
+    cores : int
+    memory : int or None
+        Bytes; None = unknown.
     """
     if config.engine.workers:
         return config.engine.workers, ""
-    cores, memory = available_cores(), free_memory()
     fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
     if fitting >= cores:
         return cores, ""

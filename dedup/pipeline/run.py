@@ -18,8 +18,9 @@ from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
-from dedup.engines.spark.shipping import SCRATCH, remove_folder
+from dedup.engines.spark.shipment import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
+from dedup.machine import available_cores, free_memory
 from dedup.pipeline.plan import STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.pipeline.preflight import bounded_workers, check
 from dedup.report import build as reports
@@ -197,7 +198,7 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         If Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
-        n_workers, text = bounded_workers(config)
+        n_workers, text = bounded_workers(config, available_cores(), free_memory())
         if text:
             (reporter or SilentReporter()).note(text)
         return LocalEngine(n_workers, config.engine.memory_limit, partial(n_gpus, config.encoder, config.engine.device))

@@ -32,7 +32,7 @@ from dedup.engines.spark.session import (
     start_session,
     write_rows,
 )
-from dedup.engines.spark.shipping import Shipment, perform, perform_pack, remove_folder, ship
+from dedup.engines.spark.shipment import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.errors import ConfigError, DedupError, StageError
 from dedup.machine import given_gpus
 from dedup.storage.tables import dataset, files, write_table

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dedup.engines.spark.shipping import Shipment
+from dedup.engines.spark.shipment import Shipment
 
 _POLL_S = (0.1, 3.0)  # between looks for new results: at first, at most
 
