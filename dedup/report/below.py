@@ -14,33 +14,14 @@ from dedup.runs.vectors import embedding_path, read_vectors
 from dedup.storage.arrays import array_shape, read_rows
 from dedup.storage.urls import is_local
 
+_QUERIES = 512
 _LEAST_QUERIES = 16
 _PRODUCTS = 1.5e11  # multiply-adds: some five seconds of two cores
+_MOST_VECTORS = 2_000_000  # compared with; of a remote run, which must be fetched
+_MOST_REMOTE = 100_000
+_BLOCK = 8_192
 _PER_QUERY = 2  # pairs of one image that are shown at most: else one crowd would fill the page
 _HELD = 4_096
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large the sample may be.
-
-    Parameters
-    ----------
-    queries : int
-        Sampled images.
-    vectors, remote_vectors : int
-        That each is compared with; of a remote run, which must be fetched.
-    block : int
-        Vectors in a row that are read at a time.
-    """
-
-    queries: int = 512
-    vectors: int = 2_000_000
-    remote_vectors: int = 100_000
-    block: int = 8_192
-
-
-LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -70,16 +51,7 @@ class BelowSample:
     n_all: int
 
 
-def sample_below(
-    run_dir: str,
-    n_of_partition: dict[int, int],
-    threshold: float,
-    *,
-    low: float,
-    n_bins: int,
-    seed: int,
-    limits: Limits = LIMITS,
-) -> BelowSample:
+def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float, *, low: float, n_bins: int, seed: int) -> BelowSample:
     """Compare sampled vectors with all, or with evenly spread stretches of them.
 
     Parameters
@@ -93,7 +65,6 @@ def sample_below(
     n_bins : int
         Bins from 0 to 1.
     seed : int
-    limits : Limits
 
     Notes
     -----
@@ -107,9 +78,9 @@ def sample_below(
         return BelowSample(empty, empty, empty.astype(np.float32), np.zeros(n_bins + 1, np.int64), low, 0, 0, n_all)
     first = next(iter(partitions))
     shape, _ = array_shape(embedding_path(run_dir, first))
-    stretches = _stretches(partitions, limits.vectors if is_local(run_dir) else limits.remote_vectors, limits.block)
+    stretches = _stretches(partitions, _MOST_VECTORS if is_local(run_dir) else _MOST_REMOTE)
     n_vectors = sum(stop - start for _, start, stop in stretches)
-    n_queries = min(n_all, max(_LEAST_QUERIES, min(limits.queries, int(_PRODUCTS / (n_vectors * shape[1])))))
+    n_queries = min(n_all, max(_LEAST_QUERIES, min(_QUERIES, int(_PRODUCTS / (n_vectors * shape[1])))))
     query_ids = _draw(partitions, n_queries, seed)
     found = _Nearest(read_vectors(run_dir, query_ids), query_ids, threshold, low, n_bins)
     for ids, rows in _blocks(run_dir, stretches):
@@ -170,10 +141,10 @@ class _Nearest:
         return self._pairs[chosen, 0], self._pairs[chosen, 1], self._similarity[chosen]
 
 
-def _stretches(partitions: dict[int, int], most: int, block: int) -> list[tuple[int, int, int]]:
+def _stretches(partitions: dict[int, int], most: int) -> list[tuple[int, int, int]]:
     """(partition, first row, last row + 1) of what is compared: all, or the same share of each of evenly spread blocks."""
-    blocks = [(number, start, min(start + block, n)) for number, n in partitions.items() for start in range(0, n, block)]
-    wanted = max(1, most // block)
+    blocks = [(number, start, min(start + _BLOCK, n)) for number, n in partitions.items() for start in range(0, n, _BLOCK)]
+    wanted = max(1, most // _BLOCK)
     if sum(partitions.values()) <= most or len(blocks) <= wanted:
         return blocks
     return [blocks[place] for place in np.linspace(0, len(blocks) - 1, wanted).astype(np.int64).tolist()]

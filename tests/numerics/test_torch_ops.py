@@ -265,7 +265,7 @@ def test_settings_of_the_process_are_put_back(torch):
 
 
 def test_auto_is_the_cpu_where_nothing_speaks_of_a_gpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(torch_ops, "may_have_gpu", lambda: devices.may_have_gpu([str(tmp_path / "nvidiactl")]))
     assert choose_device("auto") is None
     assert choose_device("cpu") is None
     (tmp_path / "nvidiactl").touch()
