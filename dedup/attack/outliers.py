@@ -187,12 +187,12 @@ class CompareInLists:
     def _of_list(self, pack: Pack, number: int, group: GroupRows) -> Iterator[_Neighbors]:
         wanted = np.flatnonzero(group.column("weight") > 0)
         home = wanted[group.groups[wanted, 0] == number][pack.share :: pack.n_shares]
-        ids = group.column("sample_id")
+        ids, vectors = group.column("sample_id"), group.view("vector")
         for start in range(0, len(home), QUERIES):
             queries = home[start : start + QUERIES]
             parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
-            blocks = ((ids[part], group.take("vector", part)) for part in parts)
-            yield ids[queries], *nearest_neighbors(group.take("vector", queries), ids[queries], blocks, self.k)
+            blocks = ((ids[part], vectors[part]) for part in parts)
+            yield ids[queries], *nearest_neighbors(vectors[queries], ids[queries], blocks, self.k)
 
 
 By = Literal["mean", "ratio"]

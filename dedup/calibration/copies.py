@@ -15,9 +15,10 @@ from PIL import Image
 from dedup.calibration.draw import Drawn, Population
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Encoder, JsonDict
+from dedup.contracts import JsonDict
 from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.dct import turns
+from dedup.encoders.encoder import Encoder
 from dedup.errors import InputError, SampleError
 from dedup.judge.inputs import PLACES, find_places
 from dedup.judge.pair import InMemory, JudgeSettings, Outcome, PairJudge
@@ -343,7 +344,7 @@ def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float
         *(np.concatenate([getattr(theirs, name)[a], getattr(ours, name)[b]]) for name in ("kind", "orientation", "is_base")),
     )
     # whole pictures are compared elsewhere: here no similarity of theirs leaves a pair out
-    wholes = np.zeros((2, 1), dtype=np.float16)
+    wholes = np.zeros((n_first + n_second, 1), dtype=np.float16)
     edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, 2.0, least)
     return (float(edges.similarity[0]), TURN_NAMES[edges.turn[0]]) if len(edges.src) else None
 

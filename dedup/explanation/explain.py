@@ -8,8 +8,8 @@ from typing import Any
 
 from dedup.explanation.draw import draw_explanation
 from dedup.explanation.explanation import Component, Exclusion, Explanation, Sample
-from dedup.explanation.keeping import KeepPolicy
 from dedup.explanation.paths import component_edges, path_between, read_steps
+from dedup.explanation.policy import KeepPolicy
 from dedup.explanation.tables import RunTables, find_sample
 
 _EDGES_SHOWN = 8

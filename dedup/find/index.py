@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, view_maker
+from dedup.encoders.encoder import Encoder
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
 from dedup.find.answers import Answer, Match
 from dedup.find.matches import ImageJudge, MatchJudge

@@ -17,9 +17,8 @@ from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, Reporter
 from dedup.encoders import n_gpus
-from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
-from dedup.machine import available_cores, free_disk, free_memory
+from dedup.machine import free_disk, free_memory
 from dedup.runs.directory import Run
 from dedup.runs.record import read_record
 from dedup.stages.embed.partition import keeps_thumbnails
@@ -72,14 +71,20 @@ class Needs:
     savers: tuple[str, ...] = ()
 
 
-def bounded_workers(config: Config) -> tuple[int, str]:
+def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int, str]:
     """Worker processes of the local engine, and why they are fewer than the cores; '' where they are not.
 
     As many as were asked for; else one a core, but no more than there is memory for.
+
+    Parameters
+    ----------
+    config : Config
+    cores : int
+    memory : int or None
+        Bytes; None = unknown.
     """
     if config.engine.workers:
         return config.engine.workers, ""
-    cores, memory = available_cores(), free_memory()
     fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
     if fitting >= cores:
         return cores, ""
@@ -119,7 +124,7 @@ def check(
     if not todo:
         return None
     needs = estimate(config, sources, "embed" in todo, engine.n_workers)
-    is_here = isinstance(engine, LocalEngine)
+    is_here = engine.is_local
     memory = free_memory() if is_here and not again else None  # the second time the workers have theirs
     run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
     disk = free_disk(filesystem(run_dir)[1]) if is_local(run_dir) else None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
@@ -15,9 +16,11 @@ from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import resolved, to_dict
 from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter
+from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
-from dedup.engines.spark.shipping import SCRATCH, remove_folder
+from dedup.engines.spark.shipment import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra
+from dedup.machine import available_cores, free_memory
 from dedup.pipeline.plan import Inputs, Plan, gather_inputs, make_plan
 from dedup.pipeline.preflight import bounded_workers, check
 from dedup.pipeline.stages import STAGES
@@ -128,18 +131,18 @@ def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, repor
             plan = make_plan(config, stages, inputs, redo=redo)  # another run may have worked on it until the lock was free
             if plan.todo:
                 remove_half_written(run_dir)  # what an attempt that was killed left behind
-                if isinstance(engine, LocalEngine):
+                if engine.is_local:
                     remove_folder(join(run_dir, SCRATCH))  # one of Spark's, which clears it at its own end
             context = StageContext(config, engine, reporter)
             records = _carry_out(context, plan, inputs, is_counted=needs is None or needs.is_exact)
-        report = _report(config, engine, reporter) if len(stages) == len(STAGES) else ""
+        report = update_report(config, engine, reporter) if len(stages) == len(STAGES) else ""
     finally:
         if given is None:
             engine.close()
     return RunSummary(run_dir, records, tuple(stage.name for stage in stages if stage.name not in plan.todo), report)
 
 
-def _report(config: Config, engine: Engine, reporter: Reporter) -> str:
+def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
     """Write the report of a whole run, unless it has one that is up to date; returns where it lies, '' where there is none."""
     run_dir = config.output.run_dir
     if not config.report.enabled or not reports.can_write():
@@ -156,7 +159,7 @@ def _asked(run_dir: str, engine: Engine) -> Engine:
     """The engine that answers the questions of a report: Spark takes seconds to plan what DuckDB answers at once, unless a run is large."""
     record = read_record(run_dir, "embed")
     is_large = record is not None and record.rows["metadata"] > _REPORTED_HERE
-    return engine if is_large or isinstance(engine, LocalEngine) else LocalEngine()
+    return engine if is_large or engine.is_local else LocalEngine()
 
 
 def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted: bool) -> dict[str, StageRecord]:
@@ -206,10 +209,10 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         If Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
-        n_workers, text = bounded_workers(config)
+        n_workers, text = bounded_workers(config, available_cores(), free_memory())
         if text:
             (reporter or SilentReporter()).note(text)
-        return LocalEngine(n_workers, config.engine.memory_limit)
+        return LocalEngine(n_workers, config.engine.memory_limit, partial(n_gpus, config.encoder, config.engine.device))
     try:
         from dedup.engines.spark.engine import SparkEngine
     except ImportError as error:

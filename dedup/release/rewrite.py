@@ -109,12 +109,13 @@ def rewrite_shards(task: RewriteTask) -> list[Written]:
     """
     feed = _Feed()
     try:
-        return [_write(task, wanted, feed) for wanted in task.shards]
+        return [write_shard(task, wanted, feed) for wanted in task.shards]
     finally:
         feed.close()
 
 
-def _write(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
+def write_shard(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
+    """Write one cleaned shard, unless it is there, whole or not at all."""
     if (done := finished(task.out, wanted)) is not None:
         return done
     started = time.time()

@@ -10,7 +10,7 @@ from typing import Final
 from dedup.contracts import Engine
 from dedup.errors import ConfigError, MissingExtra
 from dedup.report import figures, queries
-from dedup.report.cards import Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
+from dedup.report.cards import MOST_COMPRESSED, Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
 from dedup.report.galleries import Galleries, Pairs, galleries, pairs
 from dedup.report.page import Excluded, Gathered, Page
 from dedup.report.queries import Asker
@@ -20,12 +20,30 @@ from dedup.runs.directory import Run
 from dedup.storage.atomic import write_bytes
 from dedup.storage.urls import join, read_range
 
-MAX_BYTES: Final = 25_000_000
 MOST_GALLERIES: Final = 100
 _EXCLUDED_SHOWN: Final = 8  # of each reason
 _STATE = '<meta name="dedup-state" content="{}">'
 _NOTE_BYTES: Final = 4_096  # that notes about pictures take at most
 _HEAD_BYTES: Final = 4_096  # in which the state stands
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a report may be.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Of the page.
+    most_compressed : int
+        Compressed tars that pictures are read from.
+    """
+
+    max_bytes: int = 25_000_000
+    most_compressed: int = MOST_COMPRESSED
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,7 @@ def is_current(run_dir: str) -> bool:
     return _STATE.format(state_of(open_reported(run_dir))).encode() in head
 
 
-def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine) -> ReportSummary:
+def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine, limits: Limits = LIMITS) -> ReportSummary:
     """Write the report of a run; see `dedup.write_report`."""
     if not can_write():
         raise MissingExtra("jinja2", "report")
@@ -79,10 +97,10 @@ def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, 
     shelves = [*_shelves(groups, found), *([card for card, _ in cards] for _, cards in excluded)]
     facts = facts_of(asker, (card.sample_id for shelf in shelves for card in shelf))
     order = in_order_of_weight(shelves, facts)
-    pictures = _pictures(run, facts, order)
+    pictures = _pictures(run, facts, order, limits)
     page = Page(Gathered(run, groups, found, excluded, facts, pictures, seed), asker)
     bare = page.render({})
-    shown = pictures.within(MAX_BYTES - len(bare) - _NOTE_BYTES, order)
+    shown = pictures.within(limits.max_bytes - len(bare) - _NOTE_BYTES, order)
     page.say_pictures(len(shown))
     data = page.render(shown)
     path = out or path_of(run_dir)
@@ -98,11 +116,12 @@ def _shelves(groups: Galleries, found: Pairs) -> Iterable[list[Card]]:
         yield from ([pair.src, pair.dst] for pair in several)
 
 
-def _pictures(run: Run, facts: dict[int, Facts], order: list[int]) -> Pictures:
+def _pictures(run: Run, facts: dict[int, Facts], order: list[int], limits: Limits) -> Pictures:
     if not run.has_pixels:
         return Pictures(n_wanted=len(facts))
     places = {sample_id: known.place for sample_id, known in facts.items()}
-    return read_pictures(run, places, order, max_pixels=run.config.input.max_pixels)
+    max_pixels = run.config.input.max_pixels
+    return read_pictures(run, places, order, max_pixels=max_pixels, most_compressed=limits.most_compressed)
 
 
 _EXCLUSIONS = {

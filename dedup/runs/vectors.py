@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from dedup.contracts import Gathered
 from dedup.errors import RunDirectoryError
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows
@@ -71,6 +72,10 @@ class EmbeddingStore:
             out[place] = self._rows[int(partition[start])][row[start:stop]]
         return out
 
+    def view(self, sample_ids: npt.NDArray[np.int64]) -> Gathered:
+        """The vectors of the given samples, gathered when they are indexed."""
+        return Gathered(self.take, sample_ids)
+
     def blocks(self, sample_ids: npt.NDArray[np.int64], size: int = 16_384) -> Iterator[tuple[slice, npt.NDArray[np.float16]]]:
         """The vectors of the given samples in blocks: (slice of `sample_ids`, rows)."""
         for start in range(0, len(sample_ids), size):
@@ -119,25 +124,6 @@ class InnerStore:
             rows.append(self._rows[number][there])
             places.append(here.astype(np.int64))
         return np.concatenate(rows), np.concatenate(places)
-
-
-class SampleRows:
-    """The vectors of some samples, gathered only when they are indexed.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    sample_ids : int64 array, shape (n,)
-    """
-
-    def __init__(self, store: EmbeddingStore, sample_ids: npt.NDArray[np.int64]) -> None:
-        self._store, self._ids = store, sample_ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        return self._store.take(self._ids[rows])
 
 
 def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:

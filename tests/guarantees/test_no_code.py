@@ -17,7 +17,7 @@ import pytest
 from shard_data import Sample, detailed, encode, write_tar
 
 import dedup
-from dedup.engines.spark.shipping import _opened, _sealed
+from dedup.engines.spark.shipment import _opened, _sealed
 from dedup.errors import ConfigError, DedupError, InputError, StageError
 
 

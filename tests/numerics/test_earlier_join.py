@@ -139,7 +139,7 @@ def test_views_in_two_steps_are_one(n_earlier):
             (of_list, whole, {}),
         ):
             part = Views(*(getattr(looks, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
-            found.append(join_views(part, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=3, **options))
+            found.append(join_views(part, Ownership(lists[rows], number), wholes[part.image], 0.7, 0.85, best=3, **options))
     expected, together = (
         best_of_pairs(ViewEdges(*(np.concatenate([getattr(e, c) for e in parts]) for c in ("src", "dst", "similarity", "turn"))), 3)
         for parts in (whole, [*first, *second])

@@ -42,7 +42,7 @@ def test_shares_of_a_list_together_are_the_list(n_shares):
     rng = np.random.default_rng(4)
     views, wholes = random_views(rng, 400)
     n = len(views.image)
-    arguments = (views, Ownership(np.zeros((n, 1), np.int32), 0), wholes, 0.7, 0.85)
+    arguments = (views, Ownership(np.zeros((n, 1), np.int32), 0), wholes[views.image], 0.7, 0.85)
     shares = [join_views(*arguments, best=3, share=(k, n_shares)) for k in range(n_shares)]
     assert all(len(share.src) for share in shares)
     assert as_dict(union(shares, 3)) == as_dict(join_views(*arguments, best=3))
@@ -53,7 +53,7 @@ def test_one_list_equals_brute_force(n_filter):
     views, wholes = random_views(np.random.default_rng(n_filter), 150)
     n = len(views.image)
     ownership = Ownership(np.zeros((n, 1), np.int32), 0)
-    edges = join_views(views, ownership, wholes, 0.7, 0.85, n_filter=n_filter, best=1_000)
+    edges = join_views(views, ownership, wholes[views.image], 0.7, 0.85, n_filter=n_filter, best=1_000)
     expected = exhaustive(views, wholes, 0.7, 0.85, np.ones((n, n), bool))
     assert len(expected) > 100
     assert as_dict(edges) == expected
@@ -68,7 +68,7 @@ def test_lists_together_equal_brute_force():
     for number in range(6):
         rows = np.flatnonzero((lists == number).any(1))
         members = Views(*(getattr(views, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
-        parts.append(join_views(members, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=1_000))
+        parts.append(join_views(members, Ownership(lists[rows], number), wholes[members.image], 0.7, 0.85, best=1_000))
     common = np.array([[bool(set(a) & set(b)) for b in lists.tolist()] for a in lists.tolist()])
     assert as_dict(union(parts, 1_000)) == exhaustive(views, wholes, 0.7, 0.85, common)
 

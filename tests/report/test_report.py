@@ -291,7 +291,7 @@ def test_a_part_of_many_vectors_is_compared(tmp_path, monkeypatch):
 def test_the_page_holds_its_pictures_and_asks_for_nothing(written, samples):
     summary, data = written
     page = Page(data)
-    assert summary.n_bytes == len(data) < build.MAX_BYTES
+    assert summary.n_bytes == len(data) < build.LIMITS.max_bytes
     assert summary.n_pictures > 20
     assert not summary.notes
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.fetched)
@@ -389,11 +389,11 @@ def test_a_few_pictures_that_are_gone(shards, tmp_path):
     assert "pictures could not be read" in summary.notes[0]
 
 
-def test_pictures_stay_within_their_room(run_dir, tmp_path, monkeypatch):
+def test_pictures_stay_within_their_room(run_dir, tmp_path):
     whole = dedup.write_report(str(run_dir), str(tmp_path / "whole.html"))
-    monkeypatch.setattr(build, "MAX_BYTES", whole.n_bytes - 40_000)
-    small = dedup.write_report(str(run_dir), str(tmp_path / "small.html"))
-    assert small.n_bytes <= build.MAX_BYTES
+    limits = build.Limits(max_bytes=whole.n_bytes - 40_000)
+    small = build.write(str(run_dir), str(tmp_path / "small.html"), engine=LocalEngine(1), limits=limits)
+    assert small.n_bytes <= limits.max_bytes
     assert 0 < small.n_pictures < whole.n_pictures
     assert "pictures were left out" in small.notes[0]
     # every gallery of the largest groups has its keeper all the same
@@ -402,7 +402,7 @@ def test_pictures_stay_within_their_room(run_dir, tmp_path, monkeypatch):
     assert all("<img" in part[: part.index("</li>")] for part in section.split('<ul class="cards">')[1:] if '<li class="card kept"' in part)
 
 
-def test_compressed_tars_are_read_once_and_not_too_many(tmp_path, monkeypatch):
+def test_compressed_tars_are_read_once_and_not_too_many(tmp_path):
     for number in range(3):
         write_tar(tmp_path / "plain.tar", [Sample(f"{number}{seed}", encode(detailed(seed))) for seed in range(3)])
         (tmp_path / f"{number}.tar.gz").write_bytes(gzip.compress((tmp_path / "plain.tar").read_bytes()))
@@ -410,8 +410,7 @@ def test_compressed_tars_are_read_once_and_not_too_many(tmp_path, monkeypatch):
     run(f"{tmp_path}/*.tar.gz", tmp_path / "run")
     whole = dedup.write_report(str(tmp_path / "run"))
     assert whole.n_pictures == 9
-    monkeypatch.setattr(pictures, "_MOST_COMPRESSED", 1)
-    part = dedup.write_report(str(tmp_path / "run"))
+    part = build.write(str(tmp_path / "run"), engine=LocalEngine(1), limits=build.Limits(most_compressed=1))
     assert part.n_pictures == 3
     assert "their tars are compressed" in part.notes[0]
 

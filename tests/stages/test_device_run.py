@@ -35,7 +35,7 @@ class InProcess(LocalEngine):
         super().__init__(1)
         self.asked = {}
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         name = getattr(work, "__name__", type(getattr(work, "work", work)).__name__)
         self.asked[name] = uses_gpu
         yield from enumerate(map(work, tasks))

@@ -1,6 +1,5 @@
 """Runs that add to an earlier one, against one run over everything."""
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -64,13 +63,8 @@ def with_lists_of(monkeypatch):
     """Let runs use the quantizers of another run instead of training their own."""
 
     def use(run_dir):
-        lists, of_views = load_lists(os.path.join(run_dir, "index")), None
-        if os.path.exists(Run(str(run_dir)).views_folder):
-            of_views = Run(str(run_dir)).view_lists()
-        nprobe = json.loads(Path(run_dir, "index", "_index.json").read_text())["nprobe"]
-        monkeypatch.setattr(index, "_train", lambda context, ids, *_: (lists, np.zeros((1, len(lists.axes)), np.float32)))
-        monkeypatch.setattr(index, "_lists", lambda context, n: (lists.nlist, nprobe))
-        monkeypatch.setattr(looks, "_train", lambda context, ids, _: (of_views, min(3, of_views.nlist), len(ids)))
+        monkeypatch.setattr(index, "train_lists", lambda *_, **__: load_lists(os.path.join(run_dir, "index")))
+        monkeypatch.setattr(looks, "train_lists", lambda *_, **__: Run(str(run_dir)).view_lists())
 
     return use
 

@@ -15,7 +15,7 @@ from shard_data import Sample, encode, make_samples, scene, write_shards, write_
 from vector_data import all_similarities
 
 from dedup import schemas
-from dedup.config import Config, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.config import Config, ConfirmConfig, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
 from dedup.config.keys import STAGE_NAMES
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
@@ -25,6 +25,7 @@ from dedup.pipeline import plan
 from dedup.runs.directory import Run
 from dedup.stages.groups import stage as groups
 from dedup.stages.manifest import stage as manifest
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
 
 
@@ -179,12 +180,14 @@ def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path, monkeypatc
         assert sorted(found[name], key=order) == sorted(expected[name], key=order), name
 
 
-def test_giant_components_are_cut_alike(run_dir, shards, tmp_path, monkeypatch):
+def test_giant_components_are_cut_alike(shards, tmp_path):
+    config = config_for(shards, tmp_path, confirm=ConfirmConfig(enabled=False))
+    shared_workers.run(config, ["embed", "index", "pairs", "confirm", "groups"])
+    expected = table(tmp_path, "groups").to_pylist()
+    assert len(expected) > 20
     for comparisons in (10**6, 1):  # all anchors compared with all members; one, and the rest along the edges
-        monkeypatch.setattr(groups, "_COMPARED_UP_TO", 1)
-        monkeypatch.setattr(groups, "_COMPARISONS", comparisons)
-        shared_workers.run(config_for(shards, tmp_path / str(comparisons)))
-        assert all_tables(tmp_path / str(comparisons)) == all_tables(run_dir)
+        groups.run(StageContext(config, LocalEngine(1)), groups.Limits(compared_up_to=1, comparisons=comparisons))
+        assert table(tmp_path, "groups").to_pylist() == expected
 
 
 def test_workers_and_order_of_shards_do_not_matter(run_dir, shards, tmp_path):
@@ -400,7 +403,7 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
     class Here(LocalEngine):
         """Runs tasks in this process, the only one that sees its memory."""
 
-        def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+        def map_partitions(self, work, tasks, *, uses_gpu=False):
             return ((number, work(task)) for number, task in enumerate(tasks))
 
     try:

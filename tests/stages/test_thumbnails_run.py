@@ -26,7 +26,7 @@ BROKEN = [Sample("x00", b"no image"), Sample("x01", SAMPLES[0].image[:300])]
 class Here(LocalEngine):
     """Runs tasks in this process, the only one that sees its memory."""
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         return ((number, work(task)) for number, task in enumerate(tasks))
 
 

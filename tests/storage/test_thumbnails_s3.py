@@ -14,7 +14,7 @@ from dedup.storage.tables import read_table
 
 
 class Here(LocalEngine):
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         return ((number, work(task)) for number, task in enumerate(tasks))
 
 

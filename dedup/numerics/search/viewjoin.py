@@ -117,7 +117,7 @@ def join_views(
     ownership : Ownership
         Pairs of rows that another list owns are left out.
     wholes : Rows
-        Descriptors of whole images, by the numbers of `views.image`.
+        Of each row the vector of the whole image that it is a view of.
     min_similarity : float
         Of whole pictures, from which a pair is the main join's.
     view_min_similarity : float
@@ -268,7 +268,7 @@ class _ViewJoin:
         swap = views.image[a] > views.image[b]
         a, b = np.where(swap, b, a), np.where(swap, a, b)
         src, dst = views.image[a], views.image[b]
-        known = exact_similarity(self.wholes[src], self.wholes[dst]) >= np.float32(self.whole_threshold)
+        known = exact_similarity(self.wholes[a], self.wholes[b]) >= np.float32(self.whole_threshold)
         turn = np.where(views.kind[a] == DISC, ROTATED, relative_turns()[views.orientation[a], views.orientation[b]]).astype(np.int8)
         left = ~known
         self.parts.append(ViewEdges(src[left], dst[left], similarity[left], turn[left]))

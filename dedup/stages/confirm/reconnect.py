@@ -25,7 +25,6 @@ from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
-from dedup.runs.vectors import SampleRows
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import dataset, read_table
 
@@ -83,7 +82,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
                     found.n_judged += 1
                     return outcome.stands
 
-                parts = join_parts(SampleRows(space.run.vectors(), ids), asked[start:stop], parts, judged, task.limit, ask)
+                parts = join_parts(space.run.vectors().view(ids), asked[start:stop], parts, judged, task.limit, ask)
                 judged = np.concatenate([judged, np.array(seen, dtype=np.int64).reshape(-1, 2)])
     found.n_standing, found.reasons = writer.n_standing, writer.reasons
     return found

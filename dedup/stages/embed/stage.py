@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Progress
-from dedup.encoders import n_gpus
 from dedup.errors import InputError
 from dedup.runs.record import digest
 from dedup.schemas import PARTITIONS
@@ -125,8 +124,7 @@ def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int,
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         reporter.progress(Progress("embed", 0, n_shards, "shards"))
-    found_gpus = n_gpus(context.config.encoder, context.config.engine.device) if missing else 0
-    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu=True, n_gpus=found_gpus):
+    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu="alone"):
         results[result.partition] = result
         for note in result.notes:
             reporter.note(f"embed: {note}")

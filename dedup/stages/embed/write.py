@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import Config, EncoderConfig
-from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, view_maker
+from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
 from dedup.numerics.image.descriptor import detail
 from dedup.numerics.similarity import exact_similarity

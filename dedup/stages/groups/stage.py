@@ -12,7 +12,6 @@ from dedup.contracts import JsonDict
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
-from dedup.runs.vectors import SampleRows
 from dedup.schemas.pairs import STANDING
 from dedup.stages.groups.contract import contract
 from dedup.stages.groups.cover import cover, near_links
@@ -21,9 +20,24 @@ from dedup.storage.tables import clear, dataset, read_table
 
 _TASK_ROWS = 20_000  # members per task of components that need vectors
 
-_COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
 
-_COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
+@dataclass(frozen=True)
+class Limits:
+    """From where on a component is too large to compare each of its anchors with every member.
+
+    Parameters
+    ----------
+    compared_up_to : int
+        Members of a component whose every anchor is compared with every member.
+    comparisons : int
+        That the first anchors of a larger component may cost, some 20 s.
+    """
+
+    compared_up_to: int = 4_096
+    comparisons: int = 5_000_000
+
+
+LIMITS = Limits()
 
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
@@ -57,7 +71,7 @@ def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArra
     return anchor_ids, similarity
 
 
-def form_groups(context: StageContext) -> StageResult:
+def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     """Label components, cut them into groups, let byte-identical copies follow their representative."""
     run = context.run
     representatives = read_table(run.table("representatives"))
@@ -81,7 +95,8 @@ def form_groups(context: StageContext) -> StageResult:
         found = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
         anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
     else:
-        anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))
+        min_similarity = representatives["min_similarity"].to_numpy()
+        anchor, similarity = _cover(context, ids, labels, order, min_similarity, _edges(context, ids), limits)
     # the smallest member names the group
     group_first = np.full(len(ids), len(ids), dtype=np.int64)
     np.minimum.at(group_first, anchor, order)
@@ -131,6 +146,7 @@ def _cover(
     order: npt.NDArray[np.int64],
     min_similarity: npt.NDArray[np.float32],
     edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    limits: Limits,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Anchor (as a node) and similarity to it, for each entry of `order`.
 
@@ -145,10 +161,10 @@ def _cover(
     of_pair[labels[edges[0]]] = edges[2]
     similarity[second] = of_pair[labels[order[second]]]
 
-    for k in np.flatnonzero(lengths > _COMPARED_UP_TO):
+    for k in np.flatnonzero(lengths > limits.compared_up_to):
         rows = np.arange(bounds[k], bounds[k + 1])
-        anchor[rows], similarity[rows] = _cover_giant(context, ids, order[rows], min_similarity, edges)
-    large = np.flatnonzero((lengths > 2) & (lengths <= _COMPARED_UP_TO))
+        anchor[rows], similarity[rows] = _cover_giant(context, ids, order[rows], min_similarity, edges, limits.comparisons)
+    large = np.flatnonzero((lengths > 2) & (lengths <= limits.compared_up_to))
     tasks, slices = [], []
     for part in np.split(large, np.flatnonzero(np.diff(np.cumsum(lengths[large]) // _TASK_ROWS)) + 1) if len(large) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
@@ -169,15 +185,16 @@ def _cover_giant(
     nodes: npt.NDArray[np.int64],
     min_similarity: npt.NDArray[np.float32],
     edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    comparisons: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Anchors (as nodes) and similarities of one component that is too large to compare each anchor with every member.
 
     A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
     look-alikes: that is cut along its edges.
     """
-    rows = SampleRows(context.run.vectors(), ids[nodes])
+    rows = context.run.vectors().view(ids[nodes])
     positions, asked = np.arange(len(nodes)), min_similarity[nodes]
-    budget = max(1, _COMPARISONS // len(nodes))
+    budget = max(1, comparisons // len(nodes))
     anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
     left = np.flatnonzero(anchor < 0)
     if len(left):
@@ -187,7 +204,7 @@ def _cover_giant(
         place[nodes[left]] = np.arange(len(left))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(SampleRows(context.run.vectors(), ids[nodes[left]]), asked[left], src, dst)
+        others, similarity[left] = region_cover(context.run.vectors().view(ids[nodes[left]]), asked[left], src, dst)
         anchor[left] = left[others]
     return nodes[anchor], similarity
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dedup.contracts import GroupRows, PickledByFields
+from dedup.contracts import PickledByFields
 from dedup.numerics.search.lists import BLOCK
 from dedup.runs.directory import Run
 from dedup.runs.index import read_assignments
@@ -201,18 +201,3 @@ class ViewMembers(PickledByFields):
     @cached_property
     def _store(self) -> EmbeddingStore:
         return self.run.vectors()
-
-
-class Wholes:
-    """Vectors of whole images by their number, gathered from the views of a list when they are asked for."""
-
-    def __init__(self, rows: GroupRows, images: npt.NDArray[np.int64]) -> None:
-        self._rows = rows
-        self._order = np.argsort(images, kind="stable")
-        self._images = images[self._order]
-
-    def __len__(self) -> int:
-        return int(self._images[-1]) + 1 if len(self._images) else 0
-
-    def __getitem__(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        return self._rows.take("whole", self._order[np.searchsorted(self._images, images)])

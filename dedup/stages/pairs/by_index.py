@@ -20,7 +20,6 @@ from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.runs.directory import Run
-from dedup.runs.vectors import SampleRows
 from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, read_array, save_array
@@ -226,7 +225,7 @@ def _join_crowd(
     """All pairs of a crowd and its surroundings."""
     ids, asked, weights = known
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
-    vectors = SampleRows(context.run.vectors(), ids[rows])
+    vectors = context.run.vectors().view(ids[rows])
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
     joined = self_join(vectors, asked[rows], weights[rows], ownership, best=context.config.search.best_edges)
     near = np.flatnonzero(joined.n_neighbors)

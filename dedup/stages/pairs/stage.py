@@ -102,19 +102,6 @@ ORDER BY also.src, also.dst
 """
 
 
-class _Vectors:
-    """The vectors of a list, gathered only when they are indexed."""
-
-    def __init__(self, rows: GroupRows) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        return self._rows.take("vector", places)
-
-
 @dataclass(frozen=True)
 class JoinedLists:
     """What became of a pack.
@@ -154,7 +141,7 @@ class JoinLists:
                 ids = rows.column("sample_id")
                 earlier = None if self.earlier is None else self.earlier.of_list(number, rows.positions, rows.column("added"))
                 joined = self_join(
-                    _Vectors(rows),
+                    rows.view("vector"),
                     rows.column("min_similarity"),
                     rows.column("weight"),
                     Ownership(rows.groups, number),

@@ -13,7 +13,7 @@ from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import count_lists, pack_lists
 from dedup.numerics.search.viewjoin import ViewEdges, Views, best_of_pairs, join_views, no_edges
 from dedup.runs.views import view_parts
-from dedup.stages.index.members import ViewMembers, Wholes
+from dedup.stages.index.members import ViewMembers
 from dedup.stages.index.views import LISTS_OF_A_VIEW
 from dedup.stages.stage import StageContext
 
@@ -42,7 +42,7 @@ class JoinViews:
             joined = join_views(
                 views,
                 Ownership(rows.groups, number),
-                Wholes(rows, images),
+                rows.view("whole"),
                 *asked,
                 n_filter=self.n_filter,
                 best=self.best,
