@@ -103,7 +103,7 @@ def _quota(group: Path) -> float | None:
 
 
 # what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
-_DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
+DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 
 # of the process, which runs one task at a time, so that the threads of a task see it too
 _given: tuple[str, ...] = ()
@@ -134,11 +134,11 @@ def give_gpus(addresses: Sequence[str], n_cores: int, n_sharers: int = 1) -> Non
     _given, _n_cores, _n_sharers = tuple(addresses), n_cores, n_sharers
 
 
-def may_have_gpu() -> bool:
+def may_have_gpu(driver_files: Sequence[str] = DRIVER_FILES) -> bool:
     """Whether there may be a CUDA device here: a look at some files, before anything is imported that takes seconds."""
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip():
         return False
-    return bool(_given) or any(map(os.path.exists, _DRIVER_FILES))
+    return bool(_given) or any(map(os.path.exists, driver_files))
 
 
 @contextmanager
