@@ -28,7 +28,7 @@ from dedup.numerics.image.planting import CHANGES, changes, plant
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.judge.picture import use_one_thread
 from dedup.numerics.search.balls import Ownership
-from dedup.numerics.search.viewjoin import Views, join_views
+from dedup.numerics.search.viewjoin import ViewRule, Views, join_views
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION_COPIES
@@ -345,7 +345,7 @@ def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float
     )
     # whole pictures are compared elsewhere: here no similarity of theirs leaves a pair out
     wholes = np.zeros((n_first + n_second, 1), dtype=np.float16)
-    edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, 2.0, least)
+    edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, ViewRule(2.0, least))
     return (float(edges.similarity[0]), TURN_NAMES[edges.turn[0]]) if len(edges.src) else None
 
 

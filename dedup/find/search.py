@@ -21,6 +21,7 @@ from functools import cached_property
 from dedup.errors import RunDirectoryError
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.image.views import CROP, DISC, INNER, WHOLE, ViewRows, relative_turns
+from dedup.numerics.search.exhaustive import close_pairs
 from dedup.numerics.search.lists import Lists
 from dedup.numerics.search.viewjoin import DISC_SIMILARITY, ROTATED
 from dedup.runs.views import view_part, view_parts
@@ -127,6 +128,8 @@ class VectorSearch:
 
 _NPROBE = 4  # lists that each view of an image is searched in; training views are in three each
 
+_HALF_BAND = 1e-2  # by how much a product of rows rounded to float16 may lie below their cosine, and some more
+
 _KINDS = {WHOLE: "", INNER: "inner", CROP: "crop", DISC: "rotated"}
 
 
@@ -186,8 +189,7 @@ class ViewSearch:
                 continue
             views = np.flatnonzero((chosen == number).any(axis=1))
             known, vectors = store.take("view", rows), store.take("vector", rows)
-            product = along[views].astype(np.float32) @ vectors.astype(np.float32).T
-            one, other = np.nonzero(product >= min_similarity - 1e-2)
+            one, other = close_pairs(along[views].astype(np.float32), vectors.astype(np.float32), min_similarity - _HALF_BAND).pairs
             one = views[one]
             is_pair = asked.is_base[one] | known["is_base"][other]
             is_pair &= (asked.kind[one] == DISC) == (known["kind"][other] == DISC)

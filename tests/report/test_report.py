@@ -266,7 +266,7 @@ def test_pairs_below_the_threshold_are_found_exactly(run_dir):
     assert np.array_equal(found.bins, again.bins)
 
 
-def test_a_part_of_many_vectors_is_compared(tmp_path, monkeypatch):
+def test_a_part_of_many_vectors_is_compared(tmp_path):
     rng = np.random.default_rng(0)
     rows = power_law(rng, 3_000, 32)
     rows[2_999] = copies_of(rng, rows[0], 1, 0.93)[0]
@@ -276,13 +276,11 @@ def test_a_part_of_many_vectors_is_compared(tmp_path, monkeypatch):
             tmp_path / "embeddings" / "img_emb" / f"img_emb_{part:05d}.npy", rows[1_000 * part : 1_000 * part + 1_000].astype(np.float16)
         )
     sizes = dict.fromkeys(range(3), 1_000)
-    monkeypatch.setattr(below, "_BLOCK", 100)
-    monkeypatch.setattr(below, "_MOST_VECTORS", 900)
-    part = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0)
+    limits = below.BelowLimits(n_vectors=900, n_block=100)
+    part = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
     assert (part.n_vectors, part.n_all, part.n_queries) == (900, 3_000, 512)
-    monkeypatch.setattr(below, "_MOST_VECTORS", 3_000)
-    monkeypatch.setattr(below, "_QUERIES", 3_000)
-    whole = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0)
+    limits = below.BelowLimits(n_queries=3_000, n_vectors=3_000, n_block=100)
+    whole = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
     assert (0, (2 << 32) + 999) in set(zip(whole.src.tolist(), whole.dst.tolist(), strict=True))
     empty = below.sample_below(str(tmp_path), {}, 0.95, low=0.9, n_bins=200, seed=0)
     assert (len(empty.src), empty.n_queries) == (0, 0)

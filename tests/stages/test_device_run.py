@@ -13,8 +13,6 @@ from dedup.config import Config, ConfirmConfig, EngineConfig, IndexConfig, Outpu
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError
-from dedup.numerics.search import join as listjoin
-from dedup.numerics.search import viewjoin as lookjoin
 from dedup.numerics.search.gpu import Device
 from dedup.pipeline import run as pipeline
 from dedup.pipeline.plan import STAGES, picked
@@ -49,14 +47,12 @@ def on_torch(monkeypatch, require_extra):
 
     def choose(setting):
         if setting == "cuda":
-            chosen.append(Device("cpu"))
+            chosen.append(Device("cpu", least_columns=16))
             return chosen[-1]
         return None
 
     for stage in (context, index, looks, pairs):
         monkeypatch.setattr(stage, "choose_device", choose)
-    for join in (listjoin, lookjoin):
-        monkeypatch.setattr(join, "_ON_DEVICE_FROM", 16)
     return chosen
 
 

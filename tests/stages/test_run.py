@@ -4,6 +4,7 @@ import collections
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from dedup.config.keys import STAGE_NAMES
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
 from dedup.numerics.graph.components import connected_components
-from dedup.numerics.search import lists as packs
+from dedup.numerics.search.lists import pack_lists
 from dedup.pipeline import plan
 from dedup.runs.directory import Run
 from dedup.stages.groups import stage as groups
 from dedup.stages.manifest import stage as manifest
+from dedup.stages.pairs import stage as pairs
+from dedup.stages.pairs import views
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
 
@@ -167,8 +170,8 @@ def test_byte_ranges_lead_to_the_image(run_dir, samples):
 @pytest.mark.parametrize("hot_rows", [None, 20])
 def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path, monkeypatch, hot_rows):
     if hot_rows:  # every list is shared out, and its shares are written one by one
-        monkeypatch.setattr(packs, "_HOT_ROWS", hot_rows)
-        monkeypatch.setattr(packs, "_HOT", 0.0)
+        for stage in (pairs, views):
+            monkeypatch.setattr(stage, "pack_lists", partial(pack_lists, hot_rows=hot_rows, hot_cost=0.0))
     # every vector goes to every list, so that nothing but the bookkeeping of lists can differ
     search = SearchConfig(exhaustive_below=0, nlist=5, nprobe=5)
     shared_workers.run(config_for(shards, tmp_path, workers=2, search=search))

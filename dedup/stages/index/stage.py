@@ -11,7 +11,7 @@ import pyarrow as pa
 from dedup.contracts import Table
 from dedup.errors import ConfigError
 from dedup.numerics.search.gpu import choose_device
-from dedup.numerics.search.lists import BLOCK, Lists, draw_sample, train_lists
+from dedup.numerics.search.lists import BLOCK, Lists, Training, draw_sample, train_lists
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
 from dedup.runs.index import clear_index, save_lists
@@ -149,16 +149,8 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     config, sample = context.config, _sample(context, ids, nlist)
     if nlist > 1:
         context.reporter.note(f"index: training {nlist:,} lists on {len(sample):,} of {len(ids):,} vectors")
-    lists = train_lists(
-        sample,
-        nlist,
-        nprobe,
-        config.search.min_similarity,
-        iterations=config.index.train_iterations,
-        seed=config.index.seed,
-        device=context.driver_device(len(ids)),
-    )
-    return lists, sample
+    training = Training(nlist, nprobe, config.index.train_iterations, config.index.seed)
+    return train_lists(sample, training, config.search.min_similarity, device=context.driver_device(len(ids))), sample
 
 
 def _sample(context: StageContext, ids: npt.NDArray[np.int64], nlist: int) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from dedup.contracts import JsonDict
 from dedup.encoders import view_maker
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.search.gpu import choose_device
-from dedup.numerics.search.lists import Lists, draw_sample, train_lists
+from dedup.numerics.search.lists import Lists, Training, draw_sample, train_lists
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
 from dedup.runs.index import save_lists
@@ -145,7 +145,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
         rows = sample_of(math.ceil(wanted / per_image))
         context.reporter.note(f"index: training {nlist:,} lists of views, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
-    similarity = config.search.view_min_similarity
-    device, iterations = context.driver_device(n_views), config.index.train_iterations
-    lists = train_lists(vectors, nlist, nprobe, similarity, iterations=iterations, seed=seed, is_rotated=True, device=device)
+    training = Training(nlist, nprobe, config.index.train_iterations, seed)
+    device = context.driver_device(n_views)
+    lists = train_lists(vectors, training, config.search.view_min_similarity, is_rotated=True, device=device)
     return lists, min(nprobe, lists.nlist), n_views

@@ -18,6 +18,7 @@ from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
 from dedup.numerics.search.faiss_index import search_all
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
+from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
 from dedup.runs.directory import Run
 from dedup.stages.index.members import Members
@@ -227,7 +228,7 @@ def _join_crowd(
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
     vectors = context.run.vectors().view(ids[rows])
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
-    joined = self_join(vectors, asked[rows], weights[rows], ownership, best=context.config.search.best_edges)
+    joined = self_join(vectors, asked[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
     near = np.flatnonzero(joined.n_neighbors)
     n_edges = write_edges(edges, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
     return Merged(n_edges, rows[near], joined.n_neighbors[near])

@@ -16,6 +16,7 @@ from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
+from dedup.numerics.search.strips import JoinSettings
 from dedup.runs.directory import Run
 from dedup.stages.index.members import Members, save_members
 from dedup.stages.pairs.by_index import query_all
@@ -145,10 +146,8 @@ class JoinLists:
                     rows.column("min_similarity"),
                     rows.column("weight"),
                     Ownership(rows.groups, number),
-                    best=self.best,
+                    JoinSettings(self.best, (pack.share, pack.n_shares), device),
                     projected=rows.column("projected") if self.is_projected else None,
-                    share=(pack.share, pack.n_shares),
-                    device=device,
                     earlier=earlier,
                 )
                 near = np.flatnonzero(joined.n_neighbors)
