@@ -59,7 +59,9 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     expected = (int(opened.index.get("n_images", -1)), int(opened.index.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
         found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
-        raise RunDirectoryError(f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup index … --redo")
+        raise RunDirectoryError(
+            f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup run --only index … --redo"
+        )
     return RunIndex(opened, index)
 
 

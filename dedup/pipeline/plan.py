@@ -145,7 +145,9 @@ def _standing(config: Config, stage: StageSpec, records: Mapping[str, StageRecor
     run_dir = config.output.run_dir
     found = read_record(run_dir, stage.home)
     if found is None:
-        raise RunDirectoryError(f"{run_dir} has no finished stage '{stage.name}'; run: dedup {stage.name} output.run_dir={run_dir} …")
+        raise RunDirectoryError(
+            f"{run_dir} has no finished stage '{stage.name}'; run: dedup run --only {stage.name} output.run_dir={run_dir} …"
+        )
     for name in stage.upstream:
         if found.inputs.get(name) != records[name].digest:
             raise RunDirectoryError(f"{run_dir}: stage '{stage.name}' was made from an earlier '{name}'; run: dedup run … --redo")

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
 from dedup.config.keys import STAGE_NAMES
@@ -18,6 +17,7 @@ from dedup.contracts import Engine, JsonDict, Reporter
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipping import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
+from dedup.machine import package_version
 from dedup.pipeline.plan import STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
 from dedup.pipeline.preflight import bounded_workers, check
 from dedup.report import build as reports
@@ -241,12 +241,4 @@ def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, s
     return record
 
 
-def package_version() -> str:
-    """Version of this distribution, '0' in a tree that is not installed."""
-    try:
-        return version("webdedup")
-    except PackageNotFoundError:
-        return "0"
-
-
-__all__ = ["STAGES", "STAGE_NAMES", "RunSummary", "StageSpec", "StageStatus", "make_engine", "package_version", "run", "status"]
+__all__ = ["STAGES", "STAGE_NAMES", "RunSummary", "StageSpec", "StageStatus", "make_engine", "run", "status"]

@@ -58,7 +58,7 @@ def find_index(run_dir: str) -> str:
     """
     record = read_json(join(run_dir, "index", "_index.json")) or {}
     expected = record.get("files")
-    again = f"run: dedup index output.run_dir={run_dir} … --redo"
+    again = f"run: dedup run --only index output.run_dir={run_dir} … --redo"
     if not expected:
         why = "index.codes=none" if record.get("codes") == "none" else "an earlier version"
         raise RunDirectoryError(f"{run_dir} holds no searchable index (it was made with {why}); {again}")
@@ -100,7 +100,9 @@ def load_lists(folder: str) -> Lists:
     """
     data = read_bytes(join(folder, "quantizer.npz"))
     if data is None:
-        raise RunDirectoryError(f"{folder} holds no quantizer.npz; run the stage that writes it first: dedup index output.run_dir=… …")
+        raise RunDirectoryError(
+            f"{folder} holds no quantizer.npz; run the stage that writes it first: dedup run --only index output.run_dir=… …"
+        )
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return Lists(arrays["axes"], arrays["centroids"], arrays["offsets"], int(arrays["n_filter"]))
 

@@ -81,7 +81,7 @@ def open_merged(path: str) -> Any:
     n_bytes = os.path.getsize(beside) if os.path.exists(beside) else -1
     if n_bytes < lists.totsize:
         there = "is missing" if n_bytes < 0 else f"has {n_bytes:,} bytes"
-        raise RunDirectoryError(f"{beside} {there}, expected {lists.totsize:,}; run: dedup index output.run_dir=… --redo")
+        raise RunDirectoryError(f"{beside} {there}, expected {lists.totsize:,}; run: dedup run --only index output.run_dir=… --redo")
     lists.filename, lists.read_only = beside, True
     if lists.totsize:
         lists.do_mmap()
@@ -110,7 +110,9 @@ class IvfIndex:
             self._inner = faiss.extract_index_ivf(self._cpu)
         except RuntimeError as error:
             why = " ".join(str(error).split())[-200:]
-            raise RunDirectoryError(f"{path} is no index that can be read ({why}); run: dedup index output.run_dir=… --redo") from error
+            raise RunDirectoryError(
+                f"{path} is no index that can be read ({why}); run: dedup run --only index output.run_dir=… --redo"
+            ) from error
         self._index = self._cpu
         self.on_gpu = n_gpus > 0
         if self.on_gpu:
