@@ -22,7 +22,7 @@ from dedup.find.judging import PixelJudge, Turned, Verdict
 from dedup.find.search import VectorSearch, ViewSearch
 from dedup.find.views import Views, views_of
 from dedup.runs.directory import OpenedRun, check_encoder, open_run
-from dedup.runs.index import find_index
+from dedup.runs.index import find_index, how_to_rebuild
 from dedup.runs.samples import SampleTable
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     expected = (int(opened.index.get("n_images", -1)), int(opened.index.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
         found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
-        raise RunDirectoryError(
-            f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup run --only index … --redo"
-        )
+        raise RunDirectoryError(f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; {how_to_rebuild(run_dir)}")
     return RunIndex(opened, index)
 
 

@@ -48,6 +48,11 @@ def publish_index(run_dir: str, index: str, lists: str) -> None:
             fs.put_file(path, join(folder, name))
 
 
+def how_to_rebuild(run_dir: str) -> str:
+    """What to do about an index whose files are damaged: its stage counts as done while its record is there."""
+    return f"delete {join(run_dir, 'index', '_stage.json')} and run: dedup run --only index output.run_dir={run_dir} …"
+
+
 def find_index(run_dir: str) -> str:
     """The path of a run's index on this machine, checked against what the stage wrote; fetched if the run lies elsewhere.
 
@@ -58,7 +63,7 @@ def find_index(run_dir: str) -> str:
     """
     record = read_json(join(run_dir, "index", "_index.json")) or {}
     expected = record.get("files")
-    again = f"run: dedup run --only index output.run_dir={run_dir} … --redo"
+    again = f"run: dedup run --from index output.run_dir={run_dir} … --redo"
     if not expected:
         why = "index.codes=none" if record.get("codes") == "none" else "an earlier version"
         raise RunDirectoryError(f"{run_dir} holds no searchable index (it was made with {why}); {again}")
@@ -68,7 +73,7 @@ def find_index(run_dir: str) -> str:
     for name, n_bytes in expected.items():
         if found.get(name) != n_bytes:
             there = "is missing" if name not in found else f"has {found[name]:,} bytes"
-            raise RunDirectoryError(f"{join(run_dir, 'index', name)} {there}, expected {n_bytes:,}; {again}")
+            raise RunDirectoryError(f"{join(run_dir, 'index', name)} {there}, expected {n_bytes:,}; {how_to_rebuild(run_dir)}")
     fs, folder = filesystem(join(run_dir, "index"))
     if is_local(run_dir):
         return join(folder, INDEX)
