@@ -50,14 +50,14 @@ def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, s
 
     out = console()
     width = max(len(name) for _, name, _ in commands)
-    out.print(f"[bold]Usage: {program} COMMAND …[/]\n{text}\n")
+    out.print(f"[bold]Usage: {program} COMMAND …[/]   ({program} COMMAND --help shows its arguments and options)\n{text}\n")
     before = ""
     for panel, name, meaning in commands:
         if panel != before:
             out.print(f"[bold]{panel}[/]")
         out.print(f"  [cyan]{name:<{width}}[/]  {escape(meaning)}", soft_wrap=True)
         before = panel
-    out.print(f"\n[cyan]{program} COMMAND --help[/] shows the options of a command.\nOptions: {'  '.join(options)}", soft_wrap=True)
+    out.print(f"\nOptions: {'  '.join(options)}", soft_wrap=True)
 
 
 def print_result(as_json: bool, value: object, as_text: Callable[[], object]) -> None:
