@@ -1,4 +1,4 @@
-"""The machine, as far as a run may use it: memory, cores, disk, GPUs."""
+"""The machine, as far as a run may use it: memory, cores, disk, GPUs; and which version of this package it has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -165,3 +166,11 @@ def given_gpus(addresses: Sequence[str], n_cores: int = 1, n_sharers: int = 1) -
         yield
     finally:
         give_gpus(*before)
+
+
+def package_version() -> str:
+    """Version of this distribution, '0' in a tree that is not installed."""
+    try:
+        return version("webdedup")
+    except PackageNotFoundError:
+        return "0"

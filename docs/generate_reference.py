@@ -20,7 +20,10 @@ _COMMANDS = """
 
 - `--json` prints one JSON object on standard output and nothing else (`dedup query`: one for each image, a line each); progress and errors
   go to standard error.
-- `--debug`, anywhere, shows the traceback of an error.
+- `--set KEY=VALUE` sets a configuration key in every command that takes any, and may be given several times. Commands that take no images
+  take the bare `KEY=VALUE` too, as `dedup run` usually has it.
+- `--workers N`, in every command that works with several processes, is `engine.workers=N`.
+- `--debug`, anywhere, shows the traceback of an error; `--version`, anywhere, prints the version and does nothing else.
 - Ctrl-C ends any command, its worker processes included, and says how to go on; the exit code is then 130. Else it is 0, 1 if the run
   failed, and 2 if the command line or the configuration can't work. (Spark's own processes end too, not without lines of their own.)
 - With `NO_COLOR` set, or where the output is no terminal, there are no colours and no other escape codes.
@@ -33,10 +36,7 @@ _LISTED = ("Parameters", "Attributes", "Returns", "Yields", "Raises")
 
 def commands() -> Iterator[tuple[str, Any, str]]:
     """Every command: its name, the command itself, and the help text."""
-    found = list(_walk("dedup", typer.main.get_command(app)))
-    order = {name: place for place, (name, _, _) in enumerate(found)}
-    # the stage `index` has a command beside it, and groups come last
-    yield from sorted(found, key=lambda entry: order["dedup embed"] + 0.5 if entry[0].startswith("dedup index") else order[entry[0]])
+    yield from _walk("dedup", typer.main.get_command(app))
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any, str]]:
@@ -45,16 +45,13 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any, str]]:
         yield name, command, inspect.cleandoc(command.help or "")
         return
     for word, entry in inner.items():
-        if word == "stage":  # the stage `index`, which has a command beside it
-            yield name, entry, inspect.cleandoc(command.help or "")
-        else:
-            yield from _walk(f"{name} {word}", entry)
+        yield from _walk(f"{name} {word}", entry)
 
 
 def commands_md(grid: Any) -> str:
     """Every command with its arguments and options."""
     found = list(commands())
-    parts = ["# Commands", NOTE.format(source="the commands in `dedup/cli*.py`"), _COMMANDS.strip()]
+    parts = ["# Commands", NOTE.format(source="the commands in `dedup/cli/`"), _COMMANDS.strip()]
     rows = [(f"[`{name}`](#{name.replace(' ', '-')})", _summary(text)) for name, _, text in found]
     parts.append(grid(("command", "what it does"), rows))
     for name, command, text in found:

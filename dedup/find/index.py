@@ -22,6 +22,7 @@ from dedup.find.matches import ImageJudge, MatchJudge
 from dedup.find.search import VectorSearch, ViewSearch
 from dedup.find.views import Views, views_of
 from dedup.runs.directory import Run
+from dedup.runs.index import how_to_rebuild
 from dedup.runs.samples import SampleTable
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     expected = (int(run.index_facts.get("n_images", -1)), int(run.index_facts.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
         found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
-        raise RunDirectoryError(f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup index … --redo")
+        raise RunDirectoryError(
+            f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; {how_to_rebuild(run.path('index'))}"
+        )
     return RunIndex(run, index)
 
 

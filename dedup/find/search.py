@@ -233,7 +233,7 @@ class ViewSearch:
         sizes = np.zeros(nlist, dtype=np.int64)
         shapes = [array_shape(view_part(self._run.views_folder, "view", part))[0][0] for part in self._parts]
         if sum(shapes) >= 2**32:
-            raise RunDirectoryError(f"{self._run.url} has {sum(shapes):,} views, expected fewer than 2^32; query with --only-vectors")
+            raise RunDirectoryError(f"{self._run.url} has {sum(shapes):,} views, expected fewer than 2^32; query with --no-pixels")
         for part in self._parts:
             sizes += np.bincount(self._lists_of(part).ravel(), minlength=nlist)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -73,7 +73,9 @@ def _expected_records(config: Config, stages: Sequence[Stage], inputs: Inputs) -
 def _standing_record(config: Config, stage: Stage, records: Mapping[str, StageRecord]) -> StageRecord:
     """The record of a stage that is used as it stands."""
     url = config.output.run_dir
-    record = Run(url).finished(stage.name)
+    record = Run(url).record(stage.name)
+    if record is None:
+        raise RunDirectoryError(f"{url} has no finished stage '{stage.name}'; run: dedup run --only {stage.name} output.run_dir={url} …")
     for name in stage.reads:
         if record.inputs.get(name) != records[name].digest:
             raise RunDirectoryError(f"{url}: stage '{stage.name}' was made from an earlier '{name}'; run: dedup run … --redo")

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from dedup.config import Config
 from dedup.config.keys import STAGE_NAMES
@@ -20,7 +19,7 @@ from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipment import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra
-from dedup.machine import available_cores, free_memory
+from dedup.machine import available_cores, free_memory, package_version
 from dedup.pipeline.plan import Inputs, Plan, gather_inputs, make_plan
 from dedup.pipeline.preflight import bounded_workers, check
 from dedup.pipeline.stages import STAGES
@@ -226,11 +225,3 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         gpus_per_task=chosen.gpus_per_task,
         note=(reporter or SilentReporter()).note,
     )
-
-
-def package_version() -> str:
-    """Version of this distribution, '0' in a tree that is not installed."""
-    try:
-        return version("webdedup")
-    except PackageNotFoundError:
-        return "0"

@@ -48,6 +48,11 @@ def publish_index(folder: str, index: str, lists: str) -> None:
             fs.put_file(path, join(root, name))
 
 
+def how_to_rebuild(folder: str) -> str:
+    """What to do about an index whose files are damaged: its stage counts as done while its record is there."""
+    return f"delete {join(folder, '_stage.json')} and run: dedup run --only index …"
+
+
 def find_index(folder: str) -> str:
     """The path of the index on this machine, checked against what the stage wrote; fetched if the run lies elsewhere.
 
@@ -68,7 +73,7 @@ def find_index(folder: str) -> str:
     for name, n_bytes in expected.items():
         if found.get(name) != n_bytes:
             there = "is missing" if name not in found else f"has {found[name]:,} bytes"
-            raise RunDirectoryError(f"{join(folder, name)} {there}, expected {n_bytes:,}; {again}")
+            raise RunDirectoryError(f"{join(folder, name)} {there}, expected {n_bytes:,}; {how_to_rebuild(folder)}")
     fs, root = filesystem(folder)
     if is_local(folder):
         return join(root, INDEX)

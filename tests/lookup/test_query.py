@@ -273,10 +273,10 @@ def test_figures_of_an_index(planted):
     assert info.n_pairs > 100
     assert info.pair_recall >= 0.97
     assert info.recall_at_1 >= 0.97
-    result = CliRunner().invoke(app, ["index", "info", index.run_dir, "--queries", "20"])
+    result = CliRunner().invoke(app, ["info", index.run_dir, "--queries", "20"])
     assert result.exit_code == 0, result.output
     assert "IndexIVFPQ, pq: 24,400 vectors of 64 dimensions, 64 bytes each" in result.output
-    as_json = CliRunner().invoke(app, ["index", "info", index.run_dir, "--queries", "0", "--json"])
+    as_json = CliRunner().invoke(app, ["info", index.run_dir, "--queries", "0", "--json"])
     assert json.loads(as_json.stdout)["nlist"] == 200
 
 

@@ -389,7 +389,7 @@ def test_carried_columns(tmp_path):
 
 def test_stages_alone(shards, tmp_path):
     config = config_for(shards, tmp_path)
-    with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup embed"):
+    with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup run --only embed"):
         shared_workers.run(config, ["index"])
     for name in STAGE_NAMES:
         assert shared_workers.run(config, [name]).skipped == ()

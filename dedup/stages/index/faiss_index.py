@@ -100,7 +100,7 @@ def fill_index(
     filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
     n_merged = _merge(run, [part_path(run, task.number) for task in tasks], base)
     if filled != len(ids) - n_there or n_merged != len(ids):
-        raise RunDirectoryError(f"{run.url}: the index holds {n_merged:,} of {len(ids):,} vectors; run: dedup index … --redo")
+        raise RunDirectoryError(f"{run.url}: the index holds {n_merged:,} of {len(ids):,} vectors; run the same command again")
     clear_files(run.path("index", "_parts"), "*.faiss")
     return {"codes": codes, "format": FORMAT, "files": index_files(run.path("index"))}
 
@@ -141,7 +141,7 @@ def _merge(run: Run, parts: list[str], base: str) -> int:
     local = is_local(run.url)
     trained = read_bytes(_trained_path(run))
     if trained is None:
-        raise RunDirectoryError(f"{_trained_path(run)} vanished while the index was filled; run: dedup index … --redo")
+        raise RunDirectoryError(f"{_trained_path(run)} vanished while the index was filled; run the same command again")
     with hidden_folder(filesystem(run.path("index", "merged"))[1]) if local else scratch_folder() as scratch:
         paths = []
         for part in parts:
@@ -163,7 +163,7 @@ def _trained_path(run: Run) -> str:
 def _trained_cached(path: str, state: str) -> bytes:
     data = read_bytes(path)
     if data is None:
-        raise RunDirectoryError(f"{path} vanished while the index was filled; run: dedup index … --redo")
+        raise RunDirectoryError(f"{path} vanished while the index was filled; run the same command again")
     return data
 
 
