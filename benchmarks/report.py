@@ -28,8 +28,7 @@ from vectors import power_law_rows
 from dedup.config import Config, InputConfig, OutputConfig
 from dedup.config.load import resolved, to_dict
 from dedup.engines.local import LocalEngine
-from dedup.pipeline.plan import STAGES, picked
-from dedup.report.reported import HOMES
+from dedup.pipeline.stages import STAGES
 from dedup.runs.directory import CONFIG_FILE, Run
 from dedup.runs.record import StageRecord, write_record
 from dedup.runs.vectors import embedding_path
@@ -184,13 +183,13 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
     }  # fmt: skip
     records: dict[str, StageRecord] = {}
     for stage in STAGES:
-        inputs = {name: records[name].digest for name in stage.upstream}
+        inputs = {name: records[name].digest for name in stage.reads}
         encoder = {"model": "dct-384-v1"} if stage.name == "embed" else {}
         records[stage.name] = StageRecord(
-            stage.name, stage.output_version, picked(stage, config), inputs, encoder, rows.get(stage.name, {}), 1.0, "2026-01-01T00:00:00+00:00",
+            stage.name, stage.output_version, stage.picked(config), inputs, encoder, rows.get(stage.name, {}), 1.0, "2026-01-01T00:00:00+00:00",
             "0", summaries.get(stage.name, {}),
         )  # fmt: skip
-        write_record(config.output.run_dir, HOMES[stage.name], records[stage.name])
+        write_record(config.output.run_dir, records[stage.name])
     write_json(join(config.output.run_dir, CONFIG_FILE), to_dict(config))
 
 

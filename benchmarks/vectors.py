@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.contracts import Table
-from dedup.pipeline.plan import STAGES, picked
+from dedup.pipeline.stages import STAGES
 from dedup.runs.directory import Run
 from dedup.runs.record import StageRecord, write_record
 from dedup.runs.vectors import embedding_path
@@ -107,9 +107,9 @@ def write_embeddings(
     _write_partitions(layout, n, len(starts))
     stage = STAGES[0]
     record = StageRecord(
-        "embed", stage.output_version, picked(stage, config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
+        "embed", stage.output_version, stage.picked(config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
     )
-    write_record(config.output.run_dir, stage.home, record)
+    write_record(config.output.run_dir, record)
     return Planted(np.concatenate(originals), np.concatenate(copies))
 
 

@@ -106,7 +106,8 @@ def templates(a: Level, b: Level) -> list[Matrix]:
             template = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
             _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
             to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]]])
-            found.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large)))
+            # + 0.0: no negative zeros
+            found.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large) + 0.0))
     best = sorted(found, key=lambda item: -item[0])[:2]
     return [matrix * scale_a / scale_b[:2, None] for _, matrix in best]
 
