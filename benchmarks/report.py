@@ -72,7 +72,7 @@ def group_sizes(rng: np.random.Generator, n: int, n_groups: int) -> np.ndarray:
 
 def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> None:
     """Every table that a report reads, with the records of all stages."""
-    rng, layout = np.random.default_rng(0), Run(config.output.run_dir)
+    rng, run = np.random.default_rng(0), Run(config.output.run_dir)
     partition = np.arange(n) // PER_PARTITION
     ids = (partition << 32) | (np.arange(n) % PER_PARTITION)
     sizes = group_sizes(rng, n, n_groups)
@@ -107,8 +107,8 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
                 "byte_offset": places[:, 0], "quality": np.full(len(rows), 50.0), "caption_similarity": pa.nulls(len(rows), pa.float32()),
             }
         )  # fmt: skip
-        table = conform(table, layout.table("metadata").schema)
-        with FileWriter(join(layout.table("metadata").path, f"metadata_{number:05d}.parquet"), table.schema) as file:
+        table = conform(table, run.table("metadata").schema)
+        with FileWriter(join(run.table("metadata").path, f"metadata_{number:05d}.parquet"), table.schema) as file:
             file.write(table)
         samples.append(table)
         vectors = ArrayWriter(embedding_path(f"{config.output.run_dir}/embeddings", number), (dim,), np.float16)
@@ -118,7 +118,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
 
     def write(name: str, columns: dict[str, object]) -> int:
         table = columns if isinstance(columns, pa.Table) else pa.table(columns)
-        return write_table(layout.table(name), [conform(table, layout.table(name).schema)])
+        return write_table(run.table(name), [conform(table, run.table(name).schema)])
 
     component, count = ids.copy(), np.ones(n, dtype=np.int64)
     component[order], count[order] = ids[keeper], sizes[group]
@@ -142,22 +142,22 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
     rows = {
         "embed": {"metadata": n, "rejected": 50, "partitions": int(partition[-1]) + 1},
         "manifest": {"manifest": write("manifest", kept), "duplicates": write("duplicates", dropped)}
-        | {"excluded": write("excluded", {name: [] for name in layout.table("excluded").schema.names})},
-        "exclude": {"exclusions": write("exclusions", {name: [] for name in layout.table("exclusions").schema.names})},
+        | {"excluded": write("excluded", {name: [] for name in run.table("excluded").schema.names})},
+        "exclude": {"exclusions": write("exclusions", {name: [] for name in run.table("exclusions").schema.names})},
     }
     write("groups", {"sample_id": ids[order], "component_id": ids[keeper], "raw_component_id": raw, "anchor_id": ids[keeper],
                      "similarity_to_anchor": similarity, "distance_to_anchor": distance})  # fmt: skip
     write("partitions", {"partition": np.arange(partition[-1] + 1), "shard": [f"{number:05d}.tar" for number in range(partition[-1] + 1)],
                          "status": ["ok"] * (partition[-1] + 1), "error": pa.nulls(partition[-1] + 1, pa.string()),
                          "n_samples": np.bincount(partition), "n_rejected": np.zeros(partition[-1] + 1, int)})  # fmt: skip
-    home = layout.table("rejected").path
-    with FileWriter(join(home, "rejected_00000.parquet"), layout.table("rejected").schema) as file:
+    home = run.table("rejected").path
+    with FileWriter(join(home, "rejected_00000.parquet"), run.table("rejected").schema) as file:
         file.write(
             pa.table({"shard": ["00000.tar"] * 50, "key": [str(k) for k in range(50)], "reason": ["empty_image"] * 50, "detail": [""] * 50})
         )
     n_copies = int(is_copy.sum())
     ends = np.sort(np.column_stack([ids[keeper], ids[order]])[is_copy], axis=1)
-    nulls = pa.nulls(n_copies, layout.table("edges").schema.field("transform").type)
+    nulls = pa.nulls(n_copies, run.table("edges").schema.field("transform").type)
     pair = {"variant": ["none"] * n_copies, "source": ["whole"] * n_copies, "found_by": ["dct"] * n_copies, "transform": nulls}
     kind = np.where(is_near, "near", "exact")[is_copy]
     rows["confirm"] = {

@@ -31,7 +31,7 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
     """Shards of image, txt and json, and the manifest of a run that keeps a share of them; returns the run directory."""
     rng = np.random.default_rng(0)
     noise = rng.bytes(sample_bytes + 4_096)
-    layout, rows, ids = Run(join(folder, "run")), [], 0
+    run, rows, ids = Run(join(folder, "run")), [], 0
     os.makedirs(join(folder, "shards"))
     for number, start in enumerate(range(0, n, per_shard)):
         path = join(folder, "shards", f"{number:05d}.tar")
@@ -58,9 +58,9 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
                             "caption_similarity": None, "component_id": ids, "duplication_count": 1,
                         }
                     )  # fmt: skip
-    with FileWriter(join(layout.table("manifest").path, "part-00000.parquet"), layout.table("manifest").schema) as writer:
-        writer.write(pa.Table.from_pylist(rows, layout.table("manifest").schema))
-    return layout.run_dir
+    with FileWriter(join(run.table("manifest").path, "part-00000.parquet"), run.table("manifest").schema) as writer:
+        writer.write(pa.Table.from_pylist(rows, run.table("manifest").schema))
+    return run.url
 
 
 def copied(folder: str, out: str) -> float:

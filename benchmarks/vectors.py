@@ -78,7 +78,7 @@ def write_embeddings(
     Each planted copy follows in the partition of its original; planted cosines are uniform in [low, high].
     The crowd are near copies of one vector at cosines in [crowd_cosine, 1); n_equal further samples are that vector, from equal bytes.
     """
-    layout = Run(config.output.run_dir)
+    run = Run(config.output.run_dir)
     originals, copies = [], []
     n_crowd_left, n_equal_left = n_crowd, n_equal
     starts = range(0, n, ROWS_PER_PARTITION)
@@ -103,8 +103,8 @@ def write_embeddings(
         writer = ArrayWriter(embedding_path(f"{config.output.run_dir}/embeddings", partition), (dim,), np.float16)
         writer.write(rows)
         writer.close()
-        _write_metadata(layout.table("metadata"), partition, size, equal)
-    _write_partitions(layout, n, len(starts))
+        _write_metadata(run.table("metadata"), partition, size, equal)
+    _write_partitions(run, n, len(starts))
     stage = STAGES[0]
     record = StageRecord(
         "embed", stage.output_version, stage.picked(config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
@@ -139,7 +139,7 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
         )
 
 
-def _write_partitions(layout: Run, n: int, n_partitions: int) -> None:
+def _write_partitions(run: Run, n: int, n_partitions: int) -> None:
     rows = [
         {
             "partition": k,
@@ -151,6 +151,6 @@ def _write_partitions(layout: Run, n: int, n_partitions: int) -> None:
         }
         for k in range(n_partitions)
     ]
-    table = layout.table("partitions")
+    table = run.table("partitions")
     write_table(table, [pa.Table.from_pylist(rows, schema=table.schema)])
-    write_table(Table(layout.table("rejected").path, layout.table("rejected").schema), [], "rejected_00000")
+    write_table(Table(run.table("rejected").path, run.table("rejected").schema), [], "rejected_00000")
