@@ -70,6 +70,16 @@ class Reporter(Protocol):
         """Take a line that a user should read."""
 
 
+class SilentReporter:
+    """Takes progress and notes and does nothing with them: what is used where nobody gives a reporter."""
+
+    def progress(self, progress: Progress) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+
 class Encoder(Protocol):
     """Turns decoded images into unit vectors. `prepare` may be called by several threads at a time, and `encode` by two."""
 

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, Table
+from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, SilentReporter, Table
+from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError
 from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
 from dedup.numerics.search.lists import count_lists, pack_lists
@@ -209,28 +210,14 @@ _OPPOSITE = 2.0  # distance of an image without neighbours
 
 @dataclass(frozen=True)
 class OutlierOptions:
-    """What counts as an outlier, and how many are wanted.
-
-    Parameters
-    ----------
-    top : int
-    by : {"mean", "ratio"}
-        Rank by outlierness, or by the density ratio.
-    n_neighbors : int
-    with_duplicates : bool
-        Compare all distinct images, not only the keepers: then copies hide each other.
-    refine : int
-        Images compared with every other beyond the lists; -1 = twice `top`, fewer where that would take long.
-    exhaustive_below : int
-        With fewer images every pair is compared.
-    """
+    """What counts as an outlier, and how many are wanted: all but the last as of `find_outliers`."""
 
     top: int = 10_000
     by: By = "mean"
     n_neighbors: int = 10
     with_duplicates: bool = False
     refine: int = -1
-    exhaustive_below: int = 50_000
+    exhaustive_below: int = 50_000  # with fewer images every pair is compared
 
 
 @dataclass(frozen=True)
@@ -336,8 +323,59 @@ class _Search:
         return both
 
 
-def find(run_dir: str, out: str, options: OutlierOptions, engine: Engine, reporter: Reporter) -> OutlierSummary:
-    """Rank the images of a run by outlierness. See `dedup.find_outliers`."""
+def find_outliers(
+    run_dir: str,
+    out: str = "",
+    *,
+    top: int = 10_000,
+    by: By = "mean",
+    n_neighbors: int = 10,
+    with_duplicates: bool = False,
+    refine: int = -1,
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> OutlierSummary:
+    """Rank the images of a finished run by how far they lie from all others in its embedding space.
+
+    Parameters
+    ----------
+    run_dir : str
+    out : str
+        Folder for the table `dedup.schemas.OUTLIERS` and `_outliers.jsonl`; by default `outliers/` of the run.
+    top : int
+        Images to write.
+    by : {"mean", "ratio"}
+        Rank by outlierness, the mean of 1 - cosine over the nearest neighbours; or by that mean divided by the mean outlierness of those
+        neighbours, which finds what lies apart from its own surroundings.
+    n_neighbors : int
+    with_duplicates : bool
+        Compare all distinct images. By default only those that the manifest keeps, so that copies of one image do not hide it.
+    refine : int
+        Images that are compared with every other where inverted lists are used; -1 = twice `top`, fewer where that takes long.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, or `out` holds other files.
+    InputError
+        If there are fewer than two images.
+
+    Notes
+    -----
+    Up to 50,000 images every pair is compared. Beyond, each image is compared within its nearest inverted list, which bounds its
+    outlierness from above; those with the largest bounds are then compared with every other image. `OutlierSummary` tells how many of the
+    first ranks are certain by that, and the lists' recall. After Carlini et al. (2023), section 4.2.
+    """
+    options = OutlierOptions(top, by, n_neighbors, with_duplicates, refine)
+    with engine_or_own(engine) as engine:
+        return rank_images(run_dir, out or join(run_dir, "outliers"), options, engine, reporter or SilentReporter())
+
+
+def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine, reporter: Reporter) -> OutlierSummary:
+    """Rank the images of a run by outlierness, and write the first."""
     if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
         raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
     layout, output = RunLayout(run_dir), Table(out, OUTLIERS)

@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 
 from dedup.attack.generations import Generation, Generations, find_generations, read_pixels, stack, stretched
 from dedup.config import ExtractionConfig
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, Table
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
+from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.numerics.graph.cliques import largest_clique
 from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
@@ -246,10 +247,53 @@ def _match(
     }
 
 
-def score(
+def score_generations(
+    targets: str,
+    generations: str,
+    out: str,
+    *,
+    options: ExtractionConfig | None = None,
+    device: str = "auto",
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> ScoreSummary:
+    """Tell which targets a model has memorised, and which training images came out of it.
+
+    Parameters
+    ----------
+    targets : str
+        A run's `targets/` folder, through which its tars and groups are found, or parquet with the same columns.
+    generations : str
+        Folder with `TARGET_ID/*.png`, or with webdataset tars whose json has a `target_id`.
+    out : str
+        Folder for the table `dedup.schemas.SCORES`, a row per target in the order of the list. A run that was stopped goes on
+        with the parts that are missing.
+    options : ExtractionConfig
+    device : str
+        Where distances of all pairs are computed: cpu, cuda; auto = cuda where torch finds a GPU.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    InputError
+        If targets or generations can't be read.
+    RunDirectoryError
+        If `out` holds scores of other targets, generations or options.
+
+    Notes
+    -----
+    After Carlini et al. (2023), "Extracting Training Data from Diffusion Models", sections 4 and 5.
+    """
+    wanted, options, reporter = read_targets(targets), options or ExtractionConfig(), reporter or SilentReporter()
+    with engine_or_own(engine) as engine:
+        return _score(wanted, generations, out, options, device, engine, reporter)
+
+
+def _score(
     wanted: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
 ) -> ScoreSummary:
-    """Score all targets; a run that was stopped goes on with the parts that are missing. See `dedup.score_generations`."""
     ids, output = wanted.rows["target_id"].to_pylist(), Table(out, SCORES)
     size = options.targets_per_part
     found, notes = find_generations(generations, ids, join(out, "_generations"), engine)

@@ -1,21 +1,78 @@
-"""The images that a calibration draws, and what the run knows of them."""
+"""What a calibration works on: the run, what is asked for, the images that are drawn, and what the run knows of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.dataset as ds
 
+from dedup.config import Config
 from dedup.errors import InputError
 from dedup.numerics.graph.components import removed_by_threshold
 from dedup.runs.directory import OpenedRun, RunLayout
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import dataset, read_table
 
 MOST_PAIRS = 1_000_000_000  # compared: some 15 s of two cores at 384 dimensions
-
 _LEAST_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What is asked for.
+
+    Parameters
+    ----------
+    precision : float
+        Wanted of what the recommended threshold joins.
+    n_images : int
+        Images drawn, of which copies are planted.
+    strengths : str
+        default or all, of the changes of `dedup.numerics.image.planting`.
+    seed : int
+    """
+
+    precision: float = 0.99
+    n_images: int = 2_000
+    strengths: str = "default"
+    seed: int = 0
+
+
+@dataclass
+class Work:
+    """A run that is calibrated.
+
+    Parameters
+    ----------
+    opened : OpenedRun
+    context : StageContext
+    options : CalibrationOptions
+    own : float
+        The run's own threshold.
+    thresholds : float64 array, shape (n,)
+        Ascending.
+    notes : list of str
+        What the user should know.
+    """
+
+    opened: OpenedRun
+    context: StageContext
+    options: CalibrationOptions
+    own: float
+    thresholds: npt.NDArray[np.float64]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        """Of the run."""
+        return self.context.config
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether the run looked at the pixels of its candidates."""
+        return self.opened.confirms
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.calibration.copies import Work
-from dedup.calibration.draw import Drawn, Population, links_by_threshold
+from dedup.calibration.draw import Drawn, Population, Work, links_by_threshold
 from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.config.encoders import encoder_kind
 from dedup.encoders import decoded_side
@@ -24,73 +23,40 @@ from dedup.numerics.statistics.tails import PairSample, PairShares, pair_shares
 from dedup.runs.vectors import open_store
 from dedup.stages.stage import StageContext
 
-_BLOCK = 16_384  # columns of a task
-
-_PILOT = 2_000  # images whose pairs tell where the most alike begin
-
-_LISTED = 20_000  # pairs that are listed one by one, about
-
-_LISTED_SHARE = 0.05  # of all pairs, at most
-
-_JUDGED = 400  # pairs looked at in one round
-
-_ROUNDS = 4
-
-_FEW = 0.05  # share of copies among the pairs of a round below which it was the last
-
-_PER_TASK = 25
-
-MIRROR = "mirror"
-
 Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PairTask:
-    """Rows that are compared with one block of columns."""
-
-    run_dir: str
-    rows: Ids
-    row_labels: Ids
-    columns: Ids
-    column_labels: Ids
-    thresholds: npt.NDArray[np.float64]
-    floor: float
-    is_mirrored: bool
-
-
-def compare_block(task: PairTask) -> Alike:
-    """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
-    store = open_store(task.run_dir)
-    rows, columns = store.take(task.rows), store.take(task.columns)
-    if task.is_mirrored:
-        rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
-    found = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
-    return Alike(found.counts, found.row, task.columns[found.column], found.similarity)
-
-
-@dataclass(frozen=True)
-class JudgeTask:
-    """Pairs that a worker looks at."""
-
-    look: JudgeSettings
-    places: pa.Table
-    src: tuple[int, ...]
-    dst: tuple[int, ...]
-    variant: str
-
-
 Verdict = tuple[bool | None, float | None, str]
 
+_BLOCK = 16_384  # columns of a task
+_PILOT = 2_000  # images whose pairs tell where the most alike begin
+_LISTED = 20_000  # pairs that are listed one by one, about
+_LISTED_SHARE = 0.05  # of all pairs, at most
+_JUDGED = 400  # pairs looked at in one round
+_ROUNDS = 4
+_FEW = 0.05  # share of copies among the pairs of a round below which it was the last
+_PER_TASK = 25
+MIRROR = "mirror"
+_DECOYS = 800  # looked at
+_DECOY_ROWS = 4_000  # images that are mirrored to find them
 
-def judge_block(task: JudgeTask) -> list[Verdict]:
-    """Whether each pair is one of copies, with distance and reason; None where a picture can't be read."""
-    judge = PairJudge(task.look, task.places)
-    found: list[Verdict] = []
-    for src, dst in zip(task.src, task.dst, strict=True):
-        outcome = judge.judge(src, dst, (task.variant,), "calibration")
-        found.append((outcome.stands, outcome.distance, outcome.reason) if outcome.was_read else (None, None, "unreadable"))
-    return found
+
+@dataclass(frozen=True)
+class FalsePairs:
+    """Unrelated pairs of a run.
+
+    Parameters
+    ----------
+    shares : PairShares
+    precision : Precision
+    judged : Judged
+        Pairs that were looked at.
+    n_links : int64 array, shape (n_thresholds,)
+        Links of near copies that the run has found.
+    """
+
+    shares: PairShares
+    precision: Precision
+    judged: Judged
+    n_links: npt.NDArray[np.int64]
 
 
 @dataclass
@@ -153,6 +119,31 @@ class Judged:
         return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
 
 
+@dataclass(frozen=True)
+class PairTask:
+    """Rows that are compared with one block of columns."""
+
+    run_dir: str
+    rows: Ids
+    row_labels: Ids
+    columns: Ids
+    column_labels: Ids
+    thresholds: npt.NDArray[np.float64]
+    floor: float
+    is_mirrored: bool
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """Pairs that a worker looks at."""
+
+    look: JudgeSettings
+    places: pa.Table
+    src: tuple[int, ...]
+    dst: tuple[int, ...]
+    variant: str
+
+
 def find_floor(run_dir: str, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
     """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, from those of some images."""
     rng = np.random.default_rng(seed)
@@ -165,135 +156,6 @@ def find_floor(run_dir: str, population: Population, drawn: Drawn, seed: int) ->
     floor, thousandth = np.quantile(values, [1.0 - share, 0.999]) if len(values) else (0.0, 0.0)
     # in steps, so that the last bits of a product do not matter
     return float(np.floor(200 * floor) / 200), float(thousandth)
-
-
-def count_pairs(
-    context: StageContext,
-    population: Population,
-    drawn: Drawn,
-    thresholds: npt.NDArray[np.float64],
-    floor: float,
-    *,
-    is_mirrored: bool = False,
-    most_rows: int = 0,
-) -> Counted:
-    """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
-    run_dir, rows = context.layout.run_dir, drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
-    tasks = []
-    for start in range(0, len(drawn.columns), _BLOCK):
-        block = drawn.columns[start : start + _BLOCK]
-        tasks.append(
-            PairTask(
-                run_dir,
-                population.ids[rows],
-                population.labels[rows],
-                population.ids[block],
-                population.labels[block],
-                thresholds,
-                floor,
-                is_mirrored,
-            )
-        )
-    parts: dict[int, Alike] = {}
-    what = "decoys" if is_mirrored else "unrelated"
-    for number, found in context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]):
-        parts[number] = found
-    ordered = [parts[number] for number in range(len(tasks))]
-    row, dst = (np.concatenate([getattr(part, name) for part in ordered]) for name in ("row", "column"))
-    similarity = np.concatenate([part.similarity for part in ordered])
-    counts = np.sum([part.counts for part in ordered], axis=0)
-    return Counted(counts, row, population.ids[rows][row], dst, similarity, floor, thresholds)
-
-
-def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
-    """Places of the n most alike pairs, each once, those of `skip` left out."""
-    low, high = np.minimum(counted.src, counted.dst), np.maximum(counted.src, counted.dst)
-    order = np.lexsort((high, low, -counted.similarity))
-    found: list[int] = []
-    seen = set(skip)
-    for place in order.tolist():
-        pair = (int(low[place]), int(high[place]))
-        if pair not in seen:
-            seen.add(pair)
-            found.append(place)
-            if len(found) == n:
-                break
-    return np.array(found, dtype=np.int64)
-
-
-def look_at(context: StageContext, look: JudgeSettings, src: Ids, dst: Ids, variant: str, what: str) -> list[Verdict]:
-    """Look at pairs, the first of each turned; verdicts in their order."""
-    if not len(src):
-        return []
-    order = np.lexsort((dst, src))  # a picture is read once for all its pairs
-    places = find_places(context, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
-    known = places["sample_id"].to_numpy()
-    tasks, parts = [], []
-    for start in range(0, len(order), _PER_TASK):
-        part = order[start : start + _PER_TASK]
-        ids = np.unique(np.concatenate([src[part], dst[part]]))
-        own = places.take(pa.array(np.searchsorted(known, ids))).cast(PLACES)
-        tasks.append(JudgeTask(look, own, tuple(src[part].tolist()), tuple(dst[part].tolist()), variant))
-        parts.append(part)
-    verdicts: list[Verdict] = [(None, None, "")] * len(src)
-    for number, found in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
-        for place, verdict in zip(parts[number].tolist(), found, strict=True):
-            verdicts[place] = verdict
-    return verdicts
-
-
-def leave_copies_out(
-    context: StageContext, look: JudgeSettings, counted: Counted, population: Population, judged: Judged
-) -> tuple[Counted, Ids]:
-    """Look at the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
-    labels, seen = population.labels, {(-1, -1)}
-    for _ in range(_ROUNDS):
-        places = most_alike(counted, _JUDGED, seen)
-        if not len(places):
-            break
-        src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
-        verdicts = look_at(context, look, src, dst, "none", "look")
-        judged.add(src, dst, similarity, verdicts, is_decoy=False)
-        seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
-        is_copy = np.array([verdict[0] is True for verdict in verdicts])
-        labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
-        of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
-        counted = counted.without(labels[of[0]] == labels[of[1]])
-        if is_copy.mean() < _FEW:
-            break
-    return counted, labels
-
-
-def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
-    """Labels with the components of some pairs made one."""
-    names, own = np.unique(labels, return_inverse=True)
-    ends = [own[np.searchsorted(ids, end)] for end in (src, dst)]
-    return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
-
-
-_DECOYS = 800  # looked at
-
-_DECOY_ROWS = 4_000  # images that are mirrored to find them
-
-
-@dataclass(frozen=True)
-class FalsePairs:
-    """Unrelated pairs of a run.
-
-    Parameters
-    ----------
-    shares : PairShares
-    precision : Precision
-    judged : Judged
-        Pairs that were looked at.
-    n_links : int64 array, shape (n_thresholds,)
-        Links of near copies that the run has found.
-    """
-
-    shares: PairShares
-    precision: Precision
-    judged: Judged
-    n_links: npt.NDArray[np.int64]
 
 
 def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
@@ -334,6 +196,83 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
     return shares
 
 
+def count_pairs(
+    context: StageContext,
+    population: Population,
+    drawn: Drawn,
+    thresholds: npt.NDArray[np.float64],
+    floor: float,
+    *,
+    is_mirrored: bool = False,
+    most_rows: int = 0,
+) -> Counted:
+    """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
+    run_dir, rows = context.layout.run_dir, drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
+    tasks = []
+    for start in range(0, len(drawn.columns), _BLOCK):
+        block = drawn.columns[start : start + _BLOCK]
+        tasks.append(
+            PairTask(
+                run_dir,
+                population.ids[rows],
+                population.labels[rows],
+                population.ids[block],
+                population.labels[block],
+                thresholds,
+                floor,
+                is_mirrored,
+            )
+        )
+    parts: dict[int, Alike] = {}
+    what = "decoys" if is_mirrored else "unrelated"
+    for number, found in context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]):
+        parts[number] = found
+    ordered = [parts[number] for number in range(len(tasks))]
+    row, dst = (np.concatenate([getattr(part, name) for part in ordered]) for name in ("row", "column"))
+    similarity = np.concatenate([part.similarity for part in ordered])
+    counts = np.sum([part.counts for part in ordered], axis=0)
+    return Counted(counts, row, population.ids[rows][row], dst, similarity, floor, thresholds)
+
+
+def compare_block(task: PairTask) -> Alike:
+    """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
+    store = open_store(task.run_dir)
+    rows, columns = store.take(task.rows), store.take(task.columns)
+    if task.is_mirrored:
+        rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
+    found = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
+    return Alike(found.counts, found.row, task.columns[found.column], found.similarity)
+
+
+def leave_copies_out(
+    context: StageContext, look: JudgeSettings, counted: Counted, population: Population, judged: Judged
+) -> tuple[Counted, Ids]:
+    """Look at the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
+    labels, seen = population.labels, {(-1, -1)}
+    for _ in range(_ROUNDS):
+        places = most_alike(counted, _JUDGED, seen)
+        if not len(places):
+            break
+        src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
+        verdicts = look_at(context, look, src, dst, "none", "look")
+        judged.add(src, dst, similarity, verdicts, is_decoy=False)
+        seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
+        is_copy = np.array([verdict[0] is True for verdict in verdicts])
+        labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
+        of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
+        counted = counted.without(labels[of[0]] == labels[of[1]])
+        if is_copy.mean() < _FEW:
+            break
+    return counted, labels
+
+
+def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
+    """Labels with the components of some pairs made one."""
+    names, own = np.unique(labels, return_inverse=True)
+    ends = [own[np.searchsorted(ids, end)] for end in (src, dst)]
+    return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
+
+
 def _judge_decoys(work: Work, look: JudgeSettings, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
     """Look at pairs that are none of copies, since one of each is mirrored, and yet are alike."""
     context = work.context
@@ -345,3 +284,50 @@ def _judge_decoys(work: Work, look: JudgeSettings, population: Population, drawn
     places = most_alike(found, _DECOYS, set())
     verdicts = look_at(context, look, found.src[places], found.dst[places], "mirror", "decoys")
     judged.add(found.src[places], found.dst[places], found.similarity[places], verdicts, is_decoy=True)
+
+
+def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
+    """Places of the n most alike pairs, each once, those of `skip` left out."""
+    low, high = np.minimum(counted.src, counted.dst), np.maximum(counted.src, counted.dst)
+    order = np.lexsort((high, low, -counted.similarity))
+    found: list[int] = []
+    seen = set(skip)
+    for place in order.tolist():
+        pair = (int(low[place]), int(high[place]))
+        if pair not in seen:
+            seen.add(pair)
+            found.append(place)
+            if len(found) == n:
+                break
+    return np.array(found, dtype=np.int64)
+
+
+def look_at(context: StageContext, look: JudgeSettings, src: Ids, dst: Ids, variant: str, what: str) -> list[Verdict]:
+    """Look at pairs, the first of each turned; verdicts in their order."""
+    if not len(src):
+        return []
+    order = np.lexsort((dst, src))  # a picture is read once for all its pairs
+    places = find_places(context, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
+    known = places["sample_id"].to_numpy()
+    tasks, parts = [], []
+    for start in range(0, len(order), _PER_TASK):
+        part = order[start : start + _PER_TASK]
+        ids = np.unique(np.concatenate([src[part], dst[part]]))
+        own = places.take(pa.array(np.searchsorted(known, ids))).cast(PLACES)
+        tasks.append(JudgeTask(look, own, tuple(src[part].tolist()), tuple(dst[part].tolist()), variant))
+        parts.append(part)
+    verdicts: list[Verdict] = [(None, None, "")] * len(src)
+    for number, found in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
+        for place, verdict in zip(parts[number].tolist(), found, strict=True):
+            verdicts[place] = verdict
+    return verdicts
+
+
+def judge_block(task: JudgeTask) -> list[Verdict]:
+    """Whether each pair is one of copies, with distance and reason; None where a picture can't be read."""
+    judge = PairJudge(task.look, task.places)
+    found: list[Verdict] = []
+    for src, dst in zip(task.src, task.dst, strict=True):
+        outcome = judge.judge(src, dst, (task.variant,), "calibration")
+        found.append((outcome.stands, outcome.distance, outcome.reason) if outcome.was_read else (None, None, "unreadable"))
+    return found

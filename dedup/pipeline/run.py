@@ -14,7 +14,7 @@ from dedup.config import Config
 from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import resolved, to_dict
 from dedup.config.rules import validate
-from dedup.contracts import Engine, JsonDict, Reporter
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipping import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
@@ -24,7 +24,7 @@ from dedup.report import build as reports
 from dedup.runs.directory import CONFIG_FILE, StageRecord, digest, read_record, write_record
 from dedup.runs.lock import locked
 from dedup.stages.embed import stage as embed
-from dedup.stages.stage import SilentReporter, StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import absolute, filesystem, join
@@ -143,7 +143,7 @@ def _report(config: Config, engine: Engine, reporter: Reporter) -> str:
         return ""
     try:
         path = reports.path_of(run_dir)
-        return path if reports.is_current(run_dir) else reports.write(run_dir, engine=_asked(run_dir, engine)).path
+        return path if reports.is_current(run_dir) else reports.write_report(run_dir, engine=_asked(run_dir, engine)).path
     except Exception as error:  # whatever it is, the tables are there
         reporter.note(f"report: not written: {one_line(error)}; dedup report {run_dir} tries again")
         return ""

@@ -11,14 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from dedup.contracts import Engine, Progress, Reporter, Table
+from dedup.contracts import Engine, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.release.huggingface import FILE_BYTES, HfTask, export_file, write_card
 from dedup.release.plan import KeepListResult, kept_table, named_table, plan_shards
 from dedup.runs.directory import digest, read_record
 from dedup.schemas import MANIFEST
-from dedup.stages.stage import SilentReporter
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import AtomicFile, write_json
 from dedup.storage.tables import FileWriter, ask, dataset

@@ -14,14 +14,13 @@ from typing import IO, Final
 
 import pyarrow as pa
 
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, Table
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
 from dedup.release.plan import Cleaned, KeepListResult, kept_rows, kept_table, named_table, plan_shards, tar_key
 from dedup.release.sidecar import write_beside
 from dedup.runs.directory import digest, read_record
 from dedup.runs.lock import locked
-from dedup.stages.stage import SilentReporter
 from dedup.storage.atomic import AtomicFile, write_json
 from dedup.storage.input.samples import SampleReader, one_line
 from dedup.storage.input.shards import Grouping, parse_name

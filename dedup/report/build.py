@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dedup.contracts import Engine
+from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, MissingExtra
 from dedup.report import figures, queries
 from dedup.report.cards import Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
@@ -65,14 +66,48 @@ def is_current(run_dir: str) -> bool:
     return _STATE.format(open_reported(run_dir).state).encode() in head
 
 
-def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine) -> ReportSummary:
-    """Write the report of a run; see `dedup.write_report`."""
+def write_report(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine | None = None) -> ReportSummary:
+    """Write the HTML report of a finished run: one file without anything beside it.
+
+    Parameters
+    ----------
+    run_dir : str
+        A path or any fsspec URL. The stages up to `manifest` must be finished; what later ones would give is left out.
+    out : str
+        File to write; by default `report.html` in the run directory.
+    n_galleries : int
+        Groups drawn of the largest, and as many at random; 0 to 100.
+    seed : int
+        Of the random groups and of the sample of vectors.
+    engine : Engine
+        What answers questions to the tables; by default DuckDB on this machine.
+
+    Returns
+    -------
+    ReportSummary
+        Path, bytes, pictures, and notes of what is missing: `notes` says why where there are no pictures.
+
+    Raises
+    ------
+    MissingExtra
+        If jinja2 is not installed.
+    RunDirectoryError
+        If the run is not finished so far, naming the stage that is missing.
+
+    Notes
+    -----
+    At most 25 MB: beyond, pictures are left out, the first of each gallery last. Two reports of one run differ in their date alone.
+    """
     if not can_write():
         raise MissingExtra("jinja2", "report")
     if not 0 <= n_galleries <= MOST_GALLERIES:
         raise ConfigError(f"{n_galleries} galleries: expected 0 to {MOST_GALLERIES}; `dedup show` draws others")
     run = open_reported(run_dir)
-    asker = Asker(engine, run.layout)
+    with engine_or_own(engine) as engine:
+        return _write(Asker(engine, run.layout), run, out or path_of(run_dir), n_galleries, seed)
+
+
+def _write(asker: Asker, run: ReportedRun, path: str, n_galleries: int, seed: int) -> ReportSummary:
     groups, found = galleries(asker, run, n=n_galleries, seed=seed), pairs(asker, run, seed=seed)
     excluded = _excluded(asker, run)
     shelves = [*_shelves(groups, found), *([card for card, _ in cards] for _, cards in excluded)]
@@ -84,7 +119,6 @@ def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, 
     shown = pictures.within(MAX_BYTES - len(bare) - _NOTE_BYTES, order)
     page.say_pictures(len(shown))
     data = page.render(shown)
-    path = out or path_of(run_dir)
     write_bytes(path, data)
     return ReportSummary(path, len(data), len(shown), page.notes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from dedup.config import Config, EmbedConfig, EncoderConfig
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
+from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, SilentReporter, Task
 from dedup.encoders.dct import turn_names, turns
 from dedup.numerics.search.gpu import Device, choose_device
 from dedup.numerics.similarity import Turn
@@ -15,16 +15,6 @@ from dedup.runs.directory import RunLayout, also_dir, read_record
 from dedup.storage.tables import clear
 
 _GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which torch and CUDA take to start in each worker
-
-
-class SilentReporter:
-    """Takes progress and notes and does nothing with them."""
-
-    def progress(self, progress: Progress) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
-        """Ignore."""
 
 
 @dataclass(frozen=True)
