@@ -35,6 +35,9 @@ from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.tables import FileWriter, ask, clear, dataset, read_table
 from dedup.storage.urls import filesystem, join, read_json
 
+By = Literal["mean", "ratio"]
+_Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
+
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
 
 ROWS_SQL = {
@@ -112,99 +115,11 @@ WHERE ranked.place <= {top}
 ORDER BY ranked.place
 """
 
-_Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
-
 BLOCK = 16_384  # vectors read at a time
-
 QUERIES = 2_048  # of a task at most
-
-
-@dataclass(frozen=True)
-class Found:
-    """Tables of neighbours and their means."""
-
-    pairs: Table
-    means: Table
-
-    @classmethod
-    def at(cls, folder: str, prefix: str) -> Found:
-        """Empty ones."""
-        return cls(Table(join(folder, f"{prefix}-pairs"), NEIGHBOR_PAIRS), Table(join(folder, f"{prefix}-means"), NEIGHBOR_MEANS))
-
-    def write(self, number: int, rows: Iterable[_Neighbors], *, is_exact: bool) -> int:
-        """Write one file of each; returns the images."""
-        name, n_rows = f"part-{number:05d}.parquet", 0
-        with (
-            FileWriter(join(self.pairs.path, name), NEIGHBOR_PAIRS) as pairs,
-            FileWriter(join(self.means.path, name), NEIGHBOR_MEANS) as means,
-        ):
-            for ids, neighbors, similarity in rows:
-                is_found = neighbors >= 0
-                pairs.write(pa.table({"image_id": np.repeat(ids, is_found.sum(axis=1)), "neighbor_id": neighbors[is_found]}))
-                nearest = {"nearest_id": pa.array(neighbors[:, 0], mask=~is_found[:, 0])}
-                nearest["nearest_similarity"] = pa.array(similarity[:, 0], mask=~is_found[:, 0])
-                mean = {"image_id": ids, "mean_distance": mean_distances(similarity)} | nearest
-                means.write(pa.table(mean | {"is_exact": pa.repeat(is_exact, len(ids))}))
-                n_rows += len(ids)
-        return n_rows
-
-
-@dataclass(frozen=True)
-class ExhaustiveTask:
-    """Images to be compared with every other; `ids` is the array of all."""
-
-    number: int
-    run_dir: str
-    ids: str
-    n: int
-    queries: npt.NDArray[np.int64]
-    k: int
-    found: Found
-
-
-def compare_with_all(task: ExhaustiveTask) -> int:
-    """Find the nearest neighbours of some images among all; returns how many images they are."""
-
-    def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
-        for start in range(0, task.n, BLOCK):
-            ids = read_rows(task.ids, start, min(start + BLOCK, task.n))
-            yield ids, read_vectors(task.run_dir, ids)
-
-    neighbors, similarity = nearest_neighbors(read_vectors(task.run_dir, task.queries), task.queries, blocks(), task.k)
-    return task.found.write(task.number, [(task.queries, neighbors, similarity)], is_exact=True)
-
-
-@dataclass(frozen=True)
-class CompareInLists:
-    """Compares each image with those of its nearest list."""
-
-    k: int
-    found: Found
-
-    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> int:
-        """Find neighbours within each list; returns the images that have it as their nearest."""
-        rows = (found for number, group in groups for found in self._of_list(pack, number, group))
-        return self.found.write(pack.number, rows, is_exact=False)
-
-    def _of_list(self, pack: Pack, number: int, group: GroupRows) -> Iterator[_Neighbors]:
-        wanted = np.flatnonzero(group.column("weight") > 0)
-        home = wanted[group.groups[wanted, 0] == number][pack.share :: pack.n_shares]
-        ids = group.column("sample_id")
-        for start in range(0, len(home), QUERIES):
-            queries = home[start : start + QUERIES]
-            parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
-            blocks = ((ids[part], group.take("vector", part)) for part in parts)
-            yield ids[queries], *nearest_neighbors(group.take("vector", queries), ids[queries], blocks, self.k)
-
-
-By = Literal["mean", "ratio"]
-
 _SAMPLED = 500  # images that the recall of the lists is measured on
-
 _PRODUCTS = 2e13  # multiply-adds that comparing with every image may cost: minutes on two cores
-
 _SPARE = 2  # times `top`: images that are compared with every other
-
 _OPPOSITE = 2.0  # distance of an image without neighbours
 
 
@@ -250,77 +165,34 @@ class OutlierSummary:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Search:
-    """One search for outliers: where it reads and writes."""
+@dataclass(frozen=True)
+class Found:
+    """Tables of neighbours and their means."""
 
-    layout: RunLayout
-    options: OutlierOptions
-    engine: Engine
-    reporter: Reporter
-    scratch: str
-    ids: npt.NDArray[np.int64]
-    images: Table
+    pairs: Table
+    means: Table
 
-    @property
-    def k(self) -> int:
-        """Neighbours: fewer where there are fewer images."""
-        return min(self.options.n_neighbors, len(self.ids) - 1)
+    @classmethod
+    def at(cls, folder: str, prefix: str) -> Found:
+        """Empty ones."""
+        return cls(Table(join(folder, f"{prefix}-pairs"), NEIGHBOR_PAIRS), Table(join(folder, f"{prefix}-means"), NEIGHBOR_MEANS))
 
-    def exhaustive(self, queries: npt.NDArray[np.int64]) -> Found:
-        """Compare images with every other."""
-        found, url = Found.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
-        save_array(url, self.ids)
-        size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
-        tasks = [
-            ExhaustiveTask(number, self.layout.run_dir, url, len(self.ids), queries[start : start + size], self.k, found)
-            for number, start in enumerate(range(0, max(len(queries), 1), size))
-        ]
-        done = 0
-        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
-        for _, n in self.engine.map_partitions(compare_with_all, tasks):
-            done += n
-            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
-        return found
-
-    def in_lists(self) -> Found:
-        """Compare each image within its nearest list; images without a neighbour there get the largest bound."""
-        found = Found.at(self.scratch, "listed")
-        every = read_table(self.layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
-        is_wanted = np.isin(every, self.ids, assume_unique=True)
-        n_each = max(1, int((read_json(self.layout.path("index", "_index.json")) or {}).get("nprobe", 1)))
-        home = join(self.scratch, "members")
-        save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
-        members = Members(self.layout.run_dir, home, len(every), n_each, is_projected=False)
-        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
-        packs = pack_lists(sizes, self.engine.n_workers)
-        done = 0
-        self.reporter.progress(Progress("lists", 0, len(self.ids), "images"))
-        for _, n in self.engine.map_groups(members, CompareInLists(self.k, found), packs):
-            done += n
-            self.reporter.progress(Progress("lists", done, len(self.ids), "images"))
-        bounds = Table(join(self.scratch, "bounds"), NEIGHBOR_MEANS)
-        tables = {"images": self.images, "means": found.means}
-        self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
-        return Found(found.pairs, bounds)
-
-    def largest(self, listed: Found, n: int) -> tuple[npt.NDArray[np.int64], float]:
-        """The images with the n largest bounds, or ratios, and the largest value of the others."""
-        query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
-        tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
-        schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
-        rows = ask(self.engine, query, tables, schema)
-        left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
-        return rows["image_id"].to_numpy()[:n], left
-
-    def best_known(self, listed: Found, exact: Found) -> Found:
-        """Exact values where there are any, those of the lists elsewhere."""
-        both = Found.at(self.scratch, "all")
-        tables = {"bounds": listed.means, "exact_means": exact.means}
-        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, both.means)
-        tables = {"pairs": listed.pairs, "exact_pairs": exact.pairs, "exact_means": exact.means}
-        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, both.pairs)
-        return both
+    def write(self, number: int, rows: Iterable[_Neighbors], *, is_exact: bool) -> int:
+        """Write one file of each; returns the images."""
+        name, n_rows = f"part-{number:05d}.parquet", 0
+        with (
+            FileWriter(join(self.pairs.path, name), NEIGHBOR_PAIRS) as pairs,
+            FileWriter(join(self.means.path, name), NEIGHBOR_MEANS) as means,
+        ):
+            for ids, neighbors, similarity in rows:
+                is_found = neighbors >= 0
+                pairs.write(pa.table({"image_id": np.repeat(ids, is_found.sum(axis=1)), "neighbor_id": neighbors[is_found]}))
+                nearest = {"nearest_id": pa.array(neighbors[:, 0], mask=~is_found[:, 0])}
+                nearest["nearest_similarity"] = pa.array(similarity[:, 0], mask=~is_found[:, 0])
+                mean = {"image_id": ids, "mean_distance": mean_distances(similarity)} | nearest
+                means.write(pa.table(mean | {"is_exact": pa.repeat(is_exact, len(ids))}))
+                n_rows += len(ids)
+        return n_rows
 
 
 def find_outliers(
@@ -405,6 +277,15 @@ def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine,
     return summary
 
 
+def _begin(out: str, output: Table, identity: JsonDict) -> None:
+    """Clear what an earlier search wrote, or stop where something else lies."""
+    fs, path = filesystem(out)
+    if fs.exists(path) and fs.ls(path) and read_json(join(out, "_outliers.json")) is None:
+        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or not there")
+    clear(output)
+    write_json(join(out, "_outliers.json"), identity)
+
+
 def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
     """Neighbours of all images, as well as they are known."""
     ids, options, reporter = search.ids, search.options, search.reporter
@@ -440,10 +321,122 @@ def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int
     return set(zip(rows["image_id"].to_pylist(), rows["neighbor_id"].to_pylist(), strict=True))
 
 
-def _begin(out: str, output: Table, identity: JsonDict) -> None:
-    """Clear what an earlier search wrote, or stop where something else lies."""
-    fs, path = filesystem(out)
-    if fs.exists(path) and fs.ls(path) and read_json(join(out, "_outliers.json")) is None:
-        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or not there")
-    clear(output)
-    write_json(join(out, "_outliers.json"), identity)
+@dataclass
+class _Search:
+    """One search for outliers: where it reads and writes."""
+
+    layout: RunLayout
+    options: OutlierOptions
+    engine: Engine
+    reporter: Reporter
+    scratch: str
+    ids: npt.NDArray[np.int64]
+    images: Table
+
+    @property
+    def k(self) -> int:
+        """Neighbours: fewer where there are fewer images."""
+        return min(self.options.n_neighbors, len(self.ids) - 1)
+
+    def exhaustive(self, queries: npt.NDArray[np.int64]) -> Found:
+        """Compare images with every other."""
+        found, url = Found.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
+        save_array(url, self.ids)
+        size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
+        tasks = [
+            ExhaustiveTask(number, self.layout.run_dir, url, len(self.ids), queries[start : start + size], self.k, found)
+            for number, start in enumerate(range(0, max(len(queries), 1), size))
+        ]
+        done = 0
+        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
+        for _, n in self.engine.map_partitions(compare_with_all, tasks):
+            done += n
+            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
+        return found
+
+    def in_lists(self) -> Found:
+        """Compare each image within its nearest list; images without a neighbour there get the largest bound."""
+        found = Found.at(self.scratch, "listed")
+        every = read_table(self.layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        is_wanted = np.isin(every, self.ids, assume_unique=True)
+        n_each = max(1, int((read_json(self.layout.path("index", "_index.json")) or {}).get("nprobe", 1)))
+        home = join(self.scratch, "members")
+        save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
+        members = Members(self.layout.run_dir, home, len(every), n_each, is_projected=False)
+        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
+        packs = pack_lists(sizes, self.engine.n_workers)
+        done = 0
+        self.reporter.progress(Progress("lists", 0, len(self.ids), "images"))
+        for _, n in self.engine.map_groups(members, CompareInLists(self.k, found), packs):
+            done += n
+            self.reporter.progress(Progress("lists", done, len(self.ids), "images"))
+        bounds = Table(join(self.scratch, "bounds"), NEIGHBOR_MEANS)
+        tables = {"images": self.images, "means": found.means}
+        self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
+        return Found(found.pairs, bounds)
+
+    def largest(self, listed: Found, n: int) -> tuple[npt.NDArray[np.int64], float]:
+        """The images with the n largest bounds, or ratios, and the largest value of the others."""
+        query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
+        tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
+        schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
+        rows = ask(self.engine, query, tables, schema)
+        left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
+        return rows["image_id"].to_numpy()[:n], left
+
+    def best_known(self, listed: Found, exact: Found) -> Found:
+        """Exact values where there are any, those of the lists elsewhere."""
+        both = Found.at(self.scratch, "all")
+        tables = {"bounds": listed.means, "exact_means": exact.means}
+        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, both.means)
+        tables = {"pairs": listed.pairs, "exact_pairs": exact.pairs, "exact_means": exact.means}
+        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, both.pairs)
+        return both
+
+
+@dataclass(frozen=True)
+class ExhaustiveTask:
+    """Images to be compared with every other; `ids` is the array of all."""
+
+    number: int
+    run_dir: str
+    ids: str
+    n: int
+    queries: npt.NDArray[np.int64]
+    k: int
+    found: Found
+
+
+def compare_with_all(task: ExhaustiveTask) -> int:
+    """Find the nearest neighbours of some images among all; returns how many images they are."""
+
+    def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+        for start in range(0, task.n, BLOCK):
+            ids = read_rows(task.ids, start, min(start + BLOCK, task.n))
+            yield ids, read_vectors(task.run_dir, ids)
+
+    neighbors, similarity = nearest_neighbors(read_vectors(task.run_dir, task.queries), task.queries, blocks(), task.k)
+    return task.found.write(task.number, [(task.queries, neighbors, similarity)], is_exact=True)
+
+
+@dataclass(frozen=True)
+class CompareInLists:
+    """Compares each image with those of its nearest list."""
+
+    k: int
+    found: Found
+
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> int:
+        """Find neighbours within each list; returns the images that have it as their nearest."""
+        rows = (found for number, group in groups for found in self._of_list(pack, number, group))
+        return self.found.write(pack.number, rows, is_exact=False)
+
+    def _of_list(self, pack: Pack, number: int, group: GroupRows) -> Iterator[_Neighbors]:
+        wanted = np.flatnonzero(group.column("weight") > 0)
+        home = wanted[group.groups[wanted, 0] == number][pack.share :: pack.n_shares]
+        ids = group.column("sample_id")
+        for start in range(0, len(home), QUERIES):
+            queries = home[start : start + QUERIES]
+            parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
+            blocks = ((ids[part], group.take("vector", part)) for part in parts)
+            yield ids[queries], *nearest_neighbors(group.take("vector", queries), ids[queries], blocks, self.k)

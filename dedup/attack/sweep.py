@@ -21,9 +21,7 @@ from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import count_rows, dataset
 
 PAPER_REMOVED, PAPER_IMAGES = 5_275, 50_000  # CIFAR-10, Carlini et al. (2023): imagededup, similarity > 0.85
-
 _STEP = 0.05
-
 _LAST = (0.97, 0.99, 1.0)
 
 
