@@ -23,6 +23,7 @@ HOMES = {
     "statistics": "statistics",
     "targets": "targets",
 }
+
 _NEEDED = ("embed", "index", "pairs", "confirm", "groups", "manifest")
 
 

@@ -528,7 +528,7 @@ def test_every_whole_run_writes_one_unless_told_not_to(tmp_path, monkeypatch):
         raise OSError("the disk is full")
 
     page.unlink()
-    monkeypatch.setattr(build, "write", fail)
+    monkeypatch.setattr(build, "write_report", fail)
     assert shared_workers.run(config, reporter=Notes()).report == ""
     assert said == [f"report: not written: OSError: the disk is full; dedup report {tmp_path}/run tries again"]
 
