@@ -12,11 +12,30 @@ from dedup.errors import ShapeError
 from dedup.numerics.search.gpu import Device, gram, unless_full
 from dedup.numerics.similarity import centred, exact_products, exact_squares
 
-TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
-
 Pixels = npt.NDArray[np.uint8]
-
 Distances = npt.NDArray[np.float32]
+
+TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
+_BLOCK = 1_024  # generated images at a time
+_COLUMNS = 2_048  # training images at a time
+
+
+class AdaptiveDistances(NamedTuple):
+    """Generated images and the training images nearest to them.
+
+    Parameters
+    ----------
+    nearest : int64 array, shape (n,)
+        Row of the nearest training image by l2; of equal ones the first.
+    l2 : float64 array, shape (n,)
+        Distance to it, pixels in [0, 1].
+    distance : float64 array, shape (n,)
+        The adaptive distance. 0 for a copy.
+    """
+
+    nearest: npt.NDArray[np.int64]
+    l2: npt.NDArray[np.float64]
+    distance: npt.NDArray[np.float64]
 
 
 def l2_distances(images: Pixels, other: Pixels) -> npt.NDArray[np.float64]:
@@ -40,23 +59,6 @@ def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> npt.ND
     """Largest distance over tiles of each image to one other; as `l2_distances`, never less."""
     distances: npt.NDArray[np.float64] = np.sqrt(_tile_errors(images, other, tiles).max(axis=1))
     return distances
-
-
-def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.float64]:
-    """Mean squared difference in each tile, float64 (n, tiles²)."""
-    _check_tiles(images, tiles)
-    if images.shape[1:] != other.shape:
-        raise ShapeError(f"expected images of one size, found {images.shape[1:]} and {other.shape}")
-    errors = np.empty((len(images), tiles * tiles), dtype=np.float64)
-    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
-    for number, image in enumerate(images):
-        difference = image.astype(np.int32) - other
-        # whole numbers: sums of squares stay below 2^63
-        square = (difference * difference).sum(axis=2, dtype=np.int64)
-        sums = np.add.reduceat(np.add.reduceat(square, rows[:-1], axis=0), columns[:-1], axis=1)
-        sizes = np.outer(np.diff(rows), np.diff(columns)) * images.shape[3]
-        errors[number] = (sums / (sizes * 255.0**2)).ravel()
-    return errors
 
 
 def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Device | None = None) -> Distances:
@@ -100,49 +102,6 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
             errors /= tile.shape[1] * 255.0**2
             np.maximum(largest, errors, out=largest)
     return np.sqrt(largest, out=largest).astype(np.float32)
-
-
-def _products(tile: npt.NDArray[np.float32], device: Device | None) -> npt.NDArray[np.float64]:
-    if device is not None:
-        found = unless_full(lambda: gram(device.name, tile))
-        if found is not None:
-            return found
-        device.n_left += 1
-    return exact_products(tile, tile)
-
-
-def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:
-    return np.linspace(0, length, tiles + 1).astype(np.int64)
-
-
-def _check_tiles(images: Pixels, tiles: int) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise ShapeError(f"expected uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
-    if min(images.shape[1:3]) < tiles:
-        raise ShapeError(f"expected at least {tiles} pixels to a side, one for each tile, found {images.shape[1]} x {images.shape[2]}")
-
-
-_BLOCK = 1_024  # generated images at a time
-
-_COLUMNS = 2_048  # training images at a time
-
-
-class AdaptiveDistances(NamedTuple):
-    """Generated images and the training images nearest to them.
-
-    Parameters
-    ----------
-    nearest : int64 array, shape (n,)
-        Row of the nearest training image by l2; of equal ones the first.
-    l2 : float64 array, shape (n,)
-        Distance to it, pixels in [0, 1].
-    distance : float64 array, shape (n,)
-        The adaptive distance. 0 for a copy.
-    """
-
-    nearest: npt.NDArray[np.int64]
-    l2: npt.NDArray[np.float64]
-    distance: npt.NDArray[np.float64]
 
 
 def adaptive_distances(
@@ -219,6 +178,43 @@ def adaptive_distances(
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.where(l2 == 0.0, 0.0, l2 / (alpha * spread))
     return AdaptiveDistances(nearest, l2, distance)
+
+
+def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.float64]:
+    """Mean squared difference in each tile, float64 (n, tiles²)."""
+    _check_tiles(images, tiles)
+    if images.shape[1:] != other.shape:
+        raise ShapeError(f"expected images of one size, found {images.shape[1:]} and {other.shape}")
+    errors = np.empty((len(images), tiles * tiles), dtype=np.float64)
+    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
+    for number, image in enumerate(images):
+        difference = image.astype(np.int32) - other
+        # whole numbers: sums of squares stay below 2^63
+        square = (difference * difference).sum(axis=2, dtype=np.int64)
+        sums = np.add.reduceat(np.add.reduceat(square, rows[:-1], axis=0), columns[:-1], axis=1)
+        sizes = np.outer(np.diff(rows), np.diff(columns)) * images.shape[3]
+        errors[number] = (sums / (sizes * 255.0**2)).ravel()
+    return errors
+
+
+def _products(tile: npt.NDArray[np.float32], device: Device | None) -> npt.NDArray[np.float64]:
+    if device is not None:
+        found = unless_full(lambda: gram(device.name, tile))
+        if found is not None:
+            return found
+        device.n_left += 1
+    return exact_products(tile, tile)
+
+
+def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, length, tiles + 1).astype(np.int64)
+
+
+def _check_tiles(images: Pixels, tiles: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ShapeError(f"expected uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
+    if min(images.shape[1:3]) < tiles:
+        raise ShapeError(f"expected at least {tiles} pixels to a side, one for each tile, found {images.shape[1]} x {images.shape[2]}")
 
 
 def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
