@@ -28,7 +28,7 @@ def extraction_score(
 
     Example: dedup extraction score out/targets generations --out scores
     """
-    from dedup.attack.audit import score_generations
+    from dedup.attack.score import score_generations
     from dedup.cli.show.run import ConsoleReporter, print_scores
     from dedup.config.rules import validate
     from dedup.pipeline.run import make_engine
@@ -134,7 +134,7 @@ def extraction_outliers(
 
     Example: dedup extraction outliers out --top 10000 --out outliers
     """
-    from dedup.attack.audit import find_outliers
+    from dedup.attack.outliers import find_outliers
     from dedup.cli.show.run import ConsoleReporter, print_outliers
     from dedup.config.rules import validate
     from dedup.pipeline.run import make_engine

@@ -87,10 +87,10 @@ def flag(
     """
     from dataclasses import asdict
 
-    from dedup.attack.audit import flag_images
     from dedup.cli.show.find import print_flags
     from dedup.cli.show.run import ConsoleReporter
     from dedup.engines.local import LocalEngine
+    from dedup.find.flag import flag_images
 
     if not out.endswith(".parquet"):
         raise ConfigError(f"--out {out}: expected a name that ends in .parquet")

@@ -24,7 +24,7 @@ def report(
 
     Example: dedup report out
     """
-    from dedup.attack.audit import write_report
+    from dedup.report.build import write_report
     from dedup.text import bytes_text
 
     summary = write_report(run_dir, out, n_galleries=galleries, seed=seed)
