@@ -5,82 +5,60 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from dedup.arrays import Edges, near_duplicates
-    from dedup.attack.audit import find_outliers, flag_images, score_generations, write_report
-    from dedup.attack.curves import by_duplication_count, precision_recall
-    from dedup.calibration.calibrate import calibrate
-    from dedup.config import Config
-    from dedup.config.load import load_config
-    from dedup.errors import DedupError
-    from dedup.explanation.draw import montage
-    from dedup.explanation.explain import explain
-    from dedup.explanation.explanation import Explanation
-    from dedup.find.index import open_index
-    from dedup.numerics.graph.components import connected_components, duplication_counts, removed_by_threshold
-    from dedup.numerics.pixels import AdaptiveDistances, adaptive_distances
-    from dedup.pipeline.run import RunSummary, run
-    from dedup.release.export import export
-    from dedup.release.filter import keep
-    from dedup.release.rewrite import rewrite
+if TYPE_CHECKING:  # what type checkers and editors see of the table below; tests/test_api.py holds the two together
+    from dedup.arrays import Edges as Edges
+    from dedup.arrays import near_duplicates as near_duplicates
+    from dedup.attack.curves import by_duplication_count as by_duplication_count
+    from dedup.attack.curves import precision_recall as precision_recall
+    from dedup.attack.outliers import find_outliers as find_outliers
+    from dedup.attack.score import score_generations as score_generations
+    from dedup.calibration.calibrate import calibrate as calibrate
+    from dedup.config import Config as Config
+    from dedup.config.load import load_config as load_config
+    from dedup.errors import DedupError as DedupError
+    from dedup.explanation.draw import montage as montage
+    from dedup.explanation.explain import explain as explain
+    from dedup.explanation.explanation import Explanation as Explanation
+    from dedup.find.flag import flag_images as flag_images
+    from dedup.find.index import open_index as open_index
+    from dedup.numerics.graph.components import connected_components as connected_components
+    from dedup.numerics.graph.components import duplication_counts as duplication_counts
+    from dedup.numerics.graph.components import removed_by_threshold as removed_by_threshold
+    from dedup.numerics.pixels import AdaptiveDistances as AdaptiveDistances
+    from dedup.numerics.pixels import adaptive_distances as adaptive_distances
+    from dedup.pipeline.run import RunSummary as RunSummary
+    from dedup.pipeline.run import run as run
+    from dedup.release.export import export as export
+    from dedup.release.filter import keep as keep
+    from dedup.release.rewrite import rewrite as rewrite
+    from dedup.report.build import write_report as write_report
 
-__all__ = [
-    "AdaptiveDistances",
-    "Config",
-    "DedupError",
-    "Edges",
-    "Explanation",
-    "RunSummary",
-    "adaptive_distances",
-    "by_duplication_count",
-    "calibrate",
-    "connected_components",
-    "duplication_counts",
-    "explain",
-    "export",
-    "find_outliers",
-    "flag_images",
-    "keep",
-    "load_config",
-    "montage",
-    "near_duplicates",
-    "open_index",
-    "precision_recall",
-    "removed_by_threshold",
-    "rewrite",
-    "run",
-    "score_generations",
-    "write_report",
-]
-
-_HOMES = {
-    "AdaptiveDistances": "dedup.numerics.pixels",
-    "adaptive_distances": "dedup.numerics.pixels",
-    "Config": "dedup.config",
-    "DedupError": "dedup.errors",
-    "Edges": "dedup.arrays",
-    "Explanation": "dedup.explanation.explanation",
-    "RunSummary": "dedup.pipeline.run",
-    "by_duplication_count": "dedup.attack.curves",
-    "calibrate": "dedup.calibration.calibrate",
-    "connected_components": "dedup.numerics.graph.components",
-    "duplication_counts": "dedup.numerics.graph.components",
-    "export": "dedup.release.export",
-    "explain": "dedup.explanation.explain",
-    "find_outliers": "dedup.attack.audit",
-    "flag_images": "dedup.attack.audit",
-    "keep": "dedup.release.filter",
-    "load_config": "dedup.config.load",
-    "montage": "dedup.explanation.draw",
-    "near_duplicates": "dedup.arrays",
-    "open_index": "dedup.find.index",
-    "precision_recall": "dedup.attack.curves",
-    "removed_by_threshold": "dedup.numerics.graph.components",
-    "rewrite": "dedup.release.rewrite",
-    "run": "dedup.pipeline.run",
-    "score_generations": "dedup.attack.audit",
-    "write_report": "dedup.attack.audit",
+_PUBLIC = {
+    "dedup.arrays": ("Edges", "near_duplicates"),
+    "dedup.attack.curves": ("by_duplication_count", "precision_recall"),
+    "dedup.attack.outliers": ("find_outliers",),
+    "dedup.attack.score": ("score_generations",),
+    "dedup.calibration.calibrate": ("calibrate",),
+    "dedup.config": ("Config",),
+    "dedup.config.load": ("load_config",),
+    "dedup.errors": ("DedupError",),
+    "dedup.explanation.draw": ("montage",),
+    "dedup.explanation.explain": ("explain",),
+    "dedup.explanation.explanation": ("Explanation",),
+    "dedup.find.flag": ("flag_images",),
+    "dedup.find.index": ("open_index",),
+    "dedup.numerics.graph.components": ("connected_components", "duplication_counts", "removed_by_threshold"),
+    "dedup.numerics.pixels": ("AdaptiveDistances", "adaptive_distances"),
+    "dedup.pipeline.run": ("RunSummary", "run"),
+    "dedup.release.export": ("export",),
+    "dedup.release.filter": ("keep",),
+    "dedup.release.rewrite": ("rewrite",),
+    "dedup.report.build": ("write_report",),
 }
+
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

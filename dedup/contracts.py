@@ -71,6 +71,16 @@ class Reporter(Protocol):
         """Take a line that a user should read."""
 
 
+class SilentReporter:
+    """Takes progress and notes and does nothing with them: what is used where nobody gives a reporter."""
+
+    def progress(self, progress: Progress) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+
 class GroupSource(Protocol):
     """Rows of fixed width that belong to groups, in blocks that a worker reads by itself; picklable."""
 

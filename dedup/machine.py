@@ -26,10 +26,16 @@ class Kernel:
 
 
 _KERNEL = Kernel()
-
-_LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "cpu": ("cpu.max", "cpu.cfs_quota_us")}
-
+_LIMITS = ("memory.max", "memory.limit_in_bytes", "cpu.max", "cpu.cfs_quota_us")  # files of control groups, version 2 and 1
 _UNLIMITED = 1 << 60  # what cgroups of version 1 write where there is no limit is of this order
+
+# what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
+DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
+
+# of the process, which runs one task at a time, so that the threads of a task see it too
+_given: tuple[str, ...] = ()
+_n_cores = 1
+_n_sharers = 1
 
 
 def free_memory(kernel: Kernel = _KERNEL) -> int | None:
@@ -80,11 +86,7 @@ def _own_groups(controller: str, kernel: Kernel) -> list[Path]:
             found = [own, *(folder for folder in own.parents if folder == root or root in folder.parents)]
             # in a container the path may be that of the host, which is not there; its own group is the root then
             there = [folder for folder in found if folder.is_dir()]
-            if any(
-                (folder / name).exists()
-                for folder in there
-                for name in ("memory.max", "memory.limit_in_bytes", "cpu.max", "cpu.cfs_quota_us")
-            ):
+            if any((folder / name).exists() for folder in there for name in _LIMITS):
                 return there
     return []
 
@@ -116,17 +118,6 @@ def _quota(group: Path) -> float | None:
         quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else None
     return None
-
-
-# what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
-DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
-
-# of the process, which runs one task at a time, so that the threads of a task see it too
-_given: tuple[str, ...] = ()
-
-_n_cores = 1
-
-_n_sharers = 1
 
 
 def task_gpus() -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """Public names, and the array interface against exhaustive search."""
 
+import ast
+import inspect
+
 import numpy as np
 import pytest
 from vector_data import all_similarities, power_law, with_planted
@@ -16,6 +19,15 @@ def test_every_public_name_is_there():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dedup.nothing
     assert dir(dedup) == sorted(dedup.__all__)
+
+
+def test_type_checkers_see_every_public_name():
+    tree = ast.parse(inspect.getsource(dedup))
+    seen = [entry for node in tree.body if isinstance(node, ast.If) for entry in node.body if isinstance(entry, ast.ImportFrom)]
+    assert all(alias.asname == alias.name for entry in seen for alias in entry.names)  # or they are no exports
+    assert {(entry.module, alias.name) for entry in seen for alias in entry.names} == {
+        (getattr(dedup, name).__module__ if name != "Config" else "dedup.config", name) for name in dedup.__all__
+    }
 
 
 @pytest.mark.parametrize("options", [{}, {"exhaustive_below": 0}, {"exhaustive_below": 0, "nlist": 12, "nprobe": 12}])

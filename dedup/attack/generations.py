@@ -1,4 +1,4 @@
-"""Where the generated images of each target lie: a folder for each target, or webdataset shards whose json names it."""
+"""The generated images of each target: where they lie, in folders or in webdataset shards, and their pixels at one size."""
 
 from __future__ import annotations
 
@@ -22,96 +22,7 @@ from dedup.storage.input.shards import read_image_bytes, read_shard
 from dedup.storage.tables import FileWriter, clear, dataset
 from dedup.storage.urls import filesystem, join
 
-_LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
-
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Images of one size.
-
-    Parameters
-    ----------
-    images : uint8 array, shape (n, height, width, 3)
-    names : list of str
-        Of the images that decoded.
-    n_rejected : int
-        Images that did not, or show one colour alone.
-    n_resized : int
-        Images that had another size than most of them, in the end.
-    """
-
-    images: Pixels
-    names: list[str]
-    n_rejected: int
-    n_resized: int
-
-
-def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
-    """Decode one image of a tar or a folder.
-
-    Raises
-    ------
-    InputError
-        If it is gone.
-    SampleError
-        If it does not decode.
-    """
-    return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
-
-
-def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
-    """Read images and bring them to the size that most of them have, its longer side at most `max_side`.
-
-    Parameters
-    ----------
-    found : iterable of (name, url, byte_offset, n_bytes)
-        As `read_image_bytes` takes them, the name as key.
-    max_side : int
-    """
-    images: list[Pixels] = []
-    names: list[str] = []
-    n_rejected = 0
-    for name, url, byte_offset, n_bytes in found:
-        try:
-            pixels = read_pixels(url, name, byte_offset, n_bytes)
-        except (InputError, SampleError):
-            n_rejected += 1
-            continue
-        # one colour: what a safety filter gives instead of an image, and what is left of pixels that are not finite
-        if int(pixels.max()) - int(pixels.min()) < _LEAST_RANGE:
-            n_rejected += 1
-            continue
-        height, width = _reduced(pixels.shape[0], pixels.shape[1], max_side)
-        images.append(stretched(pixels, height, width))  # at once, so that large images are never held together
-        names.append(name)
-    if not images:
-        return Stack(np.zeros((0, max_side, max_side, 3), np.uint8), [], n_rejected, 0)
-    sizes = Counter(image.shape[:2] for image in images)
-    (height, width), n_equal = max(sizes.items(), key=lambda item: (item[1], item[0]))
-    out = np.empty((len(images), height, width, 3), dtype=np.uint8)
-    for place, image in enumerate(images):
-        out[place] = stretched(image, height, width)
-        images[place] = image[:0]  # freed as the stack fills
-    return Stack(out, names, n_rejected, len(out) - n_equal)
-
-
-def stretched(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The whole image at another size, not cropped; bicubic, over the area that each pixel covers."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
-
-
-def _reduced(height: int, width: int, max_side: int) -> tuple[int, int]:
-    factor = max_side / max(height, width)
-    if factor >= 1.0:
-        return height, width
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-_BATCH = 10_000
 
 SORTED_SQL = """
 SELECT targets.number AS number, found.target_id AS target_id, found.name AS name, found.url AS url,
@@ -119,6 +30,9 @@ SELECT targets.number AS number, found.target_id AS target_id, found.name AS nam
 FROM found JOIN targets ON found.target_id = targets.target_id
 ORDER BY targets.number, found.name, found.url
 """
+
+_BATCH = 10_000
+_LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
 
 
 @dataclass(frozen=True)
@@ -166,22 +80,25 @@ class ListTask:
     output: Table
 
 
-def list_shard(task: ListTask) -> tuple[int, str]:
-    """Write where the images of a shard lie; returns those that name no target, and what was wrong with the shard."""
-    reader, rows, n_nameless = read_shard(task.shard, carry=("target_id",)), list[dict[str, object]](), 0
-    with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
-        for sample in reader:
-            target = sample.carried.get("target_id")
-            if target is None or sample.image is None:
-                n_nameless += target is None
-                continue
-            rows.append({"number": -1, "target_id": str(target), "name": sample.key, "url": task.shard, "n_bytes": sample.n_bytes}
-                        | {"byte_offset": sample.byte_offset})  # fmt: skip
-            if len(rows) >= _BATCH:
-                writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
-                rows.clear()
-        writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
-    return n_nameless, "" if reader.status == "ok" else f"{task.shard}: {reader.status}: {reader.error}"
+@dataclass(frozen=True)
+class Stack:
+    """Images of one size.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (n, height, width, 3)
+    names : list of str
+        Of the images that decoded.
+    n_rejected : int
+        Images that did not, or show one colour alone.
+    n_resized : int
+        Images that had another size than most of them, in the end.
+    """
+
+    images: Pixels
+    names: list[str]
+    n_rejected: int
+    n_resized: int
 
 
 def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engine) -> tuple[Generations, list[str]]:
@@ -242,3 +159,84 @@ def _in_folder(url: str) -> list[Generation]:
     names = {str(entry["name"]).rpartition("/")[2]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
     images = sorted(name for name in names if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES)
     return [Generation(name, url.rstrip("/") + "/", 0, names[name]) for name in images]
+
+
+def list_shard(task: ListTask) -> tuple[int, str]:
+    """Write where the images of a shard lie; returns those that name no target, and what was wrong with the shard."""
+    reader, rows, n_nameless = read_shard(task.shard, carry=("target_id",)), list[dict[str, object]](), 0
+    with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
+        for sample in reader:
+            target = sample.carried.get("target_id")
+            if target is None or sample.image is None:
+                n_nameless += target is None
+                continue
+            rows.append({"number": -1, "target_id": str(target), "name": sample.key, "url": task.shard, "n_bytes": sample.n_bytes}
+                        | {"byte_offset": sample.byte_offset})  # fmt: skip
+            if len(rows) >= _BATCH:
+                writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
+                rows.clear()
+        writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
+    return n_nameless, "" if reader.status == "ok" else f"{task.shard}: {reader.status}: {reader.error}"
+
+
+def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
+    """Read images and bring them to the size that most of them have, its longer side at most `max_side`.
+
+    Parameters
+    ----------
+    found : iterable of (name, url, byte_offset, n_bytes)
+        As `read_image_bytes` takes them, the name as key.
+    max_side : int
+    """
+    images: list[Pixels] = []
+    names: list[str] = []
+    n_rejected = 0
+    for name, url, byte_offset, n_bytes in found:
+        try:
+            pixels = read_pixels(url, name, byte_offset, n_bytes)
+        except (InputError, SampleError):
+            n_rejected += 1
+            continue
+        # one colour: what a safety filter gives instead of an image, and what is left of pixels that are not finite
+        if int(pixels.max()) - int(pixels.min()) < _LEAST_RANGE:
+            n_rejected += 1
+            continue
+        height, width = _reduced(pixels.shape[0], pixels.shape[1], max_side)
+        images.append(stretched(pixels, height, width))  # at once, so that large images are never held together
+        names.append(name)
+    if not images:
+        return Stack(np.zeros((0, max_side, max_side, 3), np.uint8), [], n_rejected, 0)
+    sizes = Counter(image.shape[:2] for image in images)
+    (height, width), n_equal = max(sizes.items(), key=lambda item: (item[1], item[0]))
+    out = np.empty((len(images), height, width, 3), dtype=np.uint8)
+    for place, image in enumerate(images):
+        out[place] = stretched(image, height, width)
+        images[place] = image[:0]  # freed as the stack fills
+    return Stack(out, names, n_rejected, len(out) - n_equal)
+
+
+def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
+    """Decode one image of a tar or a folder.
+
+    Raises
+    ------
+    InputError
+        If it is gone.
+    SampleError
+        If it does not decode.
+    """
+    return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
+
+
+def stretched(pixels: Pixels, height: int, width: int) -> Pixels:
+    """The whole image at another size, not cropped; bicubic, over the area that each pixel covers."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def _reduced(height: int, width: int, max_side: int) -> tuple[int, int]:
+    factor = max_side / max(height, width)
+    if factor >= 1.0:
+        return height, width
+    return max(1, round(height * factor)), max(1, round(width * factor))

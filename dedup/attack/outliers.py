@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, Table
+from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, SilentReporter, Table
+from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError
 from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
 from dedup.numerics.search.lists import count_lists, pack_lists
@@ -32,6 +33,9 @@ from dedup.storage.arrays import read_rows, save_array
 from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.tables import FileWriter, ask, clear, dataset, read_table
 from dedup.storage.urls import filesystem, join, read_json
+
+By = Literal["mean", "ratio"]
+_Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
 
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
 
@@ -110,11 +114,54 @@ WHERE ranked.place <= {top}
 ORDER BY ranked.place
 """
 
-_Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
-
 BLOCK = 16_384  # vectors read at a time
-
 QUERIES = 2_048  # of a task at most
+_SAMPLED = 500  # images that the recall of the lists is measured on
+_PRODUCTS = 2e13  # multiply-adds that comparing with every image may cost: minutes on two cores
+_SPARE = 2  # times `top`: images that are compared with every other
+_OPPOSITE = 2.0  # distance of an image without neighbours
+
+
+@dataclass(frozen=True)
+class OutlierOptions:
+    """What counts as an outlier, and how many are wanted: all but the last as of `find_outliers`."""
+
+    top: int = 10_000
+    by: By = "mean"
+    n_neighbors: int = 10
+    with_duplicates: bool = False
+    refine: int = -1
+    exhaustive_below: int = 50_000  # with fewer images every pair is compared
+
+
+@dataclass(frozen=True)
+class OutlierSummary:
+    """What was searched, and how well.
+
+    Parameters
+    ----------
+    out : str
+    n_images : int
+        Images that were compared.
+    n_outliers : int
+        Rows written.
+    n_exact : int
+        Images compared with every other.
+    n_certain : int or None
+        Of the first ranks, those that no image outside the comparison can take: ranked by mean, all whose outlierness is at least
+        the largest bound of an image that was not compared with every other. None for ratios, unless everything was compared.
+    recall : float or None
+        Share of the true neighbours of sampled images that the inverted lists found; None where they were not used.
+    notes : list of str
+    """
+
+    out: str
+    n_images: int
+    n_outliers: int
+    n_exact: int
+    n_certain: int | None
+    recall: float | None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -145,6 +192,205 @@ class Found:
                 means.write(pa.table(mean | {"is_exact": pa.repeat(is_exact, len(ids))}))
                 n_rows += len(ids)
         return n_rows
+
+
+def find_outliers(
+    run_dir: str,
+    out: str = "",
+    *,
+    top: int = 10_000,
+    by: By = "mean",
+    n_neighbors: int = 10,
+    with_duplicates: bool = False,
+    refine: int = -1,
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> OutlierSummary:
+    """Rank the images of a finished run by how far they lie from all others in its embedding space.
+
+    Parameters
+    ----------
+    run_dir : str
+    out : str
+        Folder for the table `dedup.schemas.OUTLIERS` and `_outliers.jsonl`; by default `outliers/` of the run.
+    top : int
+        Images to write.
+    by : {"mean", "ratio"}
+        Rank by outlierness, the mean of 1 - cosine over the nearest neighbours; or by that mean divided by the mean outlierness of those
+        neighbours, which finds what lies apart from its own surroundings.
+    n_neighbors : int
+    with_duplicates : bool
+        Compare all distinct images. By default only those that the manifest keeps, so that copies of one image do not hide it.
+    refine : int
+        Images that are compared with every other where inverted lists are used; -1 = twice `top`, fewer where that takes long.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, or `out` holds other files.
+    InputError
+        If there are fewer than two images.
+
+    Notes
+    -----
+    Up to 50,000 images every pair is compared. Beyond, each image is compared within its nearest inverted list, which bounds its
+    outlierness from above; those with the largest bounds are then compared with every other image. `OutlierSummary` tells how many of the
+    first ranks are certain by that, and the lists' recall. After Carlini et al. (2023), section 4.2.
+    """
+    options = OutlierOptions(top, by, n_neighbors, with_duplicates, refine)
+    with engine_or_own(engine) as engine:
+        return rank_images(run_dir, out or join(run_dir, "outliers"), options, engine, reporter or SilentReporter())
+
+
+def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine, reporter: Reporter) -> OutlierSummary:
+    """Rank the images of a run by outlierness, and write the first."""
+    if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
+        raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
+    run, output = Run(run_dir), Table(out, OUTLIERS)
+    names = ("representatives", "metadata", "groups") if options.with_duplicates else ("manifest", "exact")
+    sources, rows = {name: run.table(name) for name in names}, ROWS_SQL[options.with_duplicates]
+    _begin(out, output, {"run": run_dir, "options": vars(options)})
+    with engine.scratch() as scratch:
+        images = Table(join(scratch, "images"), IMAGES)
+        engine.sql_to(IMAGES_SQL.format(rows=rows), sources, images)
+        ids = np.sort(read_table(images, ["image_id"])["image_id"].to_numpy())
+        if len(ids) < 2:
+            raise InputError(f"{run_dir} holds {len(ids)} distinct images; outliers need at least 2")
+        search = _Search(run, options, engine, reporter, scratch, ids, images)
+        found, summary = _search(search, out)
+        query = OUTLIERS_SQL.format(
+            rows=rows, ratios=RATIOS_SQL, top=options.top, by={"mean": "outlierness", "ratio": "density_ratio"}[options.by]
+        )
+        tables = sources | {"images": images, "bounds": found.means, "pairs": found.pairs}
+        n_rows = engine.sql_to(query, tables, output)
+    n_certain = None if summary.n_certain is None else min(summary.n_certain, n_rows)
+    summary = OutlierSummary(out, len(ids), n_rows, summary.n_exact, n_certain, summary.recall, summary.notes)
+    lines = io.BytesIO()
+    for batch in dataset(output).to_batches(batch_size=4_096):
+        lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
+    write_bytes(join(out, "_outliers.jsonl"), lines.getvalue())
+    write_json(join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name != "out"})
+    return summary
+
+
+def _begin(out: str, output: Table, identity: JsonDict) -> None:
+    """Clear what an earlier search wrote, or stop where something else lies."""
+    fs, path = filesystem(out)
+    if fs.exists(path) and fs.ls(path) and read_json(join(out, "_outliers.json")) is None:
+        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or not there")
+    clear(output)
+    write_json(join(out, "_outliers.json"), identity)
+
+
+def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
+    """Neighbours of all images, as well as they are known."""
+    ids, options, reporter = search.ids, search.options, search.reporter
+    n, nlist = len(ids), int(search.run.index_facts.get("nlist", 1))
+    if n < max(options.exhaustive_below, 2) or nlist < 2 or 0 <= n <= options.refine:
+        note = f"outliers: every pair of {n:,} images is compared"
+        reporter.note(note)
+        return search.exhaustive(ids), OutlierSummary(out, n, 0, n, n, None, [note])
+    listed = search.in_lists()
+    dim = search.run.read_vectors(ids[:1]).shape[1]
+    wanted = options.refine if options.refine >= 0 else min(_SPARE * options.top, int(_PRODUCTS / (n * dim)))
+    candidates, left = search.largest(listed, min(wanted, n))
+    sampled = np.sort(np.random.default_rng(0).choice(ids, min(_SAMPLED, n), replace=False))
+    refined = np.union1d(candidates, sampled)
+    note = f"outliers: {n:,} images were compared within {nlist:,} inverted lists, {len(refined):,} of them with every other"
+    reporter.note(note)
+    exact = search.exhaustive(refined)
+    n_certain = None
+    if options.by == "mean":
+        n_certain = int((dataset(exact.means).to_table(columns=["mean_distance"])["mean_distance"].to_numpy() >= left).sum())
+    recall = _recall(listed.pairs, exact.pairs, sampled)
+    return search.best_known(listed, exact), OutlierSummary(out, n, 0, len(refined), n_certain, recall, [note])
+
+
+def _recall(listed: Table, exact: Table, sampled: npt.NDArray[np.int64]) -> float:
+    """Share of the true neighbours of sampled images that the lists found."""
+    found, true = _pairs_of(listed, sampled), _pairs_of(exact, sampled)
+    return len(found & true) / max(len(true), 1)
+
+
+def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+    rows = dataset(table).to_table(columns=NEIGHBOR_PAIRS.names, filter=ds.field("image_id").isin(images.tolist()))
+    return set(zip(rows["image_id"].to_pylist(), rows["neighbor_id"].to_pylist(), strict=True))
+
+
+@dataclass
+class _Search:
+    """One search for outliers: where it reads and writes."""
+
+    run: Run
+    options: OutlierOptions
+    engine: Engine
+    reporter: Reporter
+    scratch: str
+    ids: npt.NDArray[np.int64]
+    images: Table
+
+    @property
+    def k(self) -> int:
+        """Neighbours: fewer where there are fewer images."""
+        return min(self.options.n_neighbors, len(self.ids) - 1)
+
+    def exhaustive(self, queries: npt.NDArray[np.int64]) -> Found:
+        """Compare images with every other."""
+        found, url = Found.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
+        save_array(url, self.ids)
+        size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
+        tasks = [
+            ExhaustiveTask(number, self.run, url, len(self.ids), queries[start : start + size], self.k, found)
+            for number, start in enumerate(range(0, max(len(queries), 1), size))
+        ]
+        done = 0
+        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
+        for _, n in self.engine.map_partitions(compare_with_all, tasks):
+            done += n
+            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
+        return found
+
+    def in_lists(self) -> Found:
+        """Compare each image within its nearest list; images without a neighbour there get the largest bound."""
+        found = Found.at(self.scratch, "listed")
+        every = read_table(self.run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        is_wanted = np.isin(every, self.ids, assume_unique=True)
+        n_each = max(1, int(self.run.index_facts.get("nprobe", 1)))
+        home = join(self.scratch, "members")
+        save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
+        members = Members(self.run, home, len(every), n_each, is_projected=False)
+        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
+        packs = pack_lists(sizes, self.engine.n_workers)
+        done = 0
+        self.reporter.progress(Progress("lists", 0, len(self.ids), "images"))
+        for _, n in self.engine.map_groups(members, CompareInLists(self.k, found), packs):
+            done += n
+            self.reporter.progress(Progress("lists", done, len(self.ids), "images"))
+        bounds = Table(join(self.scratch, "bounds"), NEIGHBOR_MEANS)
+        tables = {"images": self.images, "means": found.means}
+        self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
+        return Found(found.pairs, bounds)
+
+    def largest(self, listed: Found, n: int) -> tuple[npt.NDArray[np.int64], float]:
+        """The images with the n largest bounds, or ratios, and the largest value of the others."""
+        query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
+        tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
+        schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
+        rows = ask(self.engine, query, tables, schema)
+        left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
+        return rows["image_id"].to_numpy()[:n], left
+
+    def best_known(self, listed: Found, exact: Found) -> Found:
+        """Exact values where there are any, those of the lists elsewhere."""
+        both = Found.at(self.scratch, "all")
+        tables = {"bounds": listed.means, "exact_means": exact.means}
+        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, both.means)
+        tables = {"pairs": listed.pairs, "exact_pairs": exact.pairs, "exact_means": exact.means}
+        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, both.pairs)
+        return both
 
 
 @dataclass(frozen=True)
@@ -193,218 +439,3 @@ class CompareInLists:
             parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
             blocks = ((ids[part], vectors[part]) for part in parts)
             yield ids[queries], *nearest_neighbors(vectors[queries], ids[queries], blocks, self.k)
-
-
-By = Literal["mean", "ratio"]
-
-_SAMPLED = 500  # images that the recall of the lists is measured on
-
-_PRODUCTS = 2e13  # multiply-adds that comparing with every image may cost: minutes on two cores
-
-_SPARE = 2  # times `top`: images that are compared with every other
-
-_OPPOSITE = 2.0  # distance of an image without neighbours
-
-
-@dataclass(frozen=True)
-class OutlierOptions:
-    """What counts as an outlier, and how many are wanted.
-
-    Parameters
-    ----------
-    top : int
-    by : {"mean", "ratio"}
-        Rank by outlierness, or by the density ratio.
-    n_neighbors : int
-    with_duplicates : bool
-        Compare all distinct images, not only the keepers: then copies hide each other.
-    refine : int
-        Images compared with every other beyond the lists; -1 = twice `top`, fewer where that would take long.
-    exhaustive_below : int
-        With fewer images every pair is compared.
-    """
-
-    top: int = 10_000
-    by: By = "mean"
-    n_neighbors: int = 10
-    with_duplicates: bool = False
-    refine: int = -1
-    exhaustive_below: int = 50_000
-
-
-@dataclass(frozen=True)
-class OutlierSummary:
-    """What was searched, and how well.
-
-    Parameters
-    ----------
-    out : str
-    n_images : int
-        Images that were compared.
-    n_outliers : int
-        Rows written.
-    n_exact : int
-        Images compared with every other.
-    n_certain : int or None
-        Of the first ranks, those that no image outside the comparison can take: ranked by mean, all whose outlierness is at least
-        the largest bound of an image that was not compared with every other. None for ratios, unless everything was compared.
-    recall : float or None
-        Share of the true neighbours of sampled images that the inverted lists found; None where they were not used.
-    notes : list of str
-    """
-
-    out: str
-    n_images: int
-    n_outliers: int
-    n_exact: int
-    n_certain: int | None
-    recall: float | None
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Search:
-    """One search for outliers: where it reads and writes."""
-
-    layout: Run
-    options: OutlierOptions
-    engine: Engine
-    reporter: Reporter
-    scratch: str
-    ids: npt.NDArray[np.int64]
-    images: Table
-
-    @property
-    def k(self) -> int:
-        """Neighbours: fewer where there are fewer images."""
-        return min(self.options.n_neighbors, len(self.ids) - 1)
-
-    def exhaustive(self, queries: npt.NDArray[np.int64]) -> Found:
-        """Compare images with every other."""
-        found, url = Found.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
-        save_array(url, self.ids)
-        size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
-        tasks = [
-            ExhaustiveTask(number, self.layout, url, len(self.ids), queries[start : start + size], self.k, found)
-            for number, start in enumerate(range(0, max(len(queries), 1), size))
-        ]
-        done = 0
-        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
-        for _, n in self.engine.map_partitions(compare_with_all, tasks):
-            done += n
-            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
-        return found
-
-    def in_lists(self) -> Found:
-        """Compare each image within its nearest list; images without a neighbour there get the largest bound."""
-        found = Found.at(self.scratch, "listed")
-        every = read_table(self.layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
-        is_wanted = np.isin(every, self.ids, assume_unique=True)
-        n_each = max(1, int(self.layout.index_facts.get("nprobe", 1)))
-        home = join(self.scratch, "members")
-        save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
-        members = Members(self.layout, home, len(every), n_each, is_projected=False)
-        sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
-        packs = pack_lists(sizes, self.engine.n_workers)
-        done = 0
-        self.reporter.progress(Progress("lists", 0, len(self.ids), "images"))
-        for _, n in self.engine.map_groups(members, CompareInLists(self.k, found), packs):
-            done += n
-            self.reporter.progress(Progress("lists", done, len(self.ids), "images"))
-        bounds = Table(join(self.scratch, "bounds"), NEIGHBOR_MEANS)
-        tables = {"images": self.images, "means": found.means}
-        self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
-        return Found(found.pairs, bounds)
-
-    def largest(self, listed: Found, n: int) -> tuple[npt.NDArray[np.int64], float]:
-        """The images with the n largest bounds, or ratios, and the largest value of the others."""
-        query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
-        tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
-        schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
-        rows = ask(self.engine, query, tables, schema)
-        left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
-        return rows["image_id"].to_numpy()[:n], left
-
-    def best_known(self, listed: Found, exact: Found) -> Found:
-        """Exact values where there are any, those of the lists elsewhere."""
-        both = Found.at(self.scratch, "all")
-        tables = {"bounds": listed.means, "exact_means": exact.means}
-        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, both.means)
-        tables = {"pairs": listed.pairs, "exact_pairs": exact.pairs, "exact_means": exact.means}
-        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, both.pairs)
-        return both
-
-
-def find(run_dir: str, out: str, options: OutlierOptions, engine: Engine, reporter: Reporter) -> OutlierSummary:
-    """Rank the images of a run by outlierness. See `dedup.find_outliers`."""
-    if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
-        raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
-    layout, output = Run(run_dir), Table(out, OUTLIERS)
-    names = ("representatives", "metadata", "groups") if options.with_duplicates else ("manifest", "exact")
-    sources, rows = {name: layout.table(name) for name in names}, ROWS_SQL[options.with_duplicates]
-    _begin(out, output, {"run": run_dir, "options": vars(options)})
-    with engine.scratch() as scratch:
-        images = Table(join(scratch, "images"), IMAGES)
-        engine.sql_to(IMAGES_SQL.format(rows=rows), sources, images)
-        ids = np.sort(read_table(images, ["image_id"])["image_id"].to_numpy())
-        if len(ids) < 2:
-            raise InputError(f"{run_dir} holds {len(ids)} distinct images; outliers need at least 2")
-        search = _Search(layout, options, engine, reporter, scratch, ids, images)
-        found, summary = _search(search, out)
-        query = OUTLIERS_SQL.format(
-            rows=rows, ratios=RATIOS_SQL, top=options.top, by={"mean": "outlierness", "ratio": "density_ratio"}[options.by]
-        )
-        tables = sources | {"images": images, "bounds": found.means, "pairs": found.pairs}
-        n_rows = engine.sql_to(query, tables, output)
-    n_certain = None if summary.n_certain is None else min(summary.n_certain, n_rows)
-    summary = OutlierSummary(out, len(ids), n_rows, summary.n_exact, n_certain, summary.recall, summary.notes)
-    lines = io.BytesIO()
-    for batch in dataset(output).to_batches(batch_size=4_096):
-        lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
-    write_bytes(join(out, "_outliers.jsonl"), lines.getvalue())
-    write_json(join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name != "out"})
-    return summary
-
-
-def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
-    """Neighbours of all images, as well as they are known."""
-    ids, options, reporter = search.ids, search.options, search.reporter
-    n, nlist = len(ids), int((read_json(search.layout.path("index", "_index.json")) or {}).get("nlist", 1))
-    if n < max(options.exhaustive_below, 2) or nlist < 2 or 0 <= n <= options.refine:
-        note = f"outliers: every pair of {n:,} images is compared"
-        reporter.note(note)
-        return search.exhaustive(ids), OutlierSummary(out, n, 0, n, n, None, [note])
-    listed = search.in_lists()
-    dim = search.layout.read_vectors(ids[:1]).shape[1]
-    wanted = options.refine if options.refine >= 0 else min(_SPARE * options.top, int(_PRODUCTS / (n * dim)))
-    candidates, left = search.largest(listed, min(wanted, n))
-    sampled = np.sort(np.random.default_rng(0).choice(ids, min(_SAMPLED, n), replace=False))
-    refined = np.union1d(candidates, sampled)
-    note = f"outliers: {n:,} images were compared within {nlist:,} inverted lists, {len(refined):,} of them with every other"
-    reporter.note(note)
-    exact = search.exhaustive(refined)
-    n_certain = None
-    if options.by == "mean":
-        n_certain = int((dataset(exact.means).to_table(columns=["mean_distance"])["mean_distance"].to_numpy() >= left).sum())
-    recall = _recall(listed.pairs, exact.pairs, sampled)
-    return search.best_known(listed, exact), OutlierSummary(out, n, 0, len(refined), n_certain, recall, [note])
-
-
-def _recall(listed: Table, exact: Table, sampled: npt.NDArray[np.int64]) -> float:
-    """Share of the true neighbours of sampled images that the lists found."""
-    found, true = _pairs_of(listed, sampled), _pairs_of(exact, sampled)
-    return len(found & true) / max(len(true), 1)
-
-
-def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
-    rows = dataset(table).to_table(columns=NEIGHBOR_PAIRS.names, filter=ds.field("image_id").isin(images.tolist()))
-    return set(zip(rows["image_id"].to_pylist(), rows["neighbor_id"].to_pylist(), strict=True))
-
-
-def _begin(out: str, output: Table, identity: JsonDict) -> None:
-    """Clear what an earlier search wrote, or stop where something else lies."""
-    fs, path = filesystem(out)
-    if fs.exists(path) and fs.ls(path) and read_json(join(out, "_outliers.json")) is None:
-        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or not there")
-    clear(output)
-    write_json(join(out, "_outliers.json"), identity)

@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 
 from dedup.attack.generations import Generation, Generations, find_generations, read_pixels, stack, stretched
 from dedup.config import ExtractionConfig
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, Table
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
+from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.numerics.graph.cliques import largest_clique
 from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
@@ -31,8 +32,30 @@ from dedup.storage.tables import FileWriter, clear, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
 _NEEDED = ("target_id",)
-
 _WANTED = ("target_id", "component_id", "duplication_count", "shard", "key", "byte_offset", "n_bytes")
+
+# the distinct images of each target's group, with the samples that have them
+MEMBERS_SQL = """
+SELECT targets.number AS number, images.shard AS shard, images.key AS key, images.byte_offset AS byte_offset,
+       images.n_bytes AS n_bytes, images.n_samples AS n_samples
+FROM targets
+JOIN (
+  SELECT component_id, shard, key, byte_offset, n_bytes, n_samples
+  FROM (
+    SELECT groups.component_id AS component_id, metadata.shard AS shard, metadata.key AS key, metadata.byte_offset AS byte_offset,
+           metadata.n_bytes AS n_bytes,
+           count(*) OVER (PARTITION BY groups.component_id, metadata.sha256) AS n_samples,
+           row_number() OVER (PARTITION BY groups.component_id, metadata.sha256 ORDER BY metadata.sample_id) AS place
+    FROM groups JOIN metadata ON groups.sample_id = metadata.sample_id
+  ) AS ranked
+  WHERE place = 1
+) AS images ON targets.component_id = images.component_id
+ORDER BY targets.number, images.shard, images.key
+"""
+
+_NO_MATCH: JsonDict = {"generation": None, "l2": None, "tiled_l2": None, "is_extracted": None, "eidetic_k": None}
+_RANKED = ["target_id", "clique_size", "mean_distance", "is_extracted", "tiled_l2", "eidetic_k", "duplication_count", "is_memorized"]
+_CLOSEST = 5  # of them are printed
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,88 @@ class TargetList:
     run_dir: str
     rows: pa.Table
     n_repeated: int
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What was found, over all targets.
+
+    Parameters
+    ----------
+    out : str
+    n_targets, n_memorized, n_extracted : int
+    by_status : dict
+        Targets of each `status`.
+    notes : list of str
+    closest : list of dict
+        The first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first.
+    """
+
+    out: str
+    n_targets: int
+    n_memorized: int
+    n_extracted: int
+    by_status: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    closest: list[JsonDict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Some targets, one after another in the list."""
+
+    number: int
+    first: int
+    rows: pa.Table
+    generations: Generations
+    members: Table | None
+    options: ExtractionConfig
+    device: str
+    output: Table
+
+
+def score_generations(
+    targets: str,
+    generations: str,
+    out: str,
+    *,
+    options: ExtractionConfig | None = None,
+    device: str = "auto",
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> ScoreSummary:
+    """Tell which targets a model has memorised, and which training images came out of it.
+
+    Parameters
+    ----------
+    targets : str
+        A run's `targets/` folder, through which its tars and groups are found, or parquet with the same columns.
+    generations : str
+        Folder with `TARGET_ID/*.png`, or with webdataset tars whose json has a `target_id`.
+    out : str
+        Folder for the table `dedup.schemas.SCORES`, a row per target in the order of the list. A run that was stopped goes on
+        with the parts that are missing.
+    options : ExtractionConfig
+    device : str
+        Where distances of all pairs are computed: cpu, cuda; auto = cuda where torch finds a GPU.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    InputError
+        If targets or generations can't be read.
+    RunDirectoryError
+        If `out` holds scores of other targets, generations or options.
+
+    Notes
+    -----
+    After Carlini et al. (2023), "Extracting Training Data from Diffusion Models", sections 4 and 5.
+    """
+    wanted, options, reporter = read_targets(targets), options or ExtractionConfig(), reporter or SilentReporter()
+    with engine_or_own(engine) as engine:
+        return _score(wanted, generations, out, options, device, engine, reporter)
 
 
 def read_targets(url: str) -> TargetList:
@@ -87,68 +192,55 @@ def read_targets(url: str) -> TargetList:
     return TargetList(home if is_run else "", rows.take(np.sort(first)), len(rows) - len(first))
 
 
-# the distinct images of each target's group, with the samples that have them
-MEMBERS_SQL = """
-SELECT targets.number AS number, images.shard AS shard, images.key AS key, images.byte_offset AS byte_offset,
-       images.n_bytes AS n_bytes, images.n_samples AS n_samples
-FROM targets
-JOIN (
-  SELECT component_id, shard, key, byte_offset, n_bytes, n_samples
-  FROM (
-    SELECT groups.component_id AS component_id, metadata.shard AS shard, metadata.key AS key, metadata.byte_offset AS byte_offset,
-           metadata.n_bytes AS n_bytes,
-           count(*) OVER (PARTITION BY groups.component_id, metadata.sha256) AS n_samples,
-           row_number() OVER (PARTITION BY groups.component_id, metadata.sha256 ORDER BY metadata.sample_id) AS place
-    FROM groups JOIN metadata ON groups.sample_id = metadata.sample_id
-  ) AS ranked
-  WHERE place = 1
-) AS images ON targets.component_id = images.component_id
-ORDER BY targets.number, images.shard, images.key
-"""
-
-_NO_MATCH: JsonDict = {"generation": None, "l2": None, "tiled_l2": None, "is_extracted": None, "eidetic_k": None}
-
-_RANKED = ["target_id", "clique_size", "mean_distance", "is_extracted", "tiled_l2", "eidetic_k", "duplication_count", "is_memorized"]
-
-_CLOSEST = 5  # of them are printed
-
-
-@dataclass(frozen=True)
-class ScoreTask:
-    """Some targets, one after another in the list."""
-
-    number: int
-    first: int
-    rows: pa.Table
-    generations: Generations
-    members: Table | None
-    options: ExtractionConfig
-    device: str
-    output: Table
+def _score(
+    wanted: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
+) -> ScoreSummary:
+    ids, output = wanted.rows["target_id"].to_pylist(), Table(out, SCORES)
+    size = options.targets_per_part
+    found, notes = find_generations(generations, ids, join(out, "_generations"), engine)
+    if wanted.n_repeated:
+        notes.append(f"{wanted.n_repeated:,} rows of the list repeat a target_id; the first of each stays")
+    members = _write_members(wanted, out, engine)
+    if members is None:
+        notes.append("the list of targets is not that of a run, so that the groups are not known: eidetic_k is left out")
+    _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
+    tasks = [
+        ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, device, output)
+        for number, start in enumerate(range(0, len(ids), size))
+    ]
+    missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
+    done = len(ids) - sum(len(task.rows) for task in missing)
+    if done:
+        notes.append(f"{done:,} of {len(ids):,} targets were scored before")
+    for note in notes:
+        reporter.note(f"extraction: {note}")
+    reporter.progress(Progress("score", done, len(ids), "targets"))
+    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu"):
+        done += n
+        reporter.progress(Progress("score", done, len(ids), "targets"))
+    return _summarise(out, output, notes)
 
 
-@dataclass(frozen=True)
-class ScoreSummary:
-    """What was found, over all targets.
+def _begin(out: str, output: Table, identity: JsonDict) -> None:
+    """Note what is scored, or stop where something else was."""
+    path = join(out, "_score.json")
+    before = read_json(path)
+    if before is not None and before != identity:
+        other = [name for name in identity if before.get(name) != identity[name]]
+        raise RunDirectoryError(f"{out} holds scores of other {' and '.join(other)}; choose another --out, or delete that folder")
+    if before is None:
+        clear(output)
+        write_json(path, identity)
 
-    Parameters
-    ----------
-    out : str
-    n_targets, n_memorized, n_extracted : int
-    by_status : dict
-        Targets of each `status`.
-    notes : list of str
-    closest : list of dict
-        The first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first.
-    """
 
-    out: str
-    n_targets: int
-    n_memorized: int
-    n_extracted: int
-    by_status: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    closest: list[JsonDict] = field(default_factory=list)
+def _write_members(wanted: TargetList, out: str, engine: Engine) -> Table | None:
+    if not wanted.run_dir:
+        return None
+    run, members = Run(wanted.run_dir), Table(join(out, "_members"), MEMBERS)
+    targets = pa.table({"number": pa.array(range(len(wanted.rows)), pa.int64()), "component_id": wanted.rows["component_id"]})
+    clear(members)
+    engine.sql_to(MEMBERS_SQL, {"targets": targets, "groups": run.table("groups"), "metadata": run.table("metadata")}, members)
+    return members
 
 
 def score_targets(task: ScoreTask) -> int:
@@ -245,58 +337,6 @@ def _match(
         "eidetic_k": near if members else None,
         "detail": f"not all of the group could be read: {trouble}" if trouble else None,
     }
-
-
-def score(
-    wanted: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
-) -> ScoreSummary:
-    """Score all targets; a run that was stopped goes on with the parts that are missing. See `dedup.score_generations`."""
-    ids, output = wanted.rows["target_id"].to_pylist(), Table(out, SCORES)
-    size = options.targets_per_part
-    found, notes = find_generations(generations, ids, join(out, "_generations"), engine)
-    if wanted.n_repeated:
-        notes.append(f"{wanted.n_repeated:,} rows of the list repeat a target_id; the first of each stays")
-    members = _write_members(wanted, out, engine)
-    if members is None:
-        notes.append("the list of targets is not that of a run, so that the groups are not known: eidetic_k is left out")
-    _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
-    tasks = [
-        ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, device, output)
-        for number, start in enumerate(range(0, len(ids), size))
-    ]
-    missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
-    done = len(ids) - sum(len(task.rows) for task in missing)
-    if done:
-        notes.append(f"{done:,} of {len(ids):,} targets were scored before")
-    for note in notes:
-        reporter.note(f"extraction: {note}")
-    reporter.progress(Progress("score", done, len(ids), "targets"))
-    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu"):
-        done += n
-        reporter.progress(Progress("score", done, len(ids), "targets"))
-    return _summarise(out, output, notes)
-
-
-def _begin(out: str, output: Table, identity: JsonDict) -> None:
-    """Note what is scored, or stop where something else was."""
-    path = join(out, "_score.json")
-    before = read_json(path)
-    if before is not None and before != identity:
-        other = [name for name in identity if before.get(name) != identity[name]]
-        raise RunDirectoryError(f"{out} holds scores of other {' and '.join(other)}; choose another --out, or delete that folder")
-    if before is None:
-        clear(output)
-        write_json(path, identity)
-
-
-def _write_members(wanted: TargetList, out: str, engine: Engine) -> Table | None:
-    if not wanted.run_dir:
-        return None
-    layout, members = Run(wanted.run_dir), Table(join(out, "_members"), MEMBERS)
-    targets = pa.table({"number": pa.array(range(len(wanted.rows)), pa.int64()), "component_id": wanted.rows["component_id"]})
-    clear(members)
-    engine.sql_to(MEMBERS_SQL, {"targets": targets, "groups": layout.table("groups"), "metadata": layout.table("metadata")}, members)
-    return members
 
 
 def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:

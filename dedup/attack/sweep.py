@@ -22,9 +22,7 @@ from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import count_rows, dataset
 
 PAPER_REMOVED, PAPER_IMAGES = 5_275, 50_000  # CIFAR-10, Carlini et al. (2023): imagededup, similarity > 0.85
-
 _STEP = 0.05
-
 _LAST = (0.97, 0.99, 1.0)
 
 
@@ -71,7 +69,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     source of candidates, are on other scales. Images of little detail ask for more of a copy, as in the run
     (`search.low_detail_min_similarity`).
     """
-    layout = Run(run_dir)
+    run = Run(run_dir)
     record = read_record(run_dir, "index")
     if record is None or read_record(run_dir, "pairs") is None:
         raise RunDirectoryError(f"{run_dir} has no finished stage pairs; run it first: dedup run output.run_dir={run_dir} …")
@@ -80,11 +78,11 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     for value in wanted:
         if not 0.0 <= value <= 1.0:
             raise InputError(f"threshold {value}: expected a cosine from 0 to 1")
-    n = count_rows(layout.table("metadata"))
+    n = count_rows(run.table("metadata"))
     known = [value for value in wanted if np.float32(value) >= np.float32(own)]
-    columns: dict[str, list[int | None]] = {"n_removed": _removed(layout.table("candidates"), n, known, wanted)}
+    columns: dict[str, list[int | None]] = {"n_removed": _removed(run.table("candidates"), n, known, wanted)}
     has_edges = read_record(run_dir, "confirm") is not None
-    columns["n_confirmed"] = _removed(layout.table("edges"), n, known, wanted) if has_edges else [None] * len(wanted)
+    columns["n_confirmed"] = _removed(run.table("edges"), n, known, wanted) if has_edges else [None] * len(wanted)
     shares = {
         name.replace("n_", "share_"): [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()
     }
@@ -92,7 +90,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     notes = []
     if len(known) < len(wanted):
         notes.append(f"below {own:g}, the run's own threshold, nothing is known: run again with a lower search.min_similarity")
-    dropped = count_rows(layout.table("duplicates")) if read_record(run_dir, "manifest") is not None else None
+    dropped = count_rows(run.table("duplicates")) if read_record(run_dir, "manifest") is not None else None
     return Sweep(table, own, dropped, notes)
 
 

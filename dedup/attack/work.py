@@ -14,7 +14,6 @@ from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.urls import filesystem, join
 
 _SEED_BITS = 16  # seeds of a target: as many generations as anyone makes of one prompt
-
 _ID_DIGITS = 11  # of the target_id that a seed begins with: 44 bits, so that seeds stay below 2^63
 
 

@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,187 +15,28 @@ import pyarrow as pa
 import yaml
 
 from dedup.attack.sweep import sweep
-from dedup.calibration.copies import CalibrationOptions, Effort, Work, plant_in_sample
-from dedup.calibration.draw import Drawn, Population, draw, read_population, share_confirmed
+from dedup.calibration.copies import plant_in_sample
+from dedup.calibration.draw import CalibrationOptions, Drawn, Effort, Population, Work, draw, read_population, share_confirmed
 from dedup.calibration.pairs import FalsePairs, find_false_pairs, find_floor
 from dedup.calibration.tables import Recall, recall_of
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Engine, JsonDict, Reporter, Table
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError
 from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
-from dedup.stages.stage import SilentReporter, StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.tables import clear, write_table
 from dedup.storage.urls import absolute, join
 
-
-def calibrate(
-    run_dir: str,
-    out: str = "",
-    *,
-    precision: float = 0.99,
-    n_images: int = 2_000,
-    changes: str = "default",
-    seed: int = 0,
-    overrides: Sequence[str] = (),
-    engine: Engine | None = None,
-    reporter: Reporter | None = None,
-    effort: Effort | None = None,
-) -> Calibration:
-    """Tell what each threshold would find among a run's images and what it would join wrongly, and recommend one.
-
-    Parameters
-    ----------
-    run_dir : str
-        A finished run.
-    out : str
-        Folder for tables, figures, configuration and plot; by default `calibration/` of the run.
-    precision : float
-        Wanted: the recommended threshold is the least whose precision is that high by the lower end of its interval.
-    n_images : int
-        Images drawn at random, of which changed copies are planted. Unrelated pairs are those of as many images, or more, with all others.
-    changes : {"default", "all"}
-        Strengths of the changes of `dedup.numerics.image.planting`.
-    seed : int
-        Of everything that is drawn. Equal seeds give equal tables, however many workers there are.
-    overrides : sequence of str
-        ``section.key=value`` of `encoder`, `input` or `engine` over what the run was made with; a run over precomputed embeddings names
-        no encoder, and copies are planted only with one.
-    engine : Engine
-        By default processes on this machine.
-    reporter : Reporter
-    effort : Effort, optional
-        How many copies and pairs are judged at most.
-
-    Returns
-    -------
-    Calibration
-
-    Raises
-    ------
-    RunDirectoryError
-        If the run is not finished, or was embedded with another encoder.
-    ConfigError, InputError
-        If an option can't be, or there are too few images.
-    """
-    with engine_or_own(engine) as engine:
-        options = CalibrationOptions(precision, n_images, changes, seed)
-        found = calibrate_run(run_dir, options, overrides, engine, reporter or SilentReporter(), effort or Effort())
-    write_calibration(found, out or join(run_dir, "calibration"))
-    return found
-
-
-_TABLES = {"thresholds": "table", "recalls": "recalls", "copies": "copies", "pairs": "pairs"}
-
-_HEIGHT_OF_RARE = 1e-3  # expected pairs below which the plot shows none
-
-
-def write_calibration(found: Calibration, out: str) -> list[str]:
-    """Write what was found; returns the files and folders.
-
-    Parameters
-    ----------
-    found : Calibration
-    out : str
-        Folder, a path or any fsspec URL: `thresholds/`, `recalls/`, `copies/`, `pairs/` (parquet), `_calibration.json`, and, where a
-        threshold is recommended, `calibration.yaml`; with matplotlib `calibration.png`.
-    """
-    written = []
-    for name, attribute in _TABLES.items():
-        rows = getattr(found, attribute)
-        table = Table(join(out, name), rows.schema)
-        clear(table)
-        write_table(table, [rows])
-        written.append(f"{table.path}/")
-    write_json(join(out, "_calibration.json"), summary_of(found))
-    written.append(join(out, "_calibration.json"))
-    if found.advice.threshold is not None:
-        write_bytes(join(out, "calibration.yaml"), configuration_of(found).encode())
-        written.append(join(out, "calibration.yaml"))
-    if importlib.util.find_spec("matplotlib") is None:
-        found.notes.append("no plot: matplotlib is not installed; run: pip install 'webdedup[report]'")
-    else:
-        write_bytes(join(out, "calibration.png"), _plot(found))
-        written.append(join(out, "calibration.png"))
-    return written
-
-
-def summary_of(found: Calibration) -> dict[str, Any]:
-    """What `_calibration.json` holds."""
-    advice = [found.advice] if found.otherwise is None else [found.advice, found.otherwise]
-    said = [{"rule": one.rule, "threshold": one.threshold, "best": one.best, "lines": list(one.lines)} for one in advice]
-    return found.figures | {"advice": said, "notes": found.notes}
-
-
-def configuration_of(found: Calibration) -> str:
-    """The recommended threshold as a YAML file for `dedup run -c`."""
-    sections: dict[str, dict[str, Any]] = {}
-    for line in found.advice.lines:
-        key, _, value = line.partition("=")
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = yaml.safe_load(value)
-    n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
-    rule = "once pixels are judged" if found.advice.rule == "confirmed" else "by similarity alone"
-    wanted = found.figures["options"]["precision"]
-    head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
-    head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
-    return head + yaml.safe_dump(sections, sort_keys=True)
-
-
-def _plot(found: Calibration) -> bytes:
-    """Recall, precision, and expected false pairs over the thresholds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    columns = {name: found.table[name].to_pylist() for name in found.table.schema.names}
-    x = columns["threshold"]
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
-    for name, label, colour in (
-        ("recall", "recall, whole pictures", "#0b5394"),
-        ("recall_looks", "with second looks", "#6fa8dc"),
-        ("recall_confirmed", "found and confirmed by pixels", "#38761d"),
-    ):
-        if any(value is not None for value in columns[name]):
-            above.plot(x, _numbers(columns[name]), color=colour, label=label)
-    for name, label, colour in (
-        ("similarity", "precision by similarity alone", "#b45f06"),
-        ("confirmed", "precision after pixels", "#990000"),
-    ):
-        if any(value is not None for value in columns[f"precision_{name}"]):
-            above.plot(x, _numbers(columns[f"precision_{name}"]), color=colour, label=label)
-            low, high = (_numbers(columns[f"precision_{name}_{end}"]) for end in ("low", "high"))
-            above.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    above.set(ylabel="share", ylim=(0.0, 1.03))
-    above.grid(alpha=0.3)
-    floor = _HEIGHT_OF_RARE
-    below.plot(x, [max(value, floor) for value in columns["expected_false"]], color="#990000", label="expected false pairs")
-    low, high = ([max(value, floor) for value in columns[f"expected_false_{end}"]] for end in ("low", "high"))
-    below.fill_between(x, low, high, color="#990000", alpha=0.15, linewidth=0, label="95%")
-    below.plot(x, [max(value, floor) for value in columns["n_links"]], color="#38761d", label="links of copies found")
-    below.set(xlabel="search.min_similarity", ylabel="pairs", yscale="log", ylim=(floor, None))
-    below.grid(alpha=0.3)
-    for axes in (above, below):
-        axes.axvline(found.figures["run"]["min_similarity"], color="grey", linestyle=":", label="the run's own")
-        if found.advice.threshold is not None:
-            axes.axvline(found.advice.threshold, color="black", linestyle="--", label=f"recommended: {found.advice.threshold:g}")
-        axes.legend(fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    pyplot.close(figure)
-    return buffer.getvalue()
-
-
-def _numbers(values: list[float | None]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]
-
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _STEP = 0.01  # of the thresholds
-
 _BELOW = 0.2  # the run's own threshold, where they begin
+_TABLES = {"thresholds": "table", "recalls": "recalls", "copies": "copies", "pairs": "pairs"}
+_HEIGHT_OF_RARE = 1e-3  # expected pairs below which the plot shows none
 
 
 @dataclass(frozen=True)
@@ -251,11 +92,75 @@ class Calibration:
     notes: list[str] = field(default_factory=list)
 
 
-def calibrate_run(
+def calibrate(
+    run_dir: str,
+    out: str = "",
+    *,
+    precision: float = 0.99,
+    n_images: int = 2_000,
+    changes: str = "default",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+    effort: Effort | None = None,
+) -> Calibration:
+    """Tell what each threshold would find among a run's images and what it would join wrongly, and recommend one.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+    out : str
+        Folder for tables, figures, configuration and plot; by default `calibration/` of the run.
+    precision : float
+        Wanted: the recommended threshold is the least whose precision is that high by the lower end of its interval.
+    n_images : int
+        Images drawn at random, of which changed copies are planted. Unrelated pairs are those of as many images, or more, with all others.
+    changes : {"default", "all"}
+        Strengths of the changes of `dedup.numerics.image.planting`.
+    seed : int
+        Of everything that is drawn. Equal seeds give equal tables, however many workers there are.
+    overrides : sequence of str
+        ``section.key=value`` of `encoder`, `input` or `engine` over what the run was made with; a run over precomputed embeddings names
+        no encoder, and copies are planted only with one.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+    effort : Effort, optional
+        How many copies and pairs are judged at most.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, or was embedded with another encoder.
+    ConfigError, InputError
+        If an option can't be, or there are too few images.
+    """
+    options = CalibrationOptions(precision, n_images, changes, seed)
+    _check(options)
+    with engine_or_own(engine) as engine:
+        found = _calibrate(run_dir, options, overrides, engine, reporter or SilentReporter(), effort or Effort())
+    write_calibration(found, out or join(run_dir, "calibration"))
+    return found
+
+
+def _check(options: CalibrationOptions) -> None:
+    if not 0.0 < options.precision < 1.0:
+        raise ConfigError(f"--precision {options.precision:g}: expected a share between 0 and 1, such as 0.99")
+    if options.n_images < 20:
+        raise ConfigError(f"--n-images {options.n_images}: expected at least 20")
+    if options.strengths not in ("default", "all"):
+        raise ConfigError(f"--changes {options.strengths}: expected default or all")
+
+
+def _calibrate(
     run_dir: str, options: CalibrationOptions, overrides: Sequence[str], engine: Engine, reporter: Reporter, effort: Effort
 ) -> Calibration:
-    """Calibrate a finished run. See `dedup.calibrate`."""
-    _check(options)
     started = time.perf_counter()
     run = Run.open(run_dir, ("embed", "index"), overrides)
     if encoder_kind(run.config.encoder.name).has_images:
@@ -292,36 +197,6 @@ def calibrate_run(
         figures,
         work.notes,
     )
-
-
-def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False) -> Advice:
-    """The least threshold of a table whose precision reaches what is wanted by the lower end of its interval.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Of `schemas.CALIBRATION`.
-    rule : str
-        confirmed or similarity.
-    wanted : float
-    turns_off : bool
-        Whether the advice by similarity alone is for a run that no longer judges pixels.
-    """
-    low = table[f"precision_{rule}_low"].to_pylist()
-    known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
-    reached = [threshold for threshold, value in known if value >= wanted]
-    if reached:
-        return Advice(rule, reached[0], None, (f"search.min_similarity={reached[0]:g}", *(("confirm.enabled=false",) if turns_off else ())))
-    return Advice(rule, None, max(known, key=lambda pair: (pair[1], -pair[0]))[0] if known else None)
-
-
-def _check(options: CalibrationOptions) -> None:
-    if not 0.0 < options.precision < 1.0:
-        raise ConfigError(f"--precision {options.precision:g}: expected a share between 0 and 1, such as 0.99")
-    if options.n_images < 20:
-        raise ConfigError(f"--n-images {options.n_images}: expected at least 20")
-    if options.strengths not in ("default", "all"):
-        raise ConfigError(f"--changes {options.strengths}: expected default or all")
 
 
 def _thresholds(own: float, thousandth: float) -> npt.NDArray[np.float64]:
@@ -393,3 +268,138 @@ def _figures(work: Work, population: Population, drawn: Drawn, false: FalsePairs
         "looked_at": {"n_pairs": len(unrelated), "n_copies": sum(row["is_copy"] is True for row in unrelated)},
         "decoys": {"n_judged": len(decoys), "n_accepted": int(accepted.sum()), "least_similarity": float(decoys.min(initial=1.0))},
     }
+
+
+def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False) -> Advice:
+    """The least threshold of a table whose precision reaches what is wanted by the lower end of its interval.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Of `schemas.CALIBRATION`.
+    rule : str
+        confirmed or similarity.
+    wanted : float
+    turns_off : bool
+        Whether the advice by similarity alone is for a run that no longer judges pixels.
+    """
+    low = table[f"precision_{rule}_low"].to_pylist()
+    known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
+    reached = [threshold for threshold, value in known if value >= wanted]
+    if reached:
+        return Advice(rule, reached[0], None, (f"search.min_similarity={reached[0]:g}", *(("confirm.enabled=false",) if turns_off else ())))
+    return Advice(rule, None, max(known, key=lambda pair: (pair[1], -pair[0]))[0] if known else None)
+
+
+def write_calibration(found: Calibration, out: str) -> list[str]:
+    """Write what was found; returns the files and folders.
+
+    Parameters
+    ----------
+    found : Calibration
+    out : str
+        Folder, a path or any fsspec URL: `thresholds/`, `recalls/`, `copies/`, `pairs/` (parquet), `_calibration.json`, and, where a
+        threshold is recommended, `calibration.yaml`; with matplotlib `calibration.png`.
+    """
+    written = []
+    for name, attribute in _TABLES.items():
+        rows = getattr(found, attribute)
+        table = Table(join(out, name), rows.schema)
+        clear(table)
+        write_table(table, [rows])
+        written.append(f"{table.path}/")
+    write_json(join(out, "_calibration.json"), summary_of(found))
+    written.append(join(out, "_calibration.json"))
+    if found.advice.threshold is not None:
+        write_bytes(join(out, "calibration.yaml"), configuration_of(found).encode())
+        written.append(join(out, "calibration.yaml"))
+    if importlib.util.find_spec("matplotlib") is None:
+        found.notes.append("no plot: matplotlib is not installed; run: pip install 'webdedup[report]'")
+    else:
+        write_bytes(join(out, "calibration.png"), _plot(found))
+        written.append(join(out, "calibration.png"))
+    return written
+
+
+def summary_of(found: Calibration) -> dict[str, Any]:
+    """What `_calibration.json` holds."""
+    advice = [found.advice] if found.otherwise is None else [found.advice, found.otherwise]
+    said = [{"rule": one.rule, "threshold": one.threshold, "best": one.best, "lines": list(one.lines)} for one in advice]
+    return found.figures | {"advice": said, "notes": found.notes}
+
+
+def configuration_of(found: Calibration) -> str:
+    """The recommended threshold as a YAML file for `dedup run -c`."""
+    sections: dict[str, dict[str, Any]] = {}
+    for line in found.advice.lines:
+        key, _, value = line.partition("=")
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = yaml.safe_load(value)
+    n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
+    rule = "once pixels are judged" if found.advice.rule == "confirmed" else "by similarity alone"
+    wanted = found.figures["options"]["precision"]
+    head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
+    head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
+    return head + yaml.safe_dump(sections, sort_keys=True)
+
+
+def _plot(found: Calibration) -> bytes:
+    """Recall, precision, and expected false pairs over the thresholds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = {name: found.table[name].to_pylist() for name in found.table.schema.names}
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
+    _plot_shares(above, columns)
+    _plot_pairs(below, columns)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.axvline(found.figures["run"]["min_similarity"], color="grey", linestyle=":", label="the run's own")
+        if found.advice.threshold is not None:
+            axes.axvline(found.advice.threshold, color="black", linestyle="--", label=f"recommended: {found.advice.threshold:g}")
+        axes.legend(fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    pyplot.close(figure)
+    return buffer.getvalue()
+
+
+def _plot_shares(axes: Axes, columns: dict[str, list[Any]]) -> None:
+    """Recall and precision, as far as they are known."""
+    x = columns["threshold"]
+    for name, label, colour in (
+        ("recall", "recall, whole pictures", "#0b5394"),
+        ("recall_looks", "with second looks", "#6fa8dc"),
+        ("recall_confirmed", "found and confirmed by pixels", "#38761d"),
+    ):
+        if any(value is not None for value in columns[name]):
+            axes.plot(x, _numbers(columns[name]), color=colour, label=label)
+    for name, label, colour in (
+        ("precision_similarity", "precision by similarity alone", "#b45f06"),
+        ("precision_confirmed", "precision after pixels", "#990000"),
+    ):
+        if any(value is not None for value in columns[name]):
+            axes.plot(x, _numbers(columns[name]), color=colour, label=label)
+            axes.fill_between(x, _numbers(columns[f"{name}_low"]), _numbers(columns[f"{name}_high"]), color=colour, alpha=0.15, linewidth=0)
+    axes.set(ylabel="share", ylim=(0.0, 1.03))
+
+
+def _plot_pairs(axes: Axes, columns: dict[str, list[Any]]) -> None:
+    """Expected false pairs and links of copies, on a scale that ends where pairs are rare."""
+    x, floor = columns["threshold"], _HEIGHT_OF_RARE
+    heights = {
+        name: [max(value, floor) for value in columns[name]]
+        for name in ("expected_false", "expected_false_low", "expected_false_high", "n_links")
+    }
+    axes.plot(x, heights["expected_false"], color="#990000", label="expected false pairs")
+    axes.fill_between(
+        x, heights["expected_false_low"], heights["expected_false_high"], color="#990000", alpha=0.15, linewidth=0, label="95%"
+    )
+    axes.plot(x, heights["n_links"], color="#38761d", label="links of copies found")
+    axes.set(xlabel="search.min_similarity", ylabel="pairs", yscale="log", ylim=(floor, None))
+
+
+def _numbers(values: list[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from dedup.calibration.draw import Drawn, Population
+from dedup.calibration.draw import Drawn, Population, Work
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict
@@ -35,146 +35,17 @@ from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages.embed.decode import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
 from dedup.stages.index.views import make_views
-from dedup.stages.stage import StageContext
 from dedup.storage.images.decode import decode_image
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.input.samples import RawSample, one_line
 
+Pixels = npt.NDArray[np.uint8]
 _IMAGES_PER_TASK = 20
-
 _SIZED_PLACES = pa.schema([*PLACES, ("width", pa.int32()), ("height", pa.int32())])
 
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """What is asked for.
-
-    Parameters
-    ----------
-    precision : float
-        Wanted of what the recommended threshold joins.
-    n_images : int
-        Images drawn, of which copies are planted.
-    strengths : str
-        default or all, of the changes of `numerics.planting`.
-    seed : int
-    """
-
-    precision: float = 0.99
-    n_images: int = 2_000
-    strengths: str = "default"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is planted and judged at most: less is faster and less certain.
-
-    Parameters
-    ----------
-    n_copies, n_copies_judged : int
-        Copies planted, and judged.
-    n_pairs : int
-        Unrelated pairs judged in one round.
-    n_decoys : int
-    """
-
-    n_copies: int = 8_000
-    n_copies_judged: int = 2_000
-    n_pairs: int = 400
-    n_decoys: int = 800
-
-
-@dataclass
-class Work:
-    """A run that is calibrated.
-
-    Parameters
-    ----------
-    run : Run
-    context : StageContext
-    options : CalibrationOptions
-    effort : Effort
-    own : float
-        The run's own threshold.
-    thresholds : float64 array, shape (n,)
-        Ascending.
-    notes : list of str
-        What the user should know.
-    """
-
-    run: Run
-    context: StageContext
-    options: CalibrationOptions
-    effort: Effort
-    own: float
-    thresholds: npt.NDArray[np.float64]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def config(self) -> Config:
-        """Of the run."""
-        return self.context.config
-
-    @property
-    def has_verdicts(self) -> bool:
-        """Whether the run judged its candidates by their pixels."""
-        return self.run.judges_pixels
-
-
-def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
-    """Plant copies of the drawn images and find them.
-
-    Returns
-    -------
-    copies : pyarrow.Table
-        Of `schemas.CALIBRATION_COPIES`.
-    n_unreadable : int
-        Images that could not be read.
-    """
-    config, options = work.config, work.options
-    if not encoder_kind(config.encoder.name).has_images:
-        work.notes.append(
-            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
-            "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
-        )
-        return CALIBRATION_COPIES.empty_table(), 0
-    names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
-    rows = find_places(work.context.engine, work.context.run.table("metadata"), population.ids[drawn.images], _SIZED_PLACES).to_pylist()
-    n_each = min(len(names), max(1, work.effort.n_copies // len(rows)))
-    share = min(1.0, work.effort.n_copies_judged / (n_each * len(rows))) if work.run.judges_pixels else 0.0
-    rng = np.random.default_rng([options.seed, 1])
-    order = rng.permutation(len(names))
-    has_views = view_maker(config.encoder) is not None and bool(work.run.index_facts.get("n_views"))
-    least, tasks = float(work.thresholds[0]), []
-    for start in range(0, len(rows), _IMAGES_PER_TASK):
-        part = rows[start : start + _IMAGES_PER_TASK]
-        # each change as often as each other, and none twice of one image
-        own = [tuple(names[order[((start + k) * n_each + j) % len(names)]] for j in range(n_each)) for k in range(len(part))]
-        judged = [tuple((rng.random(n_each) < share).tolist()) for _ in part]
-        tasks.append(CopyTask(config, tuple(part), tuple(own), tuple(judged), least, has_views, options.seed))
-    parts: dict[int, CopyResult] = {}
-    uses_gpu = encoder_kind(config.encoder.name).uses_gpu
-    for number, found in work.context.run_tasks(
-        "copies", "images", plant_copies, tasks, [len(task.rows) for task in tasks], uses_gpu=uses_gpu
-    ):
-        parts[number] = found
-    unreadable = [text for number in sorted(parts) for text in parts[number].unreadable]
-    copies = pa.concat_tables([parts[number].copies for number in sorted(parts)])
-    if unreadable:
-        work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
-    if not len(copies):
-        work.notes.append("no copy could be planted: recall is not known")
-    return copies, len(unreadable)
-
-
 _SIDE = 256  # pixels that the shorter side keeps where an image is larger: LAION's size
-
 _QUALITY = 90  # of the JPEG that a copy on the web is
-
 _NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -222,6 +93,52 @@ class _Copy:
     is_judged: bool
     data: bytes
     prepared: PreparedSample
+
+
+def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
+    """Plant copies of the drawn images and find them.
+
+    Returns
+    -------
+    copies : pyarrow.Table
+        Of `schemas.CALIBRATION_COPIES`.
+    n_unreadable : int
+        Images that could not be read.
+    """
+    config, options = work.config, work.options
+    if not encoder_kind(config.encoder.name).has_images:
+        work.notes.append(
+            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
+            "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
+        )
+        return CALIBRATION_COPIES.empty_table(), 0
+    names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
+    rows = find_places(work.context.engine, work.context.run.table("metadata"), population.ids[drawn.images], _SIZED_PLACES).to_pylist()
+    n_each = min(len(names), max(1, work.effort.n_copies // len(rows)))
+    share = min(1.0, work.effort.n_copies_judged / (n_each * len(rows))) if work.run.judges_pixels else 0.0
+    rng = np.random.default_rng([options.seed, 1])
+    order = rng.permutation(len(names))
+    has_views = view_maker(config.encoder) is not None and bool(work.run.index_facts.get("n_views"))
+    least, tasks = float(work.thresholds[0]), []
+    for start in range(0, len(rows), _IMAGES_PER_TASK):
+        part = rows[start : start + _IMAGES_PER_TASK]
+        # each change as often as each other, and none twice of one image
+        own = [tuple(names[order[((start + k) * n_each + j) % len(names)]] for j in range(n_each)) for k in range(len(part))]
+        judged = [tuple((rng.random(n_each) < share).tolist()) for _ in part]
+        tasks.append(CopyTask(config, tuple(part), tuple(own), tuple(judged), least, has_views, options.seed))
+    parts: dict[int, CopyResult] = {}
+    uses_gpu = encoder_kind(config.encoder.name).uses_gpu
+    for number, found in work.context.run_tasks(
+        "copies", "images", plant_copies, tasks, [len(task.rows) for task in tasks], uses_gpu=uses_gpu
+    ):
+        parts[number] = found
+    unreadable = [text for number in sorted(parts) for text in parts[number].unreadable]
+    copies = pa.concat_tables([parts[number].copies for number in sorted(parts)])
+    if unreadable:
+        work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
+    if not len(copies):
+        work.notes.append("no copy could be planted: recall is not known")
+    return copies, len(unreadable)
 
 
 def plant_copies(task: CopyTask) -> CopyResult:

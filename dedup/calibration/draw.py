@@ -1,21 +1,99 @@
-"""The images that a calibration draws, and what the run knows of them."""
+"""What a calibration works on: the run, what is asked for, the images that are drawn, and what the run knows of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.dataset as ds
 
+from dedup.config import Config
 from dedup.errors import InputError
 from dedup.numerics.graph.components import removed_by_threshold
 from dedup.runs.directory import Run
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import dataset, read_table
 
 MOST_PAIRS = 1_000_000_000  # compared: some 15 s of two cores at 384 dimensions
-
 _LEAST_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What is asked for.
+
+    Parameters
+    ----------
+    precision : float
+        Wanted of what the recommended threshold joins.
+    n_images : int
+        Images drawn, of which copies are planted.
+    strengths : str
+        default or all, of the changes of `dedup.numerics.image.planting`.
+    seed : int
+    """
+
+    precision: float = 0.99
+    n_images: int = 2_000
+    strengths: str = "default"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is planted and judged at most: less is faster and less certain.
+
+    Parameters
+    ----------
+    n_copies, n_copies_judged : int
+        Copies planted, and judged.
+    n_pairs : int
+        Unrelated pairs judged in one round.
+    n_decoys : int
+    """
+
+    n_copies: int = 8_000
+    n_copies_judged: int = 2_000
+    n_pairs: int = 400
+    n_decoys: int = 800
+
+
+@dataclass
+class Work:
+    """A run that is calibrated.
+
+    Parameters
+    ----------
+    run : Run
+    context : StageContext
+    options : CalibrationOptions
+    effort : Effort
+    own : float
+        The run's own threshold.
+    thresholds : float64 array, shape (n,)
+        Ascending.
+    notes : list of str
+        What the user should know.
+    """
+
+    run: Run
+    context: StageContext
+    options: CalibrationOptions
+    effort: Effort
+    own: float
+    thresholds: npt.NDArray[np.float64]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        """Of the run."""
+        return self.context.config
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether the run judged its candidates by their pixels."""
+        return self.run.judges_pixels
 
 
 @dataclass(frozen=True)

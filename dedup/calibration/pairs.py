@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.calibration.copies import Work
-from dedup.calibration.draw import Drawn, Population, links_by_threshold
+from dedup.calibration.draw import Drawn, Population, Work, links_by_threshold
 from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.config.encoders import encoder_kind
 from dedup.encoders.dct import turn_names, turns
@@ -23,63 +22,37 @@ from dedup.numerics.statistics.tails import PairSample, PairShares, pair_shares
 from dedup.runs.directory import Run
 from dedup.stages.stage import StageContext
 
-_BLOCK = 16_384  # columns of a task
-
-_PILOT = 2_000  # images whose pairs tell where the most alike begin
-
-_LISTED = 20_000  # pairs that are listed one by one, about
-
-_LISTED_SHARE = 0.05  # of all pairs, at most
-
-_ROUNDS = 4
-
-_FEW = 0.05  # share of copies among the pairs of a round below which it was the last
-
-_PER_TASK = 25
-
-MIRROR = "mirror"
-
 Ids = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class PairTask:
-    """Rows that are compared with one block of columns."""
-
-    run: Run
-    rows: Ids
-    row_labels: Ids
-    columns: Ids
-    column_labels: Ids
-    thresholds: npt.NDArray[np.float64]
-    floor: float
-    is_mirrored: bool
-
-
-def compare_block(task: PairTask) -> Alike:
-    """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
-    store = task.run.vectors()
-    rows, columns = store.take(task.rows), store.take(task.columns)
-    if task.is_mirrored:
-        rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
-    found = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
-    return Alike(found.counts, found.row, task.columns[found.column], found.similarity)
+_BLOCK = 16_384  # columns of a task
+_PILOT = 2_000  # images whose pairs tell where the most alike begin
+_LISTED = 20_000  # pairs that are listed one by one, about
+_LISTED_SHARE = 0.05  # of all pairs, at most
+_ROUNDS = 4
+_FEW = 0.05  # share of copies among the pairs of a round below which it was the last
+_PER_TASK = 25
+MIRROR = "mirror"
+_DECOY_ROWS = 4_000  # images that are mirrored to find them
 
 
 @dataclass(frozen=True)
-class JudgeTask:
-    """Pairs that a worker judges."""
+class FalsePairs:
+    """Unrelated pairs of a run.
 
-    inputs: JudgeInputs
-    src: tuple[int, ...]
-    dst: tuple[int, ...]
-    turn: str
+    Parameters
+    ----------
+    shares : PairShares
+    precision : Precision
+    judged : Judged
+        Pairs that were judged.
+    n_links : int64 array, shape (n_thresholds,)
+        Links of near copies that the run has found.
+    """
 
-
-def judge_block(task: JudgeTask) -> list[Outcome]:
-    """Judge each pair."""
-    judge = task.inputs.judge()
-    return [judge.judge(src, dst, (task.turn,), "calibration") for src, dst in zip(task.src, task.dst, strict=True)]
+    shares: PairShares
+    precision: Precision
+    judged: Judged
+    n_links: npt.NDArray[np.int64]
 
 
 @dataclass
@@ -141,6 +114,30 @@ class Judged:
         return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
 
 
+@dataclass(frozen=True)
+class PairTask:
+    """Rows that are compared with one block of columns."""
+
+    run: Run
+    rows: Ids
+    row_labels: Ids
+    columns: Ids
+    column_labels: Ids
+    thresholds: npt.NDArray[np.float64]
+    floor: float
+    is_mirrored: bool
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """Pairs that a worker judges."""
+
+    inputs: JudgeInputs
+    src: tuple[int, ...]
+    dst: tuple[int, ...]
+    turn: str
+
+
 def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
     """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, from those of some images."""
     rng = np.random.default_rng(seed)
@@ -153,6 +150,42 @@ def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tup
     floor, thousandth = np.quantile(values, [1.0 - share, 0.999]) if len(values) else (0.0, 0.0)
     # in steps, so that the last bits of a product do not matter
     return float(np.floor(200 * floor) / 200), float(thousandth)
+
+
+def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
+    """Count unrelated pairs, fit their tail, and say what precision follows at each threshold."""
+    run, thresholds, seed, n = work.run, work.thresholds, work.options.seed, len(population.ids)
+    counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
+    at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
+    if not work.has_verdicts:
+        links = links_by_threshold(population, run, at, of_copies=False)
+        shares = _below_copies(work, counted, drawn)
+        return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
+    counted, labels = leave_copies_out(work, counted, population, judged)
+    shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
+    population = replace(population, labels=labels)
+    _judge_decoys(work, population, drawn, counted, judged)
+    links = links_by_threshold(population, run, at, of_copies=True)
+    precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
+    if precision.confirmed is None:
+        work.notes.append("no pair could be judged, the images can't be read: precision once pixels are judged is not known")
+    return FalsePairs(shares, precision, judged, links)
+
+
+def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
+    """Shares of unrelated pairs where nothing tells copies: the tail is fitted below what one pair for each image reaches."""
+    order = np.sort(counted.similarity)[::-1]
+    upper = float(min(work.own, order[len(drawn.rows)] if len(order) > len(drawn.rows) else work.own))
+    inside = counted.without(counted.similarity >= np.float32(upper))
+    shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
+    work.notes.append(
+        f"the run judged no pixels, so that copies can't be told from others: the tail is fitted below {upper:.2f}, where few are "
+        "copies, and reaches beyond; look at a montage"
+    )
+    if shares.tail is None:
+        work.notes.append("there are too few pairs for a tail: what is counted holds copies, so that false pairs are overstated")
+        return pair_shares(counted.sample(drawn), counted.counts, work.thresholds, seed=work.options.seed)
+    return shares
 
 
 def count_pairs(
@@ -191,6 +224,56 @@ def count_pairs(
     similarity = np.concatenate([part.similarity for part in ordered])
     counts = np.sum([part.counts for part in ordered], axis=0)
     return Counted(counts, row, population.ids[rows][row], dst, similarity, floor, thresholds)
+
+
+def compare_block(task: PairTask) -> Alike:
+    """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
+    store = task.run.vectors()
+    rows, columns = store.take(task.rows), store.take(task.columns)
+    if task.is_mirrored:
+        rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
+    found = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
+    return Alike(found.counts, found.row, task.columns[found.column], found.similarity)
+
+
+def leave_copies_out(work: Work, counted: Counted, population: Population, judged: Judged) -> tuple[Counted, Ids]:
+    """Judge the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
+    labels, seen = population.labels, {(-1, -1)}
+    for _ in range(_ROUNDS):
+        places = most_alike(counted, work.effort.n_pairs, seen)
+        if not len(places):
+            break
+        src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
+        outcomes = judge_pairs(work.context, src, dst, "none", "judge")
+        judged.add(src, dst, similarity, outcomes, is_decoy=False)
+        seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
+        is_copy = np.array([outcome.is_copy is True for outcome in outcomes])
+        labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
+        of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
+        counted = counted.without(labels[of[0]] == labels[of[1]])
+        if is_copy.mean() < _FEW:
+            break
+    return counted, labels
+
+
+def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
+    """Labels with the components of some pairs made one."""
+    names, own = np.unique(labels, return_inverse=True)
+    ends = [own[np.searchsorted(ids, end)] for end in (src, dst)]
+    return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
+
+
+def _judge_decoys(work: Work, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
+    """Judge pairs that are none of copies, since one of each is mirrored, and yet are alike."""
+    context = work.context
+    if encoder_kind(work.config.encoder.name).can_turn:
+        last = counted.thresholds[-1:]  # only the pairs are asked for
+        found = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
+    else:
+        found = counted  # such encoders hardly tell a mirrored picture: the pairs themselves, one of each mirrored
+    places = most_alike(found, work.effort.n_decoys, set())
+    outcomes = judge_pairs(context, found.src[places], found.dst[places], MIRROR, "decoys")
+    judged.add(found.src[places], found.dst[places], found.similarity[places], outcomes, is_decoy=True)
 
 
 def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
@@ -232,100 +315,7 @@ def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str)
     return [outcomes[place] for place in range(len(src))]
 
 
-def leave_copies_out(work: Work, counted: Counted, population: Population, judged: Judged) -> tuple[Counted, Ids]:
-    """Judge the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
-    labels, seen = population.labels, {(-1, -1)}
-    for _ in range(_ROUNDS):
-        places = most_alike(counted, work.effort.n_pairs, seen)
-        if not len(places):
-            break
-        src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
-        outcomes = judge_pairs(work.context, src, dst, "none", "judge")
-        judged.add(src, dst, similarity, outcomes, is_decoy=False)
-        seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
-        is_copy = np.array([outcome.is_copy is True for outcome in outcomes])
-        labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
-        of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
-        counted = counted.without(labels[of[0]] == labels[of[1]])
-        if is_copy.mean() < _FEW:
-            break
-    return counted, labels
-
-
-def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
-    """Labels with the components of some pairs made one."""
-    names, own = np.unique(labels, return_inverse=True)
-    ends = [own[np.searchsorted(ids, end)] for end in (src, dst)]
-    return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
-
-
-_DECOY_ROWS = 4_000  # images that are mirrored to find them
-
-
-@dataclass(frozen=True)
-class FalsePairs:
-    """Unrelated pairs of a run.
-
-    Parameters
-    ----------
-    shares : PairShares
-    precision : Precision
-    judged : Judged
-        Pairs that were judged.
-    n_links : int64 array, shape (n_thresholds,)
-        Links of near copies that the run has found.
-    """
-
-    shares: PairShares
-    precision: Precision
-    judged: Judged
-    n_links: npt.NDArray[np.int64]
-
-
-def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
-    """Count unrelated pairs, fit their tail, and say what precision follows at each threshold."""
-    run, thresholds, seed, n = work.run, work.thresholds, work.options.seed, len(population.ids)
-    counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
-    at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
-    if not work.has_verdicts:
-        links = links_by_threshold(population, run, at, of_copies=False)
-        shares = _below_copies(work, counted, drawn)
-        return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
-    counted, labels = leave_copies_out(work, counted, population, judged)
-    shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
-    population = replace(population, labels=labels)
-    _judge_decoys(work, population, drawn, counted, judged)
-    links = links_by_threshold(population, run, at, of_copies=True)
-    precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
-    if precision.confirmed is None:
-        work.notes.append("no pair could be judged, the images can't be read: precision once pixels are judged is not known")
-    return FalsePairs(shares, precision, judged, links)
-
-
-def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
-    """Shares of unrelated pairs where nothing tells copies: the tail is fitted below what one pair for each image reaches."""
-    order = np.sort(counted.similarity)[::-1]
-    upper = float(min(work.own, order[len(drawn.rows)] if len(order) > len(drawn.rows) else work.own))
-    inside = counted.without(counted.similarity >= np.float32(upper))
-    shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
-    work.notes.append(
-        f"the run judged no pixels, so that copies can't be told from others: the tail is fitted below {upper:.2f}, where few are "
-        "copies, and reaches beyond; look at a montage"
-    )
-    if shares.tail is None:
-        work.notes.append("there are too few pairs for a tail: what is counted holds copies, so that false pairs are overstated")
-        return pair_shares(counted.sample(drawn), counted.counts, work.thresholds, seed=work.options.seed)
-    return shares
-
-
-def _judge_decoys(work: Work, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
-    """Judge pairs that are none of copies, since one of each is mirrored, and yet are alike."""
-    context = work.context
-    if encoder_kind(work.config.encoder.name).can_turn:
-        last = counted.thresholds[-1:]  # only the pairs are asked for
-        found = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
-    else:
-        found = counted  # such encoders hardly tell a mirrored picture: the pairs themselves, one of each mirrored
-    places = most_alike(found, work.effort.n_decoys, set())
-    outcomes = judge_pairs(context, found.src[places], found.dst[places], MIRROR, "decoys")
-    judged.add(found.src[places], found.dst[places], found.similarity[places], outcomes, is_decoy=True)
+def judge_block(task: JudgeTask) -> list[Outcome]:
+    """Judge each pair."""
+    judge = task.inputs.judge()
+    return [judge.judge(src, dst, (task.turn,), "calibration") for src, dst in zip(task.src, task.dst, strict=True)]

@@ -16,11 +16,8 @@ from dedup.schemas import CALIBRATION_RECALLS
 Floats = npt.NDArray[np.float64]
 
 _LEAST_DECOYS = 200  # that a share is taken of
-
 _REPLICATES = 400
-
 _FAMILIES = {change.name: change.family for change in CHANGES}
-
 _ORDER = {change.name: number for number, change in enumerate(CHANGES)}
 
 
@@ -49,6 +46,31 @@ class Precision:
     false: Estimate
     by_similarity: Estimate
     confirmed: Estimate | None
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall of planted copies for each threshold, over all changes.
+
+    Parameters
+    ----------
+    whole : Estimate
+        By their vectors.
+    looks, confirmed : float64 array, shape (n_thresholds,)
+        With views; and confirmed by their pixels (NaN where none was judged).
+    least_change : list of str
+        The change of which least is found with second looks.
+    least : float64 array
+    by_change : pyarrow.Table
+        Of `schemas.CALIBRATION_RECALLS`.
+    """
+
+    whole: Estimate
+    looks: Floats
+    confirmed: Floats
+    least_change: list[str]
+    least: Floats
+    by_change: pa.Table
 
 
 def precision_with_verdicts(
@@ -101,31 +123,6 @@ def _pairs(shares: PairShares, n: int) -> tuple[Floats, Floats]:
     """Unrelated pairs among all n images, and those of the replicates."""
     n_pairs = n * (n - 1) / 2
     return shares.shares * n_pairs, shares.replicates * n_pairs
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Recall of planted copies for each threshold, over all changes.
-
-    Parameters
-    ----------
-    whole : Estimate
-        By their vectors.
-    looks, confirmed : float64 array, shape (n_thresholds,)
-        With views; and confirmed by their pixels (NaN where none was judged).
-    least_change : list of str
-        The change of which least is found with second looks.
-    least : float64 array
-    by_change : pyarrow.Table
-        Of `schemas.CALIBRATION_RECALLS`.
-    """
-
-    whole: Estimate
-    looks: Floats
-    confirmed: Floats
-    least_change: list[str]
-    least: Floats
-    by_change: pa.Table
 
 
 def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:

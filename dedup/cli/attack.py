@@ -31,7 +31,7 @@ def extraction_score(
 
     Example: dedup extraction score out/targets generations --out scores
     """
-    from dedup.attack.audit import score_generations
+    from dedup.attack.score import score_generations
     from dedup.cli.show.attack import print_scores
 
     with session(overrides_of(keys, settings, workers), config_file) as (config, engine, reporter):
@@ -129,7 +129,7 @@ def extraction_outliers(
 
     Example: dedup extraction outliers out --top 10000 --out outliers
     """
-    from dedup.attack.audit import find_outliers
+    from dedup.attack.outliers import find_outliers
     from dedup.cli.show.attack import print_outliers
 
     if by not in ("mean", "ratio"):

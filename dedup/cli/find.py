@@ -70,8 +70,8 @@ def flag(
 
     Example: dedup flag out generated/ --out flags.parquet --fail
     """
-    from dedup.attack.audit import flag_images
     from dedup.cli.show.find import print_flags
+    from dedup.find.flag import flag_images
 
     if not out.endswith(".parquet"):
         raise ConfigError(f"--out {out}: expected a name that ends in .parquet")

@@ -24,8 +24,8 @@ def report(
 
     Example: dedup report out
     """
-    from dedup.attack.audit import write_report
     from dedup.cli.show.release import print_report
+    from dedup.report.build import write_report
 
     summary = write_report(run_dir, out, n_galleries=galleries, seed=seed)
     print_result(as_json, asdict(summary), lambda: print_report(summary))

@@ -47,9 +47,7 @@ _PHOTOS = (
 )
 
 _MAX_SIDE = 512
-
 _MIN_DETAIL = 12.0  # per cent of cells with detail: below 8 the low-detail rule of the search begins
-
 _MAX_COSINE = 0.55  # two crops of one photo more alike than this would be arguable copies
 
 

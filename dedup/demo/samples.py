@@ -15,94 +15,15 @@ from PIL import Image
 from dedup.demo.pictures import KINDS, photo_scenes, procedural_scene
 from dedup.numerics.image.planting import Change, changes
 
+Pixels = npt.NDArray[np.uint8]
+
 ORIGINAL, COPY, EXACT, BROKEN = range(4)
-
 BREAKS = ("zero_bytes", "truncated", "not_an_image", "no_caption", "duplicate_key")
-
 _COPY_SHARE = 0.2
-
 _BROKEN_SHARE = 0.005
-
 _EXACT_SHARE = 0.3
-
 _LARGEST_GROUP = 150
-
 _MAX_GROUP = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What every sample of a corpus is.
-
-    Attributes
-    ----------
-    sources : int32 array, shape (n_images,)
-        Samples with equal numbers show one scene. Numbers below `n_photos` are photos.
-    roles : int8 array, shape (n_images,)
-        `ORIGINAL`, `COPY` (changed), `EXACT` (the original's bytes) or `BROKEN`.
-    n_photos : int
-        Photos used; they are the first samples.
-    first_broken : int
-        Sources from here on belong to broken samples, one each; how it is broken is
-        ``BREAKS[(source - first_broken) % len(BREAKS)]``.
-    """
-
-    sources: npt.NDArray[np.int32]
-    roles: npt.NDArray[np.int8]
-    n_photos: int
-    first_broken: int
-
-
-def make_plan(n_images: int, seed: int, *, n_photos: int, is_broken_wanted: bool = True) -> Plan:
-    """Draw the plan of a corpus.
-
-    Parameters
-    ----------
-    n_images : int
-        At least 20.
-    seed : int
-    n_photos : int
-        Photos that are there; at most a quarter of the originals are photos.
-    is_broken_wanted : bool
-        Whether some 0.5% of the samples are broken.
-
-    Returns
-    -------
-    Plan
-        A fifth of the samples are copies: one set of 150 samples of photo 0 (a tenth of a corpus of fewer than 1,500), the
-        rest in groups of 2 to 12, the photos' groups first.
-
-    Examples
-    --------
-    >>> plan = make_plan(1000, seed=0, n_photos=42)
-    >>> int((plan.sources == 0).sum()), int((plan.roles == BROKEN).sum())
-    (100, 5)
-    """
-    rng = np.random.default_rng([seed, 0])
-    n_broken = max(min(len(BREAKS), n_images // 20), round(n_images * _BROKEN_SHARE)) if is_broken_wanted else 0
-    n_copies = round(n_images * _COPY_SHARE)
-    n_sources = n_images - n_copies - n_broken
-    n_photos = min(n_photos, n_sources // 4)
-    n_of_largest = max(1, min(_LARGEST_GROUP, n_images // 10) - 1)
-
-    copies = np.concatenate([np.zeros(n_of_largest, dtype=np.int64), _groups(rng, n_copies - n_of_largest, n_photos, n_sources)])
-    copy_roles = np.where(rng.random(n_copies) < _EXACT_SHARE, EXACT, COPY)
-    copy_roles[0] = EXACT  # the largest group has byte-identical copies at any size
-
-    sources = np.concatenate([np.arange(n_sources), copies, np.arange(n_sources, n_sources + n_broken)])
-    roles = np.concatenate([np.full(n_sources, ORIGINAL), copy_roles, np.full(n_broken, BROKEN)])
-    order = np.concatenate([np.arange(n_photos), n_photos + rng.permutation(n_images - n_photos)])
-    return Plan(sources[order].astype(np.int32), roles[order].astype(np.int8), n_photos, n_sources)
-
-
-def _groups(rng: np.random.Generator, n_copies: int, n_photos: int, n_sources: int) -> npt.NDArray[np.int64]:
-    """Sources of the copies in small groups: most have 2 or 3 samples, as on the web; the photos have the largest."""
-    sizes = np.minimum(rng.geometric(0.4, n_copies), _MAX_GROUP - 1)
-    n_groups = int(np.searchsorted(np.cumsum(sizes), n_copies)) + 1
-    sizes[:n_groups] = np.sort(sizes[:n_groups])[::-1]
-    heads = np.concatenate([np.arange(1, n_photos), n_photos + rng.permutation(n_sources - n_photos)])[:n_groups]
-    return np.repeat(heads, sizes[:n_groups])[:n_copies]
-
 
 # What a picture shows, several ways to say it: photos by file name, procedural scenes by kind.
 _SUBJECTS: dict[str, tuple[str, ...]] = {
@@ -153,91 +74,40 @@ _TAILS = (
 )
 
 _ARTISTS = ("Anna Keller", "J. Moreau", "Liu Wei", "Maria Santos", "Tom Archer", "Ines Duarte", "K. Novak", "Sara Lind", "Omar Haddad")
-
 _PLACES = ("Lisbon", "Kyoto", "Oslo", "Patagonia", "Vermont", "Cape Town", "Vienna", "Nepal", "Arizona", "Edinburgh", "Hanoi", "Crete")
 
-
-def caption(rng: np.random.Generator, subject: str) -> str:
-    """Write a caption.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Equal states give equal captions.
-    subject : str
-        A photo's name or the kind of a procedural scene; other words are used as they are.
-
-    Returns
-    -------
-    str
-        One line.
-
-    Examples
-    --------
-    >>> caption(np.random.default_rng(3), "coffee")
-    'Espresso in a red cup'
-    """
-    what = _pick(rng, _SUBJECTS.get(subject, (subject,)))
-    prefix = _pick(rng, _PREFIXES)
-    tail = _pick(rng, _TAILS)
-    tail = tail.format(artist=_pick(rng, _ARTISTS), place=_pick(rng, _PLACES), year=rng.integers(1995, 2024), number=rng.integers(2, 500))
-    title = f"{prefix}{what}{tail}"
-    return title[0].upper() + title[1:]
-
-
-def vary(rng: np.random.Generator, original: str, subject: str) -> str:
-    """Write another page's caption of the same picture: spelled otherwise, added to, cut, or somebody else's words.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    original : str
-        The caption to start from.
-    subject : str
-        As for `caption`.
-
-    Returns
-    -------
-    str
-        One line; now and then the original itself.
-    """
-    way = int(rng.integers(7))
-    if way == 0:
-        return original.lower()
-    if way == 1:
-        return f"{original} {_pick(rng, ('- Etsy', '| eBay', '- Pinterest', '@ Shutterstock', '· Flickr'))}"
-    if way == 2:
-        return f"{_pick(rng, ('Image result for', 'Photo:', 'Picture of', 'RT'))} {original}"
-    if way == 3:
-        return " ".join(original.split()[: max(2, len(original.split()) // 2)])
-    if way == 4:
-        return f"IMG_{rng.integers(1000, 9999)}.jpg"
-    return caption(rng, subject)
-
-
-def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
-    return words[int(rng.integers(len(words)))]
-
-
-Pixels = npt.NDArray[np.uint8]
-
 MIN_JPEG_SIZE, MAX_JPEG_SIZE = 10_000, 120_000  # what 400 x 350 pixels can be brought to
-
 _SIZED = (400, 350)  # of every image where a file size is asked for
-
 _MIN_QUALITY, _MAX_QUALITY = 5, 96
-
 _MAX_GRAIN = 64.0  # grey levels
-
 _TOLERANCE = 0.07  # of the file size asked for; 0.10 is promised
-
 _BAD_BYTES = b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>"
-
 _FOUND = tuple(change for change in changes() if change.is_expected)
-
 _MISSED = tuple(change for change in changes(strengths="all") if not change.is_expected)
-
 _MISSED_SHARE = 0.12  # of the changed copies
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What every sample of a corpus is.
+
+    Attributes
+    ----------
+    sources : int32 array, shape (n_images,)
+        Samples with equal numbers show one scene. Numbers below `n_photos` are photos.
+    roles : int8 array, shape (n_images,)
+        `ORIGINAL`, `COPY` (changed), `EXACT` (the original's bytes) or `BROKEN`.
+    n_photos : int
+        Photos used; they are the first samples.
+    first_broken : int
+        Sources from here on belong to broken samples, one each; how it is broken is
+        ``BREAKS[(source - first_broken) % len(BREAKS)]``.
+    """
+
+    sources: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.int8]
+    n_photos: int
+    first_broken: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,6 +247,119 @@ class SampleMaker:
             "NSFW": "UNLIKELY",
         }
         return json.dumps(meta).encode()
+
+
+def make_plan(n_images: int, seed: int, *, n_photos: int, is_broken_wanted: bool = True) -> Plan:
+    """Draw the plan of a corpus.
+
+    Parameters
+    ----------
+    n_images : int
+        At least 20.
+    seed : int
+    n_photos : int
+        Photos that are there; at most a quarter of the originals are photos.
+    is_broken_wanted : bool
+        Whether some 0.5% of the samples are broken.
+
+    Returns
+    -------
+    Plan
+        A fifth of the samples are copies: one set of 150 samples of photo 0 (a tenth of a corpus of fewer than 1,500), the
+        rest in groups of 2 to 12, the photos' groups first.
+
+    Examples
+    --------
+    >>> plan = make_plan(1000, seed=0, n_photos=42)
+    >>> int((plan.sources == 0).sum()), int((plan.roles == BROKEN).sum())
+    (100, 5)
+    """
+    rng = np.random.default_rng([seed, 0])
+    n_broken = max(min(len(BREAKS), n_images // 20), round(n_images * _BROKEN_SHARE)) if is_broken_wanted else 0
+    n_copies = round(n_images * _COPY_SHARE)
+    n_sources = n_images - n_copies - n_broken
+    n_photos = min(n_photos, n_sources // 4)
+    n_of_largest = max(1, min(_LARGEST_GROUP, n_images // 10) - 1)
+
+    copies = np.concatenate([np.zeros(n_of_largest, dtype=np.int64), _groups(rng, n_copies - n_of_largest, n_photos, n_sources)])
+    copy_roles = np.where(rng.random(n_copies) < _EXACT_SHARE, EXACT, COPY)
+    copy_roles[0] = EXACT  # the largest group has byte-identical copies at any size
+
+    sources = np.concatenate([np.arange(n_sources), copies, np.arange(n_sources, n_sources + n_broken)])
+    roles = np.concatenate([np.full(n_sources, ORIGINAL), copy_roles, np.full(n_broken, BROKEN)])
+    order = np.concatenate([np.arange(n_photos), n_photos + rng.permutation(n_images - n_photos)])
+    return Plan(sources[order].astype(np.int32), roles[order].astype(np.int8), n_photos, n_sources)
+
+
+def _groups(rng: np.random.Generator, n_copies: int, n_photos: int, n_sources: int) -> npt.NDArray[np.int64]:
+    """Sources of the copies in small groups: most have 2 or 3 samples, as on the web; the photos have the largest."""
+    sizes = np.minimum(rng.geometric(0.4, n_copies), _MAX_GROUP - 1)
+    n_groups = int(np.searchsorted(np.cumsum(sizes), n_copies)) + 1
+    sizes[:n_groups] = np.sort(sizes[:n_groups])[::-1]
+    heads = np.concatenate([np.arange(1, n_photos), n_photos + rng.permutation(n_sources - n_photos)])[:n_groups]
+    return np.repeat(heads, sizes[:n_groups])[:n_copies]
+
+
+def caption(rng: np.random.Generator, subject: str) -> str:
+    """Write a caption.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Equal states give equal captions.
+    subject : str
+        A photo's name or the kind of a procedural scene; other words are used as they are.
+
+    Returns
+    -------
+    str
+        One line.
+
+    Examples
+    --------
+    >>> caption(np.random.default_rng(3), "coffee")
+    'Espresso in a red cup'
+    """
+    what = _pick(rng, _SUBJECTS.get(subject, (subject,)))
+    prefix = _pick(rng, _PREFIXES)
+    tail = _pick(rng, _TAILS)
+    tail = tail.format(artist=_pick(rng, _ARTISTS), place=_pick(rng, _PLACES), year=rng.integers(1995, 2024), number=rng.integers(2, 500))
+    title = f"{prefix}{what}{tail}"
+    return title[0].upper() + title[1:]
+
+
+def vary(rng: np.random.Generator, original: str, subject: str) -> str:
+    """Write another page's caption of the same picture: spelled otherwise, added to, cut, or somebody else's words.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    original : str
+        The caption to start from.
+    subject : str
+        As for `caption`.
+
+    Returns
+    -------
+    str
+        One line; now and then the original itself.
+    """
+    way = int(rng.integers(7))
+    if way == 0:
+        return original.lower()
+    if way == 1:
+        return f"{original} {_pick(rng, ('- Etsy', '| eBay', '- Pinterest', '@ Shutterstock', '· Flickr'))}"
+    if way == 2:
+        return f"{_pick(rng, ('Image result for', 'Photo:', 'Picture of', 'RT'))} {original}"
+    if way == 3:
+        return " ".join(original.split()[: max(2, len(original.split()) // 2)])
+    if way == 4:
+        return f"IMG_{rng.integers(1000, 9999)}.jpg"
+    return caption(rng, subject)
+
+
+def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    return words[int(rng.integers(len(words)))]
 
 
 def _pick_by_family(rng: np.random.Generator, listed: tuple[Change, ...]) -> Change:

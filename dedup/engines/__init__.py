@@ -1,1 +1,1 @@
-"""Engines carry tasks and tables through stages."""
+"""Engines carry tasks and queries: on one machine, or on a Spark cluster."""

@@ -25,55 +25,20 @@ from dedup.storage.atomic import scratch_folder
 from dedup.storage.tables import dataset, files, write_table
 from dedup.storage.urls import is_local, join
 
-
-@dataclass(frozen=True)
-class PackTask:
-    """One pack: a call of the work."""
-
-    folder: str
-    pack: Pack
-
-
-@dataclass(frozen=True)
-class PackWork(Generic[Result]):
-    """Does the work of a pack in a worker process."""
-
-    source: GroupSource
-    work: GroupWork[Result]
-
-    def __call__(self, task: PackTask) -> Result:
-        """Do it."""
-        return self.work(task.pack, self._groups(task))
-
-    def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
-        places, offsets, lists = _arrays(task.folder)
-        for group in task.pack.groups.tolist():
-            positions = places[offsets[group] : offsets[group + 1]].astype(np.int64)
-            yield group, GroupRows(self.source, positions, lists[positions])
-
-
-def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:
-    """Write who is in which group as arrays that all workers map; returns the tasks."""
-    blocks = [source.groups(block) for block in range(len(source.block_sizes))]
-    lists = np.concatenate(blocks) if blocks else np.zeros((0, source.n_groups_each), dtype=np.int32)
-    del blocks
-    n_groups = max([int(lists.max(initial=-1)) + 1, *(int(pack.groups.max(initial=-1)) + 1 for pack in packs)])
-    flat = lists.ravel()
-    counts = np.bincount(flat, minlength=n_groups)
-    order = np.argsort(flat, kind="stable")  # ascending within a group
-    places = (order // max(1, lists.shape[1])).astype(np.int32 if len(lists) < 2**31 else np.int64)
-    for name, array in (("places", places), ("offsets", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)), ("lists", lists)):
-        save_array(join(folder, f"{name}.npy"), array)
-    return [PackTask(folder, pack) for pack in packs]
-
-
-@lru_cache(maxsize=1)
-def _arrays(folder: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    places, offsets, lists = (map_array(join(folder, f"{name}.npy")) for name in ("places", "offsets", "lists"))
-    return places, offsets, lists
-
-
 _BATCH_ROWS = 100_000
+
+
+@contextmanager
+def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
+    """The engine given; without one, processes on this machine, which are stopped at the end."""
+    if engine is not None:
+        yield engine
+        return
+    own = LocalEngine()
+    try:
+        yield own
+    finally:
+        own.close()
 
 
 class LocalEngine:
@@ -231,14 +196,48 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
 
 
-@contextmanager
-def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
-    """The engine given; without one, processes on this machine, which are stopped at the end."""
-    if engine is not None:
-        yield engine
-        return
-    own = LocalEngine()
-    try:
-        yield own
-    finally:
-        own.close()
+@dataclass(frozen=True)
+class PackTask:
+    """One pack: a call of the work."""
+
+    folder: str
+    pack: Pack
+
+
+@dataclass(frozen=True)
+class PackWork(Generic[Result]):
+    """Does the work of a pack in a worker process."""
+
+    source: GroupSource
+    work: GroupWork[Result]
+
+    def __call__(self, task: PackTask) -> Result:
+        """Do it."""
+        return self.work(task.pack, self._groups(task))
+
+    def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
+        places, offsets, lists = _arrays(task.folder)
+        for group in task.pack.groups.tolist():
+            positions = places[offsets[group] : offsets[group + 1]].astype(np.int64)
+            yield group, GroupRows(self.source, positions, lists[positions])
+
+
+def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:
+    """Write who is in which group as arrays that all workers map; returns the tasks."""
+    blocks = [source.groups(block) for block in range(len(source.block_sizes))]
+    lists = np.concatenate(blocks) if blocks else np.zeros((0, source.n_groups_each), dtype=np.int32)
+    del blocks
+    n_groups = max([int(lists.max(initial=-1)) + 1, *(int(pack.groups.max(initial=-1)) + 1 for pack in packs)])
+    flat = lists.ravel()
+    counts = np.bincount(flat, minlength=n_groups)
+    order = np.argsort(flat, kind="stable")  # ascending within a group
+    places = (order // max(1, lists.shape[1])).astype(np.int32 if len(lists) < 2**31 else np.int64)
+    for name, array in (("places", places), ("offsets", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)), ("lists", lists)):
+        save_array(join(folder, f"{name}.npy"), array)
+    return [PackTask(folder, pack) for pack in packs]
+
+
+@lru_cache(maxsize=1)
+def _arrays(folder: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    places, offsets, lists = (map_array(join(folder, f"{name}.npy")) for name in ("places", "offsets", "lists"))
+    return places, offsets, lists

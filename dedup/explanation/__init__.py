@@ -1,0 +1,1 @@
+"""Why a sample was kept or dropped, as data and as pictures."""

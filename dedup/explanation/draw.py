@@ -20,173 +20,23 @@ from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import dataset, read_table
 from dedup.text import printable
 
-CELL = 176  # pixels
-
-TEXT = 44  # pixels under each picture
-
-GAP = 8
-
-KEPT = "#1a7f37"
-
-COPY = "#0b5394"
-
-_MAX_CHARS = 200  # a caption may have megabytes
-
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-
-def font(size: int) -> Font:
-    """The font that comes with Pillow."""
-    return ImageFont.load_default(size)
-
-
-def thumbnail(shard: str, key: str, byte_offset: int | None, n_bytes: int | None) -> Image.Image | None:
-    """A picture that fits a cell, or None where the shard or the image is gone."""
-    if not n_bytes:
-        return None
-    try:
-        data = read_image_bytes(shard, key, byte_offset, n_bytes)
-        picture = Image.fromarray(decode_image(data, max_pixels=MAX_PIXELS, min_side=CELL).pixels)
-    except DedupError:
-        return None
-    scale = CELL / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
-
-
-def draw_cell(
-    sheet: Image.Image, left: int, top: int, picture: Image.Image | None, label: str, text: str, colour: str, *, is_framed: bool = False
-) -> None:
-    """Draw a picture in its cell, a coloured label and a line of text under it."""
-    draw, small = ImageDraw.Draw(sheet), font(13)
-    if picture is None:
-        draw.rectangle((left, top, left + CELL, top + CELL), outline="grey")
-        draw.text((left + 8, top + CELL // 2), "image can't be read", "grey", small)
-    else:
-        sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-    if is_framed:
-        draw.rectangle((left - 2, top - 2, left + CELL + 1, top + CELL + 1), outline=colour, width=2)
-    draw.text((left, top + CELL + 3), fit(label, small, CELL), colour, small)
-    draw.text((left, top + CELL + 20), fit(text, small, CELL), "black", small)
-
-
-def fit(text: str, of: Font, width: int) -> str:
-    """As much of a text as fits into so many pixels, on one line."""
-    text = printable(text, _MAX_CHARS)
-    if of.getlength(text) <= width:
-        return text
-    while text and of.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-_ARROW = 96  # pixels between two pictures
-
-_PICTURES_A_ROW = 4
-
-_LEAST_COLUMNS = 3  # so that the line above has room
-
-_MOST = 8  # pictures of a path
-
-_LINE_HEIGHT = 26  # pixels of a line of text
-
-_REFUSED = "#a40e26"
-
-_LEFT_OUT = "#57606a"
-
-_ROW = CELL + TEXT + GAP
-
-
-def draw_explanation(explanation: Explanation, out: str | Path) -> None:
-    """Draw the path as a montage, with the similarity of each edge on its arrow.
-
-    Parameters
-    ----------
-    explanation : Explanation
-    out : path
-        PNG to write. Images whose tar is gone are drawn as «image can't be read».
-    """
-    path, steps = list(explanation.path_samples) or [explanation.sample], list(explanation.path)
-    beside = [(other.sample, _beside(other.similarity, other.refused)) for other in explanation.other_keepers[:_PICTURES_A_ROW]]
-    drawn = {sample.sample_id for sample, _ in beside}
-    others = [pair for pair in explanation.refused if pair.other.sample_id not in drawn]
-    refused = [(pair.other, f"{pair.similarity:.3f}, {pair.reason}") for pair in others[:_PICTURES_A_ROW]]
-    n_drawn = min(len(path), _MOST + 1)
-    n_rows = -(-n_drawn // _PICTURES_A_ROW)
-    sections = [(text, cells) for text, cells in (("kept before it", beside), ("alike, but no copies", refused)) if cells]
-    n_columns = max(_LEAST_COLUMNS, min(n_drawn, _PICTURES_A_ROW), len(beside), len(refused))
-    width = _left(n_columns) - (_ARROW if n_rows == 1 else 0)
-    sheet = Image.new("RGB", (width, GAP + _LINE_HEIGHT + n_rows * _ROW + len(sections) * (_LINE_HEIGHT + _ROW)), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), fit(f"{explanation.sample.key}: {explanation.reason}", font(15), width - 2 * GAP), "black", font(15))
-    _draw_path(sheet, explanation, path, steps, GAP + _LINE_HEIGHT)
-    top = GAP + _LINE_HEIGHT + n_rows * _ROW
-    for text, cells in sections:
-        draw.text((GAP, top), text, "black", font(15))
-        for column, (sample, label) in enumerate(cells):
-            colour = KEPT if cells is beside else _REFUSED
-            _draw_sample(sheet, column, top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
-        top += _LINE_HEIGHT + _ROW
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, "PNG")
-
-
-def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample], steps: list[Step], top: int) -> None:
-    """The pictures of a path, row by row; of a long one both ends."""
-    shown = list(range(len(path)))
-    if len(path) > _MOST:
-        shown = [*range(_MOST // 2), -1, *range(len(path) - _MOST // 2, len(path))]
-    for place, k in enumerate(shown):
-        row, column = divmod(place, _PICTURES_A_ROW)
-        upper = top + row * _ROW
-        if k < 0:
-            text = f"… {len(path) - _MOST:,} more …"
-            ImageDraw.Draw(sheet).text((_left(column) + 24, upper + CELL // 2), text, "grey", font(15))
-            continue
-        label, colour = _label(explanation, k, len(path))
-        _draw_sample(sheet, column, upper, path[k], label, colour, is_framed=colour != COPY)
-        if k < len(steps):  # to the next picture, which may lie at the beginning of the next row
-            step = steps[k]
-            _draw_arrow(sheet, _left(column) + CELL + GAP // 2, upper + CELL // 2, f"{step.similarity:.4f}", _what(step))
-
-
-def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
-    key = explanation.path_samples[k].key if explanation.path_samples else explanation.sample.key
-    if k == 0:
-        word = explanation.outcome.partition("_")[0]
-        return f"{word}: {key}", KEPT if word == "kept" else _REFUSED if word == "rejected" else _LEFT_OUT
-    return (f"keeper: {key}", KEPT) if k == n - 1 else (key, COPY)
-
-
-def _draw_sample(sheet: Image.Image, column: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
-    picture = thumbnail(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
-    draw_cell(sheet, _left(column), top, picture, label, sample.caption or "(no caption)", colour, is_framed=is_framed)
-
-
-def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: str) -> None:
-    draw, small = ImageDraw.Draw(sheet), font(13)
-    end = left + _ARROW - GAP
-    draw.line((left, middle, end, middle), fill=COPY, width=2)
-    draw.polygon([(end, middle), (end - 8, middle - 5), (end - 8, middle + 5)], fill=COPY)
-    draw.text((left + 6, middle - 20), fit(above, small, _ARROW - GAP), COPY, small)
-    draw.text((left + 6, middle + 6), fit(below, small, _ARROW - GAP), "grey", small)
-
-
-def _left(column: int) -> int:
-    return GAP + column * (CELL + GAP + _ARROW)
-
-
-def _what(step: Step) -> str:
-    return step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
-
-
-def _beside(similarity: float | None, refused: str | None) -> str:
-    return ", ".join(text for text in ("" if similarity is None else f"{similarity:.3f}", refused or "") if text) or "kept"
-
-
+_CELL = 176  # pixels
+_TEXT = 44  # pixels under each picture
+_GAP = 8
+_ROW = _CELL + _TEXT + _GAP
 _HEAD = 24  # pixels above each row
-
+_LINE_HEIGHT = 26  # pixels of a line of text
+_ARROW = 96  # pixels between two pictures
+_PICTURES_A_ROW = 4
+_LEAST_COLUMNS = 3  # so that the line above has room
+_MOST = 8  # pictures of a path
+_MAX_CHARS = 200  # a caption may have megabytes
+_KEPT = "#1a7f37"
+_COPY = "#0b5394"
+_REFUSED = "#a40e26"
+_LEFT_OUT = "#57606a"
 _COLUMNS = ["sample_id", "component_id", "duplication_count", "shard", "key", "caption", "byte_offset", "n_bytes"]
 
 
@@ -234,8 +84,8 @@ def montage(
     InputError
         If a component_id is no group of copies of this run.
     """
-    layout = Run(run_dir)
-    statistics = read_table(layout.table("statistics"), ["component_id", "duplication_count"])
+    run = Run(run_dir)
+    statistics = read_table(run.table("statistics"), ["component_id", "duplication_count"])
     ids, counts = statistics["component_id"].to_numpy(), statistics["duplication_count"].to_numpy()
     unknown = sorted(set(component_ids) - set(ids.tolist()))
     if unknown:
@@ -246,17 +96,17 @@ def montage(
     chosen += ids[np.lexsort((ids, -counts))[:n_largest]].tolist()
     chosen += np.random.default_rng(seed).choice(ids, min(n_random, len(ids)), replace=False).tolist()
     groups = list(dict.fromkeys(chosen))
-    cells = _cells(layout, groups, per_group)
+    cells = _cells(run, groups, per_group)
     drawn = [cells[group] for group in groups if cells[group]]
     _draw(drawn, Path(out), per_group)
     return len(drawn)
 
 
-def _cells(layout: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
+def _cells(run: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
     wanted = pc.field("component_id").isin(groups)
-    kept = dataset(layout.table("manifest")).to_table(columns=_COLUMNS, filter=wanted).to_pylist()
+    kept = dataset(run.table("manifest")).to_table(columns=_COLUMNS, filter=wanted).to_pylist()
     columns = [*_COLUMNS, "similarity_to_keeper", "kind"]
-    dropped = dataset(layout.table("duplicates")).to_table(columns=columns, filter=wanted).to_pylist()
+    dropped = dataset(run.table("duplicates")).to_table(columns=columns, filter=wanted).to_pylist()
     cells: dict[int, list[_Cell]] = {}
     for group in groups:
         keepers = [row for row in kept if row["component_id"] == group]
@@ -277,17 +127,150 @@ def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
     if not rows:
         raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
     n_columns = min(per_group, max(len(row) for row in rows))
-    height = _HEAD + CELL + TEXT + GAP
-    sheet = Image.new("RGB", (GAP + n_columns * (CELL + GAP), GAP + len(rows) * height), "white")
+    height = _HEAD + _CELL + _TEXT + _GAP
+    sheet = Image.new("RGB", (_GAP + n_columns * (_CELL + _GAP), _GAP + len(rows) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
-        top = GAP + number * height
+        top = _GAP + number * height
         first = row[0].row
-        draw.text((GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", font(15))
+        draw.text((_GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", _font(15))
         for column, cell in enumerate(row[:n_columns]):
-            picture = thumbnail(cell.row["shard"], cell.row["key"], cell.row["byte_offset"], cell.row["n_bytes"])
+            picture = _thumbnail(cell.row["shard"], cell.row["key"], cell.row["byte_offset"], cell.row["n_bytes"])
             caption, is_kept = cell.row["caption"] or "(no caption)", cell.label == "kept"
-            left = GAP + column * (CELL + GAP)
-            draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, KEPT if is_kept else COPY, is_framed=is_kept)
+            left = _GAP + column * (_CELL + _GAP)
+            _draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
+
+
+def draw_explanation(explanation: Explanation, out: str | Path) -> None:
+    """Draw the path as a montage, with the similarity of each edge on its arrow.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    out : path
+        PNG to write. Images whose tar is gone are drawn as «image can't be read».
+    """
+    path, steps = list(explanation.path_samples) or [explanation.sample], list(explanation.path)
+    beside = [(other.sample, _beside(other.similarity, other.refused)) for other in explanation.other_keepers[:_PICTURES_A_ROW]]
+    drawn = {sample.sample_id for sample, _ in beside}
+    others = [pair for pair in explanation.refused if pair.other.sample_id not in drawn]
+    refused = [(pair.other, f"{pair.similarity:.3f}, {pair.reason}") for pair in others[:_PICTURES_A_ROW]]
+    n_drawn = min(len(path), _MOST + 1)
+    n_rows = -(-n_drawn // _PICTURES_A_ROW)
+    sections = [(text, cells) for text, cells in (("kept before it", beside), ("alike, but no copies", refused)) if cells]
+    n_columns = max(_LEAST_COLUMNS, min(n_drawn, _PICTURES_A_ROW), len(beside), len(refused))
+    width = _left(n_columns) - (_ARROW if n_rows == 1 else 0)
+    sheet = Image.new("RGB", (width, _GAP + _LINE_HEIGHT + n_rows * _ROW + len(sections) * (_LINE_HEIGHT + _ROW)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), _fit(f"{explanation.sample.key}: {explanation.reason}", _font(15), width - 2 * _GAP), "black", _font(15))
+    _draw_path(sheet, explanation, path, steps, _GAP + _LINE_HEIGHT)
+    top = _GAP + _LINE_HEIGHT + n_rows * _ROW
+    for text, cells in sections:
+        draw.text((_GAP, top), text, "black", _font(15))
+        for column, (sample, label) in enumerate(cells):
+            colour = _KEPT if cells is beside else _REFUSED
+            _draw_sample(sheet, column, top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
+        top += _LINE_HEIGHT + _ROW
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out, "PNG")
+
+
+def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample], steps: list[Step], top: int) -> None:
+    """The pictures of a path, row by row; of a long one both ends."""
+    shown = list(range(len(path)))
+    if len(path) > _MOST:
+        shown = [*range(_MOST // 2), -1, *range(len(path) - _MOST // 2, len(path))]
+    for place, k in enumerate(shown):
+        row, column = divmod(place, _PICTURES_A_ROW)
+        upper = top + row * _ROW
+        if k < 0:
+            text = f"… {len(path) - _MOST:,} more …"
+            ImageDraw.Draw(sheet).text((_left(column) + 24, upper + _CELL // 2), text, "grey", _font(15))
+            continue
+        label, colour = _label(explanation, k, len(path))
+        _draw_sample(sheet, column, upper, path[k], label, colour, is_framed=colour != _COPY)
+        if k < len(steps):  # to the next picture, which may lie at the beginning of the next row
+            step = steps[k]
+            _draw_arrow(sheet, _left(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", _what(step))
+
+
+def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
+    key = explanation.path_samples[k].key if explanation.path_samples else explanation.sample.key
+    if k == 0:
+        word = explanation.outcome.partition("_")[0]
+        return f"{word}: {key}", _KEPT if word == "kept" else _REFUSED if word == "rejected" else _LEFT_OUT
+    return (f"keeper: {key}", _KEPT) if k == n - 1 else (key, _COPY)
+
+
+def _draw_sample(sheet: Image.Image, column: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
+    picture = _thumbnail(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
+    _draw_cell(sheet, _left(column), top, picture, label, sample.caption or "(no caption)", colour, is_framed=is_framed)
+
+
+def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: str) -> None:
+    draw, small = ImageDraw.Draw(sheet), _font(13)
+    end = left + _ARROW - _GAP
+    draw.line((left, middle, end, middle), fill=_COPY, width=2)
+    draw.polygon([(end, middle), (end - 8, middle - 5), (end - 8, middle + 5)], fill=_COPY)
+    draw.text((left + 6, middle - 20), _fit(above, small, _ARROW - _GAP), _COPY, small)
+    draw.text((left + 6, middle + 6), _fit(below, small, _ARROW - _GAP), "grey", small)
+
+
+def _left(column: int) -> int:
+    return _GAP + column * (_CELL + _GAP + _ARROW)
+
+
+def _what(step: Step) -> str:
+    return step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
+
+
+def _beside(similarity: float | None, refused: str | None) -> str:
+    return ", ".join(text for text in ("" if similarity is None else f"{similarity:.3f}", refused or "") if text) or "kept"
+
+
+def _draw_cell(
+    sheet: Image.Image, left: int, top: int, picture: Image.Image | None, label: str, text: str, colour: str, *, is_framed: bool = False
+) -> None:
+    """Draw a picture in its cell, a coloured label and a line of text under it."""
+    draw, small = ImageDraw.Draw(sheet), _font(13)
+    if picture is None:
+        draw.rectangle((left, top, left + _CELL, top + _CELL), outline="grey")
+        draw.text((left + 8, top + _CELL // 2), "image can't be read", "grey", small)
+    else:
+        sheet.paste(picture, (left + (_CELL - picture.width) // 2, top + (_CELL - picture.height) // 2))
+    if is_framed:
+        draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=colour, width=2)
+    draw.text((left, top + _CELL + 3), _fit(label, small, _CELL), colour, small)
+    draw.text((left, top + _CELL + 20), _fit(text, small, _CELL), "black", small)
+
+
+def _thumbnail(shard: str, key: str, byte_offset: int | None, n_bytes: int | None) -> Image.Image | None:
+    """A picture that fits a cell, or None where the shard or the image is gone."""
+    if not n_bytes:
+        return None
+    try:
+        data = read_image_bytes(shard, key, byte_offset, n_bytes)
+        picture = Image.fromarray(decode_image(data, max_pixels=MAX_PIXELS, min_side=_CELL).pixels)
+    except DedupError:
+        return None
+    scale = _CELL / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+
+
+def _fit(text: str, of: Font, width: int) -> str:
+    """As much of a text as fits into so many pixels, on one line."""
+    text = printable(text, _MAX_CHARS)
+    if of.getlength(text) <= width:
+        return text
+    while text and of.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _font(size: int) -> Font:
+    """The font that comes with Pillow."""
+    return ImageFont.load_default(size)

@@ -1,10 +1,10 @@
-"""The tables of a finished run that explanations and montages are drawn from, and a sample in them by any of its names."""
+"""The tables of a finished run that explanations are drawn from: a sample by any of its names, its group, and the edges of that."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.explanation.explanation import Component, Refusal, Rejection, Sample
-from dedup.explanation.paths import representatives
+from dedup.errors import ConfigError, EdgeError, InputError, RunDirectoryError
+from dedup.explanation.explanation import Component, Refusal, Rejection, Sample, Step
+from dedup.numerics.graph.components import widest_path
 from dedup.runs.directory import Run
+from dedup.runs.samples import read_samples
+from dedup.schemas.pairs import STANDING
 from dedup.storage.tables import dataset, read_table
 
+Ids = npt.NDArray[np.int64]
+
 _BATCH_ROWS = 65_536
+_SHOWN = 10
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_EDGE_COLUMNS = ["src", "dst", "similarity", "kind", "variant", "source", "found_by", "confirmed", "distance"]
+_IS_EXACT = pc.field("kind") == "exact"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,135 @@ class Place:
     def keeper_id(self) -> int | None:
         """Which kept sample it is a copy of, if it was dropped."""
         return int(self.row["keeper_id"]) if self.table == "duplicates" else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sample: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
+
+    sample_id: int | None
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
+class ComponentEdges:
+    """The edges of one connected component that stand, byte-identical copies left out.
+
+    Parameters
+    ----------
+    src, dst : int64 array, shape (n_edges,)
+    similarity : float32 array, shape (n_edges,)
+    """
+
+    src: Ids
+    dst: Ids
+    similarity: npt.NDArray[np.float32]
+
+    def of(self, sample_id: int, n: int) -> tuple[list[tuple[int, int]], int]:
+        """The most similar edges of a sample, as (src, dst), and how many it has."""
+        own = np.flatnonzero((self.src == sample_id) | (self.dst == sample_id))
+        order = own[np.lexsort((self.dst[own], self.src[own], -self.similarity[own]))][:n]
+        return [(int(self.src[k]), int(self.dst[k])) for k in order], len(own)
+
+
+def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> Found:
+    """The one sample that is meant.
+
+    Parameters
+    ----------
+    run : Run
+    key : str
+        A sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
+    shard : str
+        URL of its shard, or the end of it.
+    sample_id : int, optional
+        Instead of a key.
+
+    Raises
+    ------
+    InputError
+        If no sample, or more than one, is meant.
+    """
+    if sample_id is not None:
+        row = read_samples(run, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
+        if row is None:
+            raise InputError(f"{run.url} has no sample {sample_id}; sample_ids stand in its embeddings/metadata/")
+        return Found(sample_id, _rejections(run, [row["key"]], lambda other, _: other == row["shard"]))
+    if not key:
+        raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
+    rests = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
+
+    def is_meant(row_shard: str, row_key: str) -> bool:
+        left = key[: len(key) - len(row_key)].rstrip("/")
+        return (not left or _is_shard(row_shard, left)) and (not shard or _is_shard(row_shard, shard))
+
+    rows = [row for row in _metadata(run, pc.field("key").isin(rests)) if is_meant(row["shard"], row["key"])]
+    rejected = _rejections(run, rests, is_meant)
+    # the whole text as a key goes before a part of it
+    longest = max((len(row_key) for row_key in [*(row["key"] for row in rows), *(row.key for row in rejected)]), default=0)
+    rows = [row for row in rows if len(row["key"]) == longest]
+    rejected = tuple(row for row in rejected if len(row.key) == longest)
+    if not rows and not rejected:
+        return Found(_by_content(run, key, shard), ())
+    shards = sorted({row["shard"] for row in rows} | {row.shard for row in rejected})
+    if len(shards) > 1:
+        raise InputError(f"{len(shards)} shards have a sample {key}: {_listed(shards)}; say which with --shard (shard= in Python)")
+    if len(rows) > 1:
+        raise InputError(f"{len(rows)} samples are {key} in {shards[0]}: {_listed(row['sample_id'] for row in rows)}; give --sample-id")
+    return Found(rows[0]["sample_id"] if rows else None, rejected)
+
+
+def _metadata(run: Run, wanted: pc.Expression) -> list[dict[str, Any]]:
+    columns = ["sample_id", "shard", "key"]
+    batches = dataset(run.table("metadata")).to_batches(columns=columns, filter=wanted, batch_size=_BATCH_ROWS)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def _rejections(run: Run, keys: Sequence[str], is_meant: Any) -> tuple[Rejection, ...]:
+    rows = dataset(run.table("rejected")).to_table(filter=pc.field("key").isin(list(keys))).to_pylist()
+    return tuple(Rejection(**row) for row in rows if is_meant(row["shard"], row["key"]))
+
+
+def _is_shard(shard: str, text: str) -> bool:
+    """Whether a text is a shard's URL, or the end of it from a slash on."""
+    shard, text = shard.rstrip("/"), text.rstrip("/").removeprefix("./")
+    return shard == text or shard.endswith(f"/{text}")
+
+
+def _by_content(run: Run, key: str, shard: str) -> int:
+    for is_asked, column, value in (("://" in key, "url", key), (_SHA256.fullmatch(key), "sha256", key.lower())):
+        if not is_asked:
+            continue
+        rows = [row for row in _metadata(run, pc.field(column) == value) if not shard or _is_shard(row["shard"], shard)]
+        if len(rows) > 1:
+            named = _listed(f"{row['key']} in {row['shard']} ({row['sample_id']})" for row in rows)
+            raise InputError(f"{len(rows)} samples have the {column} {key}: {named}; say which with --sample-id")
+        if rows:
+            sample_id: int = rows[0]["sample_id"]
+            return sample_id
+    raise InputError(_not_found(run, key, shard))
+
+
+def _not_found(run: Run, key: str, shard: str) -> str:
+    where = f" in {shard}" if shard else ""
+    text = f"{run.url} has no sample {key}{where}: it was neither embedded nor rejected"
+    partitions = read_table(run.table("partitions"), ["shard", "status", "error"])
+    if shard:
+        known = [row for row in partitions.to_pylist() if _is_shard(row["shard"].partition("#")[0], shard)]
+        if not known:
+            return f"{text}; that shard is none of the {len(partitions):,} of the run: see its partitions/ table"
+        broken = [row for row in known if row["status"] != "ok"]
+        if broken:
+            return f"{text}; the shard was {broken[0]['status']}: {broken[0]['error']}"
+    n_broken = pc.sum(pc.not_equal(partitions["status"], "ok").cast(pa.int64())).as_py() or 0
+    tail = f" ({n_broken:,} shards could not be read whole: partitions/ says which)" if n_broken else ""
+    return f"{text}; a key is a member's name in the tar up to the first dot of its base name, in a folder the relative path{tail}"
+
+
+def _listed(names: Iterable[object]) -> str:
+    texts = [str(name) for name in names]
+    more = f", and {len(texts) - _SHOWN:,} more" if len(texts) > _SHOWN else ""
+    return f"{', '.join(texts[:_SHOWN])}{more}"
 
 
 class RunTables:
@@ -166,134 +303,82 @@ class RunTables:
         return default if record is None else record.config.get(key, default)
 
 
-_SHOWN = 10
-
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A sample: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
-
-    sample_id: int | None
-    rejections: tuple[Rejection, ...]
-
-
-def find_sample(layout: Run, key: str, shard: str = "", sample_id: int | None = None) -> Found:
-    """The one sample that is meant.
+def component_edges(run: Run, members: Ids) -> ComponentEdges:
+    """Read the edges between members of a component.
 
     Parameters
     ----------
-    layout : Run
-    key : str
-        A sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
-    shard : str
-        URL of its shard, or the end of it.
-    sample_id : int, optional
-        Instead of a key.
+    run : Run
+    members : int64 array, ascending
+        sample_ids of the connected component.
+
+    Notes
+    -----
+    Files are read in batches, and only where they hold ids of the component's range: 20 bytes an edge of the component, and no more
+    for all others. The path through them takes some 300 bytes an edge.
+    """
+    near: list[tuple[npt.NDArray[np.generic], ...]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    src, dst = pc.field("src"), pc.field("dst")
+    low, high = int(members[0]), int(members[-1])
+    wanted = STANDING & (src >= low) & (src < high) & (dst > low) & (dst <= high)
+    for batch in dataset(run.table("edges")).to_batches(columns=_EDGE_COLUMNS[:3], filter=wanted, batch_size=_BATCH_ROWS):
+        columns = [batch[name].to_numpy() for name in _EDGE_COLUMNS[:3]]
+        inside = _is_in(columns[0], members)
+        near.append(tuple(column[inside] for column in columns))
+    parts = [np.concatenate(column) for column in zip(*near, strict=True)]
+    return ComponentEdges(parts[0].astype(np.int64), parts[1].astype(np.int64), parts[2].astype(np.float32))
+
+
+def representatives(run: Run, sample_ids: Iterable[int]) -> dict[int, int]:
+    """The sample that stands for the image of each: the first with the same bytes, or the sample itself."""
+    found = {sample_id: sample_id for sample_id in sample_ids}
+    rows = dataset(run.table("exact")).to_table(filter=pc.field("sample_id").isin(list(found))).to_pylist()
+    return found | {row["sample_id"]: row["representative_id"] for row in rows}
+
+
+def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[int]:
+    """sample_ids from one sample to another of its component, along the widest path; copies join by the image they share.
 
     Raises
     ------
-    InputError
-        If no sample, or more than one, is meant.
+    RunDirectoryError
+        If nothing joins them: tables of different runs.
     """
-    if sample_id is not None:
-        row = read_samples(layout, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
-        if row is None:
-            raise InputError(f"{layout.url} has no sample {sample_id}; sample_ids stand in its embeddings/metadata/")
-        return Found(sample_id, _rejections(layout, [row["key"]], lambda other, _: other == row["shard"]))
-    if not key:
-        raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
-    rests = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
-
-    def is_meant(row_shard: str, row_key: str) -> bool:
-        left = key[: len(key) - len(row_key)].rstrip("/")
-        return (not left or _is_shard(row_shard, left)) and (not shard or _is_shard(row_shard, shard))
-
-    rows = [row for row in _metadata(layout, pc.field("key").isin(rests)) if is_meant(row["shard"], row["key"])]
-    rejected = _rejections(layout, rests, is_meant)
-    # the whole text as a key goes before a part of it
-    longest = max((len(row_key) for row_key in [*(row["key"] for row in rows), *(row.key for row in rejected)]), default=0)
-    rows = [row for row in rows if len(row["key"]) == longest]
-    rejected = tuple(row for row in rejected if len(row.key) == longest)
-    if not rows and not rejected:
-        return Found(_by_content(layout, key, shard), ())
-    shards = sorted({row["shard"] for row in rows} | {row.shard for row in rejected})
-    if len(shards) > 1:
-        raise InputError(f"{len(shards)} shards have a sample {key}: {_listed(shards)}; say which with --shard (shard= in Python)")
-    if len(rows) > 1:
-        raise InputError(f"{len(rows)} samples are {key} in {shards[0]}: {_listed(row['sample_id'] for row in rows)}; give --sample-id")
-    return Found(rows[0]["sample_id"] if rows else None, rejected)
+    of = representatives(run, [start, end])
+    try:
+        between = widest_path(edges.src, edges.dst, edges.similarity, of[start], of[end]).tolist()
+    except EdgeError as error:
+        raise RunDirectoryError(
+            f"{run.url}: no edges join sample {start} and sample {end}, which are in one component ({error}); its tables do not "
+            "belong together: run dedup status, then dedup run … --redo"
+        ) from error
+    return [*([start] if of[start] != start else []), *between, *([end] if of[end] != end else [])]
 
 
-def read_samples(layout: Run, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """Rows of `metadata` by sample_id, with at least that column; of ids that are none there is no row.
+def read_steps(run: Run, pairs: Iterable[tuple[int, int]]) -> list[Step]:
+    """Whole rows of `edges`, for pairs in either direction; of a pair that occurs twice the more similar.
 
-    Only files of partitions that are asked for are opened.
+    Pairs that are no edge are left out.
     """
-    by_partition: dict[int, list[int]] = {}
-    for sample_id in set(sample_ids):
-        by_partition.setdefault(sample_id >> 32, []).append(sample_id)
-    wanted = list(dict.fromkeys(["sample_id", *columns]))
-    found: dict[int, dict[str, Any]] = {}
-    for partition, ids in sorted(by_partition.items()):
-        table = replace(layout.table("metadata"), pattern=f"metadata_{partition:05d}.parquet")
-        try:
-            rows = dataset(table).to_table(columns=wanted, filter=pc.field("sample_id").isin(ids))
-        except RunDirectoryError:  # no such partition
-            continue
-        found |= {row["sample_id"]: row for row in rows.to_pylist()}
+    wanted = [(min(pair), max(pair)) for pair in pairs]
+    ends = [pa.array(sorted({pair[side] for pair in wanted}), pa.int64()) for side in (0, 1)]
+    if not wanted:
+        return []
+    rows = dataset(run.table("edges")).to_batches(
+        columns=_EDGE_COLUMNS,
+        filter=pc.field("src").isin(ends[0]) & pc.field("dst").isin(ends[1]) & (_IS_EXACT | STANDING),
+        batch_size=_BATCH_ROWS,
+    )
+    is_wanted, found = set(wanted), dict[tuple[int, int], Step]()
+    for batch in rows:
+        for row in batch.to_pylist():
+            pair = (row["src"], row["dst"])
+            if pair in is_wanted and (pair not in found or row["similarity"] > found[pair].similarity):
+                found[pair] = Step(**row)
+    return [found[pair] for pair in wanted if pair in found]
+
+
+def _is_in(values: Ids, members: Ids) -> npt.NDArray[np.bool_]:
+    place = np.searchsorted(members, values).clip(0, len(members) - 1)
+    found: npt.NDArray[np.bool_] = members[place] == values
     return found
-
-
-def _metadata(layout: Run, wanted: pc.Expression) -> list[dict[str, Any]]:
-    columns = ["sample_id", "shard", "key"]
-    batches = dataset(layout.table("metadata")).to_batches(columns=columns, filter=wanted, batch_size=_BATCH_ROWS)
-    return [row for batch in batches for row in batch.to_pylist()]
-
-
-def _rejections(layout: Run, keys: Sequence[str], is_meant: Any) -> tuple[Rejection, ...]:
-    rows = dataset(layout.table("rejected")).to_table(filter=pc.field("key").isin(list(keys))).to_pylist()
-    return tuple(Rejection(**row) for row in rows if is_meant(row["shard"], row["key"]))
-
-
-def _is_shard(shard: str, text: str) -> bool:
-    """Whether a text is a shard's URL, or the end of it from a slash on."""
-    shard, text = shard.rstrip("/"), text.rstrip("/").removeprefix("./")
-    return shard == text or shard.endswith(f"/{text}")
-
-
-def _by_content(layout: Run, key: str, shard: str) -> int:
-    for is_asked, column, value in (("://" in key, "url", key), (_SHA256.fullmatch(key), "sha256", key.lower())):
-        if not is_asked:
-            continue
-        rows = [row for row in _metadata(layout, pc.field(column) == value) if not shard or _is_shard(row["shard"], shard)]
-        if len(rows) > 1:
-            named = _listed(f"{row['key']} in {row['shard']} ({row['sample_id']})" for row in rows)
-            raise InputError(f"{len(rows)} samples have the {column} {key}: {named}; say which with --sample-id")
-        if rows:
-            sample_id: int = rows[0]["sample_id"]
-            return sample_id
-    raise InputError(_not_found(layout, key, shard))
-
-
-def _not_found(layout: Run, key: str, shard: str) -> str:
-    where = f" in {shard}" if shard else ""
-    text = f"{layout.url} has no sample {key}{where}: it was neither embedded nor rejected"
-    partitions = read_table(layout.table("partitions"), ["shard", "status", "error"])
-    if shard:
-        known = [row for row in partitions.to_pylist() if _is_shard(row["shard"].partition("#")[0], shard)]
-        if not known:
-            return f"{text}; that shard is none of the {len(partitions):,} of the run: see its partitions/ table"
-        broken = [row for row in known if row["status"] != "ok"]
-        if broken:
-            return f"{text}; the shard was {broken[0]['status']}: {broken[0]['error']}"
-    n_broken = pc.sum(pc.not_equal(partitions["status"], "ok").cast(pa.int64())).as_py() or 0
-    tail = f" ({n_broken:,} shards could not be read whole: partitions/ says which)" if n_broken else ""
-    return f"{text}; a key is a member's name in the tar up to the first dot of its base name, in a folder the relative path{tail}"
-
-
-def _listed(names: Iterable[object]) -> str:
-    texts = [str(name) for name in names]
-    more = f", and {len(texts) - _SHOWN:,} more" if len(texts) > _SHOWN else ""
-    return f"{', '.join(texts[:_SHOWN])}{more}"

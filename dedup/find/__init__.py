@@ -1,0 +1,1 @@
+"""Looking images up in a finished run: queries, flags, and a server."""

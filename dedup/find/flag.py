@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dedup.contracts import Engine, JsonDict, Progress, Reporter
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter
+from dedup.engines.local import engine_or_own
 from dedup.find.answers import Answer
 from dedup.find.index import RunIndex, open_index
 from dedup.find.inputs import find_inputs, read_inputs
@@ -17,6 +18,10 @@ from dedup.schemas import FLAGS
 from dedup.storage.tables import FileWriter
 
 _PER_TASK = 64  # files that a worker looks up before it says so
+
+_ROWS_HELD = 1_000  # before they are written
+
+_COPIES_SHOWN = 10
 
 _FROM_MATCH = (
     "sample_id", "key", "shard", "url", "caption", "similarity", "view", "distance", "l2", "tiled_l2",
@@ -123,26 +128,71 @@ def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporte
             following += 1
 
 
-def flag(question: Question, paths: Sequence[str], out: str, engine: Engine, reporter: Reporter) -> FlagSummary:
-    """Write a row for each image: a copy or not, and of which training image. See `dedup.flag_images`."""
+def flag_images(
+    run_dir: str,
+    images: Sequence[str],
+    out: str,
+    *,
+    k: int = 10,
+    min_similarity: float | None = None,
+    judge_pixels: bool = True,
+    overrides: Sequence[str] = (),
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> FlagSummary:
+    """Tell which generated images are copies of training images.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run over the training images.
+    images : sequence of str
+        Images, folders of images, tars.
+    out : str
+        Parquet file of `dedup.schemas.FLAGS`, a row for each image.
+    k : int
+        Training images that each is compared with.
+    min_similarity : float, optional
+        Cosine from which training images are compared; the run's own by default.
+    judge_pixels : bool
+        False: similarity alone decides.
+    overrides : sequence of str
+        As of `dedup.open_index`.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run can't be searched.
+    InputError
+        If there is no such image, folder or tar.
+    """
+    question = Question(run_dir, tuple(overrides), "auto", k, min_similarity, judge_pixels, measures=judge_pixels)
     index = _opened(question.run_dir, question.overrides, question.device)
     rule = {"min_similarity": _asked(question, index), "max_distance": index.run.config.confirm.max_distance}
     by_pixels = question.judge_pixels and index.run.judges_pixels
+    with engine_or_own(engine) as engine:
+        answers = answers_of(question, images, engine, reporter or SilentReporter())
+        return _write(out, (flag_row(answer, by_pixels=by_pixels) | rule for answer in answers))
+
+
+def _write(out: str, rows: Iterator[JsonDict]) -> FlagSummary:
     n_images = n_copies = n_unknown = n_errors = 0
     first: list[JsonDict] = []
     with FileWriter(out, FLAGS) as writer:
-        rows: list[JsonDict] = []
-        for answer in answers_of(question, paths, engine, reporter):
-            row = flag_row(answer, by_pixels=by_pixels) | rule
+        waiting: list[JsonDict] = []
+        for row in rows:
             n_images, n_copies = n_images + 1, n_copies + (row["is_copy"] is True)
-            n_errors, n_unknown = n_errors + (answer.error is not None), n_unknown + (row["rule"] == "unreadable")
-            if row["is_copy"] and len(first) < 10:
+            n_errors, n_unknown = n_errors + (row["error"] is not None), n_unknown + (row["rule"] == "unreadable")
+            if row["is_copy"] and len(first) < _COPIES_SHOWN:
                 first.append(row)
-            rows.append(row)
-            if len(rows) >= 1_000:
-                writer.write(pa.Table.from_pylist(rows, schema=FLAGS))
-                rows.clear()
-        writer.write(pa.Table.from_pylist(rows, schema=FLAGS))
+            waiting.append(row)
+            if len(waiting) >= _ROWS_HELD:
+                writer.write(pa.Table.from_pylist(waiting, schema=FLAGS))
+                waiting.clear()
+        writer.write(pa.Table.from_pylist(waiting, schema=FLAGS))
     return FlagSummary(out, n_images, n_copies, n_unknown, n_errors, first)
 
 

@@ -1,0 +1,1 @@
+"""Whether two images are copies, by their pixels: one judge for every stage and command."""

@@ -13,9 +13,37 @@ from dedup.numerics.arraytypes import Floats, Ids, Pixels
 from dedup.numerics.search.gpu import Device, gram, unless_full
 from dedup.numerics.similarity import centred, exact_products, exact_squares
 
+Distances = npt.NDArray[np.float32]
+
 TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
 
-Distances = npt.NDArray[np.float32]
+
+class Blocks(NamedTuple):
+    """Images whose products are held at a time."""
+
+    images: int = 1_024
+    training: int = 2_048
+
+
+BLOCKS = Blocks()
+
+
+class AdaptiveDistances(NamedTuple):
+    """Generated images and the training images nearest to them.
+
+    Parameters
+    ----------
+    nearest : int64 array, shape (n,)
+        Row of the nearest training image by l2; of equal ones the first.
+    l2 : float64 array, shape (n,)
+        Distance to it, pixels in [0, 1].
+    distance : float64 array, shape (n,)
+        The adaptive distance. 0 for a copy.
+    """
+
+    nearest: Ids
+    l2: Floats
+    distance: Floats
 
 
 def l2_distances(images: Pixels, other: Pixels) -> Floats:
@@ -39,23 +67,6 @@ def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> Floats
     """Largest distance over tiles of each image to one other; as `l2_distances`, never less."""
     distances: Floats = np.sqrt(_tile_errors(images, other, tiles).max(axis=1))
     return distances
-
-
-def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> Floats:
-    """Mean squared difference in each tile, float64 (n, tiles²)."""
-    _check_tiles(images, tiles)
-    if images.shape[1:] != other.shape:
-        raise ShapeError(f"expected images of one size, found {images.shape[1:]} and {other.shape}")
-    errors = np.empty((len(images), tiles * tiles), dtype=np.float64)
-    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
-    for number, image in enumerate(images):
-        difference = image.astype(np.int32) - other
-        # whole numbers: sums of squares stay below 2^63
-        square = (difference * difference).sum(axis=2, dtype=np.int64)
-        sums = np.add.reduceat(np.add.reduceat(square, rows[:-1], axis=0), columns[:-1], axis=1)
-        sizes = np.outer(np.diff(rows), np.diff(columns)) * images.shape[3]
-        errors[number] = (sums / (sizes * 255.0**2)).ravel()
-    return errors
 
 
 def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Device | None = None) -> Distances:
@@ -99,54 +110,6 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
             errors /= tile.shape[1] * 255.0**2
             np.maximum(largest, errors, out=largest)
     return np.sqrt(largest, out=largest).astype(np.float32)
-
-
-def _products(tile: npt.NDArray[np.float32], device: Device | None) -> Floats:
-    if device is not None:
-        products = unless_full(lambda: gram(device.name, tile))
-        if products is not None:
-            return products
-        device.n_left += 1
-    return exact_products(tile, tile)
-
-
-def _cuts(length: int, tiles: int) -> Ids:
-    return np.linspace(0, length, tiles + 1).astype(np.int64)
-
-
-def _check_tiles(images: Pixels, tiles: int) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise ShapeError(f"expected uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
-    if min(images.shape[1:3]) < tiles:
-        raise ShapeError(f"expected at least {tiles} pixels to a side, one for each tile, found {images.shape[1]} x {images.shape[2]}")
-
-
-class Blocks(NamedTuple):
-    """Images whose products are held at a time."""
-
-    images: int = 1_024
-    training: int = 2_048
-
-
-BLOCKS = Blocks()
-
-
-class AdaptiveDistances(NamedTuple):
-    """Generated images and the training images nearest to them.
-
-    Parameters
-    ----------
-    nearest : int64 array, shape (n,)
-        Row of the nearest training image by l2; of equal ones the first.
-    l2 : float64 array, shape (n,)
-        Distance to it, pixels in [0, 1].
-    distance : float64 array, shape (n,)
-        The adaptive distance. 0 for a copy.
-    """
-
-    nearest: Ids
-    l2: Floats
-    distance: Floats
 
 
 def adaptive_distances(
@@ -226,6 +189,43 @@ def adaptive_distances(
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.where(l2 == 0.0, 0.0, l2 / (alpha * spread))
     return AdaptiveDistances(nearest, l2, distance)
+
+
+def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> Floats:
+    """Mean squared difference in each tile, float64 (n, tiles²)."""
+    _check_tiles(images, tiles)
+    if images.shape[1:] != other.shape:
+        raise ShapeError(f"expected images of one size, found {images.shape[1:]} and {other.shape}")
+    errors = np.empty((len(images), tiles * tiles), dtype=np.float64)
+    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
+    for number, image in enumerate(images):
+        difference = image.astype(np.int32) - other
+        # whole numbers: sums of squares stay below 2^63
+        square = (difference * difference).sum(axis=2, dtype=np.int64)
+        sums = np.add.reduceat(np.add.reduceat(square, rows[:-1], axis=0), columns[:-1], axis=1)
+        sizes = np.outer(np.diff(rows), np.diff(columns)) * images.shape[3]
+        errors[number] = (sums / (sizes * 255.0**2)).ravel()
+    return errors
+
+
+def _products(tile: npt.NDArray[np.float32], device: Device | None) -> Floats:
+    if device is not None:
+        products = unless_full(lambda: gram(device.name, tile))
+        if products is not None:
+            return products
+        device.n_left += 1
+    return exact_products(tile, tile)
+
+
+def _cuts(length: int, tiles: int) -> Ids:
+    return np.linspace(0, length, tiles + 1).astype(np.int64)
+
+
+def _check_tiles(images: Pixels, tiles: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ShapeError(f"expected uint8 (n, height, width, channels), found {images.dtype} {images.shape}")
+    if min(images.shape[1:3]) < tiles:
+        raise ShapeError(f"expected at least {tiles} pixels to a side, one for each tile, found {images.shape[1]} x {images.shape[2]}")
 
 
 def _search(images: Pixels, training: Pixels, k: int, blocks: Blocks) -> Iterator[tuple[slice, Ids, Floats]]:

@@ -20,6 +20,8 @@ Turn = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
 FLOAT32_BAND = 1e-5
 
 _CHUNK = 16_384  # rows; bounds the float64 copies
+_MIDDLE = 128  # taken off each value, so that products of two are at most 2^14 ...
+EXACT = 1_024  # ... and a float32 sum of so many has no rounding: every partial sum is a whole number up to 2^24
 
 
 class Rows(Protocol):
@@ -155,11 +157,6 @@ def best_turn_similarity(
         best[better] = similarity[better]
         which[better] = number
     return best, which
-
-
-_MIDDLE = 128  # taken off each value, so that products of two are at most 2^14 ...
-
-EXACT = 1_024  # ... and a float32 sum of so many has no rounding: every partial sum is a whole number up to 2^24
 
 
 def centred(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from dedup.config import Config
 from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import resolved, to_dict
 from dedup.config.rules import validate
-from dedup.contracts import Engine, JsonDict, Reporter
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter
 from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipment import SCRATCH, remove_folder
@@ -28,7 +28,7 @@ from dedup.runs.directory import CONFIG_FILE
 from dedup.runs.lock import locked
 from dedup.runs.record import StageRecord, digest, read_record, write_record
 from dedup.stages.embed.sources import Sources
-from dedup.stages.stage import SilentReporter, Stage, StageContext
+from dedup.stages.stage import Stage, StageContext
 from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import absolute, filesystem, join
@@ -148,7 +148,7 @@ def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
         return ""
     try:
         path = reports.path_of(run_dir)
-        return path if reports.is_current(run_dir) else reports.write(run_dir, engine=_asked(run_dir, engine)).path
+        return path if reports.is_current(run_dir) else reports.write_report(run_dir, engine=_asked(run_dir, engine)).path
     except Exception as error:  # whatever it is, the tables are there
         reporter.note(f"report: not written: {one_line(error)}; dedup report {run_dir} tries again")
         return ""

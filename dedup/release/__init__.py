@@ -1,0 +1,1 @@
+"""What a run keeps, for others: cleaned shards, lists, folders for other tools, a filter for training."""

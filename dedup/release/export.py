@@ -1,36 +1,74 @@
-"""What is kept, as lists that other tools read."""
+"""What a run keeps in the forms that other tools read: lists of keys, urls and uids, and a folder for Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.parquet as pq
 
-from dedup.contracts import Engine, Progress, Reporter, Table
+from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.release.huggingface import FILE_BYTES, HfTask, export_file, write_card
-from dedup.release.plan import KeepListResult, kept_table, named_table, plan_shards
+from dedup.release.plan import Cleaned, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
-from dedup.stages.stage import SilentReporter
 from dedup.storage.arrays import ArrayWriter
-from dedup.storage.atomic import AtomicFile, write_json
+from dedup.storage.atomic import AtomicFile, write_bytes, write_json
+from dedup.storage.input.samples import RawSample, SampleReader
+from dedup.storage.input.shards import read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
+FORMATS = ("keys", "urls", "datacomp", "hf")
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
-
 _UID_TYPE: Final = np.dtype("<u8,<u8")
-
 UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
-
 REPEATED_SQL = "SELECT key, count(*) AS n FROM kept GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
+_BEGUN = "_export.json"
+FILE_BYTES: Final = 500_000_000  # of images in a file: what the Hub likes
+_GROUP_ROWS: Final = 10_000
+_IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+_KINDS: Final = {pa.string(): "string", pa.int32(): "int32", pa.int64(): "int64", pa.float32(): "float32", pa.float64(): "float64"}
+_NOT_COPIED: Final = ("byte_offset", "n_bytes")
+
+_CARD: Final = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+---
+{n_samples} samples, de-duplicated with webdedup: a row for each image that was kept; `duplication_count` tells how many samples of the
+original data show it.
+"""
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was exported.
+
+    Parameters
+    ----------
+    form, path : str
+    n_rows : int
+        Keys, urls, uids, or samples.
+    n_left_out : int
+        Kept samples that could not be named in that form.
+    keep_list : KeepListResult or None
+    """
+
+    form: str
+    path: str
+    n_rows: int
+    n_left_out: int = 0
+    keep_list: KeepListResult | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +87,70 @@ class Exported:
     path: str
     n_rows: int
     n_left_out: int = 0
+
+
+@dataclass(frozen=True)
+class HfTask:
+    """One parquet file."""
+
+    kept: Table
+    file: Cleaned
+    n_files: int
+    out: str
+    with_images: bool
+    group_bytes: int = 32 * 1024 * 1024  # of images in a row group, all of which is held
+
+
+def export(
+    run_dir: str,
+    form: str,
+    out: str,
+    *,
+    keep_list: str = "",
+    with_images: bool = True,
+    engine: Engine | None = None,
+    reporter: Reporter | None = None,
+) -> ExportSummary:
+    """Write what a run keeps in the form another tool reads.
+
+    Parameters
+    ----------
+    run_dir : str
+        A finished run.
+    form : {"keys", "urls", "datacomp", "hf"}
+        A key a line, or `shard, key` in a ``.csv`` or ``.parquet``; a url a line; DataComp's sorted ``.npy`` of uids; a folder of parquet
+        files that Hugging Face's `datasets` reads.
+    out : str
+        File, or for hf a folder; a path or any fsspec URL.
+    keep_list : str
+        Instead of the manifest: see `dedup.storage.input.names.read_keep_list`.
+    with_images : bool
+        Whether the images' bytes go into hf's files.
+    engine : Engine
+        By default processes on this machine.
+    reporter : Reporter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished.
+    InputError
+        If samples can't be named in that form, or an image can't be read any more.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
+    reporter = reporter or SilentReporter()
+    with engine_or_own(engine) as engine, engine.scratch() as scratch:
+        kept, found = kept_table(run_dir), None
+        if keep_list:
+            kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
+        if form == "hf":
+            done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
+        elif form == "datacomp":
+            done = export_datacomp(kept, out, engine)
+        else:
+            done = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
+        return ExportSummary(form, done.path, done.n_rows, done.n_left_out, found)
 
 
 def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
@@ -132,84 +234,6 @@ def _batches(kept: Table, columns: list[str]) -> Iterator[pa.RecordBatch]:
     yield from dataset(kept).to_batches(columns=columns)
 
 
-_BEGUN = "_export.json"
-
-FORMATS = ("keys", "urls", "datacomp", "hf")
-
-
-@dataclass(frozen=True)
-class ExportSummary:
-    """What was exported.
-
-    Parameters
-    ----------
-    form, path : str
-    n_rows : int
-        Keys, urls, uids, or samples.
-    n_left_out : int
-        Kept samples that could not be named in that form.
-    keep_list : KeepListResult or None
-    """
-
-    form: str
-    path: str
-    n_rows: int
-    n_left_out: int = 0
-    keep_list: KeepListResult | None = None
-
-
-def export(
-    run_dir: str,
-    form: str,
-    out: str,
-    *,
-    keep_list: str = "",
-    with_images: bool = True,
-    engine: Engine | None = None,
-    reporter: Reporter | None = None,
-) -> ExportSummary:
-    """Write what a run keeps in the form another tool reads.
-
-    Parameters
-    ----------
-    run_dir : str
-        A finished run.
-    form : {"keys", "urls", "datacomp", "hf"}
-        A key a line, or `shard, key` in a ``.csv`` or ``.parquet``; a url a line; DataComp's sorted ``.npy`` of uids; a folder of parquet
-        files that Hugging Face's `datasets` reads.
-    out : str
-        File, or for hf a folder; a path or any fsspec URL.
-    keep_list : str
-        Instead of the manifest: see `dedup.storage.input.names.read_keep_list`.
-    with_images : bool
-        Whether the images' bytes go into hf's files.
-    engine : Engine
-        By default processes on this machine.
-    reporter : Reporter
-
-    Raises
-    ------
-    RunDirectoryError
-        If the run is not finished.
-    InputError
-        If samples can't be named in that form, or an image can't be read any more.
-    """
-    if form not in FORMATS:
-        raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
-    reporter = reporter or SilentReporter()
-    with engine_or_own(engine) as engine, engine.scratch() as scratch:
-        kept, found = kept_table(run_dir), None
-        if keep_list:
-            kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
-        if form == "hf":
-            done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
-        elif form == "datacomp":
-            done = export_datacomp(kept, out, engine)
-        else:
-            done = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
-        return ExportSummary(form, done.path, done.n_rows, done.n_left_out, found)
-
-
 def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:
     """Write the files of a folder for `datasets`, in parallel; those that are there already stay."""
     n_rows = n_bytes = 0
@@ -232,3 +256,72 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
         reporter.progress(Progress("export", done, n_rows, "samples"))
     write_card(out, done)
     return Exported(out, done)
+
+
+def export_file(task: HfTask) -> int:
+    """Write one file, unless it is there; returns its rows.
+
+    Raises
+    ------
+    InputError
+        If an image can't be read any more.
+    """
+    target = join(task.out, "data", f"train-{task.file.number:05d}-of-{task.n_files:05d}.parquet")
+    fs, path = filesystem(target)
+    if fs.exists(path):
+        return task.file.n_samples
+    places = kept_rows(task.kept, task.file)
+    rows = places.select([name for name in places.column_names if name not in _NOT_COPIED or not task.with_images])
+    schema = _schema(rows.schema, task.with_images)
+    with AtomicFile(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in _with_images(places, rows, task.group_bytes) if task.with_images else [rows]:
+            writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
+    return int(rows.num_rows)
+
+
+def _schema(rows: pa.Schema, with_images: bool) -> pa.Schema:
+    """The file's schema, with what tells `datasets` that a column holds images."""
+    fields = [pa.field("image", _IMAGE)] if with_images else []
+    fields += [pa.field(field.name, field.type) for field in rows]
+    features: JsonDict = {field.name: {"dtype": _KINDS[field.type], "_type": "Value"} for field in fields if field.type in _KINDS}
+    if with_images:
+        features["image"] = {"_type": "Image"}
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _with_images(places: pa.Table, rows: pa.Table, group_bytes: int) -> Iterator[pa.Table]:
+    """The rows in parts, each with its images' bytes."""
+    held: list[dict[str, Any]] = []
+    n_bytes, start = 0, 0
+    for image in _images(places):
+        held.append(image)
+        n_bytes += len(image["bytes"])
+        if n_bytes >= group_bytes or len(held) == _GROUP_ROWS:
+            yield rows.slice(start, len(held)).add_column(0, "image", pa.array(held, _IMAGE))
+            start, held, n_bytes = start + len(held), [], 0
+    if held:
+        yield rows.slice(start).add_column(0, "image", pa.array(held, _IMAGE))
+
+
+def _images(places: pa.Table) -> Iterator[dict[str, Any]]:
+    """The images of samples that are ordered as they lie in their shards; each shard is read once, as a stream."""
+    shard_read, reader = "", SampleReader(lambda reader: iter(()))
+    samples: Iterator[RawSample] = iter(())
+    columns = (places[name].to_pylist() for name in ("shard", "key", "n_bytes"))
+    for shard, key, n_bytes in zip(*columns, strict=True):
+        if shard.endswith("/"):
+            yield {"bytes": read_file(shard + key, n_bytes), "path": key}
+            continue
+        if shard != shard_read:
+            reader = read_shard(shard)
+            shard_read, samples = shard, iter(reader)
+        found = next((sample for sample in samples if sample.key == key and sample.image is not None), None)
+        if found is None or found.image is None or len(found.image) != n_bytes:
+            why = reader.error or "it has changed since it was embedded"
+            raise InputError(f"{shard} gave no image of {n_bytes} bytes under the key {key!r} ({why}); restore it, or run embed again")
+        yield {"bytes": found.image, "path": found.image_name}
+
+
+def write_card(out: str, n_samples: int) -> None:
+    """Write the folder's README, which names its files."""
+    write_bytes(join(out, "README.md"), _CARD.format(n_samples=f"{n_samples:,}").encode())

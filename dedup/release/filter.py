@@ -19,7 +19,6 @@ from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import absolute
 
 _SHARDS_HELD: Final = 16
-
 _TAR: Final = re.compile(r"[^\s'\"]+\.(?:tar|tgz)(?:\.\w+)?(?=['\"\s?#]|$)")
 
 

@@ -16,8 +16,9 @@ from dedup.errors import InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.schemas import MANIFEST, with_carried
 from dedup.storage.input.names import read_keep_list
+from dedup.storage.input.samples import one_line
 from dedup.storage.tables import ask, clear, files
-from dedup.storage.urls import filesystem
+from dedup.storage.urls import filesystem, open_binary
 
 _NAMES_SHOWN = 3
 
@@ -44,6 +45,8 @@ WHERE samples.sample_id IS NULL
 ORDER BY {named}
 """
 
+_COLUMNS = ("sample_id", "shard", "key", "n_bytes")
+
 
 @dataclass(frozen=True)
 class KeepListResult:
@@ -62,6 +65,36 @@ class KeepListResult:
     n_unknown: int = 0
     unknown: tuple[str, ...] = field(default_factory=tuple)
     n_excluded: int = 0
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """One shard to be written: a stretch of the kept samples, which are ordered by sample_id.
+
+    Parameters
+    ----------
+    number : int
+        Of the shard: its name is ``NNNNN.tar``.
+    first_id, last_id : int
+        sample_id of its first and last sample.
+    n_samples : int
+    image_bytes : int
+        Of its images, encoded.
+    first_file, last_file : int
+        Place, among the table's sorted files, of those that hold its rows.
+    """
+
+    number: int
+    first_id: int
+    last_id: int
+    n_samples: int
+    image_bytes: int
+    first_file: int
+    last_file: int
+
+    def as_json(self) -> JsonDict:
+        """Its fields."""
+        return asdict(self)
 
 
 def kept_table(run_dir: str) -> Table:
@@ -118,8 +151,8 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
             f"{keep_list} names samples by {missing[0]}, which {run_dir} does not have; embed with input.carry=[{missing[0]}], "
             "or name them by key, url or sha256"
         )
-    layout = Run(run_dir)
-    sources = {name: layout.table(name) for name in ("manifest", "duplicates", "excluded")} | {"named": named}
+    run = Run(run_dir)
+    sources = {name: run.table(name) for name in ("manifest", "duplicates", "excluded")} | {"named": named}
     parts = {
         "columns": ", ".join(f"samples.{name} AS {name}" for name in kept.schema.names),
         "names": ", ".join(named.column_names),
@@ -140,39 +173,6 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     return output, result
 
 
-_COLUMNS = ("sample_id", "shard", "key", "n_bytes")
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """One shard to be written: a stretch of the kept samples, which are ordered by sample_id.
-
-    Parameters
-    ----------
-    number : int
-        Of the shard: its name is ``NNNNN.tar``.
-    first_id, last_id : int
-        sample_id of its first and last sample.
-    n_samples : int
-    image_bytes : int
-        Of its images, encoded.
-    first_file, last_file : int
-        Place, among the table's sorted files, of those that hold its rows.
-    """
-
-    number: int
-    first_id: int
-    last_id: int
-    n_samples: int
-    image_bytes: int
-    first_file: int
-    last_file: int
-
-    def as_json(self) -> JsonDict:
-        """Its fields."""
-        return asdict(self)
-
-
 def kept_rows(kept: Table, wanted: Cleaned) -> pa.Table:
     """All columns of the samples of one cleaned shard, by ascending sample_id."""
     fs, _ = filesystem(kept.path)
@@ -180,6 +180,25 @@ def kept_rows(kept: Table, wanted: Cleaned) -> pa.Table:
     source = ds.dataset(names, schema=kept.schema, format="parquet", filesystem=fs)
     between = (pc.field("sample_id") >= wanted.first_id) & (pc.field("sample_id") <= wanted.last_id)
     return source.to_table(filter=between).sort_by("sample_id")
+
+
+def read_file(path: str, n_bytes: int) -> bytes:
+    """The image of a sample that lies in a folder.
+
+    Raises
+    ------
+    InputError
+        If it is gone, or has another size than when it was embedded.
+    """
+    try:
+        with open_binary(path) as file:
+            data = file.read(n_bytes + 1)
+    except Exception as error:  # each file system has its own
+        raise InputError(f"{path} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
+    if len(data) != n_bytes:
+        found = f"{len(data)} bytes" if len(data) < n_bytes else f"more than {n_bytes} bytes"
+        raise InputError(f"{path} has {found}, expected {n_bytes}; it has changed since it was embedded, run embed again")
+    return data
 
 
 def plan_shards(kept: Table, per_shard: int) -> Iterator[Cleaned]:

@@ -14,9 +14,7 @@ from dedup.storage.input.captions import KEY_NAMES, sidecar_url
 from dedup.storage.urls import filesystem, read_bytes
 
 _OURS: Final = ("sample_id", "component_id", "duplication_count")
-
 _PLAIN: Final = ("key", "url", "caption", "width", "height", "sha256")
-
 _NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes"}  # of the shard it came from
 
 

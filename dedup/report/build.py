@@ -1,25 +1,37 @@
-"""Writing a report: what is gathered, the pictures there is room for, one file."""
+"""A report: what is gathered, the pictures there is room for, the template that is filled, one file."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import datetime, timezone
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
 
+from dedup.config.keys import KEYS, values_of
 from dedup.contracts import Engine
+from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, MissingExtra
 from dedup.report import figures, queries
 from dedup.report.cards import MOST_COMPRESSED, Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
 from dedup.report.galleries import Galleries, Pairs, galleries, pairs
-from dedup.report.page import Excluded, Gathered, Page
-from dedup.report.queries import Asker
-from dedup.report.reported import open_reported, state_of
-from dedup.report.texts import cut, shard_name
+from dedup.report.queries import Asker, Row
+from dedup.report.reported import notes_on, open_reported, state_of
 from dedup.runs.directory import Run
+from dedup.runs.record import HOMES
 from dedup.storage.atomic import write_bytes
 from dedup.storage.urls import join, read_range
+from dedup.text import Text, cut, seconds_text, shard_name, shown, similarity_text
 
+if TYPE_CHECKING:
+    import jinja2
+
+Excluded = list[tuple[figures.Reason, list[tuple[Card, Row]]]]
 MOST_GALLERIES: Final = 100
 _EXCLUDED_SHOWN: Final = 8  # of each reason
 _STATE = '<meta name="dedup-state" content="{}">'
@@ -45,6 +57,12 @@ class Limits:
 
 LIMITS = Limits()
 
+_EXCLUSIONS = {
+    "reference": "near a reference image",
+    "listed": "named by exclude.list",
+    "copy": "a copy of a listed sample",
+}
+
 
 @dataclass(frozen=True)
 class ReportSummary:
@@ -63,6 +81,88 @@ class ReportSummary:
     n_bytes: int
     n_pictures: int
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a page shows of samples.
+
+    Parameters
+    ----------
+    run : Run
+    groups : Galleries
+    pairs : Pairs
+    excluded : list of (Reason, list of (Card, dict))
+    facts : dict
+        sample_id to what is shown of it.
+    pictures : Pictures
+    seed : int
+        Of what was drawn at random.
+    """
+
+    run: Run
+    groups: Galleries
+    pairs: Pairs
+    excluded: Excluded
+    facts: dict[int, Facts]
+    pictures: Pictures
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A configuration key with its value."""
+
+    key: str
+    value: Text
+    default: Text
+    is_default: bool
+    means: str
+
+
+def write_report(
+    run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine | None = None, limits: Limits = LIMITS
+) -> ReportSummary:
+    """Write the HTML report of a finished run: one file without anything beside it.
+
+    Parameters
+    ----------
+    run_dir : str
+        A path or any fsspec URL. The stages up to `manifest` must be finished; what later ones would give is left out.
+    out : str
+        File to write; by default `report.html` in the run directory.
+    n_galleries : int
+        Groups drawn of the largest, and as many at random; 0 to 100.
+    seed : int
+        Of the random groups and of the sample of vectors.
+    engine : Engine
+        What answers questions to the tables; by default DuckDB on this machine.
+    limits : Limits
+        How much it may be.
+
+    Returns
+    -------
+    ReportSummary
+        Path, bytes, pictures, and notes of what is missing: `notes` says why where there are no pictures.
+
+    Raises
+    ------
+    MissingExtra
+        If jinja2 is not installed.
+    RunDirectoryError
+        If the run is not finished so far, naming the stage that is missing.
+
+    Notes
+    -----
+    At most 25 MB: beyond, pictures are left out, the first of each gallery last. Two reports of one run differ in their date alone.
+    """
+    if not can_write():
+        raise MissingExtra("jinja2", "report")
+    if not 0 <= n_galleries <= MOST_GALLERIES:
+        raise ConfigError(f"{n_galleries} galleries: expected 0 to {MOST_GALLERIES}; `dedup show` draws others")
+    run = open_reported(run_dir)
+    with engine_or_own(engine) as engine:
+        return _write(Asker(engine, run), run, out or path_of(run_dir), n_galleries, seed, limits)
 
 
 def can_write() -> bool:
@@ -84,14 +184,7 @@ def is_current(run_dir: str) -> bool:
     return _STATE.format(state_of(open_reported(run_dir))).encode() in head
 
 
-def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine, limits: Limits = LIMITS) -> ReportSummary:
-    """Write the report of a run; see `dedup.write_report`."""
-    if not can_write():
-        raise MissingExtra("jinja2", "report")
-    if not 0 <= n_galleries <= MOST_GALLERIES:
-        raise ConfigError(f"{n_galleries} galleries: expected 0 to {MOST_GALLERIES}; `dedup show` draws others")
-    run = open_reported(run_dir)
-    asker = Asker(engine, run)
+def _write(asker: Asker, run: Run, path: str, n_galleries: int, seed: int, limits: Limits) -> ReportSummary:
     groups, found = galleries(asker, run, n=n_galleries, seed=seed), pairs(asker, run, seed=seed)
     excluded = _excluded(asker, run)
     shelves = [*_shelves(groups, found), *([card for card, _ in cards] for _, cards in excluded)]
@@ -103,7 +196,6 @@ def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, 
     shown = pictures.within(limits.max_bytes - len(bare) - _NOTE_BYTES, order)
     page.say_pictures(len(shown))
     data = page.render(shown)
-    path = out or path_of(run_dir)
     write_bytes(path, data)
     return ReportSummary(path, len(data), len(shown), page.notes)
 
@@ -124,13 +216,6 @@ def _pictures(run: Run, facts: dict[int, Facts], order: list[int], limits: Limit
     return read_pictures(run, places, order, max_pixels=max_pixels, most_compressed=limits.most_compressed)
 
 
-_EXCLUSIONS = {
-    "reference": "near a reference image",
-    "listed": "named by exclude.list",
-    "copy": "a copy of a listed sample",
-}
-
-
 def _excluded(asker: Asker, run: Run) -> Excluded:
     rows = asker.rows(queries.EXCLUDED, n=_EXCLUDED_SHOWN) if run.records["manifest"].rows.get("excluded") else []
     for row in rows:
@@ -139,3 +224,119 @@ def _excluded(asker: Asker, run: Run) -> Excluded:
         (reason, [(Card(row["sample_id"], "excluded", row["similarity"], row["distance"]), row) for row in reason.examples])
         for reason in figures.reasons_of(rows, _EXCLUSIONS, "excluded")
     ]
+
+
+class Page:
+    """The template and what it is filled with.
+
+    Parameters
+    ----------
+    gathered : Gathered
+    asker : Asker
+        Who is asked for the figures.
+    """
+
+    def __init__(self, gathered: Gathered, asker: Asker) -> None:
+        run, found = gathered.run, gathered.pairs
+        self._pictures, self._has_pixels = gathered.pictures, run.has_pixels
+        troubled, broken = figures.broken_shards(asker)
+        self.notes = [*notes_on(run)]
+        if troubled:
+            self.notes.append(f"of the shards {', '.join(f'{n:,} were {status}' for status, n in troubled.items())}: see Rejected")
+        sized, size_rows = figures.sizes(run) if "statistics" in run.records else (None, [])
+        counts = figures.bins(asker)
+        looked, sampled = figures.similarities(counts, run, found.sample)
+        measured, n_unmeasured = figures.distances(counts, run)
+        dropped, ways = figures.kinds(asker, run)
+        n_refused = sum(reason.part.n for reason, _ in found.refused)
+        style, script = _template("report.css"), _template("report.js")
+        self._values: dict[str, Any] = {
+            "run": run, "groups": gathered.groups, "pairs": found, "excluded": gathered.excluded, "facts": gathered.facts,
+            "seed": gathered.seed, "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized,
+            "size_rows": size_rows,
+            "looked": looked, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
+            "rejected": figures.rejected(asker), "broken_shards": broken,
+            "captions": figures.captions(asker) if "statistics" in run.records else [],
+            "stages": stages(run), "settings": settings(run), "style": style, "script": script,
+            "style_hash": _hash(style), "script_hash": _hash(script), "state": state_of(run), "notes": self.notes,
+            "finished": max(record.finished for record in run.records.values()).replace("T", " ").partition("+")[0],
+            "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
+        }  # fmt: skip
+        self._page = _compiled()
+
+    def render(self, pictures: dict[int, str]) -> bytes:
+        """The page with these pictures, base64 by sample_id."""
+        return self._page.render(self._values, pictures=pictures).encode()
+
+    def say_pictures(self, n_shown: int) -> None:
+        """Note what is not drawn, and why."""
+        found = self._pictures
+        if not found.n_wanted:
+            return
+        if not self._has_pixels:
+            self.notes.append("this report has no pictures: the run was made from embeddings, which don't say where their images lie")
+        elif not n_shown:
+            self.notes.append(f"this report has no pictures: none of {found.n_wanted:,} could be read: {shown(found.trouble)}")
+        elif found.n_unread:
+            self.notes.append(f"{found.n_unread:,} of {found.n_wanted:,} pictures could not be read: {shown(found.trouble)}")
+        left = found.n_wanted - found.n_unread - n_shown
+        if n_shown and left > 0:
+            self.notes.append(f"{left:,} pictures were left out, for the size of this file or because their tars are compressed")
+
+
+def stages(run: Run) -> list[Row]:
+    """Seconds and rate of each stage, and what it wrote."""
+    n = run.records["embed"].rows["metadata"]
+    rows: list[Row] = []
+    for name in HOMES:
+        record = run.records.get(name)
+        if record is None:
+            rows.append({"name": name, "seconds": None, "time": "not finished", "rate": None, "rows": "", "finished": "", "version": ""})
+            continue
+        own = n - record.summary.get("n_base_samples", 0) if name == "embed" else n
+        rate = own / record.seconds if record.seconds else None
+        tables = ", ".join(f"{table} {count:,}" for table, count in record.rows.items())
+        finished = record.finished.replace("T", " ").removesuffix("+00:00")
+        rows.append(
+            {"name": name, "seconds": record.seconds, "time": seconds_text(record.seconds), "rate": rate, "rows": tables}
+            | {"finished": finished, "version": record.dedup_version}
+        )
+    bars = figures.parts([("near", str(row["name"]), round(1000 * (row["seconds"] or 0.0))) for row in rows], is_stacked=False)
+    return [row | {"part": bar} for row, bar in zip(rows, bars, strict=True)]
+
+
+def settings(run: Run) -> list[Setting]:
+    """The configuration of the run; how it was carried out (`engine`) is no part of what a run keeps."""
+    found = []
+    for name, value in values_of(run.config).items():
+        key = KEYS[name]
+        if name.partition(".")[0] not in ("engine", "extraction", "report"):
+            found.append(Setting(name, _shown(value), _shown(key.default), value == key.default, key.meaning))
+    return found
+
+
+def _shown(value: Any) -> Text:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, bool)) else str(value)
+    return cut(text, most=400) or Text("")
+
+
+@cache
+def _compiled() -> jinja2.Template:
+    import jinja2
+
+    loader = jinja2.FunctionLoader(_template)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": lambda n: f"{n:,}", "similarity": similarity_text, "rate": _rate}
+    return environment.get_template("report.html")
+
+
+def _template(name: str) -> str:
+    return (files("dedup.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:,.{0 if value >= 10 else 1}f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 _WIDTH, _HEIGHT = 760, 300
@@ -68,18 +68,49 @@ class Chart:
     bottom: int = _HEIGHT - _BOTTOM
 
 
-def short(number: float) -> str:
-    """A number on an axis.
+@dataclass(frozen=True)
+class Series:
+    """Counts of one kind by bin: bin k holds [k / n_bins, (k + 1) / n_bins)."""
 
-    Examples
-    --------
-    >>> short(1), short(2500), short(10_000), short(3e6)
-    ('1', '2.5k', '10k', '3M')
-    """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:g}{unit}"
-    return f"{number:g}"
+    kind: str
+    name: str
+    counts: dict[int, int]
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Where the bins `first` to `last` and counts up to `most` lie on a chart."""
+
+    n_bins: int
+    first: int
+    last: int
+    most: int
+    is_log: bool
+
+    @property
+    def wide(self) -> float:
+        """Width of a bin."""
+        return (_WIDTH - _LEFT - _RIGHT) / (self.last - self.first + 1)
+
+    def at_x(self, value: float) -> float:
+        """Where a value from 0 to 1 lies."""
+        return round(_LEFT + self.wide * (value * self.n_bins - self.first), 2)
+
+    def at_y(self, n: float) -> float:
+        """Where a count lies."""
+        return round(_HEIGHT - _BOTTOM - self.tall(n), 2)
+
+    def tall(self, n: float) -> float:
+        """Height of a bar."""
+        # on a logarithmic axis the bar of a single pair must be seen
+        end = math.log10(self.most) * 1.06 + 0.3 if self.is_log and self.most else self.most * 1.06
+        return (_HEIGHT - _TOP - _BOTTOM) * (math.log10(n) + 0.3 if self.is_log else n) / end if n and end else 0.0
+
+    def labelled(self) -> list[float]:
+        """Counts that stand beside the axis."""
+        if self.is_log and self.most:
+            return [10**power for power in range(math.floor(math.log10(self.most)) + 1)]
+        return _steps(self.most)
 
 
 def log_log(points: Sequence[tuple[int, int]], *, says: str, x_title: str, y_title: str, words: str) -> Chart:
@@ -127,15 +158,6 @@ def _one_per_place(
     return list({(round(at_x(x)), round(at_y(y))): (x, y) for x, y in points}.values())
 
 
-@dataclass(frozen=True)
-class Series:
-    """Counts of one kind by bin: bin k holds [k / n_bins, (k + 1) / n_bins)."""
-
-    kind: str
-    name: str
-    counts: dict[int, int]
-
-
 def histogram(
     series: Sequence[Series],
     *,
@@ -164,52 +186,35 @@ def histogram(
         Of the counts.
     """
     first, last = round(low * n_bins), round(high * n_bins)
-    shown = [{bin_: n for bin_, n in one.counts.items() if first <= bin_ <= last and n} for one in series]
-    tops = [sum(counts.get(bin_, 0) for counts in shown) for bin_ in set().union(*shown)]
-    most = max(tops, default=0)
-    end = math.log10(most) * 1.06 + 0.3 if is_log and most else most * 1.06
-    wide, high_ = (_WIDTH - _LEFT - _RIGHT) / (last - first + 1), _HEIGHT - _TOP - _BOTTOM
-
-    def at_x(value: float) -> float:
-        return round(_LEFT + wide * (value * n_bins - first), 2)
-
-    def tall(n: float) -> float:
-        # on a logarithmic axis the bar of a single pair must be seen
-        return high_ * (math.log10(n) + 0.3 if is_log else n) / end if n and end else 0.0
-
-    marks = []
-    for bin_ in sorted(set().union(*shown)):
-        base = 0.0
-        present = [(one, counts[bin_]) for one, counts in zip(series, shown, strict=True) if bin_ in counts]
-        for place, (one, n) in enumerate(present):
-            height = tall(n)
-            part = wide / len(present) if is_log else wide
-            x = at_x(bin_ / n_bins) + (place * part if is_log else 0.0)
-            top = _HEIGHT - _BOTTOM - base - height
-            span = f"{bin_ / n_bins:.3f} to {(bin_ + 1) / n_bins:.3f}" if bin_ < n_bins else "1"
-            marks.append(
-                Mark(
-                    round(x + 0.5, 2), round(top, 2), round(part - 1, 2), round(height, 2), kind=one.kind, says=f"{span}: {n:,} {one.name}"
-                )
-            )
-            base += 0.0 if is_log else height
-    y_ticks = (
-        [(round(_HEIGHT - _BOTTOM - tall(10**power), 2), short(10**power)) for power in range(math.floor(math.log10(most)) + 1)]
-        if is_log and most
-        else [(round(_HEIGHT - _BOTTOM - tall(value), 2), short(value)) for value in _steps(most)]
-    )
-    n_steps = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 14)
-    x_ticks = [(at_x(value), f"{value:g}") for value in _multiples(n_steps, low, high)]
+    shown = [{place: n for place, n in one.counts.items() if first <= place <= last and n} for one in series]
+    most = max((sum(counts.get(place, 0) for counts in shown) for place in set().union(*shown)), default=0)
+    axes = _Axes(n_bins, first, last, most, is_log)
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 14)
     return Chart(
         says,
         x_title,
         y_title,
-        marks,
-        x_ticks,
-        y_ticks,
-        [(at_x(value), text) for value, text in lines],
+        [bar for place in sorted(set().union(*shown)) for bar in _bars(axes, place, series, shown)],
+        [(axes.at_x(value), f"{value:g}") for value in _multiples(step, low, high)],
+        [(axes.at_y(value), short(value)) for value in axes.labelled()],
+        [(axes.at_x(value), text) for value, text in lines],
         [(one.kind, one.name) for one in series],
     )
+
+
+def _bars(axes: _Axes, place: int, series: Sequence[Series], shown: Sequence[dict[int, int]]) -> Iterator[Mark]:
+    """The bars of one bin: on each other, or beside each other on a logarithmic axis."""
+    present = [(one, counts[place]) for one, counts in zip(series, shown, strict=True) if place in counts]
+    part = axes.wide / len(present) if axes.is_log else axes.wide
+    span = f"{place / axes.n_bins:.3f} to {(place + 1) / axes.n_bins:.3f}" if place < axes.n_bins else "1"
+    base = 0.0
+    for number, (one, n) in enumerate(present):
+        height = axes.tall(n)
+        x = axes.at_x(place / axes.n_bins) + (number * part if axes.is_log else 0.0)
+        top = _HEIGHT - _BOTTOM - base - height
+        says = f"{span}: {n:,} {one.name}"
+        yield Mark(round(x + 0.5, 2), round(top, 2), round(part - 1, 2), round(height, 2), kind=one.kind, says=says)
+        base += 0.0 if axes.is_log else height
 
 
 def _steps(most: float) -> list[float]:
@@ -225,3 +230,17 @@ def _steps(most: float) -> list[float]:
 def _multiples(step: float, low: float, high: float) -> list[float]:
     start = math.ceil(low / step - 1e-6)
     return [round(number * step, 6) for number in range(start, math.floor(high / step + 1e-6) + 1)]
+
+
+def short(number: float) -> str:
+    """A number on an axis.
+
+    Examples
+    --------
+    >>> short(1), short(2500), short(10_000), short(3e6)
+    ('1', '2.5k', '10k', '3M')
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"

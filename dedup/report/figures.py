@@ -9,11 +9,10 @@ from dedup.report import queries
 from dedup.report.below import BelowSample
 from dedup.report.charts import Chart, Series, histogram, log_log
 from dedup.report.queries import Asker, Row
-from dedup.report.texts import cut, key_text, shard_name
 from dedup.runs.directory import Run
 from dedup.schemas import REJECT_REASONS
 from dedup.storage.tables import dataset
-from dedup.text import share_text
+from dedup.text import cut, key_text, shard_name, share_text
 
 SIMILARITY_BINS = 200  # from 0 to 1
 _DISTANCE_BINS = 100

@@ -1,4 +1,4 @@
-"""Groups of copies as galleries: the largest, some drawn at random, those nearest the threshold, the loosest, and chains that were cut."""
+"""What is drawn of a run: groups of copies as galleries, and pairs that are copies, nearly are, or are none."""
 
 from __future__ import annotations
 
@@ -10,100 +10,20 @@ from dedup.report.below import BelowSample, sample_below
 from dedup.report.cards import Card, Gallery, Pair, pair_of
 from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, refusals
 from dedup.report.queries import Asker, Row
-from dedup.report.texts import cut
 from dedup.runs.directory import Run
 from dedup.storage.tables import dataset
-from dedup.text import similarity_text
+from dedup.text import cut, similarity_text
 
 _PER_REASON = 8
-
 _N_NEAR_LIMIT = 8
-
 _N_BELOW = 12
-
 _LOOKED_UP = 500  # of the most similar pairs below the threshold: some are of one group all the same
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs that are drawn.
-
-    Parameters
-    ----------
-    refused : list of (Reason, list of Pair)
-    below : list of Pair
-        Just below the threshold, and in no common group.
-    confirmed, nearly : list of Pair
-        Confirmed by the pixels with the largest distances, and refused with the smallest.
-    sample : BelowSample or None
-        None where the vectors are gone.
-    """
-
-    refused: list[tuple[Reason, list[Pair]]]
-    below: list[Pair]
-    confirmed: list[Pair]
-    nearly: list[Pair]
-    sample: BelowSample | None
-
-
-def pairs(asker: Asker, run: Run, *, seed: int) -> Pairs:
-    """Choose pairs."""
-    reasons = refusals(asker.rows(queries.REFUSED, n=_PER_REASON))
-    sample = _sample(run, seed)
-    nearly = asker.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance) if reasons else []
-    return Pairs(
-        [(reason, [pair_of(row, _details(row), row["reason"]) for row in reason.examples]) for reason in reasons],
-        [] if sample is None else _below(asker, sample),
-        [pair_of(row, _details(row)) for row in asker.rows(queries.FARTHEST, n=_N_NEAR_LIMIT)],
-        [pair_of(row, _details(row), "different") for row in nearly],
-        sample,
-    )
-
-
-def _details(row: Row) -> list[str]:
-    found = {
-        "look": "found by a second look",
-        "also": "found by the second source",
-        "also_look": "found by a second look of the second source",
-    }
-    turned = "" if row["variant"] in (None, "none") else f"turned: {row['variant']}"
-    asked = f"asked by {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
-    return [found.get(row["source"], ""), turned, asked]
-
-
-def _sample(run: Run, seed: int) -> BelowSample | None:
-    counts: dict[int, int] = {}
-    for batch in dataset(run.table("partitions")).to_batches(columns=["partition", "n_samples"]):
-        for number, n in zip(batch["partition"].to_pylist(), batch["n_samples"].to_pylist(), strict=True):
-            counts[number] = counts.get(number, 0) + n
-    try:
-        threshold = run.config.search.min_similarity
-        return sample_below(run, counts, threshold, low=lowest_shown(threshold), n_bins=SIMILARITY_BINS, seed=seed)
-    except FileNotFoundError:  # a run may be kept without its vectors
-        return None
-
-
-def _below(asker: Asker, sample: BelowSample) -> list[Pair]:
-    """The most similar pairs below the threshold whose ends are in no common group."""
-    ends = list(zip(sample.src.tolist(), sample.dst.tolist(), sample.similarity.tolist(), strict=True))[:_LOOKED_UP]
-    wanted = {sample_id for src, dst, _ in ends for sample_id in (src, dst)}
-    component = {row["sample_id"]: row["component_id"] for row in asker.rows(queries.COMPONENTS, wanted=wanted)}
-    apart = [(src, dst, near) for src, dst, near in ends if component.get(src, src) != component.get(dst, dst)]
-    return [Pair(Card(src), Card(dst), near) for src, dst, near in apart[:_N_BELOW]]
-
-
 LARGE_SHOWN = 24  # members of a large or random group: keepers, the most and the least similar copies
-
 SMALL_SHOWN = 8
-
 N_BORDERLINE = 12
-
 _N_LOOSE = 8
-
 _N_CHAINS = 8
-
 _EXACT_SHOWN = 2
-
 _N_LISTED = 1_000  # groups in the table
 
 
@@ -129,6 +49,28 @@ class Galleries:
     chains: list[Gallery]
     listed: list[Row]
     n_groups: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs that are drawn.
+
+    Parameters
+    ----------
+    refused : list of (Reason, list of Pair)
+    below : list of Pair
+        Just below the threshold, and in no common group.
+    confirmed, nearly : list of Pair
+        Confirmed by the pixels with the largest distances, and refused with the smallest.
+    sample : BelowSample or None
+        None where the vectors are gone.
+    """
+
+    refused: list[tuple[Reason, list[Pair]]]
+    below: list[Pair]
+    confirmed: list[Pair]
+    nearly: list[Pair]
+    sample: BelowSample | None
 
 
 def galleries(asker: Asker, run: Run, *, n: int, seed: int) -> Galleries:
@@ -241,3 +183,49 @@ def _chains(asker: Asker, run: Run) -> list[Gallery]:
 
 def _samples(n: int) -> str:
     return f"{n:,} sample{'' if n == 1 else 's'}"
+
+
+def pairs(asker: Asker, run: Run, *, seed: int) -> Pairs:
+    """Choose pairs."""
+    reasons = refusals(asker.rows(queries.REFUSED, n=_PER_REASON))
+    sample = _sample(run, seed)
+    nearly = asker.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance) if reasons else []
+    return Pairs(
+        [(reason, [pair_of(row, _details(row), row["reason"]) for row in reason.examples]) for reason in reasons],
+        [] if sample is None else _below(asker, sample),
+        [pair_of(row, _details(row)) for row in asker.rows(queries.FARTHEST, n=_N_NEAR_LIMIT)],
+        [pair_of(row, _details(row), "different") for row in nearly],
+        sample,
+    )
+
+
+def _details(row: Row) -> list[str]:
+    found = {
+        "look": "found by a second look",
+        "also": "found by the second source",
+        "also_look": "found by a second look of the second source",
+    }
+    turned = "" if row["variant"] in (None, "none") else f"turned: {row['variant']}"
+    asked = f"asked by {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
+    return [found.get(row["source"], ""), turned, asked]
+
+
+def _sample(run: Run, seed: int) -> BelowSample | None:
+    counts: dict[int, int] = {}
+    for batch in dataset(run.table("partitions")).to_batches(columns=["partition", "n_samples"]):
+        for number, n in zip(batch["partition"].to_pylist(), batch["n_samples"].to_pylist(), strict=True):
+            counts[number] = counts.get(number, 0) + n
+    try:
+        threshold = run.config.search.min_similarity
+        return sample_below(run, counts, threshold, low=lowest_shown(threshold), n_bins=SIMILARITY_BINS, seed=seed)
+    except FileNotFoundError:  # a run may be kept without its vectors
+        return None
+
+
+def _below(asker: Asker, sample: BelowSample) -> list[Pair]:
+    """The most similar pairs below the threshold whose ends are in no common group."""
+    ends = list(zip(sample.src.tolist(), sample.dst.tolist(), sample.similarity.tolist(), strict=True))[:_LOOKED_UP]
+    wanted = {sample_id for src, dst, _ in ends for sample_id in (src, dst)}
+    component = {row["sample_id"]: row["component_id"] for row in asker.rows(queries.COMPONENTS, wanted=wanted)}
+    apart = [(src, dst, near) for src, dst, near in ends if component.get(src, src) != component.get(dst, dst)]
+    return [Pair(Card(src), Card(dst), near) for src, dst, near in apart[:_N_BELOW]]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dedup.contracts import Engine, Table
 from dedup.runs.directory import Run
 from dedup.schemas.pairs import NEAR_SQL, STANDING_SQL
+from dedup.text import CAPTION_CHARACTERS, URL_CHARACTERS
 
 Row = dict[str, Any]
 
@@ -54,10 +55,6 @@ class Asker:
         batches = self.engine.sql(question.sql.format(**numbers), tables, question.schema)
         return [row for batch in batches for row in batch.to_pylist()]
 
-
-CAPTION_CHARACTERS: Final = 300
-
-URL_CHARACTERS: Final = 1000
 
 DETAIL_CHARACTERS: Final = 300
 

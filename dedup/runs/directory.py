@@ -81,10 +81,10 @@ class Run:
         run._records = {stage: read_record(url, stage) for stage in HOMES}
         if not any(run._records.values()):
             raise RunDirectoryError(f"{url} holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run")
-        for stage in needs:
-            record = run.finished(stage)
+        needed = {stage: run.finished(stage) for stage in needs}
+        for stage, record in needed.items():
             for earlier in (name for name in needs if name in record.inputs):
-                if record.inputs[earlier] != run.finished(earlier).digest:
+                if record.inputs[earlier] != needed[earlier].digest:
                     raise RunDirectoryError(
                         f"{url}: stage '{stage}' was made from an earlier '{earlier}'; run: dedup run output.run_dir={url} … --redo"
                     )

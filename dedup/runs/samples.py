@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from cachetools import LRUCache
 
 from dedup.errors import RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.schemas.fields import ROW_MASK
-from dedup.storage.tables import read_table
+from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import filesystem, join
 
 _COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
@@ -120,3 +122,23 @@ class SampleTable:
         keys, values = table[key].to_numpy(), table[value].to_numpy()
         order = np.argsort(keys, kind="stable")
         return keys[order], values[order]
+
+
+def read_samples(run: Run, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Rows of `metadata` by sample_id, with at least that column; of ids that are none there is no row.
+
+    Only files of partitions that are asked for are opened.
+    """
+    by_partition: dict[int, list[int]] = {}
+    for sample_id in set(sample_ids):
+        by_partition.setdefault(sample_id >> 32, []).append(sample_id)
+    wanted = list(dict.fromkeys(["sample_id", *columns]))
+    found: dict[int, dict[str, Any]] = {}
+    for partition, ids in sorted(by_partition.items()):
+        table = replace(run.table("metadata"), pattern=f"metadata_{partition:05d}.parquet")
+        try:
+            rows = dataset(table).to_table(columns=wanted, filter=pc.field("sample_id").isin(ids))
+        except RunDirectoryError:  # no such partition
+            continue
+        found |= {row["sample_id"]: row for row in rows.to_pylist()}
+    return found

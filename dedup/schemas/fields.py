@@ -1,10 +1,13 @@
-"""Columns that many tables have, and how one is written down: the field metadata holds unit and meaning."""
+"""Columns that many tables have, how one is written down (its metadata holds unit and meaning), and how batches are brought to a schema."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
+
+from dedup.errors import SchemaError
 
 
 def field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
@@ -12,17 +15,29 @@ def field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullabl
     return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning, "unit": unit})
 
 
+CARRIED_TYPES: Final = {
+    "similarity": pa.float64(),
+    "punsafe": pa.float64(),
+    "pwatermark": pa.float64(),
+    "aesthetic": pa.float64(),
+    "original_width": pa.int64(),
+    "original_height": pa.int64(),
+}
+
 SAMPLE_ID = field("sample_id", pa.int64(), "identity inside the run: partition << 32 | row of the partition")
 ROW_MASK: Final = (1 << 32) - 1  # what is left of a sample_id is the row of its partition
 COMPONENT_ID = field("component_id", pa.int64(), "smallest sample_id of the group of copies; a unique sample's own sample_id")
+
 SHARD = field(
     "shard",
     pa.string(),
     "URL of the tar the sample lies in, or of the file its precomputed embedding came from; a folder's URL ends with '/'",
 )
+
 KEY = field("key", pa.string(), "the sample's key: member name up to the first dot of its base name; relative path in a folder")
 CAPTION = field("caption", pa.string(), "the caption, invalid UTF-8 replaced; null where there is none", nullable=True)
 URL = field("url", pa.string(), "the image's address on the web as the shard has it", nullable=True)
+
 BYTE_OFFSET = field(
     "byte_offset",
     pa.int64(),
@@ -30,6 +45,63 @@ BYTE_OFFSET = field(
     unit="bytes",
     nullable=True,
 )
+
 N_BYTES = field("n_bytes", pa.int64(), "size of the encoded image; 0 = not known", unit="bytes")
 COUNT = field("duplication_count", pa.int64(), "samples in the group of copies, the keeper included; 1 = unique")
 TARGET_ID = field("target_id", pa.string(), "of the table targets")
+
+
+def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
+    """Append the carried columns to a schema that holds a sample per row.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    carry : sequence of str
+        Column names of `input.carry`; numbers where `CARRIED_TYPES` says so, strings otherwise. All nullable.
+
+    Raises
+    ------
+    SchemaError
+        If a carried column has the name of a column that is there already.
+    """
+    for name in carry:
+        if name in schema.names:
+            raise SchemaError(f"input.carry names '{name}', which every table has already; leave it out")
+        meaning = {"meaning": "carried from the input", "unit": ""}
+        schema = schema.append(pa.field(name, CARRIED_TYPES.get(name, pa.string()), metadata=meaning))
+    return schema
+
+
+def conform(batch: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a batch to a schema: columns picked by name, cast by type, nulls checked.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch or pyarrow.Table
+        Columns in any order; columns that the schema does not name are dropped.
+    schema : pyarrow.Schema
+
+    Returns
+    -------
+    pyarrow.Table
+        Exactly the schema's columns, in its order.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, can't be cast, or holds nulls where the schema allows none.
+    """
+    columns = []
+    for field in schema:
+        if field.name not in batch.schema.names:
+            raise SchemaError(f"column '{field.name}' is missing; expected {schema.names}, found {batch.schema.names}")
+        column = batch.column(field.name)
+        try:
+            column = column if column.type.equals(field.type) else column.cast(field.type)
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"column '{field.name}': expected {field.type}, found {column.type}: {error}") from error
+        if column.null_count and not field.nullable:
+            raise SchemaError(f"column '{field.name}' holds {column.null_count} nulls where none are allowed")
+        columns.append(column)
+    return pa.table(columns, schema=schema)

@@ -1,1 +1,1 @@
-"""Stages: plain functions over tables; an engine, handed in, carries the work."""
+"""Stages: each reads tables of those before it and writes its own; an engine, handed in, carries the work."""

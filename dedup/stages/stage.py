@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from dedup.config import Config, EmbedConfig, EncoderConfig
 from dedup.config.keys import keys_of, values_of
-from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
+from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, SilentReporter, Task
 from dedup.judge.inputs import Space
 from dedup.judge.pair import JudgeSettings
 from dedup.numerics.search.gpu import Device, choose_device
@@ -17,16 +17,6 @@ from dedup.runs.record import HOMES, Difference, StageRecord
 from dedup.storage.tables import clear
 
 _GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which torch and CUDA take to start in each worker
-
-
-class SilentReporter:
-    """Takes progress and notes and does nothing with them."""
-
-    def progress(self, progress: Progress) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
-        """Ignore."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Files: shards and images in, tables and embeddings out."""
+"""Files on any fsspec URL: arrays, tables, input, images; nothing here knows a run."""

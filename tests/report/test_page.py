@@ -12,7 +12,7 @@ from shard_data import Sample, detailed, encode, write_tar
 
 import dedup
 from dedup.config.load import load_config
-from dedup.report.texts import cut, link
+from dedup.text import cut, link
 
 HOSTILE = [
     "<img src=x onerror=\"document.title='owned'\">",

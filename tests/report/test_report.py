@@ -390,7 +390,7 @@ def test_a_few_pictures_that_are_gone(shards, tmp_path):
 def test_pictures_stay_within_their_room(run_dir, tmp_path):
     whole = dedup.write_report(str(run_dir), str(tmp_path / "whole.html"))
     limits = build.Limits(max_bytes=whole.n_bytes - 40_000)
-    small = build.write(str(run_dir), str(tmp_path / "small.html"), engine=LocalEngine(1), limits=limits)
+    small = build.write_report(str(run_dir), str(tmp_path / "small.html"), engine=LocalEngine(1), limits=limits)
     assert small.n_bytes <= limits.max_bytes
     assert 0 < small.n_pictures < whole.n_pictures
     assert "pictures were left out" in small.notes[0]
@@ -408,7 +408,7 @@ def test_compressed_tars_are_read_once_and_not_too_many(tmp_path):
     run(f"{tmp_path}/*.tar.gz", tmp_path / "run")
     whole = dedup.write_report(str(tmp_path / "run"))
     assert whole.n_pictures == 9
-    part = build.write(str(tmp_path / "run"), engine=LocalEngine(1), limits=build.Limits(most_compressed=1))
+    part = build.write_report(str(tmp_path / "run"), engine=LocalEngine(1), limits=build.Limits(most_compressed=1))
     assert part.n_pictures == 3
     assert "their tars are compressed" in part.notes[0]
 
@@ -527,7 +527,7 @@ def test_every_whole_run_writes_one_unless_told_not_to(tmp_path, monkeypatch):
         raise OSError("the disk is full")
 
     page.unlink()
-    monkeypatch.setattr(build, "write", fail)
+    monkeypatch.setattr(build, "write_report", fail)
     assert shared_workers.run(config, reporter=Notes()).report == ""
     assert said == [f"report: not written: OSError: the disk is full; dedup report {tmp_path}/run tries again"]
 

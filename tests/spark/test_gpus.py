@@ -15,11 +15,10 @@ from patience import HANGS_S
 from run_tables import rows_of
 
 from dedup.config.load import load_config
-from dedup.contracts import Pack
+from dedup.contracts import Pack, SilentReporter
 from dedup.demo.shards import make_demo_data
 from dedup.errors import ConfigError
 from dedup.pipeline import run as pipeline
-from dedup.stages.stage import SilentReporter
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 

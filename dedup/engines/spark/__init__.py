@@ -1,0 +1,1 @@
+"""The engine for clusters: the only place that imports pyspark."""

@@ -19,6 +19,35 @@ from dedup.errors import ConfigError, StageError
 from dedup.storage.tables import FileWriter
 
 _GPUS = "spark.executor.resource.gpu"
+_LEAST_JAVA = 17
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_DEFAULTS = {
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.session.timeZone": "UTC",
+    # files are written by tasks under their final names, whole or not at all: a twin overwrites equal by equal
+    "spark.sql.adaptive.enabled": "true",
+    "spark.python.worker.reuse": "true",
+}
+
+# what a Spark error says, and what to tell
+_CAUSES = (
+    (r"PYTHON_VERSION_MISMATCH.*?worker(?: version)?\D*([\d.]+).*?driver(?: version)?\D*([\d.]+)",
+     "the workers run Python {0}, the driver {1}; expected one version: set PYSPARK_PYTHON to the same Python on all machines"),
+    (r"ModuleNotFoundError: No module named '(\w+)",
+     "a worker has no package '{0}'; install it there or ship the environment (docs/cluster.md)"),
+    (r"ImportError: ([^\n]+)", "a worker can't import a package: {0}; install it there or ship the environment (docs/cluster.md)"),
+    (r"(?:[Ee]xit(?:ed)?(?: with)? (?:code|status)\W{0,3}137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|"
+     r"exceeding (?:physical )?memory)",
+     "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
+     "fewer tasks share the memory"),
+    (r"(?:All masters are unresponsive|Application has been killed|stopped SparkContext|Initial job has not accepted)",
+     "the master can't be reached or gives no workers; expected a running master and workers: check engine.master and their logs"),
+    (r"Python worker (?:exited|failed)[^\n]*",
+     "a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead, or lower "
+     "spark.executor.cores"),
+    (r"(No space left on device)", "{0} on a worker; free some, or name a larger folder with spark.local.dir"),
+)  # fmt: skip
 
 
 def start_session(master: str, options: Sequence[str]) -> SparkSession:
@@ -42,6 +71,92 @@ def start_session(master: str, options: Sequence[str]) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise StageError(explained(error, "Spark did not start")) from error
+
+
+def settings(options: Sequence[str]) -> dict[str, str]:
+    """Spark settings of a session: ours, then the given ones.
+
+    Raises
+    ------
+    ConfigError
+        If one is not ``spark.…=value``.
+
+    Examples
+    --------
+    >>> settings(["spark.executor.memory=4g"])["spark.executor.memory"]
+    '4g'
+    """
+    values = dict(_DEFAULTS)
+    # results must not depend on how many threads a matrix product was cut into
+    values |= {f"spark.executorEnv.{name}": "1" for name in _THREADS}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.strip().startswith("spark."):
+            raise ConfigError(f"engine.spark: '{option}' is no Spark setting; expected spark.NAME=VALUE, such as spark.executor.memory=4g")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def check_master(master: str, timeout: float = 10.0) -> None:
+    """Find out at once whether a standalone master listens: Spark itself takes minutes to give up.
+
+    Raises
+    ------
+    StageError
+    """
+    addresses = [part.rpartition(":") for part in master.removeprefix("spark://").split(",")] if master.startswith("spark://") else []
+    failures = []
+    for host, _, port in addresses:
+        try:
+            with socket.create_connection((host, int(port or 0)), timeout=timeout):
+                return
+        except (OSError, ValueError) as error:
+            failures.append(str(error))
+    if failures:
+        raise StageError(f"the Spark master {master} can't be reached ({failures[0]}); expected one that runs: check engine.master")
+
+
+def check_java() -> None:
+    """Refuse to start Spark without the Java it needs.
+
+    Raises
+    ------
+    ConfigError
+    """
+    found, hint = java_version(), "install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME; engine.name=local needs no Java"
+    if found is None:
+        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, and none was found; {hint}")
+    if found < _LEAST_JAVA:
+        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, found Java {found}; {hint}")
+
+
+def java_version() -> int | None:
+    """Major version of the Java that Spark would start; None if there is none."""
+    home = os.environ.get("JAVA_HOME", "")
+    command = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    if not command:
+        return None
+    try:
+        text = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', text)
+    return int(found[1]) if found else None
+
+
+def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> None:
+    """Refuse a number of GPUs for each task that executors can't give.
+
+    Raises
+    ------
+    ConfigError
+    """
+    asked = f"engine.gpus_per_task={gpus_per_task:g}"
+    if master == "local" or master.startswith("local["):
+        raise ConfigError(f"{asked} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0")
+    if gpus_per_executor < gpus_per_task:
+        name = "spark.executor.resource.gpu.amount"
+        raise ConfigError(f"{asked} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
 
 
 def gpu_profile(session: SparkSession, gpus_per_task: float) -> ResourceProfile | None:
@@ -73,124 +188,6 @@ def executor_settings(session: SparkSession) -> str:
     asked = {"spark.executor.cores": "1", "spark.executor.memory": "1g", f"{_GPUS}.amount": ""}
     values = {name: conf.get(name, default) for name, default in asked.items()}
     return ", ".join(f"{name}={value}" for name, value in values.items() if value)
-
-
-_LEAST_JAVA = 17
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-_DEFAULTS = {
-    "spark.ui.showConsoleProgress": "false",
-    "spark.sql.session.timeZone": "UTC",
-    # files are written by tasks under their final names, whole or not at all: a twin overwrites equal by equal
-    "spark.sql.adaptive.enabled": "true",
-    "spark.python.worker.reuse": "true",
-}
-
-# what a Spark error says, and what to tell
-_CAUSES = (
-    (r"PYTHON_VERSION_MISMATCH.*?worker(?: version)?\D*([\d.]+).*?driver(?: version)?\D*([\d.]+)",
-     "the workers run Python {0}, the driver {1}; expected one version: set PYSPARK_PYTHON to the same Python on all machines"),
-    (r"ModuleNotFoundError: No module named '(\w+)",
-     "a worker has no package '{0}'; install it there or ship the environment (docs/cluster.md)"),
-    (r"ImportError: ([^\n]+)", "a worker can't import a package: {0}; install it there or ship the environment (docs/cluster.md)"),
-    (r"(?:[Ee]xit(?:ed)?(?: with)? (?:code|status)\W{0,3}137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|"
-     r"exceeding (?:physical )?memory)",
-     "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
-     "fewer tasks share the memory"),
-    (r"(?:All masters are unresponsive|Application has been killed|stopped SparkContext|Initial job has not accepted)",
-     "the master can't be reached or gives no workers; expected a running master and workers: check engine.master and their logs"),
-    (r"Python worker (?:exited|failed)[^\n]*",
-     "a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead, or lower "
-     "spark.executor.cores"),
-    (r"(No space left on device)", "{0} on a worker; free some, or name a larger folder with spark.local.dir"),
-)  # fmt: skip
-
-
-def java_version() -> int | None:
-    """Major version of the Java that Spark would start; None if there is none."""
-    home = os.environ.get("JAVA_HOME", "")
-    command = os.path.join(home, "bin", "java") if home else shutil.which("java")
-    if not command:
-        return None
-    try:
-        text = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.search(r'version "(?:1\.)?(\d+)', text)
-    return int(found[1]) if found else None
-
-
-def check_java() -> None:
-    """Refuse to start Spark without the Java it needs.
-
-    Raises
-    ------
-    ConfigError
-    """
-    found, hint = java_version(), "install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME; engine.name=local needs no Java"
-    if found is None:
-        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, and none was found; {hint}")
-    if found < _LEAST_JAVA:
-        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, found Java {found}; {hint}")
-
-
-def check_master(master: str, timeout: float = 10.0) -> None:
-    """Find out at once whether a standalone master listens: Spark itself takes minutes to give up.
-
-    Raises
-    ------
-    StageError
-    """
-    addresses = [part.rpartition(":") for part in master.removeprefix("spark://").split(",")] if master.startswith("spark://") else []
-    failures = []
-    for host, _, port in addresses:
-        try:
-            with socket.create_connection((host, int(port or 0)), timeout=timeout):
-                return
-        except (OSError, ValueError) as error:
-            failures.append(str(error))
-    if failures:
-        raise StageError(f"the Spark master {master} can't be reached ({failures[0]}); expected one that runs: check engine.master")
-
-
-def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> None:
-    """Refuse a number of GPUs for each task that executors can't give.
-
-    Raises
-    ------
-    ConfigError
-    """
-    asked = f"engine.gpus_per_task={gpus_per_task:g}"
-    if master == "local" or master.startswith("local["):
-        raise ConfigError(f"{asked} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0")
-    if gpus_per_executor < gpus_per_task:
-        name = "spark.executor.resource.gpu.amount"
-        raise ConfigError(f"{asked} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
-
-
-def settings(options: Sequence[str]) -> dict[str, str]:
-    """Spark settings of a session: ours, then the given ones.
-
-    Raises
-    ------
-    ConfigError
-        If one is not ``spark.…=value``.
-
-    Examples
-    --------
-    >>> settings(["spark.executor.memory=4g"])["spark.executor.memory"]
-    '4g'
-    """
-    values = dict(_DEFAULTS)
-    # results must not depend on how many threads a matrix product was cut into
-    values |= {f"spark.executorEnv.{name}": "1" for name in _THREADS}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or not name.strip().startswith("spark."):
-            raise ConfigError(f"engine.spark: '{option}' is no Spark setting; expected spark.NAME=VALUE, such as spark.executor.memory=4g")
-        values[name.strip()] = value.strip()
-    return values
 
 
 def explained(error: BaseException | None, what: str) -> str:

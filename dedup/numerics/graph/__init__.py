@@ -1,0 +1,1 @@
+"""Graphs of pairs: components, spanning forests, groups about an anchor, cliques."""

@@ -11,94 +11,9 @@ from scipy.sparse.csgraph import connected_components as scipy_components
 
 from dedup.errors import EdgeError, ShapeError
 
-
-def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """How many samples share each sample's component, itself included.
-
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-        Component of each sample.
-
-    Returns
-    -------
-    int64 array, shape (n,)
-        1 = unique.
-
-    Raises
-    ------
-    ShapeError
-        If `labels` is not one-dimensional.
-
-    Examples
-    --------
-    >>> duplication_counts([0, 0, 2, 0])
-    array([3, 3, 1, 3])
-    """
-    values = np.asarray(labels)
-    if values.ndim != 1:
-        raise ShapeError(f"expected labels of shape (n,), found {values.shape}")
-    if not len(values):
-        return np.zeros(0, dtype=np.int64)
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return counts[inverse].astype(np.int64)
-
-
-def weights_of(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Summed weight of the true places of each row, exact.
-
-    Parameters
-    ----------
-    mask : bool array, shape (n, m)
-    weights : int64 array, shape (m,)
-
-    Returns
-    -------
-    int64 array, shape (n,)
-
-    Examples
-    --------
-    >>> weights_of(np.array([[True, False], [True, True]]), np.array([3, 4]))
-    array([3, 7])
-    """
-    heavy = np.flatnonzero(weights != 1)  # few images have byte-identical copies, and counting beats multiplying
-    sums: npt.NDArray[np.int64] = np.count_nonzero(mask, axis=1) + mask[:, heavy] @ (weights[heavy] - 1)
-    return sums
-
-
-def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Number of components of each size.
-
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-
-    Returns
-    -------
-    duplication_count, n_components : int64 array, shape (n_sizes,)
-        Sizes ascending.
-
-    Examples
-    --------
-    >>> histogram([0, 0, 2, 0, 4])
-    (array([1, 3]), array([2, 1]))
-    """
-    _, sizes = np.unique(np.asarray(labels), return_counts=True)
-    size, n_components = np.unique(sizes, return_counts=True)
-    return size.astype(np.int64), n_components.astype(np.int64)
-
-
 Ids = npt.NDArray[np.int64]
 
 _NETWORKX_UP_TO = 256  # edges; beyond, scipy's compiled code pays
-
-
-def _check(src: Ids, dst: Ids, n: int) -> None:
-    if src.shape != dst.shape or src.ndim != 1:
-        raise EdgeError(f"expected src and dst of one shape (n_edges,), found {src.shape} and {dst.shape}")
-    if len(src) and (min(src.min(), dst.min()) < 0 or max(src.max(), dst.max()) >= n):
-        low, high = min(src.min(), dst.min()), max(src.max(), dst.max())
-        raise EdgeError(f"expected node ids in [0, {n}), found {low} to {high}; number the nodes 0 .. n-1 first")
 
 
 def connected_components(src: npt.ArrayLike, dst: npt.ArrayLike, n: int) -> Ids:
@@ -141,6 +56,132 @@ def connected_components(src: npt.ArrayLike, dst: npt.ArrayLike, n: int) -> Ids:
     # nodes come in ascending order, so the first of each component is its smallest
     _, first = np.unique(component_of, return_index=True)
     return labels[first][component_of]
+
+
+def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """How many samples share each sample's component, itself included.
+
+    Parameters
+    ----------
+    labels : int array, shape (n,)
+        Component of each sample.
+
+    Returns
+    -------
+    int64 array, shape (n,)
+        1 = unique.
+
+    Raises
+    ------
+    ShapeError
+        If `labels` is not one-dimensional.
+
+    Examples
+    --------
+    >>> duplication_counts([0, 0, 2, 0])
+    array([3, 3, 1, 3])
+    """
+    values = np.asarray(labels)
+    if values.ndim != 1:
+        raise ShapeError(f"expected labels of shape (n,), found {values.shape}")
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return counts[inverse].astype(np.int64)
+
+
+def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Number of components of each size.
+
+    Parameters
+    ----------
+    labels : int array, shape (n,)
+
+    Returns
+    -------
+    duplication_count, n_components : int64 array, shape (n_sizes,)
+        Sizes ascending.
+
+    Examples
+    --------
+    >>> histogram([0, 0, 2, 0, 4])
+    (array([1, 3]), array([2, 1]))
+    """
+    _, sizes = np.unique(np.asarray(labels), return_counts=True)
+    size, n_components = np.unique(sizes, return_counts=True)
+    return size.astype(np.int64), n_components.astype(np.int64)
+
+
+def weights_of(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Summed weight of the true places of each row, exact.
+
+    Parameters
+    ----------
+    mask : bool array, shape (n, m)
+    weights : int64 array, shape (m,)
+
+    Returns
+    -------
+    int64 array, shape (n,)
+
+    Examples
+    --------
+    >>> weights_of(np.array([[True, False], [True, True]]), np.array([3, 4]))
+    array([3, 7])
+    """
+    heavy = np.flatnonzero(weights != 1)  # few images have byte-identical copies, and counting beats multiplying
+    sums: npt.NDArray[np.int64] = np.count_nonzero(mask, axis=1) + mask[:, heavy] @ (weights[heavy] - 1)
+    return sums
+
+
+def removed_by_threshold(
+    src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLike, n: int, thresholds: npt.ArrayLike
+) -> npt.NDArray[np.int64]:
+    """How many of n images are removed when one of each connected component stays, at each of several thresholds.
+
+    Parameters
+    ----------
+    src, dst : int array, shape (n_edges,)
+        Undirected edges between ids from 0 to n-1; order and repetition do not matter.
+    similarity : float array, shape (n_edges,)
+        Compared as float32, as tables hold it.
+    n : int
+        Images.
+    thresholds : float array, shape (n_thresholds,)
+        In any order. An edge counts where its similarity is at least the threshold.
+
+    Returns
+    -------
+    int64 array, shape (n_thresholds,)
+        n less the number of components.
+
+    Raises
+    ------
+    EdgeError
+        If shapes differ, an id lies outside [0, n), or a similarity is no number.
+
+    Notes
+    -----
+    One maximum-similarity spanning forest answers for all thresholds: above each, it connects what all edges connect (Kruskal 1956),
+    so that the images removed are its edges above the threshold. The same holds for edges that are such a forest already.
+
+    Examples
+    --------
+    >>> removed_by_threshold([0, 1, 0], [1, 2, 2], [0.9, 0.7, 0.8], 4, [0.7, 0.85, 0.95]).tolist()
+    [2, 1, 0]
+    """
+    source, target = np.asarray(src, dtype=np.int64), np.asarray(dst, dtype=np.int64)
+    value, wanted = np.asarray(similarity, dtype=np.float32), np.asarray(thresholds, dtype=np.float32)
+    if not source.shape == target.shape == value.shape or source.ndim != 1 or wanted.ndim != 1:
+        shapes = f"{source.shape}, {target.shape}, {value.shape} and {wanted.shape}"
+        raise EdgeError(f"expected src, dst and similarity of one shape (n_edges,) and thresholds (n_thresholds,), found {shapes}")
+    _check(source, target, n)
+    if np.isnan(value).any() or np.isnan(wanted).any():
+        raise EdgeError("expected numbers as similarities and thresholds, found NaN")
+    low, high, value = _each_once(np.minimum(source, target), np.maximum(source, target), value)
+    inside = np.sort(value[maximum_spanning_forest(low, high, value)])
+    removed: npt.NDArray[np.int64] = len(inside) - np.searchsorted(inside, wanted, side="left").astype(np.int64)
+    return removed
 
 
 def maximum_spanning_forest(src: Ids, dst: Ids, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
@@ -276,16 +317,6 @@ def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLik
     return found
 
 
-def _each_once(low: Ids, high: Ids, weight: npt.NDArray[np.float32]) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
-    """Edges sorted by their ends, each once with its greatest weight; without loops."""
-    order = np.lexsort((-weight, high, low))
-    low, high, weight = low[order], high[order], weight[order]
-    is_first = np.ones(len(low), dtype=bool)
-    is_first[1:] = (np.diff(low) != 0) | (np.diff(high) != 0)
-    is_first &= low != high
-    return low[is_first], high[is_first], weight[is_first]
-
-
 def _shortest(low: npt.NDArray[np.int32], high: npt.NDArray[np.int32], n: int, first: int, last: int) -> Ids | None:
     """Nodes from first to last along the fewest edges, by the smallest nodes; None if nothing joins them."""
     graph = coo_array((np.ones(2 * len(low), dtype=np.int8), (np.r_[low, high], np.r_[high, low])), shape=(n, n)).tocsr()
@@ -299,60 +330,19 @@ def _shortest(low: npt.NDArray[np.int32], high: npt.NDArray[np.int32], n: int, f
     return np.array(path, dtype=np.int64)
 
 
-def removed_by_threshold(
-    src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLike, n: int, thresholds: npt.ArrayLike
-) -> npt.NDArray[np.int64]:
-    """How many of n images are removed when one of each connected component stays, at each of several thresholds.
+def _each_once(low: Ids, high: Ids, weight: npt.NDArray[np.float32]) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
+    """Edges sorted by their ends, each once with its greatest weight; without loops."""
+    order = np.lexsort((-weight, high, low))
+    low, high, weight = low[order], high[order], weight[order]
+    is_first = np.ones(len(low), dtype=bool)
+    is_first[1:] = (np.diff(low) != 0) | (np.diff(high) != 0)
+    is_first &= low != high
+    return low[is_first], high[is_first], weight[is_first]
 
-    Parameters
-    ----------
-    src, dst : int array, shape (n_edges,)
-        Undirected edges between ids from 0 to n-1; order and repetition do not matter.
-    similarity : float array, shape (n_edges,)
-        Compared as float32, as tables hold it.
-    n : int
-        Images.
-    thresholds : float array, shape (n_thresholds,)
-        In any order. An edge counts where its similarity is at least the threshold.
 
-    Returns
-    -------
-    int64 array, shape (n_thresholds,)
-        n less the number of components.
-
-    Raises
-    ------
-    EdgeError
-        If shapes differ, an id lies outside [0, n), or a similarity is no number.
-
-    Notes
-    -----
-    One maximum-similarity spanning forest answers for all thresholds: above each, it connects what all edges connect (Kruskal 1956),
-    so that the images removed are its edges above the threshold. The same holds for edges that are such a forest already.
-
-    Examples
-    --------
-    >>> removed_by_threshold([0, 1, 0], [1, 2, 2], [0.9, 0.7, 0.8], 4, [0.7, 0.85, 0.95]).tolist()
-    [2, 1, 0]
-    """
-    source, target = np.asarray(src, dtype=np.int64), np.asarray(dst, dtype=np.int64)
-    value, wanted = np.asarray(similarity, dtype=np.float32), np.asarray(thresholds, dtype=np.float32)
-    if not source.shape == target.shape == value.shape or source.ndim != 1 or wanted.ndim != 1:
-        shapes = f"{source.shape}, {target.shape}, {value.shape} and {wanted.shape}"
-        raise EdgeError(f"expected src, dst and similarity of one shape (n_edges,) and thresholds (n_thresholds,), found {shapes}")
-    if len(source) and (min(source.min(), target.min()) < 0 or max(source.max(), target.max()) >= n):
-        low, high = min(source.min(), target.min()), max(source.max(), target.max())
+def _check(src: Ids, dst: Ids, n: int) -> None:
+    if src.shape != dst.shape or src.ndim != 1:
+        raise EdgeError(f"expected src and dst of one shape (n_edges,), found {src.shape} and {dst.shape}")
+    if len(src) and (min(src.min(), dst.min()) < 0 or max(src.max(), dst.max()) >= n):
+        low, high = min(src.min(), dst.min()), max(src.max(), dst.max())
         raise EdgeError(f"expected node ids in [0, {n}), found {low} to {high}; number the nodes 0 .. n-1 first")
-    if np.isnan(value).any() or np.isnan(wanted).any():
-        raise EdgeError("expected numbers as similarities and thresholds, found NaN")
-    low_end, high_end = np.minimum(source, target), np.maximum(source, target)
-    # the forest asks for each edge once: the best of each pair
-    order = np.lexsort((-value, high_end, low_end))
-    low_end, high_end, value = low_end[order], high_end[order], value[order]
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[1:] = (np.diff(low_end) != 0) | (np.diff(high_end) != 0)
-    is_first &= low_end != high_end
-    low_end, high_end, value = low_end[is_first], high_end[is_first], value[is_first]
-    inside = np.sort(value[maximum_spanning_forest(low_end, high_end, value)])
-    removed: npt.NDArray[np.int64] = len(inside) - np.searchsorted(inside, wanted, side="left").astype(np.int64)
-    return removed

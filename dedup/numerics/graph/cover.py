@@ -19,6 +19,21 @@ from dedup.numerics.similarity import Rows, exact_similarity
 _CHUNK = 16_384  # rows gathered at a time
 
 
+@dataclass(frozen=True)
+class Link:
+    """What is known of two members that are copies.
+
+    Parameters
+    ----------
+    similarity : float
+    distance : float or None
+        None where no look was taken.
+    """
+
+    similarity: float
+    distance: float | None
+
+
 def greedy_cover(
     vectors: Rows,
     min_similarity: npt.NDArray[np.float32],
@@ -89,21 +104,6 @@ def _similarities(vectors: Rows, n: int, place: np.int64) -> npt.NDArray[np.floa
         rows = vectors[np.arange(start, min(start + _CHUNK, n))]
         parts.append(exact_similarity(rows, np.broadcast_to(at, rows.shape)))
     return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class Link:
-    """What is known of two members that are copies.
-
-    Parameters
-    ----------
-    similarity : float
-    distance : float or None
-        None where no look was taken.
-    """
-
-    similarity: float
-    distance: float | None
 
 
 def confirmed_cover(

@@ -15,89 +15,11 @@ from scipy import sparse
 
 from dedup.errors import ShapeError
 
-
-@lru_cache(maxsize=512)
-def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> sparse.csr_array[np.float32]:
-    """Area-resize a part of an axis, as a matrix: exact means, no rounding.
-
-    Parameters
-    ----------
-    n_pixels : int
-        Length of the axis.
-    start, stop : float
-        The part, in pixels.
-    n_cells : int
-        Equal parts that it is cut into.
-
-    Returns
-    -------
-    sparse float32 array, shape (n_cells, n_pixels)
-        Rows sum to 1.
-    """
-    edges = np.linspace(start, stop, n_cells + 1)
-    # one weight for each stretch between two edges of cells or pixels; a dense matrix would cost ten times the work
-    cuts = np.union1d(edges, np.arange(np.ceil(start), np.floor(stop) + 1))
-    cuts = cuts[(cuts >= start) & (cuts <= stop)]
-    middle = (cuts[1:] + cuts[:-1]) / 2
-    cell = np.clip(np.searchsorted(edges, middle, side="right") - 1, 0, n_cells - 1)
-    pixel = np.clip(middle.astype(np.int64), 0, n_pixels - 1)
-    weights = (np.diff(cuts) * (n_cells / (stop - start))).astype(np.float32)
-    return sparse.csr_array((weights, (cell, pixel)), shape=(n_cells, n_pixels))
-
-
-def area_resize(
-    pixels: npt.NDArray[np.uint8], width: int, height: int, box: tuple[float, float, float, float] | None = None
-) -> npt.NDArray[np.uint8]:
-    """Area-resize an image, or the part of it inside a box.
-
-    Pillow's BOX filter takes whole pixels only, which shifts details by up to half a pixel where the factor is no whole
-    number; its other filters reach beyond the area and blur.
-
-    Parameters
-    ----------
-    pixels : uint8 array, shape (h, w, 3)
-    width, height : int
-        Of the result, in pixels, 1 or more.
-    box : tuple of float, optional
-        Left, top, right, bottom in pixels; by default all of the image.
-
-    Returns
-    -------
-    uint8 array, shape (height, width, 3)
-        C-contiguous.
-
-    Raises
-    ------
-    ShapeError
-        If `pixels` is not a non-empty uint8 RGB array.
-
-    Examples
-    --------
-    >>> area_resize(np.array([[[0] * 3, [90] * 3, [30] * 3]], np.uint8), 2, 1)[0, :, 0].tolist()
-    [30, 50]
-    """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
-    n_rows, n_columns, _ = pixels.shape
-    left, top, right, bottom = box or (0.0, 0.0, float(n_columns), float(n_rows))
-    rows = area_matrix(n_rows, top, bottom, height) @ pixels.reshape(n_rows, n_columns * 3).astype(np.float32)
-    turned = np.ascontiguousarray(rows.reshape(height, n_columns, 3).transpose(1, 0, 2)).reshape(n_columns, height * 3)
-    columns = area_matrix(n_columns, left, right, width) @ turned
-    columns += 0.5  # astype cuts off; means of 0..255 can't leave the range by more than rounding
-    found: npt.NDArray[np.uint8] = columns.astype(np.uint8).reshape(width, height, 3).transpose(1, 0, 2)
-    return np.ascontiguousarray(found)
-
-
 DIM = 384
-
 GRID = 64  # side of the area-resized image
-
 LUMA_SIDE = 16  # low luma coefficients per axis
-
 CHROMA_SIDE = 8  # low chroma coefficients per axis
-
 DETAIL_STEP = 4.0  # grey levels of second difference that count as detail
-
 _NOISE_FLOOR = 0.064  # of a DCT coefficient: a thousandth of a grey level over the whole grid
 
 # rows: luma, blue and red difference, of RGB; ITU-R BT.601, full range, as JPEG has it
@@ -116,20 +38,31 @@ VARIANTS: dict[str, tuple[bool, bool, bool]] = {
 }
 
 
-@lru_cache(maxsize=2048)
-def grid_matrix(n_pixels: int, start: float = 0.0, stop: float | None = None) -> npt.NDArray[np.float32]:
-    """Area-resize a part of an axis, by default all of it, to `GRID` cells: `area_matrix` as a dense one, shape (GRID, n_pixels)."""
-    dense: npt.NDArray[np.float32] = area_matrix(n_pixels, start, float(n_pixels) if stop is None else stop, GRID).toarray()
-    return dense
+def describe(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], float]:
+    """Describe one image.
 
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        RGB.
 
-@lru_cache(maxsize=1)
-def dct_matrix() -> npt.NDArray[np.float32]:
-    """First `LUMA_SIDE` rows of the orthonormal DCT-II of `GRID` values, shape (LUMA_SIDE, GRID)."""
-    cells = np.arange(GRID) + 0.5
-    dct = np.cos(np.pi / GRID * np.arange(LUMA_SIDE)[:, None] * cells) * np.sqrt(2.0 / GRID)
-    dct[0] /= np.sqrt(2.0)
-    return np.ascontiguousarray(dct, dtype=np.float32)
+    Returns
+    -------
+    descriptor : float32 array, shape (DIM,)
+        Unit norm.
+    quality : float
+        Amount of detail, see `detail`.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    >>> descriptor, quality = describe(image)
+    >>> mirrored, _ = describe(image[:, ::-1])
+    >>> bool(np.allclose(turn(descriptor[None], "mirror")[0], mirrored, atol=1e-3))
+    True
+    """
+    grids = ycbcr_grid(pixels)[None]
+    return describe_grids(grids)[0], float(detail(grids)[0])
 
 
 def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float] | None = None) -> npt.NDArray[np.float32]:
@@ -152,8 +85,7 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
     ShapeError
         If `pixels` is not a non-empty uint8 RGB array.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+    _check(pixels)
     height, width, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
     # (GRID, width * 3): whole rows are averaged first, so the large array is read once
@@ -247,31 +179,114 @@ def detail(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return share
 
 
-def describe(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], float]:
-    """Describe one image.
+@lru_cache(maxsize=1)
+def dct_matrix() -> npt.NDArray[np.float32]:
+    """First `LUMA_SIDE` rows of the orthonormal DCT-II of `GRID` values, shape (LUMA_SIDE, GRID)."""
+    cells = np.arange(GRID) + 0.5
+    dct = np.cos(np.pi / GRID * np.arange(LUMA_SIDE)[:, None] * cells) * np.sqrt(2.0 / GRID)
+    dct[0] /= np.sqrt(2.0)
+    return np.ascontiguousarray(dct, dtype=np.float32)
+
+
+@lru_cache(maxsize=2048)
+def grid_matrix(n_pixels: int, start: float = 0.0, stop: float | None = None) -> npt.NDArray[np.float32]:
+    """Area-resize a part of an axis, by default all of it, to `GRID` cells: `area_matrix` as a dense one, shape (GRID, n_pixels)."""
+    dense: npt.NDArray[np.float32] = area_matrix(n_pixels, start, float(n_pixels) if stop is None else stop, GRID).toarray()
+    return dense
+
+
+def area_resize(
+    pixels: npt.NDArray[np.uint8], width: int, height: int, box: tuple[float, float, float, float] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Area-resize an image, or the part of it inside a box.
+
+    Pillow's BOX filter takes whole pixels only, which shifts details by up to half a pixel where the factor is no whole
+    number; its other filters reach beyond the area and blur.
 
     Parameters
     ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
+    pixels : uint8 array, shape (h, w, 3)
+    width, height : int
+        Of the result, in pixels, 1 or more.
+    box : tuple of float, optional
+        Left, top, right, bottom in pixels; by default all of the image.
 
     Returns
     -------
-    descriptor : float32 array, shape (DIM,)
-        Unit norm.
-    quality : float
-        Amount of detail, see `detail`.
+    uint8 array, shape (height, width, 3)
+        C-contiguous.
+
+    Raises
+    ------
+    ShapeError
+        If `pixels` is not a non-empty uint8 RGB array.
 
     Examples
     --------
-    >>> image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    >>> descriptor, quality = describe(image)
-    >>> mirrored, _ = describe(image[:, ::-1])
-    >>> bool(np.allclose(turn(descriptor[None], "mirror")[0], mirrored, atol=1e-3))
-    True
+    >>> area_resize(np.array([[[0] * 3, [90] * 3, [30] * 3]], np.uint8), 2, 1)[0, :, 0].tolist()
+    [30, 50]
     """
-    grids = ycbcr_grid(pixels)[None]
-    return describe_grids(grids)[0], float(detail(grids)[0])
+    _check(pixels)
+    n_rows, n_columns, _ = pixels.shape
+    left, top, right, bottom = box or (0.0, 0.0, float(n_columns), float(n_rows))
+    rows = area_matrix(n_rows, top, bottom, height) @ pixels.reshape(n_rows, n_columns * 3).astype(np.float32)
+    turned = np.ascontiguousarray(rows.reshape(height, n_columns, 3).transpose(1, 0, 2)).reshape(n_columns, height * 3)
+    columns = area_matrix(n_columns, left, right, width) @ turned
+    columns += 0.5  # astype cuts off; means of 0..255 can't leave the range by more than rounding
+    found: npt.NDArray[np.uint8] = columns.astype(np.uint8).reshape(width, height, 3).transpose(1, 0, 2)
+    return np.ascontiguousarray(found)
+
+
+def _check(pixels: npt.NDArray[np.uint8]) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+
+
+@lru_cache(maxsize=512)
+def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> sparse.csr_array[np.float32]:
+    """Area-resize a part of an axis, as a matrix: exact means, no rounding.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Length of the axis.
+    start, stop : float
+        The part, in pixels.
+    n_cells : int
+        Equal parts that it is cut into.
+
+    Returns
+    -------
+    sparse float32 array, shape (n_cells, n_pixels)
+        Rows sum to 1.
+    """
+    edges = np.linspace(start, stop, n_cells + 1)
+    # one weight for each stretch between two edges of cells or pixels; a dense matrix would cost ten times the work
+    cuts = np.union1d(edges, np.arange(np.ceil(start), np.floor(stop) + 1))
+    cuts = cuts[(cuts >= start) & (cuts <= stop)]
+    middle = (cuts[1:] + cuts[:-1]) / 2
+    cell = np.clip(np.searchsorted(edges, middle, side="right") - 1, 0, n_cells - 1)
+    pixel = np.clip(middle.astype(np.int64), 0, n_pixels - 1)
+    weights = (np.diff(cuts) * (n_cells / (stop - start))).astype(np.float32)
+    return sparse.csr_array((weights, (cell, pixel)), shape=(n_cells, n_pixels))
+
+
+def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
+    """Descriptors of the turned images, without the images.
+
+    Parameters
+    ----------
+    descriptors : float array, shape (n, DIM)
+    name : str
+        A key of `VARIANTS`.
+
+    Returns
+    -------
+    float array, shape (n, DIM), of the same dtype
+    """
+    source, sign = variant_map(name)
+    turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
+    return turned
 
 
 @lru_cache(maxsize=16)
@@ -313,21 +328,3 @@ def square_map(name: str, sides: tuple[int, ...]) -> tuple[npt.NDArray[np.intp],
         signs.append(sign.ravel())
         start += side * side
     return np.concatenate(sources), np.concatenate(signs).astype(np.float32)
-
-
-def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
-    """Descriptors of the turned images, without the images.
-
-    Parameters
-    ----------
-    descriptors : float array, shape (n, DIM)
-    name : str
-        A key of `VARIANTS`.
-
-    Returns
-    -------
-    float array, shape (n, DIM), of the same dtype
-    """
-    source, sign = variant_map(name)
-    turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
-    return turned

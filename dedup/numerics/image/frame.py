@@ -10,15 +10,10 @@ from dedup.errors import ShapeError
 Box = tuple[int, int, int, int]
 
 _TOLERANCE = 10  # grey levels that JPEG may move a uniform ground by
-
 _EDGE_SHARE = 0.8  # of the outermost line that has the ground's colour, or there is no frame on that side
-
 _LINE_SHARE = 0.5  # of a further line: the words of a caption cover the rest
-
 _LINES = 16  # looked at at a time
-
 _LEAST_TRIM = 0.015  # of a side that is worth trimming
-
 _LEAST_LEFT = 0.25  # of a side that a picture must have left
 
 

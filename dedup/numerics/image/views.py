@@ -12,25 +12,270 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.image.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, VARIANTS, dct_matrix, grid_matrix, square_map
 
+Array = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
+
+_FULL: Box = (0.0, 0.0, 1.0, 1.0)
+
+# One view meets copies that keep 93 to 107% of its sides at similarity 0.82, so these reach from 71% to the whole.
+_CENTRED = (0.87, 0.75)
+
+# Of the whole picture only, and in one orientation each, or there would be too many: crops against two edges, what a
+# caption over the top or the bottom leaves, and colourful pictures without their colour.
+_CORNERS = (0.92, 0.82)
+_LEFT_BY_CAPTION = 0.81
+_ONE_ORIENTATION = 0.0  # factor on the orientation's margins
+_COLOURFUL = 0.2  # share of chroma in a vector's squared norm: a grey copy is at 0.89, less what else was done to it
+_LEAST_ENERGY = 0.05  # of a picture that a crop must hold: what is left else is ground
+
+SIDES = (10, 5, 5)  # squares of luma, Cb and Cr coefficients that a view holds
+VIEW_DIM = sum(side * side for side in SIDES)
+
+# Copies whose views are 0.82 or more alike decide otherwise than their picture in one of 200 cases beyond these.
+SIGN_MARGIN = 0.007
+ENERGY_MARGIN = 0.055
+_NAMES = tuple(VARIANTS)
+
+# Discs: values on circles about the middle, as harmonics.
 DISC_DIM = 147
-
 _RADII = 7
-
 _ANGLES = 32
-
 _HARMONICS = 6  # of luma
-
 _CHROMA_HARMONICS = 3  # at every other radius
-
+_SHARE = (np.arange(_RADII) + 0.7) / _RADII * 0.97  # of the largest radius that fits
 _ASPECT_STEP = 0.05  # of the logarithm of width / height: matrices are shared within
-
 _MOST_STEPS = 30  # aspect ratios beyond 1 : 4.5 are read as if they were that
-
 _LEAST_DIRECTION = 1e-3  # of the picture's size that the first coefficient must have to tell a direction
 
-Array = npt.NDArray[np.float32]
 
-_SHARE = (np.arange(_RADII) + 0.7) / _RADII * 0.97  # of the largest radius that fits
+@dataclass(frozen=True)
+class ViewRows:
+    """Views of some images.
+
+    Parameters
+    ----------
+    image : int64 array, shape (n,)
+        Position of the image, ascending.
+    kind : int8 array, shape (n,)
+        `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
+        middle, at no angle).
+    orientation : int8 array, shape (n,)
+        How the image was turned, in the order of `VARIANTS`.
+    is_base : bool array, shape (n,)
+        Whether others are searched for it: whole and inner pictures in canonical orientation, and discs. The other rows are only
+        compared with these.
+    vectors : float32 array, shape (n, dim)
+        Unit rows.
+    """
+
+    image: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int8]
+    orientation: npt.NDArray[np.int8]
+    is_base: npt.NDArray[np.bool_]
+    vectors: npt.NDArray[np.float32]
+
+
+# Whole pictures' vectors, those of pictures inside frames, which image each of the latter is of, and width / height.
+ViewMaker = Callable[[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.int64], npt.NDArray[np.floating]], ViewRows]
+
+
+def view_rows(
+    whole: npt.NDArray[np.floating],
+    inner: npt.NDArray[np.floating],
+    inner_of: npt.NDArray[np.int64],
+    aspect: npt.NDArray[np.floating],
+) -> ViewRows:
+    """All views of some images.
+
+    Parameters
+    ----------
+    whole : float array, shape (n, DIM)
+        Descriptors of the images.
+    inner : float array, shape (m, DIM)
+        Descriptors of the pictures inside a frame.
+    inner_of : int64 array, shape (m,)
+        Which image each of them is of.
+    aspect : float array, shape (n,)
+        Width / height of each image.
+
+    Returns
+    -------
+    ViewRows
+        By image, then in a fixed order.
+    """
+    images = np.arange(len(whole), dtype=np.int64)
+    parts: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64], int, Box, float]] = []
+    for pictures, of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
+        parts.append((pictures, of, kind, _FULL, 1.0))
+        parts += [(pictures, of, CROP, centre(share), 1.0) for share in _CENTRED]
+    boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
+    boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
+    parts += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
+    chroma = whole[:, LUMA_SIDE**2 :]
+    colourful = np.flatnonzero(np.einsum("ij,ij->i", chroma, chroma) > _COLOURFUL)
+    grey = whole[colourful]
+    grey[:, LUMA_SIDE**2 :] = 0.0
+    parts.append((grey, colourful, CROP, _FULL, _ONE_ORIENTATION))
+    columns: list[tuple[npt.NDArray[np.generic], ...]] = []
+    for pictures, of, kind, box, margin in parts:
+        views, is_usable = crop_views(pictures, box)
+        asked = orient(views, margin)
+        for number, name in enumerate(VARIANTS):
+            rows = np.flatnonzero((asked[:, number] > 0) & is_usable)
+            source, sign = view_turn(name)
+            n = len(rows)
+            is_base = (asked[rows, number] == 2) & (kind != CROP)
+            columns.append((of[rows], np.full(n, kind, np.int8), np.full(n, number, np.int8), is_base, views[rows][:, source] * sign))
+    discs, is_usable = disc_views(whole, aspect)
+    rows = np.flatnonzero(is_usable)
+    padded = np.pad(discs[rows], ((0, 0), (0, VIEW_DIM - DISC_DIM)))
+    none = np.zeros(len(rows), np.int8)
+    columns.append((rows, none + np.int8(DISC), none, np.ones(len(rows), bool), padded))
+    image, kinds, orientation, is_base, vectors = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.argsort(image, kind="stable")
+    return ViewRows(image[order], kinds[order], orientation[order], is_base[order], vectors[order])
+
+
+def centre(share: float) -> Box:
+    """The middle of a picture: left, top, right, bottom as shares of its sides."""
+    return (1 - share) / 2, (1 - share) / 2, (1 + share) / 2, (1 + share) / 2
+
+
+def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The view of a part of each picture.
+
+    Parameters
+    ----------
+    descriptors : float array, shape (n, DIM)
+        Of the pictures, as `describe_grids` gives them.
+    box : tuple of float
+        Left, top, right, bottom as shares of the sides.
+
+    Returns
+    -------
+    views : float32 array, shape (n, dim)
+        Unit rows: signed square roots of 100 luma coefficients (the constant one left out), 25 Cb, 25 Cr.
+    is_usable : bool array, shape (n,)
+        Whether the part holds anything of the picture.
+
+    Notes
+    -----
+    Within 0.98 (its 1% quantile on photos) of the view of the cropped pixels down to 76% of each side.
+    """
+    signed = np.asarray(descriptors, dtype=np.float32)
+    coefficients = signed * np.abs(signed)
+    luma, chroma = _crop_matrices(box)
+    edge = LUMA_SIDE**2
+    parts = [coefficients[:, :edge] @ luma]
+    parts += [coefficients[:, start : start + CHROMA_SIDE**2] @ chroma for start in range(edge, DIM, CHROMA_SIDE**2)]
+    flat = np.concatenate(parts, axis=1)
+    flat[:, 0] = 0.0
+    energy = np.abs(flat).sum(axis=1)
+    # square roots make the norm of a descriptor the sum of its coefficients' sizes, which is 1
+    is_usable: npt.NDArray[np.bool_] = energy > _LEAST_ENERGY
+    views = np.sign(flat) * np.sqrt(np.abs(flat) / np.maximum(energy, 1e-12)[:, None])
+    return views.astype(np.float32, copy=False), is_usable
+
+
+@lru_cache(maxsize=64)
+def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Coefficients of a crop from those of the picture: luma (256, 100) and chroma (64, 25)."""
+    left, top, right, bottom = box
+    dct = dct_matrix().astype(np.float64)
+    down = dct[: SIDES[0]] @ grid_matrix(GRID, top * GRID, bottom * GRID) @ dct.T
+    across = dct[: SIDES[0]] @ grid_matrix(GRID, left * GRID, right * GRID) @ dct.T
+    luma = np.einsum("ai,bj->ijab", down, across).reshape(LUMA_SIDE**2, SIDES[0] ** 2)
+    small = SIDES[1]
+    chroma = np.einsum("ai,bj->ijab", down[:small, :CHROMA_SIDE], across[:small, :CHROMA_SIDE]).reshape(CHROMA_SIDE**2, small**2)
+    return luma.astype(np.float32), chroma.astype(np.float32)
+
+
+def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[np.int8]:
+    """Bring views to their canonical orientation, and name the other orientations a copy may have.
+
+    Parameters
+    ----------
+    views : float32 array, shape (n, DIM)
+        Unit rows.
+    margin : float
+        Factor on the margins within which a decision counts as open; 0 leaves none open.
+
+    Returns
+    -------
+    int8 array, shape (n, 8)
+        For each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if
+        a near copy may find so, else 0.
+
+    Notes
+    -----
+    Turning a view turns the answer with it: `views` turned by g are canonical after h if and only if `views` are
+    after g followed by h, unless a number is exactly zero.
+    """
+    to_columns, to_rows, to_energy = _weights()
+    signed = views * np.abs(views)
+    columns, rows = signed @ to_columns, signed @ to_rows
+    energy = np.square(views) @ to_energy
+    found = np.zeros((len(views), len(_NAMES)), dtype=np.int8)
+    for place, name in enumerate(_NAMES):
+        is_transposed, rows_reversed, columns_reversed = VARIANTS[name]
+        # transposing comes first and exchanges the two sums
+        along_columns, along_rows = (rows, columns) if is_transposed else (columns, rows)
+        canonical, possible = np.ones(len(views), dtype=bool), np.ones(len(views), dtype=bool)
+        for number, is_turned, width in (
+            (energy, is_transposed, ENERGY_MARGIN),
+            (along_columns, columns_reversed, SIGN_MARGIN),
+            (along_rows, rows_reversed, SIGN_MARGIN),
+        ):
+            right = (number < 0.0) == is_turned
+            canonical &= right
+            possible &= right | (np.abs(number) < margin * width)
+        found[:, place] = possible
+        found[canonical, place] = 2
+    return found
+
+
+@lru_cache(maxsize=1)
+def _weights() -> npt.NDArray[np.float32]:
+    """Of signed squares for the sums that reversed columns and reversed rows negate, and of squares for the energy."""
+    columns, rows, energy = [], [], []
+    for side in SIDES:
+        i, j = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+        frequency = np.maximum(i + j, 1).astype(np.float64)
+        # low frequencies survive a crop, so they weigh more; even along the other axis: its reversal changes nothing
+        column = ((j % 2 == 1) & (i % 2 == 0)) / frequency**2
+        columns.append(column.ravel())
+        rows.append(column.T.ravel())
+        energy.append(((i - j) / frequency).ravel())
+    return np.stack([np.concatenate(part) for part in (columns, rows, energy)]).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def view_turn(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """How the view of a turned picture follows from its view; see `dedup.numerics.image.descriptor.square_map`."""
+    return square_map(name, SIDES)
+
+
+@lru_cache(maxsize=1)
+def relative_turns() -> npt.NDArray[np.int8]:
+    """How one picture is turned to meet another, from how each is turned to meet the same view.
+
+    Returns
+    -------
+    int8 array, shape (8, 8)
+        Entry [a, b], all in the order of `VARIANTS`: turned by it, a picture that a makes canonical has the
+        orientation of one that b makes canonical.
+    """
+    probe = np.arange(1, VIEW_DIM + 1, dtype=np.float32)
+    turned = np.stack([probe[source] * sign for source, sign in map(view_turn, _NAMES)])
+    table = np.empty((len(_NAMES), len(_NAMES)), dtype=np.int8)
+    for b, name in enumerate(_NAMES):
+        source, sign = view_turn(name)
+        # turned by g and then by b, a picture is what a makes of it
+        for a in range(len(_NAMES)):
+            table[a, b] = int(np.argmax((turned[:, source] * sign == turned[a]).all(axis=1)))
+    return table
 
 
 def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.floating]) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -111,265 +356,3 @@ def _sampling(step: int) -> tuple[Array, Array]:
         for side in (LUMA_SIDE, CHROMA_SIDE)
     ]
     return matrices[0].astype(np.float32), matrices[1].astype(np.float32)
-
-
-SIDES = (10, 5, 5)  # squares of luma, Cb and Cr coefficients that a view holds
-
-VIEW_DIM = sum(side * side for side in SIDES)
-
-# Copies whose views are 0.82 or more alike decide otherwise than their picture in one of 200 cases beyond these.
-SIGN_MARGIN = 0.007
-
-ENERGY_MARGIN = 0.055
-
-_NAMES = tuple(VARIANTS)
-
-
-@lru_cache(maxsize=1)
-def _weights() -> npt.NDArray[np.float32]:
-    """Of signed squares for the sums that reversed columns and reversed rows negate, and of squares for the energy."""
-    columns, rows, energy = [], [], []
-    for side in SIDES:
-        i, j = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
-        frequency = np.maximum(i + j, 1).astype(np.float64)
-        # low frequencies survive a crop, so they weigh more; even along the other axis: its reversal changes nothing
-        column = ((j % 2 == 1) & (i % 2 == 0)) / frequency**2
-        columns.append(column.ravel())
-        rows.append(column.T.ravel())
-        energy.append(((i - j) / frequency).ravel())
-    return np.stack([np.concatenate(part) for part in (columns, rows, energy)]).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def view_turn(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """How the view of a turned picture follows from its view; see `dedup.numerics.image.descriptor.square_map`."""
-    return square_map(name, SIDES)
-
-
-def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[np.int8]:
-    """Bring views to their canonical orientation, and name the other orientations a copy may have.
-
-    Parameters
-    ----------
-    views : float32 array, shape (n, DIM)
-        Unit rows.
-    margin : float
-        Factor on the margins within which a decision counts as open; 0 leaves none open.
-
-    Returns
-    -------
-    int8 array, shape (n, 8)
-        For each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if
-        a near copy may find so, else 0.
-
-    Notes
-    -----
-    Turning a view turns the answer with it: `views` turned by g are canonical after h if and only if `views` are
-    after g followed by h, unless a number is exactly zero.
-    """
-    to_columns, to_rows, to_energy = _weights()
-    signed = views * np.abs(views)
-    columns, rows = signed @ to_columns, signed @ to_rows
-    energy = np.square(views) @ to_energy
-    found = np.zeros((len(views), len(_NAMES)), dtype=np.int8)
-    for place, name in enumerate(_NAMES):
-        is_transposed, rows_reversed, columns_reversed = VARIANTS[name]
-        # transposing comes first and exchanges the two sums
-        along_columns, along_rows = (rows, columns) if is_transposed else (columns, rows)
-        canonical, possible = np.ones(len(views), dtype=bool), np.ones(len(views), dtype=bool)
-        for number, is_turned, width in (
-            (energy, is_transposed, ENERGY_MARGIN),
-            (along_columns, columns_reversed, SIGN_MARGIN),
-            (along_rows, rows_reversed, SIGN_MARGIN),
-        ):
-            right = (number < 0.0) == is_turned
-            canonical &= right
-            possible &= right | (np.abs(number) < margin * width)
-        found[:, place] = possible
-        found[canonical, place] = 2
-    return found
-
-
-@lru_cache(maxsize=1)
-def relative_turns() -> npt.NDArray[np.int8]:
-    """How one picture is turned to meet another, from how each is turned to meet the same view.
-
-    Returns
-    -------
-    int8 array, shape (8, 8)
-        Entry [a, b], all in the order of `VARIANTS`: turned by it, a picture that a makes canonical has the
-        orientation of one that b makes canonical.
-    """
-    probe = np.arange(1, VIEW_DIM + 1, dtype=np.float32)
-    turned = np.stack([probe[source] * sign for source, sign in map(view_turn, _NAMES)])
-    table = np.empty((len(_NAMES), len(_NAMES)), dtype=np.int8)
-    for b, name in enumerate(_NAMES):
-        source, sign = view_turn(name)
-        # turned by g and then by b, a picture is what a makes of it
-        for a in range(len(_NAMES)):
-            table[a, b] = int(np.argmax((turned[:, source] * sign == turned[a]).all(axis=1)))
-    return table
-
-
-Box = tuple[float, float, float, float]
-
-WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
-
-_FULL: Box = (0.0, 0.0, 1.0, 1.0)
-
-# One view meets copies that keep 93 to 107% of its sides at similarity 0.82, so these reach from 71% to the whole.
-_CENTRED = (0.87, 0.75)
-
-# Of the whole picture only, and in one orientation each, or there would be too many: crops against two edges, what a
-# caption over the top or the bottom leaves, and colourful pictures without their colour.
-_CORNERS = (0.92, 0.82)
-
-_LEFT_BY_CAPTION = 0.81
-
-_ONE_ORIENTATION = 0.0  # factor on the orientation's margins
-
-_COLOURFUL = 0.2  # share of chroma in a vector's squared norm: a grey copy is at 0.89, less what else was done to it
-
-_LEAST_ENERGY = 0.05  # of a picture that a crop must hold: what is left else is ground
-
-
-@dataclass(frozen=True)
-class ViewRows:
-    """Views of some images.
-
-    Parameters
-    ----------
-    image : int64 array, shape (n,)
-        Position of the image, ascending.
-    kind : int8 array, shape (n,)
-        `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
-        middle, at no angle).
-    orientation : int8 array, shape (n,)
-        How the image was turned, in the order of `VARIANTS`.
-    is_base : bool array, shape (n,)
-        Whether others are searched for it: whole and inner pictures in canonical orientation, and discs. The other rows are only
-        compared with these.
-    vectors : float32 array, shape (n, dim)
-        Unit rows.
-    """
-
-    image: npt.NDArray[np.int64]
-    kind: npt.NDArray[np.int8]
-    orientation: npt.NDArray[np.int8]
-    is_base: npt.NDArray[np.bool_]
-    vectors: npt.NDArray[np.float32]
-
-
-# Whole pictures' vectors, those of pictures inside frames, which image each of the latter is of, and width / height.
-ViewMaker = Callable[[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.int64], npt.NDArray[np.floating]], ViewRows]
-
-
-def centre(share: float) -> Box:
-    """The middle of a picture: left, top, right, bottom as shares of its sides."""
-    return (1 - share) / 2, (1 - share) / 2, (1 + share) / 2, (1 + share) / 2
-
-
-@lru_cache(maxsize=64)
-def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Coefficients of a crop from those of the picture: luma (256, 100) and chroma (64, 25)."""
-    left, top, right, bottom = box
-    dct = dct_matrix().astype(np.float64)
-    down = dct[: SIDES[0]] @ grid_matrix(GRID, top * GRID, bottom * GRID) @ dct.T
-    across = dct[: SIDES[0]] @ grid_matrix(GRID, left * GRID, right * GRID) @ dct.T
-    luma = np.einsum("ai,bj->ijab", down, across).reshape(LUMA_SIDE**2, SIDES[0] ** 2)
-    small = SIDES[1]
-    chroma = np.einsum("ai,bj->ijab", down[:small, :CHROMA_SIDE], across[:small, :CHROMA_SIDE]).reshape(CHROMA_SIDE**2, small**2)
-    return luma.astype(np.float32), chroma.astype(np.float32)
-
-
-def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """The view of a part of each picture.
-
-    Parameters
-    ----------
-    descriptors : float array, shape (n, DIM)
-        Of the pictures, as `describe_grids` gives them.
-    box : tuple of float
-        Left, top, right, bottom as shares of the sides.
-
-    Returns
-    -------
-    views : float32 array, shape (n, dim)
-        Unit rows: signed square roots of 100 luma coefficients (the constant one left out), 25 Cb, 25 Cr.
-    is_usable : bool array, shape (n,)
-        Whether the part holds anything of the picture.
-
-    Notes
-    -----
-    Within 0.98 (its 1% quantile on photos) of the view of the cropped pixels down to 76% of each side.
-    """
-    signed = np.asarray(descriptors, dtype=np.float32)
-    coefficients = signed * np.abs(signed)
-    luma, chroma = _crop_matrices(box)
-    edge = LUMA_SIDE**2
-    parts = [coefficients[:, :edge] @ luma]
-    parts += [coefficients[:, start : start + CHROMA_SIDE**2] @ chroma for start in range(edge, DIM, CHROMA_SIDE**2)]
-    flat = np.concatenate(parts, axis=1)
-    flat[:, 0] = 0.0
-    energy = np.abs(flat).sum(axis=1)
-    # square roots make the norm of a descriptor the sum of its coefficients' sizes, which is 1
-    is_usable: npt.NDArray[np.bool_] = energy > _LEAST_ENERGY
-    views = np.sign(flat) * np.sqrt(np.abs(flat) / np.maximum(energy, 1e-12)[:, None])
-    return views.astype(np.float32, copy=False), is_usable
-
-
-def view_rows(
-    whole: npt.NDArray[np.floating],
-    inner: npt.NDArray[np.floating],
-    inner_of: npt.NDArray[np.int64],
-    aspect: npt.NDArray[np.floating],
-) -> ViewRows:
-    """All views of some images.
-
-    Parameters
-    ----------
-    whole : float array, shape (n, DIM)
-        Descriptors of the images.
-    inner : float array, shape (m, DIM)
-        Descriptors of the pictures inside a frame.
-    inner_of : int64 array, shape (m,)
-        Which image each of them is of.
-    aspect : float array, shape (n,)
-        Width / height of each image.
-
-    Returns
-    -------
-    ViewRows
-        By image, then in a fixed order.
-    """
-    images = np.arange(len(whole), dtype=np.int64)
-    parts: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64], int, Box, float]] = []
-    for pictures, of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
-        parts.append((pictures, of, kind, _FULL, 1.0))
-        parts += [(pictures, of, CROP, centre(share), 1.0) for share in _CENTRED]
-    boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
-    boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
-    parts += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
-    chroma = whole[:, LUMA_SIDE**2 :]
-    colourful = np.flatnonzero(np.einsum("ij,ij->i", chroma, chroma) > _COLOURFUL)
-    grey = whole[colourful]
-    grey[:, LUMA_SIDE**2 :] = 0.0
-    parts.append((grey, colourful, CROP, _FULL, _ONE_ORIENTATION))
-    columns: list[tuple[npt.NDArray[np.generic], ...]] = []
-    for pictures, of, kind, box, margin in parts:
-        views, is_usable = crop_views(pictures, box)
-        asked = orient(views, margin)
-        for number, name in enumerate(VARIANTS):
-            rows = np.flatnonzero((asked[:, number] > 0) & is_usable)
-            source, sign = view_turn(name)
-            n = len(rows)
-            is_base = (asked[rows, number] == 2) & (kind != CROP)
-            columns.append((of[rows], np.full(n, kind, np.int8), np.full(n, number, np.int8), is_base, views[rows][:, source] * sign))
-    discs, is_usable = disc_views(whole, aspect)
-    rows = np.flatnonzero(is_usable)
-    padded = np.pad(discs[rows], ((0, 0), (0, VIEW_DIM - DISC_DIM)))
-    none = np.zeros(len(rows), np.int8)
-    columns.append((rows, none + np.int8(DISC), none, np.ones(len(rows), bool), padded))
-    image, kinds, orientation, is_base, vectors = (np.concatenate(column) for column in zip(*columns, strict=True))
-    order = np.argsort(image, kind="stable")
-    return ViewRows(image[order], kinds[order], orientation[order], is_base[order], vectors[order])

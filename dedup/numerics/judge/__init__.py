@@ -1,0 +1,1 @@
+"""Two pictures compared: laid over each other, then tile by tile."""

@@ -21,37 +21,21 @@ from dedup.numerics.judge.tiles import Overlap, Tiles, overlap, tiles
 from dedup.numerics.judge.watermark import unmarked
 
 MAX_DISTANCE = 0.15  # up to which a pair is one picture
-
 _MOVED_UP_TO = ((0.003, 0.02), (0.045, 0.012))  # share of tracked points that may have moved, by distance
-
 _MOST_SHEAR = (2.0, 4.0)  # degrees, at full size and of small pictures
-
 _MOST_STRETCH = (1.15, 1.25)
-
 _LEAST_OVERLAP = 0.1  # of the picture that the other is a part of
-
 _LEAST_COVER = 0.5  # of the part, that lies on the other
-
 _TAIL = 0.1  # of the weight that may agree less than what decides
-
 _BARS = (0.1, 0.16, 0.22, 0.28)  # of a side that a caption bar may cover
-
 _CORNERS = (0.2, 0.3, 0.4)  # of the shorter side that a logo in a corner may cover
-
 _LEAST_UNCOVERED = 0.4  # of the weight that must be left beside bar or logo
-
 _GLOBAL = (0.80, 0.92)  # global similarity that leaves the tiles all to say, and as little as they can have
-
 _GLOBAL_OF_MARKED = 0.75  # of copies under a heavy watermark
-
 _LEAST_BESIDE = 0.2  # of a tile that a watermark must leave
-
 _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree globally
-
 _MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence enough
-
 _MOST_CHANGED = 0.02  # share of the tiles that may show something else, beside one bar or one corner: a small sticker
-
 _LEAST_TRUST = 0.12  # a bird on a plain sky: what little there is to see must agree eight times as well
 
 Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]

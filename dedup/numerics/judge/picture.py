@@ -13,19 +13,14 @@ from dedup.errors import ShapeError
 from dedup.numerics.image.descriptor import BT601
 from dedup.numerics.image.frame import picture_box
 
-SIDE = 128  # longer side at which pictures are compared, in pixels
-
-SMALL_PICTURE_SIDE = 64  # for pictures that have less to show
-
-_SMALL = 48  # longer side at which hypotheses are compared
-
-_LEAST_SIDE = 12  # of the shorter side: extreme aspect ratios are stretched to it
-
-_BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on the small copy, in its pixels
-
 Array = npt.NDArray[np.float32]
-
 Matrix = npt.NDArray[np.float64]
+
+SIDE = 128  # longer side at which pictures are compared, in pixels
+SMALL_PICTURE_SIDE = 64  # for pictures that have less to show
+_SMALL = 48  # longer side at which hypotheses are compared
+_LEAST_SIDE = 12  # of the shorter side: extreme aspect ratios are stretched to it
+_BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on the small copy, in its pixels
 
 
 class Picture:

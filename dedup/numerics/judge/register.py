@@ -11,124 +11,55 @@ import numpy.typing as npt
 
 from dedup.numerics.judge.picture import Array, Level, Matrix, local_correlation, warp
 
+UNALIGNED = 0.42  # agreement below which nothing was found that two pictures share
+_SURE = 0.6  # agreement from which no template is looked for
+_HOPELESS = 0.2  # agreement below which tracking starts from nothing
+_HOPELESS_SHEAR = 8.0  # degrees; small pictures of copies may have 4
+_HOPELESS_STRETCH = 1.5
+_GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
+_QUICK_GRID = 17  # pixels between the points that most look-alikes end with
+_ENOUGH_QUICK = 25  # tracks
+_LEAST_TRACKS = 0.25  # below which nothing holds the tracks together: of planted copies 0.6 and more, of most look-alikes 0.2 and less
+_ENOUGH_TRACKS = 50  # from which the share says so
+_TRACKS_GAIN = 0.15  # of agreement that such a map may fall short by
 
-def magnification(matrix: Matrix) -> float:
-    """Area in the second picture of a pixel of the first."""
-    return float(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
+# Hypotheses, on small copies of the pictures.
+_WINDOW = 9  # of local correlation on the small copy
+_TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
+_BEST_ROTATIONS = 3
+_ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
+
+# Tracks, by the optical flow of Lucas and Kanade.
+_LK_WINDOW = (15, 15)
+_LK_STOPS = [(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, *stop) for stop in ((12, 0.02), (8, 0.03))]  # fine and coarse
+_LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "minEigThreshold": 1e-3}
+_LEAST_POINTS = 8
+_MOST_TRACKS = 0.6  # share of the points whose tracks agree on one map, from which the map is trusted
+_ENOUGH_AGREEING = 30  # tracks
+_MOVED = 1.3  # pixels from where the fitted map puts a point to where it is found
+_MOVED_LEFT = 0.65  # of the difference in place that may be left where it is found
+_MOVED_GAIN = 7.0  # equalised grey levels that the difference must fall by there: stripes match themselves anywhere
 
 
-def distortion(matrix: Matrix, a: Level, b: Level) -> tuple[float, float]:
-    """What a map does to shapes beyond shift, scale and rotation, which is all that crops and screenshots do.
+@dataclass(frozen=True)
+class Alignment:
+    """How a second picture lies on a first.
 
     Parameters
     ----------
     matrix : float64 array, shape (2, 3)
-    a, b : Level
-
-    Returns
-    -------
-    shear : float
-        Degrees that right angles of the axes, in either picture, are bent by.
-    stretch : float
-        Ratio of the scales along the axes, 1 or more; relative to whole on whole, if that is closer: a copy may have
-        been resized to another aspect ratio.
+        Takes a point (x, y) of the first picture to its place in the second, in pixels of their levels.
+    agreement : float
+        Mean local correlation of the small copies where they overlap, 0 to 1; `UNALIGNED` or more where most tracks
+        agree on the map, 0 where hardly any do.
+    moved : float
+        Share of the tracked points that are found again away from where the map puts them: what moved between two
+        shots of one scene.
     """
-    linear = matrix[:, :2]
-    shears, ratios = [], []
-    for axes in (linear.T, linear):
-        first, second = np.linalg.norm(axes, axis=1)
-        shears.append(float(np.degrees(np.arcsin(min(1.0, abs(float(axes[0] @ axes[1])) / (first * second))))))
-        ratios.append(np.log(first / second))
-    likely = [0.0] + [float(np.log((x[2] - x[0]) * (y[3] - y[1]) / ((x[3] - x[1]) * (y[2] - y[0])))) for x in b.boxes for y in a.boxes]
-    stretch = min(abs(float(ratio) - other) for ratio in ratios for other in likely)
-    return min(shears), float(np.exp(stretch))
 
-
-def box_to_box(a: tuple[float, ...], b: tuple[float, ...]) -> Matrix:
-    """The map of one box (left, top, right, bottom) onto another."""
-    x, y = (b[2] - b[0]) / (a[2] - a[0]), (b[3] - b[1]) / (a[3] - a[1])
-    return np.array([[x, 0.0, b[0] - x * a[0]], [0.0, y, b[1] - y * a[1]]])
-
-
-def compose(after: Matrix, before: Matrix) -> Matrix:
-    """One map after another."""
-    product: Matrix = (np.vstack([after, [0.0, 0.0, 1.0]]) @ np.vstack([before, [0.0, 0.0, 1.0]]))[:2]
-    return product
-
-
-_WINDOW = 9  # of local correlation on the small copy
-
-_TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
-
-_BEST_ROTATIONS = 3
-
-_ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
-
-
-def rotations(a: Level, b: Level) -> list[Matrix]:
-    """The whole on the whole, rotated about the middle: the most likely angles."""
-    middle, on = (a.width / 2, a.height / 2), box_to_box(a.boxes[0], b.boxes[0])
-    turned = [compose(on, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
-    return sorted(turned, key=lambda matrix: -_likeness(a, b, matrix))[:_BEST_ROTATIONS]
-
-
-def _likeness(a: Level, b: Level, matrix: Matrix) -> float:
-    """Correlation of the small copies as a whole: a fifth of the cost of `agreement`, and good enough to choose by."""
-    (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
-    there = warp(band_b, matrix * scale_b[:2, None] / scale_a, (band_a.shape[1], band_a.shape[0]))
-    return float(np.vdot(band_a, there)) / (float(np.linalg.norm(there)) + 1e-6)
-
-
-def agreement(a: Level, b: Level, matrix: Matrix) -> float:
-    """Mean local correlation on the small copies, weighted by detail; less where they hardly overlap."""
-    (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
-    small = matrix * scale_b[:2, None] / scale_a
-    size = (band_a.shape[1], band_a.shape[0])
-    mask = (warp(np.ones_like(band_b), small, size) > 0.99).astype(np.float32)
-    correlation, variance_a, variance_b, share = local_correlation(band_a, warp(band_b, small, size), mask, _WINDOW, 4.0)
-    inside = (mask > 0) & (share > 0.4)
-    if inside.sum() < 60:
-        return 0.0
-    weight = np.minimum(np.sqrt(np.sqrt(variance_a * variance_b))[inside] + 0.3, 8.0)
-    mean = float((weight * np.maximum(correlation[inside], 0.0)).sum() / weight.sum())
-    return mean * float(min(1.0, float(inside.mean()) / 0.25) ** 0.5)
-
-
-def templates(a: Level, b: Level) -> list[Matrix]:
-    """The two best places and scales of one picture within the other."""
-    (small_a, _, scale_a), (small_b, _, scale_b) = a.small, b.small
-    found: list[tuple[float, Matrix]] = []
-    for is_reverse, (large, part) in enumerate(((small_a, small_b), (small_b, small_a))):
-        for scale in _TEMPLATE_SCALES:
-            width, height = round(part.shape[1] * scale), round(part.shape[0] * scale)
-            if min(width, height) < 10 or width > large.shape[1] or height > large.shape[0]:
-                continue
-            template = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-            _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
-            to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]]])
-            # + 0.0: no negative zeros
-            found.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large) + 0.0))
-    best = sorted(found, key=lambda item: -item[0])[:2]
-    return [matrix * scale_a / scale_b[:2, None] for _, matrix in best]
-
-
-_LK_WINDOW = (15, 15)
-
-_LK_STOPS = [(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, *stop) for stop in ((12, 0.02), (8, 0.03))]  # fine and coarse
-
-_LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "minEigThreshold": 1e-3}
-
-_LEAST_POINTS = 8
-
-_MOST_TRACKS = 0.6  # share of the points whose tracks agree on one map, from which the map is trusted
-
-_ENOUGH_AGREEING = 30  # tracks
-
-_MOVED = 1.3  # pixels from where the fitted map puts a point to where it is found
-
-_MOVED_LEFT = 0.65  # of the difference in place that may be left where it is found
-
-_MOVED_GAIN = 7.0  # equalised grey levels that the difference must fall by there: stripes match themselves anywhere
+    matrix: Matrix
+    agreement: float
+    moved: float
 
 
 @dataclass(frozen=True)
@@ -163,98 +94,6 @@ class Tracked:
     def is_sure(self) -> bool:
         """Whether so many tracks agree that the map is trusted."""
         return self.inliers >= _MOST_TRACKS and self.inliers * self.n_tracks >= _ENOUGH_AGREEING
-
-
-def track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolerance: float) -> Tracked | None:
-    """Refine a map by tracks; None where there are too few or they fit no map."""
-    there = warp(b.equalised, matrix, (a.width, a.height), 128.0)
-    y, x = np.mgrid[grid // 2 : a.height : grid, grid // 2 : a.width : grid]
-    points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    places = points @ matrix[:, :2].T + matrix[:, 2]
-    inside = ((places > 2.0) & (places < [b.width - 3.0, b.height - 3.0])).all(axis=1)
-    points = points[inside]
-    if len(points) < _LEAST_POINTS:
-        return None
-    tracked, status, error = cv2.calcOpticalFlowPyrLK(
-        a.equalised, there, points[:, None], None, maxLevel=pyramid, criteria=_LK_STOPS[pyramid > 1], **_LK_OPTIONS
-    )
-    found = status[:, 0] > 0
-    if found.sum() < _LEAST_POINTS:
-        return None
-    at, to, left = points[found], tracked[found, 0], error[found, 0]
-    # OpenCV seeds RANSAC itself, with the same seed in every call
-    fitted, agreeing = cv2.estimateAffine2D(
-        at, to, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=200, confidence=0.99, refineIters=3
-    )
-    if fitted is None or not np.isfinite(fitted).all():
-        return None
-    refined = compose(matrix, fitted)
-    if not 0.05 < magnification(refined) < 20.0:
-        return None
-    distance = np.linalg.norm(to - (at @ fitted[:, :2].T + fitted[:, 2]), axis=1)
-    astray = (distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0])
-    return Tracked(refined, float(agreeing.mean()), len(at), len(points), pyramid, there, at[astray], to[astray], left[astray])
-
-
-def share_moved(a: Level, tracked: Tracked) -> float:
-    """Share of the points that are found again away from where the map puts them, and back from there."""
-    if not len(tracked.at):
-        return 0.0
-    difference = cv2.boxFilter(cv2.absdiff(a.equalised, tracked.there).astype(np.float32), -1, _LK_WINDOW)
-    in_place = difference[tracked.at[:, 1].astype(int), tracked.at[:, 0].astype(int)]
-    is_better = (tracked.left < _MOVED_LEFT * in_place) & (in_place - tracked.left >= _MOVED_GAIN)
-    if not is_better.any():
-        return 0.0
-    at, to = tracked.at[is_better], tracked.to[is_better]
-    back, status, _ = cv2.calcOpticalFlowPyrLK(
-        tracked.there, a.equalised, to[:, None], None, maxLevel=tracked.pyramid, criteria=_LK_STOPS[0], **_LK_OPTIONS
-    )
-    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at, axis=1) < 0.5)
-    return float(returned.sum() / tracked.n_points)
-
-
-_SURE = 0.6  # agreement from which no template is looked for
-
-_HOPELESS = 0.2  # agreement below which tracking starts from nothing
-
-UNALIGNED = 0.42  # agreement below which nothing was found that two pictures share
-
-_HOPELESS_SHEAR = 8.0  # degrees; small pictures of copies may have 4
-
-_HOPELESS_STRETCH = 1.5
-
-_GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
-
-_QUICK_GRID = 17  # pixels between the points that most look-alikes end with
-
-_ENOUGH_QUICK = 25  # tracks
-
-_LEAST_TRACKS = 0.25  # below which nothing holds the tracks together: of planted copies 0.6 and more, of most look-alikes 0.2 and less
-
-_ENOUGH_TRACKS = 50  # from which the share says so
-
-_TRACKS_GAIN = 0.15  # of agreement that such a map may fall short by
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How a second picture lies on a first.
-
-    Parameters
-    ----------
-    matrix : float64 array, shape (2, 3)
-        Takes a point (x, y) of the first picture to its place in the second, in pixels of their levels.
-    agreement : float
-        Mean local correlation of the small copies where they overlap, 0 to 1; `UNALIGNED` or more where most tracks
-        agree on the map, 0 where hardly any do.
-    moved : float
-        Share of the tracked points that are found again away from where the map puts them: what moved between two
-        shots of one scene.
-    """
-
-    matrix: Matrix
-    agreement: float
-    moved: float
 
 
 def align(a: Level, b: Level) -> Alignment:
@@ -315,3 +154,142 @@ def _is_hopelessly_bent(matrix: Matrix, a: Level, b: Level) -> bool:
     """Whether a map is so far from what copies need that no refinement brings it back."""
     shear, stretch = distortion(matrix, a, b)
     return shear > _HOPELESS_SHEAR or stretch > _HOPELESS_STRETCH
+
+
+def agreement(a: Level, b: Level, matrix: Matrix) -> float:
+    """Mean local correlation on the small copies, weighted by detail; less where they hardly overlap."""
+    (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
+    small = matrix * scale_b[:2, None] / scale_a
+    size = (band_a.shape[1], band_a.shape[0])
+    mask = (warp(np.ones_like(band_b), small, size) > 0.99).astype(np.float32)
+    correlation, variance_a, variance_b, share = local_correlation(band_a, warp(band_b, small, size), mask, _WINDOW, 4.0)
+    inside = (mask > 0) & (share > 0.4)
+    if inside.sum() < 60:
+        return 0.0
+    weight = np.minimum(np.sqrt(np.sqrt(variance_a * variance_b))[inside] + 0.3, 8.0)
+    mean = float((weight * np.maximum(correlation[inside], 0.0)).sum() / weight.sum())
+    return mean * float(min(1.0, float(inside.mean()) / 0.25) ** 0.5)
+
+
+def templates(a: Level, b: Level) -> list[Matrix]:
+    """The two best places and scales of one picture within the other."""
+    (small_a, _, scale_a), (small_b, _, scale_b) = a.small, b.small
+    found: list[tuple[float, Matrix]] = []
+    for is_reverse, (large, part) in enumerate(((small_a, small_b), (small_b, small_a))):
+        for scale in _TEMPLATE_SCALES:
+            width, height = round(part.shape[1] * scale), round(part.shape[0] * scale)
+            if min(width, height) < 10 or width > large.shape[1] or height > large.shape[0]:
+                continue
+            template = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+            _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
+            to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]]])
+            # + 0.0: no negative zeros
+            found.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large) + 0.0))
+    best = sorted(found, key=lambda item: -item[0])[:2]
+    return [matrix * scale_a / scale_b[:2, None] for _, matrix in best]
+
+
+def rotations(a: Level, b: Level) -> list[Matrix]:
+    """The whole on the whole, rotated about the middle: the most likely angles."""
+    middle, on = (a.width / 2, a.height / 2), box_to_box(a.boxes[0], b.boxes[0])
+    turned = [compose(on, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
+    return sorted(turned, key=lambda matrix: -_likeness(a, b, matrix))[:_BEST_ROTATIONS]
+
+
+def _likeness(a: Level, b: Level, matrix: Matrix) -> float:
+    """Correlation of the small copies as a whole: a fifth of the cost of `agreement`, and good enough to choose by."""
+    (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
+    there = warp(band_b, matrix * scale_b[:2, None] / scale_a, (band_a.shape[1], band_a.shape[0]))
+    return float(np.vdot(band_a, there)) / (float(np.linalg.norm(there)) + 1e-6)
+
+
+def track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolerance: float) -> Tracked | None:
+    """Refine a map by tracks; None where there are too few or they fit no map."""
+    there = warp(b.equalised, matrix, (a.width, a.height), 128.0)
+    y, x = np.mgrid[grid // 2 : a.height : grid, grid // 2 : a.width : grid]
+    points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    places = points @ matrix[:, :2].T + matrix[:, 2]
+    inside = ((places > 2.0) & (places < [b.width - 3.0, b.height - 3.0])).all(axis=1)
+    points = points[inside]
+    if len(points) < _LEAST_POINTS:
+        return None
+    tracked, status, error = cv2.calcOpticalFlowPyrLK(
+        a.equalised, there, points[:, None], None, maxLevel=pyramid, criteria=_LK_STOPS[pyramid > 1], **_LK_OPTIONS
+    )
+    found = status[:, 0] > 0
+    if found.sum() < _LEAST_POINTS:
+        return None
+    at, to, left = points[found], tracked[found, 0], error[found, 0]
+    # OpenCV seeds RANSAC itself, with the same seed in every call
+    fitted, agreeing = cv2.estimateAffine2D(
+        at, to, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=200, confidence=0.99, refineIters=3
+    )
+    if fitted is None or not np.isfinite(fitted).all():
+        return None
+    refined = compose(matrix, fitted)
+    if not 0.05 < magnification(refined) < 20.0:
+        return None
+    distance = np.linalg.norm(to - (at @ fitted[:, :2].T + fitted[:, 2]), axis=1)
+    astray = (distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0])
+    return Tracked(refined, float(agreeing.mean()), len(at), len(points), pyramid, there, at[astray], to[astray], left[astray])
+
+
+def share_moved(a: Level, tracked: Tracked) -> float:
+    """Share of the points that are found again away from where the map puts them, and back from there."""
+    if not len(tracked.at):
+        return 0.0
+    difference = cv2.boxFilter(cv2.absdiff(a.equalised, tracked.there).astype(np.float32), -1, _LK_WINDOW)
+    in_place = difference[tracked.at[:, 1].astype(int), tracked.at[:, 0].astype(int)]
+    is_better = (tracked.left < _MOVED_LEFT * in_place) & (in_place - tracked.left >= _MOVED_GAIN)
+    if not is_better.any():
+        return 0.0
+    at, to = tracked.at[is_better], tracked.to[is_better]
+    back, status, _ = cv2.calcOpticalFlowPyrLK(
+        tracked.there, a.equalised, to[:, None], None, maxLevel=tracked.pyramid, criteria=_LK_STOPS[0], **_LK_OPTIONS
+    )
+    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at, axis=1) < 0.5)
+    return float(returned.sum() / tracked.n_points)
+
+
+def magnification(matrix: Matrix) -> float:
+    """Area in the second picture of a pixel of the first."""
+    return float(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
+
+
+def distortion(matrix: Matrix, a: Level, b: Level) -> tuple[float, float]:
+    """What a map does to shapes beyond shift, scale and rotation, which is all that crops and screenshots do.
+
+    Parameters
+    ----------
+    matrix : float64 array, shape (2, 3)
+    a, b : Level
+
+    Returns
+    -------
+    shear : float
+        Degrees that right angles of the axes, in either picture, are bent by.
+    stretch : float
+        Ratio of the scales along the axes, 1 or more; relative to whole on whole, if that is closer: a copy may have
+        been resized to another aspect ratio.
+    """
+    linear = matrix[:, :2]
+    shears, ratios = [], []
+    for axes in (linear.T, linear):
+        first, second = np.linalg.norm(axes, axis=1)
+        shears.append(float(np.degrees(np.arcsin(min(1.0, abs(float(axes[0] @ axes[1])) / (first * second))))))
+        ratios.append(np.log(first / second))
+    likely = [0.0] + [float(np.log((x[2] - x[0]) * (y[3] - y[1]) / ((x[3] - x[1]) * (y[2] - y[0])))) for x in b.boxes for y in a.boxes]
+    stretch = min(abs(float(ratio) - other) for ratio in ratios for other in likely)
+    return min(shears), float(np.exp(stretch))
+
+
+def box_to_box(a: tuple[float, ...], b: tuple[float, ...]) -> Matrix:
+    """The map of one box (left, top, right, bottom) onto another."""
+    x, y = (b[2] - b[0]) / (a[2] - a[0]), (b[3] - b[1]) / (a[3] - a[1])
+    return np.array([[x, 0.0, b[0] - x * a[0]], [0.0, y, b[1] - y * a[1]]])
+
+
+def compose(after: Matrix, before: Matrix) -> Matrix:
+    """One map after another."""
+    product: Matrix = (np.vstack([after, [0.0, 0.0, 1.0]]) @ np.vstack([before, [0.0, 0.0, 1.0]]))[:2]
+    return product

@@ -13,21 +13,13 @@ from dedup.numerics.judge.picture import Array, Level, Matrix, box_mean, warp
 from dedup.numerics.judge.register import magnification
 
 _TILE = 13  # pixels to a side
-
 _STEP = 6
-
 _BAND = (1.0, 5.0)  # deviations of the blurs between which detail is compared, in pixels
-
 _LEAST_TILES = 4
-
 _NOISE = 0.5  # grey levels of deviation that are no detail
-
 _FULL_DETAIL = 4.0  # grey levels of deviation from which a tile has its full weight
-
 _COLOUR_STEP = 60.0  # grey levels of chroma that count as much as no correlation
-
 _CHANGED_CORRELATION = 0.5  # below which, and
-
 _CHANGED_COLOUR = 20.0  # so many grey levels from what the others let expect, a tile shows something else
 
 

@@ -14,21 +14,13 @@ import numpy.typing as npt
 from dedup.numerics.judge.picture import Array
 
 _TUKEY = 4.7  # deviations beyond which a pixel says nothing about the fit
-
 _LEAST_SPREAD = 1.5  # grey levels: JPEG leaves as much
-
 _MOST_SPREAD = 6.0  # grey levels of the pixels that are not marked
-
 _MARKED = 4.0  # deviations from which a pixel is marked
-
 _LEAST_MARKED = 8.0  # grey levels
-
 _SHARES = (0.02, 0.4)  # of the pixels that a watermark covers
-
 _CELLS = 3  # to a side
-
 _LEAST_IN_CELL = 0.25  # of the mean share
-
 _MOST_CONTRARY = 0.1  # of the marked pixels that may have changed away from the tone
 
 

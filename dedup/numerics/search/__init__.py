@@ -1,0 +1,1 @@
+"""Which vectors are alike: lists, joins, exhaustive search, on the CPU or a GPU."""

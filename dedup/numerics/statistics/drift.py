@@ -10,11 +10,8 @@ import numpy.typing as npt
 from dedup.numerics.search.lists import Lists
 
 MAX_ERROR = 1.25  # times the error of the earlier vectors, from which the new ones count as of another kind
-
 MAX_COST = 2.0  # times what lists trained anew would cost, from which that pays
-
 _FEWEST = 100  # new vectors whose mean error says something
-
 _FITTED = 2.5  # lists suit the vectors they were trained on better than others of the kind, by this over the number of these per list (ran)
 
 

@@ -20,33 +20,38 @@ from dedup.errors import ShapeError
 Floats = npt.NDArray[np.float64]
 
 _REPLICATES = 400
+LEAST_EXCESSES = 50  # below, no tail is fitted
+_MOST_EXCESSES = 2_000
+_FEWEST_TRIED = 250
+_MOST_SHARE = 0.01  # of the pairs that may count as their tail
+_CLOSEST = 1e-6  # 1 - similarity, at least: float32 tells no smaller ones apart
+_SHAPES = (-0.5, 0.5)  # below -0.5 the maximum of the likelihood has no known distribution (Smith 1985)
+_GOOD_FIT = 1.0  # of `_misfit`: up to which a tail is taken as one
 
 
-def image_weights(n_rows: int, n_others: int, n_replicates: int, rng: np.random.Generator) -> Floats:
-    """Weights of sampled images, drawn as often as replicates are wanted: a smooth bootstrap over images.
+@dataclass(frozen=True)
+class PairSample:
+    """The most alike pairs of sampled images with others.
 
     Parameters
     ----------
-    n_rows, n_others : int
-        Sampled images, and those each is compared with.
-    n_replicates : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float64 array, shape (n_replicates, n_rows)
-        Gamma distributed, of mean 1 and variance 1 + 3 n_rows / n_others.
-
-    Notes
-    -----
-    Pairs that share an image depend on each other: what is drawn anew are images, by smooth weights, as in Rubin's Bayesian
-    bootstrap (1981). With few rows against many others the variance of the count is that of its rows. Where all N images are
-    rows, each also is a column of all others, so that its influence is double and the variance four times that of the rows
-    alone. Between, each of m rows has an influence of N / m as a row and of 1 as a column, the N - m others one of 1:
-    m (N/m + 1)² + (N - m) = N²/m (1 + 3 m/N).
+    row : int64 array, shape (n,)
+        The sampled image of each pair, 0 .. n_rows - 1. A pair of two sampled images is there from both sides.
+    similarity : float32 array, shape (n,)
+        All pairs at `floor` and above, below `upper`.
+    n_rows : int
+        Sampled images.
+    n_others : int
+        Images that each is compared with.
+    floor, upper : float
     """
-    variance = 1.0 + 3.0 * min(1.0, n_rows / max(n_others, 1))
-    return rng.gamma(1.0 / variance, variance, size=(n_replicates, n_rows))
+
+    row: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    n_rows: int
+    n_others: int
+    floor: float
+    upper: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,39 @@ class PairShares:
     n_counted: npt.NDArray[np.int64]
     is_counted: npt.NDArray[np.bool_]
     tail: Tail | None
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A fitted tail.
+
+    Parameters
+    ----------
+    start : float
+        Similarity from which it is fitted.
+    share : float
+        Share of the pairs that reach it.
+    scale, shape : float
+        Of the excesses of `log_closeness`.
+    n_excesses : int
+    deviation : float
+        Largest difference between the fitted and the counted distribution of the excesses (Kolmogorov and Smirnov's), 0 to 1.
+    upper : float
+        Similarity from which nothing was taken, since copies can't be told there; 1 = all was.
+    """
+
+    start: float
+    share: float
+    scale: float
+    shape: float
+    n_excesses: int
+    deviation: float
+    upper: float = 1.0
+
+    def shares(self, thresholds: npt.ArrayLike) -> Floats:
+        """Share of the pairs that reach each threshold; meaningful from `start` up."""
+        excess = np.maximum(log_closeness(thresholds) - log_closeness(self.start), 0.0)
+        return self.share * survival(excess, self.scale, self.shape)
 
 
 def pair_shares(
@@ -110,6 +148,33 @@ def pair_shares(
     return PairShares(thresholds, shares, replicates, n_counted, is_counted, tail)
 
 
+def image_weights(n_rows: int, n_others: int, n_replicates: int, rng: np.random.Generator) -> Floats:
+    """Weights of sampled images, drawn as often as replicates are wanted: a smooth bootstrap over images.
+
+    Parameters
+    ----------
+    n_rows, n_others : int
+        Sampled images, and those each is compared with.
+    n_replicates : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    float64 array, shape (n_replicates, n_rows)
+        Gamma distributed, of mean 1 and variance 1 + 3 n_rows / n_others.
+
+    Notes
+    -----
+    Pairs that share an image depend on each other: what is drawn anew are images, by smooth weights, as in Rubin's Bayesian
+    bootstrap (1981). With few rows against many others the variance of the count is that of its rows. Where all N images are
+    rows, each also is a column of all others, so that its influence is double and the variance four times that of the rows
+    alone. Between, each of m rows has an influence of N / m as a row and of 1 as a column, the N - m others one of 1:
+    m (N/m + 1)² + (N - m) = N²/m (1 + 3 m/N).
+    """
+    variance = 1.0 + 3.0 * min(1.0, n_rows / max(n_others, 1))
+    return rng.gamma(1.0 / variance, variance, size=(n_replicates, n_rows))
+
+
 def _starts(sample: PairSample, tail: Tail) -> list[float]:
     """Where the tails of replicates begin: with as many pairs, half and a quarter as many. Where a tail begins is a choice too."""
     if sample.upper < 1.0:
@@ -137,161 +202,6 @@ def _drawn_again(sample: PairSample, tail: Tail, start: float, weights: Floats) 
     below = share_below(upper, scale, shape)
     share = float(own.sum()) / (float(weights.sum()) * sample.n_others) / below
     return Tail(start, share, scale, shape, len(excess), 0.0, tail.upper)
-
-
-LEAST_EXCESSES = 50  # below, no tail is fitted
-
-_MOST_EXCESSES = 2_000
-
-_FEWEST_TRIED = 250
-
-_MOST_SHARE = 0.01  # of the pairs that may count as their tail
-
-_CLOSEST = 1e-6  # 1 - similarity, at least: float32 tells no smaller ones apart
-
-_SHAPES = (-0.5, 0.5)  # below -0.5 the maximum of the likelihood has no known distribution (Smith 1985)
-
-_GOOD_FIT = 1.0  # of `_misfit`: up to which a tail is taken as one
-
-
-def log_closeness(similarity: npt.ArrayLike) -> Floats:
-    """-log(1 - similarity), float64.
-
-    Examples
-    --------
-    >>> log_closeness([0.5, 0.9]).round(4)
-    array([0.6931, 2.3026])
-    """
-    return -np.log(np.maximum(1.0 - np.asarray(similarity, dtype=np.float64), _CLOSEST))
-
-
-def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
-    """Share of a generalised Pareto distribution that is larger.
-
-    Parameters
-    ----------
-    excess : float array
-        Not negative.
-    scale, shape : float
-        The shape as `scipy.stats.genpareto` has it: 0 is exponential, below 0 the distribution ends at -scale / shape.
-
-    Examples
-    --------
-    >>> survival([0.0, 1.0], 1.0, 0.0).round(4)
-    array([1.    , 0.3679])
-    """
-    # what genpareto.sf calls after its checks, which take 50 µs; a fit comes here some hundred times
-    x = np.asarray(excess, dtype=np.float64) / scale
-    return np.asarray(special.inv_boxcox(-x if shape >= 0.0 else np.maximum(-x, 1.0 / shape), -shape))
-
-
-def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.inf) -> tuple[float, float]:
-    """Maximum likelihood of a generalised Pareto distribution.
-
-    Parameters
-    ----------
-    excess : float64 array, shape (n,)
-        By how much values exceed the start of the tail.
-    weights : float64 array, shape (n,), optional
-        How often each counts.
-    upper : float
-        Values above are unknown: the distribution is fitted to what lies below, as the part of it that does (truncated).
-
-    Returns
-    -------
-    scale, shape : float
-        The shape within -0.5 and 0.5.
-
-    Raises
-    ------
-    ShapeError
-        If there are fewer than two values, or one is negative or above `upper`.
-
-    Notes
-    -----
-    Nelder and Mead's search over the logarithm of the scale and the shape.
-    """
-    if excess.ndim != 1 or len(excess) < 2 or excess.min() < 0 or excess.max() > upper:
-        raise ShapeError(f"expected two or more excesses between 0 and {upper:g}, found shape {excess.shape}; take more pairs")
-    w = np.ones(len(excess)) if weights is None else weights
-    total = float(w.sum())
-    mean = max(float(w @ excess) / total, 1e-12)
-
-    def loss(parameters: Floats) -> float:
-        scale, shape = float(np.exp(parameters[0])), float(parameters[1])
-        if not _SHAPES[0] <= shape <= _SHAPES[1]:
-            return float("inf")
-        if abs(shape) < 1e-8:
-            value = parameters[0] * total + float(w @ excess) / scale
-        else:
-            inside = 1.0 + shape / scale * excess
-            if inside.min() <= 0.0:
-                return float("inf")
-            value = parameters[0] * total + (1.0 + 1.0 / shape) * float(w @ np.log(inside))
-        if np.isfinite(upper):
-            value += total * float(np.log(max(1.0 - float(survival(upper, scale, shape)), 1e-300)))
-        return float(value)
-
-    found = optimize.minimize(loss, [np.log(mean), 0.01], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 400})
-    return float(np.exp(found.x[0])), float(found.x[1])
-
-
-@dataclass(frozen=True)
-class Tail:
-    """A fitted tail.
-
-    Parameters
-    ----------
-    start : float
-        Similarity from which it is fitted.
-    share : float
-        Share of the pairs that reach it.
-    scale, shape : float
-        Of the excesses of `log_closeness`.
-    n_excesses : int
-    deviation : float
-        Largest difference between the fitted and the counted distribution of the excesses (Kolmogorov and Smirnov's), 0 to 1.
-    upper : float
-        Similarity from which nothing was taken, since copies can't be told there; 1 = all was.
-    """
-
-    start: float
-    share: float
-    scale: float
-    shape: float
-    n_excesses: int
-    deviation: float
-    upper: float = 1.0
-
-    def shares(self, thresholds: npt.ArrayLike) -> Floats:
-        """Share of the pairs that reach each threshold; meaningful from `start` up."""
-        excess = np.maximum(log_closeness(thresholds) - log_closeness(self.start), 0.0)
-        return self.share * survival(excess, self.scale, self.shape)
-
-
-@dataclass(frozen=True)
-class PairSample:
-    """The most alike pairs of sampled images with others.
-
-    Parameters
-    ----------
-    row : int64 array, shape (n,)
-        The sampled image of each pair, 0 .. n_rows - 1. A pair of two sampled images is there from both sides.
-    similarity : float32 array, shape (n,)
-        All pairs at `floor` and above, below `upper`.
-    n_rows : int
-        Sampled images.
-    n_others : int
-        Images that each is compared with.
-    floor, upper : float
-    """
-
-    row: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
-    n_rows: int
-    n_others: int
-    floor: float
-    upper: float = 1.0
 
 
 def fit_tail(sample: PairSample) -> Tail | None:
@@ -353,6 +263,88 @@ def _fit_from(sample: PairSample, start: float) -> Tail | None:
     deviation = float(max(np.abs(model - places[:-1]).max(), np.abs(model - places[1:]).max()))
     share = len(excess) / (sample.n_rows * sample.n_others) / below
     return Tail(start, share, scale, shape, len(excess), deviation, sample.upper)
+
+
+def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.inf) -> tuple[float, float]:
+    """Maximum likelihood of a generalised Pareto distribution.
+
+    Parameters
+    ----------
+    excess : float64 array, shape (n,)
+        By how much values exceed the start of the tail.
+    weights : float64 array, shape (n,), optional
+        How often each counts.
+    upper : float
+        Values above are unknown: the distribution is fitted to what lies below, as the part of it that does (truncated).
+
+    Returns
+    -------
+    scale, shape : float
+        The shape within -0.5 and 0.5.
+
+    Raises
+    ------
+    ShapeError
+        If there are fewer than two values, or one is negative or above `upper`.
+
+    Notes
+    -----
+    Nelder and Mead's search over the logarithm of the scale and the shape.
+    """
+    if excess.ndim != 1 or len(excess) < 2 or excess.min() < 0 or excess.max() > upper:
+        raise ShapeError(f"expected two or more excesses between 0 and {upper:g}, found shape {excess.shape}; take more pairs")
+    w = np.ones(len(excess)) if weights is None else weights
+    total = float(w.sum())
+    mean = max(float(w @ excess) / total, 1e-12)
+
+    def loss(parameters: Floats) -> float:
+        scale, shape = float(np.exp(parameters[0])), float(parameters[1])
+        if not _SHAPES[0] <= shape <= _SHAPES[1]:
+            return float("inf")
+        if abs(shape) < 1e-8:
+            value = parameters[0] * total + float(w @ excess) / scale
+        else:
+            inside = 1.0 + shape / scale * excess
+            if inside.min() <= 0.0:
+                return float("inf")
+            value = parameters[0] * total + (1.0 + 1.0 / shape) * float(w @ np.log(inside))
+        if np.isfinite(upper):
+            value += total * float(np.log(max(1.0 - float(survival(upper, scale, shape)), 1e-300)))
+        return float(value)
+
+    found = optimize.minimize(loss, [np.log(mean), 0.01], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 400})
+    return float(np.exp(found.x[0])), float(found.x[1])
+
+
+def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
+    """Share of a generalised Pareto distribution that is larger.
+
+    Parameters
+    ----------
+    excess : float array
+        Not negative.
+    scale, shape : float
+        The shape as `scipy.stats.genpareto` has it: 0 is exponential, below 0 the distribution ends at -scale / shape.
+
+    Examples
+    --------
+    >>> survival([0.0, 1.0], 1.0, 0.0).round(4)
+    array([1.    , 0.3679])
+    """
+    # what genpareto.sf calls after its checks, which take 50 µs; a fit comes here some hundred times
+    x = np.asarray(excess, dtype=np.float64) / scale
+    return np.asarray(special.inv_boxcox(-x if shape >= 0.0 else np.maximum(-x, 1.0 / shape), -shape))
+
+
+def log_closeness(similarity: npt.ArrayLike) -> Floats:
+    """-log(1 - similarity), float64.
+
+    Examples
+    --------
+    >>> log_closeness([0.5, 0.9]).round(4)
+    array([0.6931, 2.3026])
+    """
+    return -np.log(np.maximum(1.0 - np.asarray(similarity, dtype=np.float64), _CLOSEST))
 
 
 def share_below(upper: float, scale: float, shape: float) -> float:

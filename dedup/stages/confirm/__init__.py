@@ -1,0 +1,1 @@
+"""The stage confirm: candidates are compared by their pixels."""

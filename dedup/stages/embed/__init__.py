@@ -1,0 +1,1 @@
+"""The stage embed: samples become vectors, and rows of metadata."""

@@ -1,0 +1,1 @@
+"""The stage groups: confirmed pairs become groups of copies."""

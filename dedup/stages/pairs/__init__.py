@@ -1,0 +1,1 @@
+"""The stage pairs: candidates, the pairs of images whose vectors are alike."""

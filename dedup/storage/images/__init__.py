@@ -1,0 +1,1 @@
+"""Images: decoding them, reading them again, thumbnails."""

@@ -1,4 +1,4 @@
-"""Colour modes to 8-bit RGB."""
+"""Encoded images to pixels: JPEG, PNG, WebP, GIF, BMP and TIFF of any colour mode to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -24,77 +24,6 @@ from PIL import (
 
 from dedup.errors import SampleError
 
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring a loaded image of any mode to RGB; transparency is composited on white.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Of any mode that Pillow reads: 1, L, P, RGB, LA, La, PA, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB, HSV, I;16…, I, F.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB, the same size.
-
-    Raises
-    ------
-    ValueError
-        If Pillow knows no way from that mode.
-    """
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return Image.fromarray(grey_to_8_bits(np.asarray(image))).convert("RGB")
-    if mode == "LAB":  # Pillow converts LAB only through a colour profile
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        return converted if converted is not None else image
-    if mode == "La":
-        image = image.convert("LA")
-    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, (255, 255, 255))
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def grey_to_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Bring grey of more than 8 bits to 8.
-
-    Parameters
-    ----------
-    values : integer or float array, shape (height, width)
-
-    Returns
-    -------
-    uint8 array, shape (height, width)
-
-    Notes
-    -----
-    Integers from 0 to 65535 count as 16-bit (v / 257), floats from 0 to 1 as v * 255, from 0 to 255 as they are; what
-    lies outside is stretched from its minimum to its maximum. Values that are not finite become 0.
-
-    Examples
-    --------
-    >>> grey_to_8_bits(np.array([[0, 257, 65535]], np.uint16))
-    array([[  0,   1, 255]], dtype=uint8)
-    """
-    if values.dtype.kind == "u":
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    is_float = values.dtype.kind == "f"
-    if low >= 0 and is_float and high <= 255:
-        grey *= 255 if high <= 1 else 1
-    elif low >= 0 and high <= 65535:
-        grey /= 257
-    else:
-        grey = (grey - low) * (255 / max(high - low, 1e-300))
-    return np.rint(grey).astype(np.uint8)
-
-
 _Pixels = npt.NDArray[np.uint8]
 
 # The plugins are called directly: Image.open would check Pillow's own pixel limit, a global that belongs to the program
@@ -110,9 +39,7 @@ _PLUGINS: Final[dict[str, type[ImageFile.ImageFile]]] = {
 }
 
 _ORIENTATION: Final = 0x0112
-
 _HEAD_BYTES: Final = 64 * 1024
-
 _EARLY_ENDS: Final = ("truncated", "unexpected end", "premature", "end of file", "not enough", "ran out of data")
 
 
@@ -141,7 +68,7 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
     """Decode a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page).
 
     EXIF orientation is applied, transparency composited on white, every colour mode brought to 8-bit RGB: 16-bit grey by
-    its full range, 32-bit and float grey by the range they use (see `dedup.storage.images.decode`).
+    its full range, 32-bit and float grey by the range they use (see `grey_to_8_bits`).
 
     Parameters
     ----------
@@ -254,28 +181,6 @@ def _jpeg_orientation(data: bytes) -> int:
             return 1
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # broken metadata must not lose the image
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale: float) -> DecodedImage:
-    """Apply an EXIF orientation; `width` and `height` are those of the stored image, `scale` is what it was reduced by."""
-    if orientation >= 5:
-        pixels, width, height = pixels.transpose(1, 0, 2), height, width
-    left, top, right, bottom = 0.0, 0.0, width * scale, height * scale
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-        left, right = pixels.shape[1] - right, float(pixels.shape[1])
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-        top, bottom = pixels.shape[0] - bottom, float(pixels.shape[0])
-    return DecodedImage(np.ascontiguousarray(pixels), width, height, (left, top, right, bottom))
-
-
 def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | None) -> DecodedImage:
     image: Image.Image = _PLUGINS[kind](io.BytesIO(data))
     _check_pixels(*image.size, max_pixels)
@@ -303,3 +208,95 @@ def _ends_early(data: bytes, kind: str) -> bool:
     if kind == "BMP":
         return int.from_bytes(data[2:6], "little") > len(data)
     return False
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken metadata must not lose the image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale: float) -> DecodedImage:
+    """Apply an EXIF orientation; `width` and `height` are those of the stored image, `scale` is what it was reduced by."""
+    if orientation >= 5:
+        pixels, width, height = pixels.transpose(1, 0, 2), height, width
+    left, top, right, bottom = 0.0, 0.0, width * scale, height * scale
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+        left, right = pixels.shape[1] - right, float(pixels.shape[1])
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+        top, bottom = pixels.shape[0] - bottom, float(pixels.shape[0])
+    return DecodedImage(np.ascontiguousarray(pixels), width, height, (left, top, right, bottom))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring a loaded image of any mode to RGB; transparency is composited on white.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode that Pillow reads: 1, L, P, RGB, LA, La, PA, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB, HSV, I;16…, I, F.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, the same size.
+
+    Raises
+    ------
+    ValueError
+        If Pillow knows no way from that mode.
+    """
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return Image.fromarray(grey_to_8_bits(np.asarray(image))).convert("RGB")
+    if mode == "LAB":  # Pillow converts LAB only through a colour profile
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        return converted if converted is not None else image
+    if mode == "La":
+        image = image.convert("LA")
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def grey_to_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Bring grey of more than 8 bits to 8.
+
+    Parameters
+    ----------
+    values : integer or float array, shape (height, width)
+
+    Returns
+    -------
+    uint8 array, shape (height, width)
+
+    Notes
+    -----
+    Integers from 0 to 65535 count as 16-bit (v / 257), floats from 0 to 1 as v * 255, from 0 to 255 as they are; what
+    lies outside is stretched from its minimum to its maximum. Values that are not finite become 0.
+
+    Examples
+    --------
+    >>> grey_to_8_bits(np.array([[0, 257, 65535]], np.uint16))
+    array([[  0,   1, 255]], dtype=uint8)
+    """
+    if values.dtype.kind == "u":
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(grey.min()), float(grey.max())
+    is_float = values.dtype.kind == "f"
+    if low >= 0 and is_float and high <= 255:
+        grey *= 255 if high <= 1 else 1
+    elif low >= 0 and high <= 65535:
+        grey /= 257
+    else:
+        grey = (grey - low) * (255 / max(high - low, 1e-300))
+    return np.rint(grey).astype(np.uint8)

@@ -24,11 +24,8 @@ from dedup.storage.input.samples import one_line
 from dedup.storage.urls import RangeReader, filesystem, is_local, join, read_bytes
 
 THUMBNAIL_SIDE: Final = 160  # longer side in pixels, at most
-
 _QUALITY: Final = 88
-
 _SUBSAMPLING: Final = "420"  # 16 to 18 % fewer bytes than 444, and 0.5 to 0.7 of 256 levels more error
-
 _MAX_PARTITIONS: Final = 32  # whose offsets are held: 80 KB for 10,000 images, 8 MB for a million
 
 

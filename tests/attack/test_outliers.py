@@ -9,13 +9,13 @@ import pytest
 from vector_data import all_similarities, copies_of, power_law
 
 import dedup
-from dedup.attack.outliers import OutlierOptions, find
+from dedup.attack.outliers import OutlierOptions, rank_images
 from dedup.config import Config
+from dedup.contracts import SilentReporter
 from dedup.engines.local import LocalEngine
 from dedup.errors import InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.schemas import OUTLIERS
-from dedup.stages.stage import SilentReporter
 
 DIM = 32
 
@@ -145,7 +145,7 @@ def test_through_the_lists(listed, engine, tmp_path, with_duplicates):
     kept = np.arange(len(rows) - 1) if with_duplicates else kept_ids(run_dir)
     mean, _, _ = expected_of(rows, kept, 5)
     options = OutlierOptions(top=10_000, n_neighbors=5, with_duplicates=with_duplicates, refine=150, exhaustive_below=0)
-    summary = find(run_dir, str(tmp_path / "out"), options, engine, SilentReporter())
+    summary = rank_images(run_dir, str(tmp_path / "out"), options, engine, SilentReporter())
     found = rows_of(tmp_path / "out")
     assert sorted(row["sample_id"] for row in found) == kept.tolist()
     place = np.searchsorted(kept, [row["sample_id"] for row in found])
@@ -164,7 +164,7 @@ def test_through_the_lists(listed, engine, tmp_path, with_duplicates):
 def test_ratios_through_the_lists(listed, engine, tmp_path):
     run_dir, rows, _ = listed
     options = OutlierOptions(top=20, by="ratio", n_neighbors=5, refine=200, exhaustive_below=0)
-    summary = find(run_dir, str(tmp_path / "out"), options, engine, SilentReporter())
+    summary = rank_images(run_dir, str(tmp_path / "out"), options, engine, SilentReporter())
     kept = kept_ids(run_dir)
     _, ratio, _ = expected_of(rows, kept, 5)
     found = rows_of(tmp_path / "out")
@@ -174,7 +174,7 @@ def test_ratios_through_the_lists(listed, engine, tmp_path):
 
 
 def test_a_single_list_is_compared_whole(run, engine, tmp_path):
-    summary = find(run[0], str(tmp_path / "out"), OutlierOptions(top=5, exhaustive_below=0), engine, SilentReporter())
+    summary = rank_images(run[0], str(tmp_path / "out"), OutlierOptions(top=5, exhaustive_below=0), engine, SilentReporter())
     assert summary.n_exact == summary.n_images
     assert "every pair" in summary.notes[0]
 
