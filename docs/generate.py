@@ -1,7 +1,8 @@
 """Write the generated documentation: `make docs`.
 
 `docs/tables.md` comes from `dedup.schemas`, `docs/configuration.md` and `conf/default.yaml` from `dedup.config`, `docs/commands.md` and
-`docs/python.md` from the commands and docstrings; `tests/test_docs.py` holds the files to what is generated here.
+`docs/python.md` from the commands and docstrings, the drawing of `docs/architecture.md` from the imports; `tests/test_docs.py` holds the
+files to what is generated here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dedup.config.keys import KEYS
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
+from architecture import architecture_svg  # noqa: E402
 from generate_reference import NOTE, commands_md, python_md  # noqa: E402
 
 TABLES = {
@@ -228,6 +230,7 @@ FILES = {
     "docs/configuration.md": configuration_md,
     "docs/commands.md": lambda: commands_md(_grid),
     "docs/python.md": python_md,
+    "docs/assets/architecture.svg": architecture_svg,
     "conf/default.yaml": default_yaml,
 }
 
