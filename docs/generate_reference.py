@@ -54,7 +54,7 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any, str]]:
 def commands_md(grid: Any) -> str:
     """Every command with its arguments and options."""
     found = list(commands())
-    parts = ["# Commands", NOTE.format(source="the commands in `dedup/cli*.py`"), _COMMANDS.strip()]
+    parts = ["# Commands", NOTE.format(source="the commands in `dedup/cli/`"), _COMMANDS.strip()]
     rows = [(f"[`{name}`](#{name.replace(' ', '-')})", _summary(text)) for name, _, text in found]
     parts.append(grid(("command", "what it does"), rows))
     for name, command, text in found:
