@@ -134,7 +134,7 @@ def configuration_of(found: Calibration) -> str:
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = yaml.safe_load(value)
     n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
-    rule = "after the look at the pixels" if found.advice.rule == "confirmed" else "by similarity alone"
+    rule = "after the judge" if found.advice.rule == "confirmed" else "by similarity alone"
     wanted = found.figures["options"]["precision"]
     head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
     head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
@@ -153,7 +153,7 @@ def _plot(found: Calibration) -> bytes:
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
     for name, label, colour in (
         ("recall", "recall, whole pictures", "#0b5394"),
-        ("recall_looks", "with second looks", "#6fa8dc"),
+        ("recall_looks", "with views", "#6fa8dc"),
         ("recall_confirmed", "found and confirmed by pixels", "#38761d"),
     ):
         if any(value is not None for value in columns[name]):

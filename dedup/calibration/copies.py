@@ -144,7 +144,7 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     if unreadable:
         work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
     if not len(copies):
-        work.notes.append("no copy could be planted: recall is not known")
+        work.notes.append("no copies could be planted: recall is not known")
     return copies, len(unreadable)
 
 

@@ -314,7 +314,7 @@ def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: fl
     links = links_by_threshold(population, run_dir, at, of_copies=True)
     precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
     if precision.confirmed is None:
-        work.notes.append("no pair could be looked at, the images can't be read: precision after the look at the pixels is not known")
+        work.notes.append("no pair could be judged, the images can't be read: precision after the judge is not known")
     return FalsePairs(shares, precision, judged, links)
 
 

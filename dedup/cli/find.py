@@ -32,7 +32,9 @@ MinSimilarity = Annotated[
     float | None, typer.Option("--min-similarity", min=-1, max=1, help="cosine from which training images match; by default the run's own")
 ]
 
-OnlyVectors = Annotated[bool, typer.Option("--only-vectors", help="look at no pixels, and at no turned, unframed or cropped views: faster")]
+OnlyVectors = Annotated[
+    bool, typer.Option("--only-vectors", help="compare vectors of whole pictures only, without views and pixels: faster")
+]
 
 Workers = Annotated[int, typer.Option("--workers", min=0, help="processes where there are many images; 0 = one per core")]
 

@@ -98,7 +98,7 @@ def _read_yaml(path: str) -> dict[str, dict[str, Any]]:
         plain = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), loaded), resolve=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}, line {line}: broken YAML: {error.problem or error.context}; mend that line") from error
+        raise ConfigError(f"{path}, line {line}: broken YAML: {error.problem or error.context}; fix that line") from error
     except OmegaConfBaseException as error:
         key = str(error.full_key or "")
         entry = KEYS.get(key.partition("[")[0])

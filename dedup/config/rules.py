@@ -84,7 +84,7 @@ def _index_can_be_asked(config: Config) -> None:
     if config.search.method != "ivfpq":
         return
     if config.base.run_dir:
-        raise ConfigError("search.method=ivfpq looks every image up, those of base.run_dir too; expected search.method=lists with a base")
+        raise ConfigError("search.method=ivfpq looks up all images, those of base.run_dir too; expected search.method=lists with a base")
     if config.index.codes == "none" and not config.index.factory:
         raise ConfigError("search.method=ivfpq searches the index, which index.codes=none leaves out; expected pq, fp16 or auto")
 
@@ -127,7 +127,7 @@ def _second_encoder_fits(config: Config) -> None:
     if not encoder_kind(config.encoder.name).needs_weights:
         raise ConfigError(f"embed.also=dct with encoder.name={config.encoder.name}; expected encoder.name=clip or torchscript beside it")
     if not config.confirm.enabled:
-        raise ConfigError("embed.also=dct with confirm.enabled=false; its candidates need a look at their pixels: leave one of them out")
+        raise ConfigError("embed.also=dct with confirm.enabled=false; its candidates must be judged by their pixels: leave one of them out")
 
 
 def _captions_can_be_embedded(config: Config) -> None:

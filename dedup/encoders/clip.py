@@ -316,7 +316,7 @@ def _said_in_one_line(found: FoundModel) -> Iterator[None]:
     except Exception as error:  # RuntimeError, KeyError, UnpicklingError, OSError and what a download raises
         text = " ".join(str(error).split())[:300]
         if "CUDA" in text or "NVIDIA" in text:  # the driver, not the file
-            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; mend the driver, or set engine.device=cpu") from error
+            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; fix the driver, or set engine.device=cpu") from error
         what = "is no TorchScript file" if not found.name else f"does not fit the model {found.description['model'].partition(' ')[2]}"
         step = "give the model it belongs to in encoder.model" if found.name else "give a file saved by torch.jit.save"
         if not found.is_file:

@@ -202,7 +202,7 @@ def stages_to_run(
             if gone:
                 raise InputError(
                     f"{len(gone)} of {len(sources)} shards can't be reached, the first {gone[0]}; nothing was changed: "
-                    "mend the input and run the same command again, or set input.allow_missing=true to go on without"
+                    "fix the input and run the same command again, or set input.allow_missing=true to continue without"
                 )
         if found is None or any(name in todo for name in stage.upstream):
             todo.add(stage.name)

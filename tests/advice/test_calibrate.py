@@ -301,7 +301,7 @@ def test_missing_and_compressed_shards(tmp_path, engine):
     assert none.table["recall"].null_count == len(none.table)
     assert none.table["precision_confirmed"].null_count == len(none.table)
     assert none.advice.rule == "similarity"
-    assert any("can't be read: precision after the look at the pixels is not known" in note for note in none.notes)
+    assert any("can't be read: precision after the judge is not known" in note for note in none.notes)
 
 
 def test_a_folder_of_images_without_a_look_at_pixels(tmp_path, engine):

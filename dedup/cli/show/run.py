@@ -107,7 +107,7 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
             (
                 "candidates",
                 f"{figures['n_exact_edges']:,} {exact}, {figures['n_near_edges']:,} near (similarity >= {similarity}), "
-                f"{figures['n_view_edges']:,} by second looks"
+                f"{figures['n_view_edges']:,} by views"
                 + (f", {figures['n_also_edges']:,} by {config.embed.also[0]} alone" if figures.get("n_also_edges") else ""),
             )
         )
@@ -138,7 +138,7 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         counts = figures["excluded"]
         named = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
         text = ", ".join(f"{counts[reason]:,} {words}" for reason, words in named.items() if counts.get(reason))
-        looked = f" ({figures['n_references']:,} images looked for)" if figures.get("n_references") else ""
+        looked = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
         lines.append(("excluded", f"{records['exclude'].rows['exclusions']:,}: {text}{looked}"))
     if "manifest" in records:
         rows = records["manifest"].rows
@@ -212,7 +212,7 @@ def print_sweep(found: Sweep) -> None:
         table.add_row(*cells)
     out.print(table)
     if found.n_dropped is not None:
-        text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with second looks, and groups cut at their anchors"
+        text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with views, and with groups cut at their anchors"
         out.print(text, soft_wrap=True, markup=False)
     text = f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({PAPER_REMOVED / PAPER_IMAGES:.2%})"
     out.print(text, soft_wrap=True, markup=False)

@@ -210,7 +210,7 @@ def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
             ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *written, verdicts)
         )
         sizes.append(len(nodes))
-    for _, found in context.run_tasks("confirm", "images looked at again", reconnect_components, tasks, sizes):
+    for _, found in context.run_tasks("confirm", "images searched again", reconnect_components, tasks, sizes):
         total.n_judged += found.n_judged
         total.n_standing += found.n_standing
         for reason, count in found.reasons.items():

@@ -136,7 +136,7 @@ def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identi
         first = unreachable[0]
         raise InputError(
             f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); "
-            "the others are embedded: mend the input and run the same command again, or set input.allow_missing=true"
+            "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
         )
     reasons: dict[str, int] = {}
     for result in results.values():
@@ -186,7 +186,7 @@ def _refuse_to_lose(run_dir: str, missing: Sequence[EmbedTask], sources: Mapping
         if gone and read_json(marker_path(run_dir, task.partition)):
             raise InputError(
                 f"{gone[0]} can't be reached, but was embedded before; what was made from it stands: "
-                "mend the input and run the same command again, or set input.allow_missing=true to go on without it"
+                "fix the input and run the same command again, or set input.allow_missing=true to continue without it"
             )
 
 
