@@ -268,7 +268,7 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
     if population.n_low_detail:
         rule = config.search.low_detail_min_similarity
         what = f"{population.n_low_detail:,} distinct images have little detail"
-        work.notes.append(f"{what}: they ask for {rule:g} of a copy, or equal bytes, whatever the threshold, and are left out")
+        work.notes.append(f"{what}: their copies need a similarity of {rule:g}, or equal bytes, whatever the threshold; they are left out")
     copies, n_unreadable = plant_in_sample(work, population, drawn)
     recall = recall_of(copies, work.thresholds, options.seed) if len(copies) else None
     found = find_false_pairs(work, population, drawn, floor)

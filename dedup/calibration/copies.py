@@ -115,7 +115,7 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     config, options = work.config, work.options
     if not encoder_kind(config.encoder.name).has_images:
         work.notes.append(
-            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
+            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name the encoder that made them, such as "
             "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
         )
         return CALIBRATION_COPIES.empty_table(), 0

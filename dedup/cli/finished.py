@@ -59,7 +59,7 @@ def explain(
     from dedup.explanation.explain import explain as explained
 
     if bool(key) == (sample_id is not None):
-        raise ConfigError("expected either KEY or --sample-id, which says what sample is meant")
+        raise ConfigError("expected either KEY or --sample-id, to say which sample")
     found = explained(run_dir, key, shard=shard, sample_id=sample_id, out=out or None, max_refused=refused)
     if as_json:
         print_json(found.as_dict())

@@ -65,7 +65,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"'{override}' is no setting; expected section.key=value, such as search.nprobe=8; {HINT}")
+            raise ConfigError(f"'{override}' is not a setting; expected section.key=value, such as search.nprobe=8; {HINT}")
         _require_known(key)
         section, _, name = key.partition(".")
         value = _parse(key, text)

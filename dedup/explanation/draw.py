@@ -239,7 +239,7 @@ def montage(
     ids, counts = statistics["component_id"].to_numpy(), statistics["duplication_count"].to_numpy()
     unknown = sorted(set(component_ids) - set(ids.tolist()))
     if unknown:
-        raise InputError(f"{unknown[0]} is no group of copies in {run_dir}; component_ids stand in its statistics/ table")
+        raise InputError(f"{unknown[0]} is not a group of copies in {run_dir}; its statistics/ table lists the component_ids")
     if not (component_ids or n_largest or n_random):
         n_largest = 6
     chosen = list(component_ids)

@@ -174,7 +174,7 @@ def read_record(run_dir: str, home: str) -> StageRecord | None:
         return StageRecord(**{key: item for key, item in value.items() if key in known})
     except TypeError as error:
         path = join(run_dir, home, "_stage.json")
-        raise RunDirectoryError(f"{path} is no record of a stage ({error}); delete it to redo the stage") from error
+        raise RunDirectoryError(f"{path} can't be read as the record of a stage ({error}); delete it to redo the stage") from error
 
 
 def write_record(run_dir: str, home: str, record: StageRecord) -> None:
@@ -317,7 +317,7 @@ def _check_store(run_dir: str, index: dict[str, Any]) -> None:
         try:
             shape, _ = array_shape(url)
         except ValueError as error:
-            raise RunDirectoryError(f"{url} is no array that can be read ({error}); {again}") from error
+            raise RunDirectoryError(f"{url} can't be read as an array ({error}); {again}") from error
         if shape != (n, index.get("dim", shape[1])):
             wanted = f"{n:,} vectors of {index.get('dim', shape[1])} dimensions"
             raise RunDirectoryError(f"{url} has changed since the index was built: expected {wanted}, found {shape}; {again}")

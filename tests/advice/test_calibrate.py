@@ -339,7 +339,7 @@ def test_vectors_alone_have_false_pairs_and_precision(tmp_path, engine):
     found = dedup.calibrate(str(tmp_path / "run"), precision=0.9, engine=engine)
     assert found.table["recall"].null_count == len(found.table)
     assert found.table["precision_confirmed"].null_count == len(found.table)
-    for part in ("precomputed embeddings", "did not look at pixels"):
+    for part in ("precomputed embeddings", "did not judge pixels"):
         assert any(part in note for note in found.notes)
     clean = all_similarities(power_law(np.random.default_rng(1), n, 64).astype(np.float16))[np.triu_indices(n, 1)]
     lines = {line["threshold"]: line for line in found.table.to_pylist()}

@@ -77,7 +77,7 @@ def test_a_run_over_vectors_has_equal_tables(tmp_path, on_torch):
         assert engine.asked["assign_block"] == engine.asked["JoinLists"] == (device == "cuda")
         assert summary.figure("pairs", "n_near_edges") > 500
         assert bool(on_torch) == (device == "cuda")
-        assert not any("want of memory" in note for note in notes.notes)
+        assert not any("lack of memory" in note for note in notes.notes)
     assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
 
 
@@ -126,7 +126,7 @@ def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
         pipeline.run(config, ["index", "pairs"], engine=InProcess(), reporter=notes)
         counts.append(read_table(RunLayout(str(tmp_path / device)).table("neighbors"))["n_neighbors"].to_numpy())
     assert [note for note in notes.notes if note.startswith("pairs")] == [
-        "pairs: 6 strips of vectors were compared on the CPU, for want of memory on the GPU"
+        "pairs: 6 strips of vectors were compared on the CPU, for lack of memory on the GPU"
     ]
     assert np.array_equal(*counts)
 

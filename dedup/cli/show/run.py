@@ -96,7 +96,7 @@ def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
         lists = "one list: every pair compared" if figures["nlist"] == 1 else f"{figures['nlist']:,} lists, {figures['nprobe']} per image"
         lines.append(("distinct images", f"{figures['n_images']:,} ({lists})"))
         if drift := figures.get("drift"):
-            advice = f"a run without base.run_dir trains them anew: {'; '.join(drift['reasons'])}" if drift["reasons"] else "they suit"
+            advice = f"a run without base.run_dir trains new ones: {'; '.join(drift['reasons'])}" if drift["reasons"] else "they fit"
             added = f"{figures['n_base_images']:,} of them from the base, {figures['n_images'] - figures['n_base_images']:,} new"
             lines.append(("base", f"{added}; the base's lists: {advice}"))
     if "pairs" in records:

@@ -185,7 +185,7 @@ def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
     members = np.flatnonzero((size > 2) & (n_parts > 1) & (size <= _LARGEST))
     too_large = int(((size > _LARGEST) & (n_parts > 1)).sum())
     if too_large:
-        context.reporter.note(f"confirm: {too_large:,} images form components too large to look again where pairs were refused")
+        context.reporter.note(f"confirm: {too_large:,} images are in components too large to search again where pairs were refused")
     order = members[np.lexsort((members, raw[members]))]
     bounds = component_slices(raw[order])
     judged_of = np.sort(raw[both[:, 0]], kind="stable")

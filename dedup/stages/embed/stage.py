@@ -173,8 +173,8 @@ def _by_bytes(copied: Sequence[EmbeddingFile], before: JsonDict) -> bool:
     without = [source.url for source in copied if not source.has_sha256]
     if without and before.get("exact_by") == "sha256":
         raise InputError(
-            f"{without[0]} has no column sha256, by which the run in base.run_dir knows equal images; "
-            "expected it of all embeddings or of none: add it, or run without base.run_dir"
+            f"{without[0]} has no column sha256, by which the run in base.run_dir identifies equal images; "
+            "expected it in all embeddings or in none: add it, or run without base.run_dir"
         )
     return not without and before.get("exact_by") != "embedding"
 
@@ -185,7 +185,7 @@ def _refuse_to_lose(run_dir: str, missing: Sequence[EmbedTask], sources: Mapping
         gone = [url for url in map(source_url, task.sources) if sources[url][1] in GONE]
         if gone and read_json(marker_path(run_dir, task.partition)):
             raise InputError(
-                f"{gone[0]} can't be reached, but was embedded before; what was made from it stands: "
+                f"{gone[0]} can't be reached, but was embedded before, and its results are still there: "
                 "fix the input and run the same command again, or set input.allow_missing=true to continue without it"
             )
 
