@@ -18,7 +18,20 @@ import pyarrow.parquet as pq
 # locks and pictures; the configuration, whose keys may be called otherwise; models and generations that the benchmark has made itself
 IGNORED = ("*_finished", "*_lock.json", "*_config.json", "*.png", "*.html", "*/calibration.yaml", "*/generations/*")
 # times, versions, and digests that keys and versions go into
-VOLATILE = {"seconds", "worker_seconds", "finished", "dedup_version", "output_version", "digest", "inputs", "identity", "stamps"}
+VOLATILE = {
+    "seconds",
+    "worker_seconds",
+    "duration",
+    "start_time",
+    "end_time",
+    "finished",
+    "dedup_version",
+    "output_version",
+    "digest",
+    "inputs",
+    "identity",
+    "stamps",
+}
 MOST = 8  # differences told of one file
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from patience import wait_for
+from patience import HANGS_S, wait_for
 
 from dedup.engines.local import LocalEngine
 from dedup.errors import SchemaError, StageError
@@ -79,12 +79,12 @@ def test_sql_conforms_names_order_and_types(engine):
 
 def sleep_and_tell(folder):
     Path(folder, str(os.getpid())).touch()
-    time.sleep(60)
+    time.sleep(3 * HANGS_S)  # it does not end by itself while somebody waits for that
 
 
 def test_workers_end_when_the_driver_is_killed(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from dedup.engines.local import LocalEngine\n"
         "from test_local import sleep_and_tell\n"
         "if __name__ == '__main__':\n"
@@ -94,8 +94,9 @@ def test_workers_end_when_the_driver_is_killed(tmp_path):
     script.write_text(code)
     pids = tmp_path / "pids"
     pids.mkdir()
-    driver = subprocess.Popen([sys.executable, str(script), str(pids), str(Path(__file__).parent)])
-    wait_for(lambda: len(list(pids.iterdir())) == 2)
+    driver = subprocess.Popen([sys.executable, script, pids, *Path(__file__).parents[:2]])
+    wait_for(lambda: driver.poll() is not None or len(list(pids.iterdir())) == 2)
+    assert driver.poll() is None
     driver.kill()
     driver.wait()
     wait_for(lambda: not any(Path("/proc", path.name).exists() for path in pids.iterdir()))

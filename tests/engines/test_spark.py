@@ -236,8 +236,8 @@ def submit_here(script, *arguments):
 
 SETTINGS_JOB = """
 import sys
-from dedup.pipeline import make_engine
-from dedup.submit import spark_config
+from dedup.pipeline.run import make_engine
+from dedup.cli.submit import spark_config
 engine = make_engine(spark_config(sys.argv[1], ["output.run_dir=" + sys.argv[2]]))
 conf = engine._spark.conf
 print("settings", conf.get("spark.sql.shuffle.partitions"), conf.get("spark.executor.memory"), engine._spark.sparkContext.master)

@@ -543,7 +543,7 @@ def test_the_command(run_dir, tmp_path):
     out = tmp_path / "folder" / "r.html"
     done = CliRunner().invoke(app, ["report", str(run_dir), "--out", str(out), "--galleries", "3", "--seed", "5"])
     assert done.exit_code == 0, done.output
-    assert re.fullmatch(rf"{re.escape(str(out))}  [0-9.]+ [KM]B, \d+ pictures\n", done.stdout)
+    assert re.fullmatch(rf"{re.escape(str(out))}  [0-9.]+ [kM]B, \d+ pictures\n", done.stdout)
     assert "seed 5" in Page(out.read_bytes()).texts["random"]
     with pytest.raises(ConfigError, match="expected 0 to 100"):
         dedup.write_report(str(run_dir), str(out), n_galleries=101)

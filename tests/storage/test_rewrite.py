@@ -173,9 +173,8 @@ def test_a_limit_on_file_size_is_a_full_disk(run, tmp_path):
 import resource, signal
 from dedup.errors import InputError
 from dedup.release import rewrite
-from dedup.storage.rewrite import RewriteTask, rewrite_shards
-from dedup.storage.rewriteplan import plan_shards
-from dedup.storage.kept import kept_table
+from dedup.release.rewrite import RewriteTask, rewrite_shards
+from dedup.release.plan import kept_table, plan_shards
 kept = kept_table({run!r})
 task = RewriteTask(kept, tuple(plan_shards(kept, 1000)), {str(tmp_path)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
