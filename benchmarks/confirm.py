@@ -1,4 +1,4 @@
-"""What a look at the pixels costs: ms per candidate pair on one core, reading included.
+"""What judging by pixels costs: ms per candidate pair on one core, reading included.
 
 python benchmarks/confirm.py RUN_DIR [--pairs 1000]
 
@@ -16,8 +16,9 @@ import numpy as np
 
 import dedup
 from dedup.engines.local import LocalEngine
-from dedup.judge.pair import PairJudge, find_places, judge_settings
-from dedup.stages.stage import QUARTER_TURNS, ROTATED, StageContext
+from dedup.judge.inputs import JudgeInputs, find_places
+from dedup.judge.turns import turns_of
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
 
 
@@ -27,13 +28,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1_000)
     options = parser.parse_args()
     context = StageContext(dedup.load_config(None, [f"output.run_dir={options.run_dir}"]), LocalEngine(1))
-    look = judge_settings(context)
-    assert look is not None
-    candidates = read_table(context.layout.table("candidates")).sort_by([("src", "ascending"), ("dst", "ascending")])
+    settings = context.judge_settings
+    assert settings is not None
+    candidates = read_table(context.run.table("candidates")).sort_by([("src", "ascending"), ("dst", "ascending")])
     candidates = candidates.filter([kind == "near" for kind in candidates["kind"].to_pylist()]).slice(0, options.pairs)
     ids = sorted({*candidates["src"].to_pylist(), *candidates["dst"].to_pylist()})
-    places = find_places(context, np.array(ids, dtype=np.int64))
-    judge = PairJudge(look, places)
+    inputs = JudgeInputs(settings, find_places(context.engine, context.run.table("metadata"), np.array(ids, dtype=np.int64)))
+    judge = inputs.judge()
     spent = {"confirmed": 0.0, "refused": 0.0}
     counts = dict.fromkeys(spent, 0)
     started = time.perf_counter()
@@ -43,10 +44,10 @@ def main() -> None:
     reading = (time.process_time() - reading) / max(1, min(200, len(ids)))
     n = 0
     while n < options.pairs and len(candidates):  # few pairs several times, each time read anew
-        judge = PairJudge(look, places)
+        judge = inputs.judge()
         for row in candidates.to_pylist():
             before = time.process_time()
-            outcome = judge.judge(row["src"], row["dst"], QUARTER_TURNS if row["variant"] == ROTATED else (row["variant"],), row["source"])
+            outcome = judge.judge(row["src"], row["dst"], turns_of(row["variant"]), row["source"])
             kind = "confirmed" if outcome.stands else "refused"
             spent[kind] += time.process_time() - before
             counts[kind] += 1

@@ -54,10 +54,21 @@ def timed(command: list[str]) -> tuple[float, str]:
     return (seconds if done.returncode == 0 else float("nan")), done.stdout + done.stderr
 
 
-def ours(corpus: Path, scratch: Path, workers: int, stage: str = "run") -> dict[str, float]:
+def ours(corpus: Path, scratch: Path, workers: int, until: str = "targets") -> dict[str, float]:
     """Seconds of a whole run, and of its embed stage."""
-    out = scratch / f"ours-{stage}-{workers}"
-    command = [sys.executable, "-m", "dedup", stage, f"input.shards={corpus}/*.tar", f"output.run_dir={out}", f"engine.workers={workers}"]
+    out = scratch / f"ours-{until}-{workers}"
+    command = [
+        sys.executable,
+        "-m",
+        "dedup",
+        "run",
+        "--until",
+        until,
+        f"input.shards={corpus}/*.tar",
+        f"output.run_dir={out}",
+        "--workers",
+        str(workers),
+    ]
     seconds, text = timed(command)
     if seconds != seconds:
         raise SystemExit(text)

@@ -21,7 +21,7 @@ from dedup.config import Config, IndexConfig, SearchConfig
 from dedup.contracts import Engine
 from dedup.engines.local import LocalEngine
 from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 STAGES = ("pairs", "confirm", "groups")
@@ -37,7 +37,7 @@ def timed(config: Config, engine: Engine) -> tuple[dict[str, float], dict[str, p
     summary = pipeline.run(config, STAGES, engine=engine)
     tables = {}
     for name, keys in ORDER.items():
-        tables[name] = read_table(RunLayout(config.output.run_dir).table(name)).sort_by([(key, "ascending") for key in keys])
+        tables[name] = read_table(Run(config.output.run_dir).table(name)).sort_by([(key, "ascending") for key in keys])
     return {name: summary.records[name].seconds for name in STAGES}, tables
 
 

@@ -36,7 +36,9 @@ import dedup
 from dedup.config import Config
 from dedup.demo.shards import make_demo_data
 from dedup.encoders import load_encoder
+from dedup.encoders.encoder import Encoder
 from dedup.machine import available_cores, given_gpus
+from dedup.numerics.image.descriptor import Crop
 from dedup.stages.embed.decode import Preparation, in_order
 from dedup.stages.embed.partition import EmbedTask, embed_partition, open_source
 
@@ -73,7 +75,7 @@ def model_alone(encoder: dedup.encoders.clip.ClipEncoder, batch_size: int, secon
     """Images/s of the model on batches that lie on its device."""
     device, (height, width) = (
         torch.device(encoder.device),
-        encoder.prepare(np.zeros((9, 9, 3), np.uint8), (0, 0, 9, 9), np.zeros((3, 64, 64), np.float32)).shape[:2],
+        encoder.prepare(Crop(np.zeros((9, 9, 3), np.uint8), (0, 0, 9, 9))).shape[:2],
     )
     images = torch.randn(batch_size, 3, height, width, device=device).to(encoder.dtype)
     with torch.inference_mode():
@@ -89,7 +91,7 @@ def model_alone(encoder: dedup.encoders.clip.ClipEncoder, batch_size: int, secon
         return n / (time.perf_counter() - started)
 
 
-def decode_alone(config: Config, encoder: dedup.contracts.Encoder, shards: list[str], n_threads: int) -> float:
+def decode_alone(config: Config, encoder: Encoder, shards: list[str], n_threads: int) -> float:
     """Images/s from tars to what the model takes."""
     preparation = Preparation(encoder, config.input.max_pixels, finds_inner=False, keeps_thumbnails=False)
     samples = ((0, sample) for shard in shards for sample in open_source(config, shard))

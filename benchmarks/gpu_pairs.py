@@ -32,6 +32,7 @@ from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.gpu import Device, HalfProducts, float32_sums
 from dedup.numerics.search.join import Joined, self_join
 from dedup.numerics.search.lists import BLOCK, Lists
+from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import unit_rows
 
 PUBLIC = 2_000.0  # vectors/s and GPU: BAAI Dataset-Pruning, LAION-2B on 8 A100, k-means and pairs
@@ -101,8 +102,8 @@ def join(folder: str, number: int, threshold: float, name: str | None, seconds: 
         np.full(len(members), threshold, np.float32),
         ones,
         Ownership(mapped(folder, "lists")[members], number),
+        JoinSettings(device=Device(name) if name else None),
         projected=mapped(folder, "projected")[members] if n_filter else None,
-        device=name and Device(name),
     )
     return joined, members
 

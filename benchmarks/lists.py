@@ -17,7 +17,7 @@ from machine import describe_machine
 from vectors import near_copies, power_law_rows
 
 from dedup.config import IndexConfig
-from dedup.numerics.search.lists import choose_nlist, choose_nprobe, train_lists
+from dedup.numerics.search.lists import Training, choose_nlist, choose_nprobe, train_lists
 from dedup.numerics.similarity import unit_rows
 
 
@@ -29,7 +29,7 @@ def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:
     # of the vectors of a run a share are near copies, which hardly matters to the training
     sample = unit_rows(power_law_rows(rng, index.train_vectors_per_list * nlist, args.dim).astype(np.float16))
     started = time.perf_counter()
-    lists = train_lists(sample, nlist, nprobe, args.min_similarity, iterations=index.train_iterations, seed=index.seed)
+    lists = train_lists(sample, Training(nlist, nprobe, index.train_iterations, index.seed), args.min_similarity)
     seconds = time.perf_counter() - started
     rows = power_law_rows(rng, args.pairs, args.dim)
     cosine = rng.uniform(args.low, args.high, args.pairs).astype(np.float32)

@@ -20,8 +20,8 @@ import dedup
 from dedup.config import IndexConfig, SearchConfig
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout, read_record
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
+from dedup.runs.record import read_record
 from dedup.storage.tables import read_table
 
 
@@ -48,14 +48,14 @@ def measure(args: argparse.Namespace, run_dir: str) -> dict[str, object]:
         started = time.perf_counter()
         index = dedup.open_index(run_dir, device="cpu", stages=("embed", "index"))
         opened = time.perf_counter() - started
-        every = read_table(RunLayout(run_dir).table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        every = read_table(Run(run_dir).table("representatives"), ["sample_id"])["sample_id"].to_numpy()
         ids = np.sort(rng.choice(every, args.queries, replace=False))
-        rows = unit_rows(read_vectors(run_dir, ids)).astype(np.float64)
+        rows = unit_rows(Run(str(run_dir)).read_vectors(ids)).astype(np.float64)
         queries = copies_of(rng, rows, args.low, args.high)
         for query in queries[:: max(1, len(queries) // 50)]:  # warm
             index.search_vectors(query[None], k=10)
         seconds, hits = [], 0
-        to_original = exact_similarity(unit_rows(queries).astype(np.float16), read_vectors(run_dir, ids))
+        to_original = exact_similarity(unit_rows(queries).astype(np.float16), Run(str(run_dir)).read_vectors(ids))
         for query, original in zip(queries, to_original, strict=True):
             started = time.perf_counter()
             _, similarity = index.search_vectors(query[None], k=10)

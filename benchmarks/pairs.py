@@ -18,13 +18,13 @@ from vectors import Planted, vectors_only, write_embeddings
 
 from dedup.config import IndexConfig, SearchConfig
 from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 
 def planted_recall(run_dir: str, planted: Planted) -> float:
     """Share of the planted pairs that end in one component."""
-    groups = read_table(RunLayout(run_dir).table("groups"), ["sample_id", "raw_component_id"])
+    groups = read_table(Run(run_dir).table("groups"), ["sample_id", "raw_component_id"])
     ids, raw = groups["sample_id"].to_numpy(), groups["raw_component_id"].to_numpy()
 
     def label(wanted: np.ndarray) -> np.ndarray:

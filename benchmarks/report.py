@@ -30,7 +30,8 @@ from dedup.config.load import resolved, to_dict
 from dedup.engines.local import LocalEngine
 from dedup.pipeline.plan import STAGES, picked
 from dedup.report.reported import HOMES
-from dedup.runs.directory import CONFIG_FILE, RunLayout, StageRecord, write_record
+from dedup.runs.directory import CONFIG_FILE, Run
+from dedup.runs.record import StageRecord, write_record
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import conform
 from dedup.stages import statistics
@@ -72,7 +73,7 @@ def group_sizes(rng: np.random.Generator, n: int, n_groups: int) -> np.ndarray:
 
 def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> None:
     """Every table that a report reads, with the records of all stages."""
-    rng, layout = np.random.default_rng(0), RunLayout(config.output.run_dir)
+    rng, layout = np.random.default_rng(0), Run(config.output.run_dir)
     partition = np.arange(n) // PER_PARTITION
     ids = (partition << 32) | (np.arange(n) % PER_PARTITION)
     sizes = group_sizes(rng, n, n_groups)
@@ -111,7 +112,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
         with FileWriter(join(layout.table("metadata").path, f"metadata_{number:05d}.parquet"), table.schema) as file:
             file.write(table)
         samples.append(table)
-        vectors = ArrayWriter(embedding_path(config.output.run_dir, number), (dim,), np.float16)
+        vectors = ArrayWriter(embedding_path(f"{config.output.run_dir}/embeddings", number), (dim,), np.float16)
         vectors.write(power_law_rows(rng, len(rows), dim))
         vectors.close()
     metadata = pa.concat_tables(samples).combine_chunks()

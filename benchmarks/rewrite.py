@@ -22,7 +22,7 @@ from memory import PeakMemory
 
 from dedup.engines.local import LocalEngine
 from dedup.release.rewrite import rewrite
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import join
 
@@ -31,7 +31,7 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
     """Shards of image, txt and json, and the manifest of a run that keeps a share of them; returns the run directory."""
     rng = np.random.default_rng(0)
     noise = rng.bytes(sample_bytes + 4_096)
-    layout, rows, ids = RunLayout(join(folder, "run")), [], 0
+    layout, rows, ids = Run(join(folder, "run")), [], 0
     os.makedirs(join(folder, "shards"))
     for number, start in enumerate(range(0, n, per_shard)):
         path = join(folder, "shards", f"{number:05d}.tar")

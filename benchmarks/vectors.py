@@ -15,7 +15,8 @@ import pyarrow as pa
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
 from dedup.contracts import Table
 from dedup.pipeline.plan import STAGES, picked
-from dedup.runs.directory import RunLayout, StageRecord, write_record
+from dedup.runs.directory import Run
+from dedup.runs.record import StageRecord, write_record
 from dedup.runs.vectors import embedding_path
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.tables import FileWriter, write_table
@@ -77,7 +78,7 @@ def write_embeddings(
     Each planted copy follows in the partition of its original; planted cosines are uniform in [low, high].
     The crowd are near copies of one vector at cosines in [crowd_cosine, 1); n_equal further samples are that vector, from equal bytes.
     """
-    layout = RunLayout(config.output.run_dir)
+    layout = Run(config.output.run_dir)
     originals, copies = [], []
     n_crowd_left, n_equal_left = n_crowd, n_equal
     starts = range(0, n, ROWS_PER_PARTITION)
@@ -99,7 +100,7 @@ def write_embeddings(
         equal = rest[: min(-(-n_equal_left // (len(starts) - partition)), len(rest))]
         rows[equal] = centre
         n_equal_left -= len(equal)
-        writer = ArrayWriter(embedding_path(config.output.run_dir, partition), (dim,), np.float16)
+        writer = ArrayWriter(embedding_path(f"{config.output.run_dir}/embeddings", partition), (dim,), np.float16)
         writer.write(rows)
         writer.close()
         _write_metadata(layout.table("metadata"), partition, size, equal)
@@ -138,7 +139,7 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
         )
 
 
-def _write_partitions(layout: RunLayout, n: int, n_partitions: int) -> None:
+def _write_partitions(layout: Run, n: int, n_partitions: int) -> None:
     rows = [
         {
             "partition": k,

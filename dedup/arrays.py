@@ -10,7 +10,8 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.join import self_join
-from dedup.numerics.search.lists import BLOCK, draw_sample, train_lists
+from dedup.numerics.search.lists import BLOCK, Training, draw_sample, train_lists
+from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import unit_rows
 
 _TRAIN_PER_LIST = 32
@@ -103,7 +104,7 @@ def near_duplicates(
             thresholds[members],
             weights[members],
             Ownership(lists[members], number),
-            best=best_edges,
+            JoinSettings(best=best_edges),
             projected=None if projected is None else projected[members],
         )
         n_neighbors[members] += joined.n_neighbors
@@ -127,7 +128,7 @@ def _lists(
     nprobe = nprobe or choose_nprobe(min_similarity, n)
     nlist = nlist or choose_nlist(n, nprobe)
     sample = unit_rows(vectors[draw_sample(n, _TRAIN_PER_LIST * nlist, seed)])
-    trained = train_lists(sample, nlist, nprobe, min_similarity, iterations=_ITERATIONS, seed=seed)
+    trained = train_lists(sample, Training(nlist, nprobe, _ITERATIONS, seed), min_similarity)
     placed = [trained.place(unit_rows(vectors[start : start + BLOCK]), nprobe) for start in range(0, n, BLOCK)]
     lists = np.concatenate([chosen for chosen, _ in placed])
     return lists, np.concatenate([part for _, part in placed if part is not None]) if trained.n_filter else None

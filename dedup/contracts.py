@@ -1,4 +1,4 @@
-"""The protocols that keep the layers apart.
+"""The protocols that keep the layers apart, and what passes between them.
 
 A stage is a plain function from inputs it is handed to tables it returns; an engine carries tasks and tables
 through it. Numerics never see a file, stages never see an engine's internals, engines never see an image.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -70,68 +71,6 @@ class Reporter(Protocol):
         """Take a line that a user should read."""
 
 
-class Encoder(Protocol):
-    """Turns decoded images into unit vectors. `prepare` may be called by several threads at a time, and `encode` by two."""
-
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-
-    @property
-    def min_side(self) -> int | None:
-        """Sides down to which a decoder may reduce an image while it decodes; None = full size."""
-
-    @property
-    def batch_size(self) -> int:
-        """Images per batch, unless a number is asked for."""
-
-    @property
-    def limit(self) -> int:
-        """Images that memory has sufficed for since it ran out; 0 = it has not."""
-
-    @property
-    def device(self) -> str:
-        """What it computes on: ``cpu``, ``cuda:1``."""
-
-    def prepare(
-        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
-    ) -> npt.NDArray[Any]:
-        """Bring one image to a fixed shape: the part `box` (left, top, right, bottom) of its uint8 RGB pixels (height, width, 3).
-
-        `grid` is the same part area-resized to YCbCr, float32 (3, 64, 64), which is there for every image.
-        """
-
-    def encode(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Encode prepared images: unit rows (n, dim)."""
-
-    def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """Unit rows (n, dim) in the space of the images; None if the encoder knows no text."""
-
-    def notes(self) -> list[str]:
-        """What the user should know of the encoding, said once: each is gone after this."""
-
-
-class GroupRows(Protocol):
-    """The rows of one group, ascending by their position; wide columns are gathered only where they are asked for."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    @property
-    def positions(self) -> npt.NDArray[np.int64]:
-        """Position of each row among all rows of the source, shape (n,)."""
-
-    @property
-    def groups(self) -> npt.NDArray[np.int32]:
-        """All groups of each row, shape (n, n_groups_each)."""
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A column, whole."""
-
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Some rows of a column, by their number inside the group."""
-
-
 class GroupSource(Protocol):
     """Rows of fixed width that belong to groups, in blocks that a worker reads by itself; picklable."""
 
@@ -151,6 +90,60 @@ class GroupSource(Protocol):
 
     def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A column of rows anywhere, by their position among all; for an engine whose workers share the files."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows that lie elsewhere, gathered when they are indexed.
+
+    Parameters
+    ----------
+    take : callable
+        Gives the rows of some keys.
+    keys : int64 array, shape (n,)
+        Of each row: its sample_id, or its position.
+    """
+
+    take: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
+    keys: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return self.take(self.keys[rows])
+
+
+@dataclass(frozen=True)
+class GroupRows:
+    """The rows of one group, ascending by their position.
+
+    Parameters
+    ----------
+    source : GroupSource
+    positions : int64 array, shape (n,)
+        Of each row among all rows of the source.
+    groups : int32 array, shape (n, n_groups_each)
+        All groups of each row.
+    columns : structured array, shape (n,), optional
+        The columns, where they were sent along; else they are gathered from the source's files when they are asked for.
+    """
+
+    source: GroupSource
+    positions: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int32]
+    columns: npt.NDArray[np.void] | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column, whole."""
+        return self.source.take(name, self.positions) if self.columns is None else np.ascontiguousarray(self.columns[name])
+
+    def view(self, name: str) -> Gathered | npt.NDArray[Any]:
+        """A column that is too wide to be copied whole: the rows that it is indexed with, by their number inside the group."""
+        return Gathered(partial(self.source.take, name), self.positions) if self.columns is None else np.asarray(self.columns[name])
 
 
 class PickledByFields:
@@ -189,6 +182,9 @@ class GroupWork(Protocol[Result_co]):
         """Take the groups of a pack as they come, ascending; write output; return the result."""
 
 
+GpuUse = bool | Literal["alone"]  # of tasks: whether they compute on a GPU beside other tasks, or keep a model on one of their own
+
+
 class Engine(Protocol):
     """Carries tasks and tables through stages."""
 
@@ -196,14 +192,17 @@ class Engine(Protocol):
     def n_workers(self) -> int:
         """Tasks that run at a time."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether workers run on this machine, and share its memory and its disk."""
+
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task; yields (position of the task, result) as they end.
 
         `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
-        itself and may run twice. With `uses_gpu` a task that computes on a GPU takes those of `devices.task_gpus`;
-        `n_gpus` are those of the driver's machine, for an engine that has no other.
+        itself and may run twice. A task that computes on a GPU takes those of `machine.task_gpus`.
         """
 
     def map_groups(

@@ -1,4 +1,4 @@
-"""The machine, as far as a run may use it: memory, cores, disk, GPUs."""
+"""The machine, as far as a run may use it: memory, cores, disk, GPUs; and which version of this package it has."""
 
 from __future__ import annotations
 
@@ -7,26 +7,42 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+@dataclass(frozen=True)
+class Kernel:
+    """Where Linux says what a process may use.
+
+    Parameters
+    ----------
+    proc, cgroups : Path
+    """
+
+    proc: Path = Path("/proc")
+    cgroups: Path = Path("/sys/fs/cgroup")
+
+
+_KERNEL = Kernel()
 
 _LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "cpu": ("cpu.max", "cpu.cfs_quota_us")}
 
 _UNLIMITED = 1 << 60  # what cgroups of version 1 write where there is no limit is of this order
 
 
-def free_memory() -> int | None:
+def free_memory(kernel: Kernel = _KERNEL) -> int | None:
     """Bytes that can still be taken: the least of what the machine has and each control group of this process leaves; None = unknown."""
-    found = [_available(), *(limit - used for limit, used in map(_limit_and_use, _own_groups("memory")) if limit is not None)]
+    found = [_available(kernel), *(limit - used for limit, used in map(_limit_and_use, _own_groups("memory", kernel)) if limit is not None)]
     known = [n_bytes for n_bytes in found if n_bytes is not None]
     return max(0, min(known)) if known else None
 
 
-def available_cores() -> int:
+def available_cores(kernel: Kernel = _KERNEL) -> int:
     """Cores this process may use: of its affinity, and no more than its control groups' quota gives it time for."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for quota in map(_quota, _own_groups("cpu")) if quota is not None]
+    quotas = [quota for quota in map(_quota, _own_groups("cpu", kernel)) if quota is not None]
     return max(1, min([own, *(math.ceil(quota) for quota in quotas)]))
 
 
@@ -38,9 +54,9 @@ def free_disk(path: str) -> tuple[int, int]:
     return shutil.disk_usage(existing).free, os.stat(existing).st_dev
 
 
-def _available() -> int | None:
+def _available(kernel: Kernel) -> int | None:
     with suppress(OSError, ValueError):
-        for line in (_PROC / "meminfo").read_text().splitlines():
+        for line in (kernel.proc / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024 * int(line.split()[1])
     with suppress(OSError, ValueError, AttributeError):  # macOS: all of it
@@ -48,16 +64,16 @@ def _available() -> int | None:
     return None
 
 
-def _own_groups(controller: str) -> list[Path]:
+def _own_groups(controller: str, kernel: Kernel) -> list[Path]:
     """Folders of the control groups this process is in, up to the root: of version 2, else of a controller of version 1."""
     with suppress(OSError, ValueError):
-        for line in (_PROC / "self" / "cgroup").read_text().splitlines():
+        for line in (kernel.proc / "self" / "cgroup").read_text().splitlines():
             number, names, path = line.split(":", 2)
             if number == "0" and not names:
-                root = _CGROUPS
+                root = kernel.cgroups
             elif controller in names.split(","):
-                root = _CGROUPS / names
-                root = root if root.exists() else _CGROUPS / controller
+                root = kernel.cgroups / names
+                root = root if root.exists() else kernel.cgroups / controller
             else:
                 continue
             own = root / path.lstrip("/")
@@ -103,7 +119,7 @@ def _quota(group: Path) -> float | None:
 
 
 # what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
-_DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
+DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 
 # of the process, which runs one task at a time, so that the threads of a task see it too
 _given: tuple[str, ...] = ()
@@ -134,11 +150,11 @@ def give_gpus(addresses: Sequence[str], n_cores: int, n_sharers: int = 1) -> Non
     _given, _n_cores, _n_sharers = tuple(addresses), n_cores, n_sharers
 
 
-def may_have_gpu() -> bool:
+def may_have_gpu(driver_files: Sequence[str] = DRIVER_FILES) -> bool:
     """Whether there may be a CUDA device here: a look at some files, before anything is imported that takes seconds."""
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip():
         return False
-    return bool(_given) or any(map(os.path.exists, _DRIVER_FILES))
+    return bool(_given) or any(map(os.path.exists, driver_files))
 
 
 @contextmanager
@@ -150,3 +166,11 @@ def given_gpus(addresses: Sequence[str], n_cores: int = 1, n_sharers: int = 1) -
         yield
     finally:
         give_gpus(*before)
+
+
+def package_version() -> str:
+    """Version of this distribution, '0' in a tree that is not installed."""
+    try:
+        return version("webdedup")
+    except PackageNotFoundError:
+        return "0"

@@ -1,9 +1,9 @@
-"""Stage `embed` on Spark: stream shards through the encoder.
+"""Stage `embed` on Spark, for a cluster with GPUs; `jobs/run.py --from index` does the rest, there or on another.
 
-spark-submit --master spark://HOST:7077 jobs/embed.py [-c conf/cluster.yaml] output.run_dir=URL input.shards=URL
+spark-submit --master spark://HOST:7077 jobs/embed.py [-c conf/cluster.yaml] input.shards=URL output.run_dir=URL
 """
 
 from dedup.cli.submit import submit
 
 if __name__ == "__main__":
-    submit(__doc__, "embed")
+    submit(__doc__, only="embed")

@@ -22,6 +22,14 @@ def dedup(*arguments, cwd=None, env=None):
     return subprocess.CompletedProcess(words, code, said.getvalue(), told.getvalue())
 
 
+def leaves(command, name=()):
+    """Every command of the click tree, with its path."""
+    for word, entry in getattr(command, "commands", {}).items():
+        yield from leaves(entry, (*name, word))
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
 @contextmanager
 def _in(cwd):
     before = os.getcwd()

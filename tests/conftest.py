@@ -100,8 +100,8 @@ def write_at_the_end() -> Iterator[Callable[..., str]]:
     from dedup.pipeline import run as pipeline
 
     with pytest.MonkeyPatch.context() as patch:
-        written = pipeline._report
-        patch.setattr(pipeline, "_report", lambda *_: "")
+        written = pipeline.update_report
+        patch.setattr(pipeline, "update_report", lambda *_: "")
         yield written
 
 
@@ -109,7 +109,7 @@ def write_at_the_end() -> Iterator[Callable[..., str]]:
 def with_reports(write_at_the_end: Callable[..., str]) -> Iterator[None]:
     """Let runs of a module end with their report."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dedup.pipeline.run._report", write_at_the_end)
+        patch.setattr("dedup.pipeline.run.update_report", write_at_the_end)
         yield
 
 

@@ -58,7 +58,7 @@ class Report:
                 rows.positions.tolist(),
                 rows.groups.tolist(),
                 rows.column("value").tolist(),
-                rows.take("vector", np.arange(len(rows))[::-1]).tolist(),
+                rows.view("vector")[np.arange(len(rows))[::-1]].tolist(),
                 rows.column("flag").dtype.kind,
                 (pack.share, pack.n_shares),
             )

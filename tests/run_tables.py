@@ -1,6 +1,6 @@
 """Tables of two runs side by side; what a run says."""
 
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 TABLES = (
@@ -10,7 +10,7 @@ TABLES = (
 
 
 def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir)).table(name))
+    return read_table(Run(str(run_dir)).table(name))
 
 
 def rows_of(run_dir, name):

@@ -3,11 +3,12 @@
 import atexit
 from functools import cache
 
+from dedup.config.keys import STAGE_NAMES
 from dedup.engines.local import LocalEngine
 from dedup.pipeline import run as pipeline
 
 
-def run(config, stages=pipeline.STAGE_NAMES, *, engine=None, **options):
+def run(config, stages=STAGE_NAMES, *, engine=None, **options):
     """`pipeline.run` on this machine, by as many workers as the configuration asks for."""
     return pipeline.run(config, stages, engine=engine or _engine(config.engine.workers), **options)
 

@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from commands import dedup
+import typer
+from commands import dedup, leaves
 from patience import HANGS_S
 from PIL import Image
 from shard_data import make_samples, write_shards
 
+from dedup.cli.main import app
 from dedup.config import Config
 from dedup.config.load import to_dict
+from dedup.machine import package_version
 
 
 def process(*arguments, **options):
@@ -114,6 +118,84 @@ def test_one_clear_message_before_any_work(arguments, code, message, tmp_path):
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def stages_of(run_dir):
+    """The stages that a command line runs in a finished run."""
+
+    def run(*arguments):
+        done = dedup("run", *arguments, f"output.run_dir={run_dir}", "--json")
+        assert done.returncode == 0, done.stderr
+        return list(json.loads(done.stdout)["stages"])
+
+    return run
+
+
+def test_some_stages(stages_of):
+    assert stages_of("--only", "confirm, pairs") == ["pairs", "confirm"]
+    assert stages_of("--from", "statistics") == ["statistics", "targets"]
+    assert stages_of("--from", "pairs", "--until", "confirm", "--set", "engine.preflight=warn") == ["pairs", "confirm"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "pairz"], "--only: unknown stage 'pairz'; expected one of embed, index, "),
+        (["--only", "pairs,"], "--only: unknown stage ''"),
+        (["--from", "confrim"], "did you mean 'confirm'?"),
+        (["--only", "pairs", "--from", "index"], "leave out --from, or --only"),
+        (["--from", "targets", "--until", "pairs"], "--from targets --until pairs: no stage is left"),
+        (["--only", "index"], "has no finished stage 'embed'; run: dedup run --only embed output.run_dir="),
+    ],
+)
+def test_stages_that_can_not_be_run(arguments, message, tmp_path):
+    done = dedup("run", *arguments, f"output.run_dir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_key_may_be_set_in_two_ways():
+    shown = json.loads(dedup("config", "search.nlist=4", "--set", "search.nprobe=2", "--set", "search.nlist=8", "--json").stdout)
+    assert (shown["search"]["nlist"], shown["search"]["nprobe"]) == (8, 2)
+
+
+def test_every_command_that_works_with_processes_takes_workers():
+    commands = dict(leaves(typer.main.get_command(app)))
+    with_workers = {name for name, command in commands.items() if any("--workers" in entry.opts for entry in command.params)}
+    assert with_workers == {
+        *(("run",), ("demo-data",), ("query",), ("flag",), ("rewrite",), ("export",), ("calibrate",)),
+        *(("extraction", "score"), ("extraction", "outliers")),
+    }
+
+
+def test_a_damaged_index_is_made_again_as_the_error_says(run_dir, shards, tmp_path):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    (run / "index" / "index.ivfdata").write_bytes(b"")
+    refused = dedup("query", run, shards)
+    assert refused.returncode == 2
+    assert f"delete {run}/index/_stage.json and run: dedup run --only index output.run_dir={run} …" in refused.stderr
+    (run / "index" / "_stage.json").unlink()
+    assert dedup("run", "--only", "index", f"output.run_dir={run}", "--workers", 1).returncode == 0
+    assert {line.split()[1] for line in dedup("status", run).stdout.splitlines()} == {"done"}
+    assert dedup("info", run, "--queries", 0).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["query", "nowhere", "--version"]])
+def test_version(arguments):
+    done = dedup(*arguments)
+    assert (done.returncode, done.stdout) == (0, f"webdedup {package_version()}\n")
+
+
+def test_all_commands_on_one_screen():
+    for columns in ("80", "100"):
+        lines = dedup("--help", env=os.environ | {"COLUMNS": columns}).stdout.splitlines()
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= 80
+        words = [line.split()[0] for line in lines if line.startswith("  ")]
+        assert words == list(typer.main.get_command(app).commands)
+        assert words[:2] == ["run", "status"]
 
 
 def test_no_run_dir_and_debug(tmp_path):

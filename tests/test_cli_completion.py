@@ -9,7 +9,7 @@ import pytest
 from commands import dedup
 from patience import HANGS_S
 
-from dedup.config.keys import KEYS
+from dedup.config.keys import KEYS, STAGE_NAMES
 
 WORDS = [f"{name}=" for name in KEYS]
 
@@ -27,9 +27,13 @@ def complete(line, shell="bash"):
         ("dedup run ", WORDS),
         ("dedup run input.sh", ["input.shards=", "input.shards=VALUE"]),
         ("dedup run -c conf/cifar10.yaml input.shards=a.tar search.m", ["search.min_similarity=", "search.method="]),
-        ("dedup embed encoder.na", ["encoder.name=", "encoder.name=dct"]),
-        ("dedup index index.cod", ["index.codes=", "index.codes=auto"]),
-        ("dedup index in", [key for key in WORDS if key.startswith("in")]),
+        ("dedup run --set encoder.na", ["encoder.name=", "encoder.name=dct"]),
+        ("dedup run --only index index.cod", ["index.codes=", "index.codes=auto"]),
+        ("dedup rewrite out cleaned --set in", [key for key in WORDS if key.startswith("in")]),
+        ("dedup run --only con", ["confirm"]),
+        ("dedup run --only pairs,con", ["pairs,confirm"]),
+        ("dedup run --from st", ["statistics"]),
+        ("dedup run --until ", list(STAGE_NAMES)),
         ("dedup status out confirm.en", ["confirm.enabled=true", "confirm.enabled=false"]),
         ("dedup config targets.t", ["targets.top=", "targets.top=350000"]),
         ("dedup extraction score t g --out x extraction.max_d", ["extraction.max_distance=", "extraction.max_distance=0.15"]),
@@ -39,16 +43,15 @@ def complete(line, shell="bash"):
         ("dedup run nothing.", []),
     ],
 )
-def test_configuration_keys(line, expected):
-    found = [word for word in complete(line) if word not in ("info", "stage")]
-    assert found == expected
+def test_keys_and_stages(line, expected):
+    assert complete(line) == expected
 
 
 def test_commands_and_options():
     assert {"explain", "extraction"} <= set(complete("dedup ex"))
-    assert "info" in complete("dedup index in")
+    assert complete("dedup in") == ["info"]
     assert complete("dedup explain --js") == ["--json"]
-    assert "--redo" in complete("dedup index --re")
+    assert "--redo" in complete("dedup run --re")
 
 
 def test_zsh_shows_meanings():

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from dedup import machine as devices
 from dedup.machine import given_gpus, may_have_gpu, task_gpus
 
 
@@ -23,11 +22,11 @@ def test_a_task_has_its_gpus_in_all_its_threads_and_no_longer():
 
 def test_a_gpu_is_expected_where_a_driver_or_a_scheduler_speaks_of_one(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(devices, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
-    assert not may_have_gpu()
+    files = (str(tmp_path / "nvidiactl"),)
+    assert not may_have_gpu(files)
     with given_gpus(["0"]):
-        assert may_have_gpu()
+        assert may_have_gpu(files)
     (tmp_path / "nvidiactl").touch()
-    assert may_have_gpu()
+    assert may_have_gpu(files)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not may_have_gpu()
+    assert not may_have_gpu(files)

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 import typer
 import yaml
+from commands import leaves
 
 import dedup
 from dedup import schemas
@@ -22,7 +23,7 @@ from dedup.config import Config
 from dedup.config.keys import KEYS
 from dedup.config.load import load_config, to_dict
 from dedup.config.rules import validate
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,18 +67,10 @@ def test_every_key_and_column_is_documented() -> None:
 
 def test_files_lie_where_the_layout_says() -> None:
     for name, (files, _) in GENERATE.TABLES.items():
-        assert RunLayout("").table(name).path == files.rpartition("/")[0]
+        assert Run("").table(name).path == files.rpartition("/")[0]
 
 
 # ---- commands and Python names
-
-
-def leaves(command, name=("dedup",)):
-    """Every command of the click tree, with its path."""
-    for word, entry in getattr(command, "commands", {}).items():
-        yield from leaves(entry, (*name, word))
-    if not hasattr(command, "commands"):
-        yield name, command
 
 
 def sections(text: str) -> dict[str, str]:
@@ -87,11 +80,11 @@ def sections(text: str) -> dict[str, str]:
 
 def test_every_command_and_option_is_documented() -> None:
     pages = sections((ROOT / "docs" / "commands.md").read_text(encoding="utf-8"))
-    commands = dict(leaves(typer.main.get_command(app)))
-    assert len(commands) > 20
-    assert set(pages) == {" ".join(word for word in name if word != "stage") for name in commands}
+    commands = dict(leaves(typer.main.get_command(app), ("dedup",)))
+    assert len(commands) > 15
+    assert set(pages) == {" ".join(name) for name in commands}
     for name, command in commands.items():
-        page = pages[" ".join(word for word in name if word != "stage")]
+        page = pages[" ".join(name)]
         cells = " ".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")).replace("\\|", "|")
         for parameter in command.params:
             is_argument = parameter.param_type_name == "argument"

@@ -22,7 +22,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +123,7 @@ def test_it_runs_the_demo_in_an_empty_environment(environment, tmp_path):
     assert others == ["None"] * 3
     run(environment / "bin" / "dedup", "demo-data", "shards", "--n-images", N_IMAGES)
     run(environment / "bin" / "dedup", "run", "input.shards=shards/*.tar", "output.run_dir=run", "engine.workers=1")
-    layout = RunLayout(str(tmp_path / "run"))
+    layout = Run(str(tmp_path / "run"))
     rows = {name: read_table(layout.table(name)).num_rows for name in ("manifest", "duplicates", "rejected")}
     assert rows["manifest"] > N_IMAGES // 2
     assert rows["duplicates"] > 0

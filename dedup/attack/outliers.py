@@ -25,8 +25,7 @@ from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporte
 from dedup.errors import InputError, RunDirectoryError
 from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
 from dedup.numerics.search.lists import count_lists, pack_lists
-from dedup.runs.directory import RunLayout
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
 from dedup.schemas import IMAGES, NEIGHBOR_MEANS, NEIGHBOR_PAIRS, OUTLIERS
 from dedup.stages.index.members import Members, save_members
 from dedup.storage.arrays import read_rows, save_array
@@ -153,7 +152,7 @@ class ExhaustiveTask:
     """Images to be compared with every other; `ids` is the array of all."""
 
     number: int
-    run_dir: str
+    run: Run
     ids: str
     n: int
     queries: npt.NDArray[np.int64]
@@ -167,9 +166,9 @@ def compare_with_all(task: ExhaustiveTask) -> int:
     def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
         for start in range(0, task.n, BLOCK):
             ids = read_rows(task.ids, start, min(start + BLOCK, task.n))
-            yield ids, read_vectors(task.run_dir, ids)
+            yield ids, task.run.read_vectors(ids)
 
-    neighbors, similarity = nearest_neighbors(read_vectors(task.run_dir, task.queries), task.queries, blocks(), task.k)
+    neighbors, similarity = nearest_neighbors(task.run.read_vectors(task.queries), task.queries, blocks(), task.k)
     return task.found.write(task.number, [(task.queries, neighbors, similarity)], is_exact=True)
 
 
@@ -188,12 +187,12 @@ class CompareInLists:
     def _of_list(self, pack: Pack, number: int, group: GroupRows) -> Iterator[_Neighbors]:
         wanted = np.flatnonzero(group.column("weight") > 0)
         home = wanted[group.groups[wanted, 0] == number][pack.share :: pack.n_shares]
-        ids = group.column("sample_id")
+        ids, vectors = group.column("sample_id"), group.view("vector")
         for start in range(0, len(home), QUERIES):
             queries = home[start : start + QUERIES]
             parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
-            blocks = ((ids[part], group.take("vector", part)) for part in parts)
-            yield ids[queries], *nearest_neighbors(group.take("vector", queries), ids[queries], blocks, self.k)
+            blocks = ((ids[part], vectors[part]) for part in parts)
+            yield ids[queries], *nearest_neighbors(vectors[queries], ids[queries], blocks, self.k)
 
 
 By = Literal["mean", "ratio"]
@@ -267,7 +266,7 @@ class OutlierSummary:
 class _Search:
     """One search for outliers: where it reads and writes."""
 
-    layout: RunLayout
+    layout: Run
     options: OutlierOptions
     engine: Engine
     reporter: Reporter
@@ -286,7 +285,7 @@ class _Search:
         save_array(url, self.ids)
         size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
         tasks = [
-            ExhaustiveTask(number, self.layout.run_dir, url, len(self.ids), queries[start : start + size], self.k, found)
+            ExhaustiveTask(number, self.layout, url, len(self.ids), queries[start : start + size], self.k, found)
             for number, start in enumerate(range(0, max(len(queries), 1), size))
         ]
         done = 0
@@ -301,10 +300,10 @@ class _Search:
         found = Found.at(self.scratch, "listed")
         every = read_table(self.layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
         is_wanted = np.isin(every, self.ids, assume_unique=True)
-        n_each = max(1, int((read_json(self.layout.path("index", "_index.json")) or {}).get("nprobe", 1)))
+        n_each = max(1, int(self.layout.index_facts.get("nprobe", 1)))
         home = join(self.scratch, "members")
         save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
-        members = Members(self.layout.run_dir, home, len(every), n_each, is_projected=False)
+        members = Members(self.layout, home, len(every), n_each, is_projected=False)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, self.engine.n_workers)
         done = 0
@@ -340,7 +339,7 @@ def find(run_dir: str, out: str, options: OutlierOptions, engine: Engine, report
     """Rank the images of a run by outlierness. See `dedup.find_outliers`."""
     if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
         raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
-    layout, output = RunLayout(run_dir), Table(out, OUTLIERS)
+    layout, output = Run(run_dir), Table(out, OUTLIERS)
     names = ("representatives", "metadata", "groups") if options.with_duplicates else ("manifest", "exact")
     sources, rows = {name: layout.table(name) for name in names}, ROWS_SQL[options.with_duplicates]
     _begin(out, output, {"run": run_dir, "options": vars(options)})
@@ -376,7 +375,7 @@ def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
         reporter.note(note)
         return search.exhaustive(ids), OutlierSummary(out, n, 0, n, n, None, [note])
     listed = search.in_lists()
-    dim = read_vectors(search.layout.run_dir, ids[:1]).shape[1]
+    dim = search.layout.read_vectors(ids[:1]).shape[1]
     wanted = options.refine if options.refine >= 0 else min(_SPARE * options.top, int(_PRODUCTS / (n * dim)))
     candidates, left = search.largest(listed, min(wanted, n))
     sampled = np.sort(np.random.default_rng(0).choice(ids, min(_SAMPLED, n), replace=False))

@@ -22,7 +22,8 @@ from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.numerics.graph.cliques import largest_clique
 from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
 from dedup.numerics.search.gpu import Device, choose_device
-from dedup.runs.directory import RunLayout, digest
+from dedup.runs.directory import Run
+from dedup.runs.record import digest
 from dedup.schemas import MEMBERS, SCORES, TARGETS
 from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.input.samples import one_line
@@ -291,7 +292,7 @@ def _begin(out: str, output: Table, identity: JsonDict) -> None:
 def _write_members(wanted: TargetList, out: str, engine: Engine) -> Table | None:
     if not wanted.run_dir:
         return None
-    layout, members = RunLayout(wanted.run_dir), Table(join(out, "_members"), MEMBERS)
+    layout, members = Run(wanted.run_dir), Table(join(out, "_members"), MEMBERS)
     targets = pa.table({"number": pa.array(range(len(wanted.rows)), pa.int64()), "component_id": wanted.rows["component_id"]})
     clear(members)
     engine.sql_to(MEMBERS_SQL, {"targets": targets, "groups": layout.table("groups"), "metadata": layout.table("metadata")}, members)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from dedup.contracts import Table
 from dedup.errors import InputError, RunDirectoryError
 from dedup.numerics.graph.components import removed_by_threshold
-from dedup.runs.directory import RunLayout, read_record
+from dedup.runs.directory import Run
+from dedup.runs.record import read_record
 from dedup.schemas import SWEEP, conform
 from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import count_rows, dataset
@@ -70,9 +71,9 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     source of candidates, are on other scales. Images of little detail ask for more of a copy, as in the run
     (`search.low_detail_min_similarity`).
     """
-    layout = RunLayout(run_dir)
+    layout = Run(run_dir)
     record = read_record(run_dir, "index")
-    if record is None or read_record(run_dir, "candidates") is None:
+    if record is None or read_record(run_dir, "pairs") is None:
         raise RunDirectoryError(f"{run_dir} has no finished stage pairs; run it first: dedup run output.run_dir={run_dir} …")
     own = float(record.config["search.min_similarity"])
     wanted = list(thresholds) or _default(own)
@@ -82,7 +83,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     n = count_rows(layout.table("metadata"))
     known = [value for value in wanted if np.float32(value) >= np.float32(own)]
     columns: dict[str, list[int | None]] = {"n_removed": _removed(layout.table("candidates"), n, known, wanted)}
-    has_edges = read_record(run_dir, "edges") is not None
+    has_edges = read_record(run_dir, "confirm") is not None
     columns["n_confirmed"] = _removed(layout.table("edges"), n, known, wanted) if has_edges else [None] * len(wanted)
     shares = {
         name.replace("n_", "share_"): [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from dedup.attack.sweep import sweep
-from dedup.calibration.copies import CalibrationOptions, Work, plant_in_sample
+from dedup.calibration.copies import CalibrationOptions, Effort, Work, plant_in_sample
 from dedup.calibration.draw import Drawn, Population, draw, read_population, share_confirmed
 from dedup.calibration.pairs import FalsePairs, find_false_pairs, find_floor
 from dedup.calibration.tables import Recall, recall_of
@@ -23,7 +23,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, JsonDict, Reporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError
-from dedup.runs.directory import check_encoder, open_run
+from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.stages.stage import SilentReporter, StageContext
 from dedup.storage.atomic import write_bytes, write_json
@@ -42,6 +42,7 @@ def calibrate(
     overrides: Sequence[str] = (),
     engine: Engine | None = None,
     reporter: Reporter | None = None,
+    effort: Effort | None = None,
 ) -> Calibration:
     """Tell what each threshold would find among a run's images and what it would join wrongly, and recommend one.
 
@@ -65,6 +66,8 @@ def calibrate(
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
+    effort : Effort, optional
+        How many copies and pairs are judged at most.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def calibrate(
     """
     with engine_or_own(engine) as engine:
         options = CalibrationOptions(precision, n_images, changes, seed)
-        found = calibrate_run(run_dir, options, overrides, engine, reporter or SilentReporter())
+        found = calibrate_run(run_dir, options, overrides, engine, reporter or SilentReporter(), effort or Effort())
     write_calibration(found, out or join(run_dir, "calibration"))
     return found
 
@@ -134,7 +137,7 @@ def configuration_of(found: Calibration) -> str:
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = yaml.safe_load(value)
     n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
-    rule = "after the judge" if found.advice.rule == "confirmed" else "by similarity alone"
+    rule = "once pixels are judged" if found.advice.rule == "confirmed" else "by similarity alone"
     wanted = found.figures["options"]["precision"]
     head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
     head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
@@ -202,7 +205,7 @@ class Advice:
     Parameters
     ----------
     rule : str
-        confirmed (after the look at the pixels) or similarity (by similarity alone).
+        confirmed (once pixels are judged) or similarity (by similarity alone).
     threshold : float or None
         None where none does.
     best : float or None
@@ -231,7 +234,7 @@ class Calibration:
     advice : Advice
         By what the run does.
     otherwise : Advice or None
-        By similarity alone, where the run looks at the pixels.
+        By similarity alone, where the run judges pixels.
     figures : dict
         For `_calibration.json`.
     notes : list of str
@@ -248,32 +251,34 @@ class Calibration:
     notes: list[str] = field(default_factory=list)
 
 
-def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence[str], engine: Engine, reporter: Reporter) -> Calibration:
+def calibrate_run(
+    run_dir: str, options: CalibrationOptions, overrides: Sequence[str], engine: Engine, reporter: Reporter, effort: Effort
+) -> Calibration:
     """Calibrate a finished run. See `dedup.calibrate`."""
     _check(options)
     started = time.perf_counter()
-    opened = open_run(run_dir, list(overrides), ("embed", "index"))
-    if encoder_kind(opened.config.encoder.name).has_images:
-        check_encoder(opened)
-    needed = ("embed", "index", "confirm", "groups") if opened.confirms else ("embed", "index", "confirm")
-    opened = open_run(run_dir, list(overrides), needed)
-    own = float(opened.records["index"].config["search.min_similarity"])
+    run = Run.open(run_dir, ("embed", "index"), overrides)
+    if encoder_kind(run.config.encoder.name).has_images:
+        run.check_encoder()
+    run = Run.open(run_dir, (*("embed", "index", "confirm"), *(("groups",) if run.judges_pixels else ())), overrides)
+    run.check_vectors()
+    own = float(run.finished("index").config["search.min_similarity"])
     # workers may have folders of their own
-    output = replace(opened.config.output, run_dir=absolute(run_dir))
-    config = replace(opened.config, search=replace(opened.config.search, min_similarity=own), output=output)
-    population = read_population(opened, own, with_groups=opened.confirms)
+    output = replace(run.config.output, run_dir=absolute(run_dir))
+    config = replace(run.config, search=replace(run.config.search, min_similarity=own), output=output)
+    population = read_population(run, own, with_groups=run.judges_pixels)
     drawn = draw(population, options.n_images, options.seed)
-    floor, thousandth = find_floor(run_dir, population, drawn, options.seed)
-    work = Work(opened, StageContext(config, engine, reporter), options, own, _thresholds(own, thousandth))
+    floor, thousandth = find_floor(run, population, drawn, options.seed)
+    work = Work(run, StageContext(config, engine, reporter), options, effort, own, _thresholds(own, thousandth))
     if population.n_low_detail:
         rule = config.search.low_detail_min_similarity
         what = f"{population.n_low_detail:,} distinct images have little detail"
-        work.notes.append(f"{what}: their copies need a similarity of {rule:g}, or equal bytes, whatever the threshold; they are left out")
+        work.notes.append(f"{what}: they ask for {rule:g} of a copy, or equal bytes, whatever the threshold, and are left out")
     copies, n_unreadable = plant_in_sample(work, population, drawn)
     recall = recall_of(copies, work.thresholds, options.seed) if len(copies) else None
     found = find_false_pairs(work, population, drawn, floor)
     table = _table(work, found, recall)
-    has_look = found.precision.confirmed is not None
+    is_judged = found.precision.confirmed is not None
     figures = _figures(work, population, drawn, found, n_unreadable)
     figures["seconds"] = round(time.perf_counter() - started, 1)
     return Calibration(
@@ -282,8 +287,8 @@ def calibrate_run(run_dir: str, options: CalibrationOptions, overrides: Sequence
         CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change,
         copies,
         pa.Table.from_pylist(found.judged.rows, schema=CALIBRATION_PAIRS),
-        advise(table, "confirmed" if has_look else "similarity", options.precision, turns_off=opened.confirms and not has_look),
-        advise(table, "similarity", options.precision, turns_off=True) if has_look else None,
+        advise(table, "confirmed" if is_judged else "similarity", options.precision, turns_off=run.judges_pixels and not is_judged),
+        advise(table, "similarity", options.precision, turns_off=True) if is_judged else None,
         figures,
         work.notes,
     )
@@ -300,7 +305,7 @@ def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False
         confirmed or similarity.
     wanted : float
     turns_off : bool
-        Whether the advice by similarity alone is for a run that no longer looks at the pixels.
+        Whether the advice by similarity alone is for a run that no longer judges pixels.
     """
     low = table[f"precision_{rule}_low"].to_pylist()
     known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
@@ -346,7 +351,7 @@ def _table(work: Work, false: FalsePairs, recall: Recall | None) -> pa.Table:
     removed = sweep(work.config.output.run_dir, work.thresholds.tolist()).table
     columns |= {"share_removed": removed["share_removed"], "share_confirmed": None}
     if work.has_verdicts:
-        confirmed = share_confirmed(work.config.output.run_dir, removed["n_samples"][0].as_py(), work.thresholds)
+        confirmed = share_confirmed(work.run, removed["n_samples"][0].as_py(), work.thresholds)
         is_known = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.own))
         columns["share_confirmed"] = _known(np.where(is_known, confirmed, np.nan))
     arrays = [pa.nulls(len(work.thresholds), f.type) if columns[f.name] is None else _array(columns[f.name], f.type) for f in CALIBRATION]

@@ -15,31 +15,30 @@ from PIL import Image
 from dedup.calibration.draw import Drawn, Population
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Encoder, JsonDict
-from dedup.encoders import decoded_side, load_encoder, view_maker
+from dedup.contracts import JsonDict
+from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.dct import turns
+from dedup.encoders.encoder import Encoder
 from dedup.errors import InputError, SampleError
-from dedup.judge.pair import AS_LIKELY, PLACES, find_places
+from dedup.judge.inputs import PLACES, find_places
+from dedup.judge.pair import InMemory, JudgeSettings, Outcome, PairJudge
+from dedup.judge.turns import TURN_NAMES, likely_turns, turns_of
 from dedup.numerics.image.descriptor import GRID, detail
 from dedup.numerics.image.planting import CHANGES, changes, plant
 from dedup.numerics.image.views import ViewRows
-from dedup.numerics.judge.compare import compare, turned
-from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
+from dedup.numerics.judge.picture import use_one_thread
 from dedup.numerics.search.balls import Ownership
-from dedup.numerics.search.viewjoin import Views, join_views
-from dedup.numerics.similarity import apply_turn, exact_similarity, unit_rows
-from dedup.runs.directory import OpenedRun
-from dedup.runs.vectors import open_store
+from dedup.numerics.search.viewjoin import ViewRule, Views, join_views
+from dedup.numerics.similarity import exact_similarity, unit_rows
+from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION_COPIES
 from dedup.stages.embed.decode import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
 from dedup.stages.index.views import make_views
-from dedup.stages.stage import QUARTER_TURNS, ROTATED, VARIANT_NAMES, StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.images.decode import decode_image
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.input.samples import RawSample, one_line
-
-_COPIES, _JUDGED = 8_000, 2_000  # planted, and looked at
 
 _IMAGES_PER_TASK = 20
 
@@ -67,15 +66,35 @@ class CalibrationOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much is planted and judged at most: less is faster and less certain.
+
+    Parameters
+    ----------
+    n_copies, n_copies_judged : int
+        Copies planted, and judged.
+    n_pairs : int
+        Unrelated pairs judged in one round.
+    n_decoys : int
+    """
+
+    n_copies: int = 8_000
+    n_copies_judged: int = 2_000
+    n_pairs: int = 400
+    n_decoys: int = 800
+
+
 @dataclass
 class Work:
     """A run that is calibrated.
 
     Parameters
     ----------
-    opened : OpenedRun
+    run : Run
     context : StageContext
     options : CalibrationOptions
+    effort : Effort
     own : float
         The run's own threshold.
     thresholds : float64 array, shape (n,)
@@ -84,9 +103,10 @@ class Work:
         What the user should know.
     """
 
-    opened: OpenedRun
+    run: Run
     context: StageContext
     options: CalibrationOptions
+    effort: Effort
     own: float
     thresholds: npt.NDArray[np.float64]
     notes: list[str] = field(default_factory=list)
@@ -98,8 +118,8 @@ class Work:
 
     @property
     def has_verdicts(self) -> bool:
-        """Whether the run looked at the pixels of its candidates."""
-        return self.opened.confirms
+        """Whether the run judged its candidates by their pixels."""
+        return self.run.judges_pixels
 
 
 def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
@@ -120,12 +140,12 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
         )
         return CALIBRATION_COPIES.empty_table(), 0
     names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
-    rows = find_places(work.context, population.ids[drawn.images], _SIZED_PLACES).to_pylist()
-    n_each = min(len(names), max(1, _COPIES // len(rows)))
-    share = min(1.0, _JUDGED / (n_each * len(rows))) if work.opened.confirms else 0.0
+    rows = find_places(work.context.engine, work.context.run.table("metadata"), population.ids[drawn.images], _SIZED_PLACES).to_pylist()
+    n_each = min(len(names), max(1, work.effort.n_copies // len(rows)))
+    share = min(1.0, work.effort.n_copies_judged / (n_each * len(rows))) if work.run.judges_pixels else 0.0
     rng = np.random.default_rng([options.seed, 1])
     order = rng.permutation(len(names))
-    has_views = view_maker(config.encoder) is not None and bool(work.opened.index.get("n_views"))
+    has_views = view_maker(config.encoder) is not None and bool(work.run.index_facts.get("n_views"))
     least, tasks = float(work.thresholds[0]), []
     for start in range(0, len(rows), _IMAGES_PER_TASK):
         part = rows[start : start + _IMAGES_PER_TASK]
@@ -213,8 +233,8 @@ def plant_copies(task: CopyTask) -> CopyResult:
     pixels: dict[int, Pixels] = {}
     unreadable: list[str] = []
     places = [Place(*(row[name] for name in ("sample_id", "shard", "key", "byte_offset", "n_bytes"))) for row in task.rows]
-    run_dir = config.output.run_dir
-    with PictureReader(run_dir, _SIDE, max_pixels=config.input.max_pixels, uses_thumbnails=False) as reader:
+    run = Run(config.output.run_dir, config)
+    with PictureReader(run.path("embeddings"), _SIDE, max_pixels=config.input.max_pixels, uses_thumbnails=False) as reader:
         reader.prefetch(places)
         for number, place in enumerate(places):
             try:
@@ -239,36 +259,35 @@ def make_copy(pixels: Pixels, change: str, rng: np.random.Generator) -> bytes:
 
 
 def _found(task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels], copies: list[_Copy], encoder: Encoder) -> pa.Table:
-    """What the vectors, second looks and pixels of the copies say."""
+    """What the vectors, views and pixels of the copies say."""
     if not copies:
         return CALIBRATION_COPIES.empty_table()
     search = task.config.search
     vectors = _encoded([copy.prepared.prepared for copy in copies], encoder).astype(np.float16)
     place = np.array([copy.place for copy in copies])
-    originals = open_store(task.config.output.run_dir).take(ids)[place]
+    originals = Run(task.config.output.run_dir).vectors().take(ids)[place]
     similarity = exact_similarity(originals, vectors)
     quality = detail(np.stack([copy.prepared.grid for copy in copies]))
     asked = np.where(quality < search.low_detail_quality, search.low_detail_min_similarity, 0.0)
     asked = np.where(quality < search.flat_quality, 2.0, asked).astype(np.float32)
-    looks = _views(task, ids, copies, vectors, asked) if task.has_views else [None] * len(copies)
-    likely = _likely_turns(task, originals, vectors, similarity)
-    judge = _Judge(task.config, pixels)
+    views = _views(task, ids, copies, vectors, asked) if task.has_views else [None] * len(copies)
+    likely = likely_turns(originals, vectors, turns() if encoder_kind(task.config.encoder.name).can_turn else ())
+    judge = _CopyJudge(task.config, pixels)
     rows = []
     for number, copy in enumerate(copies):
-        look = looks[number]
-        is_found = asked[number] < 2.0 and (similarity[number] >= max(task.least, float(asked[number])) or look is not None)
-        variants = ["none", *(QUARTER_TURNS if look and look[1] == ROTATED else [look[1]] if look else []), *likely[number]]
-        verdict = judge(copy, list(dict.fromkeys(variants))) if copy.is_judged and is_found else None
+        view = views[number]
+        is_found = asked[number] < 2.0 and (similarity[number] >= max(task.least, float(asked[number])) or view is not None)
+        outcome = judge(copy, _turns(view[1] if view else "none", likely[number])) if copy.is_judged and is_found else None
         rows.append(
             {
                 "sample_id": int(ids[copy.place]),
                 "change": copy.change,
                 "similarity": float(similarity[number]),
                 "min_similarity": float(asked[number]),
-                "look_similarity": look[0] if look else None,
+                "look_similarity": view[0] if view else None,
                 "is_judged": copy.is_judged,
-                "is_copy": verdict[0] if verdict else None,
-                "distance": verdict[1] if verdict else None,
+                "is_copy": outcome.stands if outcome else None,
+                "distance": outcome.distance if outcome else None,
             }
         )
     return pa.Table.from_pylist(rows, schema=CALIBRATION_COPIES)
@@ -282,10 +301,10 @@ def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> npt.NDAr
 def _views(
     task: CopyTask, ids: npt.NDArray[np.int64], copies: list[_Copy], vectors: npt.NDArray[np.float16], asked: npt.NDArray[np.float32]
 ) -> list[tuple[float, str] | None]:
-    """Similarity and turn of the looks that find each copy, None where none does."""
+    """Similarity and turn of the views that find each copy, None where none does."""
     config, maker = task.config, view_maker(task.config.encoder)
     aspect = np.array([row["width"] / max(row["height"], 1) for row in task.rows], dtype=np.float32)
-    theirs = make_views(config.output.run_dir, config.encoder, ids, aspect)
+    theirs = make_views(Run(config.output.run_dir), config.encoder, ids, aspect)
     if maker is None or theirs is None:
         return [None] * len(copies)
     framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]
@@ -299,7 +318,7 @@ def _views(
     start, stop = (np.searchsorted(ours.image, np.arange(len(copies)), side=side) for side in ("left", "right"))
     found: list[tuple[float, str] | None] = []
     for number, copy in enumerate(copies):
-        if asked[number] > 0.0:  # looks are those of images with detail
+        if asked[number] > 0.0:  # only images with detail have views
             found.append(None)
             continue
         a, b = slice(int(first[copy.place]), int(last[copy.place])), slice(int(start[number]), int(stop[number]))
@@ -308,7 +327,7 @@ def _views(
 
 
 def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float) -> tuple[float, str] | None:
-    """Similarity of the looks that find an image in another, and how the first is turned; None where none does.
+    """Similarity of the views that find an image in another, and how the first is turned; None where none does.
 
     Parameters
     ----------
@@ -325,42 +344,24 @@ def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float
         *(np.concatenate([getattr(theirs, name)[a], getattr(ours, name)[b]]) for name in ("kind", "orientation", "is_base")),
     )
     # whole pictures are compared elsewhere: here no similarity of theirs leaves a pair out
-    wholes = np.zeros((2, 1), dtype=np.float16)
-    edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, 2.0, least)
-    return (float(edges.similarity[0]), VARIANT_NAMES[edges.turn[0]]) if len(edges.src) else None
+    wholes = np.zeros((n_first + n_second, 1), dtype=np.float16)
+    edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, ViewRule(2.0, least))
+    return (float(edges.similarity[0]), TURN_NAMES[edges.turn[0]]) if len(edges.src) else None
 
 
-def _likely_turns(
-    task: CopyTask, originals: npt.NDArray[np.float16], vectors: npt.NDArray[np.float16], upright: npt.NDArray[np.float32]
-) -> list[list[str]]:
-    """The turn that is about as likely as none, as the stage confirm tries it."""
-    if not encoder_kind(task.config.encoder.name).can_turn:
-        return [[] for _ in originals]
-    similarity = np.stack([exact_similarity(apply_turn(originals, turn), vectors) for turn in turns()])
-    best = similarity.argmax(axis=0)
-    is_likely = similarity.max(axis=0) >= upright - AS_LIKELY
-    return [[VARIANT_NAMES[1 + turn]] if likely else [] for turn, likely in zip(best.tolist(), is_likely.tolist(), strict=True)]
-
-
-class _Judge:
-    """Compares images with their copies by the pixels."""
+class _CopyJudge:
+    """Compares planted copies with their originals by the pixels, as the run would."""
 
     def __init__(self, config: Config, pixels: dict[int, Pixels]) -> None:
-        self._config, self._pixels = config, pixels
-        self._pictures: dict[tuple[int, str], Picture] = {}
+        self._settings = JudgeSettings.of(config)
+        self._judge = PairJudge(self._settings)
+        self._originals = {place: InMemory(own) for place, own in pixels.items()}
 
-    def __call__(self, copy: _Copy, variants: Sequence[str]) -> tuple[bool, float]:
-        """Whether it is a copy, turned in one of the ways, and the least distance."""
-        config = self._config
-        side = max(SIDE, decoded_side(config.encoder))
-        other, best = Picture(decode_image(copy.data, max_pixels=config.input.max_pixels, min_side=side).pixels), 2.0
-        for variant in variants:
-            key = (copy.place, variant)
-            if key not in self._pictures:
-                own = self._pixels[copy.place]
-                self._pictures[key] = Picture(own if variant == "none" else turned(own, variant))
-            verdict = compare(self._pictures[key], other, max_distance=config.confirm.max_distance)
-            if verdict.is_copy:
-                return True, float(verdict.distance)
-            best = min(best, float(verdict.distance))
-        return False, best
+    def __call__(self, copy: _Copy, turns: Sequence[str]) -> Outcome:
+        image = decode_image(copy.data, max_pixels=self._settings.max_pixels, min_side=self._settings.min_side)
+        return self._judge.judge(self._originals[copy.place], InMemory(image.pixels), turns)
+
+
+def _turns(view: str, likely: str | None) -> list[str]:
+    """All turns that the stage confirm tries of a copy that is found whole at one threshold, and in a view alone at another."""
+    return list(dict.fromkeys(["none", *turns_of(view), *([likely] if likely else [])]))

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 
 from dedup.errors import InputError
 from dedup.numerics.graph.components import removed_by_threshold
-from dedup.runs.directory import OpenedRun, RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import dataset, read_table
 
 MOST_PAIRS = 1_000_000_000  # compared: some 15 s of two cores at 384 dimensions
@@ -59,7 +59,7 @@ class Drawn:
         return len(self.columns) - 1 if len(self.columns) else 0
 
 
-def read_population(opened: OpenedRun, own: float, *, with_groups: bool) -> Population:
+def read_population(run: Run, own: float, *, with_groups: bool) -> Population:
     """Distinct images, and which of them the run has found to be copies.
 
     Raises
@@ -67,15 +67,14 @@ def read_population(opened: OpenedRun, own: float, *, with_groups: bool) -> Popu
     InputError
         If there are too few to say anything.
     """
-    layout = RunLayout(opened.config.output.run_dir)
-    table = read_table(layout.table("representatives"), ["sample_id", "min_similarity"])
+    table = read_table(run.table("representatives"), ["sample_id", "min_similarity"])
     every, asked = table["sample_id"].to_numpy(), table["min_similarity"].to_numpy()
     ids = np.sort(every[asked <= np.float32(own)])
     if len(ids) < _LEAST_IMAGES:
-        raise InputError(f"{layout.run_dir} has {len(ids)} distinct images with detail; expected at least {_LEAST_IMAGES} to calibrate on")
+        raise InputError(f"{run.url} has {len(ids)} distinct images with detail; expected at least {_LEAST_IMAGES} to calibrate on")
     labels = ids.copy()
     if with_groups:
-        groups = read_table(layout.table("groups"), ["sample_id", "raw_component_id"])
+        groups = read_table(run.table("groups"), ["sample_id", "raw_component_id"])
         _, here, there = np.intersect1d(ids, groups["sample_id"].to_numpy(), assume_unique=True, return_indices=True)
         labels[here] = groups["raw_component_id"].to_numpy()[there]
     return Population(ids, labels, len(every) - len(ids))
@@ -92,16 +91,14 @@ def draw(population: Population, n_images: int, seed: int) -> Drawn:
     return Drawn(np.sort(order[:n_images]), np.sort(order[:n_rows]), np.sort(order[:n_columns]))
 
 
-def links_by_threshold(
-    population: Population, run_dir: str, thresholds: npt.NDArray[np.float64], *, of_copies: bool
-) -> npt.NDArray[np.int64]:
+def links_by_threshold(population: Population, run: Run, thresholds: npt.NDArray[np.float64], *, of_copies: bool) -> npt.NDArray[np.int64]:
     """Images that near pairs of whole pictures let go, at each threshold, one of each component staying.
 
     Parameters
     ----------
     population : Population
         Pairs with other images are left out.
-    run_dir : str
+    run : Run
     thresholds : float64 array, shape (n,)
     of_copies : bool
         Count only pairs of images that have one label: candidates that the pixels confirmed, or that copies connect.
@@ -116,7 +113,7 @@ def links_by_threshold(
     placeholder that occurs a million times must not outweigh a billion false pairs.
     """
     wanted = (ds.field("kind") == "near") & (ds.field("source") == "whole")
-    rows = dataset(RunLayout(run_dir).table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
+    rows = dataset(run.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
     ids = population.ids
     ends = [rows[name].to_numpy() for name in ("src", "dst")]
     known = np.isin(ends[0], ids) & np.isin(ends[1], ids)
@@ -128,7 +125,7 @@ def links_by_threshold(
     return removed_by_threshold(src, dst, similarity, len(ids), thresholds)
 
 
-def share_confirmed(run_dir: str, n_samples: int, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def share_confirmed(run: Run, n_samples: int, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Share of all samples that whole pictures and equal bytes let go at each threshold, pairs of one component of copies alone counting.
 
     Notes
@@ -136,10 +133,9 @@ def share_confirmed(run_dir: str, n_samples: int, thresholds: npt.NDArray[np.flo
     The stage `confirm` looks at no pair that others connect already, so that its edges alone are too few: a candidate stands where
     both ends lie in one component.
     """
-    layout = RunLayout(run_dir)
     wanted = (ds.field("kind") == "exact") | (ds.field("source") == "whole")
-    rows = dataset(layout.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
-    groups = read_table(layout.table("groups"), ["sample_id", "raw_component_id"]).sort_by("sample_id")
+    rows = dataset(run.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
+    groups = read_table(run.table("groups"), ["sample_id", "raw_component_id"]).sort_by("sample_id")
     ids, labels = groups["sample_id"].to_numpy(), groups["raw_component_id"].to_numpy()
     ends = [rows[name].to_numpy() for name in ("src", "dst")]
     known = np.isin(ends[0], ids) & np.isin(ends[1], ids)

@@ -13,15 +13,14 @@ from dedup.calibration.copies import Work
 from dedup.calibration.draw import Drawn, Population, links_by_threshold
 from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.config.encoders import encoder_kind
-from dedup.encoders import decoded_side
 from dedup.encoders.dct import turn_names, turns
-from dedup.judge.pair import PLACES, JudgeSettings, PairJudge, find_places
+from dedup.judge.inputs import PLACES, JudgeInputs, find_places
+from dedup.judge.pair import JudgeSettings, Outcome
 from dedup.numerics.graph.components import connected_components
-from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.search.exhaustive import Alike, count_alike
 from dedup.numerics.similarity import apply_turn, unit_rows
 from dedup.numerics.statistics.tails import PairSample, PairShares, pair_shares
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
 from dedup.stages.stage import StageContext
 
 _BLOCK = 16_384  # columns of a task
@@ -31,8 +30,6 @@ _PILOT = 2_000  # images whose pairs tell where the most alike begin
 _LISTED = 20_000  # pairs that are listed one by one, about
 
 _LISTED_SHARE = 0.05  # of all pairs, at most
-
-_JUDGED = 400  # pairs looked at in one round
 
 _ROUNDS = 4
 
@@ -49,7 +46,7 @@ Ids = npt.NDArray[np.int64]
 class PairTask:
     """Rows that are compared with one block of columns."""
 
-    run_dir: str
+    run: Run
     rows: Ids
     row_labels: Ids
     columns: Ids
@@ -61,7 +58,7 @@ class PairTask:
 
 def compare_block(task: PairTask) -> Alike:
     """Compare rows, mirrored or not, with a block of columns; pairs come as sample_ids."""
-    store = open_store(task.run_dir)
+    store = task.run.vectors()
     rows, columns = store.take(task.rows), store.take(task.columns)
     if task.is_mirrored:
         rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
@@ -71,26 +68,18 @@ def compare_block(task: PairTask) -> Alike:
 
 @dataclass(frozen=True)
 class JudgeTask:
-    """Pairs that a worker looks at."""
+    """Pairs that a worker judges."""
 
-    look: JudgeSettings
-    places: pa.Table
+    inputs: JudgeInputs
     src: tuple[int, ...]
     dst: tuple[int, ...]
-    variant: str
+    turn: str
 
 
-Verdict = tuple[bool | None, float | None, str]
-
-
-def judge_block(task: JudgeTask) -> list[Verdict]:
-    """Whether each pair is one of copies, with distance and reason; None where a picture can't be read."""
-    judge = PairJudge(task.look, task.places)
-    found: list[Verdict] = []
-    for src, dst in zip(task.src, task.dst, strict=True):
-        outcome = judge.judge(src, dst, (task.variant,), "calibration")
-        found.append((outcome.stands, outcome.distance, outcome.reason) if outcome.was_read else (None, None, "unreadable"))
-    return found
+def judge_block(task: JudgeTask) -> list[Outcome]:
+    """Judge each pair."""
+    judge = task.inputs.judge()
+    return [judge.judge(src, dst, (task.turn,), "calibration") for src, dst in zip(task.src, task.dst, strict=True)]
 
 
 @dataclass
@@ -136,16 +125,15 @@ class Counted:
 
 @dataclass
 class Judged:
-    """Pairs that were looked at; rows of `schemas.CALIBRATION_PAIRS`."""
+    """Pairs that were judged; rows of `schemas.CALIBRATION_PAIRS`."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
 
-    def add(self, src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], verdicts: Sequence[Verdict], *, is_decoy: bool) -> None:
-        """Take the verdicts of some pairs."""
-        for a, b, value, (is_copy, distance, reason) in zip(src.tolist(), dst.tolist(), similarity.tolist(), verdicts, strict=True):
-            self.rows.append(
-                {"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy, "is_copy": is_copy, "distance": distance, "reason": reason}
-            )
+    def add(self, src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], outcomes: Sequence[Outcome], *, is_decoy: bool) -> None:
+        """Take what became of some pairs."""
+        for a, b, value, outcome in zip(src.tolist(), dst.tolist(), similarity.tolist(), outcomes, strict=True):
+            found = {"is_copy": outcome.is_copy, "distance": outcome.distance, "reason": outcome.reason}
+            self.rows.append({"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy} | found)
 
     def decoys(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Similarity of the decoys that could be read, and which were taken for copies."""
@@ -153,11 +141,11 @@ class Judged:
         return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
 
 
-def find_floor(run_dir: str, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
+def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
     """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, from those of some images."""
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(drawn.rows)[:_PILOT])
-    unit, labels = unit_rows(open_store(run_dir).take(population.ids[chosen])), population.labels[chosen]
+    unit, labels = unit_rows(run.vectors().take(population.ids[chosen])), population.labels[chosen]
     product = unit @ unit.T
     values = product[np.triu(labels[:, None] != labels[None, :], 1)]
     n_pairs = len(drawn.rows) * drawn.n_others
@@ -178,13 +166,13 @@ def count_pairs(
     most_rows: int = 0,
 ) -> Counted:
     """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
-    run_dir, rows = context.layout.run_dir, drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
+    rows = drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
     tasks = []
     for start in range(0, len(drawn.columns), _BLOCK):
         block = drawn.columns[start : start + _BLOCK]
         tasks.append(
             PairTask(
-                run_dir,
+                context.run,
                 population.ids[rows],
                 population.labels[rows],
                 population.ids[block],
@@ -221,41 +209,41 @@ def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
     return np.array(found, dtype=np.int64)
 
 
-def look_at(context: StageContext, look: JudgeSettings, src: Ids, dst: Ids, variant: str, what: str) -> list[Verdict]:
-    """Look at pairs, the first of each turned; verdicts in their order."""
+def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str) -> list[Outcome]:
+    """Judge pairs, the first of each turned; outcomes in their order."""
     if not len(src):
         return []
+    # a pair that can't be read says nothing, whatever the run makes of it
+    settings = replace(JudgeSettings.of(context.config), keeps_unreadable=False)
     order = np.lexsort((dst, src))  # a picture is read once for all its pairs
-    places = find_places(context, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
+    metadata = context.run.table("metadata")
+    places = find_places(context.engine, metadata, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
     known = places["sample_id"].to_numpy()
     tasks, parts = [], []
     for start in range(0, len(order), _PER_TASK):
         part = order[start : start + _PER_TASK]
         ids = np.unique(np.concatenate([src[part], dst[part]]))
         own = places.take(pa.array(np.searchsorted(known, ids))).cast(PLACES)
-        tasks.append(JudgeTask(look, own, tuple(src[part].tolist()), tuple(dst[part].tolist()), variant))
+        tasks.append(JudgeTask(JudgeInputs(settings, own), tuple(src[part].tolist()), tuple(dst[part].tolist()), turn))
         parts.append(part)
-    verdicts: list[Verdict] = [(None, None, "")] * len(src)
+    outcomes: dict[int, Outcome] = {}
     for number, found in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
-        for place, verdict in zip(parts[number].tolist(), found, strict=True):
-            verdicts[place] = verdict
-    return verdicts
+        outcomes.update(zip(parts[number].tolist(), found, strict=True))
+    return [outcomes[place] for place in range(len(src))]
 
 
-def leave_copies_out(
-    context: StageContext, look: JudgeSettings, counted: Counted, population: Population, judged: Judged
-) -> tuple[Counted, Ids]:
-    """Look at the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
+def leave_copies_out(work: Work, counted: Counted, population: Population, judged: Judged) -> tuple[Counted, Ids]:
+    """Judge the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
     labels, seen = population.labels, {(-1, -1)}
     for _ in range(_ROUNDS):
-        places = most_alike(counted, _JUDGED, seen)
+        places = most_alike(counted, work.effort.n_pairs, seen)
         if not len(places):
             break
         src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
-        verdicts = look_at(context, look, src, dst, "none", "look")
-        judged.add(src, dst, similarity, verdicts, is_decoy=False)
+        outcomes = judge_pairs(work.context, src, dst, "none", "judge")
+        judged.add(src, dst, similarity, outcomes, is_decoy=False)
         seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
-        is_copy = np.array([verdict[0] is True for verdict in verdicts])
+        is_copy = np.array([outcome.is_copy is True for outcome in outcomes])
         labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
         of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
         counted = counted.without(labels[of[0]] == labels[of[1]])
@@ -271,8 +259,6 @@ def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
     return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
 
 
-_DECOYS = 800  # looked at
-
 _DECOY_ROWS = 4_000  # images that are mirrored to find them
 
 
@@ -285,7 +271,7 @@ class FalsePairs:
     shares : PairShares
     precision : Precision
     judged : Judged
-        Pairs that were looked at.
+        Pairs that were judged.
     n_links : int64 array, shape (n_thresholds,)
         Links of near copies that the run has found.
     """
@@ -298,23 +284,21 @@ class FalsePairs:
 
 def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
     """Count unrelated pairs, fit their tail, and say what precision follows at each threshold."""
-    run_dir, thresholds, seed, n = work.config.output.run_dir, work.thresholds, work.options.seed, len(population.ids)
+    run, thresholds, seed, n = work.run, work.thresholds, work.options.seed, len(population.ids)
     counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
     at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
     if not work.has_verdicts:
-        links = links_by_threshold(population, run_dir, at, of_copies=False)
+        links = links_by_threshold(population, run, at, of_copies=False)
         shares = _below_copies(work, counted, drawn)
         return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
-    config = work.config
-    look = JudgeSettings(run_dir, config.input.max_pixels, max(SIDE, decoded_side(config.encoder)), config.confirm.max_distance, False)
-    counted, labels = leave_copies_out(work.context, look, counted, population, judged)
+    counted, labels = leave_copies_out(work, counted, population, judged)
     shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
     population = replace(population, labels=labels)
-    _judge_decoys(work, look, population, drawn, counted, judged)
-    links = links_by_threshold(population, run_dir, at, of_copies=True)
+    _judge_decoys(work, population, drawn, counted, judged)
+    links = links_by_threshold(population, run, at, of_copies=True)
     precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
     if precision.confirmed is None:
-        work.notes.append("no pair could be judged, the images can't be read: precision after the judge is not known")
+        work.notes.append("no pair could be judged, the images can't be read: precision once pixels are judged is not known")
     return FalsePairs(shares, precision, judged, links)
 
 
@@ -325,7 +309,7 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
     inside = counted.without(counted.similarity >= np.float32(upper))
     shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
     work.notes.append(
-        f"the run did not judge pixels, so copies can't be told from others: the tail is fitted below {upper:.2f}, where few pairs are "
+        f"the run judged no pixels, so that copies can't be told from others: the tail is fitted below {upper:.2f}, where few are "
         "copies, and extrapolated; look at a montage"
     )
     if shares.tail is None:
@@ -334,14 +318,14 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
     return shares
 
 
-def _judge_decoys(work: Work, look: JudgeSettings, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
-    """Look at pairs that are none of copies, since one of each is mirrored, and yet are alike."""
+def _judge_decoys(work: Work, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
+    """Judge pairs that are none of copies, since one of each is mirrored, and yet are alike."""
     context = work.context
     if encoder_kind(work.config.encoder.name).can_turn:
         last = counted.thresholds[-1:]  # only the pairs are asked for
         found = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
     else:
         found = counted  # such encoders hardly tell a mirrored picture: the pairs themselves, one of each mirrored
-    places = most_alike(found, _DECOYS, set())
-    verdicts = look_at(context, look, found.src[places], found.dst[places], "mirror", "decoys")
-    judged.add(found.src[places], found.dst[places], found.similarity[places], verdicts, is_decoy=True)
+    places = most_alike(found, work.effort.n_decoys, set())
+    outcomes = judge_pairs(context, found.src[places], found.dst[places], MIRROR, "decoys")
+    judged.add(found.src[places], found.dst[places], found.similarity[places], outcomes, is_decoy=True)

@@ -1,4 +1,4 @@
-"""What a calibration says for each threshold, from what was counted, planted and looked at."""
+"""What a calibration says for each threshold, from what was counted, planted and judged."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Precision:
         Unrelated pairs of the whole run.
     by_similarity : Estimate
     confirmed : Estimate or None
-        After the look at the pixels; None where there is none.
+        Once pixels are judged; None where they are not.
     """
 
     false: Estimate
@@ -54,7 +54,7 @@ class Precision:
 def precision_with_verdicts(
     shares: PairShares, n: int, n_links: npt.NDArray[np.int64], decoys: tuple[Floats, npt.NDArray[np.bool_]], seed: int
 ) -> Precision:
-    """Where the run looked at the pixels: links confirmed, and unrelated pairs beside them.
+    """Where the run judged pixels: links confirmed, and unrelated pairs beside them.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def precision_with_verdicts(
     n_links : int64 array, shape (n_thresholds,)
         Confirmed.
     decoys : (float64 array, bool array), shape (n_decoys,)
-        Their similarities, and which the look at the pixels took for copies.
+        Their similarities, and which the judge took for copies.
     seed : int
     """
     rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ class Recall:
     whole : Estimate
         By their vectors.
     looks, confirmed : float64 array, shape (n_thresholds,)
-        With second looks; and confirmed by their pixels (NaN where none was looked at).
+        With views; and confirmed by their pixels (NaN where none was judged).
     least_change : list of str
         The change of which least is found with second looks.
     least : float64 array

@@ -1,18 +1,17 @@
-"""The commands of the extraction attack's side: score, work, curves, sweep, outliers."""
+"""The commands of the extraction attack: score, work, curves, sweep, outliers."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from dedup.cli.options import ConfigFile, Json, Overrides, load
-from dedup.cli.show.terminal import print_json
+from dedup.cli.options import ConfigFile, Json, Keys, Settings, Workers, overrides_of, session
+from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
 
-extraction = typer.Typer(no_args_is_help=True, help="The extraction attack: score generated images against what they were aimed at.")
+extraction = typer.Typer(no_args_is_help=True, help="Measure which training images a model gives back.")
 
 
 @extraction.command("score")
@@ -20,29 +19,26 @@ def extraction_score(
     targets: Annotated[str, typer.Argument(help="a run's targets/ folder, or parquet with its columns")],
     generations: Annotated[str, typer.Argument(help="folder with TARGET_ID/*.png, or with tars whose json has a target_id")],
     out: Annotated[str, typer.Option("--out", help="folder for the table of scores")],
-    overrides: Overrides = None,
+    keys: Keys = None,
     config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Tell which targets a model has memorised: cliques of generations, distances to the training image, eidetic labels.
+    """Tell which targets a model has memorised.
+
+    By cliques of generations, distances to the training image, and eidetic labels.
 
     Example: dedup extraction score out/targets generations --out scores
     """
     from dedup.attack.audit import score_generations
-    from dedup.cli.show.run import ConsoleReporter, print_scores
-    from dedup.config.rules import validate
-    from dedup.pipeline.run import make_engine
+    from dedup.cli.show.attack import print_scores
 
-    config = load(config_file, overrides)
-    validate(config)
-    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+    with session(overrides_of(keys, settings, workers), config_file) as (config, engine, reporter):
         summary = score_generations(
             targets, generations, out, options=config.extraction, device=config.engine.device, engine=engine, reporter=reporter
         )
-    if as_json:
-        print_json(asdict(summary))
-    else:
-        print_scores(summary)
+    print_result(as_json, asdict(summary), lambda: print_scores(summary))
 
 
 @extraction.command("work")
@@ -55,18 +51,18 @@ def extraction_work(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """List what is still to be generated: prompt, seeds and number for each target, in parts of equal cost.
+    """List what is still to be generated, in parts of equal cost.
+
+    For each target its prompt, seeds and number of images.
 
     Example: dedup extraction work out/targets --out work --n-parts 8 --generations generations
     """
     from dedup.attack.work import write_work
 
     parts = write_work(targets, out, n_parts=n_parts, generations=generations)
-    if as_json:
-        print_json({"parts": [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]})
-        return
-    for path, n_targets, n_images in parts:
-        typer.echo(f"{path}  {n_targets:,} targets, {n_images:,} images")
+    rows = [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]
+    lines = [f"{path}  {n_targets:,} targets, {n_images:,} images" for path, n_targets, n_images in parts]
+    print_result(as_json, {"parts": rows}, lambda: typer.echo("\n".join(lines)))
 
 
 @extraction.command("curves")
@@ -76,18 +72,16 @@ def extraction_curves(
     labels: Annotated[str, typer.Option("--labels", help="CSV or parquet with target_id and is_memorized, as a person says")] = "",
     as_json: Json = False,
 ) -> None:
-    """Draw extraction against duplication count, and with labels precision against recall.
+    """Draw extraction against duplication count.
+
+    With labels also precision against recall.
 
     Example: dedup extraction curves scores --out curves --labels labels.csv
     """
     from dedup.attack.curves import write_curves
 
     files = write_curves(scores, out, labels)
-    if as_json:
-        print_json({"files": files})
-        return
-    for path in files:
-        typer.echo(path)
+    print_result(as_json, {"files": files}, lambda: typer.echo("\n".join(files)))
 
 
 @extraction.command("sweep")
@@ -97,21 +91,18 @@ def extraction_sweep(
     out: Annotated[str, typer.Option("--out", help="file to write, .parquet or .csv")] = "",
     as_json: Json = False,
 ) -> None:
-    """Tell how many images would be removed at each threshold, without another run.
+    """Tell how many images each threshold would remove.
 
     Example: dedup extraction sweep out --thresholds 0.8,0.85,0.9 --out sweep.csv
     """
     from dedup.attack.sweep import parse_thresholds, sweep, write_sweep
-    from dedup.cli.show.run import print_sweep
+    from dedup.cli.show.attack import print_sweep
 
     found = sweep(run_dir, parse_thresholds(thresholds))
     if out:
         write_sweep(found, out)
-    if as_json:
-        rows = found.table.to_pylist()
-        print_json({"thresholds": rows, "min_similarity": found.min_similarity, "n_dropped": found.n_dropped, "notes": found.notes})
-    else:
-        print_sweep(found)
+    facts = {"min_similarity": found.min_similarity, "n_dropped": found.n_dropped, "notes": found.notes}
+    print_result(as_json, {"thresholds": found.table.to_pylist()} | facts, lambda: print_sweep(found))
 
 
 @extraction.command("outliers")
@@ -126,24 +117,24 @@ def extraction_outliers(
         int,
         typer.Option("--refine", min=-1, help="images compared with every other beyond the lists; -1 = twice --top, or what time allows"),
     ] = -1,
-    overrides: Overrides = None,
+    keys: Keys = None,
     config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Rank images by how far they lie from all others: targets of the attack's second kind.
+    """Rank images by how far they lie from all others.
+
+    These are the attack's second kind of targets.
 
     Example: dedup extraction outliers out --top 10000 --out outliers
     """
     from dedup.attack.audit import find_outliers
-    from dedup.cli.show.run import ConsoleReporter, print_outliers
-    from dedup.config.rules import validate
-    from dedup.pipeline.run import make_engine
+    from dedup.cli.show.attack import print_outliers
 
     if by not in ("mean", "ratio"):
         raise ConfigError(f"--by {by}: expected mean or ratio")
-    config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
-    validate(config, require_input=False)
-    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+    with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, reporter):
         summary = find_outliers(
             run_dir,
             out,
@@ -155,7 +146,4 @@ def extraction_outliers(
             engine=engine,
             reporter=reporter,
         )
-    if as_json:
-        print_json(asdict(summary))
-    else:
-        print_outliers(summary)
+    print_result(as_json, asdict(summary), lambda: print_outliers(summary))

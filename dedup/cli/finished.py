@@ -1,43 +1,58 @@
-"""Commands over a finished run: report, explain, show, export, rewrite, calibrate."""
+"""Commands over a finished run: report, show, explain, calibrate, rewrite, export."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dedup.cli.options import ConfigFile, Json, Overrides, complete_setting, load
-from dedup.cli.show.terminal import print_json
+from dedup.cli.options import ConfigFile, Json, KeepList, Keys, RunDir, Settings, Workers, engine_keys, overrides_of, session
+from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
 
 
 def report(
-    run_dir: Annotated[str, typer.Argument(help="the run directory of a finished run")],
+    run_dir: RunDir,
     out: Annotated[str, typer.Option("--out", help="file to write; by default report.html in the run directory")] = "",
-    galleries: Annotated[int, typer.Option("--galleries", help="the N largest groups, and N at random")] = 20,
+    galleries: Annotated[int, typer.Option("--galleries", metavar="N", help="draw the N largest groups, and N at random")] = 20,
     seed: Annotated[int, typer.Option("--seed", min=0, help="seed of what is drawn at random")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write the HTML report of a run: one file that opens anywhere.
+    """Write one HTML file about a run: counts, galleries, charts.
 
     Example: dedup report out
     """
     from dedup.attack.audit import write_report
-    from dedup.text import bytes_text
+    from dedup.cli.show.release import print_report
 
     summary = write_report(run_dir, out, n_galleries=galleries, seed=seed)
-    if as_json:
-        print_json(asdict(summary))
-        return
-    for note in summary.notes:
-        typer.echo(note, err=True)
-    typer.echo(f"{summary.path}  {bytes_text(summary.n_bytes)}, {summary.n_pictures:,} pictures")
+    print_result(as_json, asdict(summary), lambda: print_report(summary))
+
+
+def show(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option("--out", help="PNG to write")] = Path("montage.png"),
+    component: Annotated[list[int] | None, typer.Option("--component", help="component_id; may be given several times")] = None,
+    largest: Annotated[int, typer.Option("--largest", min=0, metavar="N", help="the N largest groups")] = 0,
+    random: Annotated[int, typer.Option("--random", min=0, metavar="N", help="N groups drawn at random")] = 0,
+    per_group: Annotated[int, typer.Option("--per-group", min=2, help="images per group at most")] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="seed of --random")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw groups: the keeper first, then its copies, as a picture.
+
+    Example: dedup show out --largest 6 --out montage.png
+    """
+    from dedup.explanation.draw import montage
+
+    n_groups = montage(run_dir, out, component_ids=component or [], n_largest=largest, n_random=random, per_group=per_group, seed=seed)
+    print_result(as_json, {"n_groups": n_groups, "out": out}, lambda: typer.echo(f"{n_groups} groups in {out}"))
 
 
 def explain(
-    run_dir: Annotated[str, typer.Argument(help="the run directory of a finished run")],
+    run_dir: RunDir,
     key: Annotated[
         str,
         typer.Argument(
@@ -50,60 +65,82 @@ def explain(
     refused: Annotated[int, typer.Option("--refused", min=0, help="refused pairs to list at most")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Tell why a sample was kept or dropped: its group, its keeper, the edges that join them, what was refused.
+    """Tell why a sample was kept or dropped.
+
+    Its group and keeper, the edges that join them, what was refused.
 
     Example: dedup explain out 00000.tar/000000412 --out explain.png
     """
     from dedup.cli.show.explain import print_explanation
-    from dedup.errors import ConfigError
     from dedup.explanation.explain import explain as explained
 
     if bool(key) == (sample_id is not None):
-        raise ConfigError("expected either KEY or --sample-id, to say which sample")
+        raise ConfigError("expected KEY or --sample-id, one of the two, to say which sample is meant")
     found = explained(run_dir, key, shard=shard, sample_id=sample_id, out=out or None, max_refused=refused)
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        print_explanation(found)
-        if out:
-            typer.echo(f"{'picture':<12} {out}")
+    print_result(as_json, found.as_dict(), lambda: print_explanation(found, picture=out))
 
 
-RunDir = Annotated[str, typer.Argument(help="the run directory of a finished run")]
+def calibrate(
+    run_dir: RunDir,
+    keys: Keys = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    precision: Annotated[float, typer.Option("--precision", help="share of copies wanted among what the threshold joins")] = 0.99,
+    n_images: Annotated[int, typer.Option("--n-images", help="images drawn, of which changed copies are planted")] = 2000,
+    changes: Annotated[str, typer.Option("--changes", help="strengths of the planted changes: default or all")] = "default",
+    seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
+    out: Annotated[str, typer.Option("--out", help="folder for tables, configuration and plot; by default RUN_DIR/calibration")] = "",
+    as_json: Json = False,
+) -> None:
+    """Recommend a threshold, measured on the run's own images.
 
-KeepList = Annotated[
-    str, typer.Option("--keep-list", help="keep what this list names instead: .txt, .csv or .parquet of keys, urls or sha256, .npy of uids")
-]
+    For each threshold: recall of planted copies, expected false pairs, precision. Keys hold instead of the run's own.
+
+    Example: dedup calibrate out --precision 0.99
+    """
+    from dedup.calibration.calibrate import calibrate as run_calibration
+    from dedup.calibration.calibrate import summary_of
+    from dedup.cli.show.calibrate import print_calibration
+    from dedup.storage.urls import join
+
+    overrides, out = overrides_of(keys, settings, workers), out or join(run_dir, "calibration")
+    with session(engine_keys(overrides), run_dir=run_dir) as (_, engine, reporter):
+        found = run_calibration(
+            run_dir,
+            out,
+            precision=precision,
+            n_images=n_images,
+            changes=changes,
+            seed=seed,
+            overrides=overrides,
+            engine=engine,
+            reporter=reporter,
+        )
+    print_result(as_json, summary_of(found) | {"thresholds": found.table.to_pylist()}, lambda: print_calibration(found, out))
 
 
 def rewrite(
     run_dir: RunDir,
     out: Annotated[str, typer.Argument(help="folder for the cleaned shards")],
-    overrides: Overrides = None,
+    keys: Keys = None,
     config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
     per_shard: Annotated[int, typer.Option("--per-shard", min=0, help="samples per tar; 0 = a tar for each tar of the input")] = 10_000,
     keep_list: KeepList = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be written, and how large it is")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be written, and how large it is")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write cleaned shards: new tars of the kept samples, members byte for byte.
+    """Write cleaned shards: what is kept, byte for byte.
 
     Example: dedup rewrite out cleaned --per-shard 10000
     """
     from dedup.cli.show.release import print_rewrite
-    from dedup.cli.show.run import ConsoleReporter
-    from dedup.config.rules import validate
-    from dedup.pipeline.run import make_engine
     from dedup.release.rewrite import rewrite as rewrite_run
 
-    config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
-    validate(config, require_input=False)
-    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+    with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, reporter):
         summary = rewrite_run(run_dir, out, per_shard=per_shard, keep_list=keep_list, dry_run=dry_run, engine=engine, reporter=reporter)
-    if as_json:
-        print_json(asdict(summary))
-    else:
-        print_rewrite(summary)
+    print_result(as_json, asdict(summary), lambda: print_rewrite(summary))
     if summary.n_failed:
         raise typer.Exit(1)
 
@@ -112,85 +149,27 @@ def export(
     run_dir: RunDir,
     form: Annotated[str, typer.Option("--format", help="keys, urls, datacomp or hf")],
     out: Annotated[str, typer.Option("--out", help="file to write; for hf a folder")],
-    overrides: Overrides = None,
+    keys: Keys = None,
     config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
     keep_list: KeepList = "",
     images: Annotated[bool, typer.Option("--images/--no-images", help="hf: whether the images' bytes go into the parquet files")] = True,
     as_json: Json = False,
 ) -> None:
-    """Write what is kept in the form another tool reads.
+    """Write a list of what is kept, for another tool.
 
-    keys: a key a line, or with shards as .csv or .parquet; urls: a url a line; datacomp: the sorted .npy of its resharder;
+    keys: one key a line, or keys with their shards as .csv or .parquet; urls: one a line; datacomp: the sorted .npy of its resharder;
     hf: a folder that `datasets.load_dataset` reads.
 
     Example: dedup export out --format keys --out kept.csv
     """
     from dedup.cli.show.release import print_export
-    from dedup.cli.show.run import ConsoleReporter
-    from dedup.config.rules import validate
-    from dedup.pipeline.run import make_engine
     from dedup.release.export import FORMATS
     from dedup.release.export import export as export_run
 
     if form not in FORMATS:
         raise ConfigError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    config = load(config_file, [*(overrides or []), f"output.run_dir={run_dir}"])
-    validate(config, require_input=False)
-    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+    with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, reporter):
         summary = export_run(run_dir, form, out, keep_list=keep_list, with_images=images, engine=engine, reporter=reporter)
-    if as_json:
-        print_json(asdict(summary))
-    else:
-        print_export(summary)
-
-
-CalibrationOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE...",
-        help="over the run's configuration, such as engine.workers=2 or engine.device=cpu",
-        autocompletion=complete_setting,
-    ),
-]
-
-
-def calibrate(
-    run_dir: RunDir,
-    overrides: CalibrationOverrides = None,
-    precision: Annotated[float, typer.Option("--precision", help="share of copies wanted among what the threshold joins")] = 0.99,
-    n_images: Annotated[int, typer.Option("--n-images", help="images drawn, of which changed copies are planted")] = 2000,
-    changes: Annotated[str, typer.Option("--changes", help="strengths of the planted changes: default or all")] = "default",
-    seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
-    out: Annotated[str, typer.Option("--out", help="folder for tables, configuration and plot; by default RUN_DIR/calibration")] = "",
-    as_json: Json = False,
-) -> None:
-    """Recommend a threshold: recall of planted copies, expected false pairs and precision for each, on the run's own images.
-
-    Example: dedup calibrate out --precision 0.99
-    """
-    from dedup.calibration.calibrate import calibrate as run_calibration
-    from dedup.calibration.calibrate import summary_of
-    from dedup.cli.show.calibrate import print_calibration
-    from dedup.cli.show.run import ConsoleReporter
-    from dedup.config.load import load_config
-    from dedup.pipeline.run import make_engine
-    from dedup.storage.urls import join
-
-    engine_keys = [text for text in overrides or [] if text.startswith("engine.")]
-    out = out or join(run_dir, "calibration")
-    with closing(make_engine(load_config(None, [*engine_keys, f"output.run_dir={run_dir}"]))) as engine, ConsoleReporter() as reporter:
-        found = run_calibration(
-            run_dir,
-            out,
-            precision=precision,
-            n_images=n_images,
-            changes=changes,
-            seed=seed,
-            overrides=overrides or [],
-            engine=engine,
-            reporter=reporter,
-        )
-    if as_json:
-        print_json(summary_of(found) | {"thresholds": found.table.to_pylist()})
-    else:
-        print_calibration(found, out)
+    print_result(as_json, asdict(summary), lambda: print_export(summary))

@@ -1,26 +1,37 @@
-"""Options that several commands take, and what the shell completes them to."""
+"""What commands share: options, what the shell completes them to, and the session that a command works in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+
+from dedup.config.hints import did_you_mean
+from dedup.config.keys import STAGE_NAMES
+from dedup.errors import ConfigError
 
 if TYPE_CHECKING:
     from dedup.config import Config
+    from dedup.contracts import Engine, Reporter
 
 
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Configuration keys that begin like that, with their meanings; behind the equals sign the shell offers files."""
-    given = ctx.params.get("overrides") or ()
+    given = ctx.params.get("keys") or ()
     return [] if _is_value(given, incomplete) else settings(incomplete)
 
 
 def complete_lookup_setting(incomplete: str) -> list[tuple[str, str]]:
     """The same, of the sections that a finished run leaves open."""
     return [found for found in settings(incomplete) if found[0].startswith(("encoder.", "input.", "engine."))]
+
+
+def complete_stage(incomplete: str) -> list[str]:
+    """Stages that begin like that; after a comma, for one more of them."""
+    before, comma, begun = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in STAGE_NAMES if name.startswith(begun)]
 
 
 def settings(incomplete: str) -> list[tuple[str, str]]:
@@ -54,44 +65,118 @@ def _is_value(given: Sequence[str], incomplete: str) -> bool:
     return bool(given) and (given[-1] == "=" or (not incomplete and given[-1].count(".") == 1 and "=" not in given[-1]))
 
 
-Overrides = Annotated[
+RunDir = Annotated[str, typer.Argument(help="the run directory of a finished run")]
+
+Keys = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE...",
-        help="configuration, such as input.shards='DIR/*.tar'; see `dedup config`",
+        help="configuration, such as search.min_similarity=0.8; `dedup config` lists all keys",
         autocompletion=complete_setting,
     ),
 ]
 
-ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file of configuration keys")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="the same as KEY=VALUE; may be given several times", autocompletion=complete_setting),
+]
+
+LookupSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="a key of encoder, input or engine, instead of the run's own, such as engine.device=cpu; may be given several times",
+        autocompletion=complete_lookup_setting,
+    ),
+]
+
+ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file of configuration keys")]
+
+Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N", help="processes, as engine.workers=N; 0 = one per core")]
 
 Redo = Annotated[bool, typer.Option("--redo", help="redo from the first stage whose configuration or input changed")]
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 
-
-class StageGroup(TyperGroup):
-    """A command of configuration overrides that has commands of its own: whatever names none of these goes to `stage`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the stage's command before its arguments."""
-        is_asked_for_words = ctx.resilient_parsing and not args  # the tab key, right behind the group's name
-        if not is_asked_for_words and args[:1] != ["--help"] and (not args or args[0] not in self.commands):
-            args = ["stage", *args]
-        return super().parse_args(ctx, args)
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """The group's commands, and what its stage takes."""
-        stage = self.commands["stage"]
-        found = [*super().shell_complete(ctx, incomplete), *stage.shell_complete(ctx, incomplete)]
-        for parameter in stage.params if not incomplete.startswith("-") else []:
-            if parameter.name == "overrides":
-                found += parameter.shell_complete(ctx, incomplete)
-        return list({item.value: item for item in found}.values())
+KeepList = Annotated[
+    str, typer.Option("--keep-list", help="keep what this list names instead: .txt, .csv or .parquet of keys, urls or sha256, .npy of uids")
+]
 
 
-def load(config_file: str | None, overrides: list[str] | None) -> Config:
-    """The configuration that a command line gives."""
+def overrides_of(keys: Sequence[str] | None = None, settings: Sequence[str] | None = None, workers: int | None = None) -> list[str]:
+    """What a command line says of configuration keys; of two values of a key, the later holds: --workers over --set over KEY=VALUE."""
+    return [*(keys or []), *(settings or []), *([] if workers is None else [f"engine.workers={workers}"])]
+
+
+def engine_keys(overrides: Sequence[str]) -> list[str]:
+    """Those that say how work is done: all that a command which takes its configuration from a run needs for its engine."""
+    return [text for text in overrides if text.startswith("engine.")]
+
+
+def load(config_file: str | None, overrides: Sequence[str], run_dir: str = "") -> Config:
+    """The configuration that a command line gives; with `run_dir`, of that run."""
     from dedup.config.load import load_config
 
-    return load_config(config_file, overrides or [])
+    return load_config(config_file, [*overrides, *([f"output.run_dir={run_dir}"] if run_dir else [])])
+
+
+class Session(NamedTuple):
+    """What a command works with."""
+
+    config: Config
+    engine: Engine
+    reporter: Reporter
+
+
+@contextmanager
+def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "") -> Iterator[Session]:
+    """A checked configuration, its engine, closed at the end, and a reporter that writes to standard error.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        As `overrides_of` gives them.
+    config_file : str or None
+    run_dir : str
+        The run that the command is about; empty where there is none.
+    """
+    from dedup.cli.show.run import ConsoleReporter
+    from dedup.config.rules import validate
+    from dedup.pipeline.run import make_engine
+
+    config = load(config_file, overrides, run_dir)
+    validate(config)
+    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+        yield Session(config, engine, reporter)
+
+
+def chosen_stages(only: str | None = None, first: str | None = None, last: str | None = None) -> tuple[str, ...]:
+    """The stages that --only, --from and --until choose, in the order in which they run.
+
+    Raises
+    ------
+    ConfigError
+        If there is no stage of that name, or the options contradict each other.
+
+    Examples
+    --------
+    >>> chosen_stages(only="confirm,pairs"), chosen_stages(first="statistics"), chosen_stages(last="index")
+    (('pairs', 'confirm'), ('statistics', 'targets'), ('embed', 'index'))
+    """
+    if only is not None:
+        if first or last:
+            raise ConfigError(f"--only {only} names all stages to run; leave out {'--from' if first else '--until'}, or --only")
+        names = [_stage("--only", name.strip()) for name in only.split(",")]
+        return tuple(name for name in STAGE_NAMES if name in names)
+    begin = STAGE_NAMES.index(_stage("--from", first)) if first is not None else 0
+    end = STAGE_NAMES.index(_stage("--until", last)) + 1 if last is not None else len(STAGE_NAMES)
+    if begin >= end:
+        raise ConfigError(f"--from {first} --until {last}: no stage is left; the order is {', '.join(STAGE_NAMES)}")
+    return STAGE_NAMES[begin:end]
+
+
+def _stage(option: str, name: str) -> str:
+    if name not in STAGE_NAMES:
+        raise ConfigError(f"{option}: unknown stage '{name}'; expected one of {', '.join(STAGE_NAMES)}{did_you_mean(name, STAGE_NAMES)}")
+    return name

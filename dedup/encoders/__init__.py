@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dedup.config import EncoderConfig
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Encoder
 from dedup.encoders import dct
+from dedup.encoders.encoder import Encoder
 from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.image.views import ViewMaker, view_rows
 

@@ -19,6 +19,7 @@ from dedup.config import EncoderConfig
 from dedup.encoders.clip_models import FoundModel, find_model
 from dedup.errors import ConfigError, StageError
 from dedup.machine import gpu_sharers, task_gpus
+from dedup.numerics.image.descriptor import Crop
 
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CPU_BATCH: Final = 32
@@ -80,6 +81,8 @@ class ClipEncoder:
         In which the model computes.
     embed : callable
         The model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
+    embed_text : callable
+        Its other half, of a model that has one: tokens on its device to vectors, of any length.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class ClipEncoder:
         with torch.inference_mode(False):
             self._model = _open_clip_model(found, precision, self._device) if found.name else _script(found, self.dtype, self._device)
         self.embed = self._model.encode_image if found.name else self._model
+        self.embed_text: Any = self._model.encode_text if found.name else None
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (self._preprocessing.mean, self._preprocessing.std)
         )
@@ -141,11 +145,9 @@ class ClipEncoder:
             self._batch_size = _CPU_BATCH if self._device.type == "cpu" else self._measure_batch_size()
         return self._batch_size
 
-    def prepare(
-        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.uint8]:
-        """Resize and crop, uint8 (height, width, 3); pixels are normalised on the model's device."""
-        return self._preprocessing(pixels, box)
+    def prepare(self, crop: Crop) -> npt.NDArray[np.uint8]:
+        """Resize and cut, uint8 (height, width, 3); pixels are normalised on the model's device."""
+        return self._preprocessing(crop.pixels, crop.box)
 
     def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Unit vectors (n, dim) of prepared images (n, height, width, 3).
@@ -216,7 +218,7 @@ class ClipEncoder:
 
     def _forward_text(self, tokens: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), self._guard():
-            return torch.as_tensor(self._model.encode_text(tokens.to(self._device)))
+            return torch.as_tensor(self.embed_text(tokens.to(self._device)))
 
     def _stream(self) -> contextlib.AbstractContextManager[Any]:
         """A stream for each thread, so that one batch is copied while another is computed."""

@@ -42,11 +42,9 @@ class DctEncoder:
         """What it computes on."""
         return "cpu"
 
-    def prepare(
-        self, pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float], grid: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        """The grid itself, float32 (3, 64, 64)."""
-        return grid
+    def prepare(self, crop: descriptor.Crop) -> npt.NDArray[np.float32]:
+        """Its grid, float32 (3, 64, 64)."""
+        return crop.grid
 
     def encode(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Descriptors (n, 384) of prepared images (n, 3, 64, 64)."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import Engine, GroupRows, GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.contracts import Engine, GpuUse, GroupRows, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.workers import start_pool, starting_workers, stop_pool
 from dedup.errors import DedupError, StageError, no_room
 from dedup.machine import available_cores
@@ -48,27 +48,8 @@ class PackWork(Generic[Result]):
     def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
         places, offsets, lists = _arrays(task.folder)
         for group in task.pack.groups.tolist():
-            yield group, _Gathered(self.source, places[offsets[group] : offsets[group + 1]].astype(np.int64), lists)
-
-
-class _Gathered:
-    """Rows of a group by their positions."""
-
-    def __init__(self, source: GroupSource, positions: npt.NDArray[np.int64], groups: npt.NDArray[np.int32]) -> None:
-        self._source, self.positions, self._groups = source, positions, groups
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def groups(self) -> npt.NDArray[np.int32]:
-        return self._groups[self.positions]
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        return self._source.take(name, self.positions)
-
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return self._source.take(name, self.positions[rows])
+            positions = places[offsets[group] : offsets[group + 1]].astype(np.int64)
+            yield group, GroupRows(self.source, positions, lists[positions])
 
 
 def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:
@@ -104,11 +85,13 @@ class LocalEngine:
         Processes; 0 = one per core this process may use.
     memory_limit : str
         Of the SQL engine, before it spills to disk; DuckDB's notation, ``4GB``.
+    count_gpus : callable
+        GPUs for tasks that want one alone. It is asked when such tasks come, since torch takes seconds to load.
     """
 
-    def __init__(self, n_workers: int = 0, memory_limit: str = "4GB") -> None:
+    def __init__(self, n_workers: int = 0, memory_limit: str = "4GB", count_gpus: Callable[[], int] = lambda: 0) -> None:
         self._asked, self._n_workers = n_workers, n_workers or available_cores()
-        self._memory_limit = memory_limit
+        self._memory_limit, self._count_gpus = memory_limit, count_gpus
         self._pool: ProcessPoolExecutor | None = None
         self._gpu_pool: ProcessPoolExecutor | None = None
 
@@ -117,13 +100,18 @@ class LocalEngine:
         """Tasks that run at a time."""
         return self._n_workers
 
+    @property
+    def is_local(self) -> bool:
+        """Workers are processes of this machine."""
+        return True
+
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task in spawned processes of one thread each.
 
         A single task goes to a process too: with more threads matrix products round otherwise, and results must not
-        depend on how many tasks there are. Where tasks use GPUs there is one process for each, with its share of the cores;
+        depend on how many tasks there are. Tasks that want a GPU alone have one process for each GPU, with its share of the cores;
         or as many as were asked for, which take the GPUs in turn.
 
         Raises
@@ -133,7 +121,8 @@ class LocalEngine:
         """
         if not tasks:
             return
-        if not (uses_gpu and n_gpus):
+        n_gpus = self._count_gpus() if uses_gpu == "alone" else 0
+        if not n_gpus:
             self._pool = self._pool or start_pool(self._n_workers)
             yield from self._map(self._pool, self._n_workers, work, tasks)
             return

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dedup.config.keys import MAX_PIXELS
 from dedup.errors import DedupError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Explanation, Sample, Step
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.images.decode import decode_image
 from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import dataset, read_table
@@ -234,7 +234,7 @@ def montage(
     InputError
         If a component_id is no group of copies of this run.
     """
-    layout = RunLayout(run_dir)
+    layout = Run(run_dir)
     statistics = read_table(layout.table("statistics"), ["component_id", "duplication_count"])
     ids, counts = statistics["component_id"].to_numpy(), statistics["duplication_count"].to_numpy()
     unknown = sorted(set(component_ids) - set(ids.tolist()))
@@ -252,7 +252,7 @@ def montage(
     return len(drawn)
 
 
-def _cells(layout: RunLayout, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
+def _cells(layout: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
     wanted = pc.field("component_id").isin(groups)
     kept = dataset(layout.table("manifest")).to_table(columns=_COLUMNS, filter=wanted).to_pylist()
     columns = [*_COLUMNS, "similarity_to_keeper", "kind"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from dedup.explanation.draw import draw_explanation
 from dedup.explanation.explanation import Component, Exclusion, Explanation, Sample
-from dedup.explanation.keeping import KeepPolicy
 from dedup.explanation.paths import component_edges, path_between, read_steps
+from dedup.explanation.policy import KeepPolicy
 from dedup.explanation.tables import RunTables, find_sample
 
 _EDGES_SHOWN = 8
@@ -57,7 +57,7 @@ def explain(
     Tables are read in batches, most of them once from end to end; what is held in memory is the sample's connected component.
     """
     tables = RunTables(run_dir)
-    found = find_sample(tables.layout, key, shard, sample_id)
+    found = find_sample(tables.run, key, shard, sample_id)
     if found.sample_id is None:
         rejection = found.rejections[0]
         own = Sample(rejection.shard, rejection.key)
@@ -76,7 +76,7 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
     own = tables.samples([sample_id])[sample_id]
     refused, n_refused = tables.refused(sample_id, place.component_id, max_refused)
     base = Explanation(
-        tables.run_dir,
+        tables.run.url,
         "kept_unique",
         "kept: the run found no copy of it",
         own,
@@ -89,17 +89,17 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
     base = replace(base, component=component)
     path: list[int] = []
     if len(members) > 1:
-        edges = component_edges(tables.layout, members)
+        edges = component_edges(tables.run, members)
         first = tables.representative(sample_id)
         best, n_edges = edges.of(first, _EDGES_SHOWN)
-        own_steps = read_steps(tables.layout, best)
+        own_steps = read_steps(tables.run, best)
         ends = [step.dst if step.src == first else step.src for step in own_steps]
         others = tables.samples(ends)
         base = replace(base, edges=tuple(own_steps), edge_samples=tuple(others[end] for end in ends), n_edges=n_edges)
         if place.keeper_id is not None:
-            path = path_between(tables.layout, edges, sample_id, place.keeper_id)
+            path = path_between(tables.run, edges, sample_id, place.keeper_id)
             samples = tables.samples(path)
-            steps = read_steps(tables.layout, zip(path[:-1], path[1:], strict=True))
+            steps = read_steps(tables.run, zip(path[:-1], path[1:], strict=True))
             base = replace(base, path_samples=tuple(samples[node] for node in path), path=tuple(steps))
     if place.table == "duplicates" and place.keeper_id is not None:
         return _dropped(tables, base, sample_id, place.keeper_id, place.row)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dedup.errors import EdgeError, RunDirectoryError
 from dedup.explanation.explanation import Step
 from dedup.numerics.graph.components import widest_path
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.schemas.pairs import STANDING
 from dedup.storage.tables import dataset
 
@@ -47,12 +47,12 @@ class ComponentEdges:
         return [(int(self.src[k]), int(self.dst[k])) for k in order], len(own)
 
 
-def component_edges(layout: RunLayout, members: Ids) -> ComponentEdges:
+def component_edges(layout: Run, members: Ids) -> ComponentEdges:
     """Read the edges between members of a component.
 
     Parameters
     ----------
-    layout : RunLayout
+    layout : Run
     members : int64 array, ascending
         sample_ids of the connected component.
 
@@ -73,14 +73,14 @@ def component_edges(layout: RunLayout, members: Ids) -> ComponentEdges:
     return ComponentEdges(parts[0].astype(np.int64), parts[1].astype(np.int64), parts[2].astype(np.float32))
 
 
-def representatives(layout: RunLayout, sample_ids: Iterable[int]) -> dict[int, int]:
+def representatives(layout: Run, sample_ids: Iterable[int]) -> dict[int, int]:
     """The sample that stands for the image of each: the first with the same bytes, or the sample itself."""
     found = {sample_id: sample_id for sample_id in sample_ids}
     rows = dataset(layout.table("exact")).to_table(filter=pc.field("sample_id").isin(list(found))).to_pylist()
     return found | {row["sample_id"]: row["representative_id"] for row in rows}
 
 
-def path_between(layout: RunLayout, edges: ComponentEdges, start: int, end: int) -> list[int]:
+def path_between(layout: Run, edges: ComponentEdges, start: int, end: int) -> list[int]:
     """sample_ids from one sample to another of its component, along the widest path; copies join by the image they share.
 
     Raises
@@ -93,13 +93,13 @@ def path_between(layout: RunLayout, edges: ComponentEdges, start: int, end: int)
         between = widest_path(edges.src, edges.dst, edges.similarity, of[start], of[end]).tolist()
     except EdgeError as error:
         raise RunDirectoryError(
-            f"{layout.run_dir}: no edges join sample {start} and sample {end}, which are in one component ({error}); its tables do not "
+            f"{layout.url}: no edges join sample {start} and sample {end}, which are in one component ({error}); its tables do not "
             "belong together: run dedup status, then dedup run … --redo"
         ) from error
     return [*([start] if of[start] != start else []), *between, *([end] if of[end] != end else [])]
 
 
-def read_steps(layout: RunLayout, pairs: Iterable[tuple[int, int]]) -> list[Step]:
+def read_steps(layout: Run, pairs: Iterable[tuple[int, int]]) -> list[Step]:
     """Whole rows of `edges`, for pairs in either direction; of a pair that occurs twice the more similar.
 
     Pairs that are no edge are left out.

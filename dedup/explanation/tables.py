@@ -15,10 +15,8 @@ import pyarrow.compute as pc
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Component, Refusal, Rejection, Sample
 from dedup.explanation.paths import representatives
-from dedup.runs.directory import RunLayout, StageRecord, read_record
+from dedup.runs.directory import Run
 from dedup.storage.tables import dataset, read_table
-
-_HOMES = {"embed": "embeddings", "index": "index", "confirm": "edges", "groups": "groups", "exclude": "exclusions", "manifest": "manifest"}
 
 _BATCH_ROWS = 65_536
 
@@ -51,30 +49,16 @@ class RunTables:
     Raises
     ------
     RunDirectoryError
-        If there is no run.
+        If there is no run, or it has embedded nothing yet.
     """
 
     def __init__(self, run_dir: str) -> None:
-        self.run_dir = run_dir
-        self._records: dict[str, StageRecord] = {}
-        for stage, home in _HOMES.items():
-            record = read_record(run_dir, home)
-            if record is not None:
-                self._records[stage] = record
-        if "embed" not in self._records:
-            text = "holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run"
-            raise RunDirectoryError(f"{run_dir} {text}")
-        self.layout = RunLayout(run_dir, tuple(self._records["embed"].config.get("input.carry", ())))
+        self.run = Run.open(run_dir)
+        self.run.finished("embed")
 
     def require_manifest(self) -> None:
         """Stop where the manifest is missing, or was made from tables that were replaced since."""
-        for stage, upstream in (("manifest", "groups"), ("manifest", "exclude"), ("groups", "confirm")):
-            if stage not in self._records or upstream not in self._records:
-                missing = stage if stage not in self._records else upstream
-                raise RunDirectoryError(f"{self.run_dir} has no finished stage '{missing}'; run: dedup run output.run_dir={self.run_dir} …")
-            if self._records[stage].inputs.get(upstream) != self._records[upstream].digest:
-                text = f"stage '{stage}' was made from an earlier '{upstream}'; run: dedup run output.run_dir={self.run_dir} … --redo"
-                raise RunDirectoryError(f"{self.run_dir}: {text}")
+        Run.open(self.run.url, ("confirm", "groups", "exclude", "manifest"))
 
     @property
     def min_similarity(self) -> float:
@@ -84,42 +68,42 @@ class RunTables:
     @property
     def is_exact_by_embedding(self) -> bool:
         """Whether exact copies are known by nothing more than equal vectors: precomputed ones may come without a digest of the image."""
-        return self._records["embed"].summary.get("exact_by") == "embedding"
+        return self.run.finished("embed").summary.get("exact_by") == "embedding"
 
     def outcome(self, sample_id: int) -> Place:
         """Where the sample ended."""
         for name in ("manifest", "duplicates", "excluded"):
-            rows = dataset(self.layout.table(name)).to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
+            rows = dataset(self.run.table(name)).to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
             if rows:
                 return Place(name, rows[0])
         text = f"sample {sample_id} was embedded, but is in none of manifest, duplicates and excluded"
-        raise RunDirectoryError(f"{self.run_dir}: {text}; run: dedup run output.run_dir={self.run_dir} … --redo")
+        raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
 
     def samples(self, sample_ids: Iterable[int]) -> dict[int, Sample]:
         """What metadata say of samples."""
         names, wanted = list(Sample.__dataclass_fields__), list(sample_ids)
-        found = read_samples(self.layout, wanted, names)
+        found = read_samples(self.run, wanted, names)
         if missing := set(wanted) - set(found):
             text = f"metadata has no sample {min(missing)}, which its other tables name"
-            raise RunDirectoryError(f"{self.run_dir}: {text}; run: dedup run output.run_dir={self.run_dir} … --redo")
+            raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
         return {sample_id: Sample(**{name: row[name] for name in names}) for sample_id, row in found.items()}
 
     def representative(self, sample_id: int) -> int:
         """The first sample with the same image bytes."""
-        return representatives(self.layout, [sample_id])[sample_id]
+        return representatives(self.run, [sample_id])[sample_id]
 
     def n_neighbors(self, sample_id: int) -> int:
         """Others at the threshold or above."""
-        rows = dataset(self.layout.table("neighbors")).to_table(columns=["n_neighbors"], filter=pc.field("sample_id") == sample_id)
+        rows = dataset(self.run.table("neighbors")).to_table(columns=["n_neighbors"], filter=pc.field("sample_id") == sample_id)
         return int(rows["n_neighbors"][0].as_py()) if len(rows) else 0
 
     def component(self, sample_id: int, place: Place) -> tuple[Component, npt.NDArray[np.int64]]:
         """The group of a sample, and the members of its connected component, ascending."""
         group = pc.field("component_id") == place.component_id
         n_kept, n_dropped, n_excluded = (
-            dataset(self.layout.table(name)).count_rows(filter=group) for name in ("manifest", "duplicates", "excluded")
+            dataset(self.run.table(name)).count_rows(filter=group) for name in ("manifest", "duplicates", "excluded")
         )
-        table = dataset(self.layout.table("groups"))
+        table = dataset(self.run.table("groups"))
         rows = table.to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
         count, alone = int(place.row["duplication_count"]), np.array([sample_id], dtype=np.int64)
         if not rows:
@@ -173,12 +157,13 @@ class RunTables:
 
     def rows(self, name: str, columns: list[str] | None, wanted: pc.Expression) -> list[dict[str, Any]]:
         """Rows of a table that meet a condition."""
-        found: list[dict[str, Any]] = dataset(self.layout.table(name)).to_table(columns=columns, filter=wanted).to_pylist()
+        found: list[dict[str, Any]] = dataset(self.run.table(name)).to_table(columns=columns, filter=wanted).to_pylist()
         return found
 
     def config(self, stage: str, key: str, default: Any) -> Any:
         """What a stage was made with."""
-        return self._records[stage].config.get(key, default) if stage in self._records else default
+        record = self.run.record(stage)
+        return default if record is None else record.config.get(key, default)
 
 
 _SHOWN = 10
@@ -194,12 +179,12 @@ class Found:
     rejections: tuple[Rejection, ...]
 
 
-def find_sample(layout: RunLayout, key: str, shard: str = "", sample_id: int | None = None) -> Found:
+def find_sample(layout: Run, key: str, shard: str = "", sample_id: int | None = None) -> Found:
     """The one sample that is meant.
 
     Parameters
     ----------
-    layout : RunLayout
+    layout : Run
     key : str
         A sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
     shard : str
@@ -215,7 +200,7 @@ def find_sample(layout: RunLayout, key: str, shard: str = "", sample_id: int | N
     if sample_id is not None:
         row = read_samples(layout, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
         if row is None:
-            raise InputError(f"{layout.run_dir} has no sample {sample_id}; its embeddings/metadata/ lists the sample_ids")
+            raise InputError(f"{layout.url} has no sample {sample_id}; its embeddings/metadata/ lists the sample_ids")
         return Found(sample_id, _rejections(layout, [row["key"]], lambda other, _: other == row["shard"]))
     if not key:
         raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
@@ -241,7 +226,7 @@ def find_sample(layout: RunLayout, key: str, shard: str = "", sample_id: int | N
     return Found(rows[0]["sample_id"] if rows else None, rejected)
 
 
-def read_samples(layout: RunLayout, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+def read_samples(layout: Run, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
     """Rows of `metadata` by sample_id, with at least that column; of ids that are none there is no row.
 
     Only files of partitions that are asked for are opened.
@@ -261,13 +246,13 @@ def read_samples(layout: RunLayout, sample_ids: Iterable[int], columns: Sequence
     return found
 
 
-def _metadata(layout: RunLayout, wanted: pc.Expression) -> list[dict[str, Any]]:
+def _metadata(layout: Run, wanted: pc.Expression) -> list[dict[str, Any]]:
     columns = ["sample_id", "shard", "key"]
     batches = dataset(layout.table("metadata")).to_batches(columns=columns, filter=wanted, batch_size=_BATCH_ROWS)
     return [row for batch in batches for row in batch.to_pylist()]
 
 
-def _rejections(layout: RunLayout, keys: Sequence[str], is_meant: Any) -> tuple[Rejection, ...]:
+def _rejections(layout: Run, keys: Sequence[str], is_meant: Any) -> tuple[Rejection, ...]:
     rows = dataset(layout.table("rejected")).to_table(filter=pc.field("key").isin(list(keys))).to_pylist()
     return tuple(Rejection(**row) for row in rows if is_meant(row["shard"], row["key"]))
 
@@ -278,7 +263,7 @@ def _is_shard(shard: str, text: str) -> bool:
     return shard == text or shard.endswith(f"/{text}")
 
 
-def _by_content(layout: RunLayout, key: str, shard: str) -> int:
+def _by_content(layout: Run, key: str, shard: str) -> int:
     for is_asked, column, value in (("://" in key, "url", key), (_SHA256.fullmatch(key), "sha256", key.lower())):
         if not is_asked:
             continue
@@ -292,9 +277,9 @@ def _by_content(layout: RunLayout, key: str, shard: str) -> int:
     raise InputError(_not_found(layout, key, shard))
 
 
-def _not_found(layout: RunLayout, key: str, shard: str) -> str:
+def _not_found(layout: Run, key: str, shard: str) -> str:
     where = f" in {shard}" if shard else ""
-    text = f"{layout.run_dir} has no sample {key}{where}: it was neither embedded nor rejected"
+    text = f"{layout.url} has no sample {key}{where}: it was neither embedded nor rejected"
     partitions = read_table(layout.table("partitions"), ["shard", "status", "error"])
     if shard:
         known = [row for row in partitions.to_pylist() if _is_shard(row["shard"].partition("#")[0], shard)]

@@ -82,7 +82,7 @@ def look_up(task: LookupTask) -> list[Answer]:
     """Answers for the images of some files."""
     question, index = task.question, _opened(task.question.run_dir, task.question.overrides, task.question.device)
     answers = []
-    for asked in read_inputs(task.paths, max_image_bytes=index.opened.config.input.max_image_bytes):
+    for asked in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
         if asked.error is not None:
             answers.append(Answer(asked.name, [], str(asked.error), asked.error.reason))
             continue
@@ -126,8 +126,8 @@ def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporte
 def flag(question: Question, paths: Sequence[str], out: str, engine: Engine, reporter: Reporter) -> FlagSummary:
     """Write a row for each image: a copy or not, and of which training image. See `dedup.flag_images`."""
     index = _opened(question.run_dir, question.overrides, question.device)
-    rule = {"min_similarity": _asked(question, index), "max_distance": index.opened.config.confirm.max_distance}
-    by_pixels = question.judge_pixels and index.opened.confirms
+    rule = {"min_similarity": _asked(question, index), "max_distance": index.run.config.confirm.max_distance}
+    by_pixels = question.judge_pixels and index.run.judges_pixels
     n_images = n_copies = n_unknown = n_errors = 0
     first: list[JsonDict] = []
     with FileWriter(out, FLAGS) as writer:

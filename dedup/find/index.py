@@ -14,19 +14,22 @@ import numpy.typing as npt
 from PIL import Image
 
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, view_maker
+from dedup.encoders.encoder import Encoder
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
 from dedup.find.answers import Answer, Match
-from dedup.find.judging import PixelJudge, Turned, Verdict
+from dedup.find.matches import ImageJudge, MatchJudge
 from dedup.find.search import VectorSearch, ViewSearch
 from dedup.find.views import Views, views_of
-from dedup.runs.directory import OpenedRun, check_encoder, open_run
-from dedup.runs.index import find_index
+from dedup.runs.directory import Run
+from dedup.runs.index import how_to_rebuild
 from dedup.runs.samples import SampleTable
 
 if TYPE_CHECKING:
     from dedup.numerics.search.faiss_index import IvfIndex
+
+
+_NEEDED = ("embed", "index", "confirm", "groups", "manifest", "statistics")  # stages whose tables answers are taken from
 
 
 def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto", stages: Sequence[str] | None = None) -> RunIndex:
@@ -54,13 +57,16 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     from dedup.numerics.search.faiss_index import IvfIndex
     from dedup.numerics.search.lists import count_gpus
 
-    opened = open_run(run_dir, list(overrides)) if stages is None else open_run(run_dir, list(overrides), stages)
-    index = IvfIndex(find_index(run_dir), n_gpus=0 if device == "cpu" else count_gpus())
-    expected = (int(opened.index.get("n_images", -1)), int(opened.index.get("dim", -1)))
+    run = Run.open(run_dir, _NEEDED if stages is None else stages, overrides)
+    run.check_vectors()
+    index = IvfIndex(run.index_path(), n_gpus=0 if device == "cpu" else count_gpus())
+    expected = (int(run.index_facts.get("n_images", -1)), int(run.index_facts.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
         found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
-        raise RunDirectoryError(f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; run: dedup index … --redo")
-    return RunIndex(opened, index)
+        raise RunDirectoryError(
+            f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; {how_to_rebuild(run.path('index'))}"
+        )
+    return RunIndex(run, index)
 
 
 class RunIndex:
@@ -68,21 +74,21 @@ class RunIndex:
 
     Parameters
     ----------
-    opened : OpenedRun
+    run : Run
     index : IvfIndex
     """
 
-    def __init__(self, opened: OpenedRun, index: IvfIndex) -> None:
-        self.opened, self.index = opened, index
-        self.vectors = VectorSearch(opened, index)
-        self.samples = SampleTable(self.run_dir)
-        self._views = ViewSearch(self.run_dir)
+    def __init__(self, run: Run, index: IvfIndex) -> None:
+        self.run, self.index = run, index
+        self.vectors = VectorSearch(run, index)
+        self.samples = SampleTable(self.run)
+        self._views = ViewSearch(self.run)
         self._encoding, self._judging = Lock(), Lock()
 
     @property
     def run_dir(self) -> str:
         """The run."""
-        return self.opened.config.output.run_dir
+        return self.run.url
 
     @property
     def n_images(self) -> int:
@@ -92,7 +98,7 @@ class RunIndex:
     @property
     def min_similarity(self) -> float:
         """Cosine from which the run called images candidates."""
-        return self.opened.config.search.min_similarity
+        return self.run.config.search.min_similarity
 
     def search(
         self,
@@ -144,7 +150,7 @@ class RunIndex:
                 answers.append(Answer(name, [], str(error), error.reason))
                 continue
             matches = self._matches(views, k, min_similarity)
-            if judge_pixels and self.opened.confirms:
+            if judge_pixels and self.run.judges_pixels:
                 with self._judging:
                     matches = self._judge.judged(data if measures else None, views, matches)
             answers.append(Answer(name, matches))
@@ -165,7 +171,7 @@ class RunIndex:
             If its image can't be read.
         """
         with self._judging:
-            pixels = self._judge.pixels(self.samples.row(sample_id))
+            pixels = self._judge.pixels(sample_id)
         picture = Image.fromarray(pixels)
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
@@ -183,23 +189,23 @@ class RunIndex:
         RunDirectoryError
             If the run was embedded with another.
         """
-        config = self.opened.config.encoder
+        config = self.run.config.encoder
         if not encoder_kind(config.name).has_images:
             raise ConfigError(
-                f"{self.run_dir} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
+                f"{self.run} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
                 "encoder.model=ViT-B-32 encoder.pretrained=…"
             )
-        check_encoder(self.opened)
-        encoder = load_encoder(config, self.opened.config.engine.device)
+        self.run.check_encoder()
+        encoder = load_encoder(config, self.run.config.engine.device)
         if encoder.dim != self.index.dim:
             raise ConfigError(
-                f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run_dir}"
+                f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run}"
             )
         return encoder
 
     @cached_property
-    def _judge(self) -> PixelJudge:
-        return PixelJudge(self.opened, self.samples)
+    def _judge(self) -> MatchJudge:
+        return MatchJudge(self.run, self.samples)
 
     def views(self, data: bytes, *, all_views: bool = True) -> Views:
         """The vectors of an encoded image.
@@ -209,7 +215,7 @@ class RunIndex:
         SampleError
             If it is no image, or too large a one.
         """
-        config = self.opened.config
+        config = self.run.config
         if len(data) > config.input.max_image_bytes:
             limit = f"expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
             raise SampleError("too_many_bytes", f"{len(data):,} bytes, {limit}")
@@ -226,7 +232,7 @@ class RunIndex:
         min_similarity : float, optional
             The run's own by default, and more for images of little detail.
         """
-        search = self.opened.config.search
+        search = self.run.config.search
         asked = search.min_similarity if min_similarity is None else min_similarity
         # what has next to no detail is like all else that has none
         if min_similarity is None and views.quality < search.low_detail_quality:
@@ -248,10 +254,9 @@ class RunIndex:
                 best.setdefault(sample_id, (value, name))
         return best
 
-    def judge(self, look: Turned, sample_id: int, view: str) -> Verdict:
-        """Compare an image with one training image by their pixels."""
-        with self._judging:
-            return self._judge.judge(look, sample_id, view)
+    def judge_of(self, views: Views) -> ImageJudge:
+        """What compares an image with training images by their pixels; for callers of one thread."""
+        return ImageJudge(views, self._judge)
 
     def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:
         """The k most similar training images over all views, not yet judged."""

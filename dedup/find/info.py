@@ -11,9 +11,8 @@ import numpy.typing as npt
 from dedup.contracts import JsonDict
 from dedup.find.index import RunIndex
 from dedup.numerics.search.exhaustive import nearest_neighbors
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.runs.index import INDEX, LISTS
-from dedup.runs.vectors import open_store
 from dedup.storage.tables import read_table
 
 _BLOCK = 65_536
@@ -82,14 +81,15 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
     -------
     IndexInfo
     """
-    faiss_index, files = index.index, index.opened.index["files"]
+    faiss_index, files = index.index, index.run.index_facts["files"]
     sizes = faiss_index.list_sizes()
-    layout, n, dim = RunLayout(index.run_dir), faiss_index.n_vectors, faiss_index.dim
-    ids = read_table(layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
-    asked, found, hits = _measure(index, layout, ids, n_queries, seed)
+    lists = index.run.lists()
+    run, n, dim = index.run, faiss_index.n_vectors, faiss_index.dim
+    ids = read_table(run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+    asked, found, hits = _measure(index, run, ids, n_queries, seed)
     return IndexInfo(
         faiss_index.description,
-        str(index.opened.index["codes"]),
+        str(index.run.index_facts["codes"]),
         n,
         dim,
         faiss_index.nlist,
@@ -102,7 +102,7 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
         int(files[LISTS]),
         2 * dim * n,
         # centroids twice (FAISS's, and ours along the principal axes), and what is known of the samples that have a copy
-        2 * int(files[INDEX]) + index.opened.lists.axes.nbytes + index.opened.lists.centroids.nbytes,
+        2 * int(files[INDEX]) + lists.axes.nbytes + lists.centroids.nbytes,
         len(asked),
         sum(len(row) for row in asked),
         found / total if (total := sum(len(row) for row in asked)) else None,
@@ -110,14 +110,14 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
     )
 
 
-def _measure(index: RunIndex, layout: RunLayout, ids: npt.NDArray[np.int64], n_queries: int, seed: int) -> tuple[list[list[int]], int, int]:
+def _measure(index: RunIndex, run: Run, ids: npt.NDArray[np.int64], n_queries: int, seed: int) -> tuple[list[list[int]], int, int]:
     """True neighbours of sampled images; how many of them a search finds, and of how many images the nearest."""
-    near = read_table(layout.table("neighbors"), ["sample_id"])["sample_id"].to_numpy()
+    near = read_table(run.table("neighbors"), ["sample_id"])["sample_id"].to_numpy()
     near = np.intersect1d(near, ids)
     chosen = np.sort(np.random.default_rng(seed).choice(near, min(n_queries, len(near)), replace=False))
     if not len(chosen):
         return [], 0, 0
-    store = open_store(index.run_dir)
+    store = index.run.vectors()
 
     def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
         for start in range(0, len(ids), _BLOCK):

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.search.faiss_index import search_all
 from dedup.numerics.similarity import exact_similarity, unit_rows
-from dedup.runs.directory import OpenedRun
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
 
 if TYPE_CHECKING:
     from dedup.numerics.search.faiss_index import IvfIndex
@@ -22,11 +21,10 @@ from functools import cached_property
 from dedup.errors import RunDirectoryError
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.image.views import CROP, DISC, INNER, WHOLE, ViewRows, relative_turns
+from dedup.numerics.search.exhaustive import close_pairs
 from dedup.numerics.search.lists import Lists
 from dedup.numerics.search.viewjoin import DISC_SIMILARITY, ROTATED
-from dedup.runs.directory import RunLayout
-from dedup.runs.index import load_lists
-from dedup.runs.views import open_views, view_part, view_parts, views_folder
+from dedup.runs.views import view_part, view_parts
 from dedup.storage.arrays import array_shape, read_array
 from dedup.storage.tables import read_table
 
@@ -38,17 +36,13 @@ class VectorSearch:
 
     Parameters
     ----------
-    opened : OpenedRun
+    run : Run
     index : IvfIndex
     """
 
-    def __init__(self, opened: OpenedRun, index: IvfIndex) -> None:
-        self.opened, self.index = opened, index
-
-    @property
-    def run_dir(self) -> str:
-        """The run."""
-        return self.opened.config.output.run_dir
+    def __init__(self, run: Run, index: IvfIndex) -> None:
+        self.run, self.index = run, index
+        self._facts, self._lists = run.index_facts, run.lists()
 
     @property
     def n_images(self) -> int:
@@ -120,19 +114,21 @@ class VectorSearch:
     def _refined(self, rows: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Candidates in the order of their codes, with exact similarities; -1 and -2 where there are fewer."""
         lists = None
-        if self.opened.index.get("codes") in ("pq", "fp16"):
-            lists, _ = self.opened.lists.place(rows, int(self.opened.index["nprobe"]))
+        if self._facts.get("codes") in ("pq", "fp16"):
+            lists, _ = self._lists.place(rows, int(self._facts["nprobe"]))
         ids, _ = self.index.search(rows, k, lists)
         similarity = np.full(ids.shape, -2.0, dtype=np.float32)
         query, place = np.nonzero(ids >= 0)
         if len(query):
             wanted, inverse = np.unique(ids[query, place], return_inverse=True)
-            vectors = open_store(self.run_dir).take(wanted)
+            vectors = self.run.vectors().take(wanted)
             similarity[query, place] = exact_similarity(rows[query].astype(np.float16), vectors[inverse])
         return ids, similarity
 
 
 _NPROBE = 4  # lists that each view of an image is searched in; training views are in three each
+
+_HALF_BAND = 1e-2  # by how much a product of rows rounded to float16 may lie below their cosine, and some more
 
 _KINDS = {WHOLE: "", INNER: "inner", CROP: "crop", DISC: "rotated"}
 
@@ -160,7 +156,7 @@ class ViewSearch:
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
 
     Notes
     -----
@@ -168,8 +164,8 @@ class ViewSearch:
     0.2 KB an image. The views' vectors stay where they are.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self._run_dir, self._parts = run_dir, view_parts(run_dir)
+    def __init__(self, run: Run) -> None:
+        self._run, self._parts = run, view_parts(run.views_folder)
         self.is_there = bool(self._parts)
 
     def search(self, asked: ViewRows, min_similarity: float) -> ViewHits:
@@ -182,7 +178,7 @@ class ViewSearch:
         min_similarity : float
             Cosine from which two views are alike.
         """
-        lists, store = self._lists, open_views(self._run_dir)
+        lists, store = self._lists, self._run.views()
         chosen, _ = lists.place(asked.vectors, min(_NPROBE, lists.nlist))
         along = (asked.vectors @ lists.axes).astype(np.float16)
         found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8], npt.NDArray[np.int8]]] = []
@@ -193,8 +189,7 @@ class ViewSearch:
                 continue
             views = np.flatnonzero((chosen == number).any(axis=1))
             known, vectors = store.take("view", rows), store.take("vector", rows)
-            product = along[views].astype(np.float32) @ vectors.astype(np.float32).T
-            one, other = np.nonzero(product >= min_similarity - 1e-2)
+            one, other = close_pairs(along[views].astype(np.float32), vectors.astype(np.float32), min_similarity - _HALF_BAND).pairs
             one = views[one]
             is_pair = asked.is_base[one] | known["is_base"][other]
             is_pair &= (asked.kind[one] == DISC) == (known["kind"][other] == DISC)
@@ -224,11 +219,11 @@ class ViewSearch:
 
     @cached_property
     def _lists(self) -> Lists:
-        return replace(load_lists(views_folder(self._run_dir)), n_filter=0)
+        return replace(self._run.view_lists(), n_filter=0)
 
     @cached_property
     def _sample_ids(self) -> npt.NDArray[np.int64]:
-        ids: npt.NDArray[np.int64] = read_table(RunLayout(self._run_dir).table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        ids: npt.NDArray[np.int64] = read_table(self._run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
         return ids
 
     @cached_property
@@ -236,9 +231,9 @@ class ViewSearch:
         """Where each list begins, and the numbers of its views."""
         nlist = self._lists.nlist
         sizes = np.zeros(nlist, dtype=np.int64)
-        shapes = [array_shape(view_part(self._run_dir, "view", part))[0][0] for part in self._parts]
+        shapes = [array_shape(view_part(self._run.views_folder, "view", part))[0][0] for part in self._parts]
         if sum(shapes) >= 2**32:
-            raise RunDirectoryError(f"{self._run_dir} has {sum(shapes):,} views, expected fewer than 2^32; query with --only-vectors")
+            raise RunDirectoryError(f"{self._run.url} has {sum(shapes):,} views, expected fewer than 2^32; query with --no-pixels")
         for part in self._parts:
             sizes += np.bincount(self._lists_of(part).ravel(), minlength=nlist)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -256,5 +251,5 @@ class ViewSearch:
         return starts, np.asarray(order)
 
     def _lists_of(self, part: int) -> npt.NDArray[np.int32]:
-        lists: npt.NDArray[np.int32] = np.ascontiguousarray(read_array(view_part(self._run_dir, "view", part))["lists"])
+        lists: npt.NDArray[np.int32] = np.ascontiguousarray(read_array(view_part(self._run.views_folder, "view", part))["lists"])
         return lists

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dedup.contracts import Encoder
 from dedup.encoders import dct
-from dedup.numerics.image.descriptor import VARIANTS, detail, ycbcr_grid
+from dedup.encoders.encoder import Encoder
+from dedup.numerics.image.descriptor import Crop, detail
 from dedup.numerics.image.frame import picture_box
 from dedup.numerics.image.views import ViewMaker, ViewRows, centre
 from dedup.numerics.judge.picture import SIDE
@@ -53,20 +53,6 @@ class Views:
     looks: ViewRows | None = None
 
 
-def turns_of(view: str) -> tuple[str, ...]:
-    """The ways an image may be turned in a view, for a look at its pixels.
-
-    Examples
-    --------
-    >>> turns_of("crop mirror"), turns_of("inner"), turns_of("rotated")
-    (('mirror',), ('none',), ('none', 'rotate90', 'rotate270', 'rotate180'))
-    """
-    if view == "rotated":
-        return ("none", "rotate90", "rotate270", "rotate180")
-    last = view.rpartition(" ")[2]
-    return (last if last in VARIANTS else "none",)
-
-
 def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixels: int, only_whole: bool = False) -> Views:
     """Decode an image and encode its views.
 
@@ -90,8 +76,8 @@ def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixe
     image = decode_image(data, max_pixels=max_pixels, min_side=min_side)
     left, top, right, bottom = image.box
     pixels = np.ascontiguousarray(image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
-    prepared, grid = _prepared(image.pixels, image.box, encoder)
-    quality, sha256 = float(detail(grid[None])[0]), hashlib.sha256(data).hexdigest()
+    crop = Crop(image.pixels, image.box)
+    prepared, quality, sha256 = encoder.prepare(crop), float(detail(crop.grid[None])[0]), hashlib.sha256(data).hexdigest()
     if only_whole:
         return Views(pixels, quality, sha256, ["none"], encoder.encode(prepared[None]))
     if maker is None:
@@ -102,9 +88,9 @@ def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixe
     inner = np.zeros((0, encoder.dim), dtype=np.float32)
     box = _inner(image)
     if box is not None:
-        framed, grid = _prepared(image.pixels, box, encoder)
-        if float(detail(grid[None])[0]) >= _LEAST_INNER_QUALITY:
-            inner = encoder.encode(framed[None])
+        framed = Crop(image.pixels, box)
+        if float(detail(framed.grid[None])[0]) >= _LEAST_INNER_QUALITY:
+            inner = encoder.encode(encoder.prepare(framed)[None])
     aspect = np.array([image.width / max(image.height, 1)], dtype=np.float32)
     looks = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
     return Views(pixels, quality, sha256, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), looks)
@@ -118,16 +104,11 @@ def _shown(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.N
         boxes.append(("inner", inner))
     boxes += [("crop", _part(box, share)) for _, box in list(boxes) for share in _PARTS]
     mirrored, width = np.ascontiguousarray(image.pixels[:, ::-1]), image.pixels.shape[1]
-    names, shown = [name for name, _ in boxes[1:]], [_prepared(image.pixels, box, encoder)[0] for _, box in boxes[1:]]
+    names, shown = [name for name, _ in boxes[1:]], [encoder.prepare(Crop(image.pixels, box)) for _, box in boxes[1:]]
     for name, (left, top, right, bottom) in boxes:
         names.append(f"{name} mirror".strip())
-        shown.append(_prepared(mirrored, (width - right, top, width - left, bottom), encoder)[0])
+        shown.append(encoder.prepare(Crop(mirrored, (width - right, top, width - left, bottom))))
     return names, shown
-
-
-def _prepared(pixels: npt.NDArray[np.uint8], box: Box, encoder: Encoder) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-    grid = ycbcr_grid(pixels, box)
-    return encoder.prepare(pixels, box, grid), grid
 
 
 def _inner(image: DecodedImage) -> Box | None:

@@ -9,17 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Floats, Ids, Pixels
 from dedup.numerics.search.gpu import Device, gram, unless_full
 from dedup.numerics.similarity import centred, exact_products, exact_squares
 
 TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
 
-Pixels = npt.NDArray[np.uint8]
-
 Distances = npt.NDArray[np.float32]
 
 
-def l2_distances(images: Pixels, other: Pixels) -> npt.NDArray[np.float64]:
+def l2_distances(images: Pixels, other: Pixels) -> Floats:
     """Distance of each image to one other.
 
     Parameters
@@ -32,17 +31,17 @@ def l2_distances(images: Pixels, other: Pixels) -> npt.NDArray[np.float64]:
     float64 array, shape (n,)
         Exact, from whole numbers; 0 to 1.
     """
-    distances: npt.NDArray[np.float64] = np.sqrt(_tile_errors(images, other, 1)[:, 0])
+    distances: Floats = np.sqrt(_tile_errors(images, other, 1)[:, 0])
     return distances
 
 
-def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> npt.NDArray[np.float64]:
+def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> Floats:
     """Largest distance over tiles of each image to one other; as `l2_distances`, never less."""
-    distances: npt.NDArray[np.float64] = np.sqrt(_tile_errors(images, other, tiles).max(axis=1))
+    distances: Floats = np.sqrt(_tile_errors(images, other, tiles).max(axis=1))
     return distances
 
 
-def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> npt.NDArray[np.float64]:
+def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> Floats:
     """Mean squared difference in each tile, float64 (n, tiles²)."""
     _check_tiles(images, tiles)
     if images.shape[1:] != other.shape:
@@ -102,16 +101,16 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
     return np.sqrt(largest, out=largest).astype(np.float32)
 
 
-def _products(tile: npt.NDArray[np.float32], device: Device | None) -> npt.NDArray[np.float64]:
+def _products(tile: npt.NDArray[np.float32], device: Device | None) -> Floats:
     if device is not None:
-        found = unless_full(lambda: gram(device.name, tile))
-        if found is not None:
-            return found
+        products = unless_full(lambda: gram(device.name, tile))
+        if products is not None:
+            return products
         device.n_left += 1
     return exact_products(tile, tile)
 
 
-def _cuts(length: int, tiles: int) -> npt.NDArray[np.int64]:
+def _cuts(length: int, tiles: int) -> Ids:
     return np.linspace(0, length, tiles + 1).astype(np.int64)
 
 
@@ -122,9 +121,14 @@ def _check_tiles(images: Pixels, tiles: int) -> None:
         raise ShapeError(f"expected at least {tiles} pixels to a side, one for each tile, found {images.shape[1]} x {images.shape[2]}")
 
 
-_BLOCK = 1_024  # generated images at a time
+class Blocks(NamedTuple):
+    """Images whose products are held at a time."""
 
-_COLUMNS = 2_048  # training images at a time
+    images: int = 1_024
+    training: int = 2_048
+
+
+BLOCKS = Blocks()
 
 
 class AdaptiveDistances(NamedTuple):
@@ -140,9 +144,9 @@ class AdaptiveDistances(NamedTuple):
         The adaptive distance. 0 for a copy.
     """
 
-    nearest: npt.NDArray[np.int64]
-    l2: npt.NDArray[np.float64]
-    distance: npt.NDArray[np.float64]
+    nearest: Ids
+    l2: Floats
+    distance: Floats
 
 
 def adaptive_distances(
@@ -152,6 +156,7 @@ def adaptive_distances(
     n_neighbors: int = 50,
     alpha: float = 0.5,
     around: Literal["generated", "training"] = "generated",
+    blocks: Blocks = BLOCKS,
 ) -> AdaptiveDistances:
     """Adaptive distance of each generated image to the training image nearest to it.
 
@@ -165,6 +170,8 @@ def adaptive_distances(
         0.5 in the paper.
     around : {"generated", "training"}
         Whose nearest training images those are: the generated image's, or the nearest training image's, itself left out.
+    blocks : Blocks
+        Images compared at a time, which changes nothing but memory and time.
 
     Returns
     -------
@@ -204,7 +211,7 @@ def adaptive_distances(
     _check_sets(generated, training, 1 + (around == "training"), n_neighbors, alpha)
     k = min(n_neighbors, len(training))
     nearest, least = np.empty(len(generated), dtype=np.int64), np.empty((len(generated), k))
-    for part, first, errors in _search(generated, training, k):
+    for part, first, errors in _search(generated, training, k, blocks):
         nearest[part], least[part] = first, errors
     l2, spread = np.sqrt(least[:, 0]), np.sqrt(least).mean(axis=1)
     if around == "training":
@@ -212,8 +219,8 @@ def adaptive_distances(
         # the image itself is one of those at 0
         k = min(n_neighbors, len(training) - 1)
         spread = np.empty(len(distinct))
-        for start in range(0, len(distinct), _BLOCK):
-            for part, _, errors in _search(training[distinct[start : start + _BLOCK]], training, k + 1):
+        for start in range(0, len(distinct), blocks.images):
+            for part, _, errors in _search(training[distinct[start : start + blocks.images]], training, k + 1, blocks):
                 spread[start + part.start : start + part.stop] = np.sqrt(errors[:, 1:]).mean(axis=1)
         spread = spread[place]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -221,21 +228,22 @@ def adaptive_distances(
     return AdaptiveDistances(nearest, l2, distance)
 
 
-def _search(images: Pixels, training: Pixels, k: int) -> Iterator[tuple[slice, npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+def _search(images: Pixels, training: Pixels, k: int, blocks: Blocks) -> Iterator[tuple[slice, Ids, Floats]]:
     """For blocks of images: their slice, the nearest training image, and the k least mean squared differences, ascending."""
     images, training = (array.reshape(len(array), array[0].size if len(array) else 0) for array in (images, training))
-    squares = np.concatenate([exact_squares(centred(training[start : start + _COLUMNS])) for start in range(0, len(training), _COLUMNS)])
-    for start in range(0, len(images), _BLOCK):
-        part = slice(start, min(start + _BLOCK, len(images)))
+    starts = range(0, len(training), blocks.training)
+    squares = np.concatenate([exact_squares(centred(training[start : start + blocks.training])) for start in starts])
+    for start in range(0, len(images), blocks.images):
+        part = slice(start, min(start + blocks.images, len(images)))
         rows = centred(images[part])
-        own = exact_squares(rows)
+        row_squares = exact_squares(rows)
         nearest = np.zeros(len(rows), dtype=np.int64)
         least = np.full((len(rows), k), np.inf)
-        for first in range(0, len(training), _COLUMNS):
-            errors = exact_products(rows, centred(training[first : first + _COLUMNS]))
+        for first in starts:
+            errors = exact_products(rows, centred(training[first : first + blocks.training]))
             errors *= -2.0
-            errors += own[:, None]
-            errors += squares[None, first : first + _COLUMNS]
+            errors += row_squares[:, None]
+            errors += squares[None, first : first + blocks.training]
             place = errors.argmin(axis=1)
             is_nearer = errors[np.arange(len(rows)), place] < least.min(axis=1)
             nearest[is_nearer] = first + place[is_nearer]

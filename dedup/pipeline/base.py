@@ -1,21 +1,19 @@
-"""The run that another adds to: what it must be, and which of the shards it has embedded."""
+"""The run that another adds to, and what it must be."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 from dedup.config import Config
 from dedup.config.keys import keys_of, values_of
-from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.runs.directory import Difference, StageRecord, differences_of, read_record
-from dedup.stages.embed.inherit import embedded_stamps, refuse_changed
-from dedup.stages.embed.partition import Source
+from dedup.pipeline.stages import STAGES
+from dedup.runs.directory import Run
+from dedup.runs.record import StageRecord, differences_of
 from dedup.storage.urls import absolute, is_local
 
-NEEDED = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest")
+_NEEDED = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest")
 
 # what may differ: where the samples come from, and what leaves earlier results as they are
 _FREE = ("input.images", "input.embeddings", "input.captions", "index.codes", "search.recall_queries")
@@ -23,34 +21,12 @@ _FREE = ("input.images", "input.embeddings", "input.captions", "index.codes", "s
 _COMPARED = ("embed", "index", "pairs")  # verdicts are asked for again where `confirm` differs, keepers are chosen again
 
 
-class Spec(Protocol):
-    """What is asked of a stage here."""
-
-    @property
-    def name(self) -> str:
-        """Of the stage."""
-
-    @property
-    def home(self) -> str:
-        """Folder of its `_stage.json`."""
-
-    @property
-    def upstream(self) -> tuple[str, ...]:
-        """Stages whose results it reads."""
-
-
-def base_records(
-    config: Config, stages: Sequence[Spec], changed: Callable[[str, StageRecord], list[Difference]], encoder: Mapping[str, str]
-) -> dict[str, StageRecord]:
+def base_records(config: Config, encoder: Mapping[str, str]) -> dict[str, StageRecord]:
     """The records of the run in `base.run_dir`; empty where none is given.
 
     Parameters
     ----------
     config : Config
-    stages : sequence of Spec
-        All stages, in order.
-    changed : callable
-        Of a stage's name and its record: what the configuration would change in it.
     encoder : mapping
         The encoder's fingerprint; empty = not compared.
 
@@ -66,25 +42,27 @@ def base_records(
         return {}
     if _same(base_dir) == _same(run_dir):
         raise ConfigError(f"base.run_dir={base_dir} is output.run_dir itself; expected an earlier run; choose another output.run_dir")
+    base = Run(base_dir)
     records: dict[str, StageRecord] = {}
-    for stage in (stage for stage in stages if stage.name in NEEDED):
-        found = read_record(base_dir, stage.home)
-        if found is None:
+    for stage in (stage for stage in STAGES if stage.name in _NEEDED):
+        record = base.record(stage.name)
+        if record is None:
             raise RunDirectoryError(
                 f"base.run_dir={base_dir}: stage {stage.name} is not finished; expected a run up to its manifest; finish it"
             )
-        if any(found.inputs.get(name) != records[name].digest for name in stage.upstream):
+        if any(record.inputs.get(name) != records[name].digest for name in stage.reads):
             raise RunDirectoryError(
                 f"base.run_dir={base_dir}: stage {stage.name} is older than a stage before it; run it again with --redo"
             )
-        records[stage.name] = found
+        records[stage.name] = record
     n_lost = records["embed"].summary.get("n_unreachable")
     if n_lost:
         raise RunDirectoryError(
             f"base.run_dir={base_dir} lacks {n_lost} shards that could not be reached; run it again once they are there"
         )
     _refuse_to_forget(base_dir, config, records["exclude"])
-    differences = [change for name in _COMPARED for change in changed(name, records[name]) if change.key not in _FREE]
+    compared = [stage for stage in STAGES if stage.name in _COMPARED]
+    differences = [change for stage in compared for change in stage.changes(records[stage.name], config) if change.key not in _FREE]
     if encoder:
         differences += differences_of(records["embed"].encoder, encoder)
     if differences:
@@ -105,28 +83,6 @@ def _refuse_to_forget(base_dir: str, config: Config, record: StageRecord) -> Non
             f"base.run_dir={base_dir} left samples out by {key}={record.config[key]}, which this run does not name; give {key} again, "
             "or run without base.run_dir"
         )
-
-
-def without_embedded(base_dir: str, sources: Mapping[str, tuple[Source, str]]) -> dict[str, tuple[Source, str]]:
-    """Those of the shards listed that the base has not embedded.
-
-    Raises
-    ------
-    InputError
-        If one that it has embedded is another one now.
-    """
-    embedded = embedded_stamps(base_dir)
-    refuse_changed(base_dir, {url: stamp for url, (_, stamp) in sources.items()}, embedded)
-    return {url: source for url, source in sources.items() if url not in embedded}
-
-
-def base_inputs(config: Config, records: Mapping[str, StageRecord], stage: str) -> JsonDict:
-    """What a stage's record says of the base: which result of the same stage its own depends on.
-
-    Verdicts that `confirm` and `groups` find there are those they would find themselves: nothing depends on them.
-    """
-    depends = stage in _COMPARED or (stage == "manifest" and config.keep.prefer_base)
-    return {"base": records[stage].digest} if depends and stage in records else {}
 
 
 def _same(url: str) -> str:

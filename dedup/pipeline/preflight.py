@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, Reporter
 from dedup.encoders import n_gpus
-from dedup.engines.local import LocalEngine
 from dedup.errors import ResourceError, RunDirectoryError
-from dedup.machine import available_cores, free_disk, free_memory
-from dedup.runs.directory import read_record
-from dedup.runs.vectors import open_store
-from dedup.stages.embed.partition import Source, keeps_thumbnails
+from dedup.machine import free_disk, free_memory
+from dedup.runs.directory import Run
+from dedup.runs.record import read_record
+from dedup.stages.embed.partition import keeps_thumbnails
+from dedup.stages.embed.sources import Source
 from dedup.stages.index.faiss_index import PQ_FROM
 from dedup.storage.atomic import scratch_folder
 from dedup.storage.input.published import EmbeddingFile
@@ -71,14 +71,20 @@ class Needs:
     savers: tuple[str, ...] = ()
 
 
-def bounded_workers(config: Config) -> tuple[int, str]:
+def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int, str]:
     """Worker processes of the local engine, and why they are fewer than the cores; '' where they are not.
 
     As many as were asked for; else one a core, but no more than there is memory for.
+
+    Parameters
+    ----------
+    config : Config
+    cores : int
+    memory : int or None
+        Bytes; None = unknown.
     """
     if config.engine.workers:
         return config.engine.workers, ""
-    cores, memory = available_cores(), free_memory()
     fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
     if fitting >= cores:
         return cores, ""
@@ -89,7 +95,7 @@ def bounded_workers(config: Config) -> tuple[int, str]:
 def check(
     config: Config,
     sources: Mapping[str, tuple[Source, str]],
-    todo: set[str],
+    todo: Set[str],
     engine: Engine,
     reporter: Reporter,
     *,
@@ -118,7 +124,7 @@ def check(
     if not todo:
         return None
     needs = estimate(config, sources, "embed" in todo, engine.n_workers)
-    is_here = isinstance(engine, LocalEngine)
+    is_here = engine.is_local
     memory = free_memory() if is_here and not again else None  # the second time the workers have theirs
     run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
     disk = free_disk(filesystem(run_dir)[1]) if is_local(run_dir) else None
@@ -161,7 +167,7 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
     if not embeds and is_local(run_dir):
         with suppress(RunDirectoryError):  # without an image there are no vectors
-            dim = open_store(run_dir).dim
+            dim = Run(run_dir).vectors().dim
     dims = dim + sum(second.typical_dim for second in seconds)
     if n_images is not None and config.base.run_dir:
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
@@ -216,7 +222,7 @@ def _bytes_per_sample(shards: Sequence[str]) -> float | None:
 
 
 def _count_embedded(run_dir: str) -> int | None:
-    record = read_record(run_dir, "embeddings")
+    record = read_record(run_dir, "embed")
     return None if record is None else record.rows["metadata"]
 
 

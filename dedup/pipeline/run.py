@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 
 from dedup.config import Config
 from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import resolved, to_dict
 from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter
+from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
-from dedup.engines.spark.shipping import SCRATCH, remove_folder
-from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
-from dedup.pipeline.plan import STAGES, Sources, StageSpec, StageStatus, expected_records, find_sources, stages_to_run, status
+from dedup.engines.spark.shipment import SCRATCH, remove_folder
+from dedup.errors import ConfigError, MissingExtra
+from dedup.machine import available_cores, free_memory, package_version
+from dedup.pipeline.plan import Inputs, Plan, gather_inputs, make_plan
 from dedup.pipeline.preflight import bounded_workers, check
+from dedup.pipeline.stages import STAGES
 from dedup.report import build as reports
-from dedup.runs.directory import CONFIG_FILE, StageRecord, digest, read_record, write_record
+from dedup.runs.directory import CONFIG_FILE
 from dedup.runs.lock import locked
-from dedup.stages.embed import stage as embed
-from dedup.stages.stage import SilentReporter, StageContext
+from dedup.runs.record import StageRecord, digest, read_record, write_record
+from dedup.stages.embed.sources import Sources
+from dedup.stages.stage import SilentReporter, Stage, StageContext
 from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import absolute, filesystem, join
@@ -108,35 +112,36 @@ def run(
         config = replace(config, output=replace(config.output, run_dir=absolute(config.output.run_dir)))
         if config.base.run_dir:
             config = replace(config, base=replace(config.base, run_dir=absolute(config.base.run_dir)))
+    return _finish(config, wanted, engine, reporter, redo=redo)
+
+
+def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, reporter: Reporter, *, redo: bool) -> RunSummary:
+    """Plan, check that the machine suffices, take the lock, plan again, and do what is to be done."""
     run_dir = config.output.run_dir
-    sources = find_sources(config) if "embed" in stages else {}
-    expected = expected_records(config, sources, wanted)
-    todo = stages_to_run(config, sources, wanted, expected, redo)
-    if "index" in todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
+    inputs = gather_inputs(config, stages)
+    plan = make_plan(config, stages, inputs, redo=redo)
+    if "index" in plan.todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
         raise MissingExtra("faiss", "cpu")  # rather now than after the embedding
-    own = engine is None
-    engine = engine or make_engine(config, reporter)
+    engine = given or make_engine(config, reporter)
+    sources: Sources = inputs["embed"].sources if "embed" in inputs else {}
     try:
-        needs = check(config, sources, todo, engine, reporter)
-        with locked(run_dir) if todo else nullcontext():
-            # another run may have worked on it until the lock was free
-            expected = expected_records(config, sources, wanted)
-            todo = stages_to_run(config, sources, wanted, expected, redo)
-            if todo:
+        needs = check(config, sources, plan.todo, engine, reporter)
+        with locked(run_dir) if plan.todo else nullcontext():
+            plan = make_plan(config, stages, inputs, redo=redo)  # another run may have worked on it until the lock was free
+            if plan.todo:
                 remove_half_written(run_dir)  # what an attempt that was killed left behind
-                if isinstance(engine, LocalEngine):
+                if engine.is_local:
                     remove_folder(join(run_dir, SCRATCH))  # one of Spark's, which clears it at its own end
-            records = _carry_out(
-                StageContext(config, engine, reporter), wanted, todo, expected, sources, is_counted=needs is None or needs.is_exact
-            )
-        report = _report(config, engine, reporter) if len(wanted) == len(STAGES) else ""
+            context = StageContext(config, engine, reporter)
+            records = _carry_out(context, plan, inputs, is_counted=needs is None or needs.is_exact)
+        report = update_report(config, engine, reporter) if len(stages) == len(STAGES) else ""
     finally:
-        if own:
+        if given is None:
             engine.close()
-    return RunSummary(run_dir, records, tuple(stage.name for stage in wanted if stage.name not in todo), report)
+    return RunSummary(run_dir, records, tuple(stage.name for stage in stages if stage.name not in plan.todo), report)
 
 
-def _report(config: Config, engine: Engine, reporter: Reporter) -> str:
+def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
     """Write the report of a whole run, unless it has one that is up to date; returns where it lies, '' where there is none."""
     run_dir = config.output.run_dir
     if not config.report.enabled or not reports.can_write():
@@ -151,37 +156,45 @@ def _report(config: Config, engine: Engine, reporter: Reporter) -> str:
 
 def _asked(run_dir: str, engine: Engine) -> Engine:
     """The engine that answers the questions of a report: Spark takes seconds to plan what DuckDB answers at once, unless a run is large."""
-    record = read_record(run_dir, "embeddings")
+    record = read_record(run_dir, "embed")
     is_large = record is not None and record.rows["metadata"] > _REPORTED_HERE
-    return engine if is_large or isinstance(engine, LocalEngine) else LocalEngine()
+    return engine if is_large or engine.is_local else LocalEngine()
 
 
-def _carry_out(
-    context: StageContext,
-    wanted: Sequence[StageSpec],
-    todo: set[str],
-    expected: Mapping[str, StageRecord],
-    sources: Sources,
-    *,
-    is_counted: bool,
-) -> dict[str, StageRecord]:
-    """Run the stages that are to be done; the records of all that are wanted."""
-    config, run_dir = context.config, context.config.output.run_dir
-    if "embed" in todo:
+def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted: bool) -> dict[str, StageRecord]:
+    """Do the stages that are to be done; the records of all that were asked for."""
+    config, run = context.config, context.run
+    if "embed" in plan.todo:
         # for whoever comes back to the index; how it was carried out, secrets of a cluster included, is nobody's business
-        write_json(join(run_dir, CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
+        write_json(run.path(CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
     records: dict[str, StageRecord] = {}
-    for stage in wanted:
-        if stage.name in todo:
-            records[stage.name] = _run_stage(context, stage, expected[stage.name], sources)
-            if stage.name == "embed" and not is_counted:  # now the images are
-                check(config, {}, todo - {"embed"}, context.engine, context.reporter, again=True)
+    for stage in plan.stages:
+        if stage.name not in plan.todo:
+            records[stage.name] = run.finished(stage.name)
             continue
-        record = read_record(run_dir, stage.home)
-        if record is None:
-            raise RunDirectoryError(f"{run_dir}: the record of stage {stage.name} vanished while the run went on")
-        records[stage.name] = record
+        records[stage.name] = _do_stage(replace(context, inputs=inputs[stage.name]), stage, plan.expected[stage.name])
+        if stage.name == "embed" and not is_counted:  # now the images are
+            check(config, {}, plan.todo - {"embed"}, context.engine, context.reporter, again=True)
     return records
+
+
+def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> StageRecord:
+    fs, path = filesystem(context.run.path(stage.home, "_stage.json"))
+    if fs.exists(path):
+        fs.rm_file(path)  # from here on the stage is not done
+    started = time.perf_counter()
+    identity = digest([expected.config, expected.encoder, expected.output_version])
+    result = stage.run(replace(context, identity=identity))
+    record = replace(
+        expected,
+        rows=result.rows,
+        seconds=round(time.perf_counter() - started, 3),
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        dedup_version=package_version(),
+        summary=result.summary,
+    )
+    write_record(context.run.url, record)
+    return record
 
 
 def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
@@ -195,10 +208,10 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         If Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
-        n_workers, text = bounded_workers(config)
+        n_workers, text = bounded_workers(config, available_cores(), free_memory())
         if text:
             (reporter or SilentReporter()).note(text)
-        return LocalEngine(n_workers, config.engine.memory_limit)
+        return LocalEngine(n_workers, config.engine.memory_limit, partial(n_gpus, config.encoder, config.engine.device))
     try:
         from dedup.engines.spark.engine import SparkEngine
     except ImportError as error:
@@ -212,41 +225,3 @@ def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
         gpus_per_task=chosen.gpus_per_task,
         note=(reporter or SilentReporter()).note,
     )
-
-
-def _run_stage(context: StageContext, stage: StageSpec, expected: StageRecord, sources: Sources) -> StageRecord:
-    run_dir = context.config.output.run_dir
-    fs, path = filesystem(join(run_dir, stage.home, "_stage.json"))
-    if fs.exists(path):
-        fs.rm_file(path)  # from here on the stage is not done
-    started = time.perf_counter()
-    if stage.run is None:
-        identity = digest([expected.config, expected.encoder, expected.output_version])
-        result = embed.run(context, sources, identity, expected.encoder)
-    else:
-        result = stage.run(context)
-    record = StageRecord(
-        stage.name,
-        stage.output_version,
-        expected.config,
-        expected.inputs,
-        expected.encoder,
-        result.rows,
-        round(time.perf_counter() - started, 3),
-        datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        package_version(),
-        result.summary,
-    )
-    write_record(run_dir, stage.home, record)
-    return record
-
-
-def package_version() -> str:
-    """Version of this distribution, '0' in a tree that is not installed."""
-    try:
-        return version("webdedup")
-    except PackageNotFoundError:
-        return "0"
-
-
-__all__ = ["STAGES", "STAGE_NAMES", "RunSummary", "StageSpec", "StageStatus", "make_engine", "package_version", "run", "status"]

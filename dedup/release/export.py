@@ -16,7 +16,7 @@ from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.release.huggingface import FILE_BYTES, HfTask, export_file, write_card
 from dedup.release.plan import KeepListResult, kept_table, named_table, plan_shards
-from dedup.runs.directory import digest, read_record
+from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.stages.stage import SilentReporter
 from dedup.storage.arrays import ArrayWriter

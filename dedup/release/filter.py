@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from dedup.errors import InputError
 from dedup.release.plan import kept_table
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.input.captions import clean_name
 from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import absolute
@@ -88,7 +88,7 @@ class KeepFilter:
         """The run's shard that a URL, or a command in which there is one, means."""
         if self._shards is None:
             self._shards = {}
-            rows = read_table(RunLayout(self._run_dir).table("partitions"), ["shard", "partition"])
+            rows = read_table(Run(self._run_dir).table("partitions"), ["shard", "partition"])
             self._partitions = dict(zip(rows["shard"].to_pylist(), rows["partition"].to_pylist(), strict=True))
             for shard in self._partitions:
                 self._shards.setdefault(posixpath.basename(shard), []).append(shard)

@@ -20,8 +20,6 @@ from dedup.storage.urls import filesystem, join, open_binary
 
 FILE_BYTES: Final = 500_000_000  # of images in a file: what the Hub likes
 
-_GROUP_BYTES: Final = 32 * 1024 * 1024  # of images in a row group, all of which is held
-
 _GROUP_ROWS: Final = 10_000
 
 _IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -51,6 +49,7 @@ class HfTask:
     n_files: int
     out: str
     with_images: bool
+    group_bytes: int = 32 * 1024 * 1024  # of images in a row group, all of which is held
 
 
 def write_card(out: str, n_samples: int) -> None:
@@ -74,7 +73,7 @@ def export_file(task: HfTask) -> int:
     rows = places.select([name for name in places.column_names if name not in _NOT_COPIED or not task.with_images])
     schema = _schema(rows.schema, task.with_images)
     with AtomicFile(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for part in _with_images(places, rows) if task.with_images else [rows]:
+        for part in _with_images(places, rows, task.group_bytes) if task.with_images else [rows]:
             writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
     return int(rows.num_rows)
 
@@ -89,14 +88,14 @@ def _schema(rows: pa.Schema, with_images: bool) -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _with_images(places: pa.Table, rows: pa.Table) -> Iterator[pa.Table]:
+def _with_images(places: pa.Table, rows: pa.Table, group_bytes: int) -> Iterator[pa.Table]:
     """The rows in parts, each with its images' bytes."""
     held: list[dict[str, Any]] = []
     n_bytes, start = 0, 0
     for image in _images(places):
         held.append(image)
         n_bytes += len(image["bytes"])
-        if n_bytes >= _GROUP_BYTES or len(held) == _GROUP_ROWS:
+        if n_bytes >= group_bytes or len(held) == _GROUP_ROWS:
             yield rows.slice(start, len(held)).add_column(0, "image", pa.array(held, _IMAGE))
             start, held, n_bytes = start + len(held), [], 0
     if held:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from dedup.contracts import Engine, JsonDict, Table
 from dedup.errors import InputError, RunDirectoryError
-from dedup.runs.directory import RunLayout
-from dedup.schemas import MANIFEST
+from dedup.runs.directory import Run
+from dedup.schemas import MANIFEST, with_carried
 from dedup.storage.input.names import read_keep_list
 from dedup.storage.tables import ask, clear, files
 from dedup.storage.urls import filesystem
@@ -72,8 +72,8 @@ def kept_table(run_dir: str) -> Table:
     RunDirectoryError
         If there is none.
     """
-    table = RunLayout(run_dir).table("manifest")
-    return replace(table, schema=RunLayout(run_dir, _carried(table)).table("manifest").schema)
+    table = Run(run_dir).table("manifest")
+    return replace(table, schema=with_carried(MANIFEST, _carried(table)))
 
 
 def _carried(manifest: Table) -> list[str]:
@@ -118,7 +118,7 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
             f"{keep_list} names samples by {missing[0]}, which {run_dir} does not have; embed with input.carry=[{missing[0]}], "
             "or name them by key, url or sha256"
         )
-    layout = RunLayout(run_dir, [name for name in kept.schema.names if name not in MANIFEST.names])
+    layout = Run(run_dir)
     sources = {name: layout.table(name) for name in ("manifest", "duplicates", "excluded")} | {"named": named}
     parts = {
         "columns": ", ".join(f"samples.{name} AS {name}" for name in kept.schema.names),

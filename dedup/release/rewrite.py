@@ -19,8 +19,8 @@ from dedup.engines.local import engine_or_own
 from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
 from dedup.release.plan import Cleaned, KeepListResult, kept_rows, kept_table, named_table, plan_shards, tar_key
 from dedup.release.sidecar import write_beside
-from dedup.runs.directory import digest, read_record
 from dedup.runs.lock import locked
+from dedup.runs.record import digest, read_record
 from dedup.stages.stage import SilentReporter
 from dedup.storage.atomic import AtomicFile, write_json
 from dedup.storage.input.samples import SampleReader, one_line
@@ -109,12 +109,13 @@ def rewrite_shards(task: RewriteTask) -> list[Written]:
     """
     feed = _Feed()
     try:
-        return [_write(task, wanted, feed) for wanted in task.shards]
+        return [write_shard(task, wanted, feed) for wanted in task.shards]
     finally:
         feed.close()
 
 
-def _write(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
+def write_shard(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
+    """Write one cleaned shard, unless it is there, whole or not at all."""
     if (done := finished(task.out, wanted)) is not None:
         return done
     started = time.time()

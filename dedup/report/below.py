@@ -9,19 +9,30 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
+from dedup.numerics.search.exhaustive import close_pairs, themselves
 from dedup.numerics.similarity import exact_similarity, unit_rows
-from dedup.runs.vectors import embedding_path, read_vectors
+from dedup.runs.directory import Run
+from dedup.runs.vectors import embedding_path
 from dedup.storage.arrays import array_shape, read_rows
 from dedup.storage.urls import is_local
 
-_QUERIES = 512
 _LEAST_QUERIES = 16
 _PRODUCTS = 1.5e11  # multiply-adds: some five seconds of two cores
-_MOST_VECTORS = 2_000_000  # compared with; of a remote run, which must be fetched
-_MOST_REMOTE = 100_000
-_BLOCK = 8_192
 _PER_QUERY = 2  # pairs of one image that are shown at most: else one crowd would fill the page
 _HELD = 4_096
+
+
+@dataclass(frozen=True)
+class BelowLimits:
+    """How much is compared."""
+
+    n_queries: int = 512
+    n_vectors: int = 2_000_000  # that these are compared with
+    n_remote: int = 100_000  # of a remote run, which must be fetched
+    n_block: int = 8_192  # in a stretch
+
+
+LIMITS = BelowLimits()
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,14 @@ class BelowSample:
     n_all: int
 
 
-def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float, *, low: float, n_bins: int, seed: int) -> BelowSample:
+def sample_below(
+    run: Run, n_of_partition: dict[int, int], threshold: float, *, low: float, n_bins: int, seed: int, limits: BelowLimits = LIMITS
+) -> BelowSample:
     """Compare sampled vectors with all, or with evenly spread stretches of them.
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     n_of_partition : dict
         Partition to its number of vectors.
     threshold : float
@@ -65,6 +78,7 @@ def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float,
     n_bins : int
         Bins from 0 to 1.
     seed : int
+    limits : BelowLimits
 
     Notes
     -----
@@ -77,19 +91,19 @@ def sample_below(run_dir: str, n_of_partition: dict[int, int], threshold: float,
     if n_all < 2:
         return BelowSample(empty, empty, empty.astype(np.float32), np.zeros(n_bins + 1, np.int64), low, 0, 0, n_all)
     first = next(iter(partitions))
-    shape, _ = array_shape(embedding_path(run_dir, first))
-    stretches = _stretches(partitions, _MOST_VECTORS if is_local(run_dir) else _MOST_REMOTE)
+    shape, _ = array_shape(embedding_path(run.path("embeddings"), first))
+    stretches = _stretches(partitions, limits.n_vectors if is_local(run.url) else limits.n_remote, limits.n_block)
     n_vectors = sum(stop - start for _, start, stop in stretches)
-    n_queries = min(n_all, max(_LEAST_QUERIES, min(_QUERIES, int(_PRODUCTS / (n_vectors * shape[1])))))
+    n_queries = min(n_all, max(_LEAST_QUERIES, min(limits.n_queries, int(_PRODUCTS / (n_vectors * shape[1])))))
     query_ids = _draw(partitions, n_queries, seed)
-    found = _Nearest(read_vectors(run_dir, query_ids), query_ids, threshold, low, n_bins)
-    for ids, rows in _blocks(run_dir, stretches):
+    nearest = _Nearest(run.read_vectors(query_ids), query_ids, threshold, low, n_bins)
+    for ids, rows in _blocks(run, stretches):
         if rows.shape != (len(ids), shape[1]):
             wanted = f"expected {len(ids)} vectors of {shape[1]} dimensions from sample {ids[0]} on"
-            raise RunDirectoryError(f"{run_dir}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
-        found.take(ids, rows)
-    src, dst, similarity = found.best()
-    return BelowSample(src, dst, similarity, found.bins, low, n_queries, n_vectors, n_all)
+            raise RunDirectoryError(f"{run.url}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
+        nearest.take(ids, rows)
+    src, dst, similarity = nearest.best()
+    return BelowSample(src, dst, similarity, nearest.bins, low, n_queries, n_vectors, n_all)
 
 
 class _Nearest:
@@ -103,19 +117,15 @@ class _Nearest:
         self._similarity = np.zeros(0, dtype=np.float32)
 
     def take(self, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float16]) -> None:
-        product = self._unit @ unit_rows(rows).T
-        _, own_query, own_row = np.intersect1d(self._ids, ids, assume_unique=True, return_indices=True)
-        product[own_query, own_row] = -2.0
-        hits = np.flatnonzero(product >= self._low)
-        values = product.ravel()[hits]
+        close = close_pairs(self._unit, unit_rows(rows), self._low, but=themselves(self._ids, ids))
+        places, values = close.places, close.values
         self.bins += np.bincount(np.clip((values * self._n_bins + 1e-4).astype(np.int64), 0, self._n_bins), minlength=self._n_bins + 1)
         # the best of the block, of each query: the rest can't be among the best of all
         near = values < self._threshold
-        hits, values = hits[near], values[near]
-        if len(hits) > _HELD:
-            most = np.argpartition(-values, _HELD)[:_HELD]
-            hits, values = hits[most], values[most]
-        query, row = np.divmod(hits, len(ids))
+        places, values = places[near], values[near]
+        if len(places) > _HELD:
+            places = places[np.argpartition(-values, _HELD)[:_HELD]]
+        query, row = np.divmod(places, len(ids))
         similarity = exact_similarity(self._queries[query], rows[row])
         is_below = similarity < self._threshold
         pairs = np.sort(np.column_stack([self._ids[query], ids[row]])[is_below], axis=1)
@@ -141,10 +151,10 @@ class _Nearest:
         return self._pairs[chosen, 0], self._pairs[chosen, 1], self._similarity[chosen]
 
 
-def _stretches(partitions: dict[int, int], most: int) -> list[tuple[int, int, int]]:
+def _stretches(partitions: dict[int, int], most: int, n_block: int) -> list[tuple[int, int, int]]:
     """(partition, first row, last row + 1) of what is compared: all, or the same share of each of evenly spread blocks."""
-    blocks = [(number, start, min(start + _BLOCK, n)) for number, n in partitions.items() for start in range(0, n, _BLOCK)]
-    wanted = max(1, most // _BLOCK)
+    blocks = [(number, start, min(start + n_block, n)) for number, n in partitions.items() for start in range(0, n, n_block)]
+    wanted = max(1, most // n_block)
     if sum(partitions.values()) <= most or len(blocks) <= wanted:
         return blocks
     return [blocks[place] for place in np.linspace(0, len(blocks) - 1, wanted).astype(np.int64).tolist()]
@@ -160,7 +170,7 @@ def _draw(partitions: dict[int, int], n: int, seed: int) -> npt.NDArray[np.int64
     return ids
 
 
-def _blocks(run_dir: str, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+def _blocks(run: Run, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
     for partition, start, stop in stretches:
-        rows = read_rows(embedding_path(run_dir, partition), start, stop)
+        rows = read_rows(embedding_path(run.path("embeddings"), partition), start, stop)
         yield (np.int64(partition) << 32) + np.arange(start, stop, dtype=np.int64), rows

@@ -10,21 +10,40 @@ from typing import Final
 from dedup.contracts import Engine
 from dedup.errors import ConfigError, MissingExtra
 from dedup.report import figures, queries
-from dedup.report.cards import Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
+from dedup.report.cards import MOST_COMPRESSED, Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
 from dedup.report.galleries import Galleries, Pairs, galleries, pairs
 from dedup.report.page import Excluded, Gathered, Page
 from dedup.report.queries import Asker
-from dedup.report.reported import ReportedRun, open_reported
+from dedup.report.reported import open_reported, state_of
 from dedup.report.texts import cut, shard_name
+from dedup.runs.directory import Run
 from dedup.storage.atomic import write_bytes
 from dedup.storage.urls import join, read_range
 
-MAX_BYTES: Final = 25_000_000
 MOST_GALLERIES: Final = 100
 _EXCLUDED_SHOWN: Final = 8  # of each reason
 _STATE = '<meta name="dedup-state" content="{}">'
 _NOTE_BYTES: Final = 4_096  # that notes about pictures take at most
 _HEAD_BYTES: Final = 4_096  # in which the state stands
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a report may be.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Of the page.
+    most_compressed : int
+        Compressed tars that pictures are read from.
+    """
+
+    max_bytes: int = 25_000_000
+    most_compressed: int = MOST_COMPRESSED
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -62,26 +81,26 @@ def is_current(run_dir: str) -> bool:
         head = read_range(path_of(run_dir), 0, _HEAD_BYTES)
     except (OSError, ValueError):  # not there; ValueError where a file system does so for a range of it
         return False
-    return _STATE.format(open_reported(run_dir).state).encode() in head
+    return _STATE.format(state_of(open_reported(run_dir))).encode() in head
 
 
-def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine) -> ReportSummary:
+def write(run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine, limits: Limits = LIMITS) -> ReportSummary:
     """Write the report of a run; see `dedup.write_report`."""
     if not can_write():
         raise MissingExtra("jinja2", "report")
     if not 0 <= n_galleries <= MOST_GALLERIES:
         raise ConfigError(f"{n_galleries} galleries: expected 0 to {MOST_GALLERIES}; `dedup show` draws others")
     run = open_reported(run_dir)
-    asker = Asker(engine, run.layout)
+    asker = Asker(engine, run)
     groups, found = galleries(asker, run, n=n_galleries, seed=seed), pairs(asker, run, seed=seed)
     excluded = _excluded(asker, run)
     shelves = [*_shelves(groups, found), *([card for card, _ in cards] for _, cards in excluded)]
     facts = facts_of(asker, (card.sample_id for shelf in shelves for card in shelf))
     order = in_order_of_weight(shelves, facts)
-    pictures = _pictures(run, facts, order)
+    pictures = _pictures(run, facts, order, limits)
     page = Page(Gathered(run, groups, found, excluded, facts, pictures, seed), asker)
     bare = page.render({})
-    shown = pictures.within(MAX_BYTES - len(bare) - _NOTE_BYTES, order)
+    shown = pictures.within(limits.max_bytes - len(bare) - _NOTE_BYTES, order)
     page.say_pictures(len(shown))
     data = page.render(shown)
     path = out or path_of(run_dir)
@@ -97,11 +116,12 @@ def _shelves(groups: Galleries, found: Pairs) -> Iterable[list[Card]]:
         yield from ([pair.src, pair.dst] for pair in several)
 
 
-def _pictures(run: ReportedRun, facts: dict[int, Facts], order: list[int]) -> Pictures:
+def _pictures(run: Run, facts: dict[int, Facts], order: list[int], limits: Limits) -> Pictures:
     if not run.has_pixels:
         return Pictures(n_wanted=len(facts))
     places = {sample_id: known.place for sample_id, known in facts.items()}
-    return read_pictures(run.run_dir, places, order, max_pixels=run.config.input.max_pixels)
+    max_pixels = run.config.input.max_pixels
+    return read_pictures(run, places, order, max_pixels=max_pixels, most_compressed=limits.most_compressed)
 
 
 _EXCLUSIONS = {
@@ -111,7 +131,7 @@ _EXCLUSIONS = {
 }
 
 
-def _excluded(asker: Asker, run: ReportedRun) -> Excluded:
+def _excluded(asker: Asker, run: Run) -> Excluded:
     rows = asker.rows(queries.EXCLUDED, n=_EXCLUDED_SHOWN) if run.records["manifest"].rows.get("excluded") else []
     for row in rows:
         row |= {"by": cut(row["excluded_by"], most=120), "home": shard_name(row["reference_shard"] or "")}

@@ -16,6 +16,7 @@ from dedup.errors import DedupError
 from dedup.numerics.image.descriptor import area_resize
 from dedup.report.queries import FACTS, Asker, Row
 from dedup.report.texts import Text, cut, key_text, link, shard_name
+from dedup.runs.directory import Run
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.images.thumbnails import open_thumbnails
 from dedup.storage.urls import is_local
@@ -27,7 +28,7 @@ _QUALITY: Final = 70
 
 _MOST_PICTURES: Final = 4_000
 
-_MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
+MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
 
 _TAG_BYTES: Final = 100  # that a picture takes in the page beside its own
 
@@ -74,26 +75,30 @@ class Pictures:
         return chosen
 
 
-def read_pictures(run_dir: str, places: Mapping[int, Place], order: Sequence[int], *, max_pixels: int) -> Pictures:
+def read_pictures(
+    run: Run, places: Mapping[int, Place], order: Sequence[int], *, max_pixels: int, most_compressed: int = MOST_COMPRESSED
+) -> Pictures:
     """Read and reduce the pictures of samples, shard by shard.
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     places : mapping
         sample_id to where its image lies.
     order : sequence of int
         sample_ids, those that matter most first.
     max_pixels : int
         `input.max_pixels`.
+    most_compressed : int
+        Compressed tars that are read.
     """
     wanted = [places[sample_id] for sample_id in dict.fromkeys(order) if sample_id in places]
     found = Pictures(n_wanted=len(wanted))
-    asked = _affordable(run_dir, wanted[:_MOST_PICTURES])
+    asked = _affordable(run, wanted[:_MOST_PICTURES], most_compressed)
     found.n_left_out = len(wanted) - len(asked)
     failures: Counter[str] = Counter()
     n_remote_failures = 0
-    with PictureReader(run_dir, SIDE, max_pixels=max_pixels) as reader:
+    with PictureReader(run.path("embeddings"), SIDE, max_pixels=max_pixels) as reader:
         reader.prefetch(asked)
         for place in sorted(asked, key=lambda place: (place.shard, place.byte_offset or 0, place.sample_id)):
             is_remote = not is_local(place.shard)
@@ -127,13 +132,13 @@ def small_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=_QUALITY, colorspace="RGB", colorsubsampling="420"))
 
 
-def _affordable(run_dir: str, places: Sequence[Place]) -> list[Place]:
+def _affordable(run: Run, places: Sequence[Place], most_compressed: int) -> list[Place]:
     """Without those in compressed tars beyond the first few."""
-    thumbnails, tars = open_thumbnails(run_dir), set[str]()
+    thumbnails, tars = open_thumbnails(run.path("embeddings")), set[str]()
     chosen = []
     for place in places:
         if place.byte_offset is None and (thumbnails is None or place.sample_id not in thumbnails):
-            if place.shard not in tars and len(tars) == _MOST_COMPRESSED:
+            if place.shard not in tars and len(tars) == most_compressed:
                 continue
             tars.add(place.shard)
         chosen.append(place)

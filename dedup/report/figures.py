@@ -9,8 +9,8 @@ from dedup.report import queries
 from dedup.report.below import BelowSample
 from dedup.report.charts import Chart, Series, histogram, log_log
 from dedup.report.queries import Asker, Row
-from dedup.report.reported import ReportedRun
 from dedup.report.texts import cut, key_text, shard_name
+from dedup.runs.directory import Run
 from dedup.schemas import REJECT_REASONS
 from dedup.storage.tables import dataset
 from dedup.text import share_text
@@ -65,7 +65,7 @@ def parts(counts: list[tuple[str, str, int]], *, is_stacked: bool = True) -> lis
     return found
 
 
-def accounts(run: ReportedRun) -> list[Part]:
+def accounts(run: Run) -> list[Part]:
     """Every sample that was seen, by what became of it."""
     rows, kinds = run.records["manifest"].rows, run.records["manifest"].summary
     unique = run.records["statistics"].summary.get("n_unique") if "statistics" in run.records else None
@@ -84,7 +84,7 @@ def accounts(run: ReportedRun) -> list[Part]:
     return parts([entry for entry in counts if entry[2]])
 
 
-def tiles(run: ReportedRun, n_refused: int) -> list[tuple[str, str, str]]:
+def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
     """The figures that come first: (name, figure, what it means)."""
     embed, manifest = run.records["embed"], run.records["manifest"]
     n = embed.rows["metadata"] + embed.rows["rejected"]
@@ -109,11 +109,11 @@ def tiles(run: ReportedRun, n_refused: int) -> list[tuple[str, str, str]]:
     return found
 
 
-def sizes(run: ReportedRun) -> tuple[Chart, list[Row]]:
+def sizes(run: Run) -> tuple[Chart, list[Row]]:
     """Groups by size: the chart, and a table of powers of two."""
     points: list[tuple[int, int]] = []
     doubled: dict[int, list[int]] = {}
-    for batch in dataset(run.layout.table("histogram")).to_batches():
+    for batch in dataset(run.table("histogram")).to_batches():
         for row in batch.to_pylist():
             count, n_groups = row["duplication_count"], row["n_components"]
             points.append((count, n_groups))
@@ -135,7 +135,7 @@ def sizes(run: ReportedRun) -> tuple[Chart, list[Row]]:
     return chart, table
 
 
-def kinds(asker: Asker, run: ReportedRun) -> tuple[list[Part], list[Row]]:
+def kinds(asker: Asker, run: Run) -> tuple[list[Part], list[Row]]:
     """Dropped samples by kind, and the pairs that joined them by how they were found and turned."""
     summary = run.records["manifest"].summary
     dropped = parts([("near", "near copies", summary["n_near"]), ("exact", "byte-identical copies", summary["n_exact"])])
@@ -190,13 +190,13 @@ def bins(asker: Asker) -> Bins:
     return Bins(*(found.get(what, {}) for what in ("joined", "refused", "joined distance", "refused distance")))
 
 
-def similarities(counts: Bins, run: ReportedRun, below: BelowSample | None) -> tuple[Chart, Chart | None]:
+def similarities(counts: Bins, run: Run, below: BelowSample | None) -> tuple[Chart, Chart | None]:
     """Pairs that were looked at by similarity; and all pairs of sampled images, across the threshold."""
-    threshold = run.min_similarity
+    threshold = run.config.search.min_similarity
     low = lowest_shown(threshold)
     lines = [(threshold, f"threshold {threshold:g}")]
     looked = histogram(
-        [Series("near", "joined", counts.joined)] + ([Series("refused", "refused", counts.refused)] if run.confirms else []),
+        [Series("near", "joined", counts.joined)] + ([Series("refused", "refused", counts.refused)] if run.judges_pixels else []),
         n_bins=SIMILARITY_BINS,
         low=low,
         high=1.0,
@@ -231,7 +231,7 @@ def lowest_shown(threshold: float) -> float:
     return max(0.0, round(threshold - max(0.05, 0.5 * (1.0 - threshold)), 2))
 
 
-def distances(counts: Bins, run: ReportedRun) -> tuple[Chart | None, int]:
+def distances(counts: Bins, run: Run) -> tuple[Chart | None, int]:
     """Pairs by the distance of their pixels, and how many were refused before a distance could be measured."""
     near, others = counts.joined_distance, {bin_: n for bin_, n in counts.refused_distance.items() if bin_ < _DISTANCE_BINS}
     n_unmeasured = counts.refused_distance.get(_DISTANCE_BINS, 0)

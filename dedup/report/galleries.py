@@ -10,8 +10,8 @@ from dedup.report.below import BelowSample, sample_below
 from dedup.report.cards import Card, Gallery, Pair, pair_of
 from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, refusals
 from dedup.report.queries import Asker, Row
-from dedup.report.reported import ReportedRun
 from dedup.report.texts import cut
+from dedup.runs.directory import Run
 from dedup.storage.tables import dataset
 from dedup.text import similarity_text
 
@@ -46,7 +46,7 @@ class Pairs:
     sample: BelowSample | None
 
 
-def pairs(asker: Asker, run: ReportedRun, *, seed: int) -> Pairs:
+def pairs(asker: Asker, run: Run, *, seed: int) -> Pairs:
     """Choose pairs."""
     reasons = refusals(asker.rows(queries.REFUSED, n=_PER_REASON))
     sample = _sample(run, seed)
@@ -71,14 +71,14 @@ def _details(row: Row) -> list[str]:
     return [found.get(row["source"], ""), turned, asked]
 
 
-def _sample(run: ReportedRun, seed: int) -> BelowSample | None:
+def _sample(run: Run, seed: int) -> BelowSample | None:
     counts: dict[int, int] = {}
-    for batch in dataset(run.layout.table("partitions")).to_batches(columns=["partition", "n_samples"]):
+    for batch in dataset(run.table("partitions")).to_batches(columns=["partition", "n_samples"]):
         for number, n in zip(batch["partition"].to_pylist(), batch["n_samples"].to_pylist(), strict=True):
             counts[number] = counts.get(number, 0) + n
     try:
-        threshold = run.min_similarity
-        return sample_below(run.run_dir, counts, threshold, low=lowest_shown(threshold), n_bins=SIMILARITY_BINS, seed=seed)
+        threshold = run.config.search.min_similarity
+        return sample_below(run, counts, threshold, low=lowest_shown(threshold), n_bins=SIMILARITY_BINS, seed=seed)
     except FileNotFoundError:  # a run may be kept without its vectors
         return None
 
@@ -131,13 +131,13 @@ class Galleries:
     n_groups: int
 
 
-def galleries(asker: Asker, run: ReportedRun, *, n: int, seed: int) -> Galleries:
+def galleries(asker: Asker, run: Run, *, n: int, seed: int) -> Galleries:
     """Choose groups and their members.
 
     Parameters
     ----------
     asker : Asker
-    run : ReportedRun
+    run : Run
     n : int
         Groups among the largest, and as many at random.
     seed : int
@@ -148,7 +148,7 @@ def galleries(asker: Asker, run: ReportedRun, *, n: int, seed: int) -> Galleries
         return Galleries([], [], [], [], chains, [], run.records["groups"].summary.get("n_groups", 0))
     listed = asker.rows(queries.LARGEST, n=max(_N_LISTED, n))
     drawn = asker.rows(queries.RANDOM, n=n, shift=(seed * 69_069 + 12_345) % 2_147_483_647)
-    loose = asker.rows(queries.LOOSEST, n=_N_LOOSE, threshold=run.min_similarity) if run.confirms else []
+    loose = asker.rows(queries.LOOSEST, n=_N_LOOSE, threshold=run.config.search.min_similarity) if run.judges_pixels else []
     edges = asker.rows(queries.WEAKEST, n=N_BORDERLINE)
     named = {row["component_id"]: row for row in asker.rows(queries.NAMED, chosen=[row["component_id"] for row in edges])}
     edges = [row for row in edges if row["component_id"] in named]
@@ -223,7 +223,7 @@ def _most_and_least(copies: list[Row], n: int, always: set[int]) -> list[Row]:
     return [row for row in copies if row["sample_id"] in chosen]
 
 
-def _chains(asker: Asker, run: ReportedRun) -> list[Gallery]:
+def _chains(asker: Asker, run: Run) -> list[Gallery]:
     """Connected components that were cut into several groups: a card for the anchor of each piece."""
     is_any_cut = run.records["groups"].summary.get("n_split", 1) > 0
     rows = asker.rows(queries.CHAINS, n=_N_CHAINS) if is_any_cut else []

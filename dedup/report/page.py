@@ -17,15 +17,17 @@ from dedup.report.cards import Card, Facts, Pictures
 from dedup.report.figures import parts
 from dedup.report.galleries import Galleries, Pairs
 from dedup.report.queries import Asker, Row
-from dedup.report.reported import HOMES, ReportedRun
+from dedup.report.reported import notes_on, state_of
 from dedup.report.texts import Text, cut, shown
+from dedup.runs.directory import Run
+from dedup.runs.record import HOMES
 from dedup.text import seconds_text, similarity_text
 
 if TYPE_CHECKING:
     import jinja2
 
 
-def stages(run: ReportedRun) -> list[Row]:
+def stages(run: Run) -> list[Row]:
     """Seconds and rate of each stage, and what it wrote."""
     n = run.records["embed"].rows["metadata"]
     rows: list[Row] = []
@@ -57,7 +59,7 @@ class Setting:
     means: str
 
 
-def settings(run: ReportedRun) -> list[Setting]:
+def settings(run: Run) -> list[Setting]:
     """The configuration of the run; how it was carried out (`engine`) is no part of what a run keeps."""
     found = []
     for name, value in values_of(run.config).items():
@@ -81,7 +83,7 @@ class Gathered:
 
     Parameters
     ----------
-    run : ReportedRun
+    run : Run
     groups : Galleries
     pairs : Pairs
     excluded : list of (Reason, list of (Card, dict))
@@ -92,7 +94,7 @@ class Gathered:
         Of what was drawn at random.
     """
 
-    run: ReportedRun
+    run: Run
     groups: Galleries
     pairs: Pairs
     excluded: Excluded
@@ -115,7 +117,7 @@ class Page:
         run, found = gathered.run, gathered.pairs
         self._pictures, self._has_pixels = gathered.pictures, run.has_pixels
         troubled, broken = figures.broken_shards(asker)
-        self.notes = [*run.notes]
+        self.notes = [*notes_on(run)]
         if troubled:
             self.notes.append(f"of the shards {', '.join(f'{n:,} were {status}' for status, n in troubled.items())}: see Rejected")
         sized, size_rows = figures.sizes(run) if "statistics" in run.records else (None, [])
@@ -133,7 +135,7 @@ class Page:
             "rejected": figures.rejected(asker), "broken_shards": broken,
             "captions": figures.captions(asker) if "statistics" in run.records else [],
             "stages": stages(run), "settings": settings(run), "style": style, "script": script,
-            "style_hash": _hash(style), "script_hash": _hash(script), "state": run.state, "notes": self.notes,
+            "style_hash": _hash(style), "script_hash": _hash(script), "state": state_of(run), "notes": self.notes,
             "finished": max(record.finished for record in run.records.values()).replace("T", " ").partition("+")[0],
             "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
         }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from dedup.contracts import Engine, Table
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.schemas.pairs import NEAR_SQL, STANDING_SQL
 
 Row = dict[str, Any]
@@ -25,11 +25,11 @@ class Asker:
     Parameters
     ----------
     engine : Engine
-    layout : RunLayout
+    run : Run
     """
 
     engine: Engine
-    layout: RunLayout
+    run: Run
 
     def rows(self, question: Question, *, chosen: Iterable[int] = (), wanted: Iterable[int] = (), **numbers: float) -> list[Row]:
         """The answer.
@@ -44,7 +44,7 @@ class Asker:
         numbers : float
             What stands in braces in the query.
         """
-        tables: dict[str, Table | pa.Table] = {name: self.layout.table(name) for name in question.tables}
+        tables: dict[str, Table | pa.Table] = {name: self.run.table(name) for name in question.tables}
         if " chosen" in question.sql:
             tables["chosen"] = pa.table({"component_id": sorted(set(chosen))}, schema=CHOSEN)
         if " wanted" in question.sql:

@@ -1,323 +1,300 @@
-"""Where each table lies under a run directory."""
+"""`Run`: a run directory, where everything in it lies, and what it was made with."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dedup import schemas
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
-from dedup.config.load import from_dict, load_config, to_dict
+from dedup.config.load import from_dict, load_config, resolved, to_dict
 from dedup.contracts import JsonDict, Table
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.search.lists import Lists
-from dedup.runs.index import load_lists
-from dedup.runs.vectors import embedding_path
+from dedup.runs.index import find_index, load_lists
+from dedup.runs.record import HOMES, StageRecord, differences_of, read_record
+from dedup.runs.vectors import EmbeddingStore, InnerStore, embedding_path, open_store, read_vectors
+from dedup.runs.views import ViewStore, open_views
 from dedup.storage.arrays import array_shape
-from dedup.storage.atomic import write_json
 from dedup.storage.tables import read_table
 from dedup.storage.urls import filesystem, join, read_json
 
-CONFIG_FILE = "_config.json"  # what the run was made with
-
-_SAMPLE_TABLES = {"metadata", "manifest", "duplicates", "excluded"}
-
-_FOLDERS = {
+CONFIG_FILE: Final = "_config.json"  # what the run was made with
+_SAMPLE_TABLES: Final = {"metadata", "manifest", "duplicates", "excluded"}
+_FOLDERS: Final = {
     "metadata": ("embeddings/metadata", "metadata_*.parquet"),
     "rejected": ("embeddings/rejected", "rejected_*.parquet"),
     "representatives": ("index/representatives", ""),
     "exact": ("index/exact", ""),
     "assignments": ("index/assignments", ""),
 }
+_CHANGEABLE: Final = ("encoder", "input", "engine")  # sections of a finished run's configuration that may be given anew
 
 
-@dataclass(frozen=True)
-class RunLayout:
-    """Tables and artefacts of one run directory.
+class Run:
+    """A run directory: tables, vectors, index and pictures, and the records of its finished stages.
+
+    Nothing is read before it is asked for. It writes nothing, and is pickled by its URL: a worker reads what it needs.
 
     Parameters
     ----------
-    run_dir : str
+    url : str
         A path or any fsspec URL.
-    carry : sequence of str
-        `input.carry`: further columns of every table that holds a sample per row.
-    samples_dir : str
-        The run directory whose samples these are, if it is another: that of a second source of candidates has vectors alone.
+    config : Config, optional
+        What the run is made with, while it is made; read from the directory otherwise.
+    samples : Run, optional
+        The run whose samples these are, if it is another: a second source of candidates has vectors and lists alone.
     """
 
-    run_dir: str
-    carry: Sequence[str] = ()
-    samples_dir: str = ""
+    def __init__(self, url: str, config: Config | None = None, samples: Run | None = None) -> None:
+        self.url, self.samples = url, samples or self
+        self._given = config
+        self._records: dict[str, StageRecord | None] = {}  # as they were when it was opened
+
+    @classmethod
+    def open(cls, url: str, needs: Sequence[str] = (), overrides: Sequence[str] = ()) -> Run:
+        """A run that is there, as it is now: what later replaces its stages is not seen.
+
+        Parameters
+        ----------
+        url : str
+        needs : sequence of str
+            Stages that must be finished, each made from the others as they are.
+        overrides : sequence of str
+            ``section.key=value`` over what the run was made with: of `encoder`, `input` and `engine` only.
+
+        Raises
+        ------
+        ConfigError
+            If a key is overridden that the run has fixed.
+        RunDirectoryError
+            If there is no run, or a stage is missing or was made from an earlier state of another.
+        """
+        run = cls(url)
+        run._records = {stage: read_record(url, stage) for stage in HOMES}
+        if not any(run._records.values()):
+            raise RunDirectoryError(f"{url} holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run")
+        for stage in needs:
+            record = run.finished(stage)
+            for earlier in (name for name in needs if name in record.inputs):
+                if record.inputs[earlier] != run.finished(earlier).digest:
+                    raise RunDirectoryError(
+                        f"{url}: stage '{stage}' was made from an earlier '{earlier}'; run: dedup run output.run_dir={url} … --redo"
+                    )
+        if overrides:
+            run._given = _overridden(run.config, overrides)
+        return run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its URL."""
+        return Run, (self.url, None, None if self.samples is self else self.samples)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    # what it was made with
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration it was made with, `output.run_dir` being where it lies now."""
+        if self._given is not None:
+            return self._given
+        values = read_json(self.path(CONFIG_FILE)) or to_dict(Config())
+        for stage in HOMES:
+            record = self.record(stage)
+            for key, value in record.config.items() if record is not None else ():
+                section, _, name = key.partition(".")
+                values.setdefault(section, {})[name] = value
+        values.setdefault("output", {})["run_dir"] = self.url
+        return resolved(from_dict(values))
+
+    def record(self, stage: str) -> StageRecord | None:
+        """What a stage was made from and gave; None where it is not finished."""
+        return self._records[stage] if stage in self._records else read_record(self.url, stage)
+
+    def finished(self, stage: str) -> StageRecord:
+        """The record of a stage that must be finished.
+
+        Raises
+        ------
+        RunDirectoryError
+            If it is not.
+        """
+        record = self.record(stage)
+        if record is None:
+            raise RunDirectoryError(f"{self.url} has no finished stage '{stage}'; run: dedup run output.run_dir={self.url} …")
+        return record
+
+    @property
+    def records(self) -> dict[str, StageRecord]:
+        """The records of all finished stages, in order."""
+        found = {stage: self.record(stage) for stage in HOMES}
+        return {stage: record for stage, record in found.items() if record is not None}
+
+    def earlier_inputs(self, stage: str) -> list[str]:
+        """Finished stages that were redone, or that others were redone before, since this one was made from them.
+
+        Empty = the stage is fresh, or not finished.
+        """
+        record = self.record(stage)
+        inputs = record.inputs if record is not None else {}
+        return [name for name, known in inputs.items() if name in HOMES and not self._is_still(name, known)]
+
+    def _is_still(self, stage: str, digest: str) -> bool:
+        record = self.record(stage)
+        return record is not None and record.digest == digest and not self.earlier_inputs(stage)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether it encoded images itself; an encoder named now for a run over precomputed embeddings does not count."""
+        return encoder_kind(self.finished("embed").config["encoder.name"]).has_images
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it knows where its images lie: embeddings that were made elsewhere may not say."""
+        return self.has_images or bool(self.finished("embed").summary.get("has_pixels"))
+
+    @property
+    def judges_pixels(self) -> bool:
+        """Whether its candidates are judged by their pixels."""
+        return self.config.confirm.enabled and self.has_pixels
+
+    @property
+    def name(self) -> str:
+        """Last part of its URL."""
+        return self.url.rstrip("/").rpartition("/")[2] or self.url
+
+    # what lies in it
+
+    def path(self, *parts: str) -> str:
+        """A path under the run directory."""
+        return join(self.url, *parts)
 
     def table(self, name: str) -> Table:
         """A table by the name it has in `dedup.schemas.TABLES`."""
         schema = schemas.TABLES[name]
         if name in _SAMPLE_TABLES:
-            schema = schemas.with_carried(schema, self.carry)
+            schema = schemas.with_carried(schema, self.config.input.carry)
         folder, pattern = _FOLDERS.get(name, (name, ""))
-        home = self.samples_dir or self.run_dir if name in ("metadata", "rejected") else self.run_dir
-        return Table(join(home, folder), schema, pattern or Table.pattern)
+        home = self.samples if name in ("metadata", "rejected") else self
+        return Table(home.path(folder), schema, pattern or Table.pattern)
 
-    def path(self, *parts: str) -> str:
-        """A path under the run directory."""
-        return join(self.run_dir, *parts)
+    def second(self, name: str) -> Run:
+        """The vectors and lists of a second source of candidates, which lie there as a run directory has them."""
+        return Run(self.path("also", name), samples=self)
 
+    def vectors(self) -> EmbeddingStore:
+        """Random access to its vectors by sample_id."""
+        return open_store(self.path("embeddings"))
 
-def also_dir(run_dir: str, name: str) -> str:
-    """Where the vectors and lists of a second source of candidates lie, as a run directory has them."""
-    return join(run_dir, "also", name)
+    def read_vectors(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """Vectors of samples with ascending ids, float16 (n, dim): of a remote run only the stretches they lie in are fetched."""
+        return read_vectors(self.path("embeddings"), sample_ids)
 
+    def inner_vectors(self) -> InnerStore:
+        """Vectors of the pictures inside a frame."""
+        return InnerStore(self.path("embeddings"))
 
-_SHOWN = 200  # characters of a value in a message
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Something that a result depends on, as it was and as it would be now; None = absent."""
-
-    key: str  # of the configuration, of the encoder's fingerprint or of the inputs
-    before: Any
-    now: Any
-
-    def __str__(self) -> str:
-        """For messages: «key: before → now»."""
-        return f"{self.key}: {_short(self.before)} → {_short(self.now)}"
-
-
-def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """What differs between two mappings, in the order of the keys.
-
-    Examples
-    --------
-    >>> [str(difference) for difference in differences_of({"search.nprobe": 8}, {"search.nprobe": 16})]
-    ['search.nprobe: 8 → 16']
-    """
-    keys = sorted(before.keys() | now.keys())
-    return [Difference(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """A stage's `_stage.json`.
-
-    Parameters
-    ----------
-    stage : str
-    output_version : int
-        Raised only when the stage's result changes, so that a patch release redoes nothing.
-    config : dict
-        The configuration keys the result depends on, with their values.
-    inputs : dict
-        Digests of the upstream stages, or of the input.
-    encoder : dict
-        Fingerprint of the encoder.
-    rows : dict
-        Rows of each table written.
-    seconds : float
-    finished : str
-        ISO 8601, UTC.
-    dedup_version : str
-    summary : dict
-        Figures for the closing summary.
-    """
-
-    stage: str
-    output_version: int
-    config: JsonDict
-    inputs: JsonDict
-    encoder: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    finished: str = ""
-    dedup_version: str = ""
-    summary: JsonDict = field(default_factory=dict)
+    def lists(self) -> Lists:
+        """The inverted lists that vectors are placed in."""
+        return load_lists(self.path("index"))
 
     @property
-    def digest(self) -> str:
-        """Identity of the result: everything it depends on, nothing it does not."""
-        return digest([self.stage, self.output_version, self.config, self.inputs, self.encoder])
+    def views_folder(self) -> str:
+        """Where its views lie, and their lists."""
+        return self.path("index", "views")
 
-    def differences(self, now: StageRecord) -> list[Difference]:
-        """What differs between this record and the one that would be written now."""
-        return [
-            *differences_of({"output_version": self.output_version}, {"output_version": now.output_version}),
-            *differences_of(self.config, now.config),
-            *differences_of(self.encoder, now.encoder),
-            *differences_of(self.inputs, now.inputs),
-        ]
+    def views(self) -> ViewStore:
+        """Random access to its views by their number."""
+        return open_views(self.views_folder)
 
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def digest(value: Any) -> str:
-    """Short stable digest of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def read_record(run_dir: str, home: str) -> StageRecord | None:
-    """The record of a finished stage, or None."""
-    value = read_json(join(run_dir, home, "_stage.json"))
-    if value is None:
-        return None
-    known = StageRecord.__dataclass_fields__
-    try:
-        return StageRecord(**{key: item for key, item in value.items() if key in known})
-    except TypeError as error:
-        path = join(run_dir, home, "_stage.json")
-        raise RunDirectoryError(f"{path} can't be read as the record of a stage ({error}); delete it to redo the stage") from error
-
-
-def write_record(run_dir: str, home: str, record: StageRecord) -> None:
-    """Write the record: the last file of a stage, so that its presence means the stage is done."""
-    write_json(join(run_dir, home, "_stage.json"), asdict(record) | {"digest": record.digest})
-
-
-_HOMES = {
-    "embed": "embeddings",
-    "index": "index",
-    "groups": "groups",
-    "manifest": "manifest",
-    "confirm": "edges",
-    "statistics": "statistics",
-}
-
-
-@dataclass(frozen=True)
-class OpenedRun:
-    """A run whose parts fit each other.
-
-    Parameters
-    ----------
-    config : Config
-        As the run was made, `output.run_dir` being where it lies now.
-    lists : Lists
-    index : dict
-        `_index.json`.
-    records : dict
-        Stage name to its record.
-    """
-
-    config: Config
-    lists: Lists
-    index: dict[str, Any]
-    records: dict[str, StageRecord]
+    def view_lists(self) -> Lists:
+        """The inverted lists that views are placed in."""
+        return load_lists(self.views_folder)
 
     @property
-    def confirms(self) -> bool:
-        """Whether the run judged pairs by their pixels: embeddings that were made elsewhere may not say where those are."""
-        has_pixels = has_images(self.records["embed"]) or bool(self.records["embed"].summary.get("has_pixels"))
-        return self.config.confirm.enabled and has_pixels
+    def index_facts(self) -> JsonDict:
+        """`_index.json`: size, lists and files of the index; empty where there is none."""
+        return read_json(self.path("index", "_index.json")) or {}
+
+    def index_path(self) -> str:
+        """The path of its FAISS index on this machine, checked, and fetched if the run lies elsewhere."""
+        return find_index(self.path("index"))
+
+    # whether it is whole
+
+    def check_vectors(self) -> None:
+        """Check that every partition's vectors are there, as many as its samples, as wide as the index.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no image, or vectors are missing or have changed.
+        """
+        expected = self._n_samples()
+        if not sum(expected.values()):
+            raise RunDirectoryError(
+                f"{self.url} has no image: its samples were all rejected, or there were none (partitions/ says which shards broke)"
+            )
+        again, dim = f"run: dedup run output.run_dir={self.url} … --redo", self.index_facts.get("dim")
+        for partition, n in expected.items():
+            url = embedding_path(self.path("embeddings"), partition)
+            fs, path = filesystem(url)
+            if not fs.exists(path):
+                raise RunDirectoryError(f"{url} is missing; the index was built over it; {again}")
+            try:
+                shape, _ = array_shape(url)
+            except ValueError as error:
+                raise RunDirectoryError(f"{url} can't be read as an array ({error}); {again}") from error
+            if shape != (n, dim or shape[1]):
+                wanted = f"{n:,} vectors of {dim or shape[1]} dimensions"
+                raise RunDirectoryError(f"{url} has changed since the index was built: expected {wanted}, found {shape}; {again}")
+
+    def _n_samples(self) -> dict[int, int]:
+        """Samples of each partition."""
+        table = read_table(self.table("partitions"), ["partition", "n_samples"])
+        partitions, place = np.unique(table["partition"].to_numpy(), return_inverse=True)
+        counts = np.bincount(place, weights=table["n_samples"].to_numpy()).astype(np.int64)
+        return dict(zip(partitions.tolist(), counts.tolist(), strict=True))
+
+    def check_encoder(self) -> None:
+        """Stop where this machine's encoder is not the run's; another decoder is no other encoder.
+
+        Raises
+        ------
+        RunDirectoryError
+            With what differs.
+        """
+        if not self.has_images:
+            return
+        there, here = self.finished("embed").encoder, encoder_fingerprint(self.config.encoder)
+        differences = [item for item in differences_of(there, here) if item.key != "decoder"]
+        if differences:
+            listed = "; ".join(f"{item.key}: {item.before} there, {item.now} here" for item in differences)
+            raise RunDirectoryError(
+                f"{self.url} was embedded with another encoder: {listed}; give the run's own, such as encoder.pretrained=PATH"
+            )
 
 
-def has_images(embedded: StageRecord) -> bool:
-    """Whether a run encoded images itself; an encoder named now for a run over precomputed embeddings does not count."""
-    return encoder_kind(embedded.config["encoder.name"]).has_images
-
-
-def open_run(run_dir: str, overrides: list[str] | None = None, stages: Sequence[str] = tuple(_HOMES)) -> OpenedRun:
-    """Read what a run was made with and check that it is whole.
-
-    Parameters
-    ----------
-    run_dir : str
-    overrides : list of str
-        ``section.key=value`` over the run's configuration: `engine.device`, or the encoder of a run over precomputed embeddings.
-    stages : sequence of str
-        That must be finished.
-
-    Raises
-    ------
-    RunDirectoryError
-        If a stage is missing or stale, the run holds no image, or embeddings are missing or have changed.
-    """
-    records: dict[str, StageRecord] = {}
-    for name, home in _HOMES.items():
-        record = read_record(run_dir, home)
-        if record is None and name in stages:
-            raise RunDirectoryError(f"{run_dir} has no finished stage '{name}'; run: dedup run output.run_dir={run_dir} …")
-        if record is not None:
-            records[name] = record
-    if records["index"].inputs.get("embed") != records["embed"].digest:
-        raise RunDirectoryError(f"{run_dir}: the index was made from earlier embeddings; run: dedup run output.run_dir={run_dir} … --redo")
-    config = _config_of(run_dir, records, overrides or [])
-    index = read_json(join(run_dir, "index", "_index.json")) or {}
-    _check_store(run_dir, index)
-    return OpenedRun(config, load_lists(join(run_dir, "index")), index, records)
-
-
-def _config_of(run_dir: str, records: dict[str, StageRecord], overrides: list[str]) -> Config:
-    values = read_json(join(run_dir, CONFIG_FILE)) or to_dict(Config())
-    for record in records.values():
-        for key, value in record.config.items():
-            section, _, name = key.partition(".")
-            values.setdefault(section, {})[name] = value
-    config = from_dict(values)
-    if overrides:
-        given = load_config(None, overrides)
-        asked = {key.partition("=")[0] for key in overrides}
-        for key in asked:
-            section, _, name = key.partition(".")
-            if section not in ("encoder", "input", "engine"):
-                raise ConfigError(f"{key} is fixed by the run; expected a key of encoder or input")
-            values = to_dict(config)
-            values[section][name] = to_dict(given)[section][name]
-            config = from_dict(values)
-    return replace(config, output=replace(config.output, run_dir=run_dir))
-
-
-def check_encoder(opened: OpenedRun) -> None:
-    """Stop where this machine's encoder is not the run's; another decoder is no other encoder.
-
-    Raises
-    ------
-    RunDirectoryError
-        With what differs.
-    """
-    config, record, run_dir = opened.config, opened.records["embed"], opened.config.output.run_dir
-    if not has_images(record):
-        return
-    own = encoder_fingerprint(config.encoder)
-    differences = [
-        f"{key}: {record.encoder.get(key)} there, {own.get(key)} here"
-        for key in sorted({*own, *record.encoder} - {"decoder"})
-        if own.get(key) != record.encoder.get(key)
-    ]
-    if differences:
-        raise RunDirectoryError(
-            f"{run_dir} was embedded with another encoder: {'; '.join(differences)}; give the run's own, such as encoder.pretrained=PATH"
-        )
-
-
-def _check_store(run_dir: str, index: dict[str, Any]) -> None:
-    """Every partition's vectors are there, as many as its samples, as wide as the index."""
-    layout = RunLayout(run_dir)
-    table = read_table(layout.table("partitions"), ["partition", "n_samples"])
-    partitions, place = np.unique(table["partition"].to_numpy(), return_inverse=True)
-    expected = np.bincount(place, weights=table["n_samples"].to_numpy()).astype(np.int64)
-    if not expected.sum():
-        raise RunDirectoryError(
-            f"{run_dir} has no image: its samples were all rejected, or there were none (partitions/ says which shards broke)"
-        )
-    again = f"run: dedup run output.run_dir={run_dir} … --redo"
-    for partition, n in zip(partitions.tolist(), expected.tolist(), strict=True):
-        url = embedding_path(run_dir, partition)
-        fs, path = filesystem(url)
-        if not fs.exists(path):
-            raise RunDirectoryError(f"{url} is missing; the index was built over it; {again}")
-        try:
-            shape, _ = array_shape(url)
-        except ValueError as error:
-            raise RunDirectoryError(f"{url} can't be read as an array ({error}); {again}") from error
-        if shape != (n, index.get("dim", shape[1])):
-            wanted = f"{n:,} vectors of {index.get('dim', shape[1])} dimensions"
-            raise RunDirectoryError(f"{url} has changed since the index was built: expected {wanted}, found {shape}; {again}")
+def _overridden(config: Config, overrides: Sequence[str]) -> Config:
+    given = to_dict(load_config(None, list(overrides)))
+    values = to_dict(config)
+    for key in (text.partition("=")[0] for text in overrides):
+        section, _, name = key.partition(".")
+        if section not in _CHANGEABLE:
+            raise ConfigError(f"{key} is fixed by the run; expected a key of {', '.join(_CHANGEABLE)}")
+        values[section][name] = given[section][name]
+    return replace(from_dict(values), output=config.output)

@@ -22,14 +22,20 @@ from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _LOCK = "_lock.json"
 
-_RENEWED_S = 60.0  # how often a lock on an object store says that its holder lives
+RENEWED_S = 60.0  # how often a lock on an object store says that its holder lives
 
 _STALE_S = 600.0  # after which it is taken for dead
 
 
 @contextmanager
-def locked(run_dir: str) -> Iterator[None]:
+def locked(run_dir: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
     """Hold the lock of a run directory.
+
+    Parameters
+    ----------
+    run_dir : str
+    renewed_s : float
+        How often it is renewed on an object store.
 
     Raises
     ------
@@ -42,7 +48,7 @@ def locked(run_dir: str) -> Iterator[None]:
     knows no locks: there a small object names the holder, who renews it; one that was not renewed for ten minutes is taken over. Two
     that begin within the same second may both get it there.
     """
-    with _on_disk(run_dir) if is_local(run_dir) else _in_store(run_dir):
+    with _on_disk(run_dir) if is_local(run_dir) else _in_store(run_dir, renewed_s):
         yield
 
 
@@ -68,7 +74,7 @@ def _on_disk(run_dir: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_store(run_dir: str) -> Iterator[None]:
+def _in_store(run_dir: str, renewed_s: float) -> Iterator[None]:
     url, own = join(run_dir, _LOCK), _holder()
     found = read_json(url)
     if found and _lives(found):
@@ -77,7 +83,7 @@ def _in_store(run_dir: str) -> Iterator[None]:
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(_RENEWED_S):
+        while not ended.wait(renewed_s):
             with suppress(Exception):  # the store may be away for a while: the run itself will say so
                 write_json(url, own | {"renewed": time.time()})
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from cachetools import LRUCache
 
 from dedup.errors import RunDirectoryError
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.tables import read_table
 from dedup.storage.urls import filesystem, join
@@ -38,15 +38,15 @@ class SampleTable:
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
 
     Notes
     -----
     Metadata is read by row group, of which some are held. Groups take some 40 bytes for each sample that has a copy.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self._layout = RunLayout(run_dir)
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._held: LRUCache[tuple[int, int], pa.Table] = LRUCache(_GROUPS_HELD)
         self._starts: dict[int, npt.NDArray[np.int64]] = {}
         self._lock = Lock()
@@ -60,7 +60,7 @@ class SampleTable:
             If there is no such sample, or the partition's file is gone.
         """
         partition, place = sample_id >> 32, sample_id & ROW_MASK
-        url = join(self._layout.table("metadata").path, f"metadata_{partition:05d}.parquet")
+        url = join(self._run.table("metadata").path, f"metadata_{partition:05d}.parquet")
         with self._lock:
             if partition not in self._starts:
                 self._starts[partition] = self._row_groups(url)
@@ -112,11 +112,11 @@ class SampleTable:
 
     @cached_property
     def _dropped(self) -> npt.NDArray[np.int64]:
-        dropped: npt.NDArray[np.int64] = np.sort(read_table(self._layout.table("duplicates"), ["sample_id"])["sample_id"].to_numpy())
+        dropped: npt.NDArray[np.int64] = np.sort(read_table(self._run.table("duplicates"), ["sample_id"])["sample_id"].to_numpy())
         return dropped
 
     def _sorted(self, name: str, key: str, value: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        table = read_table(self._layout.table(name), [key, value])
+        table = read_table(self._run.table(name), [key, value])
         keys, values = table[key].to_numpy(), table[value].to_numpy()
         order = np.argsort(keys, kind="stable")
         return keys[order], values[order]

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from dedup.contracts import Gathered
 from dedup.errors import RunDirectoryError
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows
@@ -16,9 +17,9 @@ from dedup.storage.urls import is_local, join
 _GAP = 256  # rows that are read in passing
 
 
-def embedding_path(run_dir: str, partition: int) -> str:
-    """Where a partition's vectors lie."""
-    return join(run_dir, "embeddings", "img_emb", f"img_emb_{partition:05d}.npy")
+def embedding_path(folder: str, partition: int) -> str:
+    """Where a partition's vectors lie in the folder of embeddings."""
+    return join(folder, "img_emb", f"img_emb_{partition:05d}.npy")
 
 
 class EmbeddingStore:
@@ -26,7 +27,8 @@ class EmbeddingStore:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
+        Of the run's embeddings.
 
     Raises
     ------
@@ -34,11 +36,11 @@ class EmbeddingStore:
         If there are no arrays, or their widths differ.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self._rows = map_arrays(join(run_dir, "embeddings", "img_emb"), "img_emb_")
+    def __init__(self, folder: str) -> None:
+        self._rows = map_arrays(join(folder, "img_emb"), "img_emb_")
         widths = {rows.shape[1] for rows in self._rows.values()}
         if len(widths) != 1:
-            raise RunDirectoryError(f"{run_dir}: embeddings of different widths {sorted(widths)}; expected one encoder per run")
+            raise RunDirectoryError(f"{folder}: embeddings of different widths {sorted(widths)}; expected one encoder per run")
         self.dim = widths.pop()
 
     def take(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
@@ -70,6 +72,10 @@ class EmbeddingStore:
             out[place] = self._rows[int(partition[start])][row[start:stop]]
         return out
 
+    def view(self, sample_ids: npt.NDArray[np.int64]) -> Gathered:
+        """The vectors of the given samples, gathered when they are indexed."""
+        return Gathered(self.take, sample_ids)
+
     def blocks(self, sample_ids: npt.NDArray[np.int64], size: int = 16_384) -> Iterator[tuple[slice, npt.NDArray[np.float16]]]:
         """The vectors of the given samples in blocks: (slice of `sample_ids`, rows)."""
         for start in range(0, len(sample_ids), size):
@@ -77,9 +83,9 @@ class EmbeddingStore:
             yield part, self.take(sample_ids[part])
 
 
-def inner_paths(run_dir: str, partition: int) -> tuple[str, str]:
+def inner_paths(folder: str, partition: int) -> tuple[str, str]:
     """Where a partition's vectors of pictures inside a frame lie, and the sample_ids of their rows."""
-    folder = join(run_dir, "embeddings", "img_inner")
+    folder = join(folder, "img_inner")
     return join(folder, f"img_inner_{partition:05d}.npy"), join(folder, f"sample_id_{partition:05d}.npy")
 
 
@@ -88,11 +94,12 @@ class InnerStore:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
+        Of the run's embeddings.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        folder = join(run_dir, "embeddings", "img_inner")
+    def __init__(self, folder: str) -> None:
+        folder = join(folder, "img_inner")
         self._rows, ids = map_arrays(folder, "img_inner_"), map_arrays(folder, "sample_id_")
         self._ids = {number: part.ravel().view(np.int64) for number, part in ids.items()}
 
@@ -119,49 +126,30 @@ class InnerStore:
         return np.concatenate(rows), np.concatenate(places)
 
 
-class SampleRows:
-    """The vectors of some samples, gathered only when they are indexed.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    sample_ids : int64 array, shape (n,)
-    """
-
-    def __init__(self, store: EmbeddingStore, sample_ids: npt.NDArray[np.int64]) -> None:
-        self._store, self._ids = store, sample_ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        return self._store.take(self._ids[rows])
-
-
-def read_vectors(run_dir: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     """Vectors of samples with ascending ids: of a remote store only the stretches of each partition that they lie in.
 
     Returns
     -------
     float16 array, shape (n, dim)
     """
-    if is_local(run_dir) or not len(sample_ids):
-        return open_store(run_dir).take(sample_ids)
+    if is_local(folder) or not len(sample_ids):
+        return open_store(folder).take(sample_ids)
     partition, row = sample_ids >> 32, sample_ids & ROW_MASK
     parts = []
     # a request costs what some hundred rows do
     cuts = np.flatnonzero((np.diff(partition) != 0) | (np.diff(row) > _GAP)) + 1
     for rows in np.split(np.arange(len(row)), cuts):
         first, last = int(row[rows[0]]), int(row[rows[-1]])
-        parts.append(read_rows(embedding_path(run_dir, int(partition[rows[0]])), first, last + 1)[row[rows] - first])
+        parts.append(read_rows(embedding_path(folder, int(partition[rows[0]])), first, last + 1)[row[rows] - first])
     return np.concatenate(parts)
 
 
-def open_store(run_dir: str) -> EmbeddingStore:
+def open_store(folder: str) -> EmbeddingStore:
     """The store of a run, opened once per process and again when its files were replaced; workers call it for every task."""
-    return _open_store(run_dir, folder_state(join(run_dir, "embeddings", "img_emb")))
+    return _open_store(folder, folder_state(join(folder, "img_emb")))
 
 
 @lru_cache(maxsize=2)  # a run may have two sources of candidates
-def _open_store(run_dir: str, state: str) -> EmbeddingStore:
-    return EmbeddingStore(run_dir)
+def _open_store(folder: str, state: str) -> EmbeddingStore:
+    return EmbeddingStore(folder)

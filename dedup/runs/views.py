@@ -19,24 +19,19 @@ def view_dtype(nprobe: int) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-def views_folder(run_dir: str) -> str:
-    """Where the views lie."""
-    return join(run_dir, "index", "views")
-
-
-def view_part(run_dir: str, name: str, number: int) -> str:
+def view_part(folder: str, name: str, number: int) -> str:
     """The file of one part: `view` or `vector`."""
-    return join(views_folder(run_dir), f"{name}-{number:05d}.npy")
+    return join(folder, f"{name}-{number:05d}.npy")
 
 
-def view_parts(run_dir: str) -> tuple[int, ...]:
+def view_parts(folder: str) -> tuple[int, ...]:
     """Numbers of the parts, ascending; none where the run has no views."""
-    fs, folder = filesystem(views_folder(run_dir))
-    fs.invalidate_cache(folder)
-    return tuple(sorted(int(str(name).rpartition("-")[2].partition(".")[0]) for name in fs.glob(join(folder, "view-*.npy"))))
+    fs, root = filesystem(folder)
+    fs.invalidate_cache(root)
+    return tuple(sorted(int(str(name).rpartition("-")[2].partition(".")[0]) for name in fs.glob(join(root, "view-*.npy"))))
 
 
-def write_views(run_dir: str, number: int, rows: ViewRows, vectors: npt.NDArray[np.float32], lists: npt.NDArray[np.int32]) -> None:
+def write_views(folder: str, number: int, rows: ViewRows, vectors: npt.NDArray[np.float32], lists: npt.NDArray[np.int32]) -> None:
     """Write one part.
 
     Parameters
@@ -52,12 +47,12 @@ def write_views(run_dir: str, number: int, rows: ViewRows, vectors: npt.NDArray[
         table[name] = getattr(rows, name)
     table["lists"] = lists
     for name, array in (("view", table), ("vector", vectors.astype(np.float16))):
-        save_array(view_part(run_dir, name, number), array)
+        save_array(view_part(folder, name, number), array)
 
 
-def clear_views(run_dir: str) -> None:
+def clear_views(folder: str) -> None:
     """Delete the views."""
-    clear_files(views_folder(run_dir), "*.npy")
+    clear_files(folder, "*.npy")
 
 
 class ViewStore:
@@ -65,11 +60,10 @@ class ViewStore:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
     """
 
-    def __init__(self, run_dir: str) -> None:
-        folder = views_folder(run_dir)
+    def __init__(self, folder: str) -> None:
         views, vectors = map_arrays(folder, "view-"), map_arrays(folder, "vector-")
         self._views, self._vectors = [views[number] for number in sorted(views)], [vectors[number] for number in sorted(vectors)]
         self._starts = np.cumsum([0, *(len(part) for part in self._views)])
@@ -85,11 +79,11 @@ class ViewStore:
         return np.concatenate(found) if found else parts[0][:0]
 
 
-def open_views(run_dir: str) -> ViewStore:
+def open_views(folder: str) -> ViewStore:
     """The views of a run, opened once per process and again when its files were replaced."""
-    return _open_views(run_dir, folder_state(views_folder(run_dir)))
+    return _open_views(folder, folder_state(folder))
 
 
 @lru_cache(maxsize=1)
-def _open_views(run_dir: str, state: str) -> ViewStore:
-    return ViewStore(run_dir)
+def _open_views(folder: str, state: str) -> ViewStore:
+    return ViewStore(folder)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from dedup.schemas.audits import FLAGS, GENERATIONS, IMAGES, MEMBERS, NEIGHBOR_MEANS, NEIGHBOR_PAIRS, OUTLIERS, SCORES, SWEEP
+from dedup.schemas.batches import CARRIED_TYPES, conform, with_carried
 from dedup.schemas.calibration import CALIBRATION, CALIBRATION_COPIES, CALIBRATION_PAIRS, CALIBRATION_RECALLS
-from dedup.schemas.conforming import CARRIED_TYPES, conform, with_carried
 from dedup.schemas.counts import CANDIDATE_COUNTS, CAPTIONS, HISTOGRAM, STATISTICS, TARGET_CAPTIONS, TARGETS
 from dedup.schemas.pairs import ASSIGNMENTS, CANDIDATES, EDGES, EXACT, GROUPS, NEIGHBORS, REFUSED, REPRESENTATIVES
 from dedup.schemas.samples import DUPLICATES, EXCLUDED, EXCLUSIONS, MANIFEST, METADATA, PARTITIONS, REJECT_REASONS, REJECTED

@@ -15,11 +15,11 @@ from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
 from dedup.find.index import RunIndex, open_index
 from dedup.find.inputs import read_inputs
-from dedup.find.judging import Turned
-from dedup.runs.directory import digest, read_record
+from dedup.runs.directory import Run
+from dedup.runs.record import digest
 from dedup.schemas import EXCLUSIONS
 from dedup.schemas.pairs import STANDING_SQL
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageInputs, StageResult
 from dedup.storage.input.names import Entry, read_takedown_list
 from dedup.storage.input.sources import expand_shards, fingerprint
 from dedup.storage.tables import clear
@@ -36,7 +36,7 @@ class ReferenceTask:
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     identity : str
         Of the index, so that another one is opened anew.
     paths : tuple of str
@@ -49,7 +49,7 @@ class ReferenceTask:
         `engine.device`: where the encoder computes.
     """
 
-    run_dir: str
+    run: Run
     identity: str
     paths: tuple[str, ...]
     reason: str
@@ -81,8 +81,8 @@ class Near:
 
 def find_near(task: ReferenceTask) -> Near:
     """Look for the reference images of a task among the training images."""
-    index, found = _opened(task.run_dir, task.identity, task.device), Near([], 0, [], 0)
-    for asked in read_inputs(task.paths, max_image_bytes=index.opened.config.input.max_image_bytes):
+    index, found = _opened(task.run, task.identity, task.device), Near([], 0, [], 0)
+    for asked in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
         # a list's own entry is its name
         name, place = (asked.name, "") if task.reason == "listed" else (asked.key, asked.shard)
         try:
@@ -121,25 +121,25 @@ def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tupl
     views = index.views(data)
     candidates = index.candidates(views)
     order = sorted(candidates, key=lambda sample_id: (-candidates[sample_id][0], sample_id))
-    if not index.opened.confirms:
+    if not index.run.judges_pixels:
         return [(sample_id, candidates[sample_id][0], None) for sample_id in order], 0
-    look, near, n_unreadable, n_judged = Turned(views), [], 0, 0
+    judge, near, n_unreadable, n_judged = index.judge_of(views), [], 0, 0
     for sample_id in order[:_JUDGED]:
         similarity, view = candidates[sample_id]
-        verdict = index.judge(look, sample_id, view)
-        n_judged += verdict.is_copy is not None
-        n_unreadable += verdict.is_copy is None
-        if verdict.is_copy or (verdict.is_copy is None and keeps_unreadable):
-            near.append((sample_id, similarity, verdict.distance))
+        outcome = judge.judge(sample_id, view)
+        n_judged += outcome.was_read
+        n_unreadable += not outcome.was_read
+        if outcome.stands if outcome.was_read else keeps_unreadable:
+            near.append((sample_id, similarity, outcome.distance))
     if len(order) > _JUDGED and len(near) >= _MOSTLY * max(n_judged, 1):
         near += [(sample_id, candidates[sample_id][0], None) for sample_id in order[_JUDGED:]]
     return near, n_unreadable
 
 
 @lru_cache(maxsize=1)
-def _opened(run_dir: str, identity: str, device: str) -> RunIndex:
+def _opened(run: Run, identity: str, device: str) -> RunIndex:
     # BLAS and FAISS of several workers share the cores
-    return open_index(run_dir, overrides=(f"engine.device={device}",), device="cpu", stages=("embed", "index"))
+    return open_index(run.url, overrides=(f"engine.device={device}",), device="cpu", stages=("embed", "index"))
 
 
 def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:
@@ -149,8 +149,6 @@ def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:
     size = int(np.clip(-(-len(images) // (4 * n_workers)), 1, 256))
     return [*tars, *(tuple(images[start : start + size]) for start in range(0, len(images), size))]
 
-
-OUTPUT_VERSION = 1
 
 _ERRORS_SHOWN = 3
 
@@ -222,7 +220,7 @@ ORDER BY sample_id
 """
 
 
-def fingerprints(config: Config) -> JsonDict:
+def reference_inputs(config: Config) -> StageInputs:
     """What identifies the reference images and the list.
 
     Raises
@@ -235,7 +233,7 @@ def fingerprints(config: Config) -> JsonDict:
         found["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
     if config.exclude.list:
         found["list"] = digest([list(entry) for entry in read_takedown_list(config.exclude.list)])
-    return found
+    return StageInputs(found)
 
 
 def reference_paths(config: Config) -> list[str]:
@@ -246,9 +244,9 @@ def reference_paths(config: Config) -> list[str]:
     return paths + (find_inputs([config.exclude.reference_images]) if config.exclude.reference_images else [])
 
 
-def run(context: StageContext) -> StageResult:
+def find_excluded(context: StageContext) -> StageResult:
     """Find what is near reference images and what is listed; a row for each sample that must go."""
-    config, table = context.config, context.layout.table("exclusions")
+    config, table = context.config, context.run.table("exclusions")
     entries = read_takedown_list(config.exclude.list) if config.exclude.list else []
     paths = reference_paths(config) if config.exclude.reference_shards or config.exclude.reference_images else []
     images = [entry.value for entry in entries if entry.kind == "image"]
@@ -256,11 +254,11 @@ def run(context: StageContext) -> StageResult:
     hits, figures = _near(context, [(paths, "reference"), (images, "listed")])
     with context.engine.scratch() as scratch:
         near, listed, twins = (Table(join(scratch, name), _HITS) for name in ("near", "listed", "twins"))
-        context.engine.sql_to(TWINS_SQL, {"hits": hits, "exact": context.layout.table("exact")}, near)
+        context.engine.sql_to(TWINS_SQL, {"hits": hits, "exact": context.run.table("exact")}, near)
         context.engine.sql_to(
             f"SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference, priority FROM near "  # noqa: S608
             f"WHERE reason = 'listed' UNION ALL {_as_hits(NAMED_SQL, 'listed')}",
-            {"near": near, "metadata": context.layout.table("metadata"), "wanted": _wanted(entries)},
+            {"near": near, "metadata": context.run.table("metadata"), "wanted": _wanted(entries)},
             listed,
         )
         _copies(context, listed, twins, scratch)
@@ -274,8 +272,8 @@ def run(context: StageContext) -> StageResult:
 
 def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tuple[pa.Table, JsonDict]:
     """Training images near images, and figures."""
-    config, run_dir = context.config, context.layout.run_dir
-    record = read_record(run_dir, "index")
+    config, run = context.config, context.run
+    record = run.record("index")
     if not any(paths for paths, _ in asked) or (record is not None and record.summary.get("n_images") == 0):
         return _HITS.empty_table(), {}
     if not encoder_kind(config.encoder.name).has_images:
@@ -287,7 +285,7 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
 
     identity = "" if record is None else f"{record.digest} {record.finished}"
     tasks = [
-        ReferenceTask(run_dir, identity, batch, reason, config.confirm.unreadable == "keep", config.engine.device)
+        ReferenceTask(run, identity, batch, reason, config.confirm.unreadable == "keep", config.engine.device)
         for paths, reason in asked
         for batch in batches_of(paths, context.engine.n_workers)
     ]
@@ -313,13 +311,13 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
 
 def _copies(context: StageContext, listed: Table, output: Table, scratch: str) -> None:
     """Near copies of the listed samples, byte-identical ones included."""
-    layout, engine = context.layout, context.engine
+    run, engine = context.run, context.engine
     images = Table(join(scratch, "images"), pa.schema([("sample_id", pa.int64()), ("excluded_by", pa.string())]))
-    engine.sql_to(IMAGES_SQL, {"listed": listed, "exact": layout.table("exact")}, images)
+    engine.sql_to(IMAGES_SQL, {"listed": listed, "exact": run.table("exact")}, images)
     near = Table(join(scratch, "copies"), _HITS)
-    tables = {"listed": listed, "images": images, "groups": layout.table("groups"), "edges": layout.table("edges")}
+    tables = {"listed": listed, "images": images, "groups": run.table("groups"), "edges": run.table("edges")}
     engine.sql_to(_as_hits(COPIES_SQL, "copy"), tables, near)
-    engine.sql_to(TWINS_SQL, {"hits": near, "exact": layout.table("exact")}, output)
+    engine.sql_to(TWINS_SQL, {"hits": near, "exact": run.table("exact")}, output)
 
 
 def _as_hits(query: str, reason: str) -> str:
@@ -342,3 +340,6 @@ def _counts(context: StageContext, table: Table) -> dict[str, int]:
     schema = pa.schema([("reason", pa.string()), ("n", pa.int64())])
     query = "SELECT reason, count(*) AS n FROM exclusions GROUP BY reason ORDER BY reason"
     return {row["reason"]: row["n"] for batch in context.engine.sql(query, {"exclusions": table}, schema) for row in batch.to_pylist()}
+
+
+STAGE = Stage("exclude", reads=("groups",), output_version=1, run=find_excluded, inputs=reference_inputs)

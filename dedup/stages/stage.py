@@ -1,17 +1,19 @@
-"""What every stage is handed."""
+"""What a stage is, and what it is handed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from dedup.config import Config, EmbedConfig, EncoderConfig
-from dedup.config.encoders import encoder_kind
+from dedup.config.keys import keys_of, values_of
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, Task
-from dedup.encoders.dct import turn_names, turns
+from dedup.judge.inputs import Space
+from dedup.judge.pair import JudgeSettings
 from dedup.numerics.search.gpu import Device, choose_device
-from dedup.numerics.similarity import Turn
-from dedup.runs.directory import RunLayout, also_dir, read_record
+from dedup.runs.directory import Run
+from dedup.runs.record import HOMES, Difference, StageRecord
 from dedup.storage.tables import clear
 
 _GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which torch and CUDA take to start in each worker
@@ -28,46 +30,35 @@ class SilentReporter:
 
 
 @dataclass(frozen=True)
-class Space:
-    """Vectors that images are compared by.
+class StageInputs:
+    """What a stage reads besides tables of the run."""
 
-    Parameters
-    ----------
-    run_dir : str
-        Where `embeddings/img_emb` lies.
-    encoder : str
-    min_similarity : float
-    """
-
-    run_dir: str
-    encoder: str
-    min_similarity: float
-
-    @property
-    def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector as its image is turned, searched or not."""
-        return turns() if encoder_kind(self.encoder).can_turn else ()
+    identity: JsonDict = field(default_factory=dict)  # what its record says of them: a digest for each
+    sources: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # URL to (what `embed` reads, its fingerprint), by URL
+    encoder: dict[str, str] = field(default_factory=dict)  # the encoder's fingerprint
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """Configuration, tables, engine and reporter of a run."""
+    """Configuration, run directory, engine and reporter of what a stage does."""
 
     config: Config
     engine: Engine
     reporter: Reporter = field(default_factory=SilentReporter)
-    samples_dir: str = ""
+    samples: Run | None = None  # the run whose samples are seen, where that is another
+    inputs: StageInputs = field(default_factory=StageInputs)
+    identity: str = ""  # digest of the configuration and encoder that the stage's result depends on
 
     @property
-    def layout(self) -> RunLayout:
-        """Where the run's tables lie."""
-        return RunLayout(self.config.output.run_dir, tuple(self.config.input.carry), self.samples_dir)
+    def run(self) -> Run:
+        """The run directory that is written."""
+        return Run(self.config.output.run_dir, self.config, self.samples)
 
     @property
-    def base(self) -> RunLayout | None:
-        """Where the tables of the run lie that this one adds to, if it adds to one; also those of its second source of candidates."""
-        run_dir = self.config.base.run_dir
-        return RunLayout(run_dir, tuple(self.config.input.carry)) if run_dir else None
+    def base(self) -> Run | None:
+        """The run that this one adds to, if it adds to one; of a second source of candidates that run's second source."""
+        url = self.config.base.run_dir
+        return Run(url, replace(self.config, output=replace(self.config.output, run_dir=url))) if url else None
 
     @property
     def also(self) -> StageContext | None:
@@ -80,21 +71,18 @@ class StageContext:
             config,
             encoder=EncoderConfig(name=name),
             embed=EmbedConfig(),
-            output=replace(config.output, run_dir=also_dir(config.output.run_dir, name)),
-            base=replace(config.base, run_dir=also_dir(config.base.run_dir, name) if config.base.run_dir else ""),
+            output=replace(config.output, run_dir=self.run.second(name).url),
+            base=replace(config.base, run_dir=self.base.second(name).url if self.base is not None else ""),
             search=replace(config.search, min_similarity=config.search.also_min_similarity, method="lists"),
             # whoever comes back to the index asks with the run's own encoder
             index=replace(config.index, codes="none"),
         )
-        return replace(self, config=own, samples_dir=config.output.run_dir)
+        return replace(self, config=own, samples=self.run)
 
     @property
-    def confirms(self) -> bool:
-        """Whether pairs are judged by their pixels: embeddings that were made elsewhere may not say where those are."""
-        if encoder_kind(self.config.encoder.name).has_images or not self.config.confirm.enabled:
-            return self.config.confirm.enabled
-        record = read_record(self.layout.run_dir, "embeddings")
-        return record is not None and bool(record.summary.get("has_pixels"))
+    def judge_settings(self) -> JudgeSettings | None:
+        """How pairs are judged; None where confirmation is off."""
+        return JudgeSettings.of(self.config) if self.run.judges_pixels else None
 
     def device(self, n_vectors: int) -> str:
         """Where tasks compute products of so many vectors, for `choose_device`: cpu where no GPU is worth its start."""
@@ -108,14 +96,14 @@ class StageContext:
     @property
     def spaces(self) -> tuple[Space, ...]:
         """What images are compared in: the run's own vectors, then those of the second source of candidates."""
-        own = Space(self.layout.run_dir, self.config.encoder.name, self.config.search.min_similarity)
+        own = Space(self.run, self.config.encoder.name, self.config.search.min_similarity)
         return (own,) if self.also is None else (own, *self.also.spaces)
 
     def write_sql(self, name: str, query: str, sources: Sequence[str]) -> int:
         """Write a table anew from a query over other tables; returns its rows."""
-        table = self.layout.table(name)
+        table = self.run.table(name)
         clear(table)
-        return self.engine.sql_to(query, {source: self.layout.table(source) for source in sources}, table)
+        return self.engine.sql_to(query, {source: self.run.table(source) for source in sources}, table)
 
     def write_all(self, stage: str, queries: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, int]:
         """Write tables from queries, in order, with progress; returns the rows of each.
@@ -171,8 +159,58 @@ class StageResult:
     summary: JsonDict = field(default_factory=dict)
 
 
-ROTATED = "rotated"  # by an angle that the look at the pixels has yet to find
+def _no_inputs(config: Config) -> StageInputs:
+    return StageInputs()
 
-VARIANT_NAMES = ("none", *turn_names(), ROTATED)
 
-QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")
+def _never(config: Config) -> bool:
+    return False
+
+
+def _nothing_to_refuse(config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:
+    pass
+
+
+class Refusal(Protocol):
+    """Stops a stage before any work, by raising."""
+
+    def __call__(self, config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:
+        """`record` is that of the finished stage, if it is finished; `redo` whether it may be done anew."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a run: what it reads, what its result depends on, and what it does. Each stage's module ends with its own."""
+
+    name: str
+    reads: tuple[str, ...]  # stages whose results it reads
+    output_version: int  # raised only when its result changes, so that a patch release redoes nothing
+    run: Callable[[StageContext], StageResult]
+    inputs: Callable[[Config], StageInputs] = _no_inputs  # what it reads besides, before any work
+    refuse: Refusal = _nothing_to_refuse
+    reads_base: Callable[[Config], bool] = _never  # whether its result depends on that of the same stage of `base.run_dir`
+    told_again: tuple[str, ...] | None = None  # keys that must be given again where it is used as it stands; None = all of its own
+
+    @property
+    def home(self) -> str:
+        """Folder of its `_stage.json`."""
+        return HOMES[self.name]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Configuration keys that its result depends on, besides those of the stages before it."""
+        return keys_of(self.name)
+
+    def picked(self, config: Config) -> JsonDict:
+        """Its keys with their values."""
+        values = values_of(config)
+        return {key: values[key] for key in self.keys}
+
+    def changes(self, record: StageRecord, config: Config) -> list[Difference]:
+        """What a configuration, or this version, would change in its finished result."""
+        return record.differences(replace(record, config=self.picked(config), output_version=self.output_version))
+
+
+def always(config: Config) -> bool:
+    """For `Stage.reads_base`."""
+    return True

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dedup.schemas.pairs import NEAR_SQL
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.atomic import write_json
 from dedup.storage.tables import read_table
-
-OUTPUT_VERSION = 2
 
 # Groups of one are unique samples: they have no row here and are counted in the histogram.
 _DUPLICATED = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id HAVING count(*) > 1) AS counts"
@@ -71,7 +69,7 @@ ORDER BY found_by
 """  # noqa: S608 (a condition of our own)
 
 
-def run(context: StageContext) -> StageResult:
+def count_duplicates(context: StageContext) -> StageResult:
     """Count captions, urls and copies of each group; write the histogram and a summary."""
     queries = {
         "captions": (CAPTIONS_SQL, ["groups", "metadata"]),
@@ -80,14 +78,17 @@ def run(context: StageContext) -> StageResult:
         "candidate_counts": (CANDIDATES_SQL, ["edges", "refused"]),
     }
     rows = context.write_all("statistics", queries)
-    histogram = read_table(context.layout.table("histogram")).to_pylist()
+    histogram = read_table(context.run.table("histogram")).to_pylist()
     summary = {
         "n_images": sum(row["n_images"] for row in histogram),
         "n_unique": sum(row["n_components"] for row in histogram if row["duplication_count"] == 1),
         "n_components": rows["statistics"],
         "largest_component": max((row["duplication_count"] for row in histogram), default=0),
     }
-    counts = read_table(context.layout.table("candidate_counts")).to_pylist()
+    counts = read_table(context.run.table("candidate_counts")).to_pylist()
     summary["candidates"] = {row["found_by"]: [row["n_confirmed"], row["n_refused"]] for row in counts}
-    write_json(context.layout.path("statistics", "_summary.json"), summary)
+    write_json(context.run.path("statistics", "_summary.json"), summary)
     return StageResult(rows, summary)
+
+
+STAGE = Stage("statistics", reads=("groups",), output_version=2, run=count_duplicates)

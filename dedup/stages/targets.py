@@ -6,11 +6,10 @@ import json
 
 from dedup.config import TargetsConfig
 from dedup.stages.manifest.keep import policy_sql
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.atomic import AtomicFile
 from dedup.storage.tables import dataset
 
-OUTPUT_VERSION = 2
 _ALTERNATIVES = 10  # captions of a target that are listed
 _RANKINGS = {"duplicates": "statistics.duplication_count", "neighbors": "near.n_neighbors", "caption": "common.n_caption_samples"}
 
@@ -64,7 +63,7 @@ ORDER BY listed.target_rank, listed.place
 """  # noqa: S608 (a number of our own)
 
 
-def run(context: StageContext) -> StageResult:
+def rank_targets(context: StageContext) -> StageResult:
     """Rank the groups and write them as parquet and as JSON lines, with their captions."""
     config = context.config
     query = TARGETS_SQL.format(
@@ -77,8 +76,8 @@ def run(context: StageContext) -> StageResult:
     )
     read = ["statistics", "captions", "manifest", "metadata", "groups", "neighbors"]
     rows = context.write_all("targets", {"targets": (query, read), "target_captions": (ALTERNATIVES_SQL, ["captions", "targets"])})
-    with AtomicFile(context.layout.path("targets", "_targets.jsonl")) as lines:
-        for batch in dataset(context.layout.table("targets")).to_batches(batch_size=4_096):
+    with AtomicFile(context.run.path("targets", "_targets.jsonl")) as lines:
+        for batch in dataset(context.run.table("targets")).to_batches(batch_size=4_096):
             lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
     n_targets = rows["targets"]
     return StageResult(rows, {"n_targets": n_targets, "n_generations": n_targets * config.targets.n_generations})
@@ -110,3 +109,6 @@ def keepers_sql(targets: TargetsConfig) -> str:
     if targets.max_punsafe < 1:
         terms.append(f"kept.punsafe <= {targets.max_punsafe}")
     return " AND ".join(terms) or "1 = 1"
+
+
+STAGE = Stage("targets", reads=("statistics", "manifest"), output_version=2, run=rank_targets)

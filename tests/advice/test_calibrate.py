@@ -16,11 +16,8 @@ from vector_data import all_similarities, power_law
 
 import dedup
 from dedup.calibration import calibrate as calibration_files
-from dedup.calibration import copies as calibration_planting
-from dedup.calibration import pairs as calibration_false
-from dedup.calibration import pairs as calibration_pairs
 from dedup.calibration.calibrate import advise
-from dedup.calibration.copies import make_copy
+from dedup.calibration.copies import Effort, make_copy
 from dedup.calibration.tables import accepted_decoys, recall_of
 from dedup.cli.main import app
 from dedup.config.load import load_config
@@ -32,8 +29,7 @@ from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.numerics.image.descriptor import ycbcr_grid
 from dedup.numerics.image.planting import CHANGES
 from dedup.numerics.similarity import exact_similarity
-from dedup.runs.directory import RunLayout
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION, CALIBRATION_COPIES, CALIBRATION_PAIRS, CALIBRATION_RECALLS
 from dedup.storage.images.decode import decode_image
 from dedup.storage.input.shards import read_image_bytes
@@ -42,18 +38,8 @@ from dedup.storage.tables import read_table
 pytestmark = pytest.mark.slow
 
 NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
+FEW = Effort(n_copies=500, n_copies_judged=150, n_pairs=60, n_decoys=100)  # a tenth of the work
 SCHEMAS = {"thresholds": CALIBRATION, "recalls": CALIBRATION_RECALLS, "copies": CALIBRATION_COPIES, "pairs": CALIBRATION_PAIRS}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few():
-    """A tenth of the work: the driver alone decides how much there is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration_planting, "_COPIES", 500)
-        patch.setattr(calibration_planting, "_JUDGED", 150)
-        patch.setattr(calibration_pairs, "_JUDGED", 60)
-        patch.setattr(calibration_false, "_DECOYS", 100)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +59,16 @@ def run(tmp_path_factory, engine):
 
 @pytest.fixture(scope="module")
 def found(run, engine):
-    return dedup.calibrate(run, n_images=150, seed=1, engine=engine)
+    return dedup.calibrate(run, n_images=150, seed=1, engine=engine, effort=FEW)
 
 
 def _images(run):
     """Distinct images with detail, their components, and similarities of all pairs."""
-    layout = RunLayout(run)
+    layout = Run(run)
     representatives = read_table(layout.table("representatives")).to_pylist()
     ids = np.array(sorted(row["sample_id"] for row in representatives if row["min_similarity"] <= np.float32(0.7)))
     of = {row["sample_id"]: row["raw_component_id"] for row in read_table(layout.table("groups")).to_pylist()}
-    return ids, np.array([of.get(i, i) for i in ids.tolist()]), all_similarities(read_vectors(run, ids))
+    return ids, np.array([of.get(i, i) for i in ids.tolist()]), all_similarities(Run(str(run)).read_vectors(ids))
 
 
 def test_false_pairs_are_those_of_all_pairs(run, found):
@@ -119,7 +105,7 @@ def test_links_are_the_images_that_copies_let_go(run, found):
 
 def test_copies_are_found_as_their_pixels_say(run, found):
     """Similarity of planted copies, each decoded and described on its own."""
-    layout, encoder = RunLayout(run), DctEncoder()
+    layout, encoder = Run(run), DctEncoder()
     metadata = {row["sample_id"]: row for row in read_table(layout.table("metadata")).to_pylist()}
     rows = found.copies.to_pylist()
     assert len(rows) >= 380
@@ -132,7 +118,7 @@ def test_copies_are_found_as_their_pixels_say(run, found):
         rng = np.random.default_rng([1, row["sample_id"], NUMBERS[row["change"]]])
         copy = decode_image(make_copy(part, row["change"], rng), max_pixels=10**9, min_side=encoder.min_side)
         vector = encoder.encode(ycbcr_grid(copy.pixels, copy.box)[None]).astype(np.float16)
-        own = exact_similarity(read_vectors(run, np.array([row["sample_id"]])), vector)
+        own = exact_similarity(Run(str(run)).read_vectors(np.array([row["sample_id"]])), vector)
         assert abs(float(own[0]) - row["similarity"]) < 1e-3  # rows of a larger batch round otherwise
 
 
@@ -220,7 +206,7 @@ def test_files(run, found):
 def test_one_worker_finds_the_same(run, found, tmp_path):
     engine = LocalEngine(1)
     try:
-        again = dedup.calibrate(run, str(tmp_path / "out"), n_images=150, seed=1, engine=engine)
+        again = dedup.calibrate(run, str(tmp_path / "out"), n_images=150, seed=1, engine=engine, effort=FEW)
     finally:
         engine.close()
     for name in ("table", "recalls", "copies", "pairs"):
@@ -234,7 +220,7 @@ def test_the_command(run, tmp_path):
         "--precision",
         "0.9",
         "--n-images",
-        "60",
+        "20",
         "--changes",
         "all",
         "--out",
@@ -285,23 +271,23 @@ def test_missing_and_compressed_shards(tmp_path, engine):
         tar.unlink()
     wanted = [f"input.shards={tmp_path}/shards/*", f"output.run_dir={tmp_path}/run"]
     dedup.run(load_config(None, wanted), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine, effort=FEW)
     assert found.figures["sample"]["n_unreadable"] == 0
     assert len(set(found.copies["sample_id"].to_pylist())) == 40
     tars[2].unlink()
-    again = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine)
+    again = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine, effort=FEW)
     n_gone = again.figures["sample"]["n_unreadable"]
     assert 0 < n_gone < 40
     assert len(set(again.copies["sample_id"].to_pylist())) == 40 - n_gone
     assert any(f"{n_gone} of 40 drawn images can't be read" in note for note in again.notes)
     for path in (tmp_path / "shards").iterdir():
         path.unlink()
-    none = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine)
+    none = dedup.calibrate(str(tmp_path / "run"), n_images=40, engine=engine, effort=FEW)
     assert len(none.copies) == 0
     assert none.table["recall"].null_count == len(none.table)
     assert none.table["precision_confirmed"].null_count == len(none.table)
     assert none.advice.rule == "similarity"
-    assert any("can't be read: precision after the judge is not known" in note for note in none.notes)
+    assert any("can't be read: precision once pixels are judged is not known" in note for note in none.notes)
 
 
 def test_a_folder_of_images_without_a_look_at_pixels(tmp_path, engine):
@@ -310,7 +296,7 @@ def test_a_folder_of_images_without_a_look_at_pixels(tmp_path, engine):
         (tmp_path / "images" / "sub" / f"{sample.key}.jpg").write_bytes(sample.image)
     wanted = [f"input.images={tmp_path}/images", f"output.run_dir={tmp_path}/run", "confirm.enabled=false"]
     dedup.run(load_config(None, wanted), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), n_images=30, precision=0.5, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=30, precision=0.5, engine=engine, effort=FEW)
     assert len(found.copies) > 400
     assert not any(found.copies["is_judged"].to_pylist())
     assert found.otherwise is None
@@ -336,10 +322,10 @@ def test_vectors_alone_have_false_pairs_and_precision(tmp_path, engine):
         "search.min_similarity=0.9",
     ]
     dedup.run(load_config(None, wanted), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), precision=0.9, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), precision=0.9, engine=engine, effort=FEW)
     assert found.table["recall"].null_count == len(found.table)
     assert found.table["precision_confirmed"].null_count == len(found.table)
-    for part in ("precomputed embeddings", "did not judge pixels"):
+    for part in ("precomputed embeddings", "judged no pixels"):
         assert any(part in note for note in found.notes)
     clean = all_similarities(power_law(np.random.default_rng(1), n, 64).astype(np.float16))[np.triu_indices(n, 1)]
     lines = {line["threshold"]: line for line in found.table.to_pylist()}
@@ -357,7 +343,7 @@ def test_too_few_images(tmp_path, engine):
     shards = write_shards(tmp_path / "shards", make_samples(8, n_broken=0))
     dedup.run(load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
     with pytest.raises(InputError, match="expected at least 20"):
-        dedup.calibrate(str(tmp_path / "run"), engine=engine)
+        dedup.calibrate(str(tmp_path / "run"), engine=engine, effort=FEW)
 
 
 def test_a_model_has_its_own_copies_and_decoys(tmp_path, engine, require_extra):
@@ -369,7 +355,7 @@ def test_a_model_has_its_own_copies_and_decoys(tmp_path, engine, require_extra):
     shards = write_shards(tmp_path / "shards", make_samples(40, n_broken=0))
     keys = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.device=cpu"]
     dedup.run(load_config(None, [*keys, f"input.shards={shards}", f"output.run_dir={tmp_path}/run"]), engine=engine)
-    found = dedup.calibrate(str(tmp_path / "run"), n_images=20, engine=engine)
+    found = dedup.calibrate(str(tmp_path / "run"), n_images=20, engine=engine, effort=FEW)
     assert found.copies["look_similarity"].null_count == len(found.copies) > 300
     row = next(row for row in found.table.to_pylist() if row["threshold"] == 0.9)
     assert row["recall"] == row["recall_looks"] > 0.5

@@ -19,7 +19,8 @@ from dedup.cli.show.explain import explanation_lines
 from dedup.config.load import load_config
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Explanation
-from dedup.runs.directory import RunLayout, read_record, write_record
+from dedup.runs.directory import Run
+from dedup.runs.record import read_record, write_record
 from dedup.schemas import EDGES
 from dedup.storage.tables import clear, write_table
 
@@ -234,16 +235,16 @@ def other_tables(run_dir, tmp_path):
     import shutil
 
     shutil.copytree(run_dir, tmp_path / "run")
-    return RunLayout(str(tmp_path / "run"))
+    return Run(str(tmp_path / "run"))
 
 
 def overwrite(layout, name, rows):
     target = layout.table(name)
-    record = read_record(layout.run_dir, {"edges": "edges"}.get(name, name))
+    record = read_record(layout.url, {"edges": "confirm"}.get(name, name))
     clear(target)
     write_table(target, [pa.Table.from_pylist(rows, schema=target.schema)])
     if record is not None:
-        write_record(layout.run_dir, name, record)
+        write_record(layout.url, record)
 
 
 def edge(src, dst, similarity, **values):
@@ -252,7 +253,7 @@ def edge(src, dst, similarity, **values):
 
 
 def test_a_chain_that_was_cut(other_tables):
-    ids = sorted(row["sample_id"] for row in table(other_tables.run_dir, "metadata").to_pylist())[:5]
+    ids = sorted(row["sample_id"] for row in table(other_tables.run.url, "metadata").to_pylist())[:5]
     a, b, c, d, e = ids
     group = {"raw_component_id": a, "distance_to_anchor": None}
     groups = [
@@ -263,7 +264,7 @@ def test_a_chain_that_was_cut(other_tables):
     # a shortcut that was refused, and one that no look was taken at: neither joins anything
     bad = [edge(a, e, 0.99, confirmed=False), edge(a, c, 0.99, source="look", confirmed=None)]
     overwrite(other_tables, "edges", [edge(a, b, 0.9), edge(b, c, 0.95), edge(c, d, 0.8), edge(d, e, 0.85), *bad])
-    rows = {row["sample_id"]: row for row in table(other_tables.run_dir, "metadata").to_pylist()}
+    rows = {row["sample_id"]: row for row in table(other_tables.run.url, "metadata").to_pylist()}
     place = {a: (a, 3), d: (d, 1), e: (e, 1)}
     overwrite(
         other_tables,
@@ -273,7 +274,7 @@ def test_a_chain_that_was_cut(other_tables):
     dropped = {"component_id": a, "duplication_count": 3, "keeper_id": a, "keeper_shard": "x", "keeper_key": "x", "kind": "near"}
     overwrite(other_tables, "duplicates", [rows[s] | dropped | {"similarity_to_keeper": 0.7} for s in (b, c)])
     overwrite(other_tables, "exact", [])
-    cut = dedup.explain(other_tables.run_dir, sample_id=e)
+    cut = dedup.explain(other_tables.run.url, sample_id=e)
     assert cut.outcome == "kept_unique"
     assert "a group of its own; edges join it to a component of 5" in cut.reason
     assert (cut.component.n_raw_members, cut.component.n_raw_groups) == (5, 3)
@@ -281,73 +282,73 @@ def test_a_chain_that_was_cut(other_tables):
     assert [sample.sample_id for sample in cut.edge_samples] == [d]
     lines = dict(explanation_lines(cut))
     assert "cut into 3 groups: a chain" in lines["component"]
-    through = dedup.explain(other_tables.run_dir, sample_id=c)
+    through = dedup.explain(other_tables.run.url, sample_id=c)
     assert [sample.sample_id for sample in through.path_samples] == [c, b, a]
     assert [step.similarity for step in through.path] == [pytest.approx(0.95), pytest.approx(0.9)]
 
 
 def test_further_keepers_say_why(other_tables):
     """Two byte-different images in one group, kept both: by the number asked for, and because they are too far apart."""
-    row = next(row for row in table(other_tables.run_dir, "duplicates").to_pylist() if row["kind"] == "near")
-    manifest = table(other_tables.run_dir, "manifest").to_pylist()
+    row = next(row for row in table(other_tables.run.url, "duplicates").to_pylist() if row["kind"] == "near")
+    manifest = table(other_tables.run.url, "manifest").to_pylist()
     kept = {name: row[name] for name in other_tables.table("manifest").schema.names}
     overwrite(other_tables, "manifest", [*manifest, kept])
-    overwrite(other_tables, "duplicates", [r for r in table(other_tables.run_dir, "duplicates").to_pylist() if r != row])
-    found = dedup.explain(other_tables.run_dir, sample_id=row["sample_id"])
+    overwrite(other_tables, "duplicates", [r for r in table(other_tables.run.url, "duplicates").to_pylist() if r != row])
+    found = dedup.explain(other_tables.run.url, sample_id=row["sample_id"])
     assert found.outcome == "kept_further"
     assert found.reason == "kept beside 1 of its group: it is a copy of none of those kept before it"
     assert [other.sample.sample_id for other in found.other_keepers] == [row["keeper_id"]]
     assert found.other_keepers[0].similarity == pytest.approx(row["similarity_to_keeper"], abs=1e-6)
     assert found.other_keepers[0].min_similarity == pytest.approx(0.7)
     assert any(name == "kept before" and "a copy needs 0.7" in text for name, text in explanation_lines(found))
-    record = read_record(other_tables.run_dir, "manifest")
-    write_record(other_tables.run_dir, "manifest", replace(record, config=record.config | {"keep.per_component": 2}))
-    assert dedup.explain(other_tables.run_dir, sample_id=row["sample_id"]).reason.endswith("keep.per_component=2")
-    first = dedup.explain(other_tables.run_dir, sample_id=row["keeper_id"])
+    record = read_record(other_tables.run.url, "manifest")
+    write_record(other_tables.run.url, "manifest", replace(record, config=record.config | {"keep.per_component": 2}))
+    assert dedup.explain(other_tables.run.url, sample_id=row["sample_id"]).reason.endswith("keep.per_component=2")
+    first = dedup.explain(other_tables.run.url, sample_id=row["keeper_id"])
     assert first.outcome == "kept_keeper"
     assert "1 of the group kept beside it" in first.reason
 
 
 def test_a_keeper_that_the_policy_does_not_prefer(other_tables, tmp_path):
     """A member goes with the nearest keeper; what dropped it may be another. And what the run's base kept comes first."""
-    group = [row for row in table(other_tables.run_dir, "groups").to_pylist() if row["raw_component_id"] == row["component_id"]]
+    group = [row for row in table(other_tables.run.url, "groups").to_pylist() if row["raw_component_id"] == row["component_id"]]
     first_group = [row["sample_id"] for row in group if row["component_id"] == group[0]["component_id"]]
-    rows = {row["sample_id"]: row for row in table(other_tables.run_dir, "metadata").to_pylist()}
+    rows = {row["sample_id"]: row for row in table(other_tables.run.url, "metadata").to_pylist()}
     best, sample, nearest, *rest = sorted(first_group, key=lambda member: policy_key(rows[member]))
     place = {"component_id": group[0]["component_id"], "duplication_count": len(first_group)}
-    manifest = [row for row in table(other_tables.run_dir, "manifest").to_pylist() if row["component_id"] != place["component_id"]]
+    manifest = [row for row in table(other_tables.run.url, "manifest").to_pylist() if row["component_id"] != place["component_id"]]
     overwrite(other_tables, "manifest", [*manifest, *(rows[member] | place for member in (best, nearest))])
     dropped = place | {"keeper_shard": "x", "keeper_key": "x", "kind": "near", "similarity_to_keeper": 0.9}
     kept_by = {sample: nearest, **dict.fromkeys(rest, best)}
     duplicates = [rows[member] | dropped | {"keeper_id": keeper} for member, keeper in kept_by.items()]
     overwrite(other_tables, "duplicates", duplicates)
-    found = dedup.explain(other_tables.run_dir, sample_id=sample)
+    found = dedup.explain(other_tables.run.url, sample_id=sample)
     assert (found.keeper.sample_id, found.rule.preferred.sample_id, found.rule.other.sample_id) == (nearest, best, sample)
     assert found.path_samples[-1].sample_id == nearest
 
-    record = read_record(other_tables.run_dir, "manifest")
-    write_record(other_tables.run_dir, "manifest", replace(record, config=record.config | {"keep.prefer_base": True}))
-    base = RunLayout(str(tmp_path / "base"))
+    record = read_record(other_tables.run.url, "manifest")
+    write_record(other_tables.run.url, "manifest", replace(record, config=record.config | {"keep.prefer_base": True}))
+    base = Run(str(tmp_path / "base"))
     write_table(base.table("manifest"), [pa.Table.from_pylist([rows[nearest] | place], schema=base.table("manifest").schema)])
     config = json.loads((tmp_path / "run" / "_config.json").read_text())
     (tmp_path / "run" / "_config.json").write_text(json.dumps(config | {"base": {"run_dir": base.run_dir}}))
-    found = dedup.explain(other_tables.run_dir, sample_id=sample)
+    found = dedup.explain(other_tables.run.url, sample_id=sample)
     assert (found.rule.term, found.rule.preferred.sample_id) == ("keep.prefer_base", nearest)
-    assert dedup.explain(other_tables.run_dir, sample_id=nearest).outcome == "kept_keeper"
-    assert dedup.explain(other_tables.run_dir, sample_id=best).outcome == "kept_further"
+    assert dedup.explain(other_tables.run.url, sample_id=nearest).outcome == "kept_keeper"
+    assert dedup.explain(other_tables.run.url, sample_id=best).outcome == "kept_further"
 
 
 def test_refused_pairs_are_told_the_most_similar_first(other_tables):
-    ids = {row["key"]: row["sample_id"] for row in table(other_tables.run_dir, "metadata").to_pylist()}
+    ids = {row["key"]: row["sample_id"] for row in table(other_tables.run.url, "metadata").to_pylist()}
     alone, others = ids["alone"], [ids[f"a{k}"] for k in range(3)]
     pair = {"kind": "near", "variant": "mirror", "source": "look", "found_by": "dct", "reason": "different", "distance": 0.8, "moved": 0.1}
     pair |= {"transform": None, "stage": "confirm"}
     pairs = [pair | {"src": min(alone, o), "dst": max(alone, o), "similarity": s} for o, s in zip(others, (0.8, 0.9, 0.85), strict=True)]
     overwrite(other_tables, "refused", [*pairs, pairs[0] | {"similarity": 0.82, "stage": "groups"}])
-    found = dedup.explain(other_tables.run_dir, "alone", max_refused=2)
+    found = dedup.explain(other_tables.run.url, "alone", max_refused=2)
     assert found.n_refused == 3
     assert [row.other.key for row in found.refused] == ["a1", "a2"]
-    kept = {row["sample_id"] for row in table(other_tables.run_dir, "manifest").to_pylist()}
+    kept = {row["sample_id"] for row in table(other_tables.run.url, "manifest").to_pylist()}
     assert [row.is_kept for row in found.refused] == [ids["a1"] in kept, ids["a2"] in kept]
     assert not found.refused[0].is_same_group
     text = next(text for _, text in explanation_lines(found) if text.startswith("a1 in"))
@@ -357,7 +358,7 @@ def test_refused_pairs_are_told_the_most_similar_first(other_tables):
 def test_a_crowd_of_many_thousands_is_read_by_its_own_edges(other_tables):
     """Edges of two components lie among each other in the files; the path is that of one of them."""
     n = 20_000
-    meta = table(other_tables.run_dir, "metadata").to_pylist()
+    meta = table(other_tables.run.url, "metadata").to_pylist()
     start, end = meta[0]["sample_id"], meta[-1]["sample_id"]
     inner = np.arange(start + 1_000, start + 1_000 + 2 * n, 2)  # no samples: the path of three leads past them
     rng = np.random.default_rng(0)
@@ -375,7 +376,7 @@ def test_a_crowd_of_many_thousands_is_read_by_its_own_edges(other_tables):
     overwrite(other_tables, "manifest", [meta[-1] | count])
     dropped = count | {"keeper_id": end, "keeper_shard": "x", "keeper_key": "x", "kind": "near", "similarity_to_keeper": 0.7}
     overwrite(other_tables, "duplicates", [meta[0] | dropped])
-    found = dedup.explain(other_tables.run_dir, sample_id=start)
+    found = dedup.explain(other_tables.run.url, sample_id=start)
     assert [sample.sample_id for sample in found.path_samples] == [start, middle, end]
     assert math.isclose(min(step.similarity for step in found.path), 0.85, rel_tol=1e-6)
     assert found.component.n_raw_members == n + 3
@@ -385,27 +386,27 @@ def test_a_crowd_of_many_thousands_is_read_by_its_own_edges(other_tables):
 def test_unfinished_and_mixed_runs_are_refused(other_tables, tmp_path):
     with pytest.raises(RunDirectoryError, match="holds no run"):
         dedup.explain(str(tmp_path / "nothing"), "a0")
-    record = read_record(other_tables.run_dir, "groups")
-    write_record(other_tables.run_dir, "groups", replace(record, output_version=99))
+    record = read_record(other_tables.run.url, "groups")
+    write_record(other_tables.run.url, "groups", replace(record, output_version=99))
     with pytest.raises(RunDirectoryError, match="made from an earlier 'groups'"):
-        dedup.explain(other_tables.run_dir, "a0")
+        dedup.explain(other_tables.run.url, "a0")
     (tmp_path / "run" / "manifest" / "_stage.json").unlink()
     with pytest.raises(RunDirectoryError, match="no finished stage 'manifest'"):
-        dedup.explain(other_tables.run_dir, "a0")
+        dedup.explain(other_tables.run.url, "a0")
     # what was rejected is known before
-    assert dedup.explain(other_tables.run_dir, "broken").outcome == "rejected"
+    assert dedup.explain(other_tables.run.url, "broken").outcome == "rejected"
 
 
 def test_edges_of_another_run_are_noticed(other_tables):
-    row = next(row for row in table(other_tables.run_dir, "duplicates").to_pylist() if row["kind"] == "near")
+    row = next(row for row in table(other_tables.run.url, "duplicates").to_pylist() if row["kind"] == "near")
     overwrite(other_tables, "edges", [])
     with pytest.raises(RunDirectoryError, match="no edges join sample"):
-        dedup.explain(other_tables.run_dir, sample_id=row["sample_id"])
+        dedup.explain(other_tables.run.url, sample_id=row["sample_id"])
     overwrite(other_tables, "edges", [edge(row["sample_id"], row["sample_id"] + 1000, 0.9)])
-    groups = [r for r in table(other_tables.run_dir, "groups").to_pylist() if r["sample_id"] == row["sample_id"]]
+    groups = [r for r in table(other_tables.run.url, "groups").to_pylist() if r["sample_id"] == row["sample_id"]]
     overwrite(other_tables, "groups", [groups[0], groups[0] | {"sample_id": row["sample_id"] + 1000}])
     with pytest.raises(RunDirectoryError, match=f"no sample {row['sample_id'] + 1000}, which its other tables name"):
-        dedup.explain(other_tables.run_dir, sample_id=row["sample_id"])
+        dedup.explain(other_tables.run.url, sample_id=row["sample_id"])
 
 
 def test_an_explanation_is_frozen(run_dir):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig
 from dedup.demo.shards import make_demo_data
 from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 
@@ -19,7 +19,7 @@ def test_planted_copies_are_found_and_no_two_scenes_merged(tmp_path):
     pipeline.run(config)
     component = {}
     for name in ("manifest", "duplicates"):
-        for row in read_table(RunLayout(config.output.run_dir).table(name), ["key", "component_id"]).to_pylist():
+        for row in read_table(Run(config.output.run_dir).table(name), ["key", "component_id"]).to_pylist():
             component[row["key"]] = row["component_id"]
     truth = [
         row for row in pq.read_table(tmp_path / "shards" / "truth.parquet").to_pylist() if row["key"] in component and not row["is_broken"]
@@ -38,5 +38,5 @@ def test_planted_copies_are_found_and_no_two_scenes_merged(tmp_path):
     assert len(expected) > 100
     assert len(found) / len(expected) > 0.97
     # what the truth says nothing about is either broken or the second sample of a key
-    rejected = read_table(RunLayout(config.output.run_dir).table("rejected")).num_rows
+    rejected = read_table(Run(config.output.run_dir).table("rejected")).num_rows
     assert len(component) + rejected == 700

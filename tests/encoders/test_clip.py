@@ -21,6 +21,7 @@ from dedup.encoders import encoder_fingerprint, load_encoder, n_gpus
 from dedup.encoders.clip import ClipEncoder, load_clip
 from dedup.encoders.clip_models import find_model
 from dedup.errors import ConfigError, StageError
+from dedup.numerics.image.descriptor import Crop
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,7 @@ def pictures(n, size=(90, 70)):
 
 
 def prepared(encoder, images):
-    grid = np.zeros((3, 64, 64), np.float32)
-    return np.stack([encoder.prepare(pixels, (0.0, 0.0, pixels.shape[1], pixels.shape[0]), grid) for pixels in images])
+    return np.stack([encoder.prepare(Crop(pixels, (0.0, 0.0, pixels.shape[1], pixels.shape[0]))) for pixels in images])
 
 
 def test_vectors_are_open_clips_own(model):
@@ -168,24 +168,24 @@ def test_torchscript_files_go_the_same_way(tmp_path):
     assert encoder.encode_captions(["a dog"]) is None
 
 
-def failing_above(encoder, limit, monkeypatch):
+def failing_above(encoder, limit):
     """The model's memory ends at so many images."""
-    forward, sizes = encoder._forward, []
+    embed, sizes = encoder.embed, []
 
     def run(batch):
         sizes.append(len(batch))
         if len(batch) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(batch)
+        return embed(batch)
 
-    monkeypatch.setattr(encoder, "_forward", run)
+    encoder.embed = run
     return sizes
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(model, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_loses_nothing(model):
     batch = np.random.default_rng(0).integers(0, 256, (23, 64, 64, 3), dtype=np.uint8)
     expected, encoder = fresh(config_of(model)).encode(batch), fresh(config_of(model))
-    sizes = failing_above(encoder, 3, monkeypatch)
+    sizes = failing_above(encoder, 3)
     np.testing.assert_allclose(encoder.encode(batch), expected, atol=2e-6)
     assert sizes == [23, 11, 5] + [2] * 11 + [1]
     notes = encoder.notes()
@@ -204,24 +204,24 @@ def test_rows_without_direction_are_no_vectors():
     assert ClipEncoder._unit(torch.tensor([[60000.0, 60000.0]], dtype=torch.float16))[0].tolist() == pytest.approx([0.7071068] * 2)
 
 
-def test_captions_are_cut_too_when_memory_ends(model, monkeypatch):
+def test_captions_are_cut_too_when_memory_ends(model):
     encoder = fresh(config_of(model))
     captions = [f"number {number}" for number in range(9)]
-    expected, forward = encoder.encode_captions(captions), encoder._forward_text
+    expected, forward = encoder.encode_captions(captions), encoder.embed_text
 
     def run(tokens):
         if len(tokens) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(tokens)
 
-    monkeypatch.setattr(encoder, "_forward_text", run)
+    encoder.embed_text = run
     np.testing.assert_allclose(encoder.encode_captions(captions), expected, atol=2e-6)
     assert len(encoder.notes()) == 1
 
 
-def test_no_memory_for_one_image_is_said(model, monkeypatch):
+def test_no_memory_for_one_image_is_said(model):
     encoder = fresh(config_of(model))
-    failing_above(encoder, 0, monkeypatch)
+    failing_above(encoder, 0)
     with pytest.raises(StageError, match="no memory for one image"):
         encoder.encode(np.zeros((5, 64, 64, 3), np.uint8))
 

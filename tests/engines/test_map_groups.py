@@ -65,21 +65,19 @@ def test_no_packs_and_no_rows(engine):
 
 
 @pytest.mark.parametrize("has_columns", [True, False])
-def test_large_groups_go_through_a_file(monkeypatch, has_columns):
+def test_large_groups_go_through_a_file(has_columns):
     from dedup.engines.spark import groups as spark_groups
 
-    monkeypatch.setattr(spark_groups, "_HELD_BYTES", 1_000)
-    monkeypatch.setattr(spark_groups, "_BATCH_BYTES", 300)
-    monkeypatch.setattr(spark_groups, "_RECORD_BYTES", 100)
+    limits = spark_groups.Limits(batch_bytes=300, record_bytes=100, held_bytes=1_000)
     source = Numbers(lists_of(400, 2, 5), 50)
     (pack,) = packs = packs_of(np.arange(5))
     routes = spark_groups.Routes.of(packs)
-    batches = [batch for block in range(8) for batch in spark_groups.send(source, routes, block, has_columns=has_columns)]
+    batches = [batch for block in range(8) for batch in spark_groups.send(source, routes, block, has_columns=has_columns, limits=limits)]
     import pyarrow as pa
 
     table = pa.Table.from_batches(batches).sort_by([("grp", "ascending"), ("place", "ascending")])
     dtype = spark_groups.row_type(source, source.rows(0).dtype if has_columns else None)
-    groups = spark_groups.received(iter(table.combine_chunks().to_batches(max_chunksize=37)), source, dtype)
+    groups = spark_groups.received(iter(table.combine_chunks().to_batches(max_chunksize=37)), source, dtype, limits)
     assert Report()(pack, groups) == expected(source, pack)
 
 

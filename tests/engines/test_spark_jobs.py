@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from dedup.engines.spark import jobs as spark_jobs
 from dedup.engines.spark.jobs import IdleWatch
 
 
@@ -25,13 +24,13 @@ class Tracker:
 
 
 @pytest.fixture
-def at(monkeypatch):
+def at():
     """Let a time pass, and look."""
-    tracker, notes = Tracker(), []
-    watch = IdleWatch(tracker, "spark.executor.cores=4", notes.append)
+    tracker, notes, now = Tracker(), [], [0.0]
+    watch = IdleWatch(tracker, "spark.executor.cores=4", notes.append, clock=lambda: now[0])
 
     def look(seconds):
-        monkeypatch.setattr(spark_jobs.time, "monotonic", lambda: 1000.0 + seconds)
+        now[0] = 1000.0 + seconds
         watch.look()
         return len(notes)
 

@@ -13,7 +13,7 @@ from dedup.attack.outliers import OutlierOptions, find
 from dedup.config import Config
 from dedup.engines.local import LocalEngine
 from dedup.errors import InputError, RunDirectoryError
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
 from dedup.schemas import OUTLIERS
 from dedup.stages.stage import SilentReporter
 
@@ -54,7 +54,7 @@ def vectors(n=1_500, seed=0):
 def run(tmp_path_factory):
     rows, lonely = vectors()
     run_dir = make_run(tmp_path_factory.mktemp("outliers"), rows)
-    return run_dir, read_vectors(run_dir, np.arange(len(rows))), lonely
+    return run_dir, Run(str(run_dir)).read_vectors(np.arange(len(rows))), lonely
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def listed(tmp_path_factory):
     rows, lonely = vectors(seed=1)
     options = ["search.exhaustive_below=0", "search.nlist=25", "search.nprobe=4"]
     run_dir = make_run(tmp_path_factory.mktemp("listed"), rows, *options)
-    return run_dir, read_vectors(run_dir, np.arange(len(rows))), lonely
+    return run_dir, Run(str(run_dir)).read_vectors(np.arange(len(rows))), lonely
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_fewer_images_than_neighbours(tmp_path, engine):
     run_dir = make_run(tmp_path, power_law(rng, 4, DIM))
     summary = dedup.find_outliers(run_dir, engine=engine)
     assert summary.out == f"{run_dir}/outliers"
-    mean, _, _ = expected_of(read_vectors(run_dir, np.arange(4)), np.arange(4), 3)
+    mean, _, _ = expected_of(Run(str(run_dir)).read_vectors(np.arange(4)), np.arange(4), 3)
     found = rows_of(tmp_path / "run" / "outliers")
     np.testing.assert_allclose([row["outlierness"] for row in found], np.sort(mean)[::-1], atol=1e-6)
 

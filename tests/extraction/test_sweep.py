@@ -14,7 +14,7 @@ import dedup
 from dedup.attack.sweep import sweep
 from dedup.cli.main import app
 from dedup.errors import InputError, RunDirectoryError
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
 from dedup.schemas import OUTLIERS, SWEEP
 
 THRESHOLDS = [0.6, 0.7, 0.75, 0.8, 0.9, 0.97, 1.0]
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 
 def test_every_threshold_is_as_all_pairs_say(run):
     found = sweep(run, THRESHOLDS)
-    similarity = all_similarities(read_vectors(run, np.arange(800)))
+    similarity = all_similarities(Run(str(run)).read_vectors(np.arange(800)))
     for row in found.table.to_pylist()[1:]:
         graph = nx.from_numpy_array(np.triu(similarity >= np.float32(row["threshold"]), 1))
         assert row["n_removed"] == 800 - nx.number_connected_components(graph)

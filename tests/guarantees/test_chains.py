@@ -16,7 +16,7 @@ from shard_data import Sample, detailed, encode, write_shards
 
 import dedup
 from dedup.numerics.similarity import exact_similarity
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
 
 N_PICTURES = int(os.environ.get("DEDUP_CHAIN", "800"))  # 10,000 take four minutes
 
@@ -40,7 +40,7 @@ def chain_of_vectors(n, dim=64, similarity=0.99, seed=0):
 def assert_near_their_keepers(run_dir, threshold):
     """Each dropped sample by its own vector, not by what the tables say of it; returns similarities."""
     dropped = table(run_dir, "duplicates")
-    store = open_store(str(run_dir))
+    store = Run(str(run_dir)).vectors()
     own, kept = (store.take(dropped[name].to_numpy()) for name in ("sample_id", "keeper_id"))
     similarity = exact_similarity(own, kept)
     assert np.array_equal(similarity, dropped["similarity_to_keeper"].to_numpy())
@@ -101,7 +101,7 @@ def test_pictures_that_drift(tmp_path):
     run_dir = tmp_path / "run"
     dedup.run(dedup.load_config(None, [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=2"]))
     metadata = table(run_dir, "metadata").sort_by("key")
-    vectors = open_store(str(run_dir)).take(metadata["sample_id"].to_numpy())
+    vectors = Run(str(run_dir)).vectors().take(metadata["sample_id"].to_numpy())
     assert exact_similarity(vectors[1:], vectors[:-1]).min() > 0.99
     assert exact_similarity(vectors[:1], vectors[-1:]) < 0.3
     groups = table(run_dir, "groups")

@@ -170,9 +170,8 @@ def groups(tmp_path, monkeypatch):
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        monkeypatch.setattr(resources, "_PROC", proc)
-        monkeypatch.setattr(resources, "_CGROUPS", root)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+        return resources.Kernel(proc, root)
 
     return make
 
@@ -189,21 +188,19 @@ def groups(tmp_path, monkeypatch):
     ids=["version 2", "container", "version 1", "no limit", "nothing"],
 )  # fmt: skip
 def test_limits_of_control_groups(groups, own, files, memory, cores):
-    groups(own, files)
-    assert resources.free_memory() == memory
-    assert resources.available_cores() == cores
+    kernel = groups(own, files)
+    assert resources.free_memory(kernel) == memory
+    assert resources.available_cores(kernel) == cores
 
 
-def test_workers_are_no_more_than_there_is_memory_for(monkeypatch):
-    monkeypatch.setattr(preflight, "available_cores", lambda: 16)
-    monkeypatch.setattr(preflight, "free_memory", lambda: 2_000_000_000)
-    number, text = preflight.bounded_workers(dedup.load_config(None, []))
+def test_workers_are_no_more_than_there_is_memory_for():
+    there = (16, 2_000_000_000)
+    number, text = preflight.bounded_workers(dedup.load_config(None, []), *there)
     assert number == 4
     assert text == "engine: 4 workers for 16 cores: 2.0 GB of memory is there, and each takes 400.0 MB"
-    assert preflight.bounded_workers(dedup.load_config(None, ["encoder.name=clip", "encoder.pretrained=x"]))[0] == 1
-    assert preflight.bounded_workers(dedup.load_config(None, ["engine.workers=9"])) == (9, "")
-    monkeypatch.setattr(preflight, "free_memory", lambda: None)
-    assert preflight.bounded_workers(dedup.load_config(None, [])) == (16, "")
+    assert preflight.bounded_workers(dedup.load_config(None, ["encoder.name=clip", "encoder.pretrained=x"]), *there)[0] == 1
+    assert preflight.bounded_workers(dedup.load_config(None, ["engine.workers=9"]), *there) == (9, "")
+    assert preflight.bounded_workers(dedup.load_config(None, []), 16, None) == (16, "")
 
 
 def test_no_more_workers_are_started_than_there_are_tasks():

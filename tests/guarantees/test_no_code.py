@@ -17,7 +17,7 @@ import pytest
 from shard_data import Sample, detailed, encode, write_tar
 
 import dedup
-from dedup.engines.spark.shipping import _opened, _sealed
+from dedup.engines.spark.shipment import _opened, _sealed
 from dedup.errors import ConfigError, DedupError, InputError, StageError
 
 
@@ -152,7 +152,11 @@ def test_arrays_of_a_run_and_of_others(marker, tmp_path):
         path.write_bytes(whole)
     for path in arrays:
         path.write_bytes(object_array(marker))
-    for arguments in (["query", run_dir, tmp_path / "a.tar"], ["run", *settings], ["index", f"output.run_dir={run_dir}", "--redo"]):
+    for arguments in (
+        ["query", run_dir, tmp_path / "a.tar"],
+        ["run", *settings],
+        ["run", "--only", "index", f"output.run_dir={run_dir}", "--redo"],
+    ):
         found = command(*arguments)
         assert "Traceback" not in found.stderr, found.stderr
         assert not marker.exists(), arguments

@@ -19,7 +19,6 @@ import dedup
 from dedup.cli.main import app
 from dedup.errors import ConfigError, InputError, RunDirectoryError, ShapeError
 from dedup.find.info import index_info
-from dedup.runs.vectors import read_vectors
 from dedup.schemas import FLAGS
 
 
@@ -244,7 +243,7 @@ def test_planted_copies_are_found_through_product_codes(planted):
     chosen = rng.choice(np.arange(1, 24_000), 500, replace=False)
     queries = np.concatenate([copies_of(rng, rows[place], 1, 0.95) for place in chosen])
     ids, similarity = index.search_vectors(queries, k=3)
-    stored = read_vectors(index.run_dir, np.sort(ids[:, 0])).astype(np.float64)
+    stored = index.run.read_vectors(np.sort(ids[:, 0])).astype(np.float64)
     assert len(stored) == 500
     assert (ids[:, 0] == chosen).mean() >= 0.99
     assert similarity[ids[:, 0] == chosen, 0] == pytest.approx(0.95, abs=2e-3)
@@ -253,7 +252,7 @@ def test_planted_copies_are_found_through_product_codes(planted):
 def test_a_crowd_is_found_whole_however_large(planted):
     index, rows = planted
     query, ids, similarity = index.vectors.neighbors(rows[:3], 0.95)
-    unit = read_vectors(index.run_dir, np.arange(len(rows))).astype(np.float64)
+    unit = index.run.read_vectors(np.arange(len(rows))).astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     for number in range(3):
         product = unit @ unit[number]
@@ -274,10 +273,10 @@ def test_figures_of_an_index(planted):
     assert info.n_pairs > 100
     assert info.pair_recall >= 0.97
     assert info.recall_at_1 >= 0.97
-    result = CliRunner().invoke(app, ["index", "info", index.run_dir, "--queries", "20"])
+    result = CliRunner().invoke(app, ["info", index.run_dir, "--queries", "20"])
     assert result.exit_code == 0, result.output
     assert "IndexIVFPQ, pq: 24,400 vectors of 64 dimensions, 64 bytes each" in result.output
-    as_json = CliRunner().invoke(app, ["index", "info", index.run_dir, "--queries", "0", "--json"])
+    as_json = CliRunner().invoke(app, ["info", index.run_dir, "--queries", "0", "--json"])
     assert json.loads(as_json.stdout)["nlist"] == 200
 
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.errors import ShapeError
-from dedup.numerics import pixels as adaptive
-from dedup.numerics.pixels import adaptive_distances
+from dedup.numerics.pixels import Blocks, adaptive_distances
 
 
 def by_definition(image, training, k, alpha):
@@ -23,13 +22,11 @@ def smooth(rng, n, side=8):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(40, 300, 50), (5, 20, 50), (3, 1, 50), (30, 200, 1), (0, 5, 50)])
-def test_as_defined(m, n, k, monkeypatch):
-    monkeypatch.setattr(adaptive, "_BLOCK", 16)
-    monkeypatch.setattr(adaptive, "_COLUMNS", 64)
+def test_as_defined(m, n, k):
     rng = np.random.default_rng(m + n)
     generated, training = smooth(rng, m), smooth(rng, n)
     generated[: m // 4] = np.clip(training[rng.integers(0, n, m // 4)].astype(int) + 2, 0, 255)
-    found = adaptive_distances(generated, training, n_neighbors=k, alpha=0.5)
+    found = adaptive_distances(generated, training, n_neighbors=k, alpha=0.5, blocks=Blocks(16, 64))
     for row in range(m):
         nearest, l2, distance = by_definition(generated[row], training, min(k, n), 0.5)
         assert found.nearest[row] == nearest
@@ -95,13 +92,11 @@ def images_of(rng, n, size):
 
 @pytest.mark.parametrize("around", ["generated", "training"])
 @pytest.mark.parametrize("size", [(8, 8, 3), (32, 32, 3), (5, 7, 1), (1, 1, 1)])
-def test_all_are_as_defined(monkeypatch, around, size):
-    monkeypatch.setattr(adaptive, "_BLOCK", 7)
-    monkeypatch.setattr(adaptive, "_COLUMNS", 16)
+def test_all_are_as_defined(around, size):
     rng = np.random.default_rng(0)
     generated, training = images_of(rng, 20, size), images_of(rng, 70, size)
     training[3] = generated[5]
-    found = adaptive_distances(generated, training, n_neighbors=9, alpha=0.7, around=around)
+    found = adaptive_distances(generated, training, n_neighbors=9, alpha=0.7, around=around, blocks=Blocks(7, 16))
     nearest, l2s, expected = row_by_row(generated, training, 9, 0.7, around)
     assert np.array_equal(found.nearest, nearest)
     np.testing.assert_allclose(found.l2, l2s, rtol=1e-12, atol=0)

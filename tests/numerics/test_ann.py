@@ -16,7 +16,7 @@ def rows_of(n, dim=64, seed=0):
 
 def test_lists_are_balanced_and_hold_near_pairs():
     rows = rows_of(20_000)
-    quantizer = ann.train_quantizer(rows[:8_000], 150, 8, iterations=6, seed=1)
+    quantizer = ann.train_quantizer(rows[:8_000], ann.Training(150, 8, 6, 1))
     sizes = np.bincount(quantizer.assign(rows, 8).ravel(), minlength=150)
     plain = ann.Quantizer(quantizer.centroids, np.zeros(150, np.float32))
     unbalanced = np.bincount(plain.assign(rows, 8).ravel(), minlength=150)
@@ -41,18 +41,18 @@ def test_a_crowd_draws_one_centroid():
     rng = np.random.default_rng(0)
     rows = rows_of(4_000)
     rows[:2_000] = copies_of(rng, rows[0].astype(np.float64), 2_000, 0.99)
-    quantizer = ann.train_quantizer(rows, 60, 4, iterations=6, seed=1)
+    quantizer = ann.train_quantizer(rows, ann.Training(60, 4, 6, 1))
     near = quantizer.centroids @ rows[0]
     assert (near > 0.95).sum() <= 2
 
 
 def test_training_is_reproducible_and_refuses_too_few_rows():
     rows = rows_of(3_000)
-    first, second = (ann.train_quantizer(rows, 40, 4, iterations=4, seed=7) for _ in range(2))
+    first, second = (ann.train_quantizer(rows, ann.Training(40, 4, 4, 7)) for _ in range(2))
     assert np.array_equal(first.centroids, second.centroids)
     assert np.array_equal(first.offsets, second.offsets)
     with pytest.raises(ShapeError, match="can't train 40 lists from 10 vectors"):
-        ann.train_quantizer(rows[:10], 40, 4, iterations=4, seed=7)
+        ann.train_quantizer(rows[:10], ann.Training(40, 4, 4, 7))
 
 
 def test_choices():
@@ -65,11 +65,11 @@ def test_lists_are_trained_on_the_gpus_that_faiss_has(monkeypatch, require_extra
     """A FAISS that has GPUs, whose k-means computes on the CPU all the same."""
     require_extra("torch")
     rows, kmeans, seen = rows_of(3_000), faiss.Kmeans, []
-    expected = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7)
+    expected = ann.train_quantizer(rows, ann.Training(40, 4, 4, 7))
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: n_gpus)
     monkeypatch.setattr(faiss, "Kmeans", lambda *sizes, gpu, **options: seen.append(gpu) or kmeans(*sizes, **options))
-    found = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7, device=device)
+    found = ann.train_quantizer(rows, ann.Training(40, 4, 4, 7), device)
     assert seen == [asked]
     assert np.array_equal(found.centroids, expected.centroids)
     assert np.allclose(found.offsets, expected.offsets, atol=1e-6)
@@ -83,6 +83,6 @@ def test_lists_trained_on_a_gpu_are_as_good(require_extra):
     rows = rows_of(20_000)
     means = []
     for device in (None, Device("cuda:0")):
-        quantizer = ann.train_quantizer(rows, 150, 8, iterations=6, seed=1, device=device)
+        quantizer = ann.train_quantizer(rows, ann.Training(150, 8, 6, 1), device)
         means.append((rows @ quantizer.centroids.T).max(axis=1).mean())
     assert abs(means[1] - means[0]) < 0.01

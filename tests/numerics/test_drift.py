@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vector_data import power_law
 
-from dedup.numerics.search.lists import Lists, train_lists
+from dedup.numerics.search.lists import Lists, Training, train_lists
 from dedup.numerics.statistics.drift import Drift, cost_against, imbalance, quantization_error
 
 DRIFT = Drift(0.4, 0.45, 5_000, 1.3, 1.4, 1.1, 50.0)
@@ -13,7 +13,7 @@ DRIFT = Drift(0.4, 0.45, 5_000, 1.3, 1.4, 1.1, 50.0)
 @pytest.fixture(scope="module")
 def lists():
     rows = power_law(np.random.default_rng(0), 4_000, 64).astype(np.float32)
-    return train_lists(rows, 60, 4, 0.8, iterations=6, seed=1), rows
+    return train_lists(rows, Training(60, 4, 6, 1), 0.8), rows
 
 
 def test_vectors_of_the_same_kind_do_not_drift(lists):
@@ -29,7 +29,7 @@ def test_lists_of_few_vectors_each_suit_their_own_best(nlist):
     """That is no drift, although the error of others is far above that of those they were trained on."""
     rng = np.random.default_rng(3)
     rows, added = (power_law(rng, n, 256).astype(np.float32) for n in (2_000, 2_000))
-    trained = train_lists(rows, nlist, 4, 0.8, iterations=6, seed=1)
+    trained = train_lists(rows, Training(nlist, 4, 6, 1), 0.8)
     before, after = quantization_error(trained, rows), quantization_error(trained, added)
     assert after / before > 1.02
     assert not Drift(before, after, 2_000, 1.0, 1.0, 1.0, 2_000 / nlist).reasons

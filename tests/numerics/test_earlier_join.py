@@ -10,7 +10,8 @@ from dedup.numerics.search.gpu import Device
 from dedup.numerics.search.join import Earlier, self_join
 from dedup.numerics.search.lists import pack_lists
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
-from dedup.numerics.search.viewjoin import ViewEdges, Views, best_of_pairs, join_views
+from dedup.numerics.search.strips import DEFAULTS, JoinSettings
+from dedup.numerics.search.viewjoin import ViewEdges, ViewRule, Views, best_of_pairs, join_views
 
 
 def grown(rng, n, n_earlier):
@@ -22,11 +23,13 @@ def grown(rng, n, n_earlier):
     return weights, then
 
 
-def joined_twice(rows, asked, weights, then, lists, number, n_earlier, best, **options):
+def joined_twice(rows, asked, weights, then, lists, number, n_earlier, settings=DEFAULTS, **options):
     """Counts and edges of a list in two steps; positions among its rows."""
-    first = self_join(rows[:n_earlier], asked[:n_earlier], then[:n_earlier], Ownership(lists[:n_earlier], number), best=best)
+    first = self_join(
+        rows[:n_earlier], asked[:n_earlier], then[:n_earlier], Ownership(lists[:n_earlier], number), JoinSettings(settings.best)
+    )
     earlier = Earlier(n_earlier, weights - then, first.src, first.dst, first.similarity)
-    second = self_join(rows, asked, weights, Ownership(lists, number), best=best, earlier=earlier, **options)
+    second = self_join(rows, asked, weights, Ownership(lists, number), settings, earlier=earlier, **options)
     second.n_neighbors[:n_earlier] += first.n_neighbors
     return second
 
@@ -51,9 +54,9 @@ def test_two_steps_are_one(seed, share):
         members = np.flatnonzero((lists == number).any(1))
         n_earlier = int(np.searchsorted(members, int(share * n)))
         own = (rows[members], asked[members], weights[members])
-        whole = self_join(*own, Ownership(lists[members], number), best=3)
+        whole = self_join(*own, Ownership(lists[members], number), JoinSettings(best=3))
         assert len(whole.src) > 20
-        assert_same(joined_twice(*own, then[members], lists[members], number, n_earlier, 3), whole)
+        assert_same(joined_twice(*own, then[members], lists[members], number, n_earlier, JoinSettings(best=3)), whole)
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
@@ -68,8 +71,8 @@ def test_projections_and_devices_propose_the_same_pairs(device, require_extra):
     weights, then = grown(rng, n, n_earlier)
     lists = np.zeros((n, 1), np.int32)
     whole = self_join(rows, asked, weights, Ownership(lists, 0), projected=projected)
-    options = {"projected": projected, "device": Device(device) if device else None}
-    assert_same(joined_twice(rows, asked, weights, then, lists, 0, n_earlier, 8, **options), whole)
+    settings = JoinSettings(device=Device(device) if device else None)
+    assert_same(joined_twice(rows, asked, weights, then, lists, 0, n_earlier, settings, projected=projected), whole)
 
 
 def test_shares_add_up():
@@ -79,7 +82,7 @@ def test_shares_add_up():
     weights, then = grown(rng, n, n_earlier)
     first = self_join(rows[:n_earlier], asked[:n_earlier], then[:n_earlier], Ownership(lists[:n_earlier], 0))
     earlier = Earlier(n_earlier, weights - then, first.src, first.dst, first.similarity)
-    shares = [self_join(rows, asked, weights, Ownership(lists, 0), earlier=earlier, share=(k, 3)) for k in range(3)]
+    shares = [self_join(rows, asked, weights, Ownership(lists, 0), JoinSettings(share=(k, 3)), earlier=earlier) for k in range(3)]
     whole = self_join(rows, asked, weights, Ownership(lists, 0))
     counts = sum(share.n_neighbors for share in shares)
     counts[:n_earlier] += first.n_neighbors
@@ -115,7 +118,7 @@ def test_crowds_have_exact_counts_and_hold_together(is_crowd_new):
         first = int(np.searchsorted(members, n_earlier))
         own = (rows[members], asked[members], weights[members])
         whole = self_join(*own, Ownership(lists[members], number))
-        twice = joined_twice(*own, then[members], lists[members], number, first, 8)
+        twice = joined_twice(*own, then[members], lists[members], number, first)
         assert np.array_equal(twice.n_neighbors, whole.n_neighbors)
         for found, join in zip(edges, (whole, twice), strict=True):
             found.append(np.stack([members[join.src], members[join.dst]]))
@@ -128,18 +131,20 @@ def test_crowds_have_exact_counts_and_hold_together(is_crowd_new):
 @pytest.mark.parametrize("n_earlier", [0, 150, 390, 400])
 def test_views_in_two_steps_are_one(n_earlier):
     rng = np.random.default_rng(4)
-    looks, wholes = random_views(rng, 400)
-    lists = np.array([rng.choice(4, 2, replace=False) for _ in looks.image], dtype=np.int32)
+    views, wholes = random_views(rng, 400)
+    lists = np.array([rng.choice(4, 2, replace=False) for _ in views.image], dtype=np.int32)
     first, second, whole = [], [], []
     for number in range(4):
         of_list = np.flatnonzero((lists == number).any(1))
         for rows, found, options in (
-            (of_list[looks.image[of_list] < n_earlier], first, {}),
+            (of_list[views.image[of_list] < n_earlier], first, {}),
             (of_list, second, {"n_earlier": n_earlier}),
             (of_list, whole, {}),
         ):
-            part = Views(*(getattr(looks, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
-            found.append(join_views(part, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=3, **options))
+            part = Views(*(getattr(views, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
+            found.append(
+                join_views(part, Ownership(lists[rows], number), wholes[part.image], ViewRule(0.7, 0.85), JoinSettings(3), **options)
+            )
     expected, together = (
         best_of_pairs(ViewEdges(*(np.concatenate([getattr(e, c) for e in parts]) for c in ("src", "dst", "similarity", "turn"))), 3)
         for parts in (whole, [*first, *second])

@@ -18,7 +18,7 @@ def rows_of(n):
 @pytest.fixture(scope="module")
 def made():
     rows = rows_of(6_000)
-    quantizer = ann.train_quantizer(rows, 40, 4, iterations=4, seed=7)
+    quantizer = ann.train_quantizer(rows, ann.Training(40, 4, 4, 7))
     return rows, quantizer, np.arange(6_000) * 3 + (1 << 32)
 
 

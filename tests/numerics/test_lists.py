@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vector_data import power_law
 
-from dedup.numerics.search.lists import draw_sample, train_lists
+from dedup.numerics.search.lists import Training, draw_sample, train_lists
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def rows():
 
 
 def test_lists_and_projections(rows):
-    lists = train_lists(rows, 20, 4, 0.9, iterations=4, seed=1)
+    lists = train_lists(rows, Training(20, 4, 4, 1), 0.9)
     chosen, projected = lists.place(rows, 4)
     assert lists.nlist == 20
     assert not lists.is_idle
@@ -27,7 +27,7 @@ def test_lists_and_projections(rows):
 
 
 def test_one_list_needs_no_vectors(rows):
-    lists = replace(train_lists(rows[:50], 1, 1, 0.05, iterations=4, seed=1), n_filter=0)
+    lists = replace(train_lists(rows[:50], Training(1, 1, 4, 1), 0.05), n_filter=0)
     assert lists.is_idle
     chosen, _ = lists.place(rows[:5], 1)
     assert chosen.tolist() == [[0]] * 5

@@ -7,7 +7,8 @@ from vector_data import all_similarities, copies_of, power_law, random_views
 from dedup.numerics.graph.components import sparsify
 from dedup.numerics.image.views import INNER, WHOLE, relative_turns
 from dedup.numerics.search.balls import Ownership
-from dedup.numerics.search.viewjoin import ViewEdges, Views, best_of_pairs, join_views
+from dedup.numerics.search.strips import JoinSettings
+from dedup.numerics.search.viewjoin import ViewEdges, ViewRule, Views, best_of_pairs, join_views
 
 
 def exhaustive(views, wholes, min_similarity, view_min_similarity, is_compared):
@@ -42,10 +43,10 @@ def test_shares_of_a_list_together_are_the_list(n_shares):
     rng = np.random.default_rng(4)
     views, wholes = random_views(rng, 400)
     n = len(views.image)
-    arguments = (views, Ownership(np.zeros((n, 1), np.int32), 0), wholes, 0.7, 0.85)
-    shares = [join_views(*arguments, best=3, share=(k, n_shares)) for k in range(n_shares)]
+    arguments = (views, Ownership(np.zeros((n, 1), np.int32), 0), wholes[views.image], ViewRule(0.7, 0.85))
+    shares = [join_views(*arguments, JoinSettings(3, (k, n_shares))) for k in range(n_shares)]
     assert all(len(share.src) for share in shares)
-    assert as_dict(union(shares, 3)) == as_dict(join_views(*arguments, best=3))
+    assert as_dict(union(shares, 3)) == as_dict(join_views(*arguments, JoinSettings(3)))
 
 
 @pytest.mark.parametrize("n_filter", [0, 16])
@@ -53,7 +54,7 @@ def test_one_list_equals_brute_force(n_filter):
     views, wholes = random_views(np.random.default_rng(n_filter), 150)
     n = len(views.image)
     ownership = Ownership(np.zeros((n, 1), np.int32), 0)
-    edges = join_views(views, ownership, wholes, 0.7, 0.85, n_filter=n_filter, best=1_000)
+    edges = join_views(views, ownership, wholes[views.image], ViewRule(0.7, 0.85, n_filter), JoinSettings(1_000))
     expected = exhaustive(views, wholes, 0.7, 0.85, np.ones((n, n), bool))
     assert len(expected) > 100
     assert as_dict(edges) == expected
@@ -68,7 +69,7 @@ def test_lists_together_equal_brute_force():
     for number in range(6):
         rows = np.flatnonzero((lists == number).any(1))
         members = Views(*(getattr(views, name)[rows] for name in ("vectors", "image", "kind", "orientation", "is_base")))
-        parts.append(join_views(members, Ownership(lists[rows], number), wholes, 0.7, 0.85, best=1_000))
+        parts.append(join_views(members, Ownership(lists[rows], number), wholes[members.image], ViewRule(0.7, 0.85), JoinSettings(1_000)))
     common = np.array([[bool(set(a) & set(b)) for b in lists.tolist()] for a in lists.tolist()])
     assert as_dict(union(parts, 1_000)) == exhaustive(views, wholes, 0.7, 0.85, common)
 
@@ -103,7 +104,7 @@ def test_a_crowd_is_linear_and_still_met():
     views = Views(rows.astype(np.float16), np.arange(n + 2), kind, orientation, np.ones(n + 2, bool))
     wholes = np.where(orientation[:, None] == 1, copies_of(rng, stranger, n + 2, 0.99), copies_of(rng, crowd, n + 2, 0.99))
     wholes[-1] = power_law(rng, 1, 48)[0]
-    edges = join_views(views, Ownership(np.zeros((n + 2, 1), np.int32), 0), wholes.astype(np.float16), 0.7, 0.85)
+    edges = join_views(views, Ownership(np.zeros((n + 2, 1), np.int32), 0), wholes.astype(np.float16), ViewRule(0.7, 0.85))
     assert len(edges.src) < 1.2 * n
     pairs = set(zip(edges.src.tolist(), edges.dst.tolist(), strict=True))
     assert any(n + 1 in pair for pair in pairs)

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
-from dedup.numerics.search import exhaustive as neighbors
 from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
 
 
@@ -31,11 +30,10 @@ def test_all_are_found(seed, n, k, size):
     assert (similarity[:, n - 1 :] == -2).all()
 
 
-def test_many_blocks_of_products(monkeypatch):
-    monkeypatch.setattr(neighbors, "_PRODUCTS", 1)
+def test_many_blocks_of_products():
     rows = with_planted(np.random.default_rng(0), 3_000)
     chosen = np.arange(0, 3_000, 7)
-    ids, similarity = nearest_neighbors(rows[chosen], chosen, in_blocks(rows, 2_000), 10)
+    ids, similarity = nearest_neighbors(rows[chosen], chosen, in_blocks(rows, 2_000), 10, max_products=1)
     expected_ids, expected = by_definition(all_similarities(rows), 10)
     assert np.array_equal(ids, expected_ids[chosen])
     assert np.array_equal(similarity, expected[chosen])

@@ -9,6 +9,7 @@ from dedup.numerics.graph.components import connected_components, sparsify
 from dedup.numerics.search.balls import Ownership, find_balls, half_angle_cosine
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
+from dedup.numerics.search.strips import JoinSettings
 
 
 def exhaustive(rows, min_similarity, weights, lists=None, list_id=0, similarities=None):
@@ -29,7 +30,7 @@ def test_equals_exhaustive_search_then_sparsify():
     rng = np.random.default_rng(1)
     rows = with_planted(rng, 900)
     asked, weights = np.full(900, 0.7, np.float32), rng.integers(1, 5, 900)
-    joined = self_join(rows, asked, weights, Ownership(np.zeros((900, 1), np.int32), 0), best=3)
+    joined = self_join(rows, asked, weights, Ownership(np.zeros((900, 1), np.int32), 0), JoinSettings(best=3))
     src, dst, similarity, counts = exhaustive(rows, asked, weights)
     kept = sparsify(src, dst, similarity, 3)
     assert len(src) > 200
@@ -48,7 +49,7 @@ def test_each_pair_is_owned_by_the_smallest_common_list(seed):
     counts, found = np.zeros(n, np.int64), []
     for number in range(n_lists):
         members = np.flatnonzero((lists == number).any(1))
-        joined = self_join(rows[members], asked[members], weights[members], Ownership(lists[members], number), best=1000)
+        joined = self_join(rows[members], asked[members], weights[members], Ownership(lists[members], number), JoinSettings(best=1000))
         expected = exhaustive(rows[members], asked[members], weights[members], lists[members], number)
         assert np.array_equal(joined.n_neighbors, expected[3])
         counts[members] += joined.n_neighbors
@@ -66,7 +67,7 @@ def test_thresholds_of_single_rows():
     rows = with_planted(rng, 500)
     asked = rng.choice(np.array([0.7, 0.95, 2.0], np.float32), 500)
     ones = np.ones(500, np.int64)
-    joined = self_join(rows, asked, ones, Ownership(np.zeros((500, 1), np.int32), 0), best=500)
+    joined = self_join(rows, asked, ones, Ownership(np.zeros((500, 1), np.int32), 0), JoinSettings(best=500))
     src, dst, _, counts = exhaustive(rows, asked, ones)
     assert np.array_equal(joined.n_neighbors, counts)
     assert np.array_equal(np.stack([joined.src, joined.dst]), np.stack([src, dst]))
@@ -135,7 +136,7 @@ def test_shares_of_a_list_together_are_the_list(n_shares, is_projected):
     projected = with_rest(unit @ principal_axes(unit)[:, :32]).astype(np.float16) if is_projected else None
     arguments = (rows, asked, weights, Ownership(lists, 5))
     whole = self_join(*arguments, projected=projected)
-    shares = [self_join(*arguments, projected=projected, share=(k, n_shares)) for k in range(n_shares)]
+    shares = [self_join(*arguments, JoinSettings(share=(k, n_shares)), projected=projected) for k in range(n_shares)]
     assert sum(len(share.src) > 0 for share in shares) > 1
     assert np.array_equal(sum(share.n_neighbors for share in shares), whole.n_neighbors)
     src, dst, similarity = (np.concatenate([getattr(share, name) for share in shares]) for name in ("src", "dst", "similarity"))

@@ -12,15 +12,14 @@ from vector_data import all_similarities, copies_of, power_law, random_views, wi
 
 from dedup import machine as devices
 from dedup.errors import ConfigError, MissingExtra
-from dedup.numerics.search import gpu as halfproducts
-from dedup.numerics.search import gpu as strips
 from dedup.numerics.search import gpu as torch_ops
 from dedup.numerics.search.balls import Ownership, find_balls
-from dedup.numerics.search.gpu import Device, Grid, HalfProducts, choose_device
+from dedup.numerics.search.gpu import BLOCK, Device, Grid, HalfProducts, Tiling, choose_device
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import Quantizer
 from dedup.numerics.search.project import principal_axes, with_rest
-from dedup.numerics.search.viewjoin import join_views
+from dedup.numerics.search.strips import JoinSettings
+from dedup.numerics.search.viewjoin import ViewRule, join_views
 from dedup.numerics.similarity import half_limit
 
 FIELDS = ("src", "dst", "similarity", "n_neighbors")
@@ -38,14 +37,8 @@ def name(request, torch):
     return request.param
 
 
-@pytest.fixture
-def small_strips(monkeypatch):
-    """Strips so small that a few hundred rows make many, of several blocks of columns."""
-    for home in (strips, halfproducts):
-        monkeypatch.setattr(home, "COLUMNS", 256)
-    monkeypatch.setattr(strips, "STRIP", 64)
-    monkeypatch.setattr(strips, "_DIAGONAL", 128)
-    monkeypatch.setattr(halfproducts, "_LEAST_PRODUCTS", 2**14)
+# strips so small that a few hundred rows make many, of several blocks of columns
+SMALL = Tiling(strip=64, columns=256, diagonal=128)
 
 
 def assert_same(one, other, fields=FIELDS):
@@ -85,8 +78,8 @@ def test_rounding_of_the_limit_counts():
 @pytest.mark.parametrize("is_same", [True, False])
 @pytest.mark.parametrize("n_shares", [1, 3])
 @pytest.mark.parametrize("max_products", [1, 100_000, 10**9])
-def test_pieces_hold_each_wanted_product_once(small_strips, is_same, n_shares, max_products):
-    grid = Grid(700, 700 if is_same else 330, is_same)
+def test_pieces_hold_each_wanted_product_once(is_same, n_shares, max_products):
+    grid = Grid(700, 700 if is_same else 330, is_same, SMALL)
     seen = []
     for share in range(n_shares):
         left = grid.strips()[share::n_shares]
@@ -94,7 +87,7 @@ def test_pieces_hold_each_wanted_product_once(small_strips, is_same, n_shares, m
             pieces = grid.cut(left, max_products)
             places = np.arange(pieces[-1].end)
             assert pieces[-1].end <= max_products or sum(piece.n_strips for piece in pieces) == 1
-            assert all(piece.width % strips.BLOCK == 0 for piece in pieces)
+            assert all(piece.width % BLOCK == 0 for piece in pieces)
             seen += zip(*(ends.tolist() for ends in grid.decode(pieces, places)), strict=True)
             left = left[sum(piece.n_strips for piece in pieces) :]
     wanted = [(i, j) for i, j in itertools.product(range(grid.n_rows), range(grid.n_columns)) if not is_same or i < j]
@@ -102,13 +95,13 @@ def test_pieces_hold_each_wanted_product_once(small_strips, is_same, n_shares, m
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_products": 2**16}, {"max_row_bytes": 10_000}])
-def test_proposals_are_all_pairs_within_the_threshold_and_few_more(name, small_strips, limits):
+def test_proposals_are_all_pairs_within_the_threshold_and_few_more(name, limits):
     rng = np.random.default_rng(3)
     rows = with_planted(rng, 900, dim=50)
     rows[17] = 0.0  # like no other
     chosen, others = np.sort(rng.choice(900, 700, replace=False)), np.arange(100, 820)
     for columns in (None, others):
-        products = HalfProducts(Device(name, **limits), rows, chosen, columns, 0.7)
+        products = HalfProducts(Device(name, least_products=2**14, **limits), rows, chosen, columns, 0.7, tiling=SMALL)
         found = [np.concatenate(ends) for ends in zip(*products.pairs(products.grid.strips()), strict=True)]
         with np.errstate(invalid="ignore"):
             similarity = all_similarities(rows)[np.ix_(chosen, chosen if columns is None else columns)]
@@ -134,12 +127,13 @@ def test_a_list_is_joined_as_in_numpy(name, is_projected, share, limits):
     rows[99] = 0.0
     n = len(rows)
     assert find_balls(rows, 0.9, np.ones(n, bool))
-    asked, weights = rng.choice(np.array([0.9, 0.9, 0.99, 2.0], np.float32), n), rng.integers(1, 4, n)
+    thresholds, weights = rng.choice(np.array([0.9, 0.9, 0.99, 2.0], np.float32), n), rng.integers(1, 4, n)
     lists = np.where(rng.random((n, 2)) < 0.5, [3, 5], [5, -1]).astype(np.int32)
-    arguments = {"best": 3, "share": share, "projected": projections(rows, 32) if is_projected else None}
-    expected = self_join(rows, asked, weights, Ownership(lists, 5), **arguments)
-    device = Device(name, **limits)
-    found = self_join(rows, asked, weights, Ownership(lists, 5), **arguments, device=device)
+    projected, device = projections(rows, 32) if is_projected else None, Device(name, **limits)
+    expected, found = (
+        self_join(rows, thresholds, weights, Ownership(lists, 5), JoinSettings(3, share, where), projected=projected)
+        for where in (None, device)
+    )
     assert len(found.src) > 300
     assert device.n_left == 0
     assert_same(found, expected)
@@ -149,19 +143,18 @@ def test_a_list_of_many_strips_is_joined_as_in_numpy(name):
     rng = np.random.default_rng(5)
     rows = with_planted(rng, 9_000, dim=32, share=0.5)
     arguments = np.full(9_000, 0.9, np.float32), np.ones(9_000, np.int64), Ownership(np.zeros((9_000, 1), np.int32), 0)
-    assert_same(self_join(rows, *arguments, device=Device(name)), self_join(rows, *arguments))
+    assert_same(self_join(rows, *arguments, JoinSettings(device=Device(name))), self_join(rows, *arguments))
 
 
 @pytest.mark.parametrize("n_shares", [1, 4])
 @pytest.mark.parametrize("n_filter", [0, 16])
 def test_views_are_joined_as_in_numpy(name, n_shares, n_filter):
     rng = np.random.default_rng(4)
-    looks, wholes = random_views(rng, 500)
-    lists = np.where(rng.random((len(looks.image), 2)) < 0.3, [1, 4], [4, -1]).astype(np.int32)
+    views, wholes = random_views(rng, 500)
+    lists = np.where(rng.random((len(views.image), 2)) < 0.3, [1, 4], [4, -1]).astype(np.int32)
     for share in range(n_shares):
-        arguments = (looks, Ownership(lists, 4), wholes, 0.8, 0.85)
-        expected = join_views(*arguments, n_filter=n_filter, share=(share, n_shares))
-        found = join_views(*arguments, n_filter=n_filter, share=(share, n_shares), device=Device(name))
+        arguments = (views, Ownership(lists, 4), wholes[views.image], ViewRule(0.8, 0.85, n_filter))
+        expected, found = (join_views(*arguments, JoinSettings(share=(share, n_shares), device=device)) for device in (None, Device(name)))
         assert len(found.src)
         assert_same(found, expected, ("src", "dst", "similarity", "turn"))
 
@@ -182,7 +175,7 @@ def test_out_of_memory_takes_less_and_then_the_cpu(torch, monkeypatch, largest, 
 
     monkeypatch.setattr(torch, "empty", small)
     device = Device("cpu")
-    assert_same(self_join(rows, *arguments, device=device), expected)
+    assert_same(self_join(rows, *arguments, JoinSettings(device=device)), expected)
     assert max(asked) > largest
     assert (device.n_left == 0) == is_enough
     assert is_enough or device.n_left == len(Grid(3_000, 3_000, True).strips())
@@ -192,14 +185,14 @@ def test_other_errors_are_raised_and_what_is_full_in_between_is_tried_in_parts(t
     rows = with_planted(np.random.default_rng(6), 1_000, dim=32)
     products = HalfProducts(Device("cpu"), rows, np.arange(1_000), None, 0.8)
     expected = [np.concatenate(ends) for ends in zip(*products.pairs(products.grid.strips()), strict=True)]
-    above = halfproducts.places_above
+    above = torch_ops.places_above
 
     def full(products, blocks, limit):
         if len(blocks) > 100:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
         return above(products, blocks, limit)
 
-    monkeypatch.setattr(halfproducts, "places_above", full)
+    monkeypatch.setattr(torch_ops, "places_above", full)
     products = HalfProducts(Device("cpu"), rows, np.arange(1_000), None, 0.8)
     found = [np.concatenate(ends) for ends in zip(*products.pairs(products.grid.strips()), strict=True)]
     assert all(np.array_equal(*ends) for ends in zip(found, expected, strict=True))
@@ -265,12 +258,12 @@ def test_settings_of_the_process_are_put_back(torch):
 
 
 def test_auto_is_the_cpu_where_nothing_speaks_of_a_gpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(torch_ops, "may_have_gpu", lambda: devices.may_have_gpu([str(tmp_path / "nvidiactl")]))
     assert choose_device("auto") is None
     assert choose_device("cpu") is None
     (tmp_path / "nvidiactl").touch()
     asked = []
-    monkeypatch.setattr(torch_ops, "_reason_against", lambda name: asked.append(name) or "no kernel image")
+    monkeypatch.setattr(torch_ops, "reason_against", lambda name: asked.append(name) or "no kernel image")
     assert choose_device("auto") is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert choose_device("auto") is None
@@ -279,12 +272,12 @@ def test_auto_is_the_cpu_where_nothing_speaks_of_a_gpu(monkeypatch, tmp_path):
 
 def test_cuda_without_a_gpu_says_so_in_a_line(torch, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    torch_ops._reason_against.cache_clear()
+    torch_ops.reason_against.cache_clear()
     with pytest.raises(
         ConfigError, match=r"engine\.device=cuda: expected a CUDA device .* cuda:0 is none .*; install .* set engine\.device=auto"
     ) as caught:
         choose_device("cuda")
-    torch_ops._reason_against.cache_clear()
+    torch_ops.reason_against.cache_clear()
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(torch_ops.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"'torch'.*webdedup\[gpu\]"):
@@ -292,7 +285,7 @@ def test_cuda_without_a_gpu_says_so_in_a_line(torch, monkeypatch):
 
 
 def test_a_task_computes_on_the_gpu_it_was_given(monkeypatch):
-    monkeypatch.setattr(torch_ops, "_reason_against", lambda name: "")
+    monkeypatch.setattr(torch_ops, "reason_against", lambda name: "")
     monkeypatch.setattr(torch_ops.importlib.util, "find_spec", lambda name: True)
     assert choose_device("cuda").name == "cuda:0"
     with devices.given_gpus(["3", "1"]):

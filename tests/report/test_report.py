@@ -24,17 +24,19 @@ from vector_data import copies_of, power_law
 import dedup
 from dedup import schemas
 from dedup.cli.main import app
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
 from dedup.numerics.similarity import exact_similarity
-from dedup.pipeline import run as pipeline
+from dedup.pipeline.stages import STAGES
 from dedup.report import below, build, figures, galleries, queries, reported
 from dedup.report import cards as pictures
 from dedup.report import galleries as pairs
 from dedup.report import queries as asking
 from dedup.report.cards import facts_of
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
+from dedup.runs.record import HOMES
 from dedup.storage.urls import read_bytes
 
 
@@ -80,7 +82,7 @@ def run(shards, run_dir, *settings, **options):
 
 def ask(run_dir):
     opened = reported.open_reported(str(run_dir))
-    return asking.Asker(LocalEngine(1), opened.layout), opened
+    return asking.Asker(LocalEngine(1), opened), opened
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +114,8 @@ def written(run_dir, tmp_path_factory):
     return dedup.write_report(str(run_dir), str(out)), out.read_bytes()
 
 
-def test_stages_lie_where_the_pipeline_puts_them():
-    assert {stage.name: stage.home for stage in pipeline.STAGES} == reported.HOMES
+def test_the_stages_are_those_that_keys_and_records_know():
+    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES == tuple(HOMES)
 
 
 def test_the_largest_groups_are_drawn_with_their_keepers_first(run_dir):
@@ -231,7 +233,7 @@ def test_captions_reasons_and_sizes(run_dir, samples):
 def brute_below(run_dir, threshold, low):
     """All pairs below the threshold, by exact similarity."""
     ids = np.sort(table(run_dir, "metadata")["sample_id"].to_numpy())
-    rows = open_store(str(run_dir)).take(ids)
+    rows = Run(str(run_dir)).vectors().take(ids)
     src, dst = np.triu_indices(len(ids), 1)
     similarity = exact_similarity(rows[src], rows[dst])
     near = (similarity < np.float32(threshold)) & (similarity >= low)
@@ -264,7 +266,7 @@ def test_pairs_below_the_threshold_are_found_exactly(run_dir):
     assert np.array_equal(found.bins, again.bins)
 
 
-def test_a_part_of_many_vectors_is_compared(tmp_path, monkeypatch):
+def test_a_part_of_many_vectors_is_compared(tmp_path):
     rng = np.random.default_rng(0)
     rows = power_law(rng, 3_000, 32)
     rows[2_999] = copies_of(rng, rows[0], 1, 0.93)[0]
@@ -274,13 +276,11 @@ def test_a_part_of_many_vectors_is_compared(tmp_path, monkeypatch):
             tmp_path / "embeddings" / "img_emb" / f"img_emb_{part:05d}.npy", rows[1_000 * part : 1_000 * part + 1_000].astype(np.float16)
         )
     sizes = dict.fromkeys(range(3), 1_000)
-    monkeypatch.setattr(below, "_BLOCK", 100)
-    monkeypatch.setattr(below, "_MOST_VECTORS", 900)
-    part = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0)
+    limits = below.BelowLimits(n_vectors=900, n_block=100)
+    part = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
     assert (part.n_vectors, part.n_all, part.n_queries) == (900, 3_000, 512)
-    monkeypatch.setattr(below, "_MOST_VECTORS", 3_000)
-    monkeypatch.setattr(below, "_QUERIES", 3_000)
-    whole = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0)
+    limits = below.BelowLimits(n_queries=3_000, n_vectors=3_000, n_block=100)
+    whole = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
     assert (0, (2 << 32) + 999) in set(zip(whole.src.tolist(), whole.dst.tolist(), strict=True))
     empty = below.sample_below(str(tmp_path), {}, 0.95, low=0.9, n_bins=200, seed=0)
     assert (len(empty.src), empty.n_queries) == (0, 0)
@@ -289,7 +289,7 @@ def test_a_part_of_many_vectors_is_compared(tmp_path, monkeypatch):
 def test_the_page_holds_its_pictures_and_asks_for_nothing(written, samples):
     summary, data = written
     page = Page(data)
-    assert summary.n_bytes == len(data) < build.MAX_BYTES
+    assert summary.n_bytes == len(data) < build.LIMITS.max_bytes
     assert summary.n_pictures > 20
     assert not summary.notes
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.fetched)
@@ -387,11 +387,11 @@ def test_a_few_pictures_that_are_gone(shards, tmp_path):
     assert "pictures could not be read" in summary.notes[0]
 
 
-def test_pictures_stay_within_their_room(run_dir, tmp_path, monkeypatch):
+def test_pictures_stay_within_their_room(run_dir, tmp_path):
     whole = dedup.write_report(str(run_dir), str(tmp_path / "whole.html"))
-    monkeypatch.setattr(build, "MAX_BYTES", whole.n_bytes - 40_000)
-    small = dedup.write_report(str(run_dir), str(tmp_path / "small.html"))
-    assert small.n_bytes <= build.MAX_BYTES
+    limits = build.Limits(max_bytes=whole.n_bytes - 40_000)
+    small = build.write(str(run_dir), str(tmp_path / "small.html"), engine=LocalEngine(1), limits=limits)
+    assert small.n_bytes <= limits.max_bytes
     assert 0 < small.n_pictures < whole.n_pictures
     assert "pictures were left out" in small.notes[0]
     # every gallery of the largest groups has its keeper all the same
@@ -400,7 +400,7 @@ def test_pictures_stay_within_their_room(run_dir, tmp_path, monkeypatch):
     assert all("<img" in part[: part.index("</li>")] for part in section.split('<ul class="cards">')[1:] if '<li class="card kept"' in part)
 
 
-def test_compressed_tars_are_read_once_and_not_too_many(tmp_path, monkeypatch):
+def test_compressed_tars_are_read_once_and_not_too_many(tmp_path):
     for number in range(3):
         write_tar(tmp_path / "plain.tar", [Sample(f"{number}{seed}", encode(detailed(seed))) for seed in range(3)])
         (tmp_path / f"{number}.tar.gz").write_bytes(gzip.compress((tmp_path / "plain.tar").read_bytes()))
@@ -408,8 +408,7 @@ def test_compressed_tars_are_read_once_and_not_too_many(tmp_path, monkeypatch):
     run(f"{tmp_path}/*.tar.gz", tmp_path / "run")
     whole = dedup.write_report(str(tmp_path / "run"))
     assert whole.n_pictures == 9
-    monkeypatch.setattr(pictures, "_MOST_COMPRESSED", 1)
-    part = dedup.write_report(str(tmp_path / "run"))
+    part = build.write(str(tmp_path / "run"), engine=LocalEngine(1), limits=build.Limits(most_compressed=1))
     assert part.n_pictures == 3
     assert "their tars are compressed" in part.notes[0]
 
@@ -505,7 +504,7 @@ def test_every_whole_run_writes_one_unless_told_not_to(tmp_path, monkeypatch):
     assert shared_workers.run(load_config(None, [*given, "report.enabled=false"])).report == ""
     assert not page.exists()
     summary = shared_workers.run(config)  # all stages are done: the key belongs to none of them
-    assert len(summary.skipped) == len(pipeline.STAGES)
+    assert len(summary.skipped) == len(STAGES)
     assert summary.report == str(page)
     first = page.stat().st_mtime_ns
     assert shared_workers.run(config).report == str(page)
@@ -556,7 +555,7 @@ def test_spark_answers_every_question_alike(run_dir, start_spark):
     asker, opened = ask(run_dir)
     engine = start_spark()
     try:
-        other = asking.Asker(engine, opened.layout)
+        other = asking.Asker(engine, opened)
         ids = table(run_dir, "statistics")["component_id"].to_pylist()
         samples = table(run_dir, "metadata")["sample_id"].to_pylist()
         numbers = {"n": 7, "similarity_bins": 200, "distance_bins": 100, "shift": 12_345, "threshold": 0.95, "max_distance": 0.15}

@@ -83,12 +83,12 @@ import runpy, sys
 jobs, run_dir, settings = sys.argv[1], sys.argv[2], sys.argv[3:]
 for number, stage in enumerate("embed index pairs confirm groups exclude manifest statistics targets".split()):
     given = settings[:1] + ["-c", run_dir + ".yaml"] if number % 2 else settings
-    sys.argv = [stage, *given, "output.run_dir=" + run_dir]
-    runpy.run_path(f"{jobs}/{stage}.py", run_name="__main__")
+    sys.argv = ["run.py", "--only", stage, *given, "output.run_dir=" + run_dir]
+    runpy.run_path(f"{jobs}/run.py", run_name="__main__")
 """
 
 
-def test_each_job_by_itself(cluster, settings, local_run, tmp_path):
+def test_each_stage_by_itself(cluster, settings, local_run, tmp_path):
     """Stage after stage, with and without a configuration file; one JVM for all of them, executors included, to save time."""
     from spark_cluster import REPOSITORY
 
@@ -104,8 +104,8 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import spark_work
-from dedup.engines.spark.engine import SparkEngine
 from dedup.cli.show.terminal import errors_shown
+from dedup.engines.spark.engine import SparkEngine
 with errors_shown():
     list(SparkEngine(sys.argv[2]).map_partitions(spark_work.kill_the_executor, [1]))
 """

@@ -17,7 +17,6 @@ from run_tables import rows_of
 from dedup.config.load import load_config
 from dedup.contracts import Pack
 from dedup.demo.shards import make_demo_data
-from dedup.engines.spark import jobs as spark_jobs
 from dedup.errors import ConfigError
 from dedup.pipeline import run as pipeline
 from dedup.stages.stage import SilentReporter
@@ -83,12 +82,16 @@ class Listener(SilentReporter):
             self._react()
 
 
-def test_a_cluster_without_gpus_is_told_of_once_and_waited_for(cluster, add_gpus, shards, monkeypatch, tmp_path, no_session):
-    monkeypatch.setattr(spark_jobs, "_PATIENCE_S", 3.0)
-    options = [f"engine.spark={option}" for option in (*OPTIONS, EXECUTOR_GPUS)]
-    settings = [f"input.shards={shards}", f"output.run_dir={tmp_path}/run", "engine.name=spark", f"engine.master={cluster.master}"]
-    listener = Listener(add_gpus)
-    summary = pipeline.run(load_config(None, [*settings, *options]), ["embed"], reporter=listener)
+def test_a_cluster_without_gpus_is_told_of_once_and_waited_for(cluster, add_gpus, shards, tmp_path, no_session):
+    from dedup.engines.spark.engine import SparkEngine
+
+    config = load_config(None, [f"input.shards={shards}", f"output.run_dir={tmp_path}/run", "engine.name=spark"])
+    listener, options = Listener(add_gpus), [*OPTIONS, EXECUTOR_GPUS]
+    engine = SparkEngine(str(tmp_path / "scratch"), master=cluster.master, options=options, note=listener.note, patience_s=3.0)
+    try:
+        summary = pipeline.run(config, ["embed"], engine=engine, reporter=listener)
+    finally:
+        engine.close()
     assert summary.records["embed"].summary["n_shards"] == 3
     assert listener.notes == [
         "no task has started for 3 s: no worker offers, or has left, what an executor asks for (spark.executor.cores=1, spark.executor.memory=512m, "

@@ -8,10 +8,10 @@ from run_tables import assert_same_tables, table
 from shard_data import Sample, encode, make_samples, scene
 from tiny_clip import config_for
 
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.pipeline import run as pipeline
 
 # random weights find all pictures alike: at this threshold the model finds next to nothing
 STRICT = "search.min_similarity=0.9999"
@@ -104,7 +104,7 @@ def test_a_finished_run_is_refused_a_second_source(model, shards, runs):
 def test_what_is_there_is_not_made_again_and_what_is_missing_is(model, shards, runs, tmp_path):
     folder, _ = runs
     config = config_for(model, shards, folder / "both", STRICT, "embed.also=dct")
-    assert len(shared_workers.run(config).skipped) == len(pipeline.STAGE_NAMES)
+    assert len(shared_workers.run(config).skipped) == len(STAGE_NAMES)
     path = folder / "both" / "also" / "dct" / "embeddings" / "img_emb" / "img_emb_00001.npy"
     before = np.load(path)
     path.unlink()

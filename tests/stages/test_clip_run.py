@@ -16,7 +16,7 @@ from dedup.config.load import load_config
 from dedup.encoders import load_encoder
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.numerics.image.descriptor import ycbcr_grid
+from dedup.numerics.image.descriptor import Crop
 from dedup.stages.embed import partition as embedding
 from dedup.stages.embed import stage as embed
 from dedup.stages.embed.decode import in_order
@@ -29,7 +29,7 @@ SAMPLES = make_samples(30)
 class Here(LocalEngine):
     """Works in this process, so that what a test replaces is replaced for the worker too."""
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         yield from ((number, work(task)) for number, task in enumerate(tasks))
 
 
@@ -95,7 +95,7 @@ def test_no_sample_is_lost_or_swapped(model, tmp_path, n_threads, batch_size):
     encoder = load_encoder(config.encoder, config.engine.device)
     for row, vector in zip(rows, vectors, strict=True):
         image = decode_image(samples[int(row["key"])].image, max_pixels=10**8, min_side=encoder.min_side)
-        alone = encoder.encode(encoder.prepare(image.pixels, image.box, ycbcr_grid(image.pixels, image.box))[None])[0]
+        alone = encoder.encode(encoder.prepare(Crop(image.pixels, image.box))[None])[0]
         assert float(alone @ vector) / np.linalg.norm(vector) > 0.99999
         assert row["shard"].endswith(f"{int(row['key']) // 50}.tar")
     offsets = np.load(folder / "thumbnails" / "offsets_00000.npy")
@@ -240,17 +240,17 @@ def test_what_the_encoder_has_to_say_reaches_the_user(model, shards, tmp_path, m
 
 
 def test_vectors_that_are_none_become_rejected_rows(model, shards, tmp_path, monkeypatch):
-    from dedup.encoders import clip
+    config = config_for(model, shards, tmp_path / "run", "embed.decode_threads=2", "embed.batch_size=64")
+    encoder = load_encoder(config.encoder, config.engine.device)
+    embed_images = encoder.embed
 
-    unit = clip.ClipEncoder._unit
-
-    def poisoned(rows):
-        found = unit(rows)
+    def poisoned(images):
+        found = embed_images(images).clone()
         found[2] = np.nan
         return found
 
-    monkeypatch.setattr(clip.ClipEncoder, "_unit", staticmethod(poisoned))
-    shared_workers.run(config_for(model, shards, tmp_path / "run", "embed.decode_threads=2", "embed.batch_size=64"), engine=Here(1))
+    monkeypatch.setattr(encoder, "embed", poisoned)
+    shared_workers.run(config, engine=Here(1))
     reasons = table(tmp_path / "run", "rejected")["reason"].to_pylist()
     assert reasons.count("bad_embedding") == table(tmp_path / "run", "partitions").num_rows  # a batch a shard
     vectors = np.concatenate([np.load(path) for path in (tmp_path / "run" / "embeddings" / "img_emb").glob("*.npy")])

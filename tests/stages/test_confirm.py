@@ -16,7 +16,7 @@ from dedup.demo.pictures import procedural_scene
 from dedup.errors import RunDirectoryError
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.image.planting import plant
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 N_LOOKALIKES = 6
@@ -59,7 +59,7 @@ def config_for(folder, out, workers=1, **sections):
 
 
 def rows(out, name):
-    return read_table(RunLayout(str(out)).table(name)).to_pylist()
+    return read_table(Run(str(out)).table(name)).to_pylist()
 
 
 def components(out):

@@ -13,12 +13,10 @@ from dedup.config import Config, ConfirmConfig, EngineConfig, IndexConfig, Outpu
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError
-from dedup.numerics.search import join as listjoin
-from dedup.numerics.search import viewjoin as lookjoin
 from dedup.numerics.search.gpu import Device
 from dedup.pipeline import run as pipeline
 from dedup.pipeline.plan import STAGES, picked
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.stages import stage as context
 from dedup.stages.index import stage as index
 from dedup.stages.index import views as looks
@@ -35,7 +33,7 @@ class InProcess(LocalEngine):
         super().__init__(1)
         self.asked = {}
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         name = getattr(work, "__name__", type(getattr(work, "work", work)).__name__)
         self.asked[name] = uses_gpu
         yield from enumerate(map(work, tasks))
@@ -49,14 +47,12 @@ def on_torch(monkeypatch, require_extra):
 
     def choose(setting):
         if setting == "cuda":
-            chosen.append(Device("cpu"))
+            chosen.append(Device("cpu", least_columns=16))
             return chosen[-1]
         return None
 
     for stage in (context, index, looks, pairs):
         monkeypatch.setattr(stage, "choose_device", choose)
-    for join in (listjoin, lookjoin):
-        monkeypatch.setattr(join, "_ON_DEVICE_FROM", 16)
     return chosen
 
 
@@ -94,7 +90,7 @@ def test_a_run_over_images_with_views_has_equal_tables(tmp_path, on_torch):
         assert engine.asked["place_views"] == engine.asked["JoinViews"] == (device == "cuda")
         assert engine.asked["count_in_blocks"] is False
     assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
-    assert "look" in read_table(RunLayout(str(tmp_path / "cuda")).table("candidates"))["source"].to_pylist()
+    assert "look" in read_table(Run(str(tmp_path / "cuda")).table("candidates"))["source"].to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +120,7 @@ def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
         )
         write_embeddings(config, 1_500, 32, share=0.2, low=0.8, high=0.999)
         pipeline.run(config, ["index", "pairs"], engine=InProcess(), reporter=notes)
-        counts.append(read_table(RunLayout(str(tmp_path / device)).table("neighbors"))["n_neighbors"].to_numpy())
+        counts.append(read_table(Run(str(tmp_path / device)).table("neighbors"))["n_neighbors"].to_numpy())
     assert [note for note in notes.notes if note.startswith("pairs")] == [
         "pairs: 6 strips of vectors were compared on the CPU, for lack of memory on the GPU"
     ]

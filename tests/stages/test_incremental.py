@@ -1,6 +1,5 @@
 """Runs that add to an earlier one, against one run over everything."""
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -29,14 +28,13 @@ from dedup.config import (
     OutputConfig,
     SearchConfig,
 )
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.pipeline import plan as resume
-from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.runs.index import load_lists
-from dedup.runs.views import views_folder
+from dedup.stages.embed import sources
 from dedup.stages.embed.inherit import inherit_partitions
 from dedup.stages.index import stage as index
 from dedup.stages.index import views as looks
@@ -57,7 +55,7 @@ def config_for(shards, out, base="", workers=1, **sections):
 
 
 def table(out, name):
-    return read_table(RunLayout(str(out)).table(name)).to_pylist()
+    return read_table(Run(str(out)).table(name)).to_pylist()
 
 
 @pytest.fixture
@@ -65,13 +63,8 @@ def with_lists_of(monkeypatch):
     """Let runs use the quantizers of another run instead of training their own."""
 
     def use(run_dir):
-        lists, of_views = load_lists(os.path.join(run_dir, "index")), None
-        if os.path.exists(views_folder(str(run_dir))):
-            of_views = load_lists(views_folder(str(run_dir)))
-        nprobe = json.loads(Path(run_dir, "index", "_index.json").read_text())["nprobe"]
-        monkeypatch.setattr(index, "_train", lambda context, ids, *_: (lists, np.zeros((1, len(lists.axes)), np.float32)))
-        monkeypatch.setattr(index, "_lists", lambda context, n: (lists.nlist, nprobe))
-        monkeypatch.setattr(looks, "_train", lambda context, ids, _: (of_views, min(3, of_views.nlist), len(ids)))
+        monkeypatch.setattr(index, "train_lists", lambda *_, **__: load_lists(os.path.join(run_dir, "index")))
+        monkeypatch.setattr(looks, "train_lists", lambda *_, **__: Run(str(run_dir)).view_lists())
 
     return use
 
@@ -351,7 +344,7 @@ def test_a_changed_old_shard_is_refused(shards, tmp_path):
     ],
 )
 def test_another_configuration_than_the_bases_is_refused(shards, old, tmp_path, monkeypatch, sections, what):
-    monkeypatch.setattr(resume, "encoder_fingerprint", lambda encoder: {"encoder": encoder.name})
+    monkeypatch.setattr(sources, "encoder_fingerprint", lambda encoder: {"encoder": encoder.name})
     config = config_for(shards[3:], tmp_path / "new", old)
     sections = {name: replace(value, shards=config.input.shards) if name == "input" else value for name, value in sections.items()}
     with pytest.raises(RunDirectoryError, match=rf"made with another configuration.*{what}"):
@@ -360,7 +353,7 @@ def test_another_configuration_than_the_bases_is_refused(shards, old, tmp_path, 
 
 
 def test_another_encoder_than_the_bases_is_refused(shards, old, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "encoder_fingerprint", lambda encoder: {"encoder": "dct", "decoder": "another"})
+    monkeypatch.setattr(sources, "encoder_fingerprint", lambda encoder: {"encoder": "dct", "decoder": "another"})
     with pytest.raises(RunDirectoryError, match=r"decoder: .* → another"):
         shared_workers.run(config_for(shards[3:], tmp_path / "new", old))
 
@@ -387,7 +380,7 @@ def test_a_base_that_changed_makes_the_run_stale(shards, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     shared_workers.run(config_for(shards[:2], old))
     shared_workers.run(config_for(shards[3:], new, old))
-    assert shared_workers.run(config_for(shards[3:], new, old)).skipped == pipeline.STAGE_NAMES
+    assert shared_workers.run(config_for(shards[3:], new, old)).skipped == STAGE_NAMES
     shared_workers.run(config_for(shards[:3], old), redo=True)
     with pytest.raises(RunDirectoryError, match=r"base: "):
         shared_workers.run(config_for(shards[3:], new, old))

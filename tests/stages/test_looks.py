@@ -11,9 +11,7 @@ from shard_data import Sample, encode, scene, write_tar
 
 from dedup.config import Config, EngineConfig, InputConfig, OutputConfig, SearchConfig
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.runs.directory import RunLayout
-from dedup.runs.vectors import EmbeddingStore, InnerStore
-from dedup.runs.views import ViewStore
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 SIZE = (240, 200)
@@ -71,7 +69,7 @@ def run(shards, out, stages=("embed", "index", "pairs"), **search):
 
 def view_edges(out):
     """Edges of views as (key of src, key of dst): row."""
-    layout = RunLayout(str(out))
+    layout = Run(str(out))
     keys = dict(zip(*(read_table(layout.table("metadata"))[name].to_pylist() for name in ("sample_id", "key")), strict=True))
     edges = read_table(layout.table("candidates")).to_pylist()
     return {(keys[row["src"]], keys[row["dst"]]): row for row in edges if row["source"] == "view"}
@@ -106,7 +104,7 @@ def test_the_relative_turn_leads_from_src_to_dst(tmp_path):
 def test_switches(shards, tmp_path):
     config = run(shards, tmp_path)
     found = view_edges(tmp_path)
-    assert len(ViewStore(str(tmp_path))) > 40
+    assert len(Run(str(tmp_path)).views()) > 40
     with pytest.raises(RunDirectoryError, match=r"stage index was made with another configuration: search.views: true → false"):
         shared_workers.run(replace(config, search=SearchConfig(views=False)))
     run(shards, tmp_path, views=False)
@@ -122,13 +120,13 @@ def test_switches(shards, tmp_path):
 
 def test_pictures_inside_frames_are_embedded(shards, tmp_path):
     run(shards, tmp_path, ("embed",))
-    metadata = read_table(RunLayout(str(tmp_path)).table("metadata")).to_pylist()
+    metadata = read_table(Run(str(tmp_path)).table("metadata")).to_pylist()
     by_key = {row["key"]: row["sample_id"] for row in metadata}
     ids = np.array(sorted(by_key.values()))
-    rows, places = InnerStore(str(tmp_path)).take(ids)
+    rows, places = Run(str(tmp_path)).inner_vectors().take(ids)
     framed = {key for key in by_key if key.endswith("framed")}
     assert {row["key"] for row in metadata if row["sample_id"] in ids[places].tolist()} >= framed
-    store = EmbeddingStore(str(tmp_path))
+    store = Run(str(tmp_path)).vectors()
     for key in sorted(framed):
         if "mirrored" not in key:
             inner = rows[places.tolist().index(ids.tolist().index(by_key[key]))].astype(np.float64)
@@ -144,7 +142,7 @@ def test_low_detail_images_have_no_views(tmp_path):
     write_tar(tmp_path / "a.tar", samples)
     run(str(tmp_path / "a.tar"), tmp_path / "out")
     assert view_edges(tmp_path / "out") == {}
-    layout = RunLayout(str(tmp_path / "out")).table("candidates")
+    layout = Run(str(tmp_path / "out")).table("candidates")
     assert all(pq.read_schema(path).equals(layout.schema) for path in (tmp_path / "out" / "candidates").glob("part-*.parquet"))
 
 

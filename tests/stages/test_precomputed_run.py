@@ -11,11 +11,11 @@ from run_tables import Notes, assert_same_tables, rows_of
 from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
 
+from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.errors import ConfigError
 from dedup.numerics.graph.components import connected_components
-from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 N = (700, 500)
@@ -46,7 +46,7 @@ def config_for(folder, run_dir, *settings):
 
 
 def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir)).table(name))
+    return read_table(Run(str(run_dir)).table(name))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_every_row_is_accounted_for(laion, run_dir):
     kept, dropped = table(run_dir, "manifest"), table(run_dir, "duplicates")
     assert len(kept) + len(dropped) + len(rejected) == sum(N)
     assert set(kept["shard"].to_pylist()) == {f"{folder}/img_emb/img_emb_{number}.npy" for number in range(2)}
-    assert read_table(RunLayout(str(run_dir), ("NSFW",)).table("manifest"))["NSFW"].to_pylist()[:2] == ["UNLIKELY"] * 2
+    assert read_table(Run(str(run_dir), ("NSFW",)).table("manifest"))["NSFW"].to_pylist()[:2] == ["UNLIKELY"] * 2
     record = json.loads((run_dir / "embeddings" / "_stage.json").read_text())
     assert record["summary"]["exact_by"] == "embedding"
 
@@ -107,7 +107,7 @@ def test_files_are_copied_once(laion, tmp_path):
             (other / name / path.name).write_bytes(path.read_bytes())
     config = config_for(other, tmp_path / "run")
     shared_workers.run(config)
-    assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
+    assert shared_workers.run(config).skipped == STAGE_NAMES
     marker = tmp_path / "run" / "embeddings" / "_done" / "00000.json"
     before = marker.stat().st_mtime_ns
     np.save(other / "img_emb" / "img_emb_2.npy", stored[0][:10])

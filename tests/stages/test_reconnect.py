@@ -8,6 +8,7 @@ from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import Link, confirmed_cover
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.join import self_join
+from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import join_parts
 from dedup.stages.confirm.stage import next_round
@@ -42,7 +43,7 @@ def test_no_true_copy_is_lost_that_a_complete_graph_would_keep(n_pictures, n_cop
     rows, truth = crowd(n_pictures + best, n_pictures, n_copies, closeness)
     n = len(rows)
     asked = np.full(n, THRESHOLD, dtype=np.float32)
-    found = self_join(rows, asked, np.ones(n, np.int64), Ownership(np.zeros((n, 1), np.int32), 0), best=best)
+    found = self_join(rows, asked, np.ones(n, np.int64), Ownership(np.zeros((n, 1), np.int32), 0), JoinSettings(best))
     stands = truth[found.src] == truth[found.dst]
     parts = connected_components(found.src[stands], found.dst[stands], n)
     expected = complete_graph(rows, truth)

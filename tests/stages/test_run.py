@@ -4,6 +4,7 @@ import collections
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,19 @@ from shard_data import Sample, encode, make_samples, scene, write_shards, write_
 from vector_data import all_similarities
 
 from dedup import schemas
-from dedup.config import Config, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.config import Config, ConfirmConfig, EngineConfig, IndexConfig, InputConfig, KeepConfig, OutputConfig, SearchConfig
+from dedup.config.keys import STAGE_NAMES
 from dedup.engines.local import LocalEngine
 from dedup.errors import AccountingError, ConfigError, InputError, RunDirectoryError
 from dedup.numerics.graph.components import connected_components
-from dedup.numerics.search import lists as packs
-from dedup.pipeline import run as pipeline
-from dedup.runs.directory import RunLayout
-from dedup.runs.vectors import EmbeddingStore
+from dedup.numerics.search.lists import pack_lists
+from dedup.pipeline import plan
+from dedup.runs.directory import Run
 from dedup.stages.groups import stage as groups
 from dedup.stages.manifest import stage as manifest
+from dedup.stages.pairs import stage as pairs
+from dedup.stages.pairs import views
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
 
 
@@ -34,7 +38,7 @@ def config_for(shards, out, workers=1, **sections):
 
 
 def table(out, name):
-    return read_table(RunLayout(str(out)).table(name))
+    return read_table(Run(str(out)).table(name))
 
 
 def all_tables(out):
@@ -61,7 +65,7 @@ def run_dir(shards, tmp_path_factory):
 
 def test_every_table_has_its_schema(run_dir):
     for name, schema in schemas.TABLES.items():
-        layout = RunLayout(str(run_dir)).table(name)
+        layout = Run(str(run_dir)).table(name)
         for path in Path(layout.path).glob(layout.pattern):
             assert pq.read_schema(path).equals(schema), name
 
@@ -88,7 +92,7 @@ def test_every_sample_is_in_exactly_one_table(run_dir, samples):
 def test_edges_and_neighbors_equal_exhaustive_search(run_dir):
     metadata = table(run_dir, "metadata")
     ids = metadata["sample_id"].to_numpy()
-    similarity = all_similarities(EmbeddingStore(str(run_dir)).take(ids))
+    similarity = all_similarities(Run(str(run_dir)).vectors().take(ids))
     near = similarity >= np.float32(0.7)
     np.fill_diagonal(near, False)
     counts = {row["sample_id"]: row["n_neighbors"] for row in table(run_dir, "neighbors").to_pylist()}
@@ -166,8 +170,8 @@ def test_byte_ranges_lead_to_the_image(run_dir, samples):
 @pytest.mark.parametrize("hot_rows", [None, 20])
 def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path, monkeypatch, hot_rows):
     if hot_rows:  # every list is shared out, and its shares are written one by one
-        monkeypatch.setattr(packs, "_HOT_ROWS", hot_rows)
-        monkeypatch.setattr(packs, "_HOT", 0.0)
+        for stage in (pairs, views):
+            monkeypatch.setattr(stage, "pack_lists", partial(pack_lists, hot_rows=hot_rows, hot_cost=0.0))
     # every vector goes to every list, so that nothing but the bookkeeping of lists can differ
     search = SearchConfig(exhaustive_below=0, nlist=5, nprobe=5)
     shared_workers.run(config_for(shards, tmp_path, workers=2, search=search))
@@ -179,12 +183,14 @@ def test_forced_lists_give_the_same_tables(run_dir, shards, tmp_path, monkeypatc
         assert sorted(found[name], key=order) == sorted(expected[name], key=order), name
 
 
-def test_giant_components_are_cut_alike(run_dir, shards, tmp_path, monkeypatch):
+def test_giant_components_are_cut_alike(shards, tmp_path):
+    config = config_for(shards, tmp_path, confirm=ConfirmConfig(enabled=False))
+    shared_workers.run(config, ["embed", "index", "pairs", "confirm", "groups"])
+    expected = table(tmp_path, "groups").to_pylist()
+    assert len(expected) > 20
     for comparisons in (10**6, 1):  # all anchors compared with all members; one, and the rest along the edges
-        monkeypatch.setattr(groups, "_COMPARED_UP_TO", 1)
-        monkeypatch.setattr(groups, "_COMPARISONS", comparisons)
-        shared_workers.run(config_for(shards, tmp_path / str(comparisons)))
-        assert all_tables(tmp_path / str(comparisons)) == all_tables(run_dir)
+        groups.run(StageContext(config, LocalEngine(1)), groups.Limits(compared_up_to=1, comparisons=comparisons))
+        assert table(tmp_path, "groups").to_pylist() == expected
 
 
 def test_workers_and_order_of_shards_do_not_matter(run_dir, shards, tmp_path):
@@ -199,7 +205,7 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     first = shared_workers.run(config)
     assert first.skipped == ()
     again = shared_workers.run(config)
-    assert again.skipped == pipeline.STAGE_NAMES
+    assert again.skipped == STAGE_NAMES
     assert again.records == first.records
     other = replace(config, search=replace(config.search, min_similarity=0.9))
     with pytest.raises(
@@ -210,8 +216,8 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     assert redone.skipped == ("embed",)
     keep = replace(other, keep=KeepConfig(order_by=["n_bytes", "sample_id"]))
     assert shared_workers.run(keep, redo=True).skipped == ("embed", "index", "pairs", "confirm", "groups", "exclude", "statistics")
-    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 9
-    assert pipeline.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
+    assert [stage.state for stage in plan.status(str(tmp_path))] == ["done"] * 9
+    assert plan.status(str(tmp_path), config)[1].changes == ["search.min_similarity: 0.9 → 0.7"]
 
 
 def test_embedding_resumes_by_partition(shards, samples, tmp_path):
@@ -376,18 +382,18 @@ def test_carried_columns(tmp_path):
     config = config_for(str(tmp_path / "a.tar"), tmp_path / "out")
     config = replace(config, input=replace(config.input, carry=carry), keep=KeepConfig(order_by=["similarity desc"]))
     shared_workers.run(config)
-    kept = read_table(RunLayout(str(tmp_path / "out"), carry).table("manifest"))
+    kept = read_table(Run(str(tmp_path / "out")).table("manifest"))
     assert kept.schema.field("similarity").type == pa.float64()
     assert [(row["key"], row["LICENSE"], row["punsafe"]) for row in kept.to_pylist()] == [("2", "cc", None), ("3", "cc", None)]
 
 
 def test_stages_alone(shards, tmp_path):
     config = config_for(shards, tmp_path)
-    with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup embed"):
+    with pytest.raises(RunDirectoryError, match="no finished stage 'embed'; run: dedup run --only embed"):
         shared_workers.run(config, ["index"])
-    for name in pipeline.STAGE_NAMES:
+    for name in STAGE_NAMES:
         assert shared_workers.run(config, [name]).skipped == ()
-    assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
+    assert shared_workers.run(config).skipped == STAGE_NAMES
 
 
 def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
@@ -400,12 +406,12 @@ def test_a_run_directory_that_is_no_folder(tmp_path, samples, run_dir):
     class Here(LocalEngine):
         """Runs tasks in this process, the only one that sees its memory."""
 
-        def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+        def map_partitions(self, work, tasks, *, uses_gpu=False):
             return ((number, work(task)) for number, task in enumerate(tasks))
 
     try:
         shared_workers.run(config, engine=Here(1))
-        assert shared_workers.run(config).skipped == pipeline.STAGE_NAMES
+        assert shared_workers.run(config).skipped == STAGE_NAMES
         names = ("key", "duplication_count")
         expected = sorted(tuple(row[name] for name in names) for row in table(run_dir, "manifest").to_pylist())
         assert sorted(tuple(row[name] for name in names) for row in table(config.output.run_dir, "manifest").to_pylist()) == expected
@@ -425,7 +431,7 @@ def test_a_stage_alone_refuses_what_does_not_fit(shards, tmp_path):
     shared_workers.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["index"], redo=True)
     with pytest.raises(RunDirectoryError, match="stage 'pairs' was made from an earlier 'index'"):
         shared_workers.run(replace(config, search=SearchConfig(min_similarity=0.9)), ["manifest"])
-    assert [stage.state for stage in pipeline.status(str(tmp_path))] == ["done"] * 2 + ["stale"] * 7
+    assert [stage.state for stage in plan.status(str(tmp_path))] == ["done"] * 2 + ["stale"] * 7
 
 
 def test_a_shard_that_is_gone_for_a_while_loses_nothing(shards, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from shard_data import Sample, detailed, encode, make_samples, write_tar
 
 import dedup
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 
@@ -22,7 +22,7 @@ def _run(root, name, *overrides):
 
 
 def _rows(run_dir, name, root):
-    table = read_table(RunLayout(run_dir).table(name)).to_pylist()
+    table = read_table(Run(run_dir).table(name)).to_pylist()
     return [{key: value.replace(root, "") if isinstance(value, str) else value for key, value in row.items()} for row in table]
 
 

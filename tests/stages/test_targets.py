@@ -15,7 +15,7 @@ from dedup.cli.show.run import summary_lines
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.errors import ConfigError, InputError
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
 CARRY = "input.carry=LANGUAGE,punsafe"
@@ -55,7 +55,7 @@ def config_for(shards, run_dir, *settings):
 
 
 def table(run_dir, name):
-    return read_table(RunLayout(str(run_dir), ("LANGUAGE", "punsafe")).table(name)).to_pylist()
+    return read_table(Run(str(run_dir), ("LANGUAGE", "punsafe")).table(name)).to_pylist()
 
 
 def redo(shards, run_dir, *settings):

@@ -12,7 +12,7 @@ from shard_data import Sample, encode, scene, write_tar
 from dedup.config import Config, EmbedConfig, EngineConfig, InputConfig, OutputConfig
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, RunDirectoryError
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.stages.embed import write as partition
 from dedup.storage.images.decode import decode_image
 from dedup.storage.images.reader import PictureReader, Place
@@ -26,7 +26,7 @@ BROKEN = [Sample("x00", b"no image"), Sample("x01", SAMPLES[0].image[:300])]
 class Here(LocalEngine):
     """Runs tasks in this process, the only one that sees its memory."""
 
-    def map_partitions(self, work, tasks, *, uses_gpu=False, n_gpus=0):
+    def map_partitions(self, work, tasks, *, uses_gpu=False):
         return ((number, work(task)) for number, task in enumerate(tasks))
 
 
@@ -46,7 +46,7 @@ def config_for(shards, out, **embed):
 
 
 def metadata(out):
-    return read_table(RunLayout(str(out)).table("metadata")).to_pylist()
+    return read_table(Run(str(out)).table("metadata")).to_pylist()
 
 
 def place(row):
@@ -55,7 +55,7 @@ def place(row):
 
 def check(out, rows):
     """Every row's thumbnail shows the row's image."""
-    by_key, store = {sample.key: sample for sample in SAMPLES}, open_thumbnails(str(out))
+    by_key, store = {sample.key: sample for sample in SAMPLES}, open_thumbnails(f"{out}/embeddings")
     assert store is not None
     for row in rows:
         small = decode_image(store.get(row["sample_id"]), max_pixels=10**6).pixels
@@ -76,12 +76,12 @@ def test_auto_keeps_them_for_remote_shards(tmp_path, memory):
         check(out, rows)
         assert shared_workers.run(config, ["embed"], engine=Here(1)).skipped == ("embed",)
         memory.mv("/thumbs-in/a.tar", "/thumbs-in/away")
-        with PictureReader(out, 64) as reader:
+        with PictureReader(f"{out}/embeddings", 64) as reader:
             assert reader.read(place(rows[3])).shape == (132, 160, 3)
         memory.mv("/thumbs-in/away", "/thumbs-in/a.tar")
     shared_workers.run(config_for(str(tmp_path / "a.tar"), tmp_path / "local"), ["embed"])
-    assert open_thumbnails(str(tmp_path / "local")) is None
-    with PictureReader(str(tmp_path / "local"), 64) as reader:
+    assert open_thumbnails(f"{tmp_path}/local/embeddings") is None
+    with PictureReader(f"{tmp_path}/local/embeddings", 64) as reader:
         assert reader.read(place(metadata(tmp_path / "local")[3])).shape == (83, 100, 3)
 
 
@@ -132,7 +132,7 @@ def test_a_changed_setting_stops_or_redoes(tmp_path):
     check(tmp_path / "out", metadata(tmp_path / "out"))
     shared_workers.run(off, ["embed"], redo=True)
     assert list(folder.iterdir()) == []
-    assert open_thumbnails(str(tmp_path / "out")) is None
+    assert open_thumbnails(f"{tmp_path}/out/embeddings") is None
     shared_workers.run(on, ["embed"], redo=True)
     check(tmp_path / "out", metadata(tmp_path / "out"))
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -15,8 +17,8 @@ from typer.testing import CliRunner
 
 import dedup
 from dedup.cli.main import app
+from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.release import huggingface as hfexport
 from dedup.release.export import export
 from dedup.storage.input.names import read_keep_list
 
@@ -75,10 +77,19 @@ def test_an_export_comes_back_as_a_keep_list(run, tmp_path, form, name):
     assert found <= {row["sample_id"] for row in kept(run)}
 
 
+class SmallGroups(LocalEngine):
+    """Files for `datasets` are written in row groups of few images."""
+
+    def map_partitions(self, work, tasks, **how):
+        return super().map_partitions(work, [replace(task, group_bytes=40_000) for task in tasks], **how)
+
+
 @pytest.mark.parametrize("with_images", [True, False])
-def test_hugging_face_reads_the_folder(run, tmp_path, monkeypatch, with_images):
-    monkeypatch.setattr(hfexport, "_GROUP_BYTES", 40_000)  # several row groups
-    export(run, "hf", str(tmp_path / "hf"), with_images=with_images)
+def test_hugging_face_reads_the_folder(run, tmp_path, with_images):
+    with closing(SmallGroups(1)) as engine:
+        export(run, "hf", str(tmp_path / "hf"), with_images=with_images, engine=engine)
+    n_groups = [pq.ParquetFile(path).num_row_groups for path in (tmp_path / "hf" / "data").iterdir()]
+    assert (max(n_groups) > 1) == with_images
     code = """
 import hashlib, json, sys
 from datasets import Image, load_dataset

@@ -12,7 +12,6 @@ from patience import wait_for
 
 import dedup
 from dedup.errors import RunDirectoryError
-from dedup.runs import lock as locks
 from dedup.runs.lock import locked
 
 HOLD = (
@@ -38,10 +37,9 @@ def test_the_holder_is_named_and_a_killed_one_lets_go(tmp_path):
         pass
 
 
-def test_on_an_object_store_the_holder_is_an_object(monkeypatch):
+def test_on_an_object_store_the_holder_is_an_object():
     fs, run_dir = fsspec.filesystem("memory"), "memory://locks/run"
-    monkeypatch.setattr(locks, "_RENEWED_S", 0.05)
-    with locked(run_dir):
+    with locked(run_dir, renewed_s=0.05):
         first = json.loads(fs.cat("/locks/run/_lock.json"))
         with pytest.raises(RunDirectoryError, match=f"process {os.getpid()}"), locked(run_dir):
             pass

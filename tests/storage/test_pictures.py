@@ -42,7 +42,7 @@ def test_plain_tars(tar, tmp_path):
     fsspec.filesystem("memory").pipe_file("/pictures/a.tar", tar.read_bytes())
     for url in (str(tar), "memory://pictures/a.tar"):
         for min_side in (None, 64):
-            with PictureReader(str(tmp_path / "run"), min_side) as reader:
+            with PictureReader(f"{tmp_path}/run/embeddings", min_side) as reader:
                 found = places(url)
                 reader.prefetch(found)
                 for i in (11, 0, 5):
@@ -56,7 +56,7 @@ def test_folders_of_images(tmp_path):
     (tmp_path / "images" / "sub").mkdir(parents=True)
     (tmp_path / "images" / "sub" / "a.jpg").write_bytes(SAMPLES[3].image)
     place = Place(0, f"{tmp_path}/images/", "sub/a.jpg", 0, len(SAMPLES[3].image))
-    with PictureReader(str(tmp_path), None) as reader:
+    with PictureReader(f"{tmp_path}/embeddings", None) as reader:
         assert np.array_equal(reader.read(place), pixels(3))
         (tmp_path / "images" / "sub" / "a.jpg").unlink()
         with pytest.raises(InputError, match=r"sub/a.jpg can't be read"):
@@ -65,13 +65,13 @@ def test_folders_of_images(tmp_path):
 
 def test_thumbnails_come_first(tar, tmp_path):
     run_dir, found = str(tmp_path / "run"), places(tar, partition=3)
-    writer = ThumbnailWriter(run_dir, 3)
+    writer = ThumbnailWriter(f"{run_dir}/embeddings", 3)
     for i in range(len(SAMPLES)):
         picture = pixels(i)
         writer.write([make_thumbnail(picture, (0.0, 0.0, 300.0, 260.0)) if i != 4 else b"\xff\xd8\xffno JPEG"])
     writer.close()
     other = Place(0, *[getattr(found[7], name) for name in ("shard", "key", "byte_offset", "n_bytes")])
-    with PictureReader(run_dir, 64) as reader:
+    with PictureReader(f"{run_dir}/embeddings", 64) as reader:
         assert np.array_equal(reader.read(other), pixels(7, 64))  # a partition that kept none
         tar.unlink()
         assert reader.read(found[5]).shape == (139, 160, 3)
@@ -83,7 +83,7 @@ def test_a_tar_that_is_gone_or_was_changed(tar, tmp_path):
     found = places(tar)
     content = tar.read_bytes()
     tar.unlink()
-    with PictureReader(str(tmp_path), None) as reader:
+    with PictureReader(f"{tmp_path}/embeddings", None) as reader:
         with pytest.raises(InputError, match=r"a.tar can't be read .*was it moved"):
             reader.read(found[0])
         tar.write_bytes(content[: found[5].byte_offset + 100])
@@ -107,7 +107,7 @@ def test_compressed_tars_are_read_once(tar, tmp_path, monkeypatch, pack, max_hel
     assert {place.byte_offset for place in found} == {None}
     reads = []
     monkeypatch.setattr(pictures, "read_shard", lambda url, **options: reads.append(url) or read_shard(url, **options))
-    with PictureReader(str(tmp_path), None, max_held_bytes=max_held_bytes) as reader:
+    with PictureReader(f"{tmp_path}/embeddings", None, max_held_bytes=max_held_bytes) as reader:
         reader.prefetch(found[2:10])
         assert reads == []
         for i in (9, 2, 5, 2):
@@ -126,7 +126,7 @@ def test_compressed_tars_that_are_gone_or_break_off(tar, tmp_path):
     packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
     gone = [Place(99, str(tmp_path / "c.tar.gz"), "000", None, 10)]
     changed = [Place(98, str(packed), "001", None, 10)]
-    with PictureReader(str(tmp_path), None) as reader:
+    with PictureReader(f"{tmp_path}/embeddings", None) as reader:
         reader.prefetch(found + gone)
         assert np.array_equal(reader.read(found[0]), pixels(0))
         for _ in range(2):
@@ -156,7 +156,7 @@ def test_a_full_disk_is_named(tar, tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(pictures.tempfile, "SpooledTemporaryFile", Full)
-    with PictureReader(str(tmp_path), None) as reader:
+    with PictureReader(f"{tmp_path}/embeddings", None) as reader:
         reader.prefetch(found)
         with pytest.raises(InputError, match="no room in .*No space left on device.*TMPDIR"):
             reader.read(found[0])

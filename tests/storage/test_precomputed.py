@@ -87,10 +87,9 @@ def test_plain_arrays_with_a_parquet_of_their_name(tmp_path):
     ]
 
 
-def test_batches_do_not_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr("dedup.storage.input.published._BATCH_ROWS", 7)
+def test_batches_do_not_matter(tmp_path):
     write(tmp_path, ("a.npy", "a.parquet"), rows_of(40), caption=[f"c{k}" for k in range(40)])
-    batches = list(read_embeddings(find_embeddings(str(tmp_path))[0]))
+    batches = list(read_embeddings(find_embeddings(str(tmp_path))[0], batch_rows=7))
     assert len(batches) == 6
     assert np.array_equal(np.concatenate([vectors for vectors, _ in batches]), rows_of(40).astype(np.float32))
     assert pa.concat_tables([rows for _, rows in batches])["key"].to_pylist() == [str(k) for k in range(40)]

@@ -106,7 +106,7 @@ def test_tables_beside_the_shards(run, tmp_path):
 def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     out, whole = tmp_path / "out", tmp_path / "whole"
     rewrite(run, str(whole), per_shard=9)
-    write, written = rewriting._write, []
+    write, written = rewriting.write_shard, []
 
     def stopped(task, wanted, feed):
         if len(written) == 2:
@@ -115,10 +115,10 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
         return write(task, wanted, feed)
 
     engine = InProcess()
-    monkeypatch.setattr(rewriting, "_write", stopped)
+    monkeypatch.setattr(rewriting, "write_shard", stopped)
     with pytest.raises(KeyboardInterrupt):
         rewrite(run, str(out), per_shard=9, engine=engine)
-    monkeypatch.setattr(rewriting, "_write", write)
+    monkeypatch.setattr(rewriting, "write_shard", write)
     assert len(list(out.glob("*.tar"))) == 2
     (out / "_0123456789ab-00002.tar").write_bytes(b"half of a tar")
     (out / "00001_stats.json").unlink()  # killed just before
@@ -172,9 +172,8 @@ def test_a_limit_on_file_size_is_a_full_disk(run, tmp_path):
     code = f"""
 import resource, signal
 from dedup.errors import InputError
-from dedup.release import rewrite
-from dedup.release.rewrite import RewriteTask, rewrite_shards
 from dedup.release.plan import kept_table, plan_shards
+from dedup.release.rewrite import RewriteTask, rewrite_shards
 kept = kept_table({run!r})
 task = RewriteTask(kept, tuple(plan_shards(kept, 1000)), {str(tmp_path)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))

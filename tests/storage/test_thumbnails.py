@@ -82,25 +82,25 @@ def run_dir(request, tmp_path):
 
 
 def fill(run_dir, partition, images):
-    writer = ThumbnailWriter(run_dir, partition)
+    writer = ThumbnailWriter(f"{run_dir}/embeddings", partition)
     writer.write(images[:2])
     writer.write(images[2:])
     writer.close()
 
 
 def test_round_trip(run_dir):
-    assert open_thumbnails(run_dir) is None
+    assert open_thumbnails(f"{run_dir}/embeddings") is None
     images = {number: [b"%d-%d" % (number, row) * row for row in range(5)] for number in (0, 7)}
     for number, parts in images.items():
         fill(run_dir, number, parts)
     fill(run_dir, 8, [])
     if not run_dir.startswith("memory"):
-        store = open_thumbnails(run_dir)
-        assert store is open_thumbnails(run_dir)
+        store = open_thumbnails(f"{run_dir}/embeddings")
+        assert store is open_thumbnails(f"{run_dir}/embeddings")
     else:  # a remote run is looked at again when the record of its embed stage is another
-        assert open_thumbnails(run_dir) is None
+        assert open_thumbnails(f"{run_dir}/embeddings") is None
         fsspec.filesystem("memory").pipe_file("/thumbnails-test/run/embeddings/_stage.json", b"{}")
-        store = open_thumbnails(run_dir)
+        store = open_thumbnails(f"{run_dir}/embeddings")
     assert store is not None
     for number, parts in images.items():
         for row in (4, 0, 1, 3, 2):
@@ -117,7 +117,7 @@ def test_round_trip(run_dir):
 def test_many_partitions(run_dir):
     for number in range(5):
         fill(run_dir, number, [b"%d" % number] * 3)
-    store = ThumbnailStore(run_dir, range(5), max_partitions=2)
+    store = ThumbnailStore(f"{run_dir}/embeddings", range(5), max_partitions=2)
     order = np.random.default_rng(0).integers(0, 5, 60).tolist()
     assert [store.get((number << 32) + 1) for number in order] == [b"%d" % number for number in order]
 
@@ -126,13 +126,13 @@ def test_removed_and_damaged(tmp_path):
     run_dir = str(tmp_path)
     fill(run_dir, 0, [b"abc", b"defg", b"hi"])
     fill(run_dir, 1, [b"x"])
-    remove_thumbnails(run_dir, 0)
-    remove_thumbnails(run_dir, 2)
-    store = open_thumbnails(run_dir)
+    remove_thumbnails(f"{run_dir}/embeddings", 0)
+    remove_thumbnails(f"{run_dir}/embeddings", 2)
+    store = open_thumbnails(f"{run_dir}/embeddings")
     assert 0 not in store
     assert store.get(1 << 32) == b"x"
     fill(run_dir, 0, [b"abc", b"defg", b"hi"])
-    store = open_thumbnails(run_dir)
+    store = open_thumbnails(f"{run_dir}/embeddings")
     path = Path(run_dir, "embeddings", "thumbnails", "thumbnails_00000.bin")
     path.write_bytes(path.read_bytes()[:5])
     assert store.get(0) == b"abc"
@@ -140,11 +140,11 @@ def test_removed_and_damaged(tmp_path):
         store.get(1)
     path.unlink()
     with pytest.raises(RunDirectoryError, match="--redo"):
-        open_thumbnails(run_dir).get(0)
+        open_thumbnails(f"{run_dir}/embeddings").get(0)
 
 
 def test_an_aborted_writer_leaves_nothing(run_dir):
-    writer = ThumbnailWriter(run_dir, 0)
+    writer = ThumbnailWriter(f"{run_dir}/embeddings", 0)
     writer.write([b"abc"])
     writer.abort()
     fs, path = fsspec.core.url_to_fs(run_dir)

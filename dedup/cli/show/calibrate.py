@@ -93,7 +93,7 @@ def _lines(found: Calibration) -> list[tuple[str, str]]:
 
 def _advice(advice: Advice, found: Calibration) -> str:
     wanted = found.figures["options"]["precision"]
-    how = "after the judge" if advice.rule == "confirmed" else "by similarity alone"
+    how = "once pixels are judged" if advice.rule == "confirmed" else "by similarity alone"
     rows = {row["threshold"]: row for row in found.table.to_pylist()}
     if advice.threshold is not None:
         row = rows[advice.threshold]

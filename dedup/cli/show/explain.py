@@ -47,10 +47,10 @@ def explanation_lines(found: Explanation) -> list[tuple[str, str]]:
     return [(name, printable(text)) for name, text in lines]
 
 
-def print_explanation(found: Explanation) -> None:
-    """Print why a sample was kept or dropped."""
+def print_explanation(found: Explanation, *, picture: str = "") -> None:
+    """Print why a sample was kept or dropped, and where the picture of it lies."""
     out = console()
-    for name, text in explanation_lines(found):
+    for name, text in [*explanation_lines(found), *([("picture", picture)] if picture else [])]:
         out.print(f"{name:<{_WIDTH}} {text}".rstrip(), soft_wrap=True, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints of cleaned shards and exports."""
+"""What a person sees of cleaned shards, exports and reports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dedup.cli.show.terminal import console
 from dedup.release.export import ExportSummary
 from dedup.release.plan import KeepListResult
 from dedup.release.rewrite import RewriteSummary
+from dedup.report.build import ReportSummary
 from dedup.text import bytes_text, printable
 
 
@@ -47,3 +48,10 @@ def print_export(summary: ExportSummary) -> None:
     if summary.n_left_out:
         lines.append(("left out", f"{summary.n_left_out:,} kept samples that have no such name"))
     _print([*lines, *_of_list(summary.keep_list)])
+
+
+def print_report(summary: ReportSummary) -> None:
+    """Print where a report lies; what it lacks goes to standard error."""
+    for note in summary.notes:
+        console(stderr=True).print(note, soft_wrap=True, markup=False)
+    console().print(f"{summary.path}  {bytes_text(summary.n_bytes)}, {summary.n_pictures:,} pictures", soft_wrap=True, markup=False)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Final
 
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
-from rich.table import Table as RichTable
 
-from dedup.attack.outliers import OutlierSummary
-from dedup.attack.score import ScoreSummary
-from dedup.attack.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.cli.show.terminal import console
 from dedup.config import Config
 from dedup.config.load import resolved
 from dedup.contracts import Progress
-from dedup.pipeline.run import RunSummary, StageStatus
+from dedup.pipeline.plan import StageStatus
+from dedup.pipeline.run import RunSummary
 from dedup.text import printable
 
 _PLAIN_EVERY_S = 5.0
@@ -79,89 +78,127 @@ class ConsoleReporter:
             self._bars.stop()
 
 
-def summary_lines(summary: RunSummary, config: Config) -> list[tuple[str, str]]:
+Line = tuple[str, str]  # name and text
+
+Lines = Callable[[RunSummary, Config], list[Line]]
+
+
+def summary_lines(summary: RunSummary, config: Config) -> list[Line]:
     """The closing summary as (name, text) rows; stages that did not run are left out."""
-    lines: list[tuple[str, str]] = []
-    records = summary.records
-    if "embed" in records:
-        embedded, rejected = records["embed"].rows, records["embed"].summary.get("rejected", {})
-        lines.append(("samples", f"{embedded['metadata'] + embedded['rejected']:,} in {records['embed'].summary['n_shards']:,} shards"))
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
-        if "embed" not in summary.skipped and records["embed"].seconds:
-            n_embedded = embedded["metadata"] - records["embed"].summary.get("n_base_samples", 0)
-            lines.append(("embedding", f"{n_embedded / records['embed'].seconds:,.0f} images/s"))
-        lines.append(("rejected", f"{embedded['rejected']:,}" + (f" ({reasons})" if reasons else "")))
-    if "index" in records and records["index"].summary.get("nlist"):
-        figures = records["index"].summary
-        lists = "one list: every pair compared" if figures["nlist"] == 1 else f"{figures['nlist']:,} lists, {figures['nprobe']} per image"
-        lines.append(("distinct images", f"{figures['n_images']:,} ({lists})"))
-        if drift := figures.get("drift"):
-            advice = f"a run without base.run_dir trains new ones: {'; '.join(drift['reasons'])}" if drift["reasons"] else "they fit"
-            added = f"{figures['n_base_images']:,} of them from the base, {figures['n_images'] - figures['n_base_images']:,} new"
-            lines.append(("base", f"{added}; the base's lists: {advice}"))
-    if "pairs" in records:
-        figures, similarity = records["pairs"].summary, resolved(config).search.min_similarity
-        by = summary.figure("embed", "exact_by")
-        exact = "exact" if by != "embedding" else "exact (equal embeddings)"
-        lines.append(
-            (
-                "candidates",
-                f"{figures['n_exact_edges']:,} {exact}, {figures['n_near_edges']:,} near (similarity >= {similarity}), "
-                f"{figures['n_view_edges']:,} by views"
-                + (f", {figures['n_also_edges']:,} by {config.embed.also[0]} alone" if figures.get("n_also_edges") else ""),
-            )
-        )
-        kind = "sampled new images" if summary.figure("index", "n_base_images") else "sampled images"
-        if figures["recall"] is not None:
-            lines.append(
-                (
-                    "measured recall",
-                    f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} {kind}",
-                )
-            )
-        elif figures["recall_queries"]:
-            lines.append(("measured recall", f"no pair among {figures['recall_queries']:,} {kind}"))
-    if records.get("confirm") and records["confirm"].summary["n_judged"]:
-        figures = records["confirm"].summary
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in figures["refused_by_reason"].items())
-        text = f"{figures['n_confirmed']:,} of {figures['n_judged']:,} pairs by their pixels"
-        lines.append(("confirmed", text + (f"; refused: {reasons}" if reasons else "")))
-    if "statistics" in records:
-        figures = records["statistics"].summary
-        groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"
-        lines.append(("components", f"{groups}; {figures['n_unique']:,} unique"))
-        found = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
-        if len(found) > 1:
-            lines.append(("found by", f"{', '.join(found)} candidates confirmed"))
-    if "exclude" in records and records["exclude"].rows["exclusions"]:
-        figures = records["exclude"].summary
-        counts = figures["excluded"]
-        named = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
-        text = ", ".join(f"{counts[reason]:,} {words}" for reason, words in named.items() if counts.get(reason))
-        looked = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
-        lines.append(("excluded", f"{records['exclude'].rows['exclusions']:,}: {text}{looked}"))
-    if "manifest" in records:
-        rows = records["manifest"].rows
-        images = rows["manifest"] + rows["duplicates"] + rows["excluded"]
-        share = rows["duplicates"] / images if images else 0.0
-        kinds = records["manifest"].summary
-        dropped = f"{rows['duplicates']:,} duplicates dropped ({share:.1%}): {kinds['n_exact']:,} exact, {kinds['n_near']:,} near"
-        lines.append(("kept", f"{rows['manifest']:,}; {dropped}"))
-    if "targets" in records:
-        figures = records["targets"].summary
-        rate = config.targets.images_per_second
-        hours = f", {figures['n_generations'] / rate / 3600:,.1f} GPU hours at {rate:g} images/s" if rate else ""
-        lines.append(("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate{hours}"))
-    seconds = [f"{name} {'done before' if name in summary.skipped else f'{record.seconds:.1f}'}" for name, record in records.items()]
-    lines.append(("seconds", ", ".join(seconds)))
+    lines = [line for stage, of_stage in _LINES if stage in summary.records for line in of_stage(summary, config)]
+    seconds = [
+        f"{name} {'done before' if name in summary.skipped else f'{record.seconds:.1f}'}" for name, record in summary.records.items()
+    ]
+    return [*lines, ("seconds", ", ".join(seconds))]
+
+
+def _embed(summary: RunSummary, _: Config) -> list[Line]:
+    record = summary.records["embed"]
+    n_samples, n_rejected = record.rows["metadata"], record.rows["rejected"]
+    lines = [("samples", f"{n_samples + n_rejected:,} in {record.summary['n_shards']:,} shards")]
+    if "embed" not in summary.skipped and record.seconds:
+        n_embedded = n_samples - record.summary.get("n_base_samples", 0)
+        lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))
+    reasons = _counts(record.summary.get("rejected", {}))
+    return [*lines, ("rejected", f"{n_rejected:,}" + (f" ({reasons})" if reasons else ""))]
+
+
+def _index(summary: RunSummary, _: Config) -> list[Line]:
+    figures = summary.records["index"].summary
+    if not figures.get("nlist"):
+        return []
+    lists = "one list: every pair compared" if figures["nlist"] == 1 else f"{figures['nlist']:,} lists, {figures['nprobe']} per image"
+    lines = [("distinct images", f"{figures['n_images']:,} ({lists})")]
+    if drift := figures.get("drift"):
+        advice = f"a run without base.run_dir trains them anew: {'; '.join(drift['reasons'])}" if drift["reasons"] else "they suit"
+        n_base = figures["n_base_images"]
+        lines.append(("base", f"{n_base:,} of them from the base, {figures['n_images'] - n_base:,} new; the base's lists: {advice}"))
     return lines
+
+
+def _pairs(summary: RunSummary, config: Config) -> list[Line]:
+    figures, similarity = summary.records["pairs"].summary, resolved(config).search.min_similarity
+    exact = "exact" if summary.figure("embed", "exact_by") != "embedding" else "exact (equal embeddings)"
+    parts = [
+        f"{figures['n_exact_edges']:,} {exact}",
+        f"{figures['n_near_edges']:,} near (similarity >= {similarity})",
+        f"{figures['n_view_edges']:,} by views",
+    ]
+    if figures.get("n_also_edges"):
+        parts.append(f"{figures['n_also_edges']:,} by {config.embed.also[0]} alone")
+    return [("candidates", ", ".join(parts)), *_recall(summary)]
+
+
+def _recall(summary: RunSummary) -> list[Line]:
+    figures = summary.records["pairs"].summary
+    images = f"{figures['recall_queries']:,} {'sampled new images' if summary.figure('index', 'n_base_images') else 'sampled images'}"
+    if figures["recall"] is not None:
+        return [("measured recall", f"{figures['recall']:.4f} of {figures['recall_pairs']:,} pairs of {images}")]
+    return [("measured recall", f"no pair among {images}")] if figures["recall_queries"] else []
+
+
+def _confirm(summary: RunSummary, _: Config) -> list[Line]:
+    figures = summary.records["confirm"].summary
+    if not figures["n_judged"]:
+        return []
+    text, reasons = f"{figures['n_confirmed']:,} of {figures['n_judged']:,} pairs by their pixels", _counts(figures["refused_by_reason"])
+    return [("confirmed", text + (f"; refused: {reasons}" if reasons else ""))]
+
+
+def _statistics(summary: RunSummary, _: Config) -> list[Line]:
+    figures = summary.records["statistics"].summary
+    groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"
+    lines = [("components", f"{groups}; {figures['n_unique']:,} unique")]
+    found = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
+    return [*lines, ("found by", f"{', '.join(found)} candidates confirmed")] if len(found) > 1 else lines
+
+
+def _exclude(summary: RunSummary, _: Config) -> list[Line]:
+    n_excluded, figures = summary.records["exclude"].rows["exclusions"], summary.records["exclude"].summary
+    if not n_excluded:
+        return []
+    named = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
+    text = ", ".join(f"{figures['excluded'][reason]:,} {words}" for reason, words in named.items() if figures["excluded"].get(reason))
+    looked = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
+    return [("excluded", f"{n_excluded:,}: {text}{looked}")]
+
+
+def _manifest(summary: RunSummary, _: Config) -> list[Line]:
+    rows, kinds = summary.records["manifest"].rows, summary.records["manifest"].summary
+    images = rows["manifest"] + rows["duplicates"] + rows["excluded"]
+    share = rows["duplicates"] / images if images else 0.0
+    dropped = f"{rows['duplicates']:,} duplicates dropped ({share:.1%}): {kinds['n_exact']:,} exact, {kinds['n_near']:,} near"
+    return [("kept", f"{rows['manifest']:,}; {dropped}")]
+
+
+def _targets(summary: RunSummary, config: Config) -> list[Line]:
+    figures, rate = summary.records["targets"].summary, config.targets.images_per_second
+    hours = f", {figures['n_generations'] / rate / 3600:,.1f} GPU hours at {rate:g} images/s" if rate else ""
+    return [("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate{hours}")]
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+_LINES: Final[tuple[tuple[str, Lines], ...]] = (
+    ("embed", _embed),
+    ("index", _index),
+    ("pairs", _pairs),
+    ("confirm", _confirm),
+    ("statistics", _statistics),
+    ("exclude", _exclude),
+    ("manifest", _manifest),
+    ("targets", _targets),
+)
 
 
 def print_summary(summary: RunSummary, config: Config) -> None:
     """Print the closing summary and where the tables lie."""
     out = console()
-    width = max(len(name) for name, _ in summary_lines(summary, config))
-    for name, text in summary_lines(summary, config):
+    lines = summary_lines(summary, config)
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
         out.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
     for table in ("manifest", "duplicates", "statistics", "targets"):
         if any(table in record.rows for record in summary.records.values()):
@@ -180,54 +217,3 @@ def print_status(stages: list[StageStatus]) -> None:
         out.print(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip(), soft_wrap=True, markup=False)
         for change in stage.changes:
             out.print(f"{'':<{width}}  changed  {change}", soft_wrap=True, markup=False)
-
-
-def print_scores(summary: ScoreSummary) -> None:
-    """Print what scoring found."""
-    statuses = ", ".join(f"{name} {count:,}" for name, count in summary.by_status.items())
-    out = console()
-    out.print(f"targets    {summary.n_targets:,} ({statuses})", highlight=False)
-    out.print(f"memorised  {summary.n_memorized:,}", highlight=False)
-    out.print(f"extracted  {summary.n_extracted:,}", highlight=False)
-    for row in summary.closest:
-        count = "" if row["duplication_count"] is None else f", {row['duplication_count']:,} times in the data"
-        text = f"{row['target_id']}  mean distance {row['mean_distance']:.4f} in a clique of {row['clique_size']:,}{count}"
-        out.print(f"           {text}", soft_wrap=True, markup=False, highlight=False)
-    if summary.n_memorized > len(summary.closest):
-        out.print(f"           … all in {summary.out}/_memorized.jsonl", soft_wrap=True, markup=False, highlight=False)
-    out.print(f"scores     {summary.out}", soft_wrap=True, markup=False, highlight=False)
-
-
-def print_sweep(found: Sweep) -> None:
-    """Print what would be removed at each threshold."""
-    out, numbers = console(), {"justify": "right"}
-    table = RichTable(box=None, pad_edge=False)
-    for name in ("threshold", "removed by similarity", "share", "removed of confirmed pairs", "share"):
-        table.add_column(name, **numbers)  # type: ignore[arg-type]
-    for row in found.table.to_pylist():
-        cells = [f"{row['threshold']:g}"]
-        for kind in ("removed", "confirmed"):
-            count, share = row[f"n_{kind}"], row[f"share_{kind}"]
-            cells += ["not known" if count is None else f"{count:,}", "" if share is None else f"{share:.2%}"]
-        table.add_row(*cells)
-    out.print(table)
-    if found.n_dropped is not None:
-        text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with views, and with groups cut at their anchors"
-        out.print(text, soft_wrap=True, markup=False)
-    text = f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({PAPER_REMOVED / PAPER_IMAGES:.2%})"
-    out.print(text, soft_wrap=True, markup=False)
-    for note in found.notes:
-        out.print(note, soft_wrap=True, markup=False)
-
-
-def print_outliers(summary: OutlierSummary) -> None:
-    """Print what the search for outliers found, and how well it searched."""
-    out = console()
-    lines = [
-        ("images", f"{summary.n_images:,}, {summary.n_exact:,} of them compared with every other"),
-        ("outliers", f"{summary.n_outliers:,}" + ("" if summary.n_certain is None else f", the first {summary.n_certain:,} certain")),
-    ]
-    if summary.recall is not None:
-        lines.append(("lists", f"held {summary.recall:.4f} of the neighbours of sampled images"))
-    for name, text in [*lines, ("table", f"{summary.out}/"), ("prompts", f"{summary.out}/_outliers.jsonl")]:
-        out.print(f"{name:<8}  {text}", soft_wrap=True, markup=False)

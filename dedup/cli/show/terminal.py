@@ -1,24 +1,24 @@
-"""What is printed: on a terminal without escape codes where none are wanted, or as JSON."""
+"""What any command prints: results for a person or as JSON, errors in one line; no escape codes where none are wanted."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
-import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
-import logging
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from dedup.errors import DedupError, no_room
 from dedup.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def is_plain() -> bool:
@@ -32,6 +32,40 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
     options = {"color_system": None, "force_terminal": False} if is_plain() else {}
     return Console(stderr=stderr, width=width, highlight=False, emoji=False, **options)  # type: ignore[arg-type]
+
+
+def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, str]], options: Sequence[str]) -> None:
+    """Print the help of a program that has commands.
+
+    Parameters
+    ----------
+    program, text : str
+        How it is called, and what it does.
+    commands : sequence of (str, str, str)
+        What each is for, its name, and what it does; in order.
+    options : sequence of str
+        Of the program itself.
+    """
+    from rich.markup import escape
+
+    out = console()
+    width = max(len(name) for _, name, _ in commands)
+    out.print(f"[bold]Usage: {program} COMMAND …[/]   ({program} COMMAND --help shows its arguments and options)\n{text}\n")
+    before = ""
+    for panel, name, meaning in commands:
+        if panel != before:
+            out.print(f"[bold]{panel}[/]")
+        out.print(f"  [cyan]{name:<{width}}[/]  {escape(meaning)}", soft_wrap=True)
+        before = panel
+    out.print(f"\nOptions: {'  '.join(options)}", soft_wrap=True)
+
+
+def print_result(as_json: bool, value: object, as_text: Callable[[], object]) -> None:
+    """Print what a command found: a value as JSON, or the same as a person reads it."""
+    if as_json:
+        print_json(value)
+    else:
+        as_text()
 
 
 def print_json(value: object) -> None:

@@ -18,9 +18,9 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from dedup.contracts import GroupSource, GroupWork, Pack, Result, Table, Task
+from dedup.contracts import GpuUse, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.spark.groups import SENT, Routes, received, row_type, send
-from dedup.engines.spark.jobs import IdleWatch, SparkJob, as_they_come
+from dedup.engines.spark.jobs import PATIENCE_S, IdleWatch, SparkJob, as_they_come
 from dedup.engines.spark.session import (
     cores,
     executor_settings,
@@ -32,7 +32,7 @@ from dedup.engines.spark.session import (
     start_session,
     write_rows,
 )
-from dedup.engines.spark.shipping import Shipment, perform, perform_pack, remove_folder, ship
+from dedup.engines.spark.shipment import Shipment, perform, perform_pack, remove_folder, ship
 from dedup.errors import ConfigError, DedupError, StageError
 from dedup.machine import given_gpus
 from dedup.storage.tables import dataset, files, write_table
@@ -61,6 +61,8 @@ class SparkEngine:
         GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
     note : callable
         Takes a line that a user should read: that tasks wait for executors that no worker offers.
+    patience_s : float
+        Seconds without a task that starts or ends, before that is said.
     session : pyspark.sql.SparkSession
         One to use instead; it is not stopped by `close`.
 
@@ -81,6 +83,7 @@ class SparkEngine:
         sends_rows: bool | None = None,
         gpus_per_task: float = 0,
         note: Callable[[str], None] = lambda text: None,
+        patience_s: float = PATIENCE_S,
         session: SparkSession | None = None,
     ) -> None:
         self._scratch, self._owns = scratch, session is None
@@ -93,7 +96,7 @@ class SparkEngine:
                 session.stop()
             raise
         self._n_sharers = round(1 / gpus_per_task) if 0 < gpus_per_task < 1 else 1
-        self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note)
+        self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note, patience_s=patience_s)
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
         remove_folder(scratch)  # of a driver that was killed
 
@@ -102,8 +105,13 @@ class SparkEngine:
         """Tasks that run at a time."""
         return max(1, int(self._spark.sparkContext.defaultParallelism))
 
+    @property
+    def is_local(self) -> bool:
+        """Executors have machines of their own."""
+        return False
+
     def map_partitions(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: bool = False, n_gpus: int = 0
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -18,11 +17,27 @@ SENT = "pack int, grp int, place long, content binary"
 
 _SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
 
-_BATCH_BYTES = 8 << 20
 
-_RECORD_BYTES = 1 << 20  # of one group's rows in one record
+@dataclass(frozen=True)
+class Limits:
+    """What is held in memory.
 
-_HELD_BYTES = 256 << 20  # of a group's rows in memory; more go through a file
+    Parameters
+    ----------
+    batch_bytes : int
+        Of records that are sent together.
+    record_bytes : int
+        Of one group's rows in one record.
+    held_bytes : int
+        Of a group's rows in memory; more go through a file.
+    """
+
+    batch_bytes: int = 8 << 20
+    record_bytes: int = 1 << 20
+    held_bytes: int = 256 << 20
+
+
+LIMITS = Limits()
 
 
 def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype[np.void]:
@@ -60,7 +75,7 @@ class Routes:
         return np.where(is_known, self.offsets[known + is_known] - self.offsets[known], 0)
 
 
-def send(source: GroupSource, routes: Routes, block: int, *, has_columns: bool) -> Iterator[pa.RecordBatch]:
+def send(source: GroupSource, routes: Routes, block: int, *, has_columns: bool, limits: Limits = LIMITS) -> Iterator[pa.RecordBatch]:
     """The rows of a block, once for each pack of each of their groups; those of one group are one record."""
     groups = source.groups(block)
     columns = source.rows(block) if has_columns else None
@@ -74,20 +89,24 @@ def send(source: GroupSource, routes: Routes, block: int, *, has_columns: bool) 
         place, column = np.nonzero(n_packs > copy)
         group = groups[place, column]
         order = np.argsort(group, kind="stable")
-        yield from _records(sent, group[order], place[order], routes.packs[routes.offsets[group[order]] + copy])
+        yield from _records(sent, group[order], place[order], routes.packs[routes.offsets[group[order]] + copy], limits)
 
 
 def _records(
-    sent: npt.NDArray[np.void], group: npt.NDArray[np.int32], place: npt.NDArray[np.int64], pack: npt.NDArray[np.int32]
+    sent: npt.NDArray[np.void],
+    group: npt.NDArray[np.int32],
+    place: npt.NDArray[np.int64],
+    pack: npt.NDArray[np.int32],
+    limits: Limits,
 ) -> Iterator[pa.RecordBatch]:
     """Rows at some places, sorted by group, as records that end where the group does, or where they get too long."""
     size = sent.dtype.itemsize
-    most = max(1, _RECORD_BYTES // size)
+    most = max(1, limits.record_bytes // size)
     starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
     starts = np.concatenate([np.arange(a, b, most) for a, b in zip(starts, np.append(starts[1:], len(group)), strict=True)])
     first = 0
     while first < len(starts):
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + max(1, _BATCH_BYTES // size))))
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + max(1, limits.batch_bytes // size))))
         bounds = np.append(starts[first:last], starts[last] if last < len(starts) else len(group))
         content = np.take(sent, place[bounds[0] : bounds[-1]])
         offsets = pa.py_buffer(((bounds - bounds[0]) * size).astype(np.int32))
@@ -98,9 +117,11 @@ def _records(
         first = last
 
 
-def received(batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.dtype[np.void]) -> Iterator[tuple[int, GroupRows]]:
+def received(
+    batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.dtype[np.void], limits: Limits = LIMITS
+) -> Iterator[tuple[int, GroupRows]]:
     """The groups of a pack, from its records sorted by (group, position)."""
-    current, held = -1, _Held(source, dtype)
+    current, held = -1, _Held(source, dtype, limits)
     for batch in batches:
         if not batch.num_rows:
             continue
@@ -112,7 +133,7 @@ def received(batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.d
             if int(keys[start]) != current:
                 if len(held):
                     yield current, held.rows()
-                current, held = int(keys[start]), _Held(source, dtype)
+                current, held = int(keys[start]), _Held(source, dtype, limits)
             held.add(data[offsets[start] : offsets[stop]].view(dtype))
     if len(held):
         yield current, held.rows()
@@ -121,8 +142,8 @@ def received(batches: Iterator[pa.RecordBatch], source: GroupSource, dtype: np.d
 class _Held:
     """The rows of a group while they come: in memory, and beyond some size in a file that is mapped in the end."""
 
-    def __init__(self, source: GroupSource, dtype: np.dtype[np.void]) -> None:
-        self._source, self._dtype, self._n, self._n_bytes = source, dtype, 0, 0
+    def __init__(self, source: GroupSource, dtype: np.dtype[np.void], limits: Limits) -> None:
+        self._source, self._dtype, self._limits, self._n, self._n_bytes = source, dtype, limits, 0, 0
         self._parts: list[npt.NDArray[np.void]] = []
         self._file: IO[bytes] | None = None
 
@@ -133,7 +154,7 @@ class _Held:
         self._n += len(rows)
         self._n_bytes += rows.nbytes
         self._parts.append(rows.copy())  # the batch's memory is Arrow's
-        if self._n_bytes > _HELD_BYTES:
+        if self._n_bytes > self._limits.held_bytes:
             self._file = self._file or tempfile.TemporaryFile(prefix="dedup-group-")  # noqa: SIM115 (closed in rows)
             for part in self._parts:
                 self._file.write(part.tobytes())
@@ -141,35 +162,14 @@ class _Held:
 
     def rows(self) -> GroupRows:
         if self._file is None:
-            return _Received(np.concatenate(self._parts), self._source)
+            return self._group(np.concatenate(self._parts))
         for part in self._parts:
             self._file.write(part.tobytes())
         self._file.flush()
         rows = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._n,))
         self._file.close()  # nameless already: the map alone keeps it
-        return _Received(rows, self._source)
+        return self._group(rows)
 
-
-class _Received:
-    """Rows of a group that were sent here; what was not sent with them is gathered from the source's files."""
-
-    def __init__(self, rows: npt.NDArray[np.void], source: GroupSource) -> None:
-        self._rows, self._source = rows, source
-        self._is_whole = "_columns" in (rows.dtype.names or ())
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @cached_property
-    def positions(self) -> npt.NDArray[np.int64]:
-        return np.ascontiguousarray(self._rows["_position"])
-
-    @property
-    def groups(self) -> npt.NDArray[np.int32]:
-        return np.ascontiguousarray(self._rows["_groups"])
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(self._rows["_columns"][name]) if self._is_whole else self._source.take(name, self.positions)
-
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.asarray(self._rows["_columns"][name][rows]) if self._is_whole else self._source.take(name, self.positions[rows])
+    def _group(self, rows: npt.NDArray[np.void]) -> GroupRows:
+        columns = rows["_columns"] if "_columns" in (rows.dtype.names or ()) else None
+        return GroupRows(self._source, np.ascontiguousarray(rows["_position"]), np.ascontiguousarray(rows["_groups"]), columns)

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dedup.engines.spark.shipping import Shipment
+from dedup.engines.spark.shipment import Shipment
 
 _POLL_S = (0.1, 3.0)  # between looks for new results: at first, at most
 
-_PATIENCE_S = 30.0  # without a task that starts or ends, before a user is told
+PATIENCE_S = 30.0  # without a task that starts or ends, before a user is told
 
 
 class IdleWatch:
@@ -25,10 +25,23 @@ class IdleWatch:
         What an executor asks of a worker.
     note : callable
         Takes the line.
+    patience_s : float
+        Without a task that starts or ends, before it is said.
+    clock : callable
+        Gives seconds.
     """
 
-    def __init__(self, tracker: Any, asked: str, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tracker: Any,
+        asked: str,
+        note: Callable[[str], None],
+        *,
+        patience_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tracker, self._asked, self._note = tracker, asked, note
+        self._patience_s, self._clock = patience_s, clock
         self._state: object = None
         self._since, self._has_said = 0.0, False
 
@@ -42,11 +55,12 @@ class IdleWatch:
             return  # Spark is gone; the job's own error says so
         state = [(stage.stageId, stage.numCompletedTasks, stage.numFailedTasks) for stage in stages]
         if not stages or any(stage.numActiveTasks for stage in stages) or state != self._state:
-            self._state, self._since = state, time.monotonic()
-        elif time.monotonic() - self._since >= _PATIENCE_S:
+            self._state, self._since = state, self._clock()
+        elif self._clock() - self._since >= self._patience_s:
             self._has_said = True
             self._note(
-                f"no task has started for {_PATIENCE_S:.0f} s: no worker offers, or has left, what an executor asks for ({self._asked}); "
+                f"no task has started for {self._patience_s:.0f} s: "
+                f"no worker offers, or has left, what an executor asks for ({self._asked}); "
                 "lower these settings or add such a worker; Spark goes on waiting for one"
             )
 

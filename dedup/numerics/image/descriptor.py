@@ -6,7 +6,8 @@ cosine between two descriptors ranks pairs where a Hamming distance only counts 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -160,6 +161,27 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
     columns = grid_matrix(width, left, right) @ rows.reshape(GRID, width, 3)
     grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ BT601.T).transpose(2, 0, 1))
     return grid
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A picture as an encoder is shown it: what lies inside a box of some pixels.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width, 3)
+        RGB.
+    box : tuple of float
+        Left, top, right, bottom.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    box: tuple[float, float, float, float]
+
+    @cached_property
+    def grid(self) -> npt.NDArray[np.float32]:
+        """As `ycbcr_grid` gives it."""
+        return ycbcr_grid(self.pixels, self.box)
 
 
 def describe_grids(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from dedup.numerics.arraytypes import Floats, Ids, ListIds, Mask, Rows16, Rows32, Sims
 from dedup.numerics.similarity import Rows, unit_rows
 
 _SAMPLE = 512  # rows that stand for the list while balls are looked for
@@ -34,20 +35,11 @@ SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the tri
 
 @dataclass(frozen=True)
 class Ball:
-    """Rows that are mutual neighbours.
+    """Rows that are mutual neighbours."""
 
-    Parameters
-    ----------
-    rows : int64 array, shape (n,)
-        Positions in the list, ascending.
-    pivot : float64 array, shape (dim,)
-    cosines : float32 array, shape (n,)
-        Of each member with the pivot.
-    """
-
-    rows: npt.NDArray[np.int64]
-    pivot: npt.NDArray[np.float64]
-    cosines: npt.NDArray[np.float32]
+    rows: Ids  # positions in the list, ascending
+    pivot: Floats  # (dim,)
+    cosines: Sims  # of each member with the pivot
 
 
 def half_angle_cosine(min_similarity: float) -> float:
@@ -66,7 +58,18 @@ def fewest_in_sample(n_sample: int, n: int) -> float:
     return max(4.0, 0.5 * _MIN_BALL * n_sample / n)
 
 
-def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.bool_]) -> list[Ball]:
+def evenly_spread(n: int, most: int) -> Ids:
+    """At most so many of n places, at even distances, the first and the last among them."""
+    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
+
+
+def may_hold_ball(rows: Rows32, sample: Rows32, limit: float, n: int) -> bool:
+    """Whether one of some rows has so many neighbours in a sample of n that there may be a ball."""
+    near = (rows @ sample.T >= limit).sum(axis=1)
+    return bool(near.max(initial=0) >= fewest_in_sample(len(sample), n))
+
+
+def find_balls(vectors: Rows, min_similarity: float, candidates: Mask) -> list[Ball]:
     """Find large balls of mutual neighbours.
 
     Parameters
@@ -92,7 +95,7 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.
     remaining = np.flatnonzero(candidates)
     balls: list[Ball] = []
     while len(remaining) >= 2 * _MIN_BALL:
-        sample = remaining[np.linspace(0, len(remaining) - 1, min(_SAMPLE, len(remaining))).astype(np.int64)]
+        sample = remaining[evenly_spread(len(remaining), _SAMPLE)]
         rows = vectors[sample].astype(np.float64)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         near = rows @ rows.T >= min_similarity
@@ -108,10 +111,10 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: npt.NDArray[np.
     return balls
 
 
-def _grow(vectors: Rows, rows: npt.NDArray[np.int64], pivot: npt.NDArray[np.float64], cos_half: float) -> Ball:
+def _grow(vectors: Rows, rows: Ids, pivot: Floats, cos_half: float) -> Ball:
     """Members within the half angle of a pivot that first moves to the mean direction of a sample of them."""
     pivot = pivot / np.linalg.norm(pivot)
-    sample = unit_rows(vectors[rows[np.linspace(0, len(rows) - 1, min(_REFINE, len(rows))).astype(np.int64)]])
+    sample = unit_rows(vectors[rows[evenly_spread(len(rows), _REFINE)]])
     for _ in range(_REFINEMENTS):
         inside = sample[sample @ pivot.astype(np.float32) >= cos_half]
         if not len(inside):
@@ -137,13 +140,13 @@ class Ownership:
         This list.
     """
 
-    def __init__(self, lists: npt.NDArray[np.int32], list_id: int) -> None:
+    def __init__(self, lists: ListIds, list_id: int) -> None:
         self._earlier = np.where(lists < list_id, lists, -1)  # -1: not of interest
         self.is_trivial = bool((self._earlier < 0).all())
         self._n_left = _DIRECT * self._earlier.size  # comparisons of lists that cost less than the signatures
 
     @cached_property
-    def _signatures(self) -> tuple[npt.NDArray[np.int64], csr_array]:
+    def _signatures(self) -> tuple[Ids, csr_array]:
         """Signature of each row, and the lists of each signature: rows of one own the same pairs, and most rows of a list share few."""
         signatures, signature = np.unique(np.sort(self._earlier, axis=1), axis=0, return_inverse=True)
         place, column = np.nonzero(signatures >= 0)
@@ -151,7 +154,7 @@ class Ownership:
         width = int(columns.max()) + 1 if len(columns) else 1
         return signature, csr_array((np.ones(len(place), dtype=np.int32), (place, columns)), shape=(len(signatures), width))
 
-    def pairs(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def pairs(self, a: Ids, b: Ids) -> Mask:
         """Whether this list owns each of the pairs (a[i], b[i])."""
         if self.is_trivial or not len(a):
             return np.ones(len(a), dtype=bool)
@@ -159,7 +162,7 @@ class Ownership:
         if self._n_left >= 0:
             others = self._earlier[b]
             others[others < 0] = -2  # what is not of interest meets nothing
-            met: npt.NDArray[np.bool_] = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
+            met: Mask = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
             return met
         signature, incidence = self._signatures
         left, right = signature[a], signature[b]
@@ -167,10 +170,10 @@ class Ownership:
         first, second = np.divmod(keys, incidence.shape[0])
         both: csr_array = incidence[first, :].multiply(incidence[second, :])
         shared = np.asarray(both.sum(axis=1)).ravel()
-        owned: npt.NDArray[np.bool_] = (shared == 0)[inverse]
+        owned: Mask = (shared == 0)[inverse]
         return owned
 
-    def mask(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def mask(self, rows: Ids, others: Ids) -> Mask:
         """Whether this list owns each pair of one of `rows` and one of `others`, bool (n, m)."""
         if self.is_trivial:
             return np.ones((len(rows), len(others)), dtype=bool)
@@ -178,10 +181,10 @@ class Ownership:
         left, row = np.unique(signature[rows], return_inverse=True)
         right, column = np.unique(signature[others], return_inverse=True)
         shared: csr_array = incidence[left, :] @ incidence[right, :].T
-        owned: npt.NDArray[np.bool_] = (shared.toarray() == 0)[row][:, column]
+        owned: Mask = (shared.toarray() == 0)[row][:, column]
         return owned
 
-    def weights(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def weights(self, rows: Ids, others: Ids, weights: Ids) -> Ids:
         """Summed weight, for each of `rows`, of the `others` whose pair with it this list owns.
 
         Parameters
@@ -211,18 +214,10 @@ class Ownership:
 
 @dataclass(frozen=True)
 class Crowds:
-    """Vectors that are joined among themselves.
+    """Balls and their surroundings, where these meet taken together: each is joined by itself, and no index asked about it."""
 
-    Parameters
-    ----------
-    group : int32 array, shape (n,)
-        The crowd whose surroundings each vector is in, -1 for none: pairs inside one are found by joining it.
-    is_inside : bool array, shape (n,)
-        Members of a ball, all of whose neighbours are in its surroundings.
-    """
-
-    group: npt.NDArray[np.int32]
-    is_inside: npt.NDArray[np.bool_]
+    group: npt.NDArray[np.int32]  # the crowd that each vector is in, -1 for none: pairs inside one are found by joining it
+    is_inside: Mask  # members of a ball, all of whose neighbours are in its crowd
 
     @property
     def n_groups(self) -> int:
@@ -230,10 +225,8 @@ class Crowds:
         return int(self.group.max(initial=-1)) + 1
 
 
-def find_crowds(
-    sample: npt.NDArray[np.float16], n: int, blocks: Iterable[tuple[slice, npt.NDArray[np.float16]]], min_similarity: float
-) -> Crowds:
-    """Find crowds in a sample, and their surroundings among all vectors.
+def find_crowds(sample: Rows16, n: int, blocks: Iterable[tuple[slice, Rows16]], min_similarity: float) -> Crowds:
+    """Find balls in a sample, and their surroundings among all vectors.
 
     Parameters
     ----------
@@ -241,7 +234,7 @@ def find_crowds(
     n : int
         Vectors in all.
     blocks : iterable of (slice, float16 array (b, dim))
-        All vectors, in order; read only if the sample holds a crowd.
+        All vectors, in order; read only if the sample holds a ball.
     min_similarity : float
         Cosine from which two vectors are neighbours.
 
@@ -262,7 +255,7 @@ def find_crowds(
     pivots = np.stack([ball.pivot for ball in balls]).astype(np.float32)
     within = half_angle_cosine(min_similarity) + SAFETY
     around = float(np.cos(min(np.pi, 1.5 * np.arccos(min_similarity)))) - SAFETY
-    united = np.arange(len(balls))  # the smallest crowd that each is one with
+    united = np.arange(len(balls))  # the smallest ball whose surroundings each shares
     for part, rows in blocks:
         product = unit_rows(rows) @ pivots.T
         near = product >= around

@@ -9,19 +9,67 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Floats, Ids, Rows16, Rows32, Sims
 from dedup.numerics.graph.components import weights_of
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
 
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class ClosePairs:
+    """The pairs of a row and a column that float32 products propose; what they are, float64 decides."""
+
+    products: Sims  # (n_rows, n_columns)
+    places: Ids  # of those that reach the limit, row after row
+
+    @property
+    def pairs(self) -> tuple[Ids, Ids]:
+        """Row and column of each."""
+        row, column = np.divmod(self.places, self.products.shape[1])
+        return row, column
+
+    @property
+    def values(self) -> Sims:
+        """Product of each."""
+        return self.products.ravel()[self.places]
+
+    def is_dense(self, share: float) -> bool:
+        """Whether more than a share of all pairs are close."""
+        return len(self.places) > share * self.products.size
+
+
+def themselves(row_ids: Ids, column_ids: Ids) -> tuple[Places, Places]:
+    """Rows and columns of the vectors that are among both."""
+    _, rows, columns = np.intersect1d(row_ids, column_ids, return_indices=True)
+    return rows, columns
+
+
+def close_pairs(rows: Rows32, columns: Rows32, limit: float, *, but: tuple[Places, Places] | None = None) -> ClosePairs:
+    """Propose the pairs whose product in float32 is at least a limit.
+
+    Parameters
+    ----------
+    rows, columns : float32 array, shape (n_rows, dim) and (n_columns, dim)
+    limit : float
+        The threshold, less what rounding may have taken from a product.
+    but : (rows, columns), optional
+        Pairs that are left out, their products lowered to -2: vectors are not compared with themselves.
+    """
+    products = rows @ columns.T
+    if but is not None:
+        products[but] = -2.0
+    return ClosePairs(products, np.flatnonzero(products >= limit))
+
+
 _PRODUCTS = 2**23  # float32 products at a time
 
-_MANY = 8  # times k: near vectors of a query in one block that are judged exactly; of a crowd's, those with the largest products
-
-Ids = npt.NDArray[np.int64]
+_MANY = 8  # times k: near vectors of a query in one block that are judged exactly; where there are more, those with the largest products
 
 
 def nearest_neighbors(
-    queries: npt.NDArray[np.float16], query_ids: Ids, blocks: Iterable[tuple[Ids, npt.NDArray[np.float16]]], k: int
-) -> tuple[Ids, npt.NDArray[np.float32]]:
+    queries: Rows16, query_ids: Ids, blocks: Iterable[tuple[Ids, Rows16]], k: int, *, max_products: int = _PRODUCTS
+) -> tuple[Ids, Sims]:
     """The k most similar others of each query.
 
     Parameters
@@ -32,6 +80,8 @@ def nearest_neighbors(
     blocks : iterable of (ids int64 (b,), rows float16 (b, dim))
         All vectors, no id twice.
     k : int
+    max_products : int
+        float32 products at a time.
 
     Returns
     -------
@@ -48,7 +98,7 @@ def nearest_neighbors(
     m = len(queries)
     best, ids = np.full((m, k), -2.0, dtype=np.float32), np.full((m, k), -1, dtype=np.int64)
     unit = unit_rows(queries)
-    width = max(k, 1_024, _PRODUCTS // max(m, 1))
+    width = max(k, 1_024, max_products // max(m, 1))
     for all_ids, all_rows in blocks:
         for start in range(0, len(all_ids), width):
             block_ids, rows = all_ids[start : start + width], all_rows[start : start + width]
@@ -58,13 +108,10 @@ def nearest_neighbors(
     return ids, best
 
 
-def _proposed(
-    product: npt.NDArray[np.float32], query_ids: Ids, block_ids: Ids, worst: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _proposed(product: Sims, query_ids: Ids, block_ids: Ids, worst: Sims, k: int) -> tuple[Places, Places]:
     """Pairs (query, column) that may be among the k best."""
     width = product.shape[1]
-    _, own, column = np.intersect1d(query_ids, block_ids, return_indices=True)
-    product[own, column] = -np.inf
+    product[themselves(query_ids, block_ids)] = -np.inf
     worst = worst - np.float32(FLOAT32_BAND)
     is_short = worst < -1.5
     if is_short.any() and width > k:
@@ -76,24 +123,22 @@ def _proposed(
     for row in np.flatnonzero(counts > _MANY * k).tolist():
         is_near[row] = False
         is_near[row, np.argpartition(product[row], width - _MANY * k)[width - _MANY * k :]] = True
-    query, near = np.nonzero(is_near)
-    return query, near
+    query, column = np.nonzero(is_near)
+    return query, column
 
 
-def _merged(
-    best: npt.NDArray[np.float32], ids: Ids, query: npt.NDArray[np.intp], found: Ids, similarity: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], Ids]:
-    """The k best of those there were and those that were found."""
+def _merged(best: Sims, ids: Ids, query: Places, neighbor_ids: Ids, similarity: Sims) -> tuple[Sims, Ids]:
+    """The k best of those there were and some further neighbours."""
     m, k = best.shape
     rows = np.concatenate([np.repeat(np.arange(m), k), query])
-    values, names = np.concatenate([best.ravel(), similarity]), np.concatenate([ids.ravel(), found])
+    values, names = np.concatenate([best.ravel(), similarity]), np.concatenate([ids.ravel(), neighbor_ids])
     order = np.lexsort((names, -values, rows))
     starts = np.searchsorted(rows[order], np.arange(m))
     kept = order[starts[:, None] + np.arange(k)]
     return values[kept], names[kept]
 
 
-def mean_distances(similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def mean_distances(similarity: Sims) -> Floats:
     """Mean of 1 - cosine over the neighbours of each query; one that was not found counts as opposite, at distance 2.
 
     So that the mean is an upper bound of what more neighbours would give.
@@ -103,27 +148,23 @@ def mean_distances(similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float6
     >>> mean_distances(np.array([[1.0, 0.5], [0.5, -2.0]], np.float32))
     array([0.25, 1.25])
     """
-    means: npt.NDArray[np.float64] = (1.0 - np.maximum(similarity, -1.0).astype(np.float64)).mean(axis=1)
+    means: Floats = (1.0 - np.maximum(similarity, -1.0).astype(np.float64)).mean(axis=1)
     return means
 
 
-_DENSE = 0.02  # share of near pairs from which sums over all beat lists of some
+_DENSE = 0.02  # share of close pairs from which sums over all beat lists of some
 
 
-def count_neighbors(
-    queries: npt.NDArray[np.float16],
-    query_ids: npt.NDArray[np.int64],
-    query_min_similarity: npt.NDArray[np.float32],
-    blocks: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16], npt.NDArray[np.float32], npt.NDArray[np.int64]]],
-) -> npt.NDArray[np.int64]:
+def count_neighbors(queries: Rows16, query_ids: Ids, query_thresholds: Sims, blocks: Iterable[tuple[Ids, Rows16, Sims, Ids]]) -> Ids:
     """Weight of all other vectors within the threshold of each query, by comparing with every one.
 
     Parameters
     ----------
     queries : float16 array, shape (n, dim)
     query_ids : int64 array, shape (n,)
-    query_min_similarity : float32 array, shape (n,)
-    blocks : iterable of (ids (m,), rows float16 (m, dim), min_similarity (m,), weights (m,))
+    query_thresholds : float32 array, shape (n,)
+        Similarity that each asks of a neighbour; a pair needs the larger of its two.
+    blocks : iterable of (ids (m,), rows float16 (m, dim), thresholds (m,), weights (m,))
         All vectors, the queries among them.
 
     Returns
@@ -132,32 +173,31 @@ def count_neighbors(
     """
     unit = unit_rows(queries)
     counts = np.zeros(len(queries), dtype=np.int64)
-    threshold = float(query_min_similarity.min()) if len(queries) else 2.0
-    for ids, rows, min_similarity, weights in blocks:
-        product = unit @ unit_rows(rows).T
-        _, own_query, own_row = np.intersect1d(query_ids, ids, assume_unique=True, return_indices=True)
-        product[own_query, own_row] = -2.0
-        hits = np.flatnonzero(product >= threshold - FLOAT32_BAND)
-        # only what lies within the rounding of a float32 product needs a closer look
-        if len(hits) > _DENSE * product.size:
-            above = product
-            above -= np.maximum.outer(query_min_similarity, min_similarity)
-            counts += weights_of(above >= FLOAT32_BAND, weights)
-            q, r = np.nonzero(np.abs(above) < FLOAT32_BAND)
-        else:
-            q, r = np.divmod(hits, len(rows))
-            above = product[q, r] - np.maximum(query_min_similarity[q], min_similarity[r])
-            sure, unsure = above >= FLOAT32_BAND, np.abs(above) < FLOAT32_BAND
-            counts += np.bincount(q[sure], weights=weights[r[sure]], minlength=len(queries)).astype(np.int64)
-            q, r = q[unsure], r[unsure]
+    limit = (float(query_thresholds.min()) if len(queries) else 2.0) - FLOAT32_BAND
+    for ids, rows, thresholds, weights in blocks:
+        close = close_pairs(unit, unit_rows(rows), limit, but=themselves(query_ids, ids))
+        sure, q, r = _count_sure(close, query_thresholds, thresholds, weights)
         # an edge is src < dst: the exact value is taken that way round
         swap = query_ids[q] > ids[r]
         a, b = queries[q], rows[r]
         a[swap], b[swap] = b[swap], a[swap].copy()
-        similarity = exact_similarity(a, b)
-        near = similarity >= np.maximum(query_min_similarity[q], min_similarity[r])
-        counts += np.bincount(q[near], weights=weights[r[near]], minlength=len(queries)).astype(np.int64)
+        near = exact_similarity(a, b) >= np.maximum(query_thresholds[q], thresholds[r])
+        counts += sure + np.bincount(q[near], weights=weights[r[near]], minlength=len(queries)).astype(np.int64)
     return counts
+
+
+def _count_sure(close: ClosePairs, row_thresholds: Sims, column_thresholds: Sims, weights: Ids) -> tuple[Ids, Ids, Ids]:
+    """Weight of the columns that are surely near each row; and the pairs nearer to their threshold than float32 can tell."""
+    if close.is_dense(_DENSE):
+        above = close.products
+        above -= np.maximum.outer(row_thresholds, column_thresholds)
+        row, column = np.nonzero(np.abs(above) < FLOAT32_BAND)
+        return weights_of(above >= FLOAT32_BAND, weights), row, column
+    row, column = close.pairs
+    above = close.values - np.maximum(row_thresholds[row], column_thresholds[column])
+    sure, unsure = above >= FLOAT32_BAND, np.abs(above) < FLOAT32_BAND
+    counts = np.bincount(row[sure], weights=weights[column[sure]], minlength=len(row_thresholds)).astype(np.int64)
+    return counts, row[unsure], column[unsure]
 
 
 _STRIP = 256  # rows whose products are held at a time
@@ -165,30 +205,20 @@ _STRIP = 256  # rows whose products are held at a time
 
 @dataclass(frozen=True)
 class Alike:
-    """What a comparison of rows with columns found.
+    """What a comparison of rows with columns found."""
 
-    Parameters
-    ----------
-    counts : int64 array, shape (n_rows, n_thresholds)
-        Columns of another label at or above each threshold.
-    row, column : int64 array, shape (n,)
-        Those pairs at or above the floor, by row, then column.
-    similarity : float32 array, shape (n,)
-        Exact.
-    """
-
-    counts: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
-    column: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
+    counts: Ids  # (n_rows, n_thresholds): columns of another label at or above each threshold
+    row: Ids  # the pairs at or above the floor, by row, then column
+    column: Ids
+    similarity: Sims  # exact
 
 
 def count_alike(
     rows: npt.NDArray[np.floating],
-    row_labels: npt.NDArray[np.int64],
+    row_labels: Ids,
     columns: npt.NDArray[np.floating],
-    column_labels: npt.NDArray[np.int64],
-    thresholds: npt.NDArray[np.float64],
+    column_labels: Ids,
+    thresholds: Floats,
     floor: float,
 ) -> Alike:
     """Compare every row with every column of another label.
@@ -218,24 +248,23 @@ def count_alike(
     if not len(thresholds):
         raise ShapeError("expected at least one threshold, found none")
     left, right = unit_rows(rows), unit_rows(columns)
-    asked = thresholds.astype(np.float32)
-    n_bins, least = len(asked), min(float(asked[0]), floor)
+    edges = thresholds.astype(np.float32)
+    n_bins, limit = len(edges), min(float(edges[0]), floor) - FLOAT32_BAND
     binned = np.zeros((len(rows), n_bins), dtype=np.int64)
-    found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+    parts: list[tuple[Ids, Ids, Sims]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for top in range(0, len(rows), _STRIP):
-        product = left[top : top + _STRIP] @ right.T
-        i, j = np.nonzero(product >= least - FLOAT32_BAND)
+        close = close_pairs(left[top : top + _STRIP], right, limit)
+        i, j = close.pairs
         is_other = row_labels[i + top] != column_labels[j]
-        i, j = i[is_other], j[is_other]
-        value = product[i, j]
+        i, j, value = i[is_other], j[is_other], close.values[is_other]
         high = np.flatnonzero(value >= floor - FLOAT32_BAND)
         value[high] = exact_similarity(rows[i[high] + top], columns[j[high]])
-        place = np.searchsorted(asked, value, side="right") - 1
-        known = place >= 0
-        part = np.bincount(i[known] * n_bins + place[known], minlength=len(product) * n_bins).reshape(len(product), n_bins)
-        binned[top : top + len(product)] += part
+        place = np.searchsorted(edges, value, side="right") - 1
+        is_counted = place >= 0
+        n_strip = len(close.products)
+        counted = np.bincount(i[is_counted] * n_bins + place[is_counted], minlength=n_strip * n_bins)
+        binned[top : top + n_strip] += counted.reshape(n_strip, n_bins)
         high = high[value[high] >= np.float32(floor)]
-        found.append((i[high] + top, j[high], value[high]))
-    row, column, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True)) if found else (np.zeros(0),) * 3
-    counts = np.ascontiguousarray(binned[:, ::-1].cumsum(axis=1)[:, ::-1])
-    return Alike(counts, row.astype(np.int64), column.astype(np.int64), similarity.astype(np.float32))
+        parts.append((i[high] + top, j[high], value[high]))
+    row, column, similarity = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Alike(np.ascontiguousarray(binned[:, ::-1].cumsum(axis=1)[:, ::-1]), row, column, similarity)

@@ -19,6 +19,8 @@ FIRST = 128  # candidates that a search begins with
 
 _TAIL = 0.25  # of the candidates, by their codes the farthest, that must hold no neighbour for a search to end
 
+_AGAIN = "delete index/_stage.json of the run directory and run: dedup run --only index output.run_dir=… …"
+
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # ids and exact similarities, in the order of their codes
 
 
@@ -81,7 +83,7 @@ def open_merged(path: str) -> Any:
     n_bytes = os.path.getsize(beside) if os.path.exists(beside) else -1
     if n_bytes < lists.totsize:
         there = "is missing" if n_bytes < 0 else f"has {n_bytes:,} bytes"
-        raise RunDirectoryError(f"{beside} {there}, expected {lists.totsize:,}; run: dedup index output.run_dir=… --redo")
+        raise RunDirectoryError(f"{beside} {there}, expected {lists.totsize:,}; {_AGAIN}")
     lists.filename, lists.read_only = beside, True
     if lists.totsize:
         lists.do_mmap()
@@ -110,7 +112,7 @@ class IvfIndex:
             self._inner = faiss.extract_index_ivf(self._cpu)
         except RuntimeError as error:
             why = " ".join(str(error).split())[-200:]
-            raise RunDirectoryError(f"{path} can't be read as an index ({why}); run: dedup index output.run_dir=… --redo") from error
+            raise RunDirectoryError(f"{path} can't be read as an index ({why}); {_AGAIN}") from error
         self._index = self._cpu
         self.on_gpu = n_gpus > 0
         if self.on_gpu:

@@ -10,44 +10,45 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.errors import ConfigError, MissingExtra
 from dedup.machine import may_have_gpu, task_gpus
+from dedup.numerics.arraytypes import Floats, Ids, Rows32, Sims
 from dedup.numerics.similarity import EXACT, Rows, half_limit
 
-STRIP = 256  # rows of one product: wide enough for the matrix unit, narrow enough to skip half the square
-
-COLUMNS = 8_192  # columns of one product: bounds the float32 copies
-
-BLOCK = 64  # products that a device looks at together first; rows and columns of strips are multiples of it
-
-_DIAGONAL = 2_048  # rows of a piece on the diagonal, where the upper triangle is wanted and a square is computed
+BLOCK = 64  # products that a device looks at together first
 
 Strip = tuple[int, int]  # first column of a block of columns, first row
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The products of some rows with some columns.
+class Tiling:
+    """Into what the products of a list are cut up: multiples of `BLOCK`."""
 
-    Parameters
-    ----------
-    n_rows, n_columns : int
-    is_same : bool
-        Whether rows and columns are the same, and each pair is wanted once.
-    """
+    strip: int = 256  # rows of one product: wide enough for the matrix unit, narrow enough to skip half the square
+    columns: int = 8_192  # columns of one product: bounds the float32 copies
+    diagonal: int = 2_048  # rows of a piece on the diagonal, where the upper triangle is wanted and a square is computed
+
+
+TILING = Tiling()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The products of some rows with some columns."""
 
     n_rows: int
     n_columns: int
-    is_same: bool
+    is_same: bool  # whether rows and columns are the same, and each pair is wanted once
+    tiling: Tiling = TILING
 
     def strips(self) -> list[Strip]:
         """All strips: of each block of columns those that lie, or begin, above the diagonal."""
+        width, height = self.tiling.columns, self.tiling.strip
         return [
             (left, top)
-            for left in range(0, self.n_columns, COLUMNS)
-            for top in range(0, min(left + COLUMNS, self.n_rows) if self.is_same else self.n_rows, STRIP)
+            for left in range(0, self.n_columns, width)
+            for top in range(0, min(left + width, self.n_rows) if self.is_same else self.n_rows, height)
         ]
 
     def cut(self, strips: Sequence[Strip], max_products: int) -> list[Piece]:
@@ -64,20 +65,20 @@ class Grid:
         list of Piece
         """
         pieces: list[Piece] = []
-        offset = start = 0
+        height, offset, start = self.tiling.strip, 0, 0
         while start < len(strips):
             left, top = strips[start]
             is_diagonal = self.is_same and top >= left
             first = top if is_diagonal else left
-            width = padded(min(left + COLUMNS, self.n_columns) - first)
-            room = (max_products - offset) // (width * STRIP) or (0 if pieces else 1)
+            width = padded(min(left + self.tiling.columns, self.n_columns) - first)
+            room = (max_products - offset) // (width * height) or (0 if pieces else 1)
             stop = start
             while stop < min(start + room, len(strips)) and self._may_share(strips[start], strips[stop]):
                 stop += 1
             if stop == start:
                 break
             tops = np.array([strip[1] for strip in strips[start:stop]], dtype=np.int64)
-            rows = (tops[:, None] + np.arange(STRIP)).ravel()
+            rows = (tops[:, None] + np.arange(height)).ravel()
             pieces.append(Piece(left, first, width, rows[rows < self.n_rows], offset, stop - start))
             offset, start = pieces[-1].end, stop
         return pieces
@@ -87,9 +88,9 @@ class Grid:
         (left, top), (other_left, other_top) = strip, later
         if left != other_left:
             return False
-        return not self.is_same or other_top < left or (top >= left and other_top < top + _DIAGONAL)
+        return not self.is_same or other_top < left or (top >= left and other_top < top + self.tiling.diagonal)
 
-    def decode(self, pieces: Sequence[Piece], places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def decode(self, pieces: Sequence[Piece], places: Ids) -> tuple[Ids, Ids]:
         """Rows and columns of products by their place among those of all pieces, the wanted ones.
 
         Parameters
@@ -116,26 +117,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some strips of one block of columns, whose products lie one after another.
+    """Some strips of one block of columns, whose products lie one after another."""
 
-    Parameters
-    ----------
-    left : int
-        First column of the block.
-    first, width : int
-        Columns of the piece, some of them past the last one: the width is a multiple of `BLOCK`.
-    rows : int64 array, shape (n,)
-        Its rows, strip after strip.
-    offset : int
-        Products before its own.
-    n_strips : int
-    """
-
-    left: int
-    first: int
-    width: int
-    rows: npt.NDArray[np.int64]
-    offset: int
+    left: int  # first column of the block
+    first: int  # first column of the piece
+    width: int  # its columns, some of them past the last one: a multiple of `BLOCK`
+    rows: Ids  # strip after strip
+    offset: int  # products before its own
     n_strips: int
 
     @property
@@ -170,23 +158,14 @@ class Device:
 
     Worker processes may share a GPU. Each holds at most `max_row_bytes` of rows and twice `max_products` bytes of products,
     some 1.6 GiB in all, beside some 0.5 GiB that CUDA takes of every process.
-
-    Parameters
-    ----------
-    name : str
-        As torch says it: ``cuda:0``, ``cpu``.
-    max_row_bytes : int
-        Up to which the rows of a list stay on the device; those of a longer list go there a block of columns at a time.
-    max_products : int
-        Products computed at a time, 2 bytes each.
-    n_left : int
-        Strips of products that its memory did not suffice for, so that the CPU took them; counted here.
     """
 
-    name: str
-    max_row_bytes: int = 2**30
-    max_products: int = 2**28
-    n_left: int = 0
+    name: str  # as torch says it: ``cuda:0``, ``cpu``
+    max_row_bytes: int = 2**30  # up to which the rows of a list stay on it; those of a longer one go there a block of columns at a time
+    max_products: int = 2**28  # computed at a time, 2 bytes each
+    least_products: int = 2**20  # at a time, below which it is as good as full
+    least_columns: int = 512  # from which pairs are looked for on it; below, starting it costs more
+    n_left: int = 0  # strips of products that its memory did not suffice for, so that the CPU took them; counted here
 
 
 def choose_device(setting: str) -> Device | None:
@@ -211,7 +190,7 @@ def choose_device(setting: str) -> Device | None:
             return None
         raise MissingExtra("torch", "gpu")
     name = f"cuda:{(*task_gpus(), '0')[0]}"
-    reason = _reason_against(name)
+    reason = reason_against(name)
     if reason and setting != "auto":
         raise ConfigError(
             f"engine.device={setting}: expected a CUDA device on which torch computes, found that {name} is none ({reason}); "
@@ -221,7 +200,7 @@ def choose_device(setting: str) -> Device | None:
 
 
 @lru_cache(maxsize=64)
-def _reason_against(name: str) -> str:
+def reason_against(name: str) -> str:
     """Why torch does not compute on a device, in one line; empty if it does."""
     try:
         import torch
@@ -258,21 +237,14 @@ def release(name: str) -> None:
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """Rows on a device, with zeros up to multiples of `BLOCK` and of eight, and the norms between which theirs lie.
+    """Rows on a device, with zeros up to multiples of `BLOCK` and of eight, and the norms between which theirs lie."""
 
-    Parameters
-    ----------
-    tensor : float16 tensor, shape (n_padded, dim_padded)
-    least_norm, largest_norm : float
-        Rows of zeros aside, which are like no other.
-    """
-
-    tensor: Tensor
-    least_norm: float
+    tensor: Tensor  # float16 (n_padded, dim_padded)
+    least_norm: float  # rows of zeros aside, which are like no other
     largest_norm: float
 
     @classmethod
-    def of(cls, name: str, vectors: Rows, rows: npt.NDArray[np.int64]) -> LoadedRows:
+    def of(cls, name: str, vectors: Rows, rows: Ids) -> LoadedRows:
         """Bring rows to a device, at least one."""
         import torch
 
@@ -287,7 +259,7 @@ class LoadedRows:
         least = torch.where(norms > 0.0, norms, 1.0).min()
         return cls(tensor, *torch.stack([least, norms.max()]).tolist())
 
-    def take(self, places: npt.NDArray[np.int64]) -> Tensor:
+    def take(self, places: Ids) -> Tensor:
         """Some rows, of which most follow each other."""
         import torch
 
@@ -318,21 +290,21 @@ def blocks_above(products: Tensor, limit: float) -> Tensor:
     return (products.amax(dim=1) >= limit).nonzero().flatten()
 
 
-def places_above(products: Tensor, blocks: Tensor, limit: float) -> npt.NDArray[np.int64]:
+def places_above(products: Tensor, blocks: Tensor, limit: float) -> Ids:
     """Places of the products of at least `limit` in some blocks, int64 (n,)."""
     row, column = (products[blocks] >= limit).nonzero(as_tuple=True)
-    places: npt.NDArray[np.int64] = (blocks[row] * BLOCK + column).cpu().numpy()
+    places: Ids = (blocks[row] * BLOCK + column).cpu().numpy()
     return places
 
 
 def best_lists(
     name: str,
-    rows: npt.NDArray[np.float32],
-    centroids: npt.NDArray[np.float32],
-    offsets: npt.NDArray[np.float32],
+    rows: Rows32,
+    centroids: Rows32,
+    offsets: Sims,
     n_best: int,
     n_rows: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+) -> tuple[Sims, Ids]:
     """The lists of the largest <row, centroid> - offset of each row, in float32.
 
     Parameters
@@ -365,7 +337,7 @@ def best_lists(
     return scores, lists
 
 
-def gram(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def gram(name: str, rows: Rows32) -> Floats:
     """Products of all pairs of rows of centred pixels, as exactly as `exact_products` has them.
 
     Parameters
@@ -387,7 +359,7 @@ def gram(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         for start in range(0, rows.shape[1], EXACT):
             part = there[:, start : start + EXACT]
             sums += part @ part.T
-        products: npt.NDArray[np.float64] = sums.cpu().numpy()
+        products: Floats = sums.cpu().numpy()
     return products
 
 
@@ -413,8 +385,6 @@ def float32_sums() -> Iterator[None]:
             setattr(settings, key, value)
 
 
-_LEAST_PRODUCTS = 2**20  # products at a time below which a device is as good as full
-
 _BLOCKS = 2**14  # blocks of products whose pairs are looked for at a time
 
 
@@ -434,21 +404,20 @@ class HalfProducts:
         The columns; None = the rows themselves, each pair once.
     threshold : float
         Cosine, in (0, 1].
+    tiling : Tiling
     """
 
-    def __init__(
-        self, device: Device, vectors: Rows, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64] | None, threshold: float
-    ) -> None:
+    def __init__(self, device: Device, vectors: Rows, rows: Ids, others: Ids | None, threshold: float, *, tiling: Tiling = TILING) -> None:
         self.device, self.vectors, self.rows, self.threshold = device, vectors, rows, threshold
         self.others = rows if others is None else others
-        self.grid = Grid(len(rows), len(self.others), others is None)
+        self.grid = Grid(len(rows), len(self.others), others is None, tiling)
         self.n_done = 0  # strips
         self._max_products = device.max_products
         self._loaded: dict[int, LoadedRows] = {}  # columns by the first; those of all rows by -1
         n_kept = len(self.others) + (0 if others is None else len(rows))
         self._keeps_rows = n_kept > 0 and 2 * n_kept * vectors[rows[:1]].shape[1] <= device.max_row_bytes
 
-    def pairs(self, strips: Sequence[Strip]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    def pairs(self, strips: Sequence[Strip]) -> Iterator[tuple[Ids, Ids]]:
         """Propose the pairs of strips, many strips at a time.
 
         Parameters
@@ -488,7 +457,7 @@ class HalfProducts:
                 every = columns if self.grid.is_same else self._load(-1, self.rows)
                 rows, start = every.take(piece.rows), piece.first
             else:
-                columns = self._load(piece.left, self.others[piece.left : piece.left + COLUMNS])
+                columns = self._load(piece.left, self.others[piece.left : piece.left + self.grid.tiling.columns])
                 every = LoadedRows.of(self.device.name, self.vectors, self.rows[piece.rows])
                 rows, start = every.tensor[: len(piece.rows)], piece.first - piece.left
             operands.append((rows, columns.tensor[start : start + piece.width]))
@@ -497,14 +466,14 @@ class HalfProducts:
         products, limit = multiply(self.device.name, operands), min(limits)
         return products, limit, blocks_above(products, limit)
 
-    def _load(self, first: int, rows: npt.NDArray[np.int64]) -> LoadedRows:
+    def _load(self, first: int, rows: Ids) -> LoadedRows:
         if first not in self._loaded:
             if not self._keeps_rows:
                 self._loaded.clear()
             self._loaded[first] = LoadedRows.of(self.device.name, self.vectors, rows)
         return self._loaded[first]
 
-    def _places(self, products: Tensor, blocks: Tensor, limit: float) -> Iterator[npt.NDArray[np.int64]]:
+    def _places(self, products: Tensor, blocks: Tensor, limit: float) -> Iterator[Ids]:
         """Products that reach the limit, in smaller parts where memory has become short since they were made."""
         found = unless_full(lambda: places_above(products, blocks, limit)) if len(blocks) > 1 else places_above(products, blocks, limit)
         if found is not None:
@@ -519,7 +488,7 @@ class HalfProducts:
         """Take less of the device's memory; whether it can be less."""
         self._loaded.clear()
         release(self.device.name)
-        if self._max_products > _LEAST_PRODUCTS:
+        if self._max_products > self.device.least_products:
             self._max_products //= 2
             return True
         could_be_less, self._keeps_rows = self._keeps_rows, False

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.contracts import Pack
 from dedup.errors import MissingExtra, ShapeError
+from dedup.numerics.arraytypes import Floats, Ids, ListIds, Rows16, Rows32, Sims
 from dedup.numerics.search.balls import find_balls
 from dedup.numerics.search.gpu import Device, best_lists, release, unless_full
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
@@ -40,10 +40,10 @@ class Quantizer:
     offsets : float32 array, shape (nlist,)
     """
 
-    centroids: npt.NDArray[np.float32]
-    offsets: npt.NDArray[np.float32]
+    centroids: Rows32
+    offsets: Sims
 
-    def assign(self, rows: npt.NDArray[np.float32], nprobe: int, device: Device | None = None) -> npt.NDArray[np.int32]:
+    def assign(self, rows: Rows32, nprobe: int, device: Device | None = None) -> ListIds:
         """The lists of each vector, best first, by <row, centroid> - offset.
 
         Parameters
@@ -63,9 +63,7 @@ class Quantizer:
         scores, lists = self.search(rows, min(nprobe + _SPARE, len(self.centroids)), device)
         return self._settled(rows, scores, lists, nprobe)[:, :nprobe].astype(np.int32)
 
-    def search(
-        self, rows: npt.NDArray[np.float32], n_best: int, device: Device | None = None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    def search(self, rows: Rows32, n_best: int, device: Device | None = None) -> tuple[Sims, Ids]:
         """Scores and lists, best first by the score in float32, shapes (n, n_best)."""
         n_rows = max(_LEAST_ROWS, _MAX_SCORES // len(self.centroids))
         while device is not None and n_rows >= _LEAST_ROWS:
@@ -77,7 +75,7 @@ class Quantizer:
 
         return search_flat(rows, self.centroids, self.offsets, n_best)
 
-    def balanced(self, rows: npt.NDArray[np.float32], nprobe: int, device: Device | None = None) -> Quantizer:
+    def balanced(self, rows: Rows32, nprobe: int, device: Device | None = None) -> Quantizer:
         """The same centroids with offsets under which lists of `nprobe` each are of about one size, learnt on some rows."""
         quantizer, nlist = self, len(self.centroids)
         if nprobe >= nlist:
@@ -92,9 +90,7 @@ class Quantizer:
             quantizer = Quantizer(self.centroids, (quantizer.offsets + change).astype(np.float32))
         return quantizer
 
-    def _settled(
-        self, rows: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], lists: npt.NDArray[np.int64], nprobe: int
-    ) -> npt.NDArray[np.int64]:
+    def _settled(self, rows: Rows32, scores: Sims, lists: Ids, nprobe: int) -> Ids:
         """Put the first `nprobe` of the best lists into the order of their exact scores.
 
         A float32 score is within FLOAT32_BAND of the exact one, times the sizes of its summands, so that two scores further
@@ -120,7 +116,7 @@ class Quantizer:
                 settled[open_row] = np.argsort(-exact, kind="stable")[: lists.shape[1]]
         return settled
 
-    def _exact(self, rows: npt.NDArray[np.float32], places: npt.NDArray[np.int64], lists: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def _exact(self, rows: Rows32, places: Ids, lists: Ids) -> Floats:
         """Scores of some rows for a list each, float64 (n,)."""
         exact = np.empty(len(places), dtype=np.float64)
         for start in range(0, len(places), _CHUNK):
@@ -135,14 +131,12 @@ try:
 except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
 
-_SAMPLE_RADIUS = 0.9  # similarity from which a crowd in the training sample counts as one vector
+_SAMPLE_RADIUS = 0.9  # similarity from which a ball in the training sample counts as one vector
 
 _BALANCE_SAMPLE = 16  # vectors per list that sizes are estimated from
 
 
-def search_flat(
-    rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32], n_best: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def search_flat(rows: Rows32, centroids: Rows32, offsets: Sims, n_best: int) -> tuple[Sims, Ids]:
     """The lists of the largest <row, centroid> - offset of each row, best first, in float32.
 
     Parameters
@@ -198,20 +192,24 @@ def choose_nlist(n_vectors: int, nprobe: int) -> int:
     return max(1, min(round(math.sqrt(nprobe * n_vectors)), n_vectors // 4 or 1))
 
 
-def train_quantizer(
-    sample: npt.NDArray[np.float32], nlist: int, nprobe: int, *, iterations: int, seed: int, device: Device | None = None
-) -> Quantizer:
+@dataclass(frozen=True)
+class Training:
+    """How lists are trained."""
+
+    nlist: int  # 1 = not at all
+    nprobe: int  # lists each vector will go to: what is balanced
+    iterations: int  # of k-means
+    seed: int
+
+
+def train_quantizer(sample: Rows32, training: Training, device: Device | None = None) -> Quantizer:
     """Train the coarse quantizer: spherical k-means, then offsets that balance the lists.
 
     Parameters
     ----------
     sample : float32 array, shape (n, dim)
         More than 32 rows a list bring little.
-    nlist : int
-    nprobe : int
-        Lists each vector will go to: what is balanced.
-    iterations : int
-    seed : int
+    training : Training
     device : Device, optional
         Where FAISS has GPUs too, the lists are trained on all of these, and balanced on this device.
 
@@ -228,7 +226,7 @@ def train_quantizer(
     Notes
     -----
     A crowd of near-copies would draw centroids in proportion to its size and be torn over hundreds of lists,
-    so that its pairs are compared nowhere or often. Each crowd is one vector of the sample.
+    so that its pairs are compared nowhere or often. Each ball is one vector of the sample.
 
     A join costs the sum of the squared list sizes, and k-means leaves hubs: offsets learnt on the sample halve
     that sum at equal recall, since near vectors are offset alike (`docs/results.md`).
@@ -236,21 +234,21 @@ def train_quantizer(
     A GPU sums in another order, and k-means carries that on: the lists are as good as the CPU's, but others, as with another
     seed. So the training is all on GPUs, or all on the CPU, where it gives the same lists every time.
     """
-    if len(sample) < nlist:
-        raise ShapeError(f"can't train {nlist} lists from {len(sample)} vectors; lower search.nlist")
+    if len(sample) < training.nlist:
+        raise ShapeError(f"can't train {training.nlist} lists from {len(sample)} vectors; lower search.nlist")
     rows = np.array(sample, dtype=np.float32, order="C")
     keep = np.ones(len(rows), dtype=bool)
     for ball in find_balls(rows.astype(np.float16), _SAMPLE_RADIUS, keep):
         keep[ball.rows[1:]] = False
         rows[ball.rows[0]] = ball.pivot
     rows = rows[keep]
-    nlist = min(nlist, len(rows))
+    nlist = min(training.nlist, len(rows))
     n_gpus = count_gpus() if device is not None else 0
     kmeans = faiss.Kmeans(
         rows.shape[1],
         nlist,
-        niter=iterations,
-        seed=seed,
+        niter=training.iterations,
+        seed=training.seed,
         spherical=True,
         min_points_per_centroid=1,
         max_points_per_centroid=len(rows),
@@ -258,9 +256,9 @@ def train_quantizer(
     )
     kmeans.train(rows)
     centroids = np.array(kmeans.centroids, dtype=np.float32).reshape(nlist, -1)
-    part = rows[np.random.default_rng(seed).permutation(len(rows))[: _BALANCE_SAMPLE * nlist]]
+    part = rows[np.random.default_rng(training.seed).permutation(len(rows))[: _BALANCE_SAMPLE * nlist]]
     quantizer = Quantizer(centroids, np.zeros(nlist, dtype=np.float32))
-    return quantizer.balanced(part, min(nprobe, nlist), device if n_gpus else None)
+    return quantizer.balanced(part, min(training.nprobe, nlist), device if n_gpus else None)
 
 
 LEAST_SAMPLE = 10_000  # vectors to train on, however few the lists
@@ -285,9 +283,9 @@ class Lists:
         Coordinates of the projections that propose pairs; 0 = whole vectors are compared.
     """
 
-    axes: npt.NDArray[np.float32]
-    centroids: npt.NDArray[np.float32]
-    offsets: npt.NDArray[np.float32]
+    axes: Rows32
+    centroids: Rows32
+    offsets: Sims
     n_filter: int
 
     @property
@@ -300,9 +298,7 @@ class Lists:
         """Whether there is one list and no projection, so that no vector needs to be read."""
         return self.nlist == 1 and not self.n_filter
 
-    def place(
-        self, rows: npt.NDArray[np.float32], nprobe: int, device: Device | None = None
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
+    def place(self, rows: Rows32, nprobe: int, device: Device | None = None) -> tuple[ListIds, Rows16 | None]:
         """Choose the lists of vectors and project them.
 
         Parameters
@@ -329,15 +325,7 @@ class Lists:
 
 
 def train_lists(
-    sample: npt.NDArray[np.float32],
-    nlist: int,
-    nprobe: int,
-    min_similarity: float,
-    *,
-    iterations: int,
-    seed: int,
-    is_rotated: bool = False,
-    device: Device | None = None,
+    sample: Rows32, training: Training, min_similarity: float, *, is_rotated: bool = False, device: Device | None = None
 ) -> Lists:
     """Find the axes, train the quantizer, and choose how many axes propose pairs.
 
@@ -345,11 +333,8 @@ def train_lists(
     ----------
     sample : float32 array, shape (n, dim)
         Unit rows.
-    nlist, nprobe : int
-        With nlist = 1 nothing is trained.
+    training : Training
     min_similarity : float
-    iterations, seed : int
-        Of k-means.
     is_rotated : bool
         Keep every axis, so that rows along them hold all of a vector.
     device : Device, optional
@@ -362,15 +347,15 @@ def train_lists(
     axes = principal_axes(sample)
     k = min(_QUANTIZER_DIM, sample.shape[1])
     centroids, offsets, sample_lists = np.zeros((1, k), dtype=np.float32), np.zeros(1, dtype=np.float32), None
-    if nlist > 1:
+    if training.nlist > 1:
         along = sample @ axes[:, :k]
-        quantizer = train_quantizer(along, nlist, nprobe, iterations=iterations, seed=seed, device=device)
-        centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, nprobe, device)
+        quantizer = train_quantizer(along, training, device)
+        centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, training.nprobe, device)
     n_filter = choose_axes(sample, sample_lists, axes, min_similarity)
     return Lists(axes if is_rotated else axes[:, : max(k, n_filter)], centroids, offsets, n_filter)
 
 
-def draw_sample(n: int, n_wanted: int, seed: int) -> npt.NDArray[np.int64]:
+def draw_sample(n: int, n_wanted: int, seed: int) -> Ids:
     """Positions of a training sample, ascending, shape (min(n, max(n_wanted, LEAST_SAMPLE)),)."""
     return np.sort(np.random.default_rng(seed).choice(n, n_sampled(n, n_wanted), replace=False))
 
@@ -382,12 +367,12 @@ def n_sampled(n: int, n_wanted: int) -> int:
 
 _PACKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
 
-_HOT_ROWS = 131_072  # members up to which a list is one worker's: some 30 s
+HOT_ROWS = 131_072  # members up to which a list is one worker's: some 30 s
 
-_HOT = 4.0  # times the mean cost of a list, up to which it is too
+HOT_COST = 4.0  # times the mean cost of a list, up to which it is too
 
 
-def count_lists(blocks: Iterable[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
+def count_lists(blocks: Iterable[ListIds]) -> Ids:
     """Members of each list, int64 (nlist,), from blocks of the lists of each member.
 
     Examples
@@ -403,7 +388,14 @@ def count_lists(blocks: Iterable[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64
     return sizes
 
 
-def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int, fresh: npt.NDArray[np.int64] | None = None) -> list[Pack]:
+def pack_lists(
+    sizes: Ids,
+    n_workers: int,
+    fresh: Ids | None = None,
+    *,
+    hot_rows: int = HOT_ROWS,
+    hot_cost: float = HOT_COST,
+) -> list[Pack]:
     """Pack lists into tasks of about equal cost, the costliest first; a hot list is shared out.
 
     A list costs its square and its gather; lists of one member cost nothing. Into how many shares a list is cut depends on the
@@ -415,6 +407,8 @@ def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int, fresh: npt.NDArray[
     n_workers : int
     fresh : int64 array, shape (nlist,), optional
         Members that are compared with all others; None = all are. Lists without any cost nothing.
+    hot_rows, hot_cost : int, float
+        What a list must cost more than to be hot: the square of so many rows, and so many times the mean.
 
     Returns
     -------
@@ -426,7 +420,7 @@ def pack_lists(sizes: npt.NDArray[np.int64], n_workers: int, fresh: npt.NDArray[
     cost = sizes[lists].astype(np.float64) ** 2 - known**2 + 500.0 * sizes[lists]
     order = np.argsort(-cost, kind="stable")
     lists, cost = lists[order], cost[order]
-    n_shares = np.ceil(cost / max(float(_HOT_ROWS) ** 2, _HOT * float(cost.mean()))).astype(np.int64) if len(lists) else lists
+    n_shares = np.ceil(cost / max(float(hot_rows) ** 2, hot_cost * float(cost.mean()))).astype(np.int64) if len(lists) else lists
     limit = cost.sum() / (_PACKS_PER_WORKER * n_workers)
     packs: list[Pack] = []
     for number, n in zip(lists[n_shares > 1].tolist(), n_shares[n_shares > 1].tolist(), strict=True):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from dedup.numerics.arraytypes import Ids, Mask, Rows16, Rows32, Sims
 from dedup.numerics.graph.components import sparsify
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.image.views import DISC, WHOLE, relative_turns
-from dedup.numerics.search.balls import Ball, Ownership, fewest_in_sample, find_balls
-from dedup.numerics.search.gpu import COLUMNS, STRIP, Device, Grid, HalfProducts
+from dedup.numerics.search.balls import Ball, Ownership, evenly_spread, find_balls, may_hold_ball
 from dedup.numerics.search.project import PROJECTION_BAND
-from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
+from dedup.numerics.search.strips import DEFAULTS, EdgeBuffer, JoinSettings, StripJoin
+from dedup.numerics.similarity import Rows, exact_similarity, unit_rows
 
 ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an angle that is not known
 
@@ -21,58 +23,47 @@ DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than th
 
 _JUDGED = 8_192  # pairs judged at a time
 
-_BUFFER = 1_000_000  # pairs held before they are sparsified
+_HELD = 1_000_000  # pairs held before they are sparsified
 
-_KEPT_MIDDLE = 8  # views of a crowd's middle that stand for it
+_KEPT_MIDDLE = 8  # views of a ball's middle that stand for it
 
 _KEPT_SPREAD = 56  # and others from its middle to its edge
 
-_COLLAPSE_FROM = 1_024  # rows from which looking for crowds pays
+_BALLS_FROM = 1_024  # rows from which looking for balls pays
 
 _PROBE = 256  # rows that tell whether there may be one
 
-_ON_DEVICE_FROM = 512  # columns from which pairs are looked for on a device; below, starting it costs more
+Turns = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views in one list; images are numbered within the list's run.
+    """The views in one list; images are numbered within the list's run. See `dedup.numerics.image.views.ViewRows`."""
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n, dim)
-        Unit rows up to float16 rounding, in principal coordinates.
-    image : int64 array, shape (n,)
-    kind, orientation : int8 array, shape (n,)
-    is_base : bool array, shape (n,)
-        See `dedup.numerics.image.views.ViewRows`.
-    """
-
-    vectors: npt.NDArray[np.float16]
-    image: npt.NDArray[np.int64]
+    vectors: Rows16  # unit rows up to float16 rounding, in principal coordinates
+    image: Ids
     kind: npt.NDArray[np.int8]
-    orientation: npt.NDArray[np.int8]
-    is_base: npt.NDArray[np.bool_]
+    orientation: Turns
+    is_base: Mask
+
+
+@dataclass(frozen=True)
+class ViewRule:
+    """Which pairs of views are wanted, and how they are proposed."""
+
+    min_similarity: float  # of whole pictures, from which a pair is the main join's
+    view_min_similarity: float  # of views
+    n_filter: int = 0  # leading coordinates that propose pairs; 0 = all
 
 
 @dataclass(frozen=True)
 class ViewEdges:
-    """Pairs of images; `src` < `dst`, no pair twice, sorted.
+    """Pairs of images; no pair twice, sorted."""
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n,)
-        Images.
-    similarity : float32 array, shape (n,)
-        Of their most similar views, exact.
-    turn : int8 array, shape (n,)
-        How src is turned to meet dst, in the order of `VARIANTS`; or `ROTATED`.
-    """
-
-    src: npt.NDArray[np.int64]
-    dst: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
-    turn: npt.NDArray[np.int8]
+    src: Ids  # images; src < dst
+    dst: Ids
+    similarity: Sims  # of their most similar views, exact
+    turn: Turns  # how src is turned to meet dst, in the order of `VARIANTS`; or `ROTATED`
 
 
 def no_edges() -> ViewEdges:
@@ -96,18 +87,14 @@ def best_of_pairs(edges: ViewEdges, best: int) -> ViewEdges:
     return ViewEdges(src[kept], dst[kept], similarity[kept], edges.turn[chosen][kept])
 
 
+def united(parts: Sequence[ViewEdges], best: int) -> ViewEdges:
+    """`best_of_pairs` of parts, of which there is at least one."""
+    columns = [[getattr(part, name) for part in parts] for name in ("src", "dst", "similarity", "turn")]
+    return best_of_pairs(ViewEdges(*(np.concatenate(column) for column in columns)), best)
+
+
 def join_views(
-    views: Views,
-    ownership: Ownership,
-    wholes: Rows,
-    min_similarity: float,
-    view_min_similarity: float,
-    *,
-    n_filter: int = 0,
-    best: int = 8,
-    share: tuple[int, int] = (0, 1),
-    device: Device | None = None,
-    n_earlier: int = 0,
+    views: Views, ownership: Ownership, wholes: Rows, rule: ViewRule, settings: JoinSettings = DEFAULTS, *, n_earlier: int = 0
 ) -> ViewEdges:
     """Find pairs of images of which two views are alike and the whole pictures are not.
 
@@ -117,19 +104,10 @@ def join_views(
     ownership : Ownership
         Pairs of rows that another list owns are left out.
     wholes : Rows
-        Descriptors of whole images, by the numbers of `views.image`.
-    min_similarity : float
-        Of whole pictures, from which a pair is the main join's.
-    view_min_similarity : float
-        Of views.
-    n_filter : int
-        Leading coordinates that propose pairs; 0 = all.
-    best : int
-        Edges kept for each image beside the forest.
-    share : (int, int)
-        Which share of the comparisons is made here, and of how many: `best_of_pairs` of all shares are the edges of the whole.
-    device : Device, optional
-        Where the products are computed that propose pairs; None = the CPU. The edges are the same.
+        Of each row the vector of the whole image that it is a view of.
+    rule : ViewRule
+    settings : JoinSettings
+        `best_of_pairs` of the edges of all shares are those of the whole.
     n_earlier : int
         Images below this number were compared with each other before: only pairs with another one are looked for.
 
@@ -139,107 +117,65 @@ def join_views(
 
     Notes
     -----
-    Base rows are compared with all rows, others only with base rows. A crowd of rows that are alike is represented
+    Base rows are compared with all rows, others only with base rows. A ball of rows that are alike is represented
     by a few from its middle to its edge, and its own base rows are compared with the middle only: linear in its members.
     """
-    join = _ViewJoin(views, ownership, wholes, (min_similarity, view_min_similarity), n_filter, best, share, device, n_earlier)
+    join = _ViewJoin(views, ownership, wholes, rule, settings, n_earlier)
     base, others = np.flatnonzero(views.is_base), np.flatnonzero(~views.is_base)
-    if len(views.image) >= _COLLAPSE_FROM:
-        for rows in (base, others):
-            is_left = np.zeros(len(views.image), dtype=bool)
-            is_left[rows] = True
-            for ball in join.crowds(rows):
-                by_cosine = np.argsort(-ball.cosines, kind="stable")
-                spread = np.linspace(0, len(by_cosine) - 1, _KEPT_SPREAD).astype(np.int64)
-                is_left[ball.rows] = False
-                is_left[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
-                if rows is base and join.is_ours():
-                    middle = int(ball.rows[by_cosine[0]])
-                    join.judge(np.full(len(ball.rows), middle), ball.rows)
-            if rows is base:
-                base = np.flatnonzero(is_left)
-            else:
-                others = np.flatnonzero(is_left)
+    if len(views.image) >= _BALLS_FROM:
+        base = join.represented(base, meets_middle=True)
+        others = join.represented(others, meets_middle=False)
     is_new = views.image >= n_earlier
-    new, known = base[is_new[base]], base[~is_new[base]]
+    new, earlier = base[is_new[base]], base[~is_new[base]]
     join.between(new, new)
-    join.between(new, known)
+    join.between(new, earlier)
     join.between(new, others)
-    join.between(known, others[is_new[others]])
+    join.between(earlier, others[is_new[others]])
     return join.result()
 
 
 class _ViewJoin:
     """The pairs of one list while they are found."""
 
-    def __init__(
-        self,
-        views: Views,
-        ownership: Ownership,
-        wholes: Rows,
-        min_similarity: tuple[float, float],
-        n_filter: int,
-        best: int,
-        share: tuple[int, int],
-        device: Device | None,
-        n_earlier: int,
-    ) -> None:
-        self.n_earlier = n_earlier
-        self.views, self.ownership, self.wholes, self.best = views, ownership, wholes, best
-        self.whole_threshold, self.threshold = min_similarity
-        self.n_filter, self.device = n_filter, device
-        self.share, self.n_shares = share
-        self.n_asked = 0
-        self.parts: list[ViewEdges] = []
-        self.n_buffered = 0
+    def __init__(self, views: Views, ownership: Ownership, wholes: Rows, rule: ViewRule, settings: JoinSettings, n_earlier: int) -> None:
+        self.views, self.ownership, self.wholes, self.rule = views, ownership, wholes, rule
+        self.threshold, self.n_earlier = rule.view_min_similarity, n_earlier
+        self.strips = StripJoin(views.vectors, self.threshold, self._leading if rule.n_filter else None, settings)
+        self.edges = EdgeBuffer(lambda *columns: _columns(best_of_pairs(ViewEdges(*columns), settings.best)), _columns(no_edges()), _HELD)
 
-    def is_ours(self) -> bool:
-        """Whether the next product is of the share that is joined here: they are dealt out in turn."""
-        self.n_asked += 1
-        return (self.n_asked - 1) % self.n_shares == self.share
-
-    def columns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """What products are taken of: the leading coordinates and the norm of the rest, or all of them."""
-        unit = unit_rows(self.views.vectors[rows])
-        if not self.n_filter:
-            return unit
-        tail = unit[:, self.n_filter :]
+    def _leading(self, rows: Ids) -> Rows32:
+        """The leading coordinates and the norm of the rest."""
+        unit, n = unit_rows(self.views.vectors[rows]), self.rule.n_filter
+        tail = unit[:, n:]
         rest = np.sqrt(np.einsum("ij,ij->i", tail, tail))
-        return np.concatenate([unit[:, : self.n_filter], rest[:, None]], axis=1)
+        return np.concatenate([unit[:, :n], rest[:, None]], axis=1)
 
-    def crowds(self, rows: npt.NDArray[np.int64]) -> list[Ball]:
-        """Crowds of rows that are all alike."""
-        if len(rows) < _COLLAPSE_FROM // 2:
+    def represented(self, rows: Ids, *, meets_middle: bool) -> Ids:
+        """Rows, of each ball only those that stand for it; its members, where they are to, meet its middle here."""
+        is_left = np.zeros(len(self.views.image), dtype=bool)
+        is_left[rows] = True
+        for ball in self._balls(rows, is_left):
+            by_cosine = np.argsort(-ball.cosines, kind="stable")
+            spread = evenly_spread(len(by_cosine), _KEPT_SPREAD)
+            is_left[ball.rows] = False
+            is_left[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
+            if meets_middle and self.strips.is_ours():
+                self._judge(np.full(len(ball.rows), ball.rows[by_cosine[0]]), ball.rows, is_close=True)
+        return np.flatnonzero(is_left)
+
+    def _balls(self, rows: Ids, candidates: Mask) -> list[Ball]:
+        if len(rows) < _BALLS_FROM // 2:
             return []
-        sample = self.columns(rows[np.linspace(0, len(rows) - 1, min(_PROBE, len(rows))).astype(np.int64)])
-        near = (sample @ sample.T >= self.threshold - PROJECTION_BAND).sum(axis=1)
-        if near.max() < fewest_in_sample(len(sample), len(rows)):
-            return []
-        candidates = np.zeros(len(self.views.image), dtype=bool)
-        candidates[rows] = True
-        return find_balls(self.views.vectors, self.threshold, candidates)
+        sample = self.strips.columns(rows[evenly_spread(len(rows), _PROBE)])
+        may_be = may_hold_ball(sample, sample, self.threshold - PROJECTION_BAND, len(rows))
+        return find_balls(self.views.vectors, self.threshold, candidates) if may_be else []
 
-    def between(self, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
-        """Pairs of some rows with others; the same rows twice are each pair once."""
-        grid = Grid(len(rows), len(others), rows is others)
-        strips = [strip for strip in grid.strips() if self.is_ours()]
-        if self.device is not None and strips and len(others) >= _ON_DEVICE_FROM:
-            products = HalfProducts(self.device, self.views.vectors, rows, None if grid.is_same else others, self.threshold)
-            for i, j in products.pairs(strips):
-                self.judge(rows[i], others[j])
-            strips = strips[products.n_done :]
-        proposed = self.threshold - (PROJECTION_BAND if self.n_filter else FLOAT32_BAND)
-        held, columns = -1, self.columns(others[:0])
-        for left, top in strips:
-            if left != held:
-                held, columns = left, self.columns(others[left : left + COLUMNS])
-            i, j = np.divmod(np.flatnonzero(self.columns(rows[top : top + STRIP]) @ columns.T >= proposed), len(columns))
-            i, j = i + top, j + left
-            if grid.is_same:
-                i, j = i[i < j], j[i < j]
-            self.judge(rows[i], others[j])
+    def between(self, rows: Ids, others: Ids) -> None:
+        """Pairs of some rows with others; of the same rows twice each pair once."""
+        for a, b, is_close in self.strips.pairs(rows, others):
+            self._judge(a, b, is_close=is_close)
 
-    def judge(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
+    def _judge(self, a: Ids, b: Ids, *, is_close: bool) -> None:
         """Keep the pairs of rows whose views are alike, that this list owns, and that tell something new."""
         views = self.views
         is_whole = (views.kind[a] == WHOLE) & (views.kind[b] == WHOLE)
@@ -249,37 +185,37 @@ class _ViewJoin:
         is_new &= np.maximum(views.image[a], views.image[b]) >= self.n_earlier
         a, b = a[is_new], b[is_new]
         for start in range(0, len(a), _JUDGED):
-            self._judge(a[start : start + _JUDGED], b[start : start + _JUDGED])
+            part = slice(start, start + _JUDGED)
+            self._keep(*self._alike(a[part], b[part], is_close=is_close))
 
-    def _judge(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
-        views = self.views
-        if self.n_filter:
-            product = np.einsum("ij,ij->i", unit_rows(views.vectors[a]), unit_rows(views.vectors[b]))
-            close = product >= self.threshold - FLOAT32_BAND
+    def _alike(self, a: Ids, b: Ids, *, is_close: bool) -> tuple[Ids, Ids, Sims]:
+        """Those of some pairs of rows that this list owns and whose views are alike, and their similarity."""
+        if not is_close:
+            close = self.strips.close(a, b)
             a, b = a[close], b[close]
         owned = self.ownership.pairs(a, b)
         a, b = a[owned], b[owned]
-        similarity = exact_similarity(views.vectors[a], views.vectors[b])
-        threshold = np.where(views.kind[a] == DISC, max(self.threshold, DISC_SIMILARITY), self.threshold)
-        near = similarity >= threshold.astype(np.float32)
-        a, b, similarity = a[near], b[near], similarity[near]
+        similarity = exact_similarity(self.views.vectors[a], self.views.vectors[b])
+        thresholds = np.where(self.views.kind[a] == DISC, max(self.threshold, DISC_SIMILARITY), self.threshold)
+        near = similarity >= thresholds.astype(np.float32)
+        return a[near], b[near], similarity[near]
+
+    def _keep(self, a: Ids, b: Ids, similarity: Sims) -> None:
+        """Keep those of some pairs of rows whose whole pictures are not alike, as edges of images."""
         if not len(a):
             return
+        views = self.views
         swap = views.image[a] > views.image[b]
         a, b = np.where(swap, b, a), np.where(swap, a, b)
         src, dst = views.image[a], views.image[b]
-        known = exact_similarity(self.wholes[src], self.wholes[dst]) >= np.float32(self.whole_threshold)
+        left = ~(exact_similarity(self.wholes[a], self.wholes[b]) >= np.float32(self.rule.min_similarity))
         turn = np.where(views.kind[a] == DISC, ROTATED, relative_turns()[views.orientation[a], views.orientation[b]]).astype(np.int8)
-        left = ~known
-        self.parts.append(ViewEdges(src[left], dst[left], similarity[left], turn[left]))
-        self.n_buffered += int(left.sum())
-        if self.n_buffered > _BUFFER:
-            self.parts = [self.result()]
-            self.n_buffered = 0
+        self.edges.add(src[left], dst[left], similarity[left], turn[left])
 
     def result(self) -> ViewEdges:
         """The sparse edges."""
-        if not self.parts:
-            return no_edges()
-        columns = [[getattr(part, name) for part in self.parts] for name in ("src", "dst", "similarity", "turn")]
-        return best_of_pairs(ViewEdges(*(np.concatenate(column) for column in columns)), self.best)
+        return ViewEdges(*self.edges.thinned())
+
+
+def _columns(edges: ViewEdges) -> tuple[Ids, Ids, Sims, Turns]:
+    return edges.src, edges.dst, edges.similarity, edges.turn

@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from scipy.cluster.hierarchy import DisjointSet
 
 from dedup.contracts import Table
-from dedup.judge.pair import JudgeSettings, PairJudge, VerdictWriter, find_places
+from dedup.judge.inputs import JudgeInputs, find_places
+from dedup.judge.pair import JudgeSettings
+from dedup.judge.verdicts import AGAIN, base_tables, find_verdicts, inside
+from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
-from dedup.runs.vectors import SampleRows, open_store
-from dedup.stages.confirm.known import AGAIN, find_verdicts, inside
-from dedup.stages.stage import Space, StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import dataset, read_table
 
 _TASK_MEMBERS = 2_000
@@ -40,18 +41,16 @@ Ids = npt.NDArray[np.int64]
 class ReconnectTask:
     """Members of torn components, component after component."""
 
-    look: JudgeSettings
+    inputs: JudgeInputs
     number: int
     sample_ids: Ids
-    spaces: tuple[tuple[Space, npt.NDArray[np.float32]], ...]  # with the similarity that each image asks for there
+    asked: tuple[npt.NDArray[np.float32], ...]  # similarity that each image asks for in each space
     parts: Ids
     bounds: Ids
     judged: Ids
     limit: int
-    places: pa.Table
     edges: Table
     refused: Table
-    verdicts: pa.Table
 
 
 @dataclass
@@ -65,13 +64,13 @@ class Reconnected:
 
 def reconnect_components(task: ReconnectTask) -> Reconnected:
     """Look again at the components of one task."""
-    judge = PairJudge(task.look, task.places, task.verdicts)
+    judge = task.inputs.judge()
     found = Reconnected()
     with VerdictWriter(task.edges, task.refused, f"part-again-{task.number:05d}", "confirm") as writer:
         for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
             ids, parts = task.sample_ids[start:stop], task.parts[start:stop]
             judged = task.judged[(task.judged >= start).all(axis=1) & (task.judged < stop).all(axis=1)] - start
-            for number, (space, asked) in enumerate(task.spaces):
+            for number, (space, asked) in enumerate(zip(task.inputs.spaces, task.asked, strict=True)):
                 source, seen = "also" if number else "whole", list[tuple[int, int]]()
 
                 def ask(
@@ -83,7 +82,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
                     found.n_judged += 1
                     return outcome.stands
 
-                parts = join_parts(SampleRows(open_store(space.run_dir), ids), asked[start:stop], parts, judged, task.limit, ask)
+                parts = join_parts(space.run.vectors().view(ids), asked[start:stop], parts, judged, task.limit, ask)
                 judged = np.concatenate([judged, np.array(seen, dtype=np.int64).reshape(-1, 2)])
     found.n_standing, found.reasons = writer.n_standing, writer.reasons
     return found
@@ -109,7 +108,7 @@ def join_parts(
     judged : int64 array, shape (n_judged, 2)
         Pairs that are not asked for again.
     limit : int
-        Nearest neighbours in other parts that are looked at for each image.
+        Nearest neighbours in other parts that are judged for each image.
     ask : callable
         Of two positions (the smaller first) and their similarity: whether they are copies.
 
@@ -165,16 +164,16 @@ def _nearest_outside(vectors: Rows, min_similarity: npt.NDArray[np.float32], par
     return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
 
 
-def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
+def reconnect(context: StageContext, settings: JudgeSettings) -> Reconnected:
     """Find the components that refusals have torn and look again."""
-    layout, limit, total = context.layout, context.config.confirm.reconnect, Reconnected()
+    run, limit, total = context.run, context.config.confirm.reconnect, Reconnected()
     near = pc.field("kind") == "near"
-    refused = read_table(layout.table("refused"), ["src", "dst"])
+    refused = read_table(run.table("refused"), ["src", "dst"])
     if not limit or not len(refused):
         return total
-    tables = [read_table(other.layout.table("representatives")) for other in (context, context.also) if other is not None]
+    tables = [read_table(other.run.table("representatives")) for other in (context, context.also) if other is not None]
     ids, asked = tables[0]["sample_id"].to_numpy(), [table["min_similarity"].to_numpy() for table in tables]
-    edges = dataset(layout.table("edges")).to_table(columns=["src", "dst"], filter=near)
+    edges = dataset(run.table("edges")).to_table(columns=["src", "dst"], filter=near)
     standing, torn = _positions(ids, edges), _positions(ids, refused)
     both = np.concatenate([standing, torn])
     raw = connected_components(both[:, 0], both[:, 1], len(ids))
@@ -190,7 +189,7 @@ def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
     bounds = component_slices(raw[order])
     judged_of = np.sort(raw[both[:, 0]], kind="stable")
     both = both[np.argsort(raw[both[:, 0]], kind="stable")]
-    known = find_verdicts(context, ids[np.sort(members)])
+    known = find_verdicts(context.engine, base_tables(context.base, context.config.confirm), ids[np.sort(members)])
     tasks: list[ReconnectTask] = []
     sizes: list[int] = []
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(order) + _TASK_MEMBERS, _TASK_MEMBERS)).clip(0, len(bounds) - 1))
@@ -202,13 +201,10 @@ def reconnect(context: StageContext, look: JudgeSettings) -> Reconnected:
             [np.arange(*np.searchsorted(judged_of, [label, label + 1])) for label in np.unique(raw[nodes])] or [np.zeros(0, np.int64)]
         ).astype(np.int64)
         offsets = bounds[first : last + 1] - bounds[first]
-        places = find_places(context, ids[nodes])
-        spaces = tuple((space, of[nodes]) for space, of in zip(context.spaces, asked, strict=True))
-        written = layout.table("edges"), layout.table("refused")
-        verdicts = inside(known, np.sort(ids[nodes]))
-        tasks.append(
-            ReconnectTask(look, len(tasks), ids[nodes], spaces, parts[nodes], offsets, place[both[rows]], limit, places, *written, verdicts)
-        )
+        places = find_places(context.engine, run.table("metadata"), ids[nodes])
+        inputs = JudgeInputs(settings, places, inside(known, np.sort(ids[nodes])), context.spaces)
+        asked_here, written = tuple(of[nodes] for of in asked), (run.table("edges"), run.table("refused"))
+        tasks.append(ReconnectTask(inputs, len(tasks), ids[nodes], asked_here, parts[nodes], offsets, place[both[rows]], limit, *written))
         sizes.append(len(nodes))
     for _, found in context.run_tasks("confirm", "images searched again", reconnect_components, tasks, sizes):
         total.n_judged += found.n_judged

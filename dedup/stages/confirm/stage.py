@@ -1,7 +1,7 @@
-"""Stage `confirm`: a second look at the pixels of candidate pairs, before components form.
+"""Stage `confirm`: the pixels of candidate pairs are compared, before components form.
 
-Candidates are looked at in rounds: in each the maximum-similarity spanning forest of those between images that nothing
-connects yet. A crowd of n copies takes n - 1 looks, not the several n candidates it has; the components are those that
+Candidates are judged in rounds: in each the maximum-similarity spanning forest of those between images that nothing
+connects yet. A crowd of n copies takes n - 1 comparisons, not the several n candidates it has; the components are those that
 all candidates would give.
 """
 
@@ -17,17 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup.contracts import Table
-from dedup.judge.pair import AS_LIKELY, PLACES, JudgeSettings, PairJudge, VerdictWriter, judge_settings
+from dedup.judge.inputs import PLACES, JudgeInputs, Space
+from dedup.judge.pair import JudgeSettings
+from dedup.judge.turns import likely_turns, turns_to_try
+from dedup.judge.verdicts import JUDGED_SQL, JUDGED_TABLES, VERDICTS, VERDICTS_VERSION, base_tables
+from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
-from dedup.numerics.similarity import apply_turn, exact_similarity
-from dedup.runs.vectors import open_store
-from dedup.stages.confirm.known import JUDGED_SQL, VERDICTS, VERDICTS_VERSION, base_tables
+from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import reconnect
-from dedup.stages.stage import QUARTER_TURNS, ROTATED, VARIANT_NAMES, Space, StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, count_rows, dataset, write_table
 from dedup.storage.urls import filesystem, join
-
-OUTPUT_VERSION = VERDICTS_VERSION
 
 _MOST_PAIRS = 2_000  # per task
 
@@ -84,7 +84,7 @@ ORDER BY src, dst
 class ConfirmTask:
     """Candidate pairs, with the places of their images, in one file."""
 
-    look: JudgeSettings
+    settings: JudgeSettings
     work: str
     name: str
     spaces: tuple[Space, ...]
@@ -113,12 +113,12 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
             for end in ("src", "dst")
         ]
     )
-    judge = PairJudge(task.look, places, _judged(work))
-    columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_found_by(task, work), _variants(task, work)]
+    judge = JudgeInputs(task.settings, places, _judged(work)).judge()
+    columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_found_by(task, work), _turns(task, work)]
     stands = []
     with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
-        for src, dst, similarity, source, found_by, variants in zip(*columns, strict=True):
-            outcome = judge.judge(src, dst, variants, source)
+        for src, dst, similarity, source, found_by, turns in zip(*columns, strict=True):
+            outcome = judge.judge(src, dst, turns, source)
             writer.add(src, dst, similarity, outcome, source, found_by)
             stands.append(outcome.stands)
     return ConfirmCounts(np.array(stands, dtype=bool), writer.n_unread, writer.reasons, sorted(judge.unreadable.values())[:3])
@@ -142,7 +142,7 @@ def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
         own = ("also", "also_look") if number else ("whole", "look")
         is_found = np.isin(source, own)
         if len(task.spaces) > 1:
-            store = open_store(space.run_dir)
+            store = space.run.vectors()
             for start in range(0, len(work), _BLOCK):
                 src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
                 is_found[start : start + _BLOCK] |= exact_similarity(src, dst) >= np.float32(space.min_similarity)
@@ -150,46 +150,36 @@ def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
     return list(names)
 
 
-def _variants(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
-    """The turns to try for each pair: the candidate's, and one that is about as likely.
-
-    A picture that is nearly symmetric is like its mirror image as it stands, and so it came as a candidate: what tells
-    a mirrored copy is only that, turned, it agrees in every tile.
-    """
-    found: list[tuple[str, ...]] = [QUARTER_TURNS if variant == ROTATED else (variant,) for variant in work["variant"].to_pylist()]
-    turned = task.spaces[-1]  # the one that can be turned, if any can
-    if not turned.turns:
-        return found
-    store, ends = open_store(turned.run_dir), [work[end].to_numpy() for end in ("src", "dst")]
-    for start in range(0, len(work), _BLOCK):
-        src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
-        likely = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in turned.turns])
-        best = likely.argmax(axis=0)
-        upright = exact_similarity(src, dst)
-        for row in np.flatnonzero(likely.max(axis=0) >= upright - AS_LIKELY).tolist():
-            if found[start + row] == ("none",):
-                found[start + row] = ("none", VARIANT_NAMES[1 + best[row]])
-    return found
+def _turns(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
+    """The turns to try for each pair."""
+    space = task.spaces[-1]  # the one that can be turned, if any can
+    likely: list[str | None] = [None] * len(work)
+    if space.turns:
+        store, ends = space.run.vectors(), [work[end].to_numpy() for end in ("src", "dst")]
+        for start in range(0, len(work), _BLOCK):
+            src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
+            likely[start : start + _BLOCK] = likely_turns(src, dst, space.turns)
+    return [turns_to_try(variant, turn) for variant, turn in zip(work["variant"].to_pylist(), likely, strict=True)]
 
 
-def run(context: StageContext) -> StageResult:
+def judge_candidates(context: StageContext) -> StageResult:
     """Judge all candidates, then look for what connects where some were refused."""
-    layout = context.layout
-    candidates, edges, refused = (layout.table(name) for name in ("candidates", "edges", "refused"))
+    run = context.run
+    candidates, edges, refused = (run.table(name) for name in ("candidates", "edges", "refused"))
     clear(edges)
     clear(refused)
-    look = judge_settings(context)
-    if look is None:
+    settings = context.judge_settings
+    if settings is None:
         if context.config.confirm.enabled:
             context.reporter.note(
                 "confirm: off: these embeddings don't say where their images lie (columns shard, byte_offset, n_bytes of the metadata); "
                 "similarity alone decides"
             )
-        n_edges = _copy_unseen(context, "WHERE source <> 'look'")  # looks are no more than hints
+        n_edges = _copy_unseen(context, "WHERE source <> 'look'")  # views are no more than hints
         write_table(refused, [], "part-none")
         return StageResult({"edges": n_edges, "refused": 0}, {"n_judged": 0})
     n_exact = _copy_unseen(context, "WHERE kind = 'exact'")
-    looked = _Judged()
+    judged = _Judged()
     pairs = dataset(candidates).to_table(filter=pc.field("kind") == "near").sort_by([("src", "ascending"), ("dst", "ascending")])
     ids, ends = np.unique(np.concatenate([pairs["src"].to_numpy(), pairs["dst"].to_numpy()]), return_inverse=True)
     src, dst = ends[: len(pairs)], ends[len(pairs) :]
@@ -200,24 +190,24 @@ def run(context: StageContext) -> StageResult:
         picked = next_round(np.flatnonzero(is_open), src, dst, similarity, parts)
         if not len(picked):
             break
-        stood[picked] = _judge_pairs(context, look, pairs.take(picked), looked)
+        stood[picked] = _judge_pairs(context, settings, pairs.take(picked), judged)
         is_open[picked] = False
         parts = connected_components(src[stood], dst[stood], len(ids))
-    if looked.n_unread:
-        became = "stand on their similarity" if look.keeps_unreadable else "were refused"
-        what = f"{looked.n_unread:,} pairs {became}, their images can't be read again"
-        context.reporter.note(f"confirm: {what}: {'; '.join(looked.unreadable)}")
-    if not looked.n_tasks:
+    if judged.n_unread:
+        became = "stand on their similarity" if settings.keeps_unreadable else "were refused"
+        what = f"{judged.n_unread:,} pairs {became}, their images can't be read again"
+        context.reporter.note(f"confirm: {what}: {'; '.join(judged.unreadable)}")
+    if not judged.n_tasks:
         write_table(refused, [], "part-none")
-    again = reconnect(context, look)
+    again = reconnect(context, settings)
     rows = {"edges": n_exact + int(stood.sum()) + again.n_standing, "refused": count_rows(refused)}
-    looked.reasons.update(again.reasons)
+    judged.reasons.update(again.reasons)
     summary = {
         "n_judged": int((~is_open).sum()) + again.n_judged,
         "n_confirmed": int(stood.sum()) + again.n_standing,
-        "n_unreadable": looked.n_unread,
+        "n_unreadable": judged.n_unread,
         "n_reconnected": again.n_standing,
-        "refused_by_reason": dict(sorted(looked.reasons.items())),
+        "refused_by_reason": dict(sorted(judged.reasons.items())),
     }
     return StageResult(rows, summary)
 
@@ -229,12 +219,12 @@ def next_round(
     similarity: npt.NDArray[np.float32],
     parts: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """The candidates to look at next: a spanning forest of what is not connected yet.
+    """The candidates to judge next: a spanning forest of what is not connected yet.
 
     Parameters
     ----------
     left : int64 array, shape (n_left,)
-        Candidates not looked at, as positions in the arrays below.
+        Candidates not judged, as positions in the arrays below.
     src, dst : int64 array, shape (n,)
         Ends of the candidates, as nodes.
     similarity : float32 array, shape (n,)
@@ -267,41 +257,47 @@ class _Judged:
     unreadable: list[str] = field(default_factory=list)
 
 
-def _judge_pairs(context: StageContext, look: JudgeSettings, pairs: pa.Table, looked: _Judged) -> npt.NDArray[np.bool_]:
-    """Look at the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
-    layout = context.layout
-    edges, refused = layout.table("edges"), layout.table("refused")
+def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table, judged: _Judged) -> npt.NDArray[np.bool_]:
+    """Judge the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
+    run = context.run
+    edges, refused = run.table("edges"), run.table("refused")
     size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
     # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and gone after the round
-    base = base_tables(context, ["edges", "refused"])
+    verdicts = base_tables(context.base, context.config.confirm)
+    base = {name: verdicts[name] for name in JUDGED_TABLES} if verdicts else {}
     work = Table(join(edges.path, "_work"), _WORK_JUDGED if base else WORK)
     clear(work)
     query = WORK_SQL.format(verdict=_KNOWN if base else _NOT_KNOWN, judged=_JUDGED if base else "")
     tasks: list[ConfirmTask] = []
     sizes: list[int] = []
-    for batch in context.engine.sql(query, {"candidates": pairs, "metadata": layout.table("metadata")} | base, work.schema):
+    for batch in context.engine.sql(query, {"candidates": pairs, "metadata": run.table("metadata")} | base, work.schema):
         for start in range(0, len(batch), size):
             part = batch.slice(start, size)
             write_table(work, [part], f"part-{len(tasks):05d}")
-            name = f"part-{looked.n_tasks + len(tasks):05d}"
-            tasks.append(ConfirmTask(look, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.spaces, edges, refused))
+            name = f"part-{judged.n_tasks + len(tasks):05d}"
+            tasks.append(
+                ConfirmTask(settings, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.spaces, edges, refused)
+            )
             sizes.append(len(part))
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     stands = np.zeros(len(pairs), dtype=bool)
     for number, counts in context.run_tasks("confirm", "pairs", confirm_pairs, tasks, sizes):
         stands[offsets[number] : offsets[number + 1]] = counts.stands
-        looked.n_unread += counts.n_unread
-        looked.reasons.update(counts.reasons)
-        looked.unreadable = sorted({*looked.unreadable, *counts.unreadable})[:3]
+        judged.n_unread += counts.n_unread
+        judged.reasons.update(counts.reasons)
+        judged.unreadable = sorted({*judged.unreadable, *counts.unreadable})[:3]
     clear(work)
-    looked.n_tasks += len(tasks)
+    judged.n_tasks += len(tasks)
     return stands
 
 
 def _copy_unseen(context: StageContext, where: str) -> int:
-    """Candidates that need no look become edges."""
-    edges = context.layout.table("edges")
+    """Candidates that need not be judged become edges."""
+    edges = context.run.table("edges")
     transform = edges.schema.field("transform")
     without = edges.schema.remove(edges.schema.get_field_index("transform"))
-    batches = context.engine.sql(UNSEEN_SQL.format(where=where), {"candidates": context.layout.table("candidates")}, without)
+    batches = context.engine.sql(UNSEEN_SQL.format(where=where), {"candidates": context.run.table("candidates")}, without)
     return write_table(edges, (batch.append_column(transform, pa.nulls(len(batch), transform.type)) for batch in batches), "part-unseen")
+
+
+STAGE = Stage("confirm", reads=("pairs",), output_version=VERDICTS_VERSION, run=judge_candidates)

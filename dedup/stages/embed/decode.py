@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dedup.contracts import Encoder
+from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
-from dedup.numerics.image.descriptor import GRID, ycbcr_grid
+from dedup.numerics.image.descriptor import GRID, Crop, ycbcr_grid
 from dedup.numerics.image.frame import picture_box
 from dedup.storage.images.decode import DecodedImage, decode_image
 from dedup.storage.images.thumbnails import make_thumbnail
@@ -95,8 +95,8 @@ class Preparation:
             if sample.error is not None or sample.image is None:
                 raise sample.error or SampleError("no_image")
             image = decode_image(sample.image, max_pixels=self.max_pixels, min_side=self.encoder.min_side)
-            grid = self._grid(image)
-            prepared = self.encoder.prepare(image.pixels, image.box, grid)
+            crop = Crop(image.pixels, image.box)
+            grid, prepared = self._grid(crop), self.encoder.prepare(crop)
             inner = _inner_grid(image) if self.finds_inner else None
             thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
         except SampleError as error:
@@ -115,13 +115,13 @@ class Preparation:
         }
         return PreparedSample(source, row, grid, prepared, inner, thumbnail)
 
-    def _grid(self, image: DecodedImage) -> npt.NDArray[np.float32]:
+    def _grid(self, crop: Crop) -> npt.NDArray[np.float32]:
         """The picture's grid; an encoder of grids decodes no more pixels than it needs, for others whole pixels are averaged first."""
-        factor = min(image.pixels.shape[:2]) // (2 * GRID)
+        factor = min(crop.pixels.shape[:2]) // (2 * GRID)
         if factor < 2 or self.encoder.min_side == 2 * GRID:
-            return ycbcr_grid(image.pixels, image.box)
-        left, top, right, bottom = (edge / factor for edge in image.box)
-        return ycbcr_grid(np.asarray(Image.fromarray(image.pixels).reduce(factor)), (left, top, right, bottom))
+            return crop.grid
+        left, top, right, bottom = (edge / factor for edge in crop.box)
+        return ycbcr_grid(np.asarray(Image.fromarray(crop.pixels).reduce(factor)), (left, top, right, bottom))
 
 
 def _inner_grid(image: DecodedImage) -> npt.NDArray[np.float32] | None:

@@ -13,10 +13,11 @@ from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint, load_encoder
 from dedup.errors import ConfigError
 from dedup.machine import task_cores
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.stages.embed.decode import in_order
 from dedup.stages.embed.inherit import has_files, marker_path
 from dedup.stages.embed.published import copy_embeddings
+from dedup.stages.embed.sources import Source, source_url
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.atomic import write_json
 from dedup.storage.input.folders import read_folder_part
@@ -25,13 +26,6 @@ from dedup.storage.input.samples import RawSample, SampleReader
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import FolderPart
 from dedup.storage.urls import is_local, read_json
-
-Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
-
-
-def source_url(source: Source) -> str:
-    """The name a source has in `partitions`."""
-    return source if isinstance(source, str) else source.url
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,11 @@ class EmbedTask:
     batch_size: int = 0  # 0 = what suits the encoder
     encoder: dict[str, str] = field(default_factory=dict)
     stamps: dict[str, str] = field(default_factory=dict)  # URL to fingerprint
+
+    @property
+    def run(self) -> Run:
+        """The run directory that is written."""
+        return Run(self.config.output.run_dir, self.config)
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     A shard that can't be reached leaves the partition without a marker, so that the next run tries it again.
     """
     started = time.perf_counter()
-    marker_file = marker_path(task.config.output.run_dir, task.partition)
-    if (result := finished(task.config.output.run_dir, task)) is not None:
+    marker_file = marker_path(task.run, task.partition)
+    if (result := finished(task)) is not None:
         return result  # by a twin: a scheduler may start a slow task a second time
     if read_json(marker_file) is not None:
         write_json(marker_file, {})  # from here on the partition is not done
@@ -138,9 +137,8 @@ def _check_encoder(task: EmbedTask) -> None:
 
 def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     """Copy precomputed embeddings; the result, and the files written with their sizes."""
-    layout = RunLayout(task.config.output.run_dir, tuple(task.config.input.carry))
     sources = [source for source in task.sources if isinstance(source, EmbeddingFile)]
-    copied, files = copy_embeddings(layout, task.partition, sources, by_bytes=task.by_bytes)
+    copied, files = copy_embeddings(task.run, task.partition, sources, by_bytes=task.by_bytes)
     shards: list[JsonDict] = [
         {
             "shard": source.url,
@@ -172,9 +170,9 @@ def open_source(config: Config, source: Source) -> SampleReader:
     return read_shard(source, carry=options.carry, sidecar=options.sidecar, max_image_bytes=options.max_image_bytes)
 
 
-def finished(run_dir: str, task: EmbedTask) -> EmbedResult | None:
+def finished(task: EmbedTask) -> EmbedResult | None:
     """The result of a partition that is done as this task would do it, its files there with their sizes."""
-    marker = read_json(marker_path(run_dir, task.partition))
+    marker = read_json(marker_path(task.run, task.partition))
     if marker is None or marker.get("identity") != task.identity:
         return None
-    return EmbedResult(**marker["result"]) if has_files(run_dir, tuple(task.config.embed.also), marker["files"]) else None
+    return EmbedResult(**marker["result"]) if has_files(task.run, tuple(task.config.embed.also), marker["files"]) else None

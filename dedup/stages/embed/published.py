@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup.runs.directory import RunLayout
+from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
 from dedup.storage.arrays import ArrayWriter
@@ -38,14 +38,12 @@ class CopiedRows:
     is_reachable: bool = True
 
 
-def copy_embeddings(
-    layout: RunLayout, partition: int, sources: list[EmbeddingFile], *, by_bytes: bool
-) -> tuple[list[CopiedRows], dict[str, int]]:
+def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, by_bytes: bool) -> tuple[list[CopiedRows], dict[str, int]]:
     """Write unit rows and metadata of a partition.
 
     Parameters
     ----------
-    layout : RunLayout
+    run : Run
     partition : int
     sources : list of EmbeddingFile
     by_bytes : bool
@@ -58,11 +56,11 @@ def copy_embeddings(
     dict
         Names of the partition's files with their sizes in bytes.
     """
-    table = layout.table("metadata")
+    table = run.table("metadata")
     urls = {
-        f"img_emb/img_emb_{partition:05d}.npy": embedding_path(layout.run_dir, partition),
+        f"img_emb/img_emb_{partition:05d}.npy": embedding_path(run.path("embeddings"), partition),
         f"metadata/metadata_{partition:05d}.parquet": join(table.path, f"metadata_{partition:05d}.parquet"),
-        f"rejected/rejected_{partition:05d}.parquet": join(layout.table("rejected").path, f"rejected_{partition:05d}.parquet"),
+        f"rejected/rejected_{partition:05d}.parquet": join(run.table("rejected").path, f"rejected_{partition:05d}.parquet"),
     }
     vectors_url, metadata_url, rejected_url = urls.values()
     copied: list[CopiedRows] = []
@@ -76,7 +74,7 @@ def copy_embeddings(
         first = partition << 32
         for source in sources:
             found = CopiedRows()
-            for rows, known in _until_it_breaks(source, layout.carry, found):
+            for rows, known in _until_it_breaks(source, run.config.input.carry, found):
                 unit, is_good = unit_float16(rows)
                 good, bad = known.filter(pa.array(is_good)), known.filter(pa.array(~is_good))
                 vectors.write(unit)

@@ -1,37 +1,30 @@
-"""Stage `embed`: shards are streamed through the encoder, one partition a task (`embedding.py`); resumable by partition."""
+"""Stage `embed`: shards are streamed through the encoder, one partition a task (`partition.py`); resumable by partition."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Progress
-from dedup.encoders import n_gpus
 from dedup.errors import InputError
-from dedup.runs.directory import also_dir, digest, read_record
+from dedup.runs.record import digest
 from dedup.schemas import PARTITIONS
 from dedup.stages.embed.inherit import GONE, inherit_partitions, marker_path, read_plan
-from dedup.stages.embed.partition import EmbedResult, EmbedTask, Source, embed_partition, finished, source_url
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.embed.partition import EmbedResult, EmbedTask, embed_partition, finished
+from dedup.stages.embed.sources import Sources, find_sources, refuse_to_embed, source_url
+from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.atomic import write_json
 from dedup.storage.input.published import EmbeddingFile
 from dedup.storage.tables import clear, write_table
 from dedup.storage.urls import filesystem, join, read_json
 
-OUTPUT_VERSION = 3
 
-
-def begun_with(run_dir: str) -> dict[str, str]:
-    """The encoder that the finished partitions of a run were embedded with; empty where there are none."""
-    fs, root = filesystem(join(run_dir, "embeddings", "_done"))
-    return dict(read_json(join(run_dir, "embeddings", "_encoder.json")) or {}) if fs.glob(join(root, "*.json")) else {}
-
-
-def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[str]]]:
+def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Give each shard a partition: known ones keep their number, new ones are appended in order of their URL.
 
     Numbers go on after those of the run that this one adds to, whose partitions stay as they are.
@@ -41,10 +34,10 @@ def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[s
     list of (partition, shards)
         Of the shards given.
     """
-    path = context.layout.path("embeddings", "_plan.json")
+    path = context.run.path("embeddings", "_plan.json")
     saved, size = read_json(path) or {}, context.config.embed.shards_per_partition
-    base = None if context.base is None else read_plan(context.base.run_dir)
-    first, inherited = (0, {}) if base is None else (base.next, base.partitions)
+    base = None if context.base is None else read_plan(context.base)
+    first, inherited = (0, {}) if base is None else (base.next, base.urls)
     known = {int(number): urls for number, urls in saved.get("partitions", {}).items() if int(number) >= first}
     there = set(shards)
     is_same_size = saved.get("shards_per_partition") == size
@@ -60,105 +53,97 @@ def plan(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[s
     return sorted(kept.items())
 
 
-def run(context: StageContext, sources: Mapping[str, tuple[Source, str]], identity: str, encoder: dict[str, str]) -> StageResult:
+def embed(context: StageContext) -> StageResult:
     """Embed what is not embedded yet.
-
-    Parameters
-    ----------
-    sources : mapping
-        URL to (source, fingerprint), in order of the URL.
-    identity : str
-        Digest of the configuration and encoder the vectors depend on.
-    encoder : dict
-        The encoder's fingerprint.
 
     Raises
     ------
     InputError
         If a shard can't be reached; the others are embedded and stay.
     """
-    run_dir = context.layout.run_dir
+    sources: Sources = context.inputs.sources
     copied = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
     inherited = inherit_partitions(context)
     before = _summary_of_base(context)
     by_bytes = _by_bytes(copied, before)
-    tasks = []
-    for number, urls in plan(context, list(sources)):
-        members = tuple(sources[url][0] for url in urls)
-        tasks.append(
-            EmbedTask(
-                context.config,
-                number,
-                members,
-                digest([identity, by_bytes, [[url, sources[url][1]] for url in urls]]),
-                by_bytes,
-                stamps={url: sources[url][1] for url in urls},
-            )
-        )
-    _remove_others(run_dir, context.config.embed.also, {*inherited, *(task.partition for task in tasks)})
-    write_json(join(run_dir, "embeddings", "_encoder.json"), encoder)
-    results: dict[int, EmbedResult] = {number: EmbedResult(**marker["result"]) for number, marker in inherited.items()}
-    for task in tasks:
-        if (result := finished(run_dir, task)) is not None:
-            results[task.partition] = result
-    missing = [task for task in tasks if task.partition not in results]
-    if not context.config.input.allow_missing:
-        _refuse_to_lose(run_dir, missing, sources)
-    # vectors round by the size of their batch, so that a run that is resumed goes on with the one it has
-    batch_size = context.config.embed.batch_size or min((result.batch_size for result in results.values()), default=0)
-    missing = [dataclasses.replace(task, batch_size=batch_size, encoder=encoder) for task in missing]
-    n_done = len(results) - len(inherited)
-    if inherited:
-        context.reporter.note(f"embed: {len(inherited):,} partitions are those of {context.config.base.run_dir}")
-    if n_done and missing:
-        context.reporter.note(f"embed: {n_done} of {len(tasks)} partitions are done already")
-    n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
-    if missing:
-        context.reporter.progress(Progress("embed", 0, n_shards, "shards"))
-    found_gpus = n_gpus(context.config.encoder, context.config.engine.device) if missing else 0
-    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu=True, n_gpus=found_gpus):
-        results[result.partition] = result
-        for note in result.notes:
-            context.reporter.note(f"embed: {note}")
-        done += len(result.shards)
-        n_images += result.n_samples + result.n_rejected
-        detail = f", {n_images / (time.perf_counter() - started):,.0f} images/s"
-        context.reporter.progress(Progress("embed", done, n_shards, "shards", detail))
-    devices = sorted({result.device.partition(":")[0] for result in results.values() if result.device})
-    if len(devices) > 1 and context.config.encoder.precision == "auto":
-        context.reporter.note(
-            "embed: some partitions were embedded on a GPU in fp16, others on a CPU in fp32; encoder.precision makes them equal"
-        )
+    tasks = _tasks(context, sources, by_bytes)
+    _remove_others(context, {*inherited, *(task.partition for task in tasks)})
+    write_json(context.run.path("embeddings", "_encoder.json"), context.inputs.encoder)
+    results = {number: EmbedResult(**marker["result"]) for number, marker in inherited.items()}
+    _embed(context, tasks, results)
+    _note_devices(context, results)
     rows = _write_partitions(context, [results[number] for number in sorted(results)])
+    _note_broken(context, [results[task.partition] for task in tasks])
     unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
-    _report(context, [results[task.partition] for task in tasks])
     if unreachable and not context.config.input.allow_missing:
         first = unreachable[0]
         raise InputError(
             f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); "
             "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
         )
-    reasons: dict[str, int] = {}
+    rows["metadata"] = sum(result.n_samples for result in results.values())
+    rows["rejected"] = sum(result.n_rejected for result in results.values())
+    reasons: Counter[str] = Counter()
     for result in results.values():
-        for reason, count in result.reasons.items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    rows |= {
-        "metadata": sum(result.n_samples for result in results.values()),
-        "rejected": sum(result.n_rejected for result in results.values()),
-    }
+        reasons.update(result.reasons)
     seconds = sum(results[task.partition].seconds for task in tasks)
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
     if not encoder_kind(context.config.encoder.name).has_images:
         has_pixels = all(source.has_places for source in copied) and bool(before.get("has_pixels", True))
         summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
     if inherited:
-        summary |= {"n_base_samples": sum(results[number].n_samples for number in inherited)}
+        summary["n_base_samples"] = sum(results[number].n_samples for number in inherited)
     return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": len(unreachable)})
+
+
+def _tasks(context: StageContext, sources: Sources, by_bytes: bool) -> list[EmbedTask]:
+    """A task for each partition of the sources."""
+    tasks = []
+    for number, urls in plan_partitions(context, list(sources)):
+        stamps = {url: sources[url][1] for url in urls}
+        identity = digest([context.identity, by_bytes, [[url, stamp] for url, stamp in stamps.items()]])
+        tasks.append(EmbedTask(context.config, number, tuple(sources[url][0] for url in urls), identity, by_bytes, stamps=stamps))
+    return tasks
+
+
+def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int, EmbedResult]) -> None:
+    """Do the tasks that are not done; `results`, by partition, hold what was inherited, and gain those of all tasks."""
+    n_inherited, reporter = len(results), context.reporter
+    results |= {task.partition: result for task in tasks if (result := finished(task)) is not None}
+    n_done = len(results) - n_inherited
+    missing = [task for task in tasks if task.partition not in results]
+    if not context.config.input.allow_missing:
+        _refuse_to_lose(missing)
+    # vectors round by the size of their batch, so that a run that is resumed goes on with the one it has
+    batch_size = context.config.embed.batch_size or min((result.batch_size for result in results.values()), default=0)
+    missing = [replace(task, batch_size=batch_size, encoder=context.inputs.encoder) for task in missing]
+    if n_inherited:
+        reporter.note(f"embed: {n_inherited:,} partitions are those of {context.config.base.run_dir}")
+    if n_done and missing:
+        reporter.note(f"embed: {n_done} of {len(tasks)} partitions are done already")
+    n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
+    if missing:
+        reporter.progress(Progress("embed", 0, n_shards, "shards"))
+    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu="alone"):
+        results[result.partition] = result
+        for note in result.notes:
+            reporter.note(f"embed: {note}")
+        done += len(result.shards)
+        n_images += result.n_samples + result.n_rejected
+        reporter.progress(Progress("embed", done, n_shards, "shards", f", {n_images / (time.perf_counter() - started):,.0f} images/s"))
+
+
+def _note_devices(context: StageContext, results: Mapping[int, EmbedResult]) -> None:
+    devices = {result.device.partition(":")[0] for result in results.values() if result.device}
+    if len(devices) > 1 and context.config.encoder.precision == "auto":
+        context.reporter.note(
+            "embed: some partitions were embedded on a GPU in fp16, others on a CPU in fp32; encoder.precision makes them equal"
+        )
 
 
 def _summary_of_base(context: StageContext) -> JsonDict:
     """Figures of the embedding that this one adds to; empty where it adds to none."""
-    record = None if context.base is None else read_record(context.base.run_dir, "embeddings")
+    record = None if context.base is None else context.base.record("embed")
     return {} if record is None else record.summary
 
 
@@ -179,11 +164,11 @@ def _by_bytes(copied: Sequence[EmbeddingFile], before: JsonDict) -> bool:
     return not without and before.get("exact_by") != "embedding"
 
 
-def _refuse_to_lose(run_dir: str, missing: Sequence[EmbedTask], sources: Mapping[str, tuple[Source, str]]) -> None:
+def _refuse_to_lose(missing: Sequence[EmbedTask]) -> None:
     """Stop before a shard that is gone for now replaces its own earlier embeddings by nothing."""
     for task in missing:
-        gone = [url for url in map(source_url, task.sources) if sources[url][1] in GONE]
-        if gone and read_json(marker_path(run_dir, task.partition)):
+        gone = [url for url in map(source_url, task.sources) if task.stamps[url] in GONE]
+        if gone and read_json(marker_path(task.run, task.partition)):
             raise InputError(
                 f"{gone[0]} can't be reached, but was embedded before, and its results are still there: "
                 "fix the input and run the same command again, or set input.allow_missing=true to continue without it"
@@ -191,7 +176,7 @@ def _refuse_to_lose(run_dir: str, missing: Sequence[EmbedTask], sources: Mapping
 
 
 def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict[str, int]:
-    table = context.layout.table("partitions")
+    table = context.run.table("partitions")
     rows = [
         {"partition": result.partition, **{name: shard[name] for name in PARTITIONS.names[1:]}}
         for result in results
@@ -201,10 +186,10 @@ def _write_partitions(context: StageContext, results: list[EmbedResult]) -> dict
     return {"partitions": write_table(table, [pa.Table.from_pylist(rows, schema=PARTITIONS)])}
 
 
-def _remove_others(run_dir: str, also: Sequence[str], partitions: set[int]) -> None:
+def _remove_others(context: StageContext, partitions: set[int]) -> None:
     """Delete the files of partitions that are no longer part of the input."""
-    for home in (run_dir, *(also_dir(run_dir, name) for name in also)):
-        _remove_other_files(join(home, "embeddings"), partitions)
+    for run in (context.run, *(context.run.second(name) for name in context.config.embed.also)):
+        _remove_other_files(run.path("embeddings"), partitions)
 
 
 def _remove_other_files(folder: str, partitions: set[int]) -> None:
@@ -217,8 +202,20 @@ def _remove_other_files(folder: str, partitions: set[int]) -> None:
                 fs.rm_file(str(name))
 
 
-def _report(context: StageContext, results: list[EmbedResult]) -> None:
+def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:
     for result in results:
         for shard in result.shards:
             if shard["status"] != "ok" or shard["error"]:
                 context.reporter.note(f"{shard['shard']}: {shard['status']}: {shard['error']} ({shard['n_samples']} samples kept)")
+
+
+STAGE = Stage(
+    "embed",
+    reads=(),
+    output_version=3,
+    run=embed,
+    inputs=find_sources,
+    refuse=refuse_to_embed,
+    reads_base=always,
+    told_again=("input.carry", "encoder.name", "embed.also"),
+)

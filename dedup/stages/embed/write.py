@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import Config, EncoderConfig
-from dedup.contracts import Encoder
 from dedup.encoders import load_encoder, view_maker
+from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
 from dedup.numerics.image.descriptor import detail
 from dedup.numerics.similarity import exact_similarity
-from dedup.runs.directory import RunLayout, also_dir
+from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path, inner_paths
 from dedup.schemas import REJECTED
 from dedup.stages.embed.decode import Preparation, PreparedSample, RejectedSample
@@ -27,7 +27,7 @@ from dedup.storage.images.thumbnails import ThumbnailWriter, remove_thumbnails, 
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, join
 
-LEAST_INNER_QUALITY = 10.0  # detail of a picture inside a frame that is worth a second look
+LEAST_INNER_QUALITY = 10.0  # detail of a picture inside a frame that is worth a view of its own
 
 
 class VectorFiles:
@@ -35,16 +35,16 @@ class VectorFiles:
 
     Parameters
     ----------
-    run_dir : str
-        Where `embeddings/img_emb` lies.
+    folder : str
+        Of the embeddings.
     partition : int
     dim : int
     prefix : str
         Of the names that `close` gives.
     """
 
-    def __init__(self, run_dir: str, partition: int, dim: int, prefix: str = "") -> None:
-        whole, (inner, inner_ids) = embedding_path(run_dir, partition), inner_paths(run_dir, partition)
+    def __init__(self, folder: str, partition: int, dim: int, prefix: str = "") -> None:
+        whole, (inner, inner_ids) = embedding_path(folder, partition), inner_paths(folder, partition)
         self._whole = ArrayWriter(whole, (dim,), np.float16)
         self._inner = ArrayWriter(inner, (dim,), np.float16)
         self._ids = ArrayWriter(inner_ids, (1,), np.int64)
@@ -105,29 +105,31 @@ class PartitionWriter:
         overlaps: bool = False,
     ) -> None:
         self._encoder, self._partition, self._batch_size = encoder, partition, batch_size
-        self._layout = RunLayout(config.output.run_dir, tuple(config.input.carry))
-        run_dir = config.output.run_dir
-        self._metadata_table = self._layout.table("metadata")
+        run = Run(config.output.run_dir, config)
+        folder = run.path("embeddings")
+        self._metadata_table = run.table("metadata")
         self._paths = {
             f"metadata/metadata_{partition:05d}.parquet": join(self._metadata_table.path, f"metadata_{partition:05d}.parquet"),
-            f"rejected/rejected_{partition:05d}.parquet": join(self._layout.table("rejected").path, f"rejected_{partition:05d}.parquet"),
+            f"rejected/rejected_{partition:05d}.parquet": join(run.table("rejected").path, f"rejected_{partition:05d}.parquet"),
         }
         metadata, rejected = self._paths.values()
-        self._vectors = VectorFiles(run_dir, partition, encoder.dim)
+        self._vectors = VectorFiles(folder, partition, encoder.dim)
         # the encoder that takes grids: this one, or the second source of candidates beside it
         name = next(iter(config.embed.also), "")
         self._of_grids = encoder if view_maker(config.encoder) else None
         if name:
             self._of_grids = load_encoder(EncoderConfig(name=name), config.engine.device)
-        self._also = VectorFiles(also_dir(run_dir, name), partition, self._of_grids.dim, ALSO) if name and self._of_grids else None
+        self._also: VectorFiles | None = None
+        if name and self._of_grids:
+            self._also = VectorFiles(run.second(name).path("embeddings"), partition, self._of_grids.dim, ALSO)
         self._metadata = FileWriter(metadata, self._metadata_table.schema)
         self._rejected = FileWriter(rejected, REJECTED)
         self._thumbnails: ThumbnailWriter | None = None
         if keep_thumbnails:
-            self._thumbnails = ThumbnailWriter(run_dir, partition)
-            self._paths |= {name: self._layout.path("embeddings", name) for name in thumbnail_paths(partition)}
+            self._thumbnails = ThumbnailWriter(folder, partition)
+            self._paths |= {name: join(folder, name) for name in thumbnail_paths(partition)}
         else:
-            remove_thumbnails(run_dir, partition)
+            remove_thumbnails(folder, partition)
         self.preparation = Preparation(
             encoder, config.input.max_pixels, finds_inner=self._of_grids is not None, keeps_thumbnails=keep_thumbnails
         )

@@ -9,18 +9,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
-from dedup.judge.pair import JudgeSettings, PairJudge, VerdictWriter, find_places
+from dedup.judge.inputs import JudgeInputs, Space, find_places
+from dedup.judge.pair import JudgeSettings, PairJudge
+from dedup.judge.turns import likelier_first
+from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
+from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
-from dedup.runs.vectors import open_store
 from dedup.schemas.pairs import NEAR
-from dedup.stages.confirm.known import GROUP, find_verdicts, inside
-from dedup.stages.stage import VARIANT_NAMES, Space, StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.tables import clear_prefix, dataset, read_table
 
 _TASK_ROWS = 2_000
-
-_TURN_GAIN = 0.05  # of similarity that a turn must bring to be tried first
 
 Ids = npt.NDArray[np.int64]
 
@@ -31,25 +31,22 @@ Floats = npt.NDArray[np.float32]
 class CoverTask:
     """Members of whole components in order of preference, with what is known of their pairs."""
 
-    look: JudgeSettings
+    inputs: JudgeInputs
     stage: str
     number: int
     sample_ids: Ids
     bounds: Ids
     n_forced: Ids
-    spaces: tuple[Space, ...]
     distinct: Ids
     min_similarity: Floats
     links: pa.Table
     refused: Ids
-    places: pa.Table
     refusals: Table
-    verdicts: pa.Table
 
 
 @dataclass(frozen=True)
 class Cover:
-    """Position of each member's anchor, similarity and distance to it (nan where no look was taken)."""
+    """Position of each member's anchor, similarity and distance to it (nan where pixels were not compared)."""
 
     anchor: Ids
     similarity: Floats
@@ -58,7 +55,7 @@ class Cover:
 
 def cover_components(task: CoverTask) -> Cover:
     """Choose anchors and ask about the pairs that are not known yet."""
-    judge = PairJudge(task.look, task.places, task.verdicts)
+    judge = task.inputs.judge()
     known = _links(task.links)
     refused = {(int(a), int(b)) for a, b in task.refused.tolist()}
     asked_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
@@ -69,7 +66,7 @@ def cover_components(task: CoverTask) -> Cover:
         for start, stop, n_forced in zip(task.bounds[:-1], task.bounds[1:], task.n_forced.tolist(), strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
             asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
-            pairs = _Pairs(ids, asked, task.spaces, judge, writer, refused)
+            pairs = _Pairs(ids, asked, task.inputs.spaces, judge, writer, refused)
             place = {sample: k for k, sample in enumerate(ids.tolist())}
             links = {(k, place[other]): link for sample, k in place.items() for other, link in known.get(sample, ()) if other in place}
             chosen, found = confirmed_cover(
@@ -109,7 +106,7 @@ class _Pairs:
 
     @staticmethod
     def _between(space: Space, a: Ids, b: Ids) -> tuple[Floats, npt.NDArray[np.int8]]:
-        store = open_store(space.run_dir)
+        store = space.run.vectors()
         return best_turn_similarity(store.take(a), store.take(b), space.turns)
 
     def ask(self, anchor: int, row: int, similarity: float) -> Link | None:
@@ -117,13 +114,8 @@ class _Pairs:
         if (src, dst) in self._refused:
             return None
         own, turned = self._spaces[0], self._spaces[-1]  # the one that can be turned, if any can
-        a, b = (open_store(turned.run_dir).take(np.array([sample])) for sample in (src, dst))
-        upright = best_turn_similarity(a, b, ())[0][0]
-        best, which = best_turn_similarity(a, b, turned.turns)
-        variants = ["none"] if not which[0] else [VARIANT_NAMES[which[0]], "none"]
-        if best[0] < upright + _TURN_GAIN:
-            variants = variants[::-1]
-        outcome = self._judge.judge(src, dst, variants, GROUP)
+        a, b = (turned.run.vectors().take(np.array([sample])) for sample in (src, dst))
+        outcome = self._judge.judge(src, dst, likelier_first(a, b, turned.turns), GROUP)
         if outcome.stands:
             if own is not turned:
                 similarity = float(self._between(own, np.array([src]), np.array([dst]))[0][0])
@@ -133,14 +125,20 @@ class _Pairs:
 
 
 def cover(
-    context: StageContext, look: JudgeSettings, stage: str, component: Ids, sample_ids: Ids, links: pa.Table, n_forced: Ids | None = None
+    context: StageContext,
+    settings: JudgeSettings,
+    stage: str,
+    component: Ids,
+    sample_ids: Ids,
+    links: pa.Table,
+    n_forced: Ids | None = None,
 ) -> Cover:
     """Anchors of all components.
 
     Parameters
     ----------
     context : StageContext
-    look : Look
+    settings : JudgeSettings
     stage : str
         Who asks; named in `refused`.
     component : int64 array, shape (n,)
@@ -152,7 +150,7 @@ def cover(
     n_forced : int64 array, shape (n_components,), optional
         Members of each component, the first ones, that are anchors in any case; None = one.
     """
-    n, refusals = len(sample_ids), context.layout.table("refused")
+    n, refusals = len(sample_ids), context.run.table("refused")
     clear_prefix(refusals, stage)
     result = Cover(np.arange(n, dtype=np.int64), np.ones(n, dtype=np.float32), np.full(n, np.nan, dtype=np.float32))
     if not n:
@@ -172,9 +170,9 @@ def cover(
     slices: list[Ids] = []
     # one query for all tasks: each would read the whole of metadata
     is_open = np.repeat(np.isin(np.arange(len(bounds) - 1), open_), np.diff(bounds))
-    places = find_places(context, np.unique(sample_ids[is_open]))
+    places = find_places(context.engine, context.run.table("metadata"), np.unique(sample_ids[is_open]))
     placed = places["sample_id"].to_numpy()
-    verdicts = find_verdicts(context, placed, of_groups=True)
+    verdicts = find_verdicts(context.engine, base_tables(context.base, context.config.confirm), placed, of_groups=True)
     cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[open_]) // _TASK_ROWS)) + 1
     for part in np.split(open_, cuts) if len(open_) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
@@ -182,12 +180,11 @@ def cover(
         mine = np.unique(sample_ids[rows])
         of_task, of_refused = (_slice(of, component[rows[0]], component[rows[-1]]) for of in (known_of, refused_of))
         pairs = np.stack([refused[end].to_numpy()[of_refused] for end in ("src", "dst")], axis=1)
+        inputs = JudgeInputs(settings, places.take(np.searchsorted(placed, mine)), inside(verdicts, mine), context.spaces)
         tasks.append(
             CoverTask(
-                look, stage, len(tasks), sample_ids[rows], offsets, forced[part], context.spaces, mine,
-                asked[np.searchsorted(distinct, mine)],
-                known.slice(of_task.start, of_task.stop - of_task.start), pairs, places.take(np.searchsorted(placed, mine)), refusals,
-                inside(verdicts, mine),
+                inputs, stage, len(tasks), sample_ids[rows], offsets, forced[part], mine, asked[np.searchsorted(distinct, mine)],
+                known.slice(of_task.start, of_task.stop - of_task.start), pairs, refusals,
             )
         )  # fmt: skip
         slices.append(rows)
@@ -199,7 +196,7 @@ def cover(
 
 def near_links(context: StageContext) -> pa.Table:
     """Near edges as `src, dst, similarity, distance`: with confirm.unreadable=keep also those whose pixels could not be read."""
-    return dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
+    return dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
 
 
 def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:
@@ -260,6 +257,6 @@ def _pairs_of_two(
 
 def min_similarity_of(context: StageContext, sample_ids: Ids) -> Floats:
     """Similarity that each of some distinct images asks of a copy."""
-    table = read_table(context.layout.table("representatives"), ["sample_id", "min_similarity"])
+    table = read_table(context.run.table("representatives"), ["sample_id", "min_similarity"])
     asked: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
     return asked

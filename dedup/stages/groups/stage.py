@@ -9,23 +9,35 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import JsonDict
-from dedup.judge.pair import judge_settings
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
-from dedup.runs.vectors import SampleRows, open_store
+from dedup.runs.directory import Run
 from dedup.schemas.pairs import STANDING
 from dedup.stages.groups.contract import contract
 from dedup.stages.groups.cover import cover, near_links
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, read_table
-
-OUTPUT_VERSION = 2
 
 _TASK_ROWS = 20_000  # members per task of components that need vectors
 
-_COMPARED_UP_TO = 4_096  # members of a component whose every anchor is compared with every member
 
-_COMPARISONS = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
+@dataclass(frozen=True)
+class Limits:
+    """From where on a component is too large to compare each of its anchors with every member.
+
+    Parameters
+    ----------
+    compared_up_to : int
+        Members of a component whose every anchor is compared with every member.
+    comparisons : int
+        That the first anchors of a larger component may cost, some 20 s.
+    """
+
+    compared_up_to: int = 4_096
+    comparisons: int = 5_000_000
+
+
+LIMITS = Limits()
 
 EXPAND_SQL = """
 SELECT sample_id, component_id, raw_component_id, anchor_id, similarity_to_anchor, distance_to_anchor FROM grouped
@@ -41,7 +53,7 @@ ORDER BY sample_id
 class CoverTask:
     """Members of whole components, component after component, each in its order of preference."""
 
-    run_dir: str
+    run: Run
     sample_ids: npt.NDArray[np.int64]
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
@@ -49,7 +61,7 @@ class CoverTask:
 
 def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Anchor (as a sample_id) and similarity to it, for each member of the task."""
-    store = open_store(task.run_dir)
+    store = task.run.vectors()
     anchor_ids = np.empty(len(task.sample_ids), dtype=np.int64)
     similarity = np.empty(len(task.sample_ids), dtype=np.float32)
     for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
@@ -59,16 +71,16 @@ def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArra
     return anchor_ids, similarity
 
 
-def run(context: StageContext) -> StageResult:
+def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     """Label components, cut them into groups, let byte-identical copies follow their representative."""
-    layout = context.layout
-    representatives = read_table(layout.table("representatives"))
+    run = context.run
+    representatives = read_table(run.table("representatives"))
     ids = representatives["sample_id"].to_numpy()
     labels, summary = _components(context, ids)
     size = np.bincount(labels, minlength=len(ids))[labels]
     members = np.flatnonzero((size > 1) | (representatives["weight"].to_numpy() > 1))
 
-    neighbors = read_table(layout.table("neighbors"))
+    neighbors = read_table(run.table("neighbors"))
     n_neighbors = np.zeros(len(ids), dtype=np.int64)
     place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
     known = (
@@ -78,12 +90,13 @@ def run(context: StageContext) -> StageResult:
 
     # anchors are taken by (n_neighbors descending, sample_id)
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
-    look, distance = judge_settings(context), np.full(len(order), np.nan, dtype=np.float32)
-    if look is not None:
-        found = cover(context, look, "groups", labels[order], ids[order], near_links(context))
+    settings, distance = context.judge_settings, np.full(len(order), np.nan, dtype=np.float32)
+    if settings is not None:
+        found = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
         anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
     else:
-        anchor, similarity = _cover(context, ids, labels, order, representatives["min_similarity"].to_numpy(), _edges(context, ids))
+        min_similarity = representatives["min_similarity"].to_numpy()
+        anchor, similarity = _cover(context, ids, labels, order, min_similarity, _edges(context, ids), limits)
     # the smallest member names the group
     group_first = np.full(len(ids), len(ids), dtype=np.int64)
     np.minimum.at(group_first, anchor, order)
@@ -97,16 +110,16 @@ def run(context: StageContext) -> StageResult:
             "distance_to_anchor": pa.array(distance, from_pandas=True),
         }
     )
-    table = layout.table("groups")
+    table = run.table("groups")
     clear(table)
-    n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": layout.table("exact")}, table)
+    n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": run.table("exact")}, table)
     n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
     return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
 
 
 def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
     """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
-    table = context.layout.table("edges")
+    table = context.run.table("edges")
     n_edges = dataset(table).count_rows(filter=STANDING)
     if n_edges <= context.config.groups.max_driver_edges:
         src, dst, _ = _edges(context, ids)
@@ -121,7 +134,7 @@ def _edges(
     context: StageContext, ids: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
-    edges = dataset(context.layout.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
+    edges = dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
     return src, dst, edges["similarity"].to_numpy()
 
@@ -133,6 +146,7 @@ def _cover(
     order: npt.NDArray[np.int64],
     min_similarity: npt.NDArray[np.float32],
     edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    limits: Limits,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Anchor (as a node) and similarity to it, for each entry of `order`.
 
@@ -147,16 +161,16 @@ def _cover(
     of_pair[labels[edges[0]]] = edges[2]
     similarity[second] = of_pair[labels[order[second]]]
 
-    for k in np.flatnonzero(lengths > _COMPARED_UP_TO):
+    for k in np.flatnonzero(lengths > limits.compared_up_to):
         rows = np.arange(bounds[k], bounds[k + 1])
-        anchor[rows], similarity[rows] = _cover_giant(context, ids, order[rows], min_similarity, edges)
-    large = np.flatnonzero((lengths > 2) & (lengths <= _COMPARED_UP_TO))
+        anchor[rows], similarity[rows] = _cover_giant(context, ids, order[rows], min_similarity, edges, limits.comparisons)
+    large = np.flatnonzero((lengths > 2) & (lengths <= limits.compared_up_to))
     tasks, slices = [], []
     for part in np.split(large, np.flatnonzero(np.diff(np.cumsum(lengths[large]) // _TASK_ROWS)) + 1) if len(large) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         nodes = order[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths[part])]).astype(np.int64)
-        tasks.append(CoverTask(context.layout.run_dir, ids[nodes], min_similarity[nodes], offsets))
+        tasks.append(CoverTask(context.run, ids[nodes], min_similarity[nodes], offsets))
         slices.append(rows)
     results = context.run_tasks("groups", "members", cover_components, tasks, [len(rows) for rows in slices])
     for number, (anchor_ids, similar) in results:
@@ -171,15 +185,16 @@ def _cover_giant(
     nodes: npt.NDArray[np.int64],
     min_similarity: npt.NDArray[np.float32],
     edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    comparisons: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Anchors (as nodes) and similarities of one component that is too large to compare each anchor with every member.
 
     A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
     look-alikes: that is cut along its edges.
     """
-    rows = SampleRows(open_store(context.layout.run_dir), ids[nodes])
+    rows = context.run.vectors().view(ids[nodes])
     positions, asked = np.arange(len(nodes)), min_similarity[nodes]
-    budget = max(1, _COMPARISONS // len(nodes))
+    budget = max(1, comparisons // len(nodes))
     anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
     left = np.flatnonzero(anchor < 0)
     if len(left):
@@ -189,6 +204,9 @@ def _cover_giant(
         place[nodes[left]] = np.arange(len(left))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(SampleRows(open_store(context.layout.run_dir), ids[nodes[left]]), asked[left], src, dst)
+        others, similarity[left] = region_cover(context.run.vectors().view(ids[nodes[left]]), asked[left], src, dst)
         anchor[left] = left[others]
     return nodes[anchor], similarity
+
+
+STAGE = Stage("groups", reads=("confirm",), output_version=2, run=form_groups)

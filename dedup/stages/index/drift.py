@@ -12,11 +12,11 @@ from dedup.errors import StageError
 from dedup.numerics.search.lists import BLOCK, Lists, count_lists, n_sampled
 from dedup.numerics.similarity import unit_rows
 from dedup.numerics.statistics.drift import Drift, cost_against, imbalance, quantization_error
+from dedup.runs.directory import Run
 from dedup.runs.index import read_assignments
-from dedup.runs.vectors import open_store
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import read_json
 
 _SAMPLED = 10_000  # vectors whose mean error is measured, of either kind
 
@@ -35,13 +35,13 @@ def count_base(context: StageContext, ids: Ids) -> int:
         return 0
     theirs = read_table(context.base.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
     if not np.array_equal(ids[: len(theirs)], theirs):
-        raise StageError(f"the first {len(theirs):,} distinct images are not those of {context.base.run_dir}; please report this")
+        raise StageError(f"the first {len(theirs):,} distinct images are not those of {context.base.url}; please report this")
     return len(theirs)
 
 
-def base_nprobe(run_dir: str) -> int:
+def base_nprobe(run: Run) -> int:
     """Lists that each vector of a run goes to."""
-    return max(1, int((read_json(join(run_dir, "index", "_index.json")) or {}).get("nprobe", 1)))
+    return max(1, int((read_json(run.path("index", "_index.json")) or {}).get("nprobe", 1)))
 
 
 def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fresh: tuple[int, int]) -> JsonDict:
@@ -63,7 +63,7 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fr
     dict
         The figures of `dedup.numerics.statistics.drift.Drift`, and the reasons to train anew.
     """
-    random, store = np.random.default_rng(context.config.index.seed), open_store(context.layout.run_dir)
+    random, store = np.random.default_rng(context.config.index.seed), context.run.vectors()
     errors = []
     for part in (ids[:n_base], ids[n_base:]):
         chosen = np.sort(random.choice(len(part), min(_SAMPLED, len(part)), replace=False))
@@ -71,7 +71,7 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fr
     before = np.zeros(lists.nlist, dtype=np.int64)
     after = np.zeros(lists.nlist, dtype=np.int64)
     for block, start in enumerate(range(0, len(ids), BLOCK)):
-        assigned = read_assignments(context.layout.run_dir, block)
+        assigned = read_assignments(context.run.path("index"), block)
         for sizes, rows in ((before, assigned[: max(0, n_base - start)]), (after, assigned)):
             counted = count_lists([rows])
             sizes[: len(counted)] += counted

@@ -13,12 +13,12 @@ from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.search.lists import BLOCK, Lists
 from dedup.numerics.similarity import unit_rows
-from dedup.runs.index import FORMAT, INDEX, LISTS, find_index, index_files, publish_index, read_assignments
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
+from dedup.runs.index import FORMAT, INDEX, LISTS, index_files, publish_index, read_assignments
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.atomic import hidden_folder, scratch_folder, write_bytes
-from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
+from dedup.storage.urls import filesystem, is_local, read_bytes, read_json
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 
@@ -31,7 +31,7 @@ _BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of co
 class FillTask:
     """Some representatives, from position `first` on, and the part they fill."""
 
-    run_dir: str
+    run: Run
     number: int
     sample_ids: npt.NDArray[np.int64]
     first: int
@@ -45,17 +45,17 @@ def fill_part(task: FillTask) -> int:
     home = None
     if task.own_lists:
         stop, first_block = task.first + len(task.sample_ids), task.first // BLOCK
-        homes = np.concatenate([read_assignments(task.run_dir, block)[:, 0] for block in range(first_block, -(-stop // BLOCK))])
+        homes = np.concatenate([read_assignments(task.run.path("index"), block)[:, 0] for block in range(first_block, -(-stop // BLOCK))])
         home = homes[task.first - first_block * BLOCK : stop - first_block * BLOCK]
-    rows = unit_rows(read_vectors(task.run_dir, task.sample_ids))
-    data = filled_part(_trained(task.run_dir), task.sample_ids, rows, home)
-    write_bytes(part_path(task.run_dir, task.number), data)
+    rows = unit_rows(task.run.read_vectors(task.sample_ids))
+    data = filled_part(_trained(task.run), task.sample_ids, rows, home)
+    write_bytes(part_path(task.run, task.number), data)
     return len(rows)
 
 
-def part_path(run_dir: str, number: int) -> str:
+def part_path(run: Run, number: int) -> str:
     """Where a part lies until it is merged."""
-    return join(run_dir, "index", "_parts", f"part-{number:05d}.faiss")
+    return run.path("index", "_parts", f"part-{number:05d}.faiss")
 
 
 def fill_index(
@@ -79,7 +79,7 @@ def fill_index(
     dict
         `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
     """
-    run_dir, wanted = context.layout.run_dir, context.config.index
+    run, wanted = context.run, context.config.index
     codes = "pq" if wanted.codes == "auto" and len(ids) >= PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
     if codes == "none" or not len(ids):
         return {"codes": "none", "files": {}}
@@ -89,20 +89,20 @@ def fill_index(
     trained = _train(context, lists, sample, nprobe, codes) if not base else emptied_index(base)
     codes = wanted.factory or codes
     n_there = n_base if base else 0
-    write_bytes(_trained_path(run_dir), trained)
+    write_bytes(_trained_path(run), trained)
     size = BLOCK * _BLOCKS_PER_PART
     tasks = [
-        FillTask(run_dir, number, ids[start : start + size], start, not wanted.factory)
+        FillTask(run, number, ids[start : start + size], start, not wanted.factory)
         for number, start in enumerate(range(n_there, len(ids), size))
     ]
     grown = f", beside {n_there:,} of base.run_dir" if n_there else ""
     context.reporter.note(f"index: filling it with {codes} codes of {len(ids) - n_there:,} vectors{grown}")
     filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
-    n_merged = _merge(run_dir, [part_path(run_dir, task.number) for task in tasks], base)
+    n_merged = _merge(run, [part_path(run, task.number) for task in tasks], base)
     if filled != len(ids) - n_there or n_merged != len(ids):
-        raise RunDirectoryError(f"{run_dir}: the index holds {n_merged:,} of {len(ids):,} vectors; run: dedup index … --redo")
-    clear_files(join(run_dir, "index", "_parts"), "*.faiss")
-    return {"codes": codes, "format": FORMAT, "files": index_files(run_dir)}
+        raise RunDirectoryError(f"{run.url}: the index holds {n_merged:,} of {len(ids):,} vectors; run the same command again")
+    clear_files(run.path("index", "_parts"), "*.faiss")
+    return {"codes": codes, "format": FORMAT, "files": index_files(run.path("index"))}
 
 
 def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str) -> bytes:
@@ -131,18 +131,18 @@ def _base_index(context: StageContext, codes: str, n_base: int) -> str:
     record = read_json(context.base.path("index", "_index.json")) or {}
     if record.get("codes") != codes or record.get("n_images") != n_base or record.get("format") != FORMAT:
         return ""
-    return find_index(context.base.run_dir)
+    return context.base.index_path()
 
 
-def _merge(run_dir: str, parts: list[str], base: str) -> int:
+def _merge(run: Run, parts: list[str], base: str) -> int:
     """Merge parts on this machine's disk and give the result its name."""
     from dedup.numerics.search.faiss_index import merge_parts
 
-    local = is_local(run_dir)
-    trained = read_bytes(_trained_path(run_dir))
+    local = is_local(run.url)
+    trained = read_bytes(_trained_path(run))
     if trained is None:
-        raise RunDirectoryError(f"{_trained_path(run_dir)} vanished while the index was filled; run: dedup index … --redo")
-    with hidden_folder(filesystem(join(run_dir, "index", "merged"))[1]) if local else scratch_folder() as scratch:
+        raise RunDirectoryError(f"{_trained_path(run)} vanished while the index was filled; run the same command again")
+    with hidden_folder(filesystem(run.path("index", "merged"))[1]) if local else scratch_folder() as scratch:
         paths = []
         for part in parts:
             fs, path = filesystem(part)
@@ -151,24 +151,24 @@ def _merge(run_dir: str, parts: list[str], base: str) -> int:
                 fs.get_file(path, paths[-1])
         merged = [os.path.join(scratch, name) for name in (INDEX, LISTS)]
         n = merge_parts(trained, paths, *merged, base=base)
-        publish_index(run_dir, *merged)
+        publish_index(run.path("index"), *merged)
     return n
 
 
-def _trained_path(run_dir: str) -> str:
-    return join(run_dir, "index", "_parts", "trained.faiss")
+def _trained_path(run: Run) -> str:
+    return run.path("index", "_parts", "trained.faiss")
 
 
 @lru_cache(maxsize=1)
 def _trained_cached(path: str, state: str) -> bytes:
     data = read_bytes(path)
     if data is None:
-        raise RunDirectoryError(f"{path} vanished while the index was filled; run: dedup index … --redo")
+        raise RunDirectoryError(f"{path} vanished while the index was filled; run the same command again")
     return data
 
 
-def _trained(run_dir: str) -> bytes:
-    path = _trained_path(run_dir)
+def _trained(run: Run) -> bytes:
+    path = _trained_path(run)
     fs, name = filesystem(path)
     info = fs.info(name)
     return _trained_cached(path, f"{info.get('size')}-{info.get('mtime', info.get('ETag'))}")

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dedup.contracts import GroupRows, PickledByFields
+from dedup.contracts import PickledByFields
 from dedup.numerics.search.lists import BLOCK
+from dedup.runs.directory import Run
 from dedup.runs.index import read_assignments
-from dedup.runs.vectors import EmbeddingStore, open_store, read_vectors
-from dedup.runs.views import ViewStore, open_views, view_part
+from dedup.runs.vectors import EmbeddingStore
+from dedup.runs.views import ViewStore, view_part
 from dedup.storage.arrays import array_shape, folder_state, map_array, map_arrays, read_array, read_rows, save_array
 from dedup.storage.urls import join
 
 
-def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+def projected_rows(run: Run, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
-    parts = _projected(run_dir, folder_state(join(run_dir, "index", "projected")))
+    parts = _projected(run, folder_state(run.path("index", "projected")))
     block = rows // BLOCK
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
     pieces = [
@@ -29,14 +30,14 @@ def projected_rows(run_dir: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return np.concatenate(pieces)
 
 
-def projected_part(run_dir: str, block: int) -> npt.NDArray[np.float16]:
+def projected_part(run: Run, block: int) -> npt.NDArray[np.float16]:
     """Projections of one block of representatives."""
-    return read_rows(join(run_dir, "index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
+    return read_rows(run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
 
 
 @lru_cache(maxsize=1)
-def _projected(run_dir: str, state: str) -> dict[int, npt.NDArray[np.float16]]:
-    return map_arrays(join(run_dir, "index", "projected"), "part-")
+def _projected(run: Run, state: str) -> dict[int, npt.NDArray[np.float16]]:
+    return map_arrays(run.path("index", "projected"), "part-")
 
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")
@@ -50,7 +51,7 @@ class Members(PickledByFields):
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     scratch : str
         Where `save` has put what is known of each image.
     n : int
@@ -63,7 +64,7 @@ class Members(PickledByFields):
         How many of the images, the first ones, an earlier run has compared; with any, rows carry the weight added since.
     """
 
-    run_dir: str
+    run: Run
     scratch: str
     n: int
     n_groups_each: int
@@ -77,15 +78,15 @@ class Members(PickledByFields):
 
     def groups(self, block: int) -> npt.NDArray[np.int32]:
         """The lists of a block's images, int32 (n, n_groups_each)."""
-        return read_assignments(self.run_dir, block)
+        return read_assignments(self.run.path("index"), block)
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """Sample_id, weight, min_similarity, vector and projection of a block's images."""
         part = slice(block * BLOCK, min((block + 1) * BLOCK, self.n))
         known = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
-        wide = {"vector": read_vectors(self.run_dir, known["sample_id"])}
+        wide = {"vector": self.run.read_vectors(known["sample_id"])}
         if self.is_projected:
-            wide["projected"] = projected_part(self.run_dir, block)
+            wide["projected"] = projected_part(self.run, block)
         columns = known | wide
         rows = np.empty(part.stop - part.start, dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
         for name, array in columns.items():
@@ -97,7 +98,7 @@ class Members(PickledByFields):
         if name == "vector":
             return self._store.take(self._mapped["sample_id"][positions])
         if name == "projected":
-            return projected_rows(self.run_dir, positions)
+            return projected_rows(self.run, positions)
         found: npt.NDArray[Any] = self._mapped[name][positions]
         return found
 
@@ -111,7 +112,7 @@ class Members(PickledByFields):
 
     @cached_property
     def _store(self) -> EmbeddingStore:
-        return open_store(self.run_dir)
+        return self.run.vectors()
 
 
 def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
@@ -126,7 +127,7 @@ class ViewMembers(PickledByFields):
 
     Parameters
     ----------
-    run_dir : str
+    run : Run
     scratch : str
         Where the sample_ids of the representatives lie.
     parts : tuple of int
@@ -137,17 +138,17 @@ class ViewMembers(PickledByFields):
         Lists that each view is in.
     """
 
-    run_dir: str
+    run: Run
     scratch: str
     parts: tuple[int, ...]
     sizes: tuple[int, ...]
     n_groups_each: int
 
     @classmethod
-    def of(cls, run_dir: str, scratch: str, parts: tuple[int, ...]) -> ViewMembers:
+    def of(cls, run: Run, scratch: str, parts: tuple[int, ...]) -> ViewMembers:
         """The views of some files."""
-        shapes = [array_shape(view_part(run_dir, "view", part)) for part in parts]
-        return cls(run_dir, scratch, parts, tuple(shape[0] for shape, _ in shapes), int(shapes[0][1]["lists"].shape[0]))
+        shapes = [array_shape(view_part(run.views_folder, "view", part)) for part in parts]
+        return cls(run, scratch, parts, tuple(shape[0] for shape, _ in shapes), int(shapes[0][1]["lists"].shape[0]))
 
     @property
     def block_sizes(self) -> npt.NDArray[np.int64]:
@@ -156,21 +157,21 @@ class ViewMembers(PickledByFields):
 
     def groups(self, block: int) -> npt.NDArray[np.int32]:
         """The lists of each view of a file, int32 (n, n_groups_each)."""
-        return np.ascontiguousarray(read_array(view_part(self.run_dir, "view", self.parts[block]))["lists"])
+        return np.ascontiguousarray(read_array(view_part(self.run.views_folder, "view", self.parts[block]))["lists"])
 
     def images(self, block: int) -> npt.NDArray[np.int32]:
         """What each view of a file is a view of, a position among the representatives, int32 (n,)."""
-        return np.ascontiguousarray(read_array(view_part(self.run_dir, "view", self.parts[block]))["image"])
+        return np.ascontiguousarray(read_array(view_part(self.run.views_folder, "view", self.parts[block]))["image"])
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """View, vector and whole vector of each view of a file."""
-        view, vector = (read_array(view_part(self.run_dir, name, self.parts[block])) for name in ("view", "vector"))
+        view, vector = (read_array(view_part(self.run.views_folder, name, self.parts[block])) for name in ("view", "vector"))
         images, place = np.unique(view["image"], return_inverse=True)
         ids = np.zeros(0, dtype=np.int64)
         if len(images):
             first = int(images[0])
             ids = read_rows(self._sample_id_file, first, int(images[-1]) + 1)[images - first]
-        whole = read_vectors(self.run_dir, ids)[place]
+        whole = self.run.read_vectors(ids)[place]
         columns = {"view": view, "vector": vector, "whole": whole}
         rows = np.empty(len(view), dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
         for name, array in columns.items():
@@ -195,23 +196,8 @@ class ViewMembers(PickledByFields):
 
     @cached_property
     def _views(self) -> ViewStore:
-        return open_views(self.run_dir)
+        return self.run.views()
 
     @cached_property
     def _store(self) -> EmbeddingStore:
-        return open_store(self.run_dir)
-
-
-class Wholes:
-    """Vectors of whole images by their number, gathered from the views of a list when they are asked for."""
-
-    def __init__(self, rows: GroupRows, images: npt.NDArray[np.int64]) -> None:
-        self._rows = rows
-        self._order = np.argsort(images, kind="stable")
-        self._images = images[self._order]
-
-    def __len__(self) -> int:
-        return int(self._images[-1]) + 1 if len(self._images) else 0
-
-    def __getitem__(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        return self._rows.take("whole", self._order[np.searchsorted(self._images, images)])
+        return self.run.vectors()

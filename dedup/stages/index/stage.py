@@ -11,20 +11,18 @@ import pyarrow as pa
 from dedup.contracts import Table
 from dedup.errors import ConfigError
 from dedup.numerics.search.gpu import choose_device
-from dedup.numerics.search.lists import BLOCK, Lists, draw_sample, train_lists
+from dedup.numerics.search.lists import BLOCK, Lists, Training, draw_sample, train_lists
 from dedup.numerics.similarity import unit_rows
-from dedup.runs.index import clear_index, load_lists, save_lists
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
+from dedup.runs.index import clear_index, save_lists
 from dedup.stages.index.drift import base_nprobe, count_base, measure_drift
 from dedup.stages.index.faiss_index import fill_index
 from dedup.stages.index.views import index_views
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.arrays import clear_files, save_array
 from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.tables import FileWriter, clear, read_table
 from dedup.storage.urls import join
-
-OUTPUT_VERSION = 5
 
 REPRESENTATIVES_SQL = """
 SELECT sample_id, weight,
@@ -49,7 +47,7 @@ ORDER BY sample_id
 class AssignTask:
     """Vectors of one block and where their lists go."""
 
-    run_dir: str
+    run: Run
     number: int
     sample_ids: npt.NDArray[np.int64]
     nprobe: int
@@ -59,13 +57,13 @@ class AssignTask:
 
 def assign_block(task: AssignTask) -> int:
     """Write the lists, and the projections, of one block of vectors; returns its rows."""
-    lists, n = load_lists(join(task.run_dir, "index")), len(task.sample_ids)
+    lists, n = task.run.lists(), len(task.sample_ids)
     chosen = np.zeros((n, 1), dtype=np.int32)
     if not lists.is_idle:
-        rows = unit_rows(open_store(task.run_dir).take(task.sample_ids))
+        rows = unit_rows(task.run.vectors().take(task.sample_ids))
         chosen, projected = lists.place(rows, task.nprobe, choose_device(task.device))
         if projected is not None:
-            save_array(join(task.run_dir, "index", "projected", f"part-{task.number:05d}.npy"), projected)
+            save_array(task.run.path("index", "projected", f"part-{task.number:05d}.npy"), projected)
     offsets = np.arange(n + 1, dtype=np.int32) * np.int32(chosen.shape[1])
     column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=task.output.schema.field("lists").type)
     with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
@@ -73,11 +71,11 @@ def assign_block(task: AssignTask) -> int:
     return n
 
 
-def run(context: StageContext) -> StageResult:
+def build_index(context: StageContext) -> StageResult:
     """Collapse, train, assign, and fill the index that stays."""
-    clear_files(context.layout.path("index", "projected"), "*.npy")
-    clear_index(context.layout.run_dir)
-    layout, search = context.layout, context.config.search
+    clear_files(context.run.path("index", "projected"), "*.npy")
+    clear_index(context.run.path("index"))
+    run, search = context.run, context.config.search
     query = REPRESENTATIVES_SQL.format(
         flat=search.flat_quality,
         low=search.low_detail_quality,
@@ -88,23 +86,22 @@ def run(context: StageContext) -> StageResult:
         "representatives": context.write_sql("representatives", query, ["metadata"]),
         "exact": context.write_sql("exact", EXACT_SQL, ["metadata"]),
     }
-    ids = read_table(layout.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+    ids = read_table(run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
     n_base = count_base(context, ids)
     if context.base is not None and n_base:
-        lists, nprobe = load_lists(context.base.path("index")), base_nprobe(context.base.run_dir)
+        lists, nprobe = context.base.lists(), base_nprobe(context.base)
         sample = _sample(context, ids, lists.nlist)
     else:
         nlist, nprobe = _lists(context, len(ids))
         lists, sample = _train(context, ids, nlist, nprobe)
     nlist, nprobe = lists.nlist, min(nprobe, lists.nlist)
-    save_lists(layout.path("index"), lists)
-    output = layout.table("assignments")
+    save_lists(run.path("index"), lists)
+    output = run.table("assignments")
     clear(output)
     starts = range(0, max(len(ids), 1), BLOCK)
-    run_dir = layout.run_dir
     device = context.device(len(ids))
     n_kept = _link_assigned(context, n_base // BLOCK, lists)
-    tasks = [AssignTask(run_dir, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts) if k >= n_kept]
+    tasks = [AssignTask(run, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts) if k >= n_kept]
     sizes = [len(task.sample_ids) for task in tasks]
     assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
     rows["assignments"] = n_kept * BLOCK + sum(n for _, n in assigned)
@@ -114,9 +111,9 @@ def run(context: StageContext) -> StageResult:
     if n_base:
         fresh = _lists(context, len(ids))
         summary |= {"n_base_images": n_base, "drift": measure_drift(context, ids, n_base, lists, fresh)}
-    write_json(layout.path("index", "_index.json"), summary)
+    write_json(run.path("index", "_index.json"), summary)
     if context.also is not None:
-        summary |= {"also": run(context.also).summary}
+        summary |= {"also": build_index(context.also).summary}
     return StageResult(rows, summary)
 
 
@@ -127,7 +124,7 @@ def _link_assigned(context: StageContext, n_blocks: int, lists: Lists) -> int:
     for block in range(n_blocks):
         names = [f"assignments/part-{block:05d}.parquet"] + ([f"projected/part-{block:05d}.npy"] if lists.n_filter else [])
         for name in names:
-            link_or_copy(context.base.path("index", name), context.layout.path("index", name))
+            link_or_copy(context.base.path("index", name), context.run.path("index", name))
     return n_blocks
 
 
@@ -152,19 +149,14 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     config, sample = context.config, _sample(context, ids, nlist)
     if nlist > 1:
         context.reporter.note(f"index: training {nlist:,} lists on {len(sample):,} of {len(ids):,} vectors")
-    lists = train_lists(
-        sample,
-        nlist,
-        nprobe,
-        config.search.min_similarity,
-        iterations=config.index.train_iterations,
-        seed=config.index.seed,
-        device=context.driver_device(len(ids)),
-    )
-    return lists, sample
+    training = Training(nlist, nprobe, config.index.train_iterations, config.index.seed)
+    return train_lists(sample, training, config.search.min_similarity, device=context.driver_device(len(ids))), sample
 
 
 def _sample(context: StageContext, ids: npt.NDArray[np.int64], nlist: int) -> npt.NDArray[np.float32]:
     """Unit rows to train on, float32 (n, dim)."""
     index = context.config.index
-    return unit_rows(open_store(context.layout.run_dir).take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))
+    return unit_rows(context.run.vectors().take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))
+
+
+STAGE = Stage("index", reads=("embed",), output_version=5, run=build_index, reads_base=always)

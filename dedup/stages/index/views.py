@@ -14,11 +14,11 @@ from dedup.contracts import JsonDict
 from dedup.encoders import view_maker
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.search.gpu import choose_device
-from dedup.numerics.search.lists import Lists, draw_sample, train_lists
+from dedup.numerics.search.lists import Lists, Training, draw_sample, train_lists
 from dedup.numerics.similarity import unit_rows
-from dedup.runs.index import load_lists, save_lists
-from dedup.runs.vectors import InnerStore, open_store
-from dedup.runs.views import clear_views, view_part, view_parts, views_folder, write_views
+from dedup.runs.directory import Run
+from dedup.runs.index import save_lists
+from dedup.runs.views import clear_views, view_part, view_parts, write_views
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import array_shape
 from dedup.storage.atomic import link_or_copy
@@ -44,7 +44,7 @@ ASPECT = pa.schema([("sample_id", pa.int64()), ("min_similarity", pa.float32()),
 class ViewTask:
     """Images of one block whose views are made and placed."""
 
-    run_dir: str
+    run: Run
     number: int
     encoder: EncoderConfig
     images: npt.NDArray[np.int64]
@@ -54,37 +54,37 @@ class ViewTask:
     device: str
 
 
-def make_views(run_dir: str, encoder: EncoderConfig, sample_ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> ViewRows | None:
+def make_views(run: Run, encoder: EncoderConfig, sample_ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> ViewRows | None:
     """The views of some samples, in order of their positions in `sample_ids`; None if the encoder makes none."""
     maker = view_maker(encoder)
     if maker is None:
         return None
-    inner, of = InnerStore(run_dir).take(sample_ids)
-    return maker(unit_rows(open_store(run_dir).take(sample_ids)), unit_rows(inner), of, aspect)
+    inner, of = run.inner_vectors().take(sample_ids)
+    return maker(unit_rows(run.vectors().take(sample_ids)), unit_rows(inner), of, aspect)
 
 
 def place_views(task: ViewTask) -> int:
     """Make and write the views of one block; returns their number."""
-    rows = make_views(task.run_dir, task.encoder, task.sample_ids, task.aspect)
+    rows = make_views(task.run, task.encoder, task.sample_ids, task.aspect)
     if rows is None:
         return 0
-    lists = load_lists(views_folder(task.run_dir))
+    lists = task.run.view_lists()
     chosen, _ = replace(lists, n_filter=0).place(rows.vectors, task.nprobe, choose_device(task.device))
     rows = replace(rows, image=task.images[rows.image])
-    write_views(task.run_dir, task.number, rows, rows.vectors @ lists.axes, chosen)
+    write_views(task.run.views_folder, task.number, rows, rows.vectors @ lists.axes, chosen)
     return len(rows.image)
 
 
 def index_views(context: StageContext) -> JsonDict:
     """Make the views of all images that are searched for and place them in inverted lists of their own."""
-    run_dir, config = context.layout.run_dir, context.config
-    clear_views(run_dir)
+    run, config = context.run, context.config
+    clear_views(run.views_folder)
     images, ids, aspect = _searched(context)
     if not config.search.views or not len(ids) or view_maker(config.encoder) is None:
         return {"n_views": 0}
-    base_parts = () if context.base is None else view_parts(context.base.run_dir)
+    base_parts = () if context.base is None else view_parts(context.base.views_folder)
     if context.base is not None and base_parts:
-        lists = load_lists(views_folder(context.base.run_dir))
+        lists = context.base.view_lists()
         nprobe, n_expected = min(LISTS_OF_A_VIEW, lists.nlist), _N_VIEWS * len(ids)
         base_ids = read_table(context.base.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
         n_kept = int(np.isin(ids, base_ids, assume_unique=True).sum()) // _BLOCK
@@ -92,10 +92,10 @@ def index_views(context: StageContext) -> JsonDict:
         lists, nprobe, n_expected = _train(context, ids, aspect)
         n_kept = 0
     device = context.device(n_expected)
-    save_lists(views_folder(run_dir), lists)
-    n_views = _link_views(context, base_parts[:n_kept])
+    save_lists(run.views_folder, lists)
+    n_views = _link_views(context.base, run, base_parts[:n_kept])
     tasks = [
-        ViewTask(run_dir, number, config.encoder, images[part], ids[part], aspect[part], nprobe, device)
+        ViewTask(run, number, config.encoder, images[part], ids[part], aspect[part], nprobe, device)
         for number, part in enumerate(slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK))
         if number >= n_kept
     ]
@@ -104,17 +104,19 @@ def index_views(context: StageContext) -> JsonDict:
     return {"n_views": n_views, "n_view_lists": lists.nlist}
 
 
-def _link_views(context: StageContext, parts: tuple[int, ...]) -> int:
+def _link_views(base: Run | None, run: Run, parts: tuple[int, ...]) -> int:
     """Take over the first parts, whose images are those of the base; returns their views."""
+    if base is None:
+        return 0
     for part in parts:
         for name in ("view", "vector"):
-            link_or_copy(view_part(context.config.base.run_dir, name, part), view_part(context.layout.run_dir, name, part))
-    return sum(array_shape(view_part(context.layout.run_dir, "view", part))[0][0] for part in parts)
+            link_or_copy(view_part(base.views_folder, name, part), view_part(run.views_folder, name, part))
+    return sum(array_shape(view_part(run.views_folder, "view", part))[0][0] for part in parts)
 
 
 def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Positions among the representatives, sample_ids and width / height of images with enough detail for views."""
-    tables = {name: context.layout.table(name) for name in ("representatives", "metadata")}
+    tables = {name: context.run.table(name) for name in ("representatives", "metadata")}
     found = ask(context.engine, ASPECT_SQL, tables, ASPECT)
     images = np.flatnonzero(found["min_similarity"].to_numpy() <= np.float32(context.config.search.min_similarity))
     aspect = (found["width"].to_numpy() / np.maximum(found["height"].to_numpy(), 1)).astype(np.float32)
@@ -123,12 +125,12 @@ def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> tuple[Lists, int, int]:
     """Axes and quantizer of the views, the number of lists each view goes to, and how many views there will be, about."""
-    config, run_dir = context.config, context.layout.run_dir
+    config, run = context.config, context.run
     seed = config.index.seed
 
     def sample_of(n_images: int) -> ViewRows:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:n_images])
-        rows = make_views(run_dir, config.encoder, ids[chosen], aspect[chosen])
+        rows = make_views(run, config.encoder, ids[chosen], aspect[chosen])
         if rows is None:
             raise AssertionError("an encoder that makes views made none")
         return rows
@@ -143,7 +145,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
         rows = sample_of(math.ceil(wanted / per_image))
         context.reporter.note(f"index: training {nlist:,} lists of views, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
-    similarity = config.search.view_min_similarity
-    device, iterations = context.driver_device(n_views), config.index.train_iterations
-    lists = train_lists(vectors, nlist, nprobe, similarity, iterations=iterations, seed=seed, is_rotated=True, device=device)
+    training = Training(nlist, nprobe, config.index.train_iterations, seed)
+    device = context.driver_device(n_views)
+    lists = train_lists(vectors, training, config.search.view_min_similarity, is_rotated=True, device=device)
     return lists, min(nprobe, lists.nlist), n_views

@@ -82,14 +82,14 @@ def check(context: StageContext, rows: dict[str, int], hidden: dict[str, Table])
     AccountingError
         Naming what does not hold, with numbers; the tables stay hidden.
     """
-    totals = _figures(context, TOTALS_SQL, {"partitions": context.layout.table("partitions")}, ("n_samples", "n_rejected"))
-    seen, rejected = sum(totals.values()), count_rows(context.layout.table("rejected"))
+    totals = _figures(context, TOTALS_SQL, {"partitions": context.run.table("partitions")}, ("n_samples", "n_rejected"))
+    seen, rejected = sum(totals.values()), count_rows(context.run.table("rejected"))
     accounted = sum(rows.values()) + rejected
     if accounted != seen:
         parts = " + ".join(f"{name} {count}" for name, count in [*rows.items(), ("rejected", rejected)])
         raise AccountingError(f"{parts} = {accounted}, but {seen} samples were seen; nothing was published: please report this")
     asked = {"threshold": float(context.config.search.min_similarity), "max_distance": float(context.config.confirm.max_distance)}
-    is_strict = "FALSE" if context.confirms and context.config.confirm.unreadable == "keep" else "TRUE"
+    is_strict = "FALSE" if context.run.judges_pixels and context.config.confirm.unreadable == "keep" else "TRUE"
     found: dict[str, int] = {}
     if rows["duplicates"]:
         query = KEEPERS_SQL.format(is_strict=is_strict, **asked)

@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from dedup.config.order import parse_order
 from dedup.contracts import Table
-from dedup.judge.pair import judge_settings
 from dedup.numerics.graph.cover import component_slices, greedy_cover
 from dedup.numerics.similarity import exact_similarity
-from dedup.runs.vectors import open_store
+from dedup.runs.directory import Run
 from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.groups.cover import cover, min_similarity_of
 from dedup.stages.stage import StageContext
@@ -63,7 +62,7 @@ ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sampl
 class KeepTask:
     """Members of whole groups in the order of the keep policy."""
 
-    run_dir: str
+    run: Run
     representative_ids: npt.NDArray[np.int64]
     min_similarity: npt.NDArray[np.float32]
     bounds: npt.NDArray[np.int64]
@@ -88,7 +87,7 @@ def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "meta
 
 def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Position in the task of each member's keeper (its own for keepers), and the similarity to it."""
-    store, reps = open_store(task.run_dir), task.representative_ids
+    store, reps = task.run.vectors(), task.representative_ids
     keeper = np.arange(len(reps), dtype=np.int64)
     similarity = np.ones(len(reps), dtype=np.float32)
     starts, lengths = task.bounds[:-1], np.diff(task.bounds)
@@ -114,18 +113,18 @@ def keepers(context: StageContext) -> pa.Table:
     pyarrow.Table
         `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
-    layout, keep = context.layout, context.config.keep
+    run, keep = context.run, context.config.keep
     policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)
     query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
-    tables = {name: layout.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
+    tables = {name: run.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
     members = ask(context.engine, query, tables, ORDER_SCHEMA)
     component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
     bounds = component_slices(component)
     # all that the base kept of a group stay, and as many as are asked for
     n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
-    look = judge_settings(context)
-    if look is not None:
-        found = cover(context, look, "manifest", component, reps, known_links(context), n_forced)
+    settings = context.judge_settings
+    if settings is not None:
+        found = cover(context, settings, "manifest", component, reps, known_links(context), n_forced)
         return _table(ids, found.anchor, found.similarity, found.distance)
     asked = min_similarity_of(context, reps)
 
@@ -134,7 +133,7 @@ def keepers(context: StageContext) -> pa.Table:
     for first, last in zip(cuts[:-1], cuts[1:], strict=True):
         rows = slice(bounds[first], bounds[last])
         offsets = bounds[first : last + 1] - bounds[first]
-        tasks.append(KeepTask(layout.run_dir, reps[rows], asked[rows], offsets, n_forced[first:last]))
+        tasks.append(KeepTask(context.run, reps[rows], asked[rows], offsets, n_forced[first:last]))
     keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
     sizes = [len(task.representative_ids) for task in tasks]
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
@@ -150,7 +149,7 @@ def kept_before(context: StageContext) -> dict[str, Table]:
 
 def known_links(context: StageContext) -> pa.Table:
     """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
-    tables = {name: context.layout.table(name) for name in ("edges", "groups", "exact")}
+    tables = {name: context.run.table(name) for name in ("edges", "groups", "exact")}
     return ask(context.engine, LINKS_SQL, tables, LINKS)
 
 

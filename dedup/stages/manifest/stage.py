@@ -10,10 +10,8 @@ from dedup.contracts import Table
 from dedup.schemas import METADATA
 from dedup.stages.manifest.accounts import check
 from dedup.stages.manifest.keep import keepers
-from dedup.stages.stage import StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, publish
-
-OUTPUT_VERSION = 3
 
 _HIDDEN = "_unchecked"
 
@@ -59,24 +57,29 @@ ORDER BY metadata.sample_id
 """  # noqa: S608
 
 
-def run(context: StageContext) -> StageResult:
+def write_manifest(context: StageContext) -> StageResult:
     """Apply the keep policy to what is not excluded, check the accounts, publish."""
-    layout = context.layout
+    run = context.run
     columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
     decided = keepers(context)
-    sources = {name: layout.table(name) for name in ("metadata", "groups", "exclusions")} | {"keepers": decided}
+    sources = {name: run.table(name) for name in ("metadata", "groups", "exclusions")} | {"keepers": decided}
     rows = {}
     for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL), ("excluded", EXCLUDED_SQL)):
-        table = layout.table(name)
+        table = run.table(name)
         clear(table)
         rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
     check(context, rows, {name: _hidden(context, name) for name in rows})
     for name in rows:
-        publish(layout.table(name), _HIDDEN)
-    n_exact = dataset(layout.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
+        publish(run.table(name), _HIDDEN)
+    n_exact = dataset(run.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
     return StageResult(rows, {"n_exact": n_exact, "n_near": rows["duplicates"] - n_exact})
 
 
 def _hidden(context: StageContext, name: str) -> Table:
     """A table's unpublished files."""
-    return replace(context.layout.table(name), pattern=f"{_HIDDEN}-*.parquet")
+    return replace(context.run.table(name), pattern=f"{_HIDDEN}-*.parquet")
+
+
+STAGE = Stage(
+    "manifest", reads=("groups", "exclude"), output_version=3, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
+)

@@ -18,9 +18,9 @@ from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
 from dedup.numerics.search.faiss_index import search_all
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
+from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
-from dedup.runs.index import find_index, load_lists
-from dedup.runs.vectors import SampleRows, open_store, read_vectors
+from dedup.runs.directory import Run
 from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, read_array, save_array
@@ -103,9 +103,9 @@ def _hits(
     code_error: float,
 ) -> npt.NDArray[Any]:
     """Pairs of some images with others, by position; those inside a crowd's surroundings are left out."""
-    vectors = read_vectors(members.run_dir, ids[rows])
-    unit, (index, is_ours) = unit_rows(vectors), _index(members.run_dir)
-    probed, _ = load_lists(join(members.run_dir, "index")).place(unit, _PROBED * members.n_groups_each)
+    vectors = members.run.read_vectors(ids[rows])
+    unit, (index, is_ours) = unit_rows(vectors), _index(members.run)
+    probed, _ = members.run.lists().place(unit, _PROBED * members.n_groups_each)
 
     def search(open_rows: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         found, coded = index.search(unit[open_rows], k, probed[open_rows] if is_ours else None)
@@ -114,7 +114,7 @@ def _hits(
         query, place = np.nonzero((found >= 0) & (coded >= asked[rows[open_rows], None] - code_error))
         if len(query):
             wanted, inverse = np.unique(found[query, place], return_inverse=True)
-            others = read_vectors(members.run_dir, wanted)
+            others = members.run.read_vectors(wanted)
             product = np.einsum("ij,ij->i", unit[open_rows[query]], unit_rows(others)[inverse])
             # float32 proposes, float64 decides
             near = product >= asked[rows[open_rows[query]]] - FLOAT32_BAND
@@ -199,9 +199,9 @@ def _code_error(context: StageContext, members: Members) -> float:
     """By how much the codes' similarity may lie below the exact one: measured on vectors and their own codes, where it is largest."""
     ids = map_array(join(members.scratch, "sample_id.npy"))
     chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(len(ids), min(_CODED, len(ids)), replace=False))
-    rows = unit_rows(read_vectors(members.run_dir, ids[chosen]))
-    index, is_ours = _index(members.run_dir)
-    lists, _ = load_lists(join(members.run_dir, "index")).place(rows, members.n_groups_each)
+    rows = unit_rows(members.run.read_vectors(ids[chosen]))
+    index, is_ours = _index(members.run)
+    lists, _ = members.run.lists().place(rows, members.n_groups_each)
     found, coded = index.search(rows, min(64, len(ids)), lists if is_ours else None)
     is_own = found == ids[chosen][:, None]
     own = coded[is_own]
@@ -211,7 +211,7 @@ def _code_error(context: StageContext, members: Members) -> float:
 
 
 def _crowds(context: StageContext, ids: npt.NDArray[np.int64]) -> Crowds:
-    store = open_store(context.layout.run_dir)
+    store = context.run.vectors()
     positions = draw_sample(len(ids), _SAMPLE, context.config.index.seed)
     return find_crowds(store.take(ids[positions]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
 
@@ -226,9 +226,9 @@ def _join_crowd(
     """All pairs of a crowd and its surroundings."""
     ids, asked, weights = known
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
-    vectors = SampleRows(open_store(context.layout.run_dir), ids[rows])
+    vectors = context.run.vectors().view(ids[rows])
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
-    joined = self_join(vectors, asked[rows], weights[rows], ownership, best=context.config.search.best_edges)
+    joined = self_join(vectors, asked[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
     near = np.flatnonzero(joined.n_neighbors)
     n_edges = write_edges(edges, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
     return Merged(n_edges, rows[near], joined.n_neighbors[near])
@@ -238,10 +238,10 @@ def _part(scratch: str, number: int, bucket: int) -> str:
     return join(scratch, f"hits-{number:05d}-{bucket:05d}.npy")
 
 
-def _index(run_dir: str) -> tuple[Any, bool]:
+def _index(run: Run) -> tuple[Any, bool]:
     """The index, and whether its lists are the run's: one of a factory string has its own."""
-    path = find_index(run_dir)
-    codes = (read_json(join(run_dir, "index", "_index.json")) or {}).get("codes")
+    path = run.index_path()
+    codes = (read_json(run.path("index", "_index.json")) or {}).get("codes")
     return _opened(path, str(os.stat(path).st_mtime_ns)), codes in ("pq", "fp16")
 
 

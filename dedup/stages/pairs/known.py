@@ -15,11 +15,12 @@ import pyarrow.dataset as ds
 
 from dedup.contracts import Table
 from dedup.errors import StageError
+from dedup.judge.turns import TURN_NAMES
 from dedup.numerics.search.join import Earlier
 from dedup.numerics.search.lists import BLOCK
 from dedup.numerics.search.viewjoin import ViewEdges, no_edges
 from dedup.stages.index.members import Members
-from dedup.stages.stage import VARIANT_NAMES, StageContext
+from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, save_array
 from dedup.storage.tables import FileWriter, dataset, files, read_table
 from dedup.storage.urls import filesystem, join
@@ -176,7 +177,7 @@ def earlier_view_edges(context: StageContext, ids: Ids) -> ViewEdges:
         return no_edges()
     columns = ["src", "dst", "similarity", "variant"]
     edges = dataset(context.base.table("candidates")).to_table(columns=columns, filter=pc.field("source") == "look")
-    turn = _codes(edges["variant"].to_pylist(), VARIANT_NAMES)
+    turn = _codes(edges["variant"].to_pylist(), TURN_NAMES)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
     return ViewEdges(src, dst, edges["similarity"].to_numpy(), turn)
 

@@ -10,21 +10,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import GroupRows, JsonDict, Pack, Table
+from dedup.judge.turns import TURN_NAMES
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
-from dedup.runs.directory import read_record
-from dedup.runs.index import load_lists
-from dedup.runs.vectors import read_vectors
+from dedup.numerics.search.strips import JoinSettings
+from dedup.runs.directory import Run
 from dedup.stages.index.members import Members, save_members
 from dedup.stages.pairs.by_index import query_all
 from dedup.stages.pairs.known import EarlierEdges, earlier_neighbors, earlier_view_edges, earlier_weights, save_owned_edges
 from dedup.stages.pairs.views import find_view_edges
-from dedup.stages.stage import VARIANT_NAMES, StageContext, StageResult
+from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.tables import FileWriter, clear, read_table, write_table
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import join
 
 _QUERIES = 1_000
 
@@ -76,12 +76,12 @@ def measure_recall(
     n_new = n - members.n_earlier
     if not wanted or n < 2 or not n_new:
         return {"recall": None, "recall_pairs": 0, "recall_queries": 0}
-    dim = read_vectors(members.run_dir, known["sample_id"][:1].astype(np.int64)).shape[1]
+    dim = members.run.read_vectors(known["sample_id"][:1].astype(np.int64)).shape[1]
     affordable = min(_QUERIES, max(_LEAST_QUERIES, int(_PRODUCTS / (n * dim))))
     n_queries = min(n_new, wanted if wanted > 0 else max(_LEAST_QUERIES, round(affordable * n_new / n)))
     chosen = members.n_earlier + np.sort(np.random.default_rng(context.config.index.seed).choice(n_new, n_queries, replace=False))
     ids, asked = known["sample_id"][chosen].astype(np.int64), known["min_similarity"][chosen].astype(np.float32)
-    vectors = read_vectors(members.run_dir, ids)
+    vectors = members.run.read_vectors(ids)
     n_blocks = len(members.block_sizes)
     stretches = np.array_split(np.arange(n_blocks), min(n_blocks, _TASKS_PER_WORKER * context.engine.n_workers))
     tasks = [
@@ -94,8 +94,6 @@ def measure_recall(
     return {"recall": found / exhaustive if exhaustive else None, "recall_pairs": exhaustive, "recall_queries": n_queries}
 
 
-OUTPUT_VERSION = 2
-
 ALSO_SQL = """
 SELECT also.src AS src, also.dst AS dst, also.similarity AS similarity, also.kind AS kind, also.variant AS variant,
        CASE WHEN also.source = 'look' THEN 'also_look' ELSE 'also' END AS source
@@ -103,19 +101,6 @@ FROM also LEFT JOIN candidates ON also.src = candidates.src AND also.dst = candi
 WHERE candidates.src IS NULL
 ORDER BY also.src, also.dst
 """
-
-
-class _Vectors:
-    """The vectors of a list, gathered only when they are indexed."""
-
-    def __init__(self, rows: GroupRows) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        return self._rows.take("vector", places)
 
 
 @dataclass(frozen=True)
@@ -157,14 +142,12 @@ class JoinLists:
                 ids = rows.column("sample_id")
                 earlier = None if self.earlier is None else self.earlier.of_list(number, rows.positions, rows.column("added"))
                 joined = self_join(
-                    _Vectors(rows),
+                    rows.view("vector"),
                     rows.column("min_similarity"),
                     rows.column("weight"),
                     Ownership(rows.groups, number),
-                    best=self.best,
+                    JoinSettings(self.best, (pack.share, pack.n_shares), device),
                     projected=rows.column("projected") if self.is_projected else None,
-                    share=(pack.share, pack.n_shares),
-                    device=device,
                     earlier=earlier,
                 )
                 near = np.flatnonzero(joined.n_neighbors)
@@ -198,9 +181,9 @@ def edge_table(
     )
 
 
-def run(context: StageContext) -> StageResult:
+def find_pairs(context: StageContext) -> StageResult:
     """Join every list, count neighbours, add the exact copies' edges, measure recall; likewise for the second source of candidates."""
-    table = read_table(context.layout.table("representatives"))
+    table = read_table(context.run.table("representatives"))
     known = {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
     n_neighbors = known["weight"] - 1
     if context.base is not None:
@@ -222,17 +205,17 @@ def _join(
 
     Where the run adds to another, lists that hold nothing new are left out, and the counts are those of pairs it has not counted.
     """
-    layout, edges = context.layout, context.layout.table("candidates")
+    run, edges = context.run, context.run.table("candidates")
     clear(edges)
-    n, index = len(known["sample_id"]), read_json(layout.path("index", "_index.json")) or {}
-    is_projected = load_lists(layout.path("index")).n_filter > 0
+    n, index = len(known["sample_id"]), run.index_facts
+    is_projected = run.lists().n_filter > 0
     before = earlier_weights(context, n)
     n_earlier, added = int(np.count_nonzero(before)), known["weight"].astype(np.int64) - before
     if n_earlier:
         known = known | {"added": added}
     with context.engine.scratch() as scratch:
         save_members(scratch, known)
-        members = Members(layout.run_dir, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected, n_earlier)
+        members = Members(context.run, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected, n_earlier)
         n_blocks = len(members.block_sizes)
         sizes, fresh, earlier, n_near = count_lists(members.groups(block) for block in range(n_blocks)), None, None, 0
         if n_earlier:
@@ -264,30 +247,30 @@ def _join_lists(
 
 def _write_also_edges(context: StageContext, also: StageContext) -> int:
     """Edges that the second source of candidates alone has found."""
-    table = read_table(also.layout.table("representatives"))
+    table = read_table(also.run.table("representatives"))
     known = {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
     _join(also, known, np.zeros(len(table), dtype=np.int64), measures=False)
-    tables = {"candidates": context.layout.table("candidates"), "also": also.layout.table("candidates")}
-    return context.engine.sql_to(ALSO_SQL, tables, context.layout.table("candidates"), "part-also")
+    tables = {"candidates": context.run.table("candidates"), "also": also.run.table("candidates")}
+    return context.engine.sql_to(ALSO_SQL, tables, context.run.table("candidates"), "part-also")
 
 
 def _write_view_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str, n_earlier: int) -> int:
     """Edges of images that only second looks find alike."""
     found = find_view_edges(context, scratch, n_earlier, earlier_view_edges(context, ids))
-    variant = pa.DictionaryArray.from_arrays(found.turn, list(VARIANT_NAMES)).cast(pa.string())
+    variant = pa.DictionaryArray.from_arrays(found.turn, list(TURN_NAMES)).cast(pa.string())
     rows = edge_table(ids[found.src], ids[found.dst], found.similarity, "near", variant, "look")
-    return write_table(context.layout.table("candidates"), [rows], "part-look")
+    return write_table(context.run.table("candidates"), [rows], "part-look")
 
 
-def exact_source(run_dir: str) -> str:
+def exact_source(run: Run) -> str:
     """What makes samples exact copies, as `source` of their edges: equal image bytes, or no more than equal embeddings."""
-    record = read_record(run_dir, "embeddings")
+    record = run.record("embed")
     return "embedding" if record is not None and record.summary.get("exact_by") == "embedding" else "whole"
 
 
 def _write_exact_edges(context: StageContext) -> int:
     """Edges from each representative to its byte-identical copies."""
-    exact = read_table(context.layout.table("exact"))
+    exact = read_table(context.run.table("exact"))
     n = len(exact)
     rows = edge_table(
         exact["representative_id"].to_numpy(),
@@ -295,14 +278,14 @@ def _write_exact_edges(context: StageContext) -> int:
         np.ones(n, dtype=np.float32),
         "exact",
         pa.repeat("none", n),
-        exact_source(context.layout.run_dir),
+        exact_source(context.run),
     )
-    return write_table(context.layout.table("candidates"), [rows], "part-exact")
+    return write_table(context.run.table("candidates"), [rows], "part-exact")
 
 
 def _write_neighbors(context: StageContext, ids: npt.NDArray[np.int64], n_neighbors: npt.NDArray[np.int64]) -> int:
     """A row for each sample with neighbours; byte-identical copies have their representative's count."""
-    table = context.layout.table("neighbors")
+    table = context.run.table("neighbors")
     clear(table)
     have = np.flatnonzero(n_neighbors)
     counted = pa.table({"sample_id": ids[have], "n_neighbors": n_neighbors[have]})
@@ -312,5 +295,8 @@ def _write_neighbors(context: StageContext, ids: npt.NDArray[np.int64], n_neighb
     SELECT exact.sample_id, counted.n_neighbors FROM exact JOIN counted ON exact.representative_id = counted.sample_id
     ORDER BY sample_id
     """
-    tables = {"counted": counted, "exact": context.layout.table("exact")}
+    tables = {"counted": counted, "exact": context.run.table("exact")}
     return context.engine.sql_to(query, tables, table)
+
+
+STAGE = Stage("pairs", reads=("index",), output_version=2, run=find_pairs, reads_base=always)

@@ -58,7 +58,8 @@ class PictureReader:
 
     Parameters
     ----------
-    run_dir : str
+    embeddings : str
+        The folder of the run's embeddings, which thumbnails lie beside.
     min_side : int or None
         Images from shards may be reduced while they are decoded, as long as both sides keep this many pixels. Thumbnails
         have the size they have.
@@ -72,7 +73,7 @@ class PictureReader:
 
     def __init__(
         self,
-        run_dir: str,
+        embeddings: str,
         min_side: int | None,
         *,
         max_pixels: int = MAX_PIXELS,
@@ -80,7 +81,7 @@ class PictureReader:
         uses_thumbnails: bool = True,
     ) -> None:
         self._min_side, self._max_pixels, self._max_held_bytes = min_side, max_pixels, max_held_bytes
-        self._thumbnails = open_thumbnails(run_dir) if uses_thumbnails else None
+        self._thumbnails = open_thumbnails(embeddings) if uses_thumbnails else None
         self._ranges = RangeReader()
         self._wanted: dict[str, _Wanted] = {}
         self._held: tempfile.SpooledTemporaryFile[bytes] | None = None

@@ -67,12 +67,13 @@ class ThumbnailWriter:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
+        Of the run's embeddings.
     partition : int
     """
 
-    def __init__(self, run_dir: str, partition: int) -> None:
-        images, self._offsets_url = (join(run_dir, "embeddings", name) for name in thumbnail_paths(partition))
+    def __init__(self, folder: str, partition: int) -> None:
+        images, self._offsets_url = (join(folder, name) for name in thumbnail_paths(partition))
         self._offsets = [0]
         self._scratch = AtomicFile(images)
 
@@ -92,10 +93,10 @@ class ThumbnailWriter:
         self._scratch.abort()
 
 
-def remove_thumbnails(run_dir: str, partition: int) -> None:
+def remove_thumbnails(folder: str, partition: int) -> None:
     """Delete what an earlier run with another setting kept: its rows may be others."""
     for name in thumbnail_paths(partition):
-        fs, path = filesystem(join(run_dir, "embeddings", name))
+        fs, path = filesystem(join(folder, name))
         with suppress(FileNotFoundError):
             fs.rm_file(path)
 
@@ -108,16 +109,17 @@ class ThumbnailStore:
 
     Parameters
     ----------
-    run_dir : str
+    folder : str
+        Of the run's embeddings.
     partitions : iterable of int
         Those that have thumbnails.
     max_partitions : int
         Whose offsets are held at most.
     """
 
-    def __init__(self, run_dir: str, partitions: Sequence[int], max_partitions: int = _MAX_PARTITIONS) -> None:
-        self._run_dir, self._partitions = run_dir, frozenset(partitions)
-        self._is_local, self._ranges = is_local(run_dir), RangeReader()
+    def __init__(self, folder: str, partitions: Sequence[int], max_partitions: int = _MAX_PARTITIONS) -> None:
+        self._folder, self._partitions = folder, frozenset(partitions)
+        self._is_local, self._ranges = is_local(folder), RangeReader()
         self._offsets: LRUCache[int, npt.NDArray[np.int64]] = LRUCache(max_partitions)
 
     def __contains__(self, sample_id: int) -> bool:
@@ -134,9 +136,9 @@ class ThumbnailStore:
         """
         partition, row = sample_id >> 32, sample_id & ROW_MASK
         images, _ = thumbnail_paths(partition)
-        url = join(self._run_dir, "embeddings", images)
+        url = join(self._folder, images)
         if partition not in self._partitions:
-            raise RunDirectoryError(f"{self._run_dir} holds no thumbnails of partition {partition}; read the image from its shard")
+            raise RunDirectoryError(f"{self._folder} holds no thumbnails of partition {partition}; read the image from its shard")
         try:
             offsets = self._of(partition)
             if row + 1 >= len(offsets):
@@ -154,7 +156,7 @@ class ThumbnailStore:
         found = self._offsets.get(partition)
         if found is not None:
             return found
-        url = join(self._run_dir, "embeddings", thumbnail_paths(partition)[1])
+        url = join(self._folder, thumbnail_paths(partition)[1])
         if self._is_local:
             # a plain view of the map, whose own indexing is slow
             found = np.asarray(np.load(filesystem(url)[1], mmap_mode="r"))
@@ -167,19 +169,18 @@ class ThumbnailStore:
         return found
 
 
-def open_thumbnails(run_dir: str) -> ThumbnailStore | None:
-    """The thumbnails of a run, None if it kept none; opened once per process and again when they were replaced."""
-    folder = join(run_dir, "embeddings", "thumbnails")
-    if is_local(run_dir):
-        state = str(folder_state(folder))
+def open_thumbnails(folder: str) -> ThumbnailStore | None:
+    """The thumbnails beside a run's embeddings, None if it kept none; opened once per process and again when they were replaced."""
+    if is_local(folder):
+        state = str(folder_state(join(folder, "thumbnails")))
     else:  # folders have no time there: the record of the stage is written anew with whatever it wrote
-        state = sha256(read_bytes(join(run_dir, "embeddings", "_stage.json")) or b"").hexdigest()
-    return _open_thumbnails(run_dir, folder, state)
+        state = sha256(read_bytes(join(folder, "_stage.json")) or b"").hexdigest()
+    return _open_thumbnails(folder, state)
 
 
 @lru_cache(maxsize=1)
-def _open_thumbnails(run_dir: str, folder: str, state: str) -> ThumbnailStore | None:
-    fs, path = filesystem(folder)
+def _open_thumbnails(folder: str, state: str) -> ThumbnailStore | None:
+    fs, path = filesystem(join(folder, "thumbnails"))
     fs.invalidate_cache(path)  # a listing from before the embedding may be remembered
     numbers = [int(re.findall(r"(\d+)\.npy$", str(name))[0]) for name in fs.glob(join(path, "offsets_*.npy"))]
-    return ThumbnailStore(run_dir, numbers) if numbers else None
+    return ThumbnailStore(folder, numbers) if numbers else None

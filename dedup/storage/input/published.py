@@ -32,7 +32,7 @@ _HEIGHT_NAMES: Final = ("height", "original_height", "HEIGHT")
 
 _PLACE: Final = ("shard", "byte_offset", "n_bytes")
 
-_BATCH_ROWS = 16_384
+BATCH_ROWS = 16_384
 
 _THREADS = 32
 
@@ -170,7 +170,9 @@ def _opened(url: str, metadata: str) -> EmbeddingFile:
         raise InputError(f"{url} with {metadata} can't be read ({one_line(error)}); expected embeddings and their metadata") from error
 
 
-def read_embeddings(source: EmbeddingFile, carry: Sequence[str] = ()) -> Iterator[tuple[npt.NDArray[np.float32], pa.Table]]:
+def read_embeddings(
+    source: EmbeddingFile, carry: Sequence[str] = (), *, batch_rows: int = BATCH_ROWS
+) -> Iterator[tuple[npt.NDArray[np.float32], pa.Table]]:
     """The rows of a file, in batches.
 
     Parameters
@@ -178,6 +180,7 @@ def read_embeddings(source: EmbeddingFile, carry: Sequence[str] = ()) -> Iterato
     source : EmbeddingFile
     carry : sequence of str
         Further columns.
+    batch_rows : int
 
     Yields
     ------
@@ -196,7 +199,7 @@ def read_embeddings(source: EmbeddingFile, carry: Sequence[str] = ()) -> Iterato
     wanted = [*dict.fromkeys(name for name in found.values() if name), *([source.column] if source.column else [])]
     start = 0
     with fs.open(path, "rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=wanted or [source.columns[0]]):
+        for batch in pq.ParquetFile(file).iter_batches(batch_rows, columns=wanted or [source.columns[0]]):
             n = batch.num_rows
             if source.column:
                 vectors = _lists(batch.column(source.column), source.dim)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import Table
-from dedup.runs.directory import read_record
+from dedup.config import ConfirmConfig
+from dedup.contracts import Engine, Table
+from dedup.runs.directory import Run
 from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
-from dedup.stages.stage import StageContext
 
-VERDICTS_VERSION = 3  # of what the look at the pixels says, and of the table that holds it
+VERDICTS_VERSION = 3  # of what the judge says, and of the table that holds it
 
 AGAIN, GROUP = "again", "group"  # questions besides those by the sources of candidates: by `reconnect`, and by groups and keepers
 
@@ -42,6 +42,8 @@ SELECT src, dst, CASE WHEN source = 'group' THEN 'group' WHEN found_by IS NULL T
        variant, distance, moved, reason, transform
 FROM base_refused WHERE reason <> 'unreadable'
 """  # noqa: S608 (a condition of our own)
+
+JUDGED_TABLES = ("base_edges", "base_refused")  # that the query reads
 
 # that a member stands with its anchor or keeper is told by their tables alone, unless an edge tells it
 GROUPED_SQL = f"""
@@ -83,56 +85,63 @@ JOIN wanted AS b ON grouped.dst = b.sample_id
 ORDER BY grouped.src, grouped.dst
 """
 
+_TABLES = ("edges", "refused", "groups", "exact", "duplicates")
+
 _GROUPED = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("distance", pa.float32())])
 
 
-def base_tables(context: StageContext, names: Sequence[str]) -> dict[str, Table]:
-    """Tables of the base by the names queries know them by; empty where its verdicts can't be used.
+def base_tables(base: Run | None, confirm: ConfirmConfig) -> dict[str, Table]:
+    """Tables of the base that hold verdicts, by the names queries know them by; none where these can't be used.
 
     They can where pictures were compared then as they are now: by the same code, up to the same distance.
     """
-    if context.base is None:
+    if base is None:
         return {}
-    record, confirm = read_record(context.base.run_dir, "edges"), context.config.confirm
+    record = base.record("confirm")
     then = {} if record is None else record.config
     asked = {"confirm.enabled": confirm.enabled, "confirm.max_distance": confirm.max_distance}
     is_same = record is not None and record.output_version == VERDICTS_VERSION and all(then.get(key) == asked[key] for key in asked)
-    return {f"base_{name}": context.base.table(name) for name in names} if is_same else {}
+    return {f"base_{name}": base.table(name) for name in _TABLES} if is_same else {}
 
 
-def find_verdicts(context: StageContext, sample_ids: npt.NDArray[np.int64], *, of_groups: bool = False) -> pa.Table:
+def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDArray[np.int64], *, of_groups: bool = False) -> pa.Table:
     """What the base says of pairs of some samples, as `VERDICTS`, ordered by (src, dst).
 
     Parameters
     ----------
-    context : StageContext
+    engine : Engine
+    base : mapping
+        As `base_tables` gives it.
     sample_ids : int64 array, shape (n,)
         Both ends are among them.
     of_groups : bool
         With what its groups and keepers say.
     """
-    tables = base_tables(context, ["edges", "refused", "groups", "exact", "duplicates"])
-    if not tables or not len(sample_ids):
+    if not base or not len(sample_ids):
         return VERDICTS.empty_table()
     wanted = {"wanted": pa.table({"sample_id": sample_ids})}
-    judged = {name: tables[name] for name in ("base_edges", "base_refused")}
-    found = list(context.engine.sql(INSIDE_SQL.format(judged=JUDGED_SQL), judged | wanted, VERDICTS))
+    judged = {name: base[name] for name in JUDGED_TABLES}
+    found = list(engine.sql(INSIDE_SQL.format(judged=JUDGED_SQL), judged | wanted, VERDICTS))
     if of_groups:
-        grouped = {name: table for name, table in tables.items() if name != "base_refused"}
-        for batch in context.engine.sql(GROUPED_INSIDE_SQL.format(grouped=GROUPED_SQL), grouped | wanted, _GROUPED):
-            n = len(batch)
-            columns = {
-                "question": pa.repeat(GROUP, n),
-                "stands": pa.repeat(True, n),
-                "variant": pa.repeat("", n),
-                "moved": pa.nulls(n, pa.float32()),
-                "reason": pa.repeat("", n),
-                "transform": pa.nulls(n, VERDICTS.field("transform").type),
-            }
-            given = {name: batch[name] for name in _GROUPED.names} | columns
-            found.append(pa.table({name: given[name] for name in VERDICTS.names}, schema=VERDICTS))
+        grouped = {name: table for name, table in base.items() if name != "base_refused"}
+        found += map(_of_groups, engine.sql(GROUPED_INSIDE_SQL.format(grouped=GROUPED_SQL), grouped | wanted, _GROUPED))
     together = pa.concat_tables(found) if found else VERDICTS.empty_table()
     return together.sort_by([("src", "ascending"), ("dst", "ascending")])
+
+
+def _of_groups(pairs: pa.Table) -> pa.Table:
+    """Pairs of members with their anchor or keeper, as `VERDICTS`."""
+    n = len(pairs)
+    columns = {
+        "question": pa.repeat(GROUP, n),
+        "stands": pa.repeat(True, n),
+        "variant": pa.repeat("", n),
+        "moved": pa.nulls(n, pa.float32()),
+        "reason": pa.repeat("", n),
+        "transform": pa.nulls(n, VERDICTS.field("transform").type),
+    }
+    given = {name: pairs[name] for name in _GROUPED.names} | columns
+    return pa.table({name: given[name] for name in VERDICTS.names}, schema=VERDICTS)
 
 
 def inside(verdicts: pa.Table, sample_ids: npt.NDArray[np.int64]) -> pa.Table:
@@ -159,13 +168,13 @@ class Remembered:
         for row in verdicts.to_pylist():
             self._known.setdefault((row["src"], row["dst"]), []).append(row)
 
-    def find(self, src: int, dst: int, variants: Sequence[str], question: str) -> dict[str, Any] | None:
+    def find(self, src: int, dst: int, turns: Sequence[str], question: str) -> dict[str, Any] | None:
         """The verdict that asking again would give, or None if that is not known.
 
         The same question was asked with the same turns. Another question has the same answer where the first turn to be tried stood.
         """
         for row in self._known.get((src, dst), ()):
-            same = row["question"] == question and (row["variant"] in variants or row["question"] == GROUP)
-            if same or (row["stands"] and row["variant"] == variants[0]):
+            same = row["question"] == question and (row["variant"] in turns or row["question"] == GROUP)
+            if same or (row["stands"] and row["variant"] == turns[0]):
                 return row
         return None

@@ -16,10 +16,8 @@ from dedup.explanation.explanation import Component, OtherKeeper, Rule
 from dedup.explanation.paths import representatives
 from dedup.explanation.tables import RunTables, read_samples
 from dedup.numerics.similarity import exact_similarity
-from dedup.runs.directory import CONFIG_FILE, RunLayout
-from dedup.runs.vectors import read_vectors
+from dedup.runs.directory import Run
 from dedup.storage.tables import dataset
-from dedup.storage.urls import join, read_json
 
 
 def deciding_term(terms: Sequence[OrderTerm], one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, str, Any, Any]:
@@ -86,7 +84,7 @@ class KeepPolicy:
         """How many samples were dropped for this one, and which of them the policy prefers."""
         wanted = (pc.field("component_id") == component_id) & (pc.field("keeper_id") == sample_id)
         n, best = 0, None
-        duplicates = dataset(self._tables.layout.table("duplicates"))
+        duplicates = dataset(self._tables.run.table("duplicates"))
         for batch in duplicates.to_batches(columns=self._columns, filter=wanted, batch_size=_BATCH_ROWS):
             rows = batch.to_pylist()
             n += len(rows)
@@ -98,7 +96,7 @@ class KeepPolicy:
 
         A member goes with the most similar keeper of its group, which need not be the one that dropped it.
         """
-        rows = read_samples(self._tables.layout, [one, other], self._columns)
+        rows = read_samples(self._tables.run, [one, other], self._columns)
         first, second = (one, other) if self._precedes(rows[one], rows[other]) else (other, one)
         dropped, keeper = (one, other) if self._tables.outcome(one).table == "duplicates" else (other, one)
         if first == dropped:
@@ -141,7 +139,7 @@ class KeepPolicy:
         return f"the first of its group of {component.duplication_count:,} by the keep policy; {dropped}{beside}"
 
     def _other_keepers(self, sample_id: int, before: Sequence[int]) -> tuple[OtherKeeper, ...]:
-        of = representatives(self._tables.layout, [sample_id, *before])
+        of = representatives(self._tables.run, [sample_id, *before])
         images = sorted(set(of.values()))
         asked = {
             row["sample_id"]: row["min_similarity"]
@@ -149,7 +147,7 @@ class KeepPolicy:
         }
         similarity: dict[int, float] = {}
         try:
-            vectors = read_vectors(self._tables.run_dir, np.array(images, dtype=np.int64))
+            vectors = self._tables.run.read_vectors(np.array(images, dtype=np.int64))
             similar = exact_similarity(vectors, vectors[images.index(of[sample_id])])
             similarity = dict(zip(images, similar.tolist(), strict=True))
         except (DedupError, OSError, KeyError):  # the vectors may be gone: the tables suffice for all else
@@ -178,9 +176,9 @@ class KeepPolicy:
         """Which of these the run's base kept, where that counts."""
         if not self._tables.config("manifest", "keep.prefer_base", False):
             return set()
-        base = (read_json(join(self._tables.run_dir, CONFIG_FILE)) or {}).get("base", {}).get("run_dir", "")
+        base = self._tables.run.config.base.run_dir
         try:
-            table = dataset(RunLayout(base).table("manifest"))
+            table = dataset(Run(base).table("manifest"))
         except (DedupError, OSError):  # a run needs its base no longer
             return set()
         rows = table.to_table(columns=["sample_id"], filter=pc.field("sample_id").isin(list(sample_ids)))

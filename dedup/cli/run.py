@@ -1,0 +1,123 @@
+"""The commands that make a run: demo-data, config, run, status."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dedup.cli.options import (
+    ConfigFile,
+    Json,
+    Keys,
+    Redo,
+    Settings,
+    Workers,
+    chosen_stages,
+    complete_stage,
+    load,
+    overrides_of,
+)
+from dedup.cli.show.terminal import console, print_json, print_result
+from dedup.config.keys import STAGE_NAMES
+
+
+def run(
+    keys: Keys = None,
+    config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="STAGE[,STAGE]", help=f"run these stages alone: {', '.join(STAGE_NAMES)}", autocompletion=complete_stage
+        ),
+    ] = None,
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STAGE", help="begin with this stage; those before it must be finished", autocompletion=complete_stage
+        ),
+    ] = None,
+    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="end with this stage", autocompletion=complete_stage)] = None,
+    redo: Redo = False,
+    as_json: Json = False,
+) -> None:
+    """De-duplicate: shards in; manifest, counts and attack targets out.
+
+    Finished stages are skipped, so the same command goes on where it was stopped.
+
+    Example: dedup run input.shards='shards/*.tar' output.run_dir=out
+    """
+    from dedup.cli.show.run import ConsoleReporter, print_summary
+    from dedup.pipeline import run as pipeline
+
+    stages = chosen_stages(only, first, last)
+    config = load(config_file, overrides_of(keys, settings, workers))
+    with ConsoleReporter() as reporter:
+        summary = pipeline.run(config, stages, redo=redo, reporter=reporter)
+    print_result(as_json, summary.as_dict(), lambda: print_summary(summary, config))
+
+
+def status(
+    run_dir: Annotated[str, typer.Argument(help="a run directory")],
+    keys: Keys = None,
+    config_file: ConfigFile = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Show each stage of a run: rows, seconds, what has changed since.
+
+    Example: dedup status out -c conf/mine.yaml --set search.min_similarity=0.8
+    """
+    from dedup.cli.show.run import print_status
+    from dedup.pipeline.plan import status as state_of_stages
+
+    overrides = overrides_of(keys, settings)
+    config = load(config_file, overrides, run_dir)
+    stages = state_of_stages(run_dir, config if config_file or overrides else None)
+    print_result(as_json, {"run_dir": run_dir, "stages": [asdict(stage) for stage in stages]}, lambda: print_status(stages))
+
+
+def config(keys: Keys = None, config_file: ConfigFile = None, settings: Settings = None, as_json: Json = False) -> None:
+    """List all configuration keys: value and meaning.
+
+    Example: dedup config search.min_similarity=0.9
+    """
+    from rich.table import Column, Table
+
+    from dedup.config.keys import KEYS, values_of
+    from dedup.config.load import to_dict
+
+    given = load(config_file, overrides_of(keys, settings))
+    if as_json:
+        print_json(to_dict(given))
+        return
+    table = Table(Column("key", no_wrap=True), Column("value", max_width=30), "meaning", box=None, pad_edge=False)
+    for name, value in values_of(given).items():
+        table.add_row(name, repr(value).replace("[", "\\["), KEYS[name].meaning.replace("[", "\\["))
+    console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def demo_data(
+    out: Annotated[Path, typer.Argument(help="folder for the shards")],
+    n_images: Annotated[int, typer.Option("--n-images", min=1, help="samples to write")] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
+    per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="samples per tar")] = 1000,
+    jpeg_size: Annotated[str, typer.Option("--jpeg-size", help="make all images JPEGs of about this size, such as 110KB")] = "",
+    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="processes; 0 = one per core")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write shards to try it on, with planted copies and the truth.
+
+    Example: dedup demo-data shards --n-images 3000
+    """
+    from dedup.demo.shards import make_demo_data, parse_size
+    from dedup.machine import available_cores
+
+    size = parse_size(jpeg_size) if jpeg_size else None
+    summary = make_demo_data(out, n_images=n_images, seed=seed, per_shard=per_shard, jpeg_size=size, workers=workers or available_cores())
+    print_result(as_json, asdict(summary), lambda: typer.echo(f"{summary}"))

@@ -1,0 +1,47 @@
+"""What an encoder is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup.numerics.image.descriptor import Crop
+
+
+class Encoder(Protocol):
+    """Turns decoded images into unit vectors. `prepare` may be called by several threads at a time, and `encode` by two."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    @property
+    def min_side(self) -> int | None:
+        """Sides down to which a decoder may reduce an image while it decodes; None = full size."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch, unless a number is asked for."""
+
+    @property
+    def limit(self) -> int:
+        """Images that memory has sufficed for since it ran out; 0 = it has not."""
+
+    @property
+    def device(self) -> str:
+        """What it computes on: ``cpu``, ``cuda:1``."""
+
+    def prepare(self, crop: Crop) -> npt.NDArray[Any]:
+        """Bring one image to a fixed shape."""
+
+    def encode(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Encode prepared images: unit rows (n, dim)."""
+
+    def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
+        """Unit rows (n, dim) in the space of the images; None if the encoder knows no text."""
+
+    def notes(self) -> list[str]:
+        """What the user should know of the encoding, said once: each is gone after this."""
