@@ -309,7 +309,7 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
     inside = counted.without(counted.similarity >= np.float32(upper))
     shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
     work.notes.append(
-        f"the run judged no pixels, so that copies can't be told from others: the tail is fitted below {upper:.2f}, where few are "
+        f"the run judged no pixels, so copies can't be told from others: the tail is fitted below {upper:.2f}, where few pairs are "
         "copies, and extrapolated; look at a montage"
     )
     if shares.tail is None:
