@@ -16,7 +16,7 @@ help:
 	@echo 'make test    lint, types, layers, documentation and all tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  ruff: format and mend'
-	@echo 'make docs    regenerate docs/tables.md, configuration.md, commands.md, python.md and conf/default.yaml'
+	@echo 'make docs    regenerate docs/tables.md, configuration.md, commands.md, python.md, the drawing of architecture.md and conf/default.yaml'
 	@echo 'make site    build the documentation into .venv/site; open index.html there'
 	@echo 'make fuzz    tars, images and captions changed at random, ten minutes each (FUZZ_SECONDS=600), from a new seed'
 	@echo 'make audit   known vulnerabilities of what is installed'

@@ -1,7 +1,8 @@
 """Write the generated documentation: `make docs`.
 
 `docs/tables.md` comes from `dedup.schemas`, `docs/configuration.md` and `conf/default.yaml` from `dedup.config`, `docs/commands.md` and
-`docs/python.md` from the commands and docstrings; `tests/test_docs.py` holds the files to what is generated here.
+`docs/python.md` from the commands and docstrings, the drawing of `docs/architecture.md` from the imports; `tests/test_docs.py` holds the
+files to what is generated here.
 """
 
 from __future__ import annotations
@@ -18,106 +19,112 @@ import pyarrow as pa
 from dedup import schemas
 from dedup.config import Config
 from dedup.config.keys import KEYS
+from dedup.numerics.judge.compare import REASONS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
+from architecture import architecture_svg  # noqa: E402
 from generate_reference import NOTE, commands_md, python_md  # noqa: E402
 
 TABLES = {
-    "partitions": ("partitions/part-*.parquet", "Each shard, the partition it went to, and whether it could be read."),
+    "partitions": ("partitions/part-*.parquet", "Each shard, its partition, and whether it could be read."),
     "metadata": (
         "embeddings/metadata/metadata_NNNNN.parquet",
         "One row per embedded sample, in the row order of `embeddings/img_emb/img_emb_NNNNN.npy` (float16, unit rows); one file per "
-        "partition. This is clip-retrieval's layout.",
+        "partition. The layout is clip-retrieval's.",
     ),
     "rejected": (
         "embeddings/rejected/rejected_NNNNN.parquet",
-        "One row per sample that could not be embedded. Metadata and rejected together are the samples seen.",
+        "One row per sample whose image can't be read. Metadata and rejected together are all samples.",
     ),
-    "representatives": ("index/representatives/part-*.parquet", "One row per distinct image (by SHA-256): what is searched."),
-    "exact": ("index/exact/part-*.parquet", "Samples that share their bytes with an earlier one: all but the representatives."),
-    "assignments": ("index/assignments/part-*.parquet", "The inverted lists each distinct image is compared in."),
-    "neighbors": ("neighbors/part-*.parquet", "How many others each sample resembles; each pair is counted once."),
+    "representatives": ("index/representatives/part-*.parquet", "One row per distinct image (by SHA-256); these are searched."),
+    "exact": ("index/exact/part-*.parquet", "Samples with the same bytes as an earlier one: all that are not representatives."),
+    "assignments": ("index/assignments/part-*.parquet", "The inverted lists in which each distinct image is compared."),
+    "neighbors": (
+        "neighbors/part-*.parquet",
+        "How many other samples each one is similar to; each pair is counted once.",
+    ),
     "candidates": (
         "candidates/part-*.parquet",
-        "Pairs that are similar: a maximum-similarity spanning forest and each image's best edges, not all pairs; and a row per "
+        "Similar pairs: a maximum-similarity spanning forest and each image's best edges, not all pairs; and a row per "
         "byte-identical copy.",
     ),
     "edges": (
         "edges/part-*.parquet",
-        "The candidates that a look at the pixels confirmed (those between images that others connect already are not looked at), the "
-        "pairs found while looking again where others were refused, and the byte-identical copies.",
+        "The candidates that the judge confirmed by their pixels (pairs of images that are already connected are not judged), the "
+        "pairs found when searching again where others were refused, and the byte-identical copies.",
     ),
     "refused": (
         "refused/*.parquet",
-        "The pairs that a look at the pixels refused, and why: candidates, and pairs of a group that were not candidates themselves.",
+        "The pairs that the judge refused by their pixels, and why: candidates, and pairs within a group that were not candidates.",
     ),
     "groups": ("groups/part-*.parquet", "The members of every group of copies; unique samples have no row."),
-    "manifest": ("manifest/part-*.parquet", "The cleaned data set: every sample that is kept. Carried columns come last."),
+    "manifest": ("manifest/part-*.parquet", "The cleaned data set: every kept sample. Carried columns come last."),
     "duplicates": (
         "duplicates/part-*.parquet",
-        "Every sample that is dropped, with the kept sample it is a copy of. Carried columns come last.",
+        "Every dropped sample, with the kept sample it is a copy of. Carried columns come last.",
     ),
     "exclusions": (
         "exclusions/part-*.parquet",
         "One row per sample that must not be trained on, whatever the keep policy says: near a reference image, named by a list, or a copy "
-        "of a named one.",
+        "of a named sample.",
     ),
     "excluded": (
         "excluded/part-*.parquet",
-        "Samples left out because they resemble a reference image or stand on a list. Manifest, duplicates, excluded and rejected "
-        "together are all samples: every run checks it.",
+        "Every excluded sample: near a reference image, or on a list. Manifest, duplicates, excluded and rejected "
+        "together are all samples, each once; every run checks it.",
     ),
     "statistics": ("statistics/part-*.parquet", "One row per group of two or more: duplication counts."),
     "captions": ("captions/part-*.parquet", "The captions of every group with their counts."),
     "histogram": ("histogram/part-*.parquet", "How many groups have each size."),
     "candidate_counts": (
         "candidate_counts/part-*.parquet",
-        "How many of the candidates that were looked at each encoder found, confirmed and refused.",
+        "How many candidates found by each encoder were confirmed and refused.",
     ),
     "target_captions": (
         "target_captions/part-*.parquet",
-        "The captions of each target's group, the ten most frequent: what else it may be prompted with.",
+        "The ten most frequent captions of each target's group: alternative prompts.",
     ),
     "targets": (
         "targets/part-*.parquet",
-        "What the extraction attack generates: one row per group with a caption, the most duplicated first.",
+        "What to generate for the extraction attack: one row per group with a caption, the most duplicated first.",
     ),
 }
+REASONS_OF = {"rejected": schemas.REJECT_REASONS, "refused": REASONS}
 OTHER_FILES = {
     "embeddings/img_emb/img_emb_NNNNN.npy": "Vectors: NumPy, float16, one unit row per row of `metadata_NNNNN.parquet`.",
     "embeddings/thumbnails/thumbnails_NNNNN.bin": (
-        "With `embed.thumbnails`: a JPEG of each row of `metadata_NNNNN.parquet`, one after another, its longer side at most 160 pixels."
+        "With `embed.thumbnails`: a JPEG for each row of `metadata_NNNNN.parquet`, one after another, at most 160 pixels a side."
     ),
     "embeddings/thumbnails/offsets_NNNNN.npy": (
-        "Where they start: NumPy, int64, one more than there are rows; row i is the bytes from `offsets[i]` to `offsets[i + 1]`."
+        "Where the thumbnails start: NumPy, int64, one more than there are rows; row i is bytes `offsets[i]` to `offsets[i + 1]`."
     ),
     "embeddings/img_inner/": (
         "Vectors of pictures inside a frame, for images that have one: `img_inner_NNNNN.npy`, float16 unit rows, and `sample_id_NNNNN.npy`."
     ),
     "also/dct/": (
-        "With `embed.also=dct`: the vectors, lists and candidates of that second source, laid out as a run's own (`embeddings/`, `index/`, "
-        "`candidates/`); samples are those of `metadata`."
+        "With `embed.also=dct`: the vectors, lists and candidates of that second source, laid out like the run's own (`embeddings/`, "
+        "`index/`, `candidates/`); the samples are those of `metadata`."
     ),
-    "index/quantizer.npz": "Axes and centroids of the inverted lists: NumPy, float32; one centroid where there is one list.",
+    "index/quantizer.npz": "Axes and centroids of the inverted lists: NumPy, float32; one centroid if there is one list.",
     "index/looks/": (
-        "Second looks at each image: `vector-NNNNN.npy`, float16 unit rows along their principal axes; `look-NNNNN.npy`, what each is a "
-        "look at and its inverted lists; `quantizer.npz`, axes and centroids. Absent with `search.views=false`."
+        "The views of each image: `vector-NNNNN.npy`, float16 unit rows along their principal axes; `look-NNNNN.npy`, which image and part "
+        "each is a view of, and its inverted lists; `quantizer.npz`, axes and centroids. Absent with `search.views=false`."
     ),
-    "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`, and its lists lie in `index/index.ivfdata`.",
+    "index/index.faiss": "The FAISS index over the distinct images; its ids are `sample_id`, and its lists are in `index/index.ivfdata`.",
     "index/index.ivfdata": "Codes and ids of the FAISS index, list by list; mapped into memory.",
     "index/_index.json": "Figures of the index: lists, lists per image, dimensions, and the sizes of its files.",
-    "report.html": "The report of the run; see `docs/report.md`. Made anew by `dedup report`, or by a run that changed something.",
-    "_config.json": "The configuration the run was made with, without `engine`: what `dedup.open_index` takes encoder and thresholds from.",
-    "_lock.json": "Who writes the run just now: process, host, user, since when; empty, or absent, when nobody does.",
+    "report.html": "The report of the run; see `docs/report.md`. Written again by `dedup report`, or by a run that changed something.",
+    "_config.json": "The configuration of the run, without `engine`; `dedup.open_index` takes encoder and thresholds from it.",
+    "_lock.json": "Who is writing the run: process, host, user, since when; empty or absent if nobody is.",
     "*/_stage.json": (
         "Where a stage's output comes from: `stage`, `output_version`, `config` (the keys the result depends on), `inputs` (digests), "
         "`encoder` (model, preprocessing, decoder), `rows` per table, `seconds`, `finished` (UTC), `dedup_version`, `summary`. A stage "
         "whose record matches is skipped."
     ),
     "statistics/_summary.json": (
-        "Totals: `n_images`, `n_unique`, `n_components`, `largest_component`, `candidates` (who found them: confirmed, refused)."
+        "Totals: `n_images`, `n_unique`, `n_components`, `largest_component`, `candidates` (for each encoder: confirmed, refused)."
     ),
     "targets/_targets.jsonl": "The table `targets` as JSON lines, one object per row with the same names.",
 }
@@ -128,22 +135,22 @@ def tables_md() -> str:
     parts = [
         "# Tables",
         NOTE.format(source="`dedup/schemas/` or `docs/generate.py`"),
-        "All tables are parquet and lie under the run directory. Each folder holds only parquet and names that start with `_` or `.`; "
-        "a table without rows still has one file with its schema. Columns may hold nulls only where it says so.",
+        "All tables are parquet, in folders of the run directory. Each folder holds only parquet files and names that start with `_` or "
+        "`.`; a table without rows still has one file with its schema. Columns hold nulls only where it says so.",
         _grid(("table", "files"), [(f"[{name}](#{name})", f"`{TABLES[name][0]}`") for name in schemas.TABLES]),
     ]
     for name, schema in schemas.TABLES.items():
         files, purpose = TABLES[name]
         parts += [f"## {name}", purpose, f"Files: `{files}`", _columns(schema)]
-        if name == "rejected":
-            reasons = [(f"`{reason}`", meaning) for reason, meaning in schemas.REJECT_REASONS.items()]
+        if name in REASONS_OF:
+            reasons = [(f"`{reason}`", meaning) for reason, meaning in REASONS_OF[name].items()]
             parts += ["Reasons:", _grid(("reason", "meaning"), reasons)]
     parts += scores()
     carried = [(f"`{name}`", f"`{_type(kind)}`") for name, kind in schemas.CARRIED_TYPES.items()]
     parts += [
         "## Carried columns",
-        "The names in `input.carry` are appended, with nulls allowed, to metadata, manifest, duplicates and excluded. They are strings "
-        "but for these:",
+        "The names in `input.carry` are appended, with nulls allowed, to metadata, manifest, duplicates and excluded. They are strings, "
+        "except for these:",
         _grid(("column", "type"), carried),
         "## Other files",
         _grid(("file", "what it holds"), [(f"`{name}`", meaning) for name, meaning in OTHER_FILES.items()]),
@@ -152,38 +159,37 @@ def tables_md() -> str:
 
 
 def scores() -> list[str]:
-    """What commands over a finished run write, in folders or files of their own."""
+    """Tables that commands write from a finished run, in folders or files of their own."""
     written = (
-        ("scores", "What `dedup extraction score` writes into its `--out`: a row per target.", "part-*.parquet", schemas.SCORES),
+        ("scores", "Written by `dedup extraction score --out`: a row per target.", "part-*.parquet", schemas.SCORES),
         (
             "outliers",
-            "What `dedup extraction outliers` writes into its `--out`: a row per image, the farthest first; and the same rows as "
-            "`_outliers.jsonl`.",
+            "Written by `dedup extraction outliers --out`: a row per image, the farthest first; the same rows are in `_outliers.jsonl`.",
             "part-*.parquet",
             schemas.OUTLIERS,
         ),
         (
             "flags",
-            "What `dedup flag` writes as its `--out`: a row per image.",
+            "Written by `dedup flag --out`: a row per image.",
             "FILE.parquet",
             schemas.FLAGS,
         ),
         (
             "calibration thresholds",
-            "What `dedup calibrate` says of each threshold; [calibration.md](calibration.md) explains it. Beside its folders of tables lie "
+            "Written by `dedup calibrate`: a row per threshold; [calibration.md](calibration.md) explains it. Beside its folders are "
             "`_calibration.json`, `calibration.yaml` and `calibration.png`.",
             "calibration/thresholds/part-*.parquet",
             schemas.CALIBRATION,
         ),
         (
             "calibration recalls",
-            "What it says of each planted change at each threshold.",
+            "A row per planted change and threshold.",
             "calibration/recalls/part-*.parquet",
             schemas.CALIBRATION_RECALLS,
         ),
-        ("calibration copies", "The copies it planted, a row each.", "calibration/copies/part-*.parquet", schemas.CALIBRATION_COPIES),
-        ("calibration pairs", "The pairs it looked at.", "calibration/pairs/part-*.parquet", schemas.CALIBRATION_PAIRS),
-        ("sweep", "What `dedup extraction sweep` writes as its `--out`: a row per threshold.", "*.parquet or *.csv", schemas.SWEEP),
+        ("calibration copies", "A row per planted copy.", "calibration/copies/part-*.parquet", schemas.CALIBRATION_COPIES),
+        ("calibration pairs", "A row per judged pair.", "calibration/pairs/part-*.parquet", schemas.CALIBRATION_PAIRS),
+        ("sweep", "Written by `dedup extraction sweep --out`: a row per threshold.", "*.parquet or *.csv", schemas.SWEEP),
     )
     return [part for name, purpose, files, schema in written for part in (f"## {name}", purpose, f"Files: `{files}`", _columns(schema))]
 
@@ -193,13 +199,13 @@ def configuration_md() -> str:
     parts = [
         "# Configuration",
         NOTE.format(source="`dedup/config/keys.py`"),
-        "Values come from the defaults, then the YAML file given with `-c`, then `section.key=value` on the command line. On the command "
-        "line text stands for itself and is never parsed as YAML: `input.shards=/data/{00000..00999}.tar` needs quotes only against the "
-        "shell. `input.shards` may be given several times; the first one replaces what the file says. `keep.order_by` and `input.carry` "
+        "Values come from the defaults, then from the YAML file given with `-c`, then from `section.key=value` on the command line. On the "
+        "command line, values are plain text and never parsed as YAML: `input.shards=/data/{00000..00999}.tar` needs quotes only for the "
+        "shell. `input.shards` may be given several times; the first one replaces the file's value. `keep.order_by` and `input.carry` "
         "take `a,b` or `[a, b]`. In YAML, `${oc.env:NAME}` and other OmegaConf interpolations are resolved. "
         "[`conf/default.yaml`](../conf/default.yaml) holds every key with its default; `dedup config` prints them.",
-        "The last column names the stage that depends on a key: another value makes that stage, and those after it, run again with "
-        "`--redo`. Keys that are `free` may change from one call to the next; where they say what is read, or by which model, the files "
+        "The last column names the stage that depends on a key: with another value that stage and later ones must run again (`--redo`). "
+        "Keys marked `free` may change from one call to the next; where they name input or a model, the files "
         "and the model are compared instead.",
     ]
     for section, cls in _sections().items():
@@ -228,6 +234,7 @@ FILES = {
     "docs/configuration.md": configuration_md,
     "docs/commands.md": lambda: commands_md(_grid),
     "docs/python.md": python_md,
+    "docs/assets/architecture.svg": architecture_svg,
     "conf/default.yaml": default_yaml,
 }
 

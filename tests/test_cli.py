@@ -86,7 +86,7 @@ def test_show(run_dir, tmp_path):
         assert picture.size[0] > 300
     wrong = dedup("show", run_dir, "--component", 999, "--out", tmp_path / "n.png")
     assert wrong.returncode == 1
-    assert "999 is no group of copies" in wrong.stderr
+    assert "999 is not a group of copies" in wrong.stderr
 
 
 def test_show_without_the_tars(tmp_path):

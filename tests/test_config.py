@@ -207,8 +207,8 @@ def test_a_wrong_type_names_key_expected_and_found(override: str, expected: str)
         ("search.nprobe.x=8", "unknown key 'search.nprobe.x'"),
         ("zzzzqqqq=8", "unknown key 'zzzzqqqq'; run `dedup config`"),
         ("=8", "unknown key ''"),
-        ("input.shards", "'input.shards' is no setting; expected section.key=value"),
-        ("/data/00000.tar", "is no setting"),
+        ("input.shards", "'input.shards' is not a setting; expected section.key=value"),
+        ("/data/00000.tar", "is not a setting"),
     ],
 )
 def test_unknown_keys_are_refused(override: str, message: str) -> None:

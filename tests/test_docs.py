@@ -127,6 +127,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or found.suffix != ".md" or anchor in slugs(found), f"{page.name}: no heading for {target}"
 
 
+NAMED = re.compile(
+    r"`((?:dedup|docs|tests|benchmarks|conf|jobs)/[\w./*-]*|(?:config|encoders|engines|judge|numerics|pipeline|schemas|stages|storage)/[\w./*-]*)`"
+)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "tables.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    for path in NAMED.findall(page.read_text(encoding="utf-8")):
+        assert [*ROOT.glob(path.rstrip("/")), *(ROOT / "dedup").glob(path.rstrip("/"))], f"{page.name} names {path}, which is not there"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, require_extra) -> Path:
     """The site, built without a warning, in a copy that has a page more and one less than the navigation names."""

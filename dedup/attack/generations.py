@@ -121,14 +121,14 @@ def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engi
     """
     fs, path = filesystem(url)
     if not fs.isdir(path):
-        raise InputError(f"{url} is no folder; expected one with a folder of images for each target_id, or with webdataset tars")
+        raise InputError(f"{url} is not a folder; expected one with a folder of images for each target_id, or with webdataset tars")
     tars = sorted(str(name) for pattern in ("*.tar", "*.tar.gz", "*.tgz") for name in fs.glob(join(path, pattern)))
     folders = {str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"}
     known, notes = set(target_ids), []
     if not tars and not folders & known:
         raise InputError(f"{url} holds no images of these targets; expected folders named by target_id, such as {target_ids[:1]}, or tars")
     if unknown := sorted(name for name in folders - known if not name.startswith(("_", "."))):
-        notes.append(f"{len(unknown):,} folders are no targets of the list, the first {unknown[0]}")
+        notes.append(f"{len(unknown):,} folders match no target of the list, the first is {unknown[0]}")
     if not tars:
         return Generations(url, None), notes
     prefix = url[: url.index("://") + 3] if "://" in url else ""

@@ -199,10 +199,10 @@ def _score(
     size = options.targets_per_part
     found, notes = find_generations(generations, ids, join(out, "_generations"), engine)
     if wanted.n_repeated:
-        notes.append(f"{wanted.n_repeated:,} rows of the list repeat a target_id; the first of each stays")
+        notes.append(f"{wanted.n_repeated:,} rows of the list repeat a target_id; the first of each is used")
     members = _write_members(wanted, out, engine)
     if members is None:
-        notes.append("the list of targets is not that of a run, so that the groups are not known: eidetic_k is left out")
+        notes.append("the list of targets is not that of a run, so groups are not known: eidetic_k is left empty")
     _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
     tasks = [
         ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, device, output)
@@ -304,7 +304,7 @@ def _mean_distance(distances: npt.NDArray[np.float32], clique: npt.NDArray[np.in
 
 def _training_image(row: JsonDict, height: int, width: int) -> npt.NDArray[np.uint8]:
     if row["shard"] is None or row["key"] is None or not row["n_bytes"]:
-        raise InputError("the list of targets does not say where the training image lies (shard, key, byte_offset, n_bytes)")
+        raise InputError("the list of targets does not say where the training image is (shard, key, byte_offset, n_bytes)")
     return stretched(read_pixels(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), height, width)
 
 

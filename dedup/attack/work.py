@@ -30,7 +30,7 @@ def first_seed(target_id: str) -> int:
     try:
         return int(target_id[:_ID_DIGITS], 16) << _SEED_BITS
     except ValueError as error:
-        raise InputError(f"target_id {target_id!r} is no number; expected the hex digits that a run's targets/ has") from error
+        raise InputError(f"target_id {target_id!r} is not a number; expected hex digits as in a run's targets/") from error
 
 
 def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "") -> list[tuple[str, int, int]]:

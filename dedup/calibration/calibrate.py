@@ -371,7 +371,7 @@ def _plot_shares(axes: Axes, columns: dict[str, list[Any]]) -> None:
     x = columns["threshold"]
     for name, label, colour in (
         ("recall", "recall, whole pictures", "#0b5394"),
-        ("recall_looks", "with second looks", "#6fa8dc"),
+        ("recall_looks", "with views", "#6fa8dc"),
         ("recall_confirmed", "found and confirmed by pixels", "#38761d"),
     ):
         if any(value is not None for value in columns[name]):

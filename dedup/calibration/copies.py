@@ -108,7 +108,7 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     config, options = work.config, work.options
     if not encoder_kind(config.encoder.name).has_images:
         work.notes.append(
-            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name what made them, such as "
+            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name the encoder that made them, such as "
             "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
         )
         return CALIBRATION_COPIES.empty_table(), 0
@@ -137,7 +137,7 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     if unreadable:
         work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
     if not len(copies):
-        work.notes.append("no copy could be planted: recall is not known")
+        work.notes.append("no copies could be planted: recall is not known")
     return copies, len(unreadable)
 
 

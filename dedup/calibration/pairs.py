@@ -179,11 +179,11 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
     inside = counted.without(counted.similarity >= np.float32(upper))
     shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
     work.notes.append(
-        f"the run judged no pixels, so that copies can't be told from others: the tail is fitted below {upper:.2f}, where few are "
-        "copies, and reaches beyond; look at a montage"
+        f"the run judged no pixels, so copies can't be told from others: the tail is fitted below {upper:.2f}, where few pairs are "
+        "copies, and extrapolated; look at a montage"
     )
     if shares.tail is None:
-        work.notes.append("there are too few pairs for a tail: what is counted holds copies, so that false pairs are overstated")
+        work.notes.append("there are too few pairs to fit a tail: the counted pairs include copies, so false pairs are overstated")
         return pair_shares(counted.sample(drawn), counted.counts, work.thresholds, seed=work.options.seed)
     return shares
 

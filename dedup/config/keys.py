@@ -110,11 +110,11 @@ class InputConfig:
 
     shards: Texts = key(
         [],
-        "webdataset tars: globs, brace ranges {00000..00999}, files of URLs (@list.txt), any fsspec URL; may be given several times",
+        "webdataset tars: globs, brace ranges {00000..00999}, lists of URLs (@list.txt), any fsspec URL; may be given several times",
         stage="free",
         form="address",
     )
-    images: str = key("", "instead of shards: a folder of images, searched with its subfolders", stage="embed", form="address")
+    images: str = key("", "instead of shards: a folder of images, with its subfolders", stage="embed", form="address")
     embeddings: str = key(
         "",
         "instead of shards, with encoder.name=precomputed: a folder of embeddings: img_emb_0.npy with metadata_0.parquet (clip-retrieval, LAION), "
@@ -124,20 +124,20 @@ class InputConfig:
     )
     captions: str = key(
         "",
-        "for input.images: a CSV or parquet with the columns file, caption (and url); else a .txt beside an image is its caption",
+        "for input.images: a CSV or parquet file with columns file, caption (and url); without it, a .txt file beside an image is its caption",
         stage="embed",
         form="address",
     )
     sidecar: bool = key(False, "join NNNNN.parquet beside NNNNN.tar by key (url, caption and carried columns)", stage="embed")
     carry: Texts = key(
         [],
-        "further columns of the json or sidecar to carry into every table of samples: similarity, punsafe, LICENSE, …",
+        "additional columns of the json or sidecar to copy into every table of samples: similarity, punsafe, LICENSE, …",
         stage="embed",
         form="commas",
     )
     max_pixels: int = key(MAX_PIXELS, "images with more pixels are rejected before they are decoded", stage="embed", low=1)
-    max_image_bytes: int = key(MAX_IMAGE_BYTES, "images with more bytes are rejected unread", stage="embed", low=1)
-    allow_missing: bool = key(False, "publish a manifest although a shard could not be reached", stage="free")
+    max_image_bytes: int = key(MAX_IMAGE_BYTES, "images with more bytes are rejected without being read", stage="embed", low=1)
+    allow_missing: bool = key(False, "publish a manifest even if a shard could not be reached", stage="free")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,7 @@ class BaseConfig:
 
     run_dir: str = key(
         "",
-        "a finished run over earlier shards: only shards it has not embedded are embedded, and compared with its images and with each other; "
+        "a finished run over earlier shards: only new shards are embedded, and their images compared with those of that run and with each other; "
         "the tables cover both",
         stage="free",
         form="address",
@@ -167,14 +167,14 @@ class EncoderConfig:
     name: str = key(
         "dct",
         "the encoder: dct (weights-free descriptor of 384 dimensions), clip (an open_clip model), torchscript (a scripted model such as SSCD), "
-        "precomputed (embeddings of input.embeddings as they are)",
+        "precomputed (the embeddings of input.embeddings)",
         stage="embed",
         choices=ENCODER_NAMES,
     )
-    model: str = key("ViT-B-32", "clip: the model's name in open_clip, or the path of an open_clip JSON configuration", stage="free")
+    model: str = key("ViT-B-32", "clip: a model name of open_clip, or the path of an open_clip JSON configuration", stage="free")
     pretrained: str = key(
         "",
-        "clip: a pretrained tag of the model, or a checkpoint (safetensors, or torch's weights alone); torchscript: the model file",
+        "clip: a pretrained tag of the model, or a checkpoint (safetensors, or a torch file with weights only); torchscript: the model file",
         stage="free",
         form="address",
     )
@@ -185,13 +185,13 @@ class EncoderConfig:
         choices=("auto", "fp32", "fp16", "bf16"),
     )
     exact_preprocessing: bool = key(
-        False, "clip, torchscript: resize 8-bit images to the last bit as open_clip does, decoded in full", stage="free"
+        False, "clip, torchscript: decode in full, and resize 8-bit images exactly as open_clip does", stage="free"
     )
-    compile: bool = key(False, "clip: torch.compile the model: minutes at the start, then faster", stage="free")
+    compile: bool = key(False, "clip: compile the model with torch.compile: takes minutes at the start, then runs faster", stage="free")
     image_size: int = key(288, "torchscript: width and height the model takes, in pixels", stage="free", low=1)
     normalization: str = key(
         "imagenet",
-        "torchscript: mean and deviation that pixels are normalised by: imagenet, clip, half (to -1 to 1)",
+        "torchscript: mean and standard deviation to normalise pixels with: imagenet, clip, half (to -1 to 1)",
         stage="free",
         choices=("imagenet", "clip", "half"),
     )
@@ -204,24 +204,24 @@ class EmbedConfig:
     shards_per_partition: int = key(1, "tars per partition: 1 on one machine, about 100 on a cluster", stage="embed", low=1)
     images_per_partition: int = key(10_000, "for input.images: files per partition", stage="embed", low=1)
     batch_size: int = key(
-        0, "images per encoder batch; 0 = what suits the encoder, on a GPU what fits its free memory", stage="free", low=0
+        0, "images per encoder batch; 0 = what suits the encoder; on a GPU, what fits into free memory", stage="free", low=0
     )
     decode_threads: int = key(
         0,
-        "threads that decode for the encoder; 0 = the cores of the task where a GPU encodes, else none beside its own",
+        "threads that decode images for the encoder; 0 = one per core of the task if a GPU encodes, otherwise none besides the encoder's own",
         stage="free",
         low=0,
     )
     also: Texts = key(
         [],
-        "clip, torchscript: a second source of candidates, made in the same pass: dct (changed copies that a model misses)",
+        "clip, torchscript: a second source of candidates, computed in the same pass: dct (finds changed copies that a model misses)",
         stage="embed",
         form="commas",
     )
     text: bool = key(False, "clip: also embed captions, for the column caption_similarity", stage="embed")
     thumbnails: str = key(
         "auto",
-        "keep a thumbnail of each image (6 to 9 KB), for a later look at its pixels: true, false; auto = where shards are remote",
+        "store a thumbnail of each image (6 to 9 KB), for judging its pixels later: true, false; auto = if shards are remote",
         stage="embed",
         form="switch",
     )
@@ -233,20 +233,24 @@ class SearchConfig:
 
     min_similarity: float = key(
         0.0,
-        f"cosine from which two images count as near-duplicates; 0 = what suits the encoder: {_THRESHOLDS}",
+        f"cosine from which a pair of images is a candidate; 0 = the encoder's default: {_THRESHOLDS}",
         stage="index",
         form="similarity or 0",
     )
     also_min_similarity: float = key(
-        0.0, "the same for the vectors of embed.also; 0 = what suits that encoder", stage="index", form="similarity or 0"
+        0.0, "the same for the vectors of embed.also; 0 = that encoder's default", stage="index", form="similarity or 0"
     )
     views: bool = key(
-        True, "also find crops, framed pictures, and mirrored and turned copies, by views of each image: its parts and turns", stage="index"
+        True,
+        "also find crops, framed pictures, and mirrored and turned copies, by views: vectors of an image's parts and turns",
+        stage="index",
     )
-    view_min_similarity: float = key(0.8, "cosine from which two views make a pair of images a candidate", stage="index", form="similarity")
+    view_min_similarity: float = key(
+        0.8, "cosine from which two views make their images a candidate pair", stage="index", form="similarity"
+    )
     method: str = key(
         "lists",
-        "how pairs are found: lists (all pairs inside each inverted list), ivfpq (each image is looked up in the FAISS index, whose codes alone must fit "
+        "how pairs are found: lists (all pairs within each inverted list), ivfpq (each image is looked up in the FAISS index; only its codes must fit "
         "into memory; slower, for more vectors than memory holds)",
         stage="pairs",
         choices=("lists", "ivfpq"),
@@ -254,21 +258,25 @@ class SearchConfig:
     nlist: int = key(0, "inverted lists of the index; 0 = sqrt(nprobe * N)", stage="index", low=0, high=2**31 - 1)
     nprobe: int = key(
         0,
-        "lists each vector goes to; 0 = 8 from similarity 0.9 up, 16 from 0.8, 32 below; half as many more for each factor of ten above a million images",
+        "inverted lists per vector; 0 = 8 for thresholds from 0.9, 16 from 0.8, 32 below; half as many more for each factor of ten above a million images",
         stage="index",
         low=0,
         high=2**31 - 1,
     )
     exhaustive_below: int = key(
-        20_000, "with fewer distinct images than this there is one list: every pair is compared", stage="index", low=0
+        20_000, "below this number of distinct images there is one list: every pair is compared", stage="index", low=0
     )
-    best_edges: int = key(8, "best edges kept for each image beside the spanning forest", stage="pairs", low=0, high=2**31 - 1)
-    low_detail_quality: float = key(10.0, "images with less detail than this follow the stricter rule", stage="index", low=0, high=100)
-    low_detail_min_similarity: float = key(0.99, "cosine that low-detail images ask of a copy", stage="index", form="similarity")
-    flat_quality: float = key(1.0, "images with less detail than this are copies only when byte-identical", stage="index", low=0, high=100)
+    best_edges: int = key(8, "best edges written for each image, besides the spanning forest", stage="pairs", low=0, high=2**31 - 1)
+    low_detail_quality: float = key(
+        10.0, "images with less detail than this follow a stricter rule: search.low_detail_min_similarity", stage="index", low=0, high=100
+    )
+    low_detail_min_similarity: float = key(
+        0.99, "cosine from which a pair with a low-detail image is a candidate", stage="index", form="similarity"
+    )
+    flat_quality: float = key(1.0, "images with less detail than this are copies only if byte-identical", stage="index", low=0, high=100)
     recall_queries: int = key(
         -1,
-        "images searched exhaustively to measure pair recall in every run; -1 = up to 1,000, fewer where that takes long; 0 = none",
+        "images searched exhaustively in every run to measure recall; -1 = up to 1,000, fewer if that would take long; 0 = none",
         stage="pairs",
         low=-1,
     )
@@ -276,41 +284,41 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class IndexConfig:
-    """The index that stays: trained quantizer and compressed codes."""
+    """The FAISS index of a run: trained quantizer and compressed codes."""
 
     codes: str = key(
         "auto",
-        "codes in the index: pq (64 bytes a vector), fp16 (exact), none; auto = pq from 20,000 vectors up, else fp16",
+        "codes in the index: pq (64 bytes per vector), fp16 (exact), none; auto = pq from 20,000 vectors up, below that fp16",
         stage="index",
         choices=("auto", "pq", "fp16", "none"),
     )
     factory: str = key(
         "",
-        "another index, as a FAISS factory string with inverted lists, such as IVF{nlist},Flat or OPQ64,IVF{nlist},PQ64; it trains lists of its own; "
+        "another index, as a FAISS factory string with inverted lists, such as IVF{nlist},Flat or OPQ64,IVF{nlist},PQ64; it trains its own lists; "
         "empty = the run's lists with index.codes",
         stage="index",
     )
-    train_vectors_per_list: int = key(32, "training sample of the coarse quantizer, vectors per list", stage="index", low=1)
+    train_vectors_per_list: int = key(32, "training vectors per list for the coarse quantizer", stage="index", low=1)
     train_iterations: int = key(6, "k-means iterations of the coarse quantizer", stage="index", low=1)
     seed: int = key(1234, "seed of the training sample and of k-means", stage="index", low=0, high=2**31 - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ConfirmConfig:
-    """The second look at the pixels of each candidate pair."""
+    """How candidate pairs are judged by their pixels."""
 
     enabled: bool = key(True, "judge candidate pairs by their pixels before they count as copies", stage="confirm")
     max_distance: float = key(
-        0.15, "distance of the registered pictures up to which they are copies, 0 (equal) to 1", stage="confirm", low=0, high=1
+        0.15, "largest distance of the registered pictures for which they count as copies, 0 (equal) to 1", stage="confirm", low=0, high=1
     )
     unreadable: str = key(
         "refuse",
-        "a pair whose pixels can't be read again: refuse (both stay) or keep (similarity alone decides)",
+        "what to do with a pair whose pixels can't be read again: refuse (they are not copies) or keep (they are: similarity alone decides)",
         stage="confirm",
         choices=("refuse", "keep"),
     )
     reconnect: int = key(
-        32, "for each image whose candidate was refused: further neighbours looked at; 0 = none", stage="confirm", low=0, high=4096
+        32, "for each image with a refused candidate: how many more neighbours to judge; 0 = none", stage="confirm", low=0, high=4096
     )
 
 
@@ -320,7 +328,7 @@ class GroupsConfig:
 
     max_driver_edges: int = key(
         50_000_000,
-        "edges up to which the driver finds components alone (some 80 bytes an edge); beyond, they are contracted on the engine",
+        "up to this number of edges the driver finds components on its own (about 80 bytes an edge); above it, the engine does",
         stage="free",
         low=0,
     )
@@ -328,20 +336,23 @@ class GroupsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExcludeConfig:
-    """Samples that must go: what is near evaluation sets, and takedowns with their copies."""
+    """Samples that must not be trained on: near evaluation sets, or named by a takedown list."""
 
     reference_shards: Texts = key(
         [],
-        "webdataset tars of images that no training sample may be near to, as input.shards; samples near one go to excluded/",
+        "webdataset tars of reference images, given like input.shards; samples near one go to excluded/",
         stage="exclude",
         form="address",
     )
     reference_images: str = key(
-        "", "a folder of such images, with its subfolders; may be given beside exclude.reference_shards", stage="exclude", form="address"
+        "",
+        "a folder of reference images, with its subfolders; may be given together with exclude.reference_shards",
+        stage="exclude",
+        form="address",
     )
     list: str = key(
         "",
-        "a file that names samples, which go to excluded/ with their near copies: a sha256, a url, a key or the path of an image a line "
+        "a file that names samples, which go to excluded/ with their copies: one sha256, url, key or path of an image per line "
         "(also sha256:…, url:…, key:…, image:…); or CSV or parquet with columns of these names",
         stage="exclude",
         form="address",
@@ -350,47 +361,50 @@ class ExcludeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class KeepConfig:
-    """Which of several copies stays."""
+    """Which copy of a group is kept."""
 
     order_by: Texts = key(
-        ["width*height desc", "n_bytes desc", "sample_id"], "the first of a group in this order is kept", stage="manifest", form="commas"
+        ["width*height desc", "n_bytes desc", "sample_id"],
+        "the first sample of a group in this order is kept",
+        stage="manifest",
+        form="commas",
     )
-    per_component: int = key(1, "copies kept of each group", stage="manifest", low=1)
-    prefer_base: bool = key(False, "what base.run_dir kept stays: its keepers come before keep.order_by", stage="manifest")
+    per_component: int = key(1, "samples kept of each group", stage="manifest", low=1)
+    prefer_base: bool = key(False, "keep whatever base.run_dir kept: its keepers come before keep.order_by", stage="manifest")
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetsConfig:
     """The extraction attack's target list."""
 
-    top: int = key(350_000, "targets at most, the highest ranked first (Carlini et al. 2023)", stage="targets", low=1)
+    top: int = key(350_000, "number of targets at most, highest ranked first (Carlini et al. 2023)", stage="targets", low=1)
     rank_by: str = key(
         "duplicates",
-        "what ranks a group: duplicates (its samples, as in the paper), neighbors (the most similar samples that one of its images has), "
-        "caption (samples of the whole data set with its prompt)",
+        "what ranks a group: duplicates (number of its samples, as in the paper), neighbors (largest number of similar samples of one of its images), "
+        "caption (number of samples in the whole data set with its prompt)",
         stage="targets",
         choices=("duplicates", "neighbors", "caption"),
     )
     min_caption_length: int = key(
         1,
-        "characters that a prompt has at least; a group's next most frequent caption is taken instead",
+        "minimum length of a prompt in characters; if a caption is shorter, the group's next most frequent one is used",
         stage="targets",
         low=0,
         high=2**31,
     )
-    max_caption_length: int = key(0, "characters that a prompt has at most; 0 = any", stage="targets", low=0, high=2**31)
-    language: Texts = key([], "languages that are kept, as targets.language_column names them; empty = any", stage="targets", form="commas")
+    max_caption_length: int = key(0, "maximum length of a prompt in characters; 0 = any", stage="targets", low=0, high=2**31)
+    language: Texts = key([], "languages to include, as written in targets.language_column; empty = any", stage="targets", form="commas")
     language_column: str = key("LANGUAGE", "carried column that holds the language", stage="targets")
     max_punsafe: float = key(
         1.0,
-        "groups whose kept image has a higher value of the carried column punsafe are left out; 1 = none are",
+        "groups whose kept image has a higher value in the carried column punsafe are left out; 1 = none",
         stage="targets",
         low=0,
         high=1,
     )
     images_per_second: float = key(
         0.0,
-        "images that one GPU generates in a second, for the hours that the summary tells; 0 = not known",
+        "images that one GPU generates per second, for the GPU hours in the summary; 0 = not known",
         stage="free",
         low=0,
         high=2**31,
@@ -400,75 +414,71 @@ class TargetsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractionConfig:
-    """How generated images are told to be memorised; after Carlini et al. 2023."""
+    """When generated images count as memorised; after Carlini et al. 2023."""
 
     max_tile_distance: float = key(
         0.1,
-        "largest l2 over 16 tiles up to which two generations of a prompt are one picture, 0 to 1 (the paper gives no number)",
+        "two generations of a prompt are one picture if their l2 is at most this in each of 16 tiles, 0 to 1 (the paper gives no number)",
         stage="free",
         low=0,
         high=1,
     )
     min_clique: int = key(
-        10, "generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)", stage="free", low=2
+        10, "number of generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)", stage="free", low=2
     )
     max_distance: float = key(
-        0.15, "δ: distance to a training image up to which a generation is that image (Carlini et al. 2023)", stage="free", low=0, high=1
+        0.15, "δ: a generation is a training image if its distance to it is at most this (Carlini et al. 2023)", stage="free", low=0, high=1
     )
     max_side: int = key(512, "generations with a longer side are reduced to this many pixels", stage="free", low=8, high=4096)
-    targets_per_part: int = key(
-        16, "targets scored by one task; a run that is stopped goes on with the parts that are missing", stage="free", low=1
-    )
+    targets_per_part: int = key(16, "targets scored by one task; after an interruption only missing parts are scored", stage="free", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """The HTML report of a run."""
 
-    enabled: bool = key(
-        True, "write report.html at the end of every run of all stages, where the extra `report` is installed", stage="free"
-    )
+    enabled: bool = key(True, "write report.html at the end of every run of all stages, if the extra `report` is installed", stage="free")
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
-    """What carries the tables through the stages."""
+    """Where the work is done."""
 
     name: str = key(
         "local", "the engine: local (processes and DuckDB on this machine), spark (needs Java)", stage="free", choices=("local", "spark")
     )
     device: str = key(
         "auto",
-        "where models and products of vectors are computed: cpu, cuda; auto = cuda where torch finds a GPU that is worth its start: for an encoder of "
+        "where models and products of vectors are computed: cpu, cuda; auto = cuda if torch finds a GPU and it pays: for an encoder of "
         "torch and for generated images always, in `index` and `pairs` from 200,000 vectors up. The pairs are the same; crowds of near-copies are compared on the CPU",
         stage="free",
         choices=("auto", "cpu", "cuda"),
     )
-    workers: int = key(
-        0, "local: worker processes; 0 = one per core this process may use, fewer where there is no memory for as many", stage="free", low=0
-    )
-    memory_limit: str = key("4GB", "local: memory of the SQL engine, before it spills to disk", stage="free")
+    workers: int = key(0, "local: worker processes; 0 = one per core this process may use, fewer if memory is short", stage="free", low=0)
+    memory_limit: str = key("4GB", "local: memory of the SQL engine before it spills to disk", stage="free")
     preflight: str = key(
         "refuse",
-        "where memory or disk seem too small before any work: refuse, or warn and go on (what is needed is estimated)",
+        "what to do if memory or disk seem too small before any work: refuse to start, or warn and continue (needs are estimated)",
         stage="free",
         choices=("refuse", "warn"),
     )
-    master: str = key("", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, else local[*]", stage="free")
+    master: str = key(
+        "", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, otherwise local[*]", stage="free"
+    )
     sends_rows: str = key(
         "auto",
-        "spark: send vectors through the shuffle (true) or let workers gather them from the run's files (false); auto = false with local[N] alone",
+        "spark: send vectors through the shuffle (true), or let workers read them from the run's files (false); auto = false only with local[N]",
         stage="free",
         form="switch",
     )
     gpus_per_task: float = key(
         0.0,
-        "spark: GPUs of a task of `embed`, `index` or `pairs` that may use one, by stage-level scheduling; 0 = those of any task, spark.task.resource.gpu.amount",
+        "spark: GPUs per task, only for tasks of `embed`, `index` and `pairs` that can use one (stage-level scheduling); 0 = as for any task, spark.task.resource.gpu.amount",
         stage="free",
         low=0,
     )
     spark: Texts = key(
-        [], "spark: settings NAME=VALUE of the session, such as spark.executor.memory=8g; may be given several times", stage="free"
+        [], "spark: settings of the session as NAME=VALUE, such as spark.executor.memory=8g; may be given several times", stage="free"
     )
 
 

@@ -65,7 +65,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"'{override}' is no setting; expected section.key=value, such as search.nprobe=8; {HINT}")
+            raise ConfigError(f"'{override}' is not a setting; expected section.key=value, such as search.nprobe=8; {HINT}")
         _require_known(key)
         section, _, name = key.partition(".")
         value = _parse(key, text)
@@ -98,7 +98,7 @@ def _read_yaml(path: str) -> dict[str, dict[str, Any]]:
         plain = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), loaded), resolve=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}, line {line}: broken YAML: {error.problem or error.context}; mend that line") from error
+        raise ConfigError(f"{path}, line {line}: broken YAML: {error.problem or error.context}; fix that line") from error
     except OmegaConfBaseException as error:
         key = str(error.full_key or "")
         entry = KEYS.get(key.partition("[")[0])

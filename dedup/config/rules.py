@@ -44,7 +44,7 @@ def _check_value(key: Key, value: Any) -> None:
     if facts.form == "address":
         _refuse_password(key.name, [value] if isinstance(value, str) else value)
     if facts.form in ("similarity", "similarity or 0") and not 0 < value <= 1 and not (facts.form == "similarity or 0" and value == 0):
-        raise ConfigError(f"{key.name}={value} is no similarity to ask for; expected more than 0 and at most 1, such as 0.9")
+        raise ConfigError(f"{key.name}={value} is not a similarity; expected more than 0 and at most 1, such as 0.9")
     is_bounded = facts.low > -math.inf or facts.high < math.inf
     if is_bounded and not facts.low <= value <= facts.high:  # this way round, so that nan is refused
         limits = f"{facts.low} or more" if facts.high == math.inf else f"{facts.low} to {facts.high}"
@@ -57,7 +57,7 @@ def _check_value(key: Key, value: Any) -> None:
 def _refuse_password(name: str, addresses: list[str]) -> None:
     if any(_PASSWORD.search(address) for address in addresses):
         raise ConfigError(
-            f"{name} holds a password, which would stand in every table; expected an address without one: give credentials by the "
+            f"{name} holds a password, which would appear in every table; expected an address without one: give credentials through the "
             "environment, or in fsspec's own configuration (~/.config/fsspec)"
         )
 
@@ -65,7 +65,7 @@ def _refuse_password(name: str, addresses: list[str]) -> None:
 def _gpus_are_whole(config: Config) -> None:
     n_gpus = config.engine.gpus_per_task
     if n_gpus > 1 and n_gpus % 1:
-        raise ConfigError(f"engine.gpus_per_task={n_gpus} is no number of GPUs; expected at most 1, or a whole number")
+        raise ConfigError(f"engine.gpus_per_task={n_gpus} is not a number of GPUs; expected at most 1, or a whole number")
 
 
 def _probes_fit_lists(config: Config) -> None:
@@ -77,14 +77,14 @@ def _probes_fit_lists(config: Config) -> None:
 def _memory_is_a_size(config: Config) -> None:
     limit = config.engine.memory_limit
     if not _SIZE.fullmatch(limit):
-        raise ConfigError(f"engine.memory_limit={limit} is no size; expected a number and a unit, such as 4GB")
+        raise ConfigError(f"engine.memory_limit={limit} is not a size; expected a number and a unit, such as 4GB")
 
 
 def _index_can_be_asked(config: Config) -> None:
     if config.search.method != "ivfpq":
         return
     if config.base.run_dir:
-        raise ConfigError("search.method=ivfpq looks every image up, those of base.run_dir too; expected search.method=lists with a base")
+        raise ConfigError("search.method=ivfpq looks up all images, those of base.run_dir too; expected search.method=lists with a base")
     if config.index.codes == "none" and not config.index.factory:
         raise ConfigError("search.method=ivfpq searches the index, which index.codes=none leaves out; expected pq, fp16 or auto")
 
@@ -123,11 +123,11 @@ def _second_encoder_fits(config: Config) -> None:
     if not also:
         return
     if also not in [[kind.name] for kind in KINDS if kind.is_descriptor]:
-        raise ConfigError(f"embed.also={','.join(also)} is no second source of candidates; expected dct, or nothing")
+        raise ConfigError(f"embed.also={','.join(also)} is not a second source of candidates; expected dct, or nothing")
     if not encoder_kind(config.encoder.name).needs_weights:
         raise ConfigError(f"embed.also=dct with encoder.name={config.encoder.name}; expected encoder.name=clip or torchscript beside it")
     if not config.confirm.enabled:
-        raise ConfigError("embed.also=dct with confirm.enabled=false; its candidates need a look at their pixels: leave one of them out")
+        raise ConfigError("embed.also=dct with confirm.enabled=false; its candidates must be judged by their pixels: leave one of them out")
 
 
 def _captions_can_be_embedded(config: Config) -> None:
@@ -167,7 +167,7 @@ def _carried_names_are_new(config: Config) -> None:
     taken = {name.lower() for table in ("manifest", "duplicates", "excluded") for name in schemas.TABLES[table].names}
     for name in config.input.carry:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ConfigError(f"input.carry: '{name}' is no column name; expected letters, digits and '_', such as punsafe")
+            raise ConfigError(f"input.carry: '{name}' is not a column name; expected letters, digits and '_', such as punsafe")
         if name.lower() in taken:
             raise ConfigError(f"input.carry names '{name}', which the tables have already, or twice; leave it out")
         taken.add(name.lower())
@@ -200,7 +200,7 @@ def _target_columns_are_carried(config: Config) -> None:
 def _languages_are_words(config: Config) -> None:
     for language in config.targets.language:
         if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", language):
-            raise ConfigError(f"targets.language: '{language}' is no language; expected letters, such as en")
+            raise ConfigError(f"targets.language: '{language}' is not a language; expected letters, such as en")
 
 
 Rule = Callable[[Config], None]

@@ -203,7 +203,7 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in _UNITS:
-        raise ConfigError(f"'{text}' is no file size; expected a number with B, KB, MB, KiB or MiB, such as 110KB")
+        raise ConfigError(f"'{text}' is not a file size; expected a number with B, KB, MB, KiB or MiB, such as 110KB")
     return round(float(match[1]) * _UNITS[match[2].upper()])
 
 

@@ -55,7 +55,7 @@ def _device_of_task(asked: str) -> str:
     if asked == "cuda":
         raise ConfigError(
             f"engine.device=cuda, but torch {torch.__version__} sees no CUDA device here; expected an NVIDIA GPU with its driver, "
-            "and a torch built for CUDA; set engine.device=auto to go on without"
+            "and a torch built for CUDA; set engine.device=auto to continue without"
         )
     return "cpu"
 
@@ -318,8 +318,8 @@ def _said_in_one_line(found: FoundModel) -> Iterator[None]:
     except Exception as error:  # RuntimeError, KeyError, UnpicklingError, OSError and what a download raises
         text = " ".join(str(error).split())[:300]
         if "CUDA" in text or "NVIDIA" in text:  # the driver, not the file
-            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; mend the driver, or set engine.device=cpu") from error
-        what = "is no TorchScript file" if not found.name else f"does not fit the model {found.description['model'].partition(' ')[2]}"
+            raise ConfigError(f"torch {torch.__version__} can't use the GPU: {text}; fix the driver, or set engine.device=cpu") from error
+        what = "is not a TorchScript file" if not found.name else f"does not fit the model {found.description['model'].partition(' ')[2]}"
         step = "give the model it belongs to in encoder.model" if found.name else "give a file saved by torch.jit.save"
         if not found.is_file:
             what, step = "can't be fetched or does not fit", "download the checkpoint where there is a network and give its path"

@@ -93,7 +93,7 @@ def find_model(config: EncoderConfig) -> FoundModel:
 
 def _find_torchscript(config: EncoderConfig) -> FoundModel:
     if not os.path.isfile(config.pretrained):
-        raise ConfigError(f"encoder.pretrained={config.pretrained} is no file; expected a TorchScript model, as SSCD is published")
+        raise ConfigError(f"encoder.pretrained={config.pretrained} is not a file; expected a TorchScript model, as SSCD is published")
     mean, std = _NORMALIZATIONS[config.normalization]
     # SSCD is trained and searched with both sides brought to one length, which keeps what a crop would lose
     preprocess = {"size": config.image_size, "mean": mean, "std": std, "interpolation": "bilinear", "resize_mode": "squash"}
@@ -106,10 +106,10 @@ def _find_architecture(model: str) -> tuple[str, dict[str, Any], dict[str, Any]]
     if os.path.isfile(model):
         return _read_architecture(model, _stamp(model))
     if model.endswith(".json") or os.sep in model:
-        raise ConfigError(f"encoder.model={model} is no file; expected an open_clip JSON configuration, or the name of a model")
+        raise ConfigError(f"encoder.model={model} is not a file; expected an open_clip JSON configuration, or the name of a model")
     names = open_clip.list_models()
     if model not in names:
-        raise ConfigError(f"encoder.model={model} is no model of open_clip {version('open_clip_torch')}; {_offer(model, names)}")
+        raise ConfigError(f"encoder.model={model} is not a model of open_clip {version('open_clip_torch')}; {_offer(model, names)}")
     return model, open_clip.get_model_config(model), {}
 
 
@@ -164,9 +164,9 @@ def _find_tag(model: str, name: str, tag: str, *, uses_quick_gelu: bool) -> Mapp
     tags = open_clip.list_pretrained_tags_by_model(name)
     if os.sep in tag or "." in tag:
         raise ConfigError(
-            f"encoder.pretrained={tag} is no file; expected a checkpoint of {model}{', or a tag: ' + _listed(tags) if tags else ''}"
+            f"encoder.pretrained={tag} is not a file; expected a checkpoint of {model}{', or a tag: ' + _listed(tags) if tags else ''}"
         )
-    raise ConfigError(f"encoder.pretrained={tag} is no tag of {model}; {_offer(tag, tags)}")
+    raise ConfigError(f"encoder.pretrained={tag} is not a tag of {model}; {_offer(tag, tags)}")
 
 
 def _preprocessing(found: Mapping[str, Any], is_exact: bool) -> Preprocessing:

@@ -119,7 +119,7 @@ class LocalEngine:
         except BrokenProcessPool as error:
             self._pool = None
             raise StageError(
-                "a worker process died, most likely killed for want of memory; lower engine.workers, then run the same "
+                "a worker process died, most likely killed for lack of memory; lower engine.workers, then run the same "
                 "command again: finished parts are kept (a script that calls dedup.run does so under `if __name__ == '__main__':`)"
             ) from error
         except (GeneratorExit, KeyboardInterrupt):

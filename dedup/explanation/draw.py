@@ -89,7 +89,7 @@ def montage(
     ids, counts = statistics["component_id"].to_numpy(), statistics["duplication_count"].to_numpy()
     unknown = sorted(set(component_ids) - set(ids.tolist()))
     if unknown:
-        raise InputError(f"{unknown[0]} is no group of copies in {run_dir}; component_ids stand in its statistics/ table")
+        raise InputError(f"{unknown[0]} is not a group of copies in {run_dir}; its statistics/ table lists the component_ids")
     if not (component_ids or n_largest or n_random):
         n_largest = 6
     chosen = list(component_ids)
@@ -159,7 +159,7 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
     refused = [(pair.other, f"{pair.similarity:.3f}, {pair.reason}") for pair in others[:_PICTURES_A_ROW]]
     n_drawn = min(len(path), _MOST + 1)
     n_rows = -(-n_drawn // _PICTURES_A_ROW)
-    sections = [(text, cells) for text, cells in (("kept before it", beside), ("alike, but no copies", refused)) if cells]
+    sections = [(text, cells) for text, cells in (("kept before it", beside), ("similar, but not copies", refused)) if cells]
     n_columns = max(_LEAST_COLUMNS, min(n_drawn, _PICTURES_A_ROW), len(beside), len(refused))
     width = _left(n_columns) - (_ARROW if n_rows == 1 else 0)
     sheet = Image.new("RGB", (width, _GAP + _LINE_HEIGHT + n_rows * _ROW + len(sections) * (_LINE_HEIGHT + _ROW)), "white")

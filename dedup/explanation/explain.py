@@ -143,7 +143,7 @@ def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Compo
     if component.duplication_count == 1:
         if component.n_raw_members == 1:
             return base
-        text = f"edges join it to a component of {component.n_raw_members:,}, but it is no copy of an anchor there"
+        text = f"edges join it to a component of {component.n_raw_members:,}, but it is not a copy of an anchor there"
         return replace(base, reason=f"kept: a group of its own; {text}")
     before, why = policy.kept_before(sample_id, component)
     if not before:

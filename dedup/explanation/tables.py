@@ -97,7 +97,7 @@ def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = Non
     if sample_id is not None:
         row = read_samples(run, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
         if row is None:
-            raise InputError(f"{run.url} has no sample {sample_id}; sample_ids stand in its embeddings/metadata/")
+            raise InputError(f"{run.url} has no sample {sample_id}; its embeddings/metadata/ lists the sample_ids")
         return Found(sample_id, _rejections(run, [row["key"]], lambda other, _: other == row["shard"]))
     if not key:
         raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")

@@ -154,7 +154,7 @@ def check(
         reporter.note(f"preflight: too small: {'. '.join(short)}")
     elif short:
         done = "What is embedded stays" if again else "Nothing was written"
-        raise ResourceError(f"{'. '.join(short)}. {done}; engine.preflight=warn tries all the same")
+        raise ResourceError(f"{'. '.join(short)}. {done}; engine.preflight=warn tries anyway")
     return needs
 
 

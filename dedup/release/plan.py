@@ -169,7 +169,7 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     first = tuple(str(value) for value in unknown[last].slice(0, _NAMES_SHOWN).to_pylist())
     result = KeepListResult(unknown.num_rows, first, pc.sum(count["n_excluded"]).as_py() or 0)
     if not n:
-        raise InputError(f"{keep_list} names no sample of {run_dir} that may stay; its first entries are {', '.join(first) or 'excluded'}")
+        raise InputError(f"{keep_list} names no sample of {run_dir} to write; its first entries are {', '.join(first) or 'excluded'}")
     return output, result
 
 

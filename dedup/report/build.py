@@ -274,14 +274,14 @@ class Page:
         if not found.n_wanted:
             return
         if not self._has_pixels:
-            self.notes.append("this report has no pictures: the run was made from embeddings, which don't say where their images lie")
+            self.notes.append("this report has no pictures: the run was made from embeddings that don't say where their images lie")
         elif not n_shown:
             self.notes.append(f"this report has no pictures: none of {found.n_wanted:,} could be read: {shown(found.trouble)}")
         elif found.n_unread:
             self.notes.append(f"{found.n_unread:,} of {found.n_wanted:,} pictures could not be read: {shown(found.trouble)}")
         left = found.n_wanted - found.n_unread - n_shown
         if n_shown and left > 0:
-            self.notes.append(f"{left:,} pictures were left out, for the size of this file or because their tars are compressed")
+            self.notes.append(f"{left:,} pictures were left out, because of the size of this file or because their tars are compressed")
 
 
 def stages(run: Run) -> list[Row]:

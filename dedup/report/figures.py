@@ -21,10 +21,10 @@ _CAPTIONS_SHOWN = 100
 _SHARDS_SHOWN = 50
 SOURCES = {
     "whole": "the embeddings of the whole pictures",
-    "look": "a second look: a crop, the picture inside a frame, a turned copy",
+    "look": "views: a crop, the picture inside a frame, a turned copy",
     "also": "the second source of candidates",
-    "also_look": "a second look of the second source",
-    "group": "two of one group",
+    "also_look": "views of the second source",
+    "group": "two members of a group",
     "embedding": "equal embeddings",
 }
 
@@ -97,14 +97,14 @@ def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
         figures = run.records["statistics"].summary
         found.append(("groups", f"{figures['n_components']:,}", f"of copies, the largest of {figures['largest_component']:,}"))
     if looked := run.records["confirm"].summary.get("n_judged"):
-        found.append(("pairs refused", f"{n_refused:,}", f"{looked:,} candidates looked at"))
+        found.append(("pairs refused", f"{n_refused:,}", f"of {looked:,} judged"))
     recall = run.records["pairs"].summary.get("recall")
     if recall is not None:
         figures = run.records["pairs"].summary
         found.append(("measured recall", f"{recall:.4f}", f"of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} images"))
     if manifest.rows.get("excluded"):
-        found.append(("excluded", f"{manifest.rows['excluded']:,}", "near reference images, or listed"))
-    found.append(("rejected", f"{embed.rows['rejected']:,}", "no images that can be read"))
+        found.append(("excluded", f"{manifest.rows['excluded']:,}", "near a reference image, or on a list"))
+    found.append(("rejected", f"{embed.rows['rejected']:,}", "can't be read"))
     return found
 
 

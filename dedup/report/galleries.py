@@ -201,12 +201,12 @@ def pairs(asker: Asker, run: Run, *, seed: int) -> Pairs:
 
 def _details(row: Row) -> list[str]:
     found = {
-        "look": "found by a second look",
+        "look": "found by views",
         "also": "found by the second source",
-        "also_look": "found by a second look of the second source",
+        "also_look": "found by views of the second source",
     }
     turned = "" if row["variant"] in (None, "none") else f"turned: {row['variant']}"
-    asked = f"asked by {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
+    asked = f"judged in {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
     return [found.get(row["source"], ""), turned, asked]
 
 

@@ -258,7 +258,7 @@ class Run:
             try:
                 shape, _ = array_shape(url)
             except ValueError as error:
-                raise RunDirectoryError(f"{url} is no array that can be read ({error}); {again}") from error
+                raise RunDirectoryError(f"{url} can't be read as an array ({error}); {again}") from error
             if shape != (n, dim or shape[1]):
                 wanted = f"{n:,} vectors of {dim or shape[1]} dimensions"
                 raise RunDirectoryError(f"{url} has changed since the index was built: expected {wanted}, found {shape}; {again}")

@@ -16,19 +16,19 @@ SCORES: Final = pa.schema(
         field("component_id", pa.int64(), "the target's group", nullable=True),
         field("duplication_count", pa.int64(), "samples in the group", nullable=True),
         field("n_generations", pa.int32(), "generated images that were compared"),
-        field("n_rejected", pa.int32(), "generated images that did not decode, or are of one colour, as a safety filter returns them"),
-        field("n_resized", pa.int32(), "generated images of another size than most, stretched to that"),
+        field("n_rejected", pa.int32(), "generated images that did not decode, or have one colour, as a safety filter returns"),
+        field("n_resized", pa.int32(), "generated images of another size than most, stretched to that size"),
         field("clique_size", pa.int32(), "generations that are all one picture: largest clique of pairs within max_tile_distance"),
-        field("clique_is_exact", pa.bool_(), "false: the search for the clique ended at its bound, a larger one may exist"),
-        field("mean_distance", pa.float32(), "mean tiled l2 of the pairs inside the clique; null below two members", nullable=True),
+        field("clique_is_exact", pa.bool_(), "false: the search for the clique stopped at its limit; a larger one may exist"),
+        field("mean_distance", pa.float32(), "mean tiled l2 of the pairs in the clique; null with fewer than two members", nullable=True),
         field("is_memorized", pa.bool_(), "clique_size >= min_clique"),
         field(
             "generation",
             pa.string(),
-            "the generation nearest to the training image, of the clique if is_memorized, else of all",
+            "the generation nearest to the training image: of the clique if is_memorized, otherwise of all",
             nullable=True,
         ),
-        field("l2", pa.float32(), "its distance to the training image, 0 to 1; null where that can't be read", nullable=True),
+        field("l2", pa.float32(), "its distance to the training image, 0 to 1; null if that can't be read", nullable=True),
         field("tiled_l2", pa.float32(), "the same, the largest over 16 tiles", nullable=True),
         field("is_extracted", pa.bool_(), "tiled_l2 <= max_distance", nullable=True),
         field(
@@ -38,7 +38,7 @@ SCORES: Final = pa.schema(
             nullable=True,
         ),
         field("status", pa.string(), "ok, no_generations, few_generations (fewer than 2) or no_training_image"),
-        field("detail", pa.string(), "what was missing, for a person", nullable=True),
+        field("detail", pa.string(), "what was missing, for people to read", nullable=True),
     ]
 )
 
@@ -47,7 +47,7 @@ GENERATIONS: Final = pa.schema(
         field("number", pa.int64(), "place of the target in the list"),
         TARGET_ID,
         field("name", pa.string(), "of the generated image: file name, or key in its tar"),
-        field("url", pa.string(), "the file, or the tar it lies in"),
+        field("url", pa.string(), "the file, or the tar that holds it"),
         field("byte_offset", pa.int64(), "where it starts", unit="bytes", nullable=True),
         field("n_bytes", pa.int64(), "its size", unit="bytes"),
     ]
@@ -66,8 +66,8 @@ MEMBERS: Final = pa.schema(
 
 OUTLIERS: Final = pa.schema(
     [
-        field("rank", pa.int64(), "1 = farthest from all else: by outlierness or density_ratio, those with is_exact first"),
-        field("target_id", pa.string(), "first 16 hex digits of the image's sha256: as of the table targets"),
+        field("rank", pa.int64(), "1 = farthest from all others, by outlierness or density_ratio; those with is_exact come first"),
+        field("target_id", pa.string(), "first 16 hex digits of the image's sha256, as in the table targets"),
         SAMPLE_ID,
         COMPONENT_ID,
         COUNT,
@@ -77,23 +77,27 @@ OUTLIERS: Final = pa.schema(
         KEY,
         BYTE_OFFSET,
         N_BYTES,
-        field("quality", pa.float32(), "amount of detail, 0 (uniform) to 100: images without any may lie apart too"),
+        field("quality", pa.float32(), "amount of detail, 0 (uniform) to 100: images without any may be outliers too"),
         field("outlierness", pa.float32(), "mean of 1 - cosine over its nearest neighbours, 0 to 2"),
         field(
             "density_ratio",
             pa.float32(),
-            "outlierness divided by the mean outlierness of those neighbours: above 1 = in a sparser place than they; null where that is 0",
+            "outlierness divided by the mean outlierness of those neighbours; above 1 = in a sparser place than they are; null if that mean is 0",
             nullable=True,
         ),
-        field("nearest_id", pa.int64(), "sample_id of the nearest of the images compared; null where none was found", nullable=True),
+        field("nearest_id", pa.int64(), "sample_id of the nearest image; null if none was found", nullable=True),
         field("nearest_similarity", pa.float32(), "cosine to it", nullable=True),
-        field("is_exact", pa.bool_(), "compared with every image; false: only within an inverted list, outlierness is an upper bound"),
+        field(
+            "is_exact",
+            pa.bool_(),
+            "whether it was compared with every image; false: only within inverted lists, so outlierness is an upper bound",
+        ),
     ]
 )
 
 IMAGES: Final = pa.schema(
     [
-        field("image_id", pa.int64(), "sample_id whose vector stands for the image: the smallest with these bytes"),
+        field("image_id", pa.int64(), "sample_id whose vector represents the image: the smallest with these bytes"),
         field("sample_id", pa.int64(), "the sample that is reported"),
     ]
 )
@@ -108,7 +112,7 @@ NEIGHBOR_PAIRS: Final = pa.schema(
 NEIGHBOR_MEANS: Final = pa.schema(
     [
         field("image_id", pa.int64(), "an image"),
-        field("mean_distance", pa.float64(), "mean of 1 - cosine over its nearest neighbours; those not found count 2"),
+        field("mean_distance", pa.float64(), "mean of 1 - cosine over its nearest neighbours; missing ones count as 2"),
         field("nearest_id", pa.int64(), "image_id of the nearest", nullable=True),
         field("nearest_similarity", pa.float32(), "cosine to it", nullable=True),
         field("is_exact", pa.bool_(), "compared with every image"),
@@ -117,44 +121,47 @@ NEIGHBOR_MEANS: Final = pa.schema(
 
 FLAGS: Final = pa.schema(
     [
-        field("image", pa.string(), "the image that was looked up: its path; of a tar's member the tar, a colon and the key"),
-        field("is_copy", pa.bool_(), "whether it is a copy of a training image, by `rule`; null where that is not known", nullable=True),
+        field("image", pa.string(), "the image: its path; in a tar, the tar, a colon and the key"),
+        field("is_copy", pa.bool_(), "whether it is a copy of a training image, by `rule`; null if not known", nullable=True),
         field(
             "rule",
             pa.string(),
-            "pixels: it was compared with the training image; similarity: the run looks at no pixels; unreadable: the training image can't "
-            "be read; none: no training image is within min_similarity, or it is no image",
+            "pixels: the judge compared it with the training image; similarity: the run does not judge pixels; unreadable: the training image "
+            "can't be read; none: no training image reaches min_similarity, or it is not an image",
         ),
-        field("sample_id", pa.int64(), "the training image: the copy, else the most similar", nullable=True),
+        field("sample_id", pa.int64(), "the training image it is a copy of, otherwise the most similar one", nullable=True),
         field("key", pa.string(), "its key", nullable=True),
         field("shard", pa.string(), "its shard", nullable=True),
         URL,
         field("caption", pa.string(), "its caption", nullable=True),
         field("similarity", pa.float32(), "cosine, the largest over the views", nullable=True),
-        field("view", pa.string(), "how the image was looked at: none, mirror, rotate90, …, inner, crop, or two of them", nullable=True),
+        field("view", pa.string(), "the view that matched: none, mirror, rotate90, …, inner, crop, or two of them", nullable=True),
         field(
-            "distance", pa.float32(), "how much the parts that agree least differ, 0 to 1; a copy's is at most max_distance", nullable=True
+            "distance",
+            pa.float32(),
+            "distance of the pixels: how much the parts that agree least differ, 0 to 1; at most max_distance for a copy",
+            nullable=True,
         ),
         field("l2", pa.float32(), "root mean square difference to the training image, stretched to its size, 0 to 1", nullable=True),
         field("tiled_l2", pa.float32(), "the largest such difference over 16 tiles", nullable=True),
         field("duplication_count", pa.int64(), "training samples in the group of copies", nullable=True),
         field("component_id", pa.int64(), "that group", nullable=True),
-        field("is_kept", pa.bool_(), "whether the manifest keeps that training image", nullable=True),
-        field("min_similarity", pa.float32(), "cosine from which training images were looked at"),
-        field("max_distance", pa.float32(), "distance up to which they are copies"),
+        field("is_kept", pa.bool_(), "whether that training image is kept", nullable=True),
+        field("min_similarity", pa.float32(), "cosine from which training images count as matches"),
+        field("max_distance", pa.float32(), "largest distance of a copy"),
         field("error", pa.string(), "why the image could not be looked up", nullable=True),
     ]
 )
 
 SWEEP: Final = pa.schema(
     [
-        field("threshold", pa.float64(), "cosine from which two images count as copies"),
+        field("threshold", pa.float64(), "cosine from which a pair of images is a candidate"),
         field("n_samples", pa.int64(), "samples of the run"),
         field(
-            "n_removed", pa.int64(), "samples removed by similarity alone, one of each component staying; null: not known", nullable=True
+            "n_removed", pa.int64(), "samples removed by similarity alone if one of each component is kept; null = not known", nullable=True
         ),
         field("share_removed", pa.float64(), "n_removed / n_samples", nullable=True),
-        field("n_confirmed", pa.int64(), "the same of the pairs that the run's look at the pixels let stand", nullable=True),
+        field("n_confirmed", pa.int64(), "the same with only the pairs that the run's judge confirmed", nullable=True),
         field("share_confirmed", pa.float64(), "n_confirmed / n_samples", nullable=True),
     ]
 )
@@ -165,7 +172,7 @@ CALIBRATION: Final = pa.schema(
         field(
             "n_counted",
             pa.int64(),
-            "pairs of unrelated images at or above it that the sample holds; a pair of two sampled images counts twice",
+            "pairs of unrelated images at or above it in the sample; a pair of two sampled images counts twice",
         ),
         field("expected_false", pa.float64(), "pairs of unrelated images at or above it among all images of the run"),
         field("expected_false_low", pa.float64(), f"lower {_INTERVAL}"),
@@ -174,50 +181,51 @@ CALIBRATION: Final = pa.schema(
         field(
             "n_links",
             pa.int64(),
-            "links of near copies the run has found at or above it: images they let go; of a threshold below the run's own as of that",
+            "links of near copies that the run found at or above it: images dropped because of them; below the run's own threshold, the number at that threshold",
             nullable=True,
         ),
         field(
-            "precision_similarity", pa.float64(), "share of copies among what similarity alone joins; null where nothing is", nullable=True
+            "precision_similarity",
+            pa.float64(),
+            "share of copies among what similarity alone joins; null if it joins nothing",
+            nullable=True,
         ),
         field("precision_similarity_low", pa.float64(), f"lower {_INTERVAL}", nullable=True),
         field("precision_similarity_high", pa.float64(), f"upper {_INTERVAL}", nullable=True),
-        field("precision_confirmed", pa.float64(), "the same after the look at the pixels; null where none is taken", nullable=True),
+        field("precision_confirmed", pa.float64(), "the same after the judge; null if the run does not judge pixels", nullable=True),
         field("precision_confirmed_low", pa.float64(), f"lower {_INTERVAL}", nullable=True),
         field("precision_confirmed_high", pa.float64(), f"upper {_INTERVAL}", nullable=True),
-        field(
-            "recall", pa.float64(), "share of the planted copies whose vector reaches it; null where none could be planted", nullable=True
-        ),
+        field("recall", pa.float64(), "share of the planted copies whose vector reaches it; null if none could be planted", nullable=True),
         field("recall_low", pa.float64(), f"lower {_INTERVAL}", nullable=True),
         field("recall_high", pa.float64(), f"upper {_INTERVAL}", nullable=True),
-        field("recall_looks", pa.float64(), "the same with second looks, which have a threshold of their own", nullable=True),
+        field("recall_looks", pa.float64(), "the same including views, which have a threshold of their own", nullable=True),
         field("recall_confirmed", pa.float64(), "of these, found and confirmed by their pixels", nullable=True),
-        field("least_change", pa.string(), "the planted change with the least recall with second looks", nullable=True),
+        field("least_change", pa.string(), "the planted change with the lowest recall, views included", nullable=True),
         field("least_recall", pa.float64(), "that recall", nullable=True),
         field(
             "share_removed",
             pa.float64(),
-            "samples removed by similarity alone, one of each component staying; null below the run's own threshold",
+            "share of samples removed by similarity alone if one of each component is kept; null below the run's own threshold",
             nullable=True,
         ),
-        field("share_confirmed", pa.float64(), "the same of the pairs that the run's look at the pixels let stand", nullable=True),
+        field("share_confirmed", pa.float64(), "the same with only the pairs that the run's judge confirmed", nullable=True),
     ]
 )
 
 CALIBRATION_RECALLS: Final = pa.schema(
     [
-        field("change", pa.string(), "what was done to the copies: a name of dedup.numerics.image.planting"),
-        field("family", pa.string(), "what is done, whatever the strength"),
+        field("change", pa.string(), "the change: a name in dedup.numerics.image.planting"),
+        field("family", pa.string(), "the kind of change, whatever its strength"),
         field("threshold", pa.float64(), "cosine from which whole images are candidates"),
         field("n_copies", pa.int64(), "copies planted"),
         field("recall", pa.float64(), "share of them whose vector reaches the threshold"),
         field("recall_low", pa.float64(), f"lower {_INTERVAL}, after Wilson"),
         field("recall_high", pa.float64(), f"upper {_INTERVAL}"),
-        field("recall_looks", pa.float64(), "share found by their vector or by second looks"),
+        field("recall_looks", pa.float64(), "share found by their vector or by views"),
         field("recall_looks_low", pa.float64(), f"lower {_INTERVAL}"),
         field("recall_looks_high", pa.float64(), f"upper {_INTERVAL}"),
-        field("n_judged", pa.int64(), "of the copies, those that were compared by their pixels, or would have been had they been found"),
-        field("recall_confirmed", pa.float64(), "share of these that is found and confirmed; null where none is judged", nullable=True),
+        field("n_judged", pa.int64(), "copies that were judged, or would have been if they had been found"),
+        field("recall_confirmed", pa.float64(), "share of these that is found and confirmed; null if none is judged", nullable=True),
         field("recall_confirmed_low", pa.float64(), f"lower {_INTERVAL}", nullable=True),
         field("recall_confirmed_high", pa.float64(), f"upper {_INTERVAL}", nullable=True),
     ]
@@ -231,11 +239,11 @@ CALIBRATION_COPIES: Final = pa.schema(
         field(
             "min_similarity",
             pa.float32(),
-            "what the copy asks for besides the threshold: 0; more for little detail; 2 = byte-identical copies only",
+            "similarity that the copy needs besides the threshold: 0; more for little detail; 2 = byte-identical copies only",
         ),
-        field("look_similarity", pa.float32(), "of the second looks that find it; null where none does", nullable=True),
-        field("is_judged", pa.bool_(), "whether it was chosen for the look at the pixels"),
-        field("is_copy", pa.bool_(), "what that said; null where it was not taken, or nothing would have found the copy", nullable=True),
+        field("look_similarity", pa.float32(), "similarity of the views that find it; null if none does", nullable=True),
+        field("is_judged", pa.bool_(), "whether it was chosen to be judged"),
+        field("is_copy", pa.bool_(), "the verdict; null if not judged, or if nothing would have found the copy", nullable=True),
         field("distance", pa.float32(), "how much the parts that agree least differ, 0 to 1", nullable=True),
     ]
 )
@@ -244,14 +252,14 @@ CALIBRATION_PAIRS: Final = pa.schema(
     [
         field("src", pa.int64(), "sample_id of one end"),
         field("dst", pa.int64(), "sample_id of the other end"),
-        field("similarity", pa.float32(), "cosine; of decoys that of the mirrored src, where the encoder tells it without another look"),
+        field("similarity", pa.float32(), "cosine; for decoys, that of the mirrored src, if the encoder can turn its vectors"),
         field(
             "is_decoy",
             pa.bool_(),
-            "true: src was mirrored, so that the pair is none of copies; false: a pair of the sample in no group of copies together",
+            "true: src was mirrored, so the two are not copies; false: a pair of the sample that shares no group of copies",
         ),
-        field("is_copy", pa.bool_(), "what the look at the pixels said; null where a picture can't be read", nullable=True),
+        field("is_copy", pa.bool_(), "the verdict; null if a picture can't be read", nullable=True),
         field("distance", pa.float32(), "how much the parts that agree least differ, 0 to 1", nullable=True),
-        field("reason", pa.string(), "why it is no copy: as of `refused`"),
+        field("reason", pa.string(), "why they are not copies, as in the table refused"),
     ]
 )

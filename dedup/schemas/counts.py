@@ -12,13 +12,13 @@ STATISTICS: Final = pa.schema(
     [
         COMPONENT_ID,
         COUNT,
-        field("n_exact", pa.int64(), "samples that are byte-identical to another of the group: duplication_count - distinct sha256"),
+        field("n_exact", pa.int64(), "duplication_count minus the number of distinct sha256: samples beyond the first with the same bytes"),
         field("n_urls", pa.int64(), "distinct urls"),
         field("n_captions", pa.int64(), "distinct captions"),
-        field("caption", pa.string(), "most frequent caption, ties by the smallest", nullable=True),
+        field("caption", pa.string(), "most frequent caption; of several, the smallest text", nullable=True),
         field("caption_share", pa.float64(), "share of the group's samples with that caption, 0 to 1", nullable=True),
         field("min_similarity", pa.float32(), "smallest similarity to the group's anchor"),
-        field("mean_similarity", pa.float32(), "mean similarity to the group's anchor, the anchor left out"),
+        field("mean_similarity", pa.float32(), "mean similarity to the group's anchor, without the anchor itself"),
     ]
 )
 CAPTIONS: Final = pa.schema(
@@ -29,7 +29,7 @@ CAPTIONS: Final = pa.schema(
         field(
             "caption_similarity",
             pa.float32(),
-            "mean cosine of these samples' images and the caption; null without embed.text",
+            "mean cosine of the caption and these samples' images; null without embed.text",
             nullable=True,
         ),
     ]
@@ -37,8 +37,8 @@ CAPTIONS: Final = pa.schema(
 HISTOGRAM: Final = pa.schema(
     [
         COUNT,
-        field("n_components", pa.int64(), "groups of that size; at 1, unique samples"),
-        field("n_images", pa.int64(), "samples in them"),
+        field("n_components", pa.int64(), "number of groups of that size; for 1, unique samples"),
+        field("n_images", pa.int64(), "number of samples in them"),
     ]
 )
 TARGET_CAPTIONS: Final = pa.schema(
@@ -52,8 +52,8 @@ TARGET_CAPTIONS: Final = pa.schema(
 CANDIDATE_COUNTS: Final = pa.schema(
     [
         field("found_by", pa.string(), "the encoders whose threshold the candidates reach, such as clip, dct or clip+dct"),
-        field("n_confirmed", pa.int64(), "candidates whose pixels confirmed them"),
-        field("n_refused", pa.int64(), "candidates whose pixels refused them"),
+        field("n_confirmed", pa.int64(), "candidates confirmed by their pixels"),
+        field("n_refused", pa.int64(), "candidates refused by their pixels"),
     ]
 )
 TARGETS: Final = pa.schema(
@@ -66,9 +66,7 @@ TARGETS: Final = pa.schema(
         field("n_captions", pa.int64(), "distinct captions of the group"),
         field("caption_share", pa.float64(), "share of the group's samples with the prompt as caption"),
         field("n_caption_samples", pa.int64(), "samples of the whole data set with the prompt as caption"),
-        field(
-            "n_neighbors", pa.int64(), "most similar samples that one image of the group has; null where none was counted", nullable=True
-        ),
+        field("n_neighbors", pa.int64(), "largest number of similar samples of one image of the group; null if not counted", nullable=True),
         URL,
         SHARD,
         KEY,

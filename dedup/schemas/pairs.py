@@ -16,7 +16,7 @@ REPRESENTATIVES: Final = pa.schema(
         field(
             "min_similarity",
             pa.float32(),
-            "similarity this image asks of a copy: the threshold, higher for low-detail images, 2 = byte-identical copies only",
+            "cosine from which a pair with this image is a candidate: the threshold, higher for low-detail images; 2 = byte-identical copies only",
         ),
     ]
 )
@@ -38,32 +38,32 @@ NEIGHBORS: Final = pa.schema(
         field(
             "n_neighbors",
             pa.int64(),
-            "other samples at similarity >= the threshold, byte-identical copies included; samples without any have no row",
+            "number of other samples with a similarity of at least the threshold, byte-identical copies included; samples without any have no row",
         ),
     ]
 )
 _PAIR = [
     field("src", pa.int64(), "sample_id of one end; src < dst"),
     field("dst", pa.int64(), "sample_id of the other end"),
-    field("similarity", pa.float32(), "cosine of what was found alike (see source), from float64, -1 to 1"),
+    field("similarity", pa.float32(), "cosine of what was found similar (see source), computed in float64, -1 to 1"),
     field("kind", pa.string(), "exact (equal image bytes) or near"),
-    field("variant", pa.string(), "how src was turned to meet dst: none, mirror, rotate90, …; rotated = by an angle not known yet"),
+    field("variant", pa.string(), "how src was turned to match dst: none, mirror, rotate90, …; rotated = by an angle not yet known"),
     field(
         "source",
         pa.string(),
-        "what was found alike: whole (the embeddings), look (a crop, the picture inside a frame, a turned copy), also and also_look (the same of the second source, embed.also), group (two of one group), or embedding (exact copies known by nothing else)",
+        "what was found similar: whole (the embeddings), look (views: a crop, the picture inside a frame, a turned copy), also and also_look (the same for the second source, embed.also), group (both are in one group), or embedding (exact copies, known only by equal embeddings)",
     ),
 ]
 _FOUND_BY = field(
     "found_by",
     pa.string(),
-    "of a candidate: the encoders whose threshold it reaches, such as clip, dct or clip+dct; null for pairs found later",
+    "for a candidate, the encoders whose threshold it reaches, such as clip, dct or clip+dct; null for pairs found later",
     nullable=True,
 )
 _TRANSFORM = field(
     "transform",
     pa.list_(pa.field("item", pa.float32(), nullable=False)),
-    "a, b, c, d, e, f: the point (x, y) of src, turned, lies at (ax + by + c, dx + ey + f) of dst, both 0 to 1 across the picture",
+    "a, b, c, d, e, f: the point (x, y) of src, turned, is at (ax + by + c, dx + ey + f) of dst; coordinates run from 0 to 1 across the picture",
     nullable=True,
 )
 CANDIDATES: Final = pa.schema(_PAIR)
@@ -71,8 +71,13 @@ EDGES: Final = pa.schema(
     [
         *_PAIR,
         _FOUND_BY,
-        field("confirmed", pa.bool_(), "true where a second look at the pixels confirmed it; null where none was taken", nullable=True),
-        field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1; null without a look", nullable=True),
+        field("confirmed", pa.bool_(), "true if the judge confirmed it by its pixels; null if it was not judged", nullable=True),
+        field(
+            "distance",
+            pa.float32(),
+            "distance of the pixels: how much the parts that agree least differ, 0 to 1; null if not judged",
+            nullable=True,
+        ),
         _TRANSFORM,
     ]
 )
@@ -80,11 +85,11 @@ REFUSED: Final = pa.schema(
     [
         *_PAIR,
         _FOUND_BY,
-        field("reason", pa.string(), "why it is no copy: one word of the list of reasons below"),
-        field("distance", pa.float32(), "how much the pictures' least agreeing parts differ, 0 to 1", nullable=True),
-        field("moved", pa.float32(), "share of the tracked points that moved against the rest, 0 to 1", nullable=True),
+        field("reason", pa.string(), "why they are not copies: one of the reasons below"),
+        field("distance", pa.float32(), "distance of the pixels: how much the parts that agree least differ, 0 to 1", nullable=True),
+        field("moved", pa.float32(), "share of the tracked points that moved relative to the rest, 0 to 1", nullable=True),
         _TRANSFORM,
-        field("stage", pa.string(), "the stage that asked: confirm, groups or manifest"),
+        field("stage", pa.string(), "the stage that had the pair judged: confirm, groups or manifest"),
     ]
 )
 GROUPS: Final = pa.schema(
@@ -92,9 +97,9 @@ GROUPS: Final = pa.schema(
         SAMPLE_ID,
         COMPONENT_ID,
         field("raw_component_id", pa.int64(), "smallest sample_id of the connected component, before it is cut into groups"),
-        field("anchor_id", pa.int64(), "sample_id of the group's anchor, which every member was compared with"),
+        field("anchor_id", pa.int64(), "sample_id of the group's anchor, with which every member was compared"),
         field("similarity_to_anchor", pa.float32(), "cosine to the group's anchor; 1 for the anchor and its byte-identical copies"),
-        field("distance_to_anchor", pa.float32(), "distance of the pixels to the anchor's; null where no look was taken", nullable=True),
+        field("distance_to_anchor", pa.float32(), "distance of the pixels to the anchor's; null if not judged", nullable=True),
     ]
 )
 

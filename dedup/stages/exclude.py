@@ -278,7 +278,7 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
         return _HITS.empty_table(), {}
     if not encoder_kind(config.encoder.name).has_images:
         raise ConfigError(
-            "exclude.reference_* and images of exclude.list need an encoder; encoder.name=precomputed knows none: list sha256, urls or keys"
+            "exclude.reference_* and images of exclude.list need an encoder; encoder.name=precomputed has none: list sha256, urls or keys"
         )
     if config.index.codes == "none" and not config.index.factory:
         raise ConfigError("exclude.reference_* and images of exclude.list are looked up in the index; expected index.codes other than none")
@@ -300,7 +300,7 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
     if not n_images:
         raise InputError(f"none of the reference images can be read, the first: {errors[0] if errors else 'there is none'}")
     for error in sorted(errors)[:_ERRORS_SHOWN]:
-        context.reporter.note(f"exclude: not looked for: {error}")
+        context.reporter.note(f"exclude: skipped: {error}")
     columns = list(zip(*rows, strict=True)) if rows else [()] * 6
     names = EXCLUSIONS.names
     table = {name: list(column) for name, column in zip(names, columns, strict=True)}

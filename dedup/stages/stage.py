@@ -138,7 +138,7 @@ class StageContext:
     def note_left(self, unit: str, n_left: int) -> None:
         """Say how many strips of products a GPU had no memory for."""
         if n_left:
-            self.reporter.note(f"pairs: {n_left:,} strips of {unit} were compared on the CPU, for want of memory on the GPU")
+            self.reporter.note(f"pairs: {n_left:,} strips of {unit} were compared on the CPU, for lack of memory on the GPU")
 
 
 @dataclass(frozen=True)

@@ -257,8 +257,8 @@ def test_broken_and_missing_images_are_counted(tmp_path):
     assert rows[1]["is_extracted"]  # one generation is enough for that
     assert rows[2]["n_generations"] == 0
     assert summary.by_status == {"ok": 1, "few_generations": 1, "no_generations": 1}
-    assert "1 rows of the list repeat a target_id; the first of each stays" in summary.notes
-    assert any("1 folders are no targets of the list, the first elsewhere" in note for note in summary.notes)
+    assert "1 rows of the list repeat a target_id; the first of each is used" in summary.notes
+    assert any("1 folders match no target of the list, the first is elsewhere" in note for note in summary.notes)
 
 
 def test_a_training_image_that_is_gone_is_named_and_the_others_go_on(tmp_path):
@@ -276,7 +276,7 @@ def test_a_training_image_that_is_gone_is_named_and_the_others_go_on(tmp_path):
 def test_what_can_not_be_read_is_said(tmp_path):
     row = small(tmp_path)
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "good.parquet")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         dedup.score_generations(str(tmp_path / "good.parquet"), str(tmp_path / "nowhere"), str(tmp_path / "out"))
     pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match="has no column target_id"):

@@ -17,7 +17,8 @@ from vector_data import all_similarities, power_law
 import dedup
 from dedup.calibration import calibrate as calibration_files
 from dedup.calibration.calibrate import advise
-from dedup.calibration.draw import Effort, make_copy
+from dedup.calibration.copies import make_copy
+from dedup.calibration.draw import Effort
 from dedup.calibration.tables import accepted_decoys, recall_of
 from dedup.cli.main import app
 from dedup.config.load import load_config

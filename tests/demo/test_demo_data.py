@@ -195,7 +195,7 @@ def test_jpeg_size(tmp_path, n_bytes):
 def test_parse_size():
     assert [parse_size(text) for text in ("110KB", "110kb", "2 MiB", "0.5MB", "900")] == [110_000, 110_000, 2 * 1024**2, 500_000, 900]
     for text in ("", "KB", "110 potatoes", "-5KB"):
-        with pytest.raises(ConfigError, match="is no file size"):
+        with pytest.raises(ConfigError, match="is not a file size"):
             parse_size(text)
 
 

@@ -60,7 +60,7 @@ def test_an_error_on_purpose_is_not_tried_again(engine, tmp_path):
         (spark_work.need_a_package, r"a worker has no package 'package_that_is_nowhere'; install it there or ship the environment"),
         (
             spark_work.die,
-            r"a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead",
+            r"a Python worker ended without a message, most likely killed for lack of memory; raise spark.executor.memoryOverhead",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_gpus_that_executors_can_give():
 
 
 def test_a_setting_that_is_none():
-    with pytest.raises(ConfigError, match=re.escape("engine.spark: 'memory=4g' is no Spark setting")):
+    with pytest.raises(ConfigError, match=re.escape("engine.spark: 'memory=4g' is not a Spark setting")):
         spark_setup.settings(["memory=4g"])
 
 
@@ -185,9 +185,9 @@ def test_a_setting_that_is_none():
     [
         # standalone, YARN twice, and what has no pattern
         ("Lost task 0.3: ExecutorLostFailure (executor 3 exited caused by one of the running tasks) Reason: Command exited with code 137",
-         "a worker was killed, most likely for want of memory"),
-        ("Container marked as failed: container_1 on host: h. Exit status: 137.", "a worker was killed, most likely for want of memory"),
-        ("Container killed by YARN for exceeding physical memory limits. 5 GB used.", "a worker was killed, most likely for want of memory"),
+         "a worker was killed, most likely for lack of memory"),
+        ("Container marked as failed: container_1 on host: h. Exit status: 137.", "a worker was killed, most likely for lack of memory"),
+        ("Container killed by YARN for exceeding physical memory limits. 5 GB used.", "a worker was killed, most likely for lack of memory"),
         ("An error occurred while calling o1.x.\n: SparkException: Job aborted due to stage failure: Task 0 failed\nDriver stacktrace:",
          "embed: Task 0 failed; finished parts are kept"),
     ],

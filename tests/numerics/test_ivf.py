@@ -102,7 +102,7 @@ def test_what_is_no_index_is_said(made, tmp_path):
         data = file.read()
     for wrong in (data[: len(data) // 2], b"no index at all"):
         (tmp_path / "wrong.faiss").write_bytes(wrong)
-        with pytest.raises(RunDirectoryError, match="is no index that can be read"):
+        with pytest.raises(RunDirectoryError, match="can't be read as an index"):
             ivf.IvfIndex(str(tmp_path / "wrong.faiss"))
 
     lists = tmp_path / "index.ivfdata"

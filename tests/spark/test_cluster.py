@@ -120,4 +120,4 @@ def test_an_executor_killed_for_memory_is_named(cluster, tmp_path):
     job = cluster.submit(str(script), tests, str(tmp_path / "scratch"), **path)
     assert job.wait() == 1
     (line,) = [line for line in job.text().splitlines() if line.startswith("error:")]
-    assert "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead" in line
+    assert "a worker was killed, most likely for lack of memory; raise spark.executor.memoryOverhead" in line

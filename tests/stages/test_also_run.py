@@ -134,7 +134,7 @@ def test_shards_are_added_in_both_spaces(model, shards, runs, tmp_path):
     ("settings", "message"),
     [
         (["embed.also=dct"], r"embed\.also=dct with encoder\.name=dct"),
-        (["encoder.name=clip", "embed.also=phash"], r"embed\.also=phash is no second source"),
+        (["encoder.name=clip", "embed.also=phash"], r"embed\.also=phash is not a second source"),
         (["encoder.name=clip", "embed.also=dct", "confirm.enabled=false"], r"embed\.also=dct with confirm\.enabled=false"),
     ],
 )

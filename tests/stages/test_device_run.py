@@ -15,7 +15,7 @@ from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError
 from dedup.numerics.search.gpu import Device
 from dedup.pipeline import run as pipeline
-from dedup.pipeline.plan import STAGES, picked
+from dedup.pipeline.stages import STAGES
 from dedup.runs.directory import Run
 from dedup.stages import stage as context
 from dedup.stages.index import stage as index
@@ -73,7 +73,7 @@ def test_a_run_over_vectors_has_equal_tables(tmp_path, on_torch):
         assert engine.asked["assign_block"] == engine.asked["JoinLists"] == (device == "cuda")
         assert summary.figure("pairs", "n_near_edges") > 500
         assert bool(on_torch) == (device == "cuda")
-        assert not any("want of memory" in note for note in notes.notes)
+        assert not any("lack of memory" in note for note in notes.notes)
     assert_same_tables(tmp_path / "cpu", tmp_path / "cuda", TABLES)
 
 
@@ -103,7 +103,7 @@ def test_few_vectors_are_not_worth_the_start_of_a_gpu(device, n, expected, tmp_p
 
 def test_the_device_makes_no_stage_stale():
     cpu, cuda = (Config(search=SearchConfig(min_similarity=0.9), engine=EngineConfig(device=device)) for device in ("cpu", "cuda"))
-    assert all(picked(stage, cpu) == picked(stage, cuda) for stage in STAGES)
+    assert all(stage.picked(cpu) == stage.picked(cuda) for stage in STAGES)
 
 
 def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
@@ -122,7 +122,7 @@ def test_what_a_gpu_has_no_memory_for_is_said(tmp_path, on_torch, monkeypatch):
         pipeline.run(config, ["index", "pairs"], engine=InProcess(), reporter=notes)
         counts.append(read_table(Run(str(tmp_path / device)).table("neighbors"))["n_neighbors"].to_numpy())
     assert [note for note in notes.notes if note.startswith("pairs")] == [
-        "pairs: 6 strips of vectors were compared on the CPU, for want of memory on the GPU"
+        "pairs: 6 strips of vectors were compared on the CPU, for lack of memory on the GPU"
     ]
     assert np.array_equal(*counts)
 

@@ -451,7 +451,7 @@ def test_images_of_another_kind_are_told(tmp_path):
     for kind in ("same", "other"):
         notes = Notes()
         summary = shared_workers.run(vectors_config(tmp_path / kind, tmp_path / f"new-{kind}", tmp_path / "old", *lists), reporter=notes)
-        said[kind] = [note for note in notes.notes if "no longer suit" in note]
+        said[kind] = [note for note in notes.notes if "no longer fit" in note]
         drift = summary.figure("index", "drift")
         assert bool(drift["reasons"]) == (kind == "other")
         assert bool(said[kind]) == (kind == "other")

@@ -114,7 +114,7 @@ def test_switches(shards, tmp_path):
     strict = view_edges(tmp_path)
     assert 0 < len(strict) < len(found)
     assert all(row["similarity"] >= np.float32(0.995) for row in strict.values())
-    with pytest.raises(ConfigError, match="search.view_min_similarity=1.5 is no similarity"):
+    with pytest.raises(ConfigError, match="search.view_min_similarity=1.5 is not a similarity"):
         run(shards, tmp_path, view_min_similarity=1.5)
 
 

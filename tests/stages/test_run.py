@@ -446,7 +446,7 @@ def test_a_shard_that_is_gone_for_a_while_loses_nothing(shards, tmp_path):
         with pytest.raises(InputError, match="1 of 2 shards can't be reached, .*nothing was changed"):
             shared_workers.run(config, redo=redo)
     (tmp_path / "out" / "embeddings" / "_stage.json").unlink()
-    with pytest.raises(InputError, match="was embedded before; what was made from it stands"):
+    with pytest.raises(InputError, match="was embedded before, and its results are still there"):
         shared_workers.run(config)
     allowed = replace(config, input=replace(config.input, allow_missing=True))
     shared_workers.run(allowed, redo=True)

@@ -154,7 +154,7 @@ def test_the_budget_is_told_and_its_rate_makes_nothing_stale(shards, run_dir):
         (["targets.rank_by=size"], r"targets\.rank_by=size is unknown; expected duplicates or neighbors or caption"),
         (["targets.language=en"], r"targets\.language needs the column LANGUAGE, which is not carried"),
         (["targets.max_punsafe=0.3"], r"targets\.max_punsafe needs the column punsafe"),
-        (["targets.language=e'n", "input.carry=LANGUAGE"], r"'e'n' is no language"),
+        (["targets.language=e'n", "input.carry=LANGUAGE"], r"'e'n' is not a language"),
         (["targets.min_caption_length=9", "targets.max_caption_length=3"], r"max_caption_length=3 is below"),
         (["targets.max_punsafe=1.5"], r"targets\.max_punsafe=1\.5 is out of range"),
     ],
@@ -196,7 +196,7 @@ def test_work_that_can_not_be_listed_is_said(tmp_path):
         write_work(str(tmp_path / "nowhere"), str(tmp_path / "work"))
     with pytest.raises(ConfigError, match="--n-parts=0"):
         write_work(str(tmp_path), str(tmp_path / "work"), n_parts=0)
-    with pytest.raises(InputError, match="is no number"):
+    with pytest.raises(InputError, match="is not a number"):
         first_seed("a name")
     assert not list((tmp_path / "work").glob("*.jsonl"))
 

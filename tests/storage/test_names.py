@@ -70,7 +70,7 @@ def test_what_can_not_be_read_is_said(tmp_path):
             read_takedown_list(path)
     for path, text in [
         (mixed, "some lines are urls"),
-        (empty, "names nothing"),
+        (empty, "names no samples"),
         (str(tmp_path / "other.npy"), "expected a vector of u8,u8"),
     ]:
         with pytest.raises(InputError, match=text):

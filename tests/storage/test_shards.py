@@ -314,10 +314,10 @@ def test_sizes_that_headers_only_claim_are_not_believed(tmp_path: Path) -> None:
         (b"\0" * 1024, "ok", None),
         (tar_bytes([]), "ok", None),
         (b"", "truncated", "breaks off after 0 bytes"),
-        (b"I am a text file that someone called .tar\n" * 100, "unreadable", "is no tar"),
-        (b"short", "unreadable", "is no tar"),
-        (gzip.compress(b"no tar inside" * 100, mtime=0), "unreadable", "is no tar"),
-        (b"\x1f\x8b\x08 not gzip", "unreadable", "is no tar"),
+        (b"I am a text file that someone called .tar\n" * 100, "unreadable", "is not a tar"),
+        (b"short", "unreadable", "is not a tar"),
+        (gzip.compress(b"no tar inside" * 100, mtime=0), "unreadable", "is not a tar"),
+        (b"\x1f\x8b\x08 not gzip", "unreadable", "is not a tar"),
     ],
 )
 def test_files_without_samples(tmp_path: Path, content: bytes, status: str, message: str | None) -> None:
@@ -519,7 +519,7 @@ def test_what_follows_the_end_of_a_tar_and_is_none_is_noted(tmp_path: Path) -> N
     assert [sample.key for sample in reader] == ["a"]
     assert reader.status == "ok"
     assert reader.error is not None
-    assert "goes on behind the end of the tar" in reader.error
+    assert "has data after the end of the tar" in reader.error
 
 
 def test_endless_zeros_end(tmp_path: Path) -> None:

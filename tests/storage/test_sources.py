@@ -154,7 +154,7 @@ def test_remote_folder() -> None:
 def test_folder_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no image"):
         folder_parts(str(tmp_path), "", 10)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         folder_parts(str(tmp_path / "nothing"), "", 10)
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match=r"input\.captions=.*does not exist"):

@@ -40,7 +40,7 @@ def print_sweep(found: Sweep) -> None:
         table.add_row(*cells)
     out.print(table)
     if found.n_dropped is not None:
-        text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with second looks, and groups cut at their anchors"
+        text = f"the run itself, at {found.min_similarity:g}, drops {found.n_dropped:,}: with views, and groups cut at their anchors"
         out.print(text, soft_wrap=True, markup=False)
     text = f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({PAPER_REMOVED / PAPER_IMAGES:.2%})"
     out.print(text, soft_wrap=True, markup=False)

@@ -20,7 +20,7 @@ def print_calibration(found: Calibration, out: str) -> None:
     table = RichTable(box=None, pad_edge=False)
     table.add_column("threshold")
     has_recall, has_look = rows[0]["recall"] is not None, found.otherwise is not None
-    names = ["recall", "with looks", "least recall"] if has_recall else []
+    names = ["recall", "with views", "least recall"] if has_recall else []
     names += ["false pairs (95%)", "precision alone"] + (["after pixels"] if has_look else []) + ["removed"]
     for name in names:
         table.add_column(name, justify="right")
@@ -78,7 +78,7 @@ def _lines(found: Calibration) -> list[tuple[str, str]]:
         looked = figures["looked_at"]
         lines[-1] = (
             "pairs",
-            f"{lines[-1][1]}; of the {looked['n_pairs']:,} most alike in no group together {looked['n_copies']:,} are copies",
+            f"{lines[-1][1]}; of the {looked['n_pairs']:,} most similar that share no group {looked['n_copies']:,} are copies",
         )
     if tail is None:
         lines.append(("tail", "too few pairs to fit one"))
@@ -86,7 +86,7 @@ def _lines(found: Calibration) -> list[tuple[str, str]]:
         text = f"generalised Pareto from {tail['start']:.3f}: {tail['n_excesses']:,} pairs, shape {tail['shape']:.2f}"
         lines.append(("tail", f"{text}; off by {tail['deviation']:.3f} of them at most"))
     if decoys["n_judged"]:
-        text = f"{decoys['n_accepted']:,} of {decoys['n_judged']:,} mirrored pairs pass for copies; they are alike by "
+        text = f"{decoys['n_accepted']:,} of {decoys['n_judged']:,} mirrored pairs pass for copies; their similarity is "
         lines.append(("decoys", f"{text}{decoys['least_similarity']:.2f} or more"))
     return lines
 
@@ -97,10 +97,10 @@ def _advice(advice: Advice, found: Calibration) -> str:
     rows = {row["threshold"]: row for row in found.table.to_pylist()}
     if advice.threshold is not None:
         row = rows[advice.threshold]
-        cost = f"; {_count(row['expected_false'] + row['n_links'])} pairs to look at, or more" if advice.rule == "confirmed" else ""
-        least = "; the least that was considered" if advice.threshold == min(rows) else ""
+        cost = f"; {_count(row['expected_false'] + row['n_links'])} pairs to judge, or more" if advice.rule == "confirmed" else ""
+        least = "; the lowest considered" if advice.threshold == min(rows) else ""
         return f"{' '.join(advice.lines)}  (precision {wanted:g} {how}{cost}{least})"
     if advice.best is None:
-        return f"none: the run has found no copies, so that precision {how} is not known"
+        return f"none: the run found no copies, so precision {how} is not known"
     bound = rows[advice.best][f"precision_{advice.rule}_low"]
     return f"none reaches a precision of {wanted:g} {how}; {advice.best:g} comes nearest: at least {bound:.3f}"

@@ -41,7 +41,7 @@ def explanation_lines(found: Explanation) -> list[tuple[str, str]]:
         lines += [("", f"to {other.name}: {_step(step)}") for other, step in zip(found.edge_samples, found.edges, strict=True)]
     if found.n_refused:
         few = "" if len(found.refused) == found.n_refused else f", the {len(found.refused)} most similar"
-        lines.append(("refused", f"{_count(found.n_refused, 'image')} that looked like it{few}:"))
+        lines.append(("refused", f"{_count(found.n_refused, 'image')} with similar vectors{few}:"))
         lines += [("", _refusal(pair)) for pair in found.refused]
     lines += [("rejected", f"{row.reason}: {row.detail}") for row in found.rejections if found.outcome != "rejected"]
     return [(name, printable(text)) for name, text in lines]
@@ -64,7 +64,7 @@ def _component_lines(found: Explanation) -> list[tuple[str, str]]:
     lines = [("group", f"{component.component_id}, {size}")]
     if component.n_raw_members > 1:
         if component.n_raw_groups > 1:
-            cut = f"cut into {component.n_raw_groups:,} groups: a chain, whose ends are no copies of each other"
+            cut = f"cut into {component.n_raw_groups:,} groups: a chain whose ends are not copies of each other"
         else:
             cut = "one group"
         lines.append(("component", f"{component.raw_component_id}, {component.n_raw_members:,} samples, {cut}"))
@@ -90,7 +90,7 @@ def _step(step: Step) -> str:
     if step.kind == "exact":
         return "byte-identical" if step.source != "embedding" else "equal embeddings"
     parts = [f"{step.similarity:.4f}", _found(step.source, step.found_by, step.variant)]
-    parts.append({True: "confirmed", False: "refused", None: "not looked at"}[step.confirmed])
+    parts.append({True: "confirmed", False: "refused", None: "not judged"}[step.confirmed])
     if step.distance is not None:
         parts.append(f"distance {step.distance:.3f}")
     return ", ".join(parts)

@@ -17,14 +17,14 @@ def print_answer(answer: Answer) -> None:
     if answer.error is not None:
         out.print(printable(f"{answer.image}: {answer.error}"), soft_wrap=True, markup=False)
         return
-    found = "no training image matches" if not answer.matches else "a copy" if answer.is_copy else "alike, no copy"
+    found = "no training image matches" if not answer.matches else "a copy" if answer.is_copy else "similar, not a copy"
     out.print(printable(f"{answer.image}: {found}"), soft_wrap=True, markup=False)
     for match in answer.matches:
-        verdict = {True: "copy", False: "alike", None: "unread" if match.trouble else "-"}[match.is_copy]
+        verdict = {True: "copy", False: "no copy", None: "unread" if match.trouble else "-"}[match.is_copy]
         view = "" if match.view == "none" else f" ({match.view})"
         what = printable(f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data")
-        said = "".join(f"\n{'':<16}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
-        out.print(f"  {match.similarity:.4f} {verdict:<6} {what}{view}{said}", soft_wrap=True, markup=False)
+        said = "".join(f"\n{'':<17}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
+        out.print(f"  {match.similarity:.4f} {verdict:<7} {what}{view}{said}", soft_wrap=True, markup=False)
 
 
 def print_flags(summary: FlagSummary) -> None:
@@ -39,14 +39,14 @@ def print_flags(summary: FlagSummary) -> None:
     if summary.n_unknown:
         out.print(f"unknown  {summary.n_unknown:,}: the training image that they match can't be read", markup=False)
     if summary.n_errors:
-        out.print(f"unread   {summary.n_errors:,}: no images; see the column error", markup=False)
+        out.print(f"unread   {summary.n_errors:,}: not images; see the column error", markup=False)
     out.print(f"flags    {summary.out}", soft_wrap=True, markup=False)
 
 
 def print_index_info(info: IndexInfo) -> None:
     """Print what an index is like."""
     out = console()
-    lists = f"{info.nlist:,}, {info.n_empty_lists:,} of them empty, the largest of {info.largest_list:,}; a search looks into {info.nprobe}"
+    lists = f"{info.nlist:,}, {info.n_empty_lists:,} of them empty, the largest of {info.largest_list:,}; a search visits {info.nprobe}"
     index, in_lists, vectors = (bytes_text(n_bytes) for n_bytes in (info.index_bytes, info.lists_bytes, info.store_bytes))
     mapped = bytes_text(info.lists_bytes + info.store_bytes)
     measured = (
@@ -57,14 +57,14 @@ def print_index_info(info: IndexInfo) -> None:
     rows = [
         ("index", f"{info.kind}, {info.codes}: {info.n_vectors:,} vectors of {info.dim} dimensions, {info.code_bytes} bytes each"),
         ("lists", lists),
-        ("imbalance", f"{info.imbalance:.2f} (1 = lists of one size)"),
+        ("imbalance", f"{info.imbalance:.2f} (1 = all lists have the same size)"),
         (
             "files",
             f"{index} index, {in_lists} lists, {vectors} vectors to refine with",
         ),
         (
             "memory",
-            f"{bytes_text(info.memory_bytes)} held; {mapped} of lists and vectors are mapped: fast while memory has room for them",
+            f"{bytes_text(info.memory_bytes)} held; {mapped} of lists and vectors are mapped: fast while memory has room to cache them",
         ),
         ("recall", measured),
     ]

@@ -122,7 +122,7 @@ def _pairs(summary: RunSummary, config: Config) -> list[Line]:
     parts = [
         f"{figures['n_exact_edges']:,} {exact}",
         f"{figures['n_near_edges']:,} near (similarity >= {similarity})",
-        f"{figures['n_view_edges']:,} by second looks",
+        f"{figures['n_view_edges']:,} by views",
     ]
     if figures.get("n_also_edges"):
         parts.append(f"{figures['n_also_edges']:,} by {config.embed.also[0]} alone")
@@ -159,7 +159,7 @@ def _exclude(summary: RunSummary, _: Config) -> list[Line]:
         return []
     named = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
     text = ", ".join(f"{figures['excluded'][reason]:,} {words}" for reason, words in named.items() if figures["excluded"].get(reason))
-    looked = f" ({figures['n_references']:,} images looked for)" if figures.get("n_references") else ""
+    looked = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
     return [("excluded", f"{n_excluded:,}: {text}{looked}")]
 
 

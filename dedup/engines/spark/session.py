@@ -39,12 +39,12 @@ _CAUSES = (
     (r"ImportError: ([^\n]+)", "a worker can't import a package: {0}; install it there or ship the environment (docs/cluster.md)"),
     (r"(?:[Ee]xit(?:ed)?(?: with)? (?:code|status)\W{0,3}137|Out ?[Oo]f ?[Mm]emory|Killed by external signal|"
      r"exceeding (?:physical )?memory)",
-     "a worker was killed, most likely for want of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
+     "a worker was killed, most likely for lack of memory; raise spark.executor.memoryOverhead, or lower spark.executor.cores so that "
      "fewer tasks share the memory"),
     (r"(?:All masters are unresponsive|Application has been killed|stopped SparkContext|Initial job has not accepted)",
      "the master can't be reached or gives no workers; expected a running master and workers: check engine.master and their logs"),
     (r"Python worker (?:exited|failed)[^\n]*",
-     "a Python worker ended without a message, most likely killed for want of memory; raise spark.executor.memoryOverhead, or lower "
+     "a Python worker ended without a message, most likely killed for lack of memory; raise spark.executor.memoryOverhead, or lower "
      "spark.executor.cores"),
     (r"(No space left on device)", "{0} on a worker; free some, or name a larger folder with spark.local.dir"),
 )  # fmt: skip
@@ -92,7 +92,9 @@ def settings(options: Sequence[str]) -> dict[str, str]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.strip().startswith("spark."):
-            raise ConfigError(f"engine.spark: '{option}' is no Spark setting; expected spark.NAME=VALUE, such as spark.executor.memory=4g")
+            raise ConfigError(
+                f"engine.spark: '{option}' is not a Spark setting; expected spark.NAME=VALUE, such as spark.executor.memory=4g"
+            )
         values[name.strip()] = value.strip()
     return values
 

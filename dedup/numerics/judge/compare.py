@@ -42,10 +42,10 @@ Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]
 
 REASONS: dict[str, str] = {
     "unaligned": "no shift, scale or rotation brings one onto the other",
-    "distorted": "only a skewed or stretched one fits the other: things of one kind, not one picture",
-    "overlap": "what they share is too small a part of them",
-    "moved": "parts have moved against each other: two shots of one scene",
-    "different": "registered on each other, parts of them differ",
+    "distorted": "only skewing or stretching one fits it to the other: things of one kind, not one picture",
+    "overlap": "they share too small a part",
+    "moved": "parts moved against each other: two shots of one scene",
+    "different": "registered on each other, they differ in parts",
     "unreadable": "a picture could not be read again, and confirm.unreadable=refuse",
 }
 

@@ -112,7 +112,7 @@ class IvfIndex:
             self._inner = faiss.extract_index_ivf(self._cpu)
         except RuntimeError as error:
             why = " ".join(str(error).split())[-200:]
-            raise RunDirectoryError(f"{path} is no index that can be read ({why}); {_AGAIN}") from error
+            raise RunDirectoryError(f"{path} can't be read as an index ({why}); {_AGAIN}") from error
         self._index = self._cpu
         self.on_gpu = n_gpus > 0
         if self.on_gpu:

@@ -184,7 +184,7 @@ def reconnect(context: StageContext, settings: JudgeSettings) -> Reconnected:
     members = np.flatnonzero((size > 2) & (n_parts > 1) & (size <= _LARGEST))
     too_large = int(((size > _LARGEST) & (n_parts > 1)).sum())
     if too_large:
-        context.reporter.note(f"confirm: {too_large:,} images form components too large to look again where pairs were refused")
+        context.reporter.note(f"confirm: {too_large:,} images are in components too large to search again where pairs were refused")
     order = members[np.lexsort((members, raw[members]))]
     bounds = component_slices(raw[order])
     judged_of = np.sort(raw[both[:, 0]], kind="stable")
@@ -206,7 +206,7 @@ def reconnect(context: StageContext, settings: JudgeSettings) -> Reconnected:
         asked_here, written = tuple(of[nodes] for of in asked), (run.table("edges"), run.table("refused"))
         tasks.append(ReconnectTask(inputs, len(tasks), ids[nodes], asked_here, parts[nodes], offsets, place[both[rows]], limit, *written))
         sizes.append(len(nodes))
-    for _, found in context.run_tasks("confirm", "images looked at again", reconnect_components, tasks, sizes):
+    for _, found in context.run_tasks("confirm", "images searched again", reconnect_components, tasks, sizes):
         total.n_judged += found.n_judged
         total.n_standing += found.n_standing
         for reason, count in found.reasons.items():

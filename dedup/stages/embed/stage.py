@@ -79,7 +79,7 @@ def embed(context: StageContext) -> StageResult:
         first = unreachable[0]
         raise InputError(
             f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); "
-            "the others are embedded: mend the input and run the same command again, or set input.allow_missing=true"
+            "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
         )
     rows["metadata"] = sum(result.n_samples for result in results.values())
     rows["rejected"] = sum(result.n_rejected for result in results.values())
@@ -158,8 +158,8 @@ def _by_bytes(copied: Sequence[EmbeddingFile], before: JsonDict) -> bool:
     without = [source.url for source in copied if not source.has_sha256]
     if without and before.get("exact_by") == "sha256":
         raise InputError(
-            f"{without[0]} has no column sha256, by which the run in base.run_dir knows equal images; "
-            "expected it of all embeddings or of none: add it, or run without base.run_dir"
+            f"{without[0]} has no column sha256, by which the run in base.run_dir identifies equal images; "
+            "expected it in all embeddings or in none: add it, or run without base.run_dir"
         )
     return not without and before.get("exact_by") != "embedding"
 
@@ -170,8 +170,8 @@ def _refuse_to_lose(missing: Sequence[EmbedTask]) -> None:
         gone = [url for url in map(source_url, task.sources) if task.stamps[url] in GONE]
         if gone and read_json(marker_path(task.run, task.partition)):
             raise InputError(
-                f"{gone[0]} can't be reached, but was embedded before; what was made from it stands: "
-                "mend the input and run the same command again, or set input.allow_missing=true to go on without it"
+                f"{gone[0]} can't be reached, but was embedded before, and its results are still there: "
+                "fix the input and run the same command again, or set input.allow_missing=true to continue without it"
             )
 
 

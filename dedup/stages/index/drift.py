@@ -87,7 +87,7 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fr
     )
     if drift.reasons:
         context.reporter.note(
-            f"index: the lists of {context.config.base.run_dir} no longer suit: {'; '.join(drift.reasons)}. "
-            "that costs time, and pairs of images unlike the earlier ones; a run without base.run_dir trains lists anew"
+            f"index: the lists of {context.config.base.run_dir} no longer fit: {'; '.join(drift.reasons)}. "
+            "This costs time, and pairs of images unlike the earlier ones; a run without base.run_dir trains new lists"
         )
     return {**asdict(drift), "reasons": drift.reasons}

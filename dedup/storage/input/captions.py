@@ -208,7 +208,9 @@ class Sidecar:
         try:
             self._load(data, carry)
         except (pa.ArrowException, OSError, ValueError) as error:
-            self.note = f"{url} is no parquet with a column of {', '.join(KEY_NAMES)} ({one_line(error)}); captions come from the tar alone"
+            self.note = (
+                f"{url} is not parquet with a column of {', '.join(KEY_NAMES)} ({one_line(error)}); captions come from the tar alone"
+            )
 
     def _load(self, data: bytes, carry: Sequence[str]) -> None:
         file = pq.ParquetFile(pa.BufferReader(data))

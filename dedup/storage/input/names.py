@@ -65,7 +65,7 @@ def read_keep_list(path: str) -> pa.Table:
     parse = _kept_uids if path.endswith(".npy") else partial(_kept_columns, path) if path.endswith(_TABLES) else _kept_lines
     table = _parsed(f"the keep list {path}", path, ".parquet, .csv, .npy or UTF-8 text with a key a line", parse)
     if not table.num_rows:
-        raise InputError(f"the keep list {path} names nothing; a data set without samples is surely not meant")
+        raise InputError(f"the keep list {path} names no samples; expected at least one")
     return table
 
 

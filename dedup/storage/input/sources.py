@@ -195,7 +195,7 @@ def _list_images(folder: str) -> Iterator[str]:
     kinds = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
     if is_local(folder):
         if not os.path.isdir(folder):
-            raise InputError(f"input.images={folder} is no folder; expected a folder of images, for tars use input.shards")
+            raise InputError(f"input.images={folder} is not a folder; expected a folder of images, for tars use input.shards")
         for here, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             prefix = os.path.relpath(here, folder).replace(os.sep, "/")

@@ -204,9 +204,7 @@ class TarStream:
         if n_zero and isinstance(tar.last_header, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
             return False
         if n_zero and tar.last_header is not None:
-            self._reader.error = (
-                f"{self._url} goes on behind the end of the tar with something that is no tar ({tar.last_header}): passed over"
-            )
+            self._reader.error = f"{self._url} has data after the end of the tar that are not a tar ({tar.last_header}): ignored"
             return False
         if tar.last_header is not None:
             raise tarfile.ReadError(f"{tar.last_header} where a header or the end-of-archive block should be")
@@ -217,7 +215,7 @@ class TarStream:
             text = f"{self._url} can't be read on after {source.n_bytes} bytes ({one_line(source.error)}); try again"
             self._reader.fail("unreadable", text, is_reachable=False)
         elif self._tar is None and source.n_bytes:
-            self._reader.fail("unreadable", f"{self._url} is no tar ({one_line(error)}); expected a plain, gzip, bzip2 or xz tar")
+            self._reader.fail("unreadable", f"{self._url} is not a tar ({one_line(error)}); expected a plain, gzip, bzip2 or xz tar")
         else:
             text = f"{self._url} breaks off after {source.n_bytes} bytes ({one_line(error)}); fetch it again to get the rest"
             self._reader.fail("truncated", text)
