@@ -57,7 +57,6 @@ _PUBLIC = {
 }
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
-
 __all__ = sorted(_HOMES)
 
 

@@ -15,7 +15,6 @@ from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import unit_rows
 
 _TRAIN_PER_LIST = 32
-
 _ITERATIONS = 6
 
 

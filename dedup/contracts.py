@@ -23,42 +23,23 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 @dataclass(frozen=True)
 class Table:
-    """A folder of parquet files with one schema.
+    """A folder of parquet files with one schema."""
 
-    Parameters
-    ----------
-    path : str
-        Folder: a path or any fsspec URL.
-    schema : pyarrow.Schema
-    pattern : str
-        Glob of its files inside the folder.
-    """
-
-    path: str
+    path: str  # folder: a path or any fsspec URL
     schema: pa.Schema
-    pattern: str = "[!_.]*.parquet"
+    pattern: str = "[!_.]*.parquet"  # glob of its files inside the folder
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a stage says about itself while it works.
-
-    Parameters
-    ----------
-    stage : str
-    done, total : int
-        In units of `unit`; `total` may be 0 while it is unknown.
-    unit : str
-        shards, vectors, lists, …
-    detail : str
-        What else to say, appended to the rate.
-    """
+    """What a stage says about itself while it works."""
 
     stage: str
+    # done, total: in units of `unit`; `total` may be 0 while it is unknown
     done: int
     total: int
-    unit: str
-    detail: str = ""
+    unit: str  # shards, vectors, lists, …
+    detail: str = ""  # what else to say, appended to the rate
 
 
 class Reporter(Protocol):
@@ -104,18 +85,10 @@ class GroupSource(Protocol):
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows that lie elsewhere, gathered when they are indexed.
+    """Rows that lie elsewhere, gathered when they are indexed."""
 
-    Parameters
-    ----------
-    take : callable
-        Gives the rows of some keys.
-    keys : int64 array, shape (n,)
-        Of each row: its sample_id, or its position.
-    """
-
-    take: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
-    keys: npt.NDArray[np.int64]
+    take: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]  # gives the rows of some keys
+    keys: npt.NDArray[np.int64]  # shape (n,); of each row: its sample_id, or its position
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -126,22 +99,12 @@ class Gathered:
 
 @dataclass(frozen=True)
 class GroupRows:
-    """The rows of one group, ascending by their position.
-
-    Parameters
-    ----------
-    source : GroupSource
-    positions : int64 array, shape (n,)
-        Of each row among all rows of the source.
-    groups : int32 array, shape (n, n_groups_each)
-        All groups of each row.
-    columns : structured array, shape (n,), optional
-        The columns, where they were sent along; else they are gathered from the source's files when they are asked for.
-    """
+    """The rows of one group, ascending by their position."""
 
     source: GroupSource
-    positions: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int64]  # shape (n,); of each row among all rows of the source
+    groups: npt.NDArray[np.int32]  # shape (n, n_groups_each); all groups of each row
+    # shape (n,); the columns, where they were sent along; else they are gathered from the source's files when they are asked for
     columns: npt.NDArray[np.void] | None = None
 
     def __len__(self) -> int:
@@ -166,21 +129,12 @@ class PickledByFields:
 
 @dataclass(frozen=True)
 class Pack:
-    """Groups that one call of a work gets.
+    """Groups that one call of a work gets."""
 
-    Parameters
-    ----------
-    number : int
-        Of the pack, counted from 0.
-    groups : int64 array, shape (n,)
-        Ascending.
-    share, n_shares : int
-        Which share of the work on its groups is done here, and how many there are: a group that is too much for one call is
-        in as many packs. All rows come with each.
-    """
-
-    number: int
-    groups: npt.NDArray[np.int64]
+    number: int  # of the pack, counted from 0
+    groups: npt.NDArray[np.int64]  # shape (n,); ascending
+    # share, n_shares: which share of the work on its groups is done here, and how many there are: a group that is too much for one
+    # call is in as many packs. All rows come with each.
     share: int = 0
     n_shares: int = 1
 
@@ -220,18 +174,9 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Result]]:
         """Bring the rows of each group together and do the work on packs of groups.
 
-        Parameters
-        ----------
-        source : GroupSource
-        work : GroupWork
-        packs : sequence of Pack
-            By number; of about equal cost. Groups in no pack are left out.
-        uses_gpu : bool
-            As of `map_partitions`.
-
-        Yields
-        ------
-        (pack, result), as they end
+        `packs`: by number; of about equal cost. Groups in no pack are left out.
+        `uses_gpu`: as of `map_partitions`.
+        Yields (pack, result), as they end.
         """
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:

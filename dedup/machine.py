@@ -14,12 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kernel:
-    """Where Linux says what a process may use.
-
-    Parameters
-    ----------
-    proc, cgroups : Path
-    """
+    """Where Linux says what a process may use."""
 
     proc: Path = Path("/proc")
     cgroups: Path = Path("/sys/fs/cgroup")

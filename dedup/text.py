@@ -28,17 +28,10 @@ _KEY_CHARACTERS = 120
 
 @dataclass(frozen=True)
 class Text:
-    """A text as it is shown, and how long it is if it was cut.
-
-    Parameters
-    ----------
-    shown : str
-    n_characters : int
-        0 = it is shown whole.
-    """
+    """A text as it is shown, and how long it is if it was cut."""
 
     shown: str
-    n_characters: int = 0
+    n_characters: int = 0  # 0 = it is shown whole
 
 
 def printable(text: str, max_chars: int = 0) -> str:
@@ -47,12 +40,8 @@ def printable(text: str, max_chars: int = 0) -> str:
     Control characters, escape sequences and marks that turn the direction of writing are left out, and what signs an address or lets
     into it: logs are passed on.
 
-    Parameters
-    ----------
-    text : str
-        Of any length.
-    max_chars : int
-        Characters at most, the last an ellipsis where there are more; 0 = all.
+    `text`: of any length.
+    `max_chars`: characters at most, the last an ellipsis where there are more; 0 = all.
 
     Examples
     --------
@@ -74,13 +63,8 @@ def printable(text: str, max_chars: int = 0) -> str:
 def cut(text: str | None, n_characters: int | None = None, most: int = CAPTION_CHARACTERS) -> Text | None:
     r"""A text of one line without control characters, cut to `most` characters; None where there is none.
 
-    Parameters
-    ----------
-    text : str or None
-        Perhaps the beginning alone.
-    n_characters : int or None
-        Of the whole text.
-    most : int
+    `text`: perhaps the beginning alone.
+    `n_characters`: of the whole text.
 
     Examples
     --------

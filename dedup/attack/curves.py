@@ -108,21 +108,11 @@ def by_duplication_count(scores: pa.Table) -> pa.Table:
 def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
     """Write the curves of a table of scores; returns the files.
 
-    Parameters
-    ----------
-    scores : str
-        What `dedup extraction score` has written.
-    out : str
-        Folder for `by_duplication_count.parquet` and `.png`, and with labels `precision_recall.parquet` and `.png`.
-    labels : str
-        CSV or parquet with `target_id` and `is_memorized`: what a person says. Targets without a label are left out.
-
-    Raises
-    ------
-    InputError
-        If scores or labels can't be read.
-    MissingExtra
-        If matplotlib is not installed.
+    `scores`: what `dedup extraction score` has written.
+    `out`: folder for `by_duplication_count.parquet` and `.png`, and with labels `precision_recall.parquet` and `.png`.
+    `labels`: CSV or parquet with `target_id` and `is_memorized`: what a person says. Targets without a label are left out.
+    Raises InputError if scores or labels can't be read.
+    Raises MissingExtra if matplotlib is not installed.
     """
     try:
         import matplotlib

@@ -47,18 +47,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Generations:
-    """The generated images of all targets; picklable.
+    """The generated images of all targets; picklable."""
 
-    Parameters
-    ----------
-    folder : str
-        Has a folder for each target.
-    listed : Table or None
-        Those in shards, sorted by target.
-    """
-
-    folder: str
-    listed: Table | None
+    folder: str  # has a folder for each target
+    listed: Table | None  # those in shards, sorted by target
 
     def of(self, first: int, target_ids: list[str]) -> list[list[Generation]]:
         """Those of some targets, which are at the places `first`, `first` + 1, … of the list; by name."""
@@ -82,42 +74,21 @@ class ListTask:
 
 @dataclass(frozen=True)
 class Stack:
-    """Images of one size.
+    """Images of one size."""
 
-    Parameters
-    ----------
-    images : uint8 array, shape (n, height, width, 3)
-    names : list of str
-        Of the images that decoded.
-    n_rejected : int
-        Images that did not, or show one colour alone.
-    n_resized : int
-        Images that had another size than most of them, in the end.
-    """
-
-    images: Pixels
-    names: list[str]
-    n_rejected: int
-    n_resized: int
+    images: Pixels  # shape (n, height, width, 3)
+    names: list[str]  # of the images that decoded
+    n_rejected: int  # images that did not, or show one colour alone
+    n_resized: int  # images that had another size than most of them, in the end
 
 
 def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engine) -> tuple[Generations, list[str]]:
     """List what was generated; also what a person should know of it.
 
-    Parameters
-    ----------
-    url : str
-        Folder with a folder for each target, or tars, or both.
-    target_ids : list of str
-        In the order of the list.
-    scratch : str
-        Folder for the list of images in shards.
-    engine : Engine
-
-    Raises
-    ------
-    InputError
-        If the folder is not there, or holds neither.
+    `url`: folder with a folder for each target, or tars, or both.
+    `target_ids`: in the order of the list.
+    `scratch`: folder for the list of images in shards.
+    Raises InputError if the folder is not there, or holds neither.
     """
     fs, path = filesystem(url)
     if not fs.isdir(path):
@@ -182,11 +153,7 @@ def list_shard(task: ListTask) -> tuple[int, str]:
 def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
     """Read images and bring them to the size that most of them have, its longer side at most `max_side`.
 
-    Parameters
-    ----------
-    found : iterable of (name, url, byte_offset, n_bytes)
-        As `read_image_bytes` takes them, the name as key.
-    max_side : int
+    `found`: iterable of (name, url, byte_offset, n_bytes); as `read_image_bytes` takes them, the name as key.
     """
     images: list[Pixels] = []
     names: list[str] = []
@@ -218,12 +185,8 @@ def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> S
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
     """Decode one image of a tar or a folder.
 
-    Raises
-    ------
-    InputError
-        If it is gone.
-    SampleError
-        If it does not decode.
+    Raises InputError if it is gone.
+    Raises SampleError if it does not decode.
     """
     return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
 

@@ -36,7 +36,6 @@ from dedup.storage.urls import filesystem, join, read_json
 
 By = Literal["mean", "ratio"]
 _Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
-
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
 
 ROWS_SQL = {
@@ -136,31 +135,16 @@ class OutlierOptions:
 
 @dataclass(frozen=True)
 class OutlierSummary:
-    """What was searched, and how well.
-
-    Parameters
-    ----------
-    out : str
-    n_images : int
-        Images that were compared.
-    n_outliers : int
-        Rows written.
-    n_exact : int
-        Images compared with every other.
-    n_certain : int or None
-        Of the first ranks, those that no image outside the comparison can take: ranked by mean, all whose outlierness is at least
-        the largest bound of an image that was not compared with every other. None for ratios, unless everything was compared.
-    recall : float or None
-        Share of the true neighbours of sampled images that the inverted lists found; None where they were not used.
-    notes : list of str
-    """
+    """What was searched, and how well."""
 
     out: str
-    n_images: int
-    n_outliers: int
-    n_exact: int
+    n_images: int  # images that were compared
+    n_outliers: int  # rows written
+    n_exact: int  # images compared with every other
+    # of the first ranks, those that no image outside the comparison can take: ranked by mean, all whose outlierness is at least the
+    # largest bound of an image that was not compared with every other. None for ratios, unless everything was compared.
     n_certain: int | None
-    recall: float | None
+    recall: float | None  # share of the true neighbours of sampled images that the inverted lists found; None where they were not used
     notes: list[str] = field(default_factory=list)
 
 

@@ -60,44 +60,24 @@ _CLOSEST = 5  # of them are printed
 
 @dataclass(frozen=True)
 class TargetList:
-    """Targets in the order of the list.
+    """Targets in the order of the list."""
 
-    Parameters
-    ----------
-    run_dir : str
-        The run they come from; empty for a list of one's own, whose groups are not known.
-    rows : pyarrow.Table
-        `target_id, component_id, duplication_count, shard, key, byte_offset, n_bytes`, nulls where the list has none.
-    n_repeated : int
-        Rows left out since their target_id occurred before.
-    """
-
-    run_dir: str
-    rows: pa.Table
-    n_repeated: int
+    run_dir: str  # the run they come from; empty for a list of one's own, whose groups are not known
+    rows: pa.Table  # `target_id, component_id, duplication_count, shard, key, byte_offset, n_bytes`, nulls where the list has none
+    n_repeated: int  # rows left out since their target_id occurred before
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What was found, over all targets.
-
-    Parameters
-    ----------
-    out : str
-    n_targets, n_memorized, n_extracted : int
-    by_status : dict
-        Targets of each `status`.
-    notes : list of str
-    closest : list of dict
-        The first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first.
-    """
+    """What was found, over all targets."""
 
     out: str
     n_targets: int
     n_memorized: int
     n_extracted: int
-    by_status: dict[str, int] = field(default_factory=dict)
+    by_status: dict[str, int] = field(default_factory=dict)  # targets of each `status`
     notes: list[str] = field(default_factory=list)
+    # the first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first
     closest: list[JsonDict] = field(default_factory=list)
 
 
@@ -162,10 +142,7 @@ def score_generations(
 def read_targets(url: str) -> TargetList:
     """Read a run's `targets/` folder, or parquet with the same columns.
 
-    Raises
-    ------
-    InputError
-        If there is no parquet, or no column target_id.
+    Raises InputError if there is no parquet, or no column target_id.
     """
     url = url.rstrip("/")
     fs, path = filesystem(url)

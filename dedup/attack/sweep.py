@@ -28,40 +28,20 @@ _LAST = (0.97, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Images removed at each threshold.
+    """Images removed at each threshold."""
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Of `schemas.SWEEP`, in the order asked for.
-    min_similarity : float
-        The run's own threshold: below it nothing is known.
-    n_dropped : int or None
-        Samples the run itself drops; None where its manifest is not written.
-    notes : list of str
-    """
-
-    table: pa.Table
-    min_similarity: float
-    n_dropped: int | None
+    table: pa.Table  # of `schemas.SWEEP`, in the order asked for
+    min_similarity: float  # the run's own threshold: below it nothing is known
+    n_dropped: int | None  # samples the run itself drops; None where its manifest is not written
     notes: list[str] = field(default_factory=list)
 
 
 def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     """Tell what would be removed at each threshold, from the candidate pairs and the confirmed ones of a finished run.
 
-    Parameters
-    ----------
-    run_dir : str
-    thresholds : sequence of float
-        Cosines; by default from the run's own in steps of 0.05, and 0.97, 0.99 and 1.
-
-    Raises
-    ------
-    RunDirectoryError
-        If the run has no pairs yet.
-    InputError
-        If a threshold is no cosine.
+    `thresholds`: cosines; by default from the run's own in steps of 0.05, and 0.97, 0.99 and 1.
+    Raises RunDirectoryError if the run has no pairs yet.
+    Raises InputError if a threshold is no cosine.
 
     Notes
     -----
@@ -97,10 +77,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
 def parse_thresholds(text: str) -> list[float]:
     """Thresholds as the command line has them: ``0.7,0.75,0.8``.
 
-    Raises
-    ------
-    InputError
-        If one is no number.
+    Raises InputError if one is no number.
     """
     try:
         return [float(part) for part in text.split(",") if part.strip()]
@@ -111,10 +88,7 @@ def parse_thresholds(text: str) -> list[float]:
 def write_sweep(found: Sweep, url: str) -> None:
     """Write the table as parquet or CSV, by the name of the file.
 
-    Raises
-    ------
-    InputError
-        If the name ends in neither.
+    Raises InputError if the name ends in neither.
     """
     buffer = io.BytesIO()
     if url.endswith(".parquet"):

@@ -36,29 +36,14 @@ def first_seed(target_id: str) -> int:
 def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "") -> list[tuple[str, int, int]]:
     """Write what is to be generated, a line a target: `target_id, prompt, first_seed, n_generations`.
 
-    Parameters
-    ----------
-    targets : str
-        A run's `targets/` folder.
-    out : str
-        Folder for `part-00000.jsonl` and so on.
-    n_parts : int
-        Targets are dealt out by rank, so that all parts cost the same.
-    generations : str
-        Folder whose `TARGET_ID/` hold what was generated before: it counts as the first seeds of each target, and targets that
-        have all are left out.
-
-    Returns
-    -------
-    list of (path, targets, images)
-        Of each part.
-
-    Raises
-    ------
-    ConfigError
-        If n_parts is below 1.
-    InputError
-        If the targets can't be read.
+    `targets`: a run's `targets/` folder.
+    `out`: folder for `part-00000.jsonl` and so on.
+    `n_parts`: targets are dealt out by rank, so that all parts cost the same.
+    `generations`: folder whose `TARGET_ID/` hold what was generated before: it counts as the first seeds of each target, and targets that
+    have all are left out.
+    Returns list of (path, targets, images); of each part.
+    Raises ConfigError if n_parts is below 1.
+    Raises InputError if the targets can't be read.
     """
     if n_parts < 1:
         raise ConfigError(f"--n-parts={n_parts}; expected 1 or more")

@@ -41,54 +41,27 @@ _HEIGHT_OF_RARE = 1e-3  # expected pairs below which the plot shows none
 
 @dataclass(frozen=True)
 class Advice:
-    """The least threshold whose precision reaches what is wanted, by the lower end of its interval.
+    """The least threshold whose precision reaches what is wanted, by the lower end of its interval."""
 
-    Parameters
-    ----------
-    rule : str
-        confirmed (once pixels are judged) or similarity (by similarity alone).
-    threshold : float or None
-        None where none does.
-    best : float or None
-        The threshold of the highest lower end, where none does.
-    lines : tuple of str
-        Configuration lines.
-    """
-
-    rule: str
-    threshold: float | None
-    best: float | None
-    lines: tuple[str, ...] = ()
+    rule: str  # confirmed (once pixels are judged) or similarity (by similarity alone)
+    threshold: float | None  # none where none does
+    best: float | None  # the threshold of the highest lower end, where none does
+    lines: tuple[str, ...] = ()  # configuration lines
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found.
-
-    Parameters
-    ----------
-    run_dir : str
-    table : pyarrow.Table
-        Of `schemas.CALIBRATION`, a row for each threshold.
-    recalls, copies, pairs : pyarrow.Table
-        Of `schemas.CALIBRATION_RECALLS`, `CALIBRATION_COPIES`, `CALIBRATION_PAIRS`.
-    advice : Advice
-        By what the run does.
-    otherwise : Advice or None
-        By similarity alone, where the run judges pixels.
-    figures : dict
-        For `_calibration.json`.
-    notes : list of str
-    """
+    """What was found."""
 
     run_dir: str
-    table: pa.Table
+    table: pa.Table  # of `schemas.CALIBRATION`, a row for each threshold
+    # recalls, copies, pairs: of `schemas.CALIBRATION_RECALLS`, `CALIBRATION_COPIES`, `CALIBRATION_PAIRS`
     recalls: pa.Table
     copies: pa.Table
     pairs: pa.Table
-    advice: Advice
-    otherwise: Advice | None
-    figures: JsonDict
+    advice: Advice  # by what the run does
+    otherwise: Advice | None  # by similarity alone, where the run judges pixels
+    figures: JsonDict  # for `_calibration.json`
     notes: list[str] = field(default_factory=list)
 
 
@@ -273,15 +246,9 @@ def _figures(work: Work, population: Population, drawn: Drawn, false: FalsePairs
 def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False) -> Advice:
     """The least threshold of a table whose precision reaches what is wanted by the lower end of its interval.
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Of `schemas.CALIBRATION`.
-    rule : str
-        confirmed or similarity.
-    wanted : float
-    turns_off : bool
-        Whether the advice by similarity alone is for a run that no longer judges pixels.
+    `table`: of `schemas.CALIBRATION`.
+    `rule`: confirmed or similarity.
+    `turns_off`: whether the advice by similarity alone is for a run that no longer judges pixels.
     """
     low = table[f"precision_{rule}_low"].to_pylist()
     known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
@@ -294,12 +261,8 @@ def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False
 def write_calibration(found: Calibration, out: str) -> list[str]:
     """Write what was found; returns the files and folders.
 
-    Parameters
-    ----------
-    found : Calibration
-    out : str
-        Folder, a path or any fsspec URL: `thresholds/`, `recalls/`, `copies/`, `pairs/` (parquet), `_calibration.json`, and, where a
-        threshold is recommended, `calibration.yaml`; with matplotlib `calibration.png`.
+    `out`: folder, a path or any fsspec URL: `thresholds/`, `recalls/`, `copies/`, `pairs/` (parquet), `_calibration.json`, and, where a
+    threshold is recommended, `calibration.yaml`; with matplotlib `calibration.png`.
     """
     written = []
     for name, attribute in _TABLES.items():

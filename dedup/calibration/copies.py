@@ -42,7 +42,6 @@ from dedup.storage.input.samples import RawSample, one_line
 Pixels = npt.NDArray[np.uint8]
 _IMAGES_PER_TASK = 20
 _SIZED_PLACES = pa.schema([*PLACES, ("width", pa.int32()), ("height", pa.int32())])
-
 _SIDE = 256  # pixels that the shorter side keeps where an image is larger: LAION's size
 _QUALITY = 90  # of the JPEG that a copy on the web is
 _NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
@@ -50,28 +49,13 @@ _NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
 
 @dataclass(frozen=True)
 class CopyTask:
-    """Images of which copies are planted.
-
-    Parameters
-    ----------
-    config : Config
-    rows : list of dict
-        `sample_id, shard, key, byte_offset, n_bytes, width, height`, by sample_id.
-    changes : tuple of tuple of str
-        What is done to each image, a copy for each.
-    judged : tuple of tuple of bool
-        Which of these copies are compared by their pixels.
-    least : float
-        Similarity below which a copy is no candidate at any threshold.
-    has_views : bool
-    seed : int
-    """
+    """Images of which copies are planted."""
 
     config: Config
-    rows: tuple[JsonDict, ...]
-    changes: tuple[tuple[str, ...], ...]
-    judged: tuple[tuple[bool, ...], ...]
-    least: float
+    rows: tuple[JsonDict, ...]  # `sample_id, shard, key, byte_offset, n_bytes, width, height`, by sample_id
+    changes: tuple[tuple[str, ...], ...]  # what is done to each image, a copy for each
+    judged: tuple[tuple[bool, ...], ...]  # which of these copies are compared by their pixels
+    least: float  # similarity below which a copy is no candidate at any threshold
     has_views: bool
     seed: int
 
@@ -98,12 +82,8 @@ class _Copy:
 def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
     """Plant copies of the drawn images and find them.
 
-    Returns
-    -------
-    copies : pyarrow.Table
-        Of `schemas.CALIBRATION_COPIES`.
-    n_unreadable : int
-        Images that could not be read.
+    Returns `copies`: Of `schemas.CALIBRATION_COPIES`.
+    Returns `n_unreadable`: Images that could not be read.
     """
     config, options = work.config, work.options
     if not encoder_kind(config.encoder.name).has_images:
@@ -246,13 +226,8 @@ def _views(
 def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float) -> tuple[float, str] | None:
     """Similarity of the views that find an image in another, and how the first is turned; None where none does.
 
-    Parameters
-    ----------
-    theirs, ours : ViewRows
-    a, b : slice
-        The rows of the first image in `theirs`, of the second in `ours`.
-    least : float
-        `search.view_min_similarity`.
+    `a`, `b`: slice; the rows of the first image in `theirs`, of the second in `ours`.
+    `least`: `search.view_min_similarity`.
     """
     n_first, n_second = a.stop - a.start, b.stop - b.start
     joined = Views(

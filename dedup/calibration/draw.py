@@ -21,69 +21,36 @@ _LEAST_IMAGES = 20
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What is asked for.
+    """What is asked for."""
 
-    Parameters
-    ----------
-    precision : float
-        Wanted of what the recommended threshold joins.
-    n_images : int
-        Images drawn, of which copies are planted.
-    strengths : str
-        default or all, of the changes of `dedup.numerics.image.planting`.
-    seed : int
-    """
-
-    precision: float = 0.99
-    n_images: int = 2_000
-    strengths: str = "default"
+    precision: float = 0.99  # wanted of what the recommended threshold joins
+    n_images: int = 2_000  # images drawn, of which copies are planted
+    strengths: str = "default"  # default or all, of the changes of `dedup.numerics.image.planting`
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is planted and judged at most: less is faster and less certain.
+    """How much is planted and judged at most: less is faster and less certain."""
 
-    Parameters
-    ----------
-    n_copies, n_copies_judged : int
-        Copies planted, and judged.
-    n_pairs : int
-        Unrelated pairs judged in one round.
-    n_decoys : int
-    """
-
+    # n_copies, n_copies_judged: copies planted, and judged
     n_copies: int = 8_000
     n_copies_judged: int = 2_000
-    n_pairs: int = 400
+    n_pairs: int = 400  # unrelated pairs judged in one round
     n_decoys: int = 800
 
 
 @dataclass
 class Work:
-    """A run that is calibrated.
-
-    Parameters
-    ----------
-    run : Run
-    context : StageContext
-    options : CalibrationOptions
-    effort : Effort
-    own : float
-        The run's own threshold.
-    thresholds : float64 array, shape (n,)
-        Ascending.
-    notes : list of str
-        What the user should know.
-    """
+    """A run that is calibrated."""
 
     run: Run
     context: StageContext
     options: CalibrationOptions
     effort: Effort
-    own: float
-    thresholds: npt.NDArray[np.float64]
-    notes: list[str] = field(default_factory=list)
+    own: float  # the run's own threshold
+    thresholds: npt.NDArray[np.float64]  # shape (n,); ascending
+    notes: list[str] = field(default_factory=list)  # what the user should know
 
     @property
     def config(self) -> Config:
@@ -98,36 +65,19 @@ class Work:
 
 @dataclass(frozen=True)
 class Population:
-    """The distinct images of a run that follow its threshold.
+    """The distinct images of a run that follow its threshold."""
 
-    Parameters
-    ----------
-    ids : int64 array, shape (n,)
-        sample_ids, ascending.
-    labels : int64 array, shape (n,)
-        Equal where the run's look at the pixels joined two; else the image's own sample_id.
-    n_low_detail : int
-        Distinct images that ask for more of a copy, and are left out.
-    """
-
-    ids: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-    n_low_detail: int
+    ids: npt.NDArray[np.int64]  # shape (n,); sample_ids, ascending
+    labels: npt.NDArray[np.int64]  # shape (n,); equal where the run's look at the pixels joined two; else the image's own sample_id
+    n_low_detail: int  # distinct images that ask for more of a copy, and are left out
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is compared with what, as positions in the population.
+    """What is compared with what, as positions in the population."""
 
-    Parameters
-    ----------
-    images : int64 array
-        Of which copies are planted, ascending.
-    rows, columns : int64 array
-        Images that are compared with each other, ascending.
-    """
-
-    images: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]  # of which copies are planted, ascending
+    # rows, columns: images that are compared with each other, ascending
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
 
@@ -140,10 +90,7 @@ class Drawn:
 def read_population(run: Run, own: float, *, with_groups: bool) -> Population:
     """Distinct images, and which of them the run has found to be copies.
 
-    Raises
-    ------
-    InputError
-        If there are too few to say anything.
+    Raises InputError if there are too few to say anything.
     """
     table = read_table(run.table("representatives"), ["sample_id", "min_similarity"])
     every, asked = table["sample_id"].to_numpy(), table["min_similarity"].to_numpy()
@@ -172,18 +119,10 @@ def draw(population: Population, n_images: int, seed: int) -> Drawn:
 def links_by_threshold(population: Population, run: Run, thresholds: npt.NDArray[np.float64], *, of_copies: bool) -> npt.NDArray[np.int64]:
     """Images that near pairs of whole pictures let go, at each threshold, one of each component staying.
 
-    Parameters
-    ----------
-    population : Population
-        Pairs with other images are left out.
-    run : Run
-    thresholds : float64 array, shape (n,)
-    of_copies : bool
-        Count only pairs of images that have one label: candidates that the pixels confirmed, or that copies connect.
-
-    Returns
-    -------
-    int64 array, shape (n,)
+    `population`: pairs with other images are left out.
+    `thresholds`: shape (n,).
+    `of_copies`: count only pairs of images that have one label: candidates that the pixels confirmed, or that copies connect.
+    Returns shape (n,).
 
     Notes
     -----

@@ -23,7 +23,6 @@ from dedup.runs.directory import Run
 from dedup.stages.stage import StageContext
 
 Ids = npt.NDArray[np.int64]
-
 _BLOCK = 16_384  # columns of a task
 _PILOT = 2_000  # images whose pairs tell where the most alike begin
 _LISTED = 20_000  # pairs that are listed one by one, about
@@ -37,47 +36,25 @@ _DECOY_ROWS = 4_000  # images that are mirrored to find them
 
 @dataclass(frozen=True)
 class FalsePairs:
-    """Unrelated pairs of a run.
-
-    Parameters
-    ----------
-    shares : PairShares
-    precision : Precision
-    judged : Judged
-        Pairs that were judged.
-    n_links : int64 array, shape (n_thresholds,)
-        Links of near copies that the run has found.
-    """
+    """Unrelated pairs of a run."""
 
     shares: PairShares
     precision: Precision
-    judged: Judged
-    n_links: npt.NDArray[np.int64]
+    judged: Judged  # pairs that were judged
+    n_links: npt.NDArray[np.int64]  # shape (n_thresholds,); links of near copies that the run has found
 
 
 @dataclass
 class Counted:
-    """Pairs of rows with columns.
+    """Pairs of rows with columns."""
 
-    Parameters
-    ----------
-    counts : int64 array, shape (n_rows, n_thresholds)
-    row : int64 array, shape (n,)
-        Position among the rows.
-    src, dst : int64 array, shape (n,)
-        sample_ids of the row and the column.
-    similarity : float32 array, shape (n,)
-    floor : float
-        All pairs from here up are listed.
-    thresholds : float64 array
-    """
-
-    counts: npt.NDArray[np.int64]
-    row: Ids
+    counts: npt.NDArray[np.int64]  # shape (n_rows, n_thresholds)
+    row: Ids  # shape (n,); position among the rows
+    # src, dst: shape (n,); sample_ids of the row and the column
     src: Ids
     dst: Ids
-    similarity: npt.NDArray[np.float32]
-    floor: float
+    similarity: npt.NDArray[np.float32]  # shape (n,)
+    floor: float  # all pairs from here up are listed
     thresholds: npt.NDArray[np.float64]
 
     def sample(self, drawn: Drawn, upper: float = 1.0) -> PairSample:

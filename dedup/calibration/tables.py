@@ -14,7 +14,6 @@ from dedup.numerics.statistics.tails import PairShares
 from dedup.schemas import CALIBRATION_RECALLS
 
 Floats = npt.NDArray[np.float64]
-
 _LEAST_DECOYS = 200  # that a share is taken of
 _REPLICATES = 400
 _FAMILIES = {change.name: change.family for change in CHANGES}
@@ -32,45 +31,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Precision:
-    """Expected false pairs, and the precision that follows, for each threshold.
+    """Expected false pairs, and the precision that follows, for each threshold."""
 
-    Parameters
-    ----------
-    false : Estimate
-        Unrelated pairs of the whole run.
-    by_similarity : Estimate
-    confirmed : Estimate or None
-        Once pixels are judged; None where they are not.
-    """
-
-    false: Estimate
+    false: Estimate  # unrelated pairs of the whole run
     by_similarity: Estimate
-    confirmed: Estimate | None
+    confirmed: Estimate | None  # once pixels are judged; None where they are not
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of planted copies for each threshold, over all changes.
+    """Recall of planted copies for each threshold, over all changes."""
 
-    Parameters
-    ----------
-    whole : Estimate
-        By their vectors.
-    looks, confirmed : float64 array, shape (n_thresholds,)
-        With views; and confirmed by their pixels (NaN where none was judged).
-    least_change : list of str
-        The change of which least is found with second looks.
-    least : float64 array
-    by_change : pyarrow.Table
-        Of `schemas.CALIBRATION_RECALLS`.
-    """
-
-    whole: Estimate
+    whole: Estimate  # by their vectors
+    # looks, confirmed: shape (n_thresholds,); with views; and confirmed by their pixels (NaN where none was judged)
     looks: Floats
     confirmed: Floats
-    least_change: list[str]
+    least_change: list[str]  # the change of which least is found with second looks
     least: Floats
-    by_change: pa.Table
+    by_change: pa.Table  # of `schemas.CALIBRATION_RECALLS`
 
 
 def precision_with_verdicts(
@@ -78,16 +56,9 @@ def precision_with_verdicts(
 ) -> Precision:
     """Where the run judged pixels: links confirmed, and unrelated pairs beside them.
 
-    Parameters
-    ----------
-    shares : PairShares
-    n : int
-        Distinct images of the run.
-    n_links : int64 array, shape (n_thresholds,)
-        Confirmed.
-    decoys : (float64 array, bool array), shape (n_decoys,)
-        Their similarities, and which the judge took for copies.
-    seed : int
+    `n`: distinct images of the run.
+    `n_links`: shape (n_thresholds,); confirmed.
+    `decoys`: shape (n_decoys,); (float64 array, bool array); their similarities, and which the judge took for copies.
     """
     rng = np.random.default_rng(seed)
     expected, replicates = _pairs(shares, n)
@@ -128,13 +99,9 @@ def _pairs(shares: PairShares, n: int) -> tuple[Floats, Floats]:
 def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
     """Recall by change and threshold.
 
-    Parameters
-    ----------
-    copies : pyarrow.Table
-        Of `schemas.CALIBRATION_COPIES`, not empty.
-    thresholds : float64 array, shape (n_thresholds,)
-    seed : int
-        Of the intervals over all changes, for which images are drawn anew: copies of one image depend on each other.
+    `copies`: of `schemas.CALIBRATION_COPIES`, not empty.
+    `thresholds`: shape (n_thresholds,).
+    `seed`: of the intervals over all changes, for which images are drawn anew: copies of one image depend on each other.
     """
     similarity = copies["similarity"].to_numpy()[:, None]
     asked = np.maximum(thresholds.astype(np.float32)[None, :], copies["min_similarity"].to_numpy()[:, None])

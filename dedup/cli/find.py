@@ -13,7 +13,6 @@ from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|TAR...", help="images, folders of images, tars")]
-
 K = Annotated[int, typer.Option("--k", min=1, help="matches of each image at most")]
 
 MinSimilarity = Annotated[

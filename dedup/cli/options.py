@@ -92,11 +92,8 @@ LookupSettings = Annotated[
 ]
 
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file of configuration keys")]
-
 Workers = Annotated[int | None, typer.Option("--workers", min=0, metavar="N", help="processes, as engine.workers=N; 0 = one per core")]
-
 Redo = Annotated[bool, typer.Option("--redo", help="redo from the first stage whose configuration or input changed")]
-
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 
 KeepList = Annotated[
@@ -133,13 +130,8 @@ class Session(NamedTuple):
 def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "") -> Iterator[Session]:
     """A checked configuration, its engine, closed at the end, and a reporter that writes to standard error.
 
-    Parameters
-    ----------
-    overrides : sequence of str
-        As `overrides_of` gives them.
-    config_file : str or None
-    run_dir : str
-        The run that the command is about; empty where there is none.
+    `overrides`: as `overrides_of` gives them.
+    `run_dir`: the run that the command is about; empty where there is none.
     """
     from dedup.cli.show.run import ConsoleReporter
     from dedup.config.rules import validate
@@ -154,10 +146,7 @@ def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir
 def chosen_stages(only: str | None = None, first: str | None = None, last: str | None = None) -> tuple[str, ...]:
     """The stages that --only, --from and --until choose, in the order in which they run.
 
-    Raises
-    ------
-    ConfigError
-        If there is no stage of that name, or the options contradict each other.
+    Raises ConfigError if there is no stage of that name, or the options contradict each other.
 
     Examples
     --------

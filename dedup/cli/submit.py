@@ -39,12 +39,8 @@ def spark_config(config_file: str | None, overrides: list[str]) -> Config:
 def submit(description: str, only: str | None = None) -> None:
     """Run stages in a Spark session that spark-submit has configured; exits with the code of `dedup`.
 
-    Parameters
-    ----------
-    description : str
-        What the job's --help says.
-    only : str or None
-        The stages of this job, as of `dedup run --only`; None = those that its command line chooses.
+    `description`: what the job's --help says.
+    `only`: the stages of this job, as of `dedup run --only`; None = those that its command line chooses.
     """
     given = parse(description, only)
     with nullcontext() if given.debug else errors_shown():

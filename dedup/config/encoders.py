@@ -52,10 +52,7 @@ _BY_NAME = {kind.name: kind for kind in KINDS}
 def encoder_kind(name: str) -> EncoderKind:
     """What the encoder of that name can do.
 
-    Raises
-    ------
-    ConfigError
-        If there is none.
+    Raises ConfigError if there is none.
 
     Examples
     --------

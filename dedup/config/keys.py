@@ -19,7 +19,6 @@ STAGE_NAMES: Final = ("embed", "index", "pairs", "confirm", "groups", "exclude",
 # of a key on which no stage's record depends: it changes no result, or what it changes is recorded otherwise (fingerprints of input and encoder)
 FREE: Final = "free"
 SWITCHES: Final = ("auto", "true", "false")
-
 Texts = list[str]  # a name of its own, since a section has a key called `list`
 Form = Literal["plain", "switch", "commas", "address", "similarity", "similarity or 0"]
 _THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for kind in KINDS)
@@ -79,24 +78,12 @@ def key(
 ) -> Any:
     """A field of a section.
 
-    Parameters
-    ----------
-    default : str, int, float, bool or list of str
-    meaning : str
-        For documentation: one line.
-    stage : str
-        The stage whose result depends on it, or ``free``.
-    low, high : float
-    choices : tuple of str
-    form : str
-        ``switch``: true, false or auto, in any of YAML's words for them. ``commas``: a list that may be written ``a,b``. ``address``: a path
-        or URL, or a list of them, without a password. ``similarity``: more than 0 and at most 1; ``similarity or 0``: 0 stands for the
-        encoder's own.
-
-    Raises
-    ------
-    ValueError
-        If there is no such stage.
+    `meaning`: for documentation: one line.
+    `stage`: the stage whose result depends on it, or ``free``.
+    `form`: ``switch``: true, false or auto, in any of YAML's words for them. ``commas``: a list that may be written ``a,b``. ``address``: a
+    path or URL, or a list of them, without a password. ``similarity``: more than 0 and at most 1; ``similarity or 0``: 0 stands for the
+    encoder's own.
+    Raises ValueError if there is no such stage.
     """
     facts = Facts(meaning, stage, low, high, SWITCHES if form == "switch" else choices, form)
     if isinstance(default, list):
@@ -509,10 +496,7 @@ SECTIONS: Final[Mapping[str, Any]] = MappingProxyType(typing.get_type_hints(Conf
 def all_keys(sections: Mapping[str, Any]) -> dict[str, Key]:
     """The keys of some sections by name, in the order of their fields.
 
-    Raises
-    ------
-    TypeError
-        If a field was not made by `key`, so that its stage is not known.
+    Raises TypeError if a field was not made by `key`, so that its stage is not known.
     """
     found: dict[str, Key] = {}
     for section, cls in sections.items():

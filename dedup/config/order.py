@@ -38,17 +38,9 @@ TIE: Final = OrderTerm("sample_id", False, "sample_id asc")  # the last resort o
 def parse_order(order_by: Sequence[str], carry: Sequence[str] = ()) -> tuple[OrderTerm, ...]:
     """The terms of an order.
 
-    Parameters
-    ----------
-    order_by : sequence of str
-        ``COLUMN``, ``COLUMN asc`` or ``COLUMN desc``.
-    carry : sequence of str
-        Carried columns, which may be named besides `ORDER_COLUMNS`.
-
-    Raises
-    ------
-    ConfigError
-        If there is no term, or one names an unknown column or direction.
+    `order_by`: ``COLUMN``, ``COLUMN asc`` or ``COLUMN desc``.
+    `carry`: carried columns, which may be named besides `ORDER_COLUMNS`.
+    Raises ConfigError if there is no term, or one names an unknown column or direction.
 
     Examples
     --------

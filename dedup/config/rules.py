@@ -22,16 +22,8 @@ _HAS_LISTS: Final = re.compile(r"(^|,)IVF(\d+|\{nlist\})")
 def validate(config: Config, *, require_input: bool = False) -> None:
     """Refuse values that can't work, before any work is done.
 
-    Parameters
-    ----------
-    config : Config
-    require_input : bool
-        Whether the input is going to be embedded: it must be set, and the encoder's weights.
-
-    Raises
-    ------
-    ConfigError
-        Naming the key, what was expected, what was found and what to do.
+    `require_input`: whether the input is going to be embedded: it must be set, and the encoder's weights.
+    Raises ConfigError naming the key, what was expected, what was found and what to do.
     """
     for name, value in values_of(config).items():
         _check_value(KEYS[name], value)

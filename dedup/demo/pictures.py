@@ -19,7 +19,6 @@ from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.image.descriptor import DIM, VARIANTS, describe, turn
 
 __all__ = ["KINDS", "Photo", "photo_scenes", "procedural_scene"]
-
 Pixels = npt.NDArray[np.uint8]
 
 # package, folder, file, columns and rows to cut the photo into: 1 x 1 where the picture is one subject.
@@ -53,36 +52,19 @@ _MAX_COSINE = 0.55  # two crops of one photo more alike than this would be argua
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """One scene cut from a photo.
+    """One scene cut from a photo."""
 
-    Attributes
-    ----------
-    name : str
-        File name without extension: what the picture shows.
-    pixels : uint8 array, shape (height, width, 3)
-        RGB, read-only, neither side above 512.
-    """
-
-    name: str
-    pixels: Pixels
+    name: str  # file name without extension: what the picture shows
+    pixels: Pixels  # shape (height, width, 3); RGB, read-only, neither side above 512
 
 
 @lru_cache(maxsize=1)
 def photo_scenes() -> tuple[Photo, ...]:
     """Read the photos that ship in two wheels and cut them into disjoint scenes; nothing is downloaded.
 
-    Returns
-    -------
-    tuple of Photo
-        About 40, the ones that make a nice montage first. Crops with little detail, or too like an earlier
-        one, are left out.
-
-    Raises
-    ------
-    MissingExtra
-        If scikit-image or scikit-learn is not installed.
-    ConfigError
-        If an installed version no longer ships one of the photos.
+    Returns about 40, the ones that make a nice montage first. Crops with little detail, or too like an earlier one, are left out.
+    Raises MissingExtra if scikit-image or scikit-learn is not installed.
+    Raises ConfigError if an installed version no longer ships one of the photos.
     """
     photos: list[Photo] = []
     descriptors = np.empty((0, DIM), dtype=np.float32)
@@ -124,23 +106,11 @@ Field = npt.NDArray[np.float32]
 def procedural_scene(rng: np.random.Generator, size: tuple[int, int] = (400, 350), kind: str | None = None) -> Pixels:
     """Paint one of an unlimited number of distinct images.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Equal states give equal images.
-    size : (int, int)
-        Width and height in pixels, at least 32.
-    kind : str, optional
-        One of `KINDS`; drawn from `rng` where not given.
-
-    Returns
-    -------
-    uint8 array, shape (height, width, 3)
-
-    Raises
-    ------
-    ConfigError
-        If the kind is unknown or the size too small.
+    `rng`: equal states give equal images.
+    `size`: (int, int); width and height in pixels, at least 32.
+    `kind`: one of `KINDS`; drawn from `rng` where not given.
+    Returns shape (height, width, 3).
+    Raises ConfigError if the kind is unknown or the size too small.
 
     Examples
     --------

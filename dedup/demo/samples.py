@@ -16,7 +16,6 @@ from dedup.demo.pictures import KINDS, photo_scenes, procedural_scene
 from dedup.numerics.image.planting import Change, changes
 
 Pixels = npt.NDArray[np.uint8]
-
 ORIGINAL, COPY, EXACT, BROKEN = range(4)
 BREAKS = ("zero_bytes", "truncated", "not_an_image", "no_caption", "duplicate_key")
 _COPY_SHARE = 0.2
@@ -75,7 +74,6 @@ _TAILS = (
 
 _ARTISTS = ("Anna Keller", "J. Moreau", "Liu Wei", "Maria Santos", "Tom Archer", "Ines Duarte", "K. Novak", "Sara Lind", "Omar Haddad")
 _PLACES = ("Lisbon", "Kyoto", "Oslo", "Patagonia", "Vermont", "Cape Town", "Vienna", "Nepal", "Arizona", "Edinburgh", "Hanoi", "Crete")
-
 MIN_JPEG_SIZE, MAX_JPEG_SIZE = 10_000, 120_000  # what 400 x 350 pixels can be brought to
 _SIZED = (400, 350)  # of every image where a file size is asked for
 _MIN_QUALITY, _MAX_QUALITY = 5, 96
@@ -89,86 +87,50 @@ _MISSED_SHARE = 0.12  # of the changed copies
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What every sample of a corpus is.
+    """What every sample of a corpus is."""
 
-    Attributes
-    ----------
-    sources : int32 array, shape (n_images,)
-        Samples with equal numbers show one scene. Numbers below `n_photos` are photos.
-    roles : int8 array, shape (n_images,)
-        `ORIGINAL`, `COPY` (changed), `EXACT` (the original's bytes) or `BROKEN`.
-    n_photos : int
-        Photos used; they are the first samples.
-    first_broken : int
-        Sources from here on belong to broken samples, one each; how it is broken is
-        ``BREAKS[(source - first_broken) % len(BREAKS)]``.
-    """
-
-    sources: npt.NDArray[np.int32]
-    roles: npt.NDArray[np.int8]
-    n_photos: int
+    sources: npt.NDArray[np.int32]  # shape (n_images,); samples with equal numbers show one scene. Numbers below `n_photos` are photos.
+    roles: npt.NDArray[np.int8]  # shape (n_images,); `ORIGINAL`, `COPY` (changed), `EXACT` (the original's bytes) or `BROKEN`
+    n_photos: int  # photos used; they are the first samples
+    # sources from here on belong to broken samples, one each; how it is broken is ``BREAKS[(source - first_broken) % len(BREAKS)]``
     first_broken: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A sample as it goes into the tar.
+    """A sample as it goes into the tar."""
 
-    Attributes
-    ----------
-    key, suffix : str
-        The image's member is ``key.suffix``.
-    image : bytes
-    caption : str or None
-    meta : bytes
-        JSON as img2dataset writes it.
-    change, family : str
-        Of the truth: name and family of the planted change, "original", "exact", or how it is broken.
-    is_broken, is_expected : bool
-        Whether a run must reject it; whether the default settings are expected to find it a copy of its original.
-    """
-
+    # key, suffix: the image's member is ``key.suffix``
     key: str
     suffix: str
-    image: bytes
+    image: bytes  # bytes
     caption: str | None
-    meta: bytes
+    meta: bytes  # bytes; JSON as img2dataset writes it
+    # change, family: of the truth: name and family of the planted change, "original", "exact", or how it is broken
     change: str
     family: str
+    # is_broken, is_expected: whether a run must reject it; whether the default settings are expected to find it a copy of its
+    # original
     is_broken: bool
     is_expected: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleMaker:
-    """Makes any sample of a corpus from the seed, without the others.
-
-    Attributes
-    ----------
-    seed : int
-    n_photos, first_broken : int
-        Of the `Plan`.
-    jpeg_size : int or None
-        Bytes that every image should have.
-    """
+    """Makes any sample of a corpus from the seed, without the others."""
 
     seed: int
+    # n_photos, first_broken: of the `Plan`
     n_photos: int
     first_broken: int
-    jpeg_size: int | None = None
+    jpeg_size: int | None = None  # bytes that every image should have
 
     def make(self, position: int, source: int, role: int, key: str, earlier_key: str | None) -> Sample:
         """Make one sample.
 
-        Parameters
-        ----------
-        position : int
-            In the corpus: seeds what is the sample's own.
-        source, role : int
-            Of the `Plan`.
-        key : str
-        earlier_key : str or None
-            Key of an earlier sample of the shard, for the one that repeats a key.
+        `position`: in the corpus: seeds what is the sample's own.
+        `source`, `role`: of the `Plan`.
+        `earlier_key`: key of an earlier sample of the shard, for the one that repeats a key.
         """
         own = np.random.default_rng([self.seed, 3, position])
         pixels, subject = self._scene(source)
@@ -252,21 +214,11 @@ class SampleMaker:
 def make_plan(n_images: int, seed: int, *, n_photos: int, is_broken_wanted: bool = True) -> Plan:
     """Draw the plan of a corpus.
 
-    Parameters
-    ----------
-    n_images : int
-        At least 20.
-    seed : int
-    n_photos : int
-        Photos that are there; at most a quarter of the originals are photos.
-    is_broken_wanted : bool
-        Whether some 0.5% of the samples are broken.
-
-    Returns
-    -------
-    Plan
-        A fifth of the samples are copies: one set of 150 samples of photo 0 (a tenth of a corpus of fewer than 1,500), the
-        rest in groups of 2 to 12, the photos' groups first.
+    `n_images`: at least 20.
+    `n_photos`: photos that are there; at most a quarter of the originals are photos.
+    `is_broken_wanted`: whether some 0.5% of the samples are broken.
+    Returns A fifth of the samples are copies: one set of 150 samples of photo 0 (a tenth of a corpus of fewer than 1,500), the rest in
+    groups of 2 to 12, the photos' groups first.
 
     Examples
     --------
@@ -303,17 +255,9 @@ def _groups(rng: np.random.Generator, n_copies: int, n_photos: int, n_sources: i
 def caption(rng: np.random.Generator, subject: str) -> str:
     """Write a caption.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Equal states give equal captions.
-    subject : str
-        A photo's name or the kind of a procedural scene; other words are used as they are.
-
-    Returns
-    -------
-    str
-        One line.
+    `rng`: equal states give equal captions.
+    `subject`: a photo's name or the kind of a procedural scene; other words are used as they are.
+    Returns one line.
 
     Examples
     --------
@@ -331,18 +275,9 @@ def caption(rng: np.random.Generator, subject: str) -> str:
 def vary(rng: np.random.Generator, original: str, subject: str) -> str:
     """Write another page's caption of the same picture: spelled otherwise, added to, cut, or somebody else's words.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    original : str
-        The caption to start from.
-    subject : str
-        As for `caption`.
-
-    Returns
-    -------
-    str
-        One line; now and then the original itself.
+    `original`: the caption to start from.
+    `subject`: as for `caption`.
+    Returns one line; now and then the original itself.
     """
     way = int(rng.integers(7))
     if way == 0:
@@ -399,18 +334,10 @@ def _jpeg(pixels: Pixels, quality: int) -> bytes:
 def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> bytes:
     """Encode a JPEG of about a given size: by its quality, then by film grain where the best quality is too small.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-    n_bytes : int
-        `MIN_JPEG_SIZE` to `MAX_JPEG_SIZE` for the pixels of a demo image.
-    rng : numpy.random.Generator
-        Draws the grain.
-
-    Returns
-    -------
-    bytes
-        Within 10% of `n_bytes`.
+    `pixels`: shape (height, width, 3).
+    `n_bytes`: `MIN_JPEG_SIZE` to `MAX_JPEG_SIZE` for the pixels of a demo image.
+    `rng`: draws the grain.
+    Returns bytes; within 10% of `n_bytes`.
     """
     low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _jpeg(pixels, _MAX_QUALITY)
     if len(data) <= n_bytes * (1 + _TOLERANCE):

@@ -52,34 +52,21 @@ class ShardTask:
 
 @dataclasses.dataclass(frozen=True)
 class DemoSummary:
-    """What `make_demo_data` wrote.
+    """What `make_demo_data` wrote."""
 
-    Attributes
-    ----------
-    out, truth : Path
-        The folder with the tars, and the parquet file with the truth in it.
-    n_shards, n_images, n_bytes : int
-        Tars, samples in them, their size together.
-    n_sources : int
-        Distinct scenes: ``n_images - n_copies - n_broken``.
-    n_copies, n_exact : int
-        Planted copies, and those of them with the very bytes of their original.
-    n_broken : int
-        Samples made to be unusual: rejected by a run, those without a caption aside.
-    largest_group : int
-        Samples of the most duplicated scene.
-    """
-
+    # out, truth: the folder with the tars, and the parquet file with the truth in it
     out: Path
     truth: Path
+    # n_shards, n_images, n_bytes: tars, samples in them, their size together
     n_shards: int
     n_images: int
     n_bytes: int
-    n_sources: int
+    n_sources: int  # distinct scenes: ``n_images - n_copies - n_broken``
+    # n_copies, n_exact: planted copies, and those of them with the very bytes of their original
     n_copies: int
     n_exact: int
-    n_broken: int
-    largest_group: int
+    n_broken: int  # samples made to be unusual: rejected by a run, those without a caption aside
+    largest_group: int  # samples of the most duplicated scene
 
     def __str__(self) -> str:
         """One line for a person."""
@@ -105,34 +92,16 @@ def make_demo_data(
     Equal arguments give equal bytes, whatever the number of workers. Memory does not grow with the corpus, but for five
     bytes a sample.
 
-    Parameters
-    ----------
-    out : str or Path
-        Folder, made where it is missing. Shards of an earlier call are overwritten.
-    n_images : int
-        Samples, at least 20, broken ones included.
-    seed : int
-        Not negative; kept in the metadata of ``truth.parquet`` with the other arguments.
-    per_shard : int
-        Samples per tar, at most 10,000.
-    jpeg_size : int, optional
-        Bytes, 10,000 to 120,000: every image is a JPEG of about 400 x 350 pixels within 10% of that size, and none is
-        broken. For throughput benchmarks.
-    workers : int
-        Processes; with more than one, a script needs the ``if __name__ == "__main__"`` guard.
-    progress : callable, optional
-        Called with (samples written, `n_images`) after each shard.
-
-    Returns
-    -------
-    DemoSummary
-
-    Raises
-    ------
-    ConfigError
-        If an argument can't work, or `out` holds tars that this call would not overwrite.
-    MissingExtra
-        If scikit-image or scikit-learn, which bring the photos, is not installed.
+    `out`: folder, made where it is missing. Shards of an earlier call are overwritten.
+    `n_images`: samples, at least 20, broken ones included.
+    `seed`: not negative; kept in the metadata of ``truth.parquet`` with the other arguments.
+    `per_shard`: samples per tar, at most 10,000.
+    `jpeg_size`: bytes, 10,000 to 120,000: every image is a JPEG of about 400 x 350 pixels within 10% of that size, and none is broken. For
+    throughput benchmarks.
+    `workers`: processes; with more than one, a script needs the ``if __name__ == "__main__"`` guard.
+    `progress`: called with (samples written, `n_images`) after each shard.
+    Raises ConfigError if an argument can't work, or `out` holds tars that this call would not overwrite.
+    Raises MissingExtra if scikit-image or scikit-learn, which bring the photos, is not installed.
 
     Notes
     -----
@@ -181,20 +150,9 @@ def make_demo_data(
 def parse_size(text: str) -> int:
     """Read a file size.
 
-    Parameters
-    ----------
-    text : str
-        A number with B, KB, MB (thousands), KiB or MiB (1024), upper or lower case; bytes without.
-
-    Returns
-    -------
-    int
-        Bytes.
-
-    Raises
-    ------
-    ConfigError
-        If it is no size.
+    `text`: a number with B, KB, MB (thousands), KiB or MiB (1024), upper or lower case; bytes without.
+    Returns bytes.
+    Raises ConfigError if it is no size.
 
     Examples
     --------
@@ -250,14 +208,7 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
 def write_shard(task: ShardTask) -> pa.Table:
     """Write the tar of a task, under a name that starts with "_" until it is whole.
 
-    Parameters
-    ----------
-    task : ShardTask
-
-    Returns
-    -------
-    pyarrow.Table
-        Of schema `TRUTH`, a row per sample in the order of the tar.
+    Returns of schema `TRUTH`, a row per sample in the order of the tar.
     """
     name = f"{task.number:05d}.tar"
     unfinished = task.out / f"_{name}"

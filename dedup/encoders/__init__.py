@@ -13,18 +13,9 @@ from dedup.numerics.image.views import ViewMaker, view_rows
 def load_encoder(config: EncoderConfig, device: str) -> Encoder:
     """The encoder a configuration names, on the GPU of the running task where it uses one; loaded once a process.
 
-    Parameters
-    ----------
-    config : EncoderConfig
-    device : str
-        `engine.device`; a descriptor is computed on the CPU whatever it says.
-
-    Raises
-    ------
-    MissingExtra
-        If torch or open_clip is not installed.
-    ConfigError
-        If the model can't be loaded, or there is no device of that kind.
+    `device`: `engine.device`; a descriptor is computed on the CPU whatever it says.
+    Raises MissingExtra if torch or open_clip is not installed.
+    Raises ConfigError if the model can't be loaded, or there is no device of that kind.
     """
     kind = encoder_kind(config.name)
     if kind.needs_weights:
@@ -41,12 +32,8 @@ def load_encoder(config: EncoderConfig, device: str) -> Encoder:
 def encoder_fingerprint(config: EncoderConfig) -> dict[str, str]:
     """Everything that changes the vectors, as far as the encoder knows; no weights are loaded for it.
 
-    Raises
-    ------
-    MissingExtra
-        If torch or open_clip is not installed.
-    ConfigError
-        If there is no such model, tag or file.
+    Raises MissingExtra if torch or open_clip is not installed.
+    Raises ConfigError if there is no such model, tag or file.
     """
     kind = encoder_kind(config.name)
     if kind.needs_weights:

@@ -36,10 +36,7 @@ def n_gpus() -> int:
 def load_clip(config: EncoderConfig, device: str) -> ClipEncoder:
     """The model a configuration names, on the task's device; loaded once a process and device.
 
-    Raises
-    ------
-    ConfigError
-        If there is no CUDA device where one is asked for, or the weights do not fit the model.
+    Raises ConfigError if there is no CUDA device where one is asked for, or the weights do not fit the model.
     """
     found = find_model(config)
     return _load(config, _device_of_task(device), json.dumps(found.fingerprint(), sort_keys=True))
@@ -154,10 +151,7 @@ class ClipEncoder:
 
         Where a GPU's memory does not suffice, the batch is halved until it does, and later ones are cut to that size.
 
-        Raises
-        ------
-        StageError
-            If not even one image fits.
+        Raises StageError if not even one image fits.
         """
         return self._in_parts(len(batch), lambda start, stop, size: self._forward(self._padded(batch[start:stop], size))[: stop - start])
 

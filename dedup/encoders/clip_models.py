@@ -33,25 +33,13 @@ _SHOWN: Final = 8  # tags or names that a message lists
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model that is known, not loaded.
+    """A model that is known, not loaded."""
 
-    Parameters
-    ----------
-    name : str
-        As open_clip knows it; empty for TorchScript.
-    pretrained : str
-        A tag, or the path of a file.
-    is_file : bool
-    preprocessing : Preprocessing
-    description : dict
-        What the vectors depend on besides preprocessing, precision and decoder.
-    """
-
-    name: str
-    pretrained: str
+    name: str  # as open_clip knows it; empty for TorchScript
+    pretrained: str  # a tag, or the path of a file
     is_file: bool
     preprocessing: Preprocessing
-    description: dict[str, str]
+    description: dict[str, str]  # what the vectors depend on besides preprocessing, precision and decoder
     precision: str
 
     def fingerprint(self) -> dict[str, str]:
@@ -64,10 +52,7 @@ class FoundModel:
 def find_model(config: EncoderConfig) -> FoundModel:
     """The model a configuration names.
 
-    Raises
-    ------
-    ConfigError
-        If there is no such model, tag or file; the nearest names are offered.
+    Raises ConfigError if there is no such model, tag or file; the nearest names are offered.
     """
     if encoder_kind(config.name).is_scripted:
         return _find_torchscript(config)

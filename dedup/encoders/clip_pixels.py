@@ -13,38 +13,25 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 _SPARE = 2  # an image may be reduced while it is decoded as long as it keeps this many times the model's sides
 _GAP = 3.0  # and Pillow may reduce it once more by whole pixels, down to this many times
 _LONGEST = 100  # aspect ratio from which an image is cropped before it is resized, or it would fill the memory
-
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model wants its images.
+    """How a model wants its images."""
 
-    Parameters
-    ----------
-    height, width : int
-        In pixels.
-    mean, std : tuple of float
-        Of each channel, of values from 0 to 1.
-    interpolation : str
-        bicubic or bilinear.
-    resize_mode : str
-        shortest (the shorter side fits, the middle is kept), squash (both sides fit), longest (the longer side fits, the rest is filled).
-    fill : int
-        Grey level of what is filled.
-    is_exact : bool
-        Equal to open_clip's own transform to the last bit, up to an aspect ratio of 100; the image is decoded in full.
-    """
-
+    # height, width: in pixels
     height: int
     width: int
+    # mean, std: of each channel, of values from 0 to 1
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str
+    interpolation: str  # bicubic or bilinear
+    # shortest (the shorter side fits, the middle is kept), squash (both sides fit), longest (the longer side fits, the rest is
+    # filled)
     resize_mode: str
-    fill: int
-    is_exact: bool
+    fill: int  # grey level of what is filled
+    is_exact: bool  # equal to open_clip's own transform to the last bit, up to an aspect ratio of 100; the image is decoded in full
 
     @property
     def min_side(self) -> int | None:
@@ -65,16 +52,9 @@ class Preprocessing:
     def __call__(self, pixels: npt.NDArray[np.uint8], box: Box) -> npt.NDArray[np.uint8]:
         """Resize and crop one image.
 
-        Parameters
-        ----------
-        pixels : uint8 array, shape (image height, image width, 3)
-            RGB.
-        box : tuple of float
-            Left, top, right, bottom of the picture inside the pixels.
-
-        Returns
-        -------
-        uint8 array, shape (height, width, 3)
+        `pixels`: shape (image height, image width, 3); RGB.
+        `box`: left, top, right, bottom of the picture inside the pixels.
+        Returns shape (height, width, 3).
         """
         image = Image.fromarray(pixels)
         if self.resize_mode == "longest":

@@ -79,10 +79,7 @@ class LocalEngine:
         depend on how many tasks there are. Tasks that want a GPU alone have one process for each GPU, with its share of the cores;
         or as many as were asked for, which take the GPUs in turn.
 
-        Raises
-        ------
-        StageError
-            If a worker process dies or a task fails with an unexpected error.
+        Raises StageError if a worker process dies or a task fails with an unexpected error.
         """
         if not tasks:
             return
@@ -139,12 +136,8 @@ class LocalEngine:
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query in DuckDB; the result comes in batches conformed to `schema`.
 
-        Parameters
-        ----------
-        query : str
-            Of the SQL that all engines share.
-        tables : mapping of name to Table or pyarrow.Table
-        schema : pyarrow.Schema
+        `query`: of the SQL that all engines share.
+        `tables`: mapping of name to Table or pyarrow.Table.
         """
         with scratch_folder() as spill, duckdb.connect() as connection:
             connection.execute("SET memory_limit = ?", [self._memory_limit])

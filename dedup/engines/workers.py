@@ -22,13 +22,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 def start_pool(n_processes: int, gpus: Sequence[str] = (), n_cores: int = 1) -> ProcessPoolExecutor:
     """Worker processes, which start when they are needed: submit to them within `starting_workers`.
 
-    Parameters
-    ----------
-    n_processes : int
-    gpus : sequence of str
-        Where any are given, each worker takes one of them for good.
-    n_cores : int
-        Each worker's share of the cores, for those that have a GPU.
+    `gpus`: where any are given, each worker takes one of them for good.
+    `n_cores`: each worker's share of the cores, for those that have a GPU.
     """
     spawn = multiprocessing.get_context("spawn")  # fork would copy locks of threads that fsspec and Arrow started
     addresses = None

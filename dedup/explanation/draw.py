@@ -21,7 +21,6 @@ from dedup.storage.tables import dataset, read_table
 from dedup.text import printable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
 _CELL = 176  # pixels
 _TEXT = 44  # pixels under each picture
 _GAP = 8
@@ -146,11 +145,7 @@ def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
 def draw_explanation(explanation: Explanation, out: str | Path) -> None:
     """Draw the path as a montage, with the similarity of each edge on its arrow.
 
-    Parameters
-    ----------
-    explanation : Explanation
-    out : path
-        PNG to write. Images whose tar is gone are drawn as «image can't be read».
+    `out`: path; PNG to write. Images whose tar is gone are drawn as «image can't be read».
     """
     path, steps = list(explanation.path_samples) or [explanation.sample], list(explanation.path)
     beside = [(other.sample, _beside(other.similarity, other.refused)) for other in explanation.other_keepers[:_PICTURES_A_ROW]]

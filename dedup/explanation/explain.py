@@ -288,20 +288,10 @@ class KeepPolicy:
 def deciding_term(terms: Sequence[OrderTerm], one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, str, Any, Any]:
     """Which of two samples a policy prefers, and by which term.
 
-    Parameters
-    ----------
-    terms : sequence of OrderTerm
-        Of `keep.order_by`; nulls come last in either direction.
-    one, other : mapping
-        Their values.
-
-    Returns
-    -------
-    sign : int
-        -1 if it prefers `one`, 1 if `other`, 0 if they are the same sample.
-    term : str
-    value, other_value : object
-        What was compared.
+    `terms`: of `keep.order_by`; nulls come last in either direction.
+    `one`, `other`: their values.
+    Returns `sign`: -1 if it prefers `one`, 1 if `other`, 0 if they are the same sample.
+    Returns `value, other_value`: object; what was compared.
 
     Examples
     --------

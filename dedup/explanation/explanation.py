@@ -10,32 +10,19 @@ Outcome = Literal["kept_unique", "kept_keeper", "kept_further", "dropped_exact",
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a sample lies and what it says.
-
-    Parameters
-    ----------
-    shard, key : str
-    sample_id : int or None
-        None for a rejected sample, which has none; then all that follows is not known either.
-    url, caption, sha256 : str or None
-    width, height : int or None
-        Pixels.
-    n_bytes : int or None
-        Of the encoded image.
-    byte_offset : int or None
-        Where it starts in the tar; None in a compressed one.
-    """
+    """Where a sample lies and what it says."""
 
     shard: str
     key: str
-    sample_id: int | None = None
+    sample_id: int | None = None  # none for a rejected sample, which has none; then all that follows is not known either
     url: str | None = None
     caption: str | None = None
     sha256: str | None = None
+    # width, height: pixels
     width: int | None = None
     height: int | None = None
-    n_bytes: int | None = None
-    byte_offset: int | None = None
+    n_bytes: int | None = None  # of the encoded image
+    byte_offset: int | None = None  # where it starts in the tar; None in a compressed one
 
     @property
     def name(self) -> str:
@@ -45,86 +32,43 @@ class Sample:
 
 @dataclass(frozen=True)
 class Step:
-    """An edge of the run, as the table `edges` has it, with `src < dst`.
+    """An edge of the run, as the table `edges` has it, with `src < dst`."""
 
-    Parameters
-    ----------
-    src, dst : int
-        sample_ids.
-    similarity : float
-    kind : str
-        exact or near.
-    variant : str
-        How src was turned to meet dst.
-    source : str
-        What was found alike: whole, look, …
-    found_by : str or None
-        The encoders that found it.
-    confirmed : bool or None
-        Whether the pixels confirmed it; None where no look was taken.
-    distance : float or None
-        How much the parts that agree least differ, 0 to 1.
-    """
-
+    # src, dst: sample_ids
     src: int
     dst: int
     similarity: float
-    kind: str
-    variant: str
-    source: str
-    found_by: str | None
-    confirmed: bool | None
-    distance: float | None
+    kind: str  # exact or near
+    variant: str  # how src was turned to meet dst
+    source: str  # what was found alike: whole, look, …
+    found_by: str | None  # the encoders that found it
+    confirmed: bool | None  # whether the pixels confirmed it; None where no look was taken
+    distance: float | None  # how much the parts that agree least differ, 0 to 1
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A pair that looked like copies and is none.
-
-    Parameters
-    ----------
-    other : Sample
-    similarity : float
-    variant, source : str
-    found_by : str or None
-    reason : str
-        A word of the table `refused`.
-    distance, moved : float or None
-    stage : str
-        Who asked: confirm, groups or manifest.
-    is_kept : bool
-        Whether the manifest keeps the other.
-    is_same_group : bool
-        Whether both are in one group all the same, by other members.
-    """
+    """A pair that looked like copies and is none."""
 
     other: Sample
     similarity: float
     variant: str
     source: str
     found_by: str | None
-    reason: str
+    reason: str  # a word of the table `refused`
     distance: float | None
     moved: float | None
-    stage: str
-    is_kept: bool
-    is_same_group: bool
+    stage: str  # who asked: confirm, groups or manifest
+    is_kept: bool  # whether the manifest keeps the other
+    is_same_group: bool  # whether both are in one group all the same, by other members
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule that put one sample before another.
+    """The rule that put one sample before another."""
 
-    Parameters
-    ----------
-    term : str
-        A term of `keep.order_by`, such as ``width*height desc``, or keep.prefer_base.
-    value, other_value : object
-        Of the one that is preferred, and of the other.
-    preferred, other : Sample
-    """
-
-    term: str
+    term: str  # a term of `keep.order_by`, such as ``width*height desc``, or keep.prefer_base
+    # value, other_value: object; of the one that is preferred, and of the other
     value: Any
     other_value: Any
     preferred: Sample
@@ -133,52 +77,28 @@ class Rule:
 
 @dataclass(frozen=True)
 class OtherKeeper:
-    """A sample that was kept of the same group before this one.
-
-    Parameters
-    ----------
-    sample : Sample
-    similarity : float or None
-        Cosine of the whole images; None where the vectors are gone.
-    min_similarity : float or None
-        What the two ask of a copy.
-    refused : str or None
-        Why their pixels make them no copies, where they were looked at.
-    """
+    """A sample that was kept of the same group before this one."""
 
     sample: Sample
-    similarity: float | None
-    min_similarity: float | None
-    refused: str | None
+    similarity: float | None  # cosine of the whole images; None where the vectors are gone
+    min_similarity: float | None  # what the two ask of a copy
+    refused: str | None  # why their pixels make them no copies, where they were looked at
 
 
 @dataclass(frozen=True)
 class Component:
-    """The group of copies a sample is in, and the connected component that was cut into such groups.
-
-    Parameters
-    ----------
-    component_id : int
-    duplication_count : int
-        Samples in the group.
-    n_kept, n_dropped, n_excluded : int
-    raw_component_id : int
-    n_raw_members, n_raw_groups : int
-        Samples of the connected component, and groups it was cut into: more than one where a chain was cut.
-    anchor : Sample or None
-        Which every member was compared with; None for a sample without edges.
-    similarity_to_anchor, distance_to_anchor : float or None
-    """
+    """The group of copies a sample is in, and the connected component that was cut into such groups."""
 
     component_id: int
-    duplication_count: int
+    duplication_count: int  # samples in the group
     n_kept: int
     n_dropped: int
     n_excluded: int
     raw_component_id: int
+    # n_raw_members, n_raw_groups: samples of the connected component, and groups it was cut into: more than one where a chain was cut
     n_raw_members: int = 1
     n_raw_groups: int = 1
-    anchor: Sample | None = None
+    anchor: Sample | None = None  # which every member was compared with; None for a sample without edges
     similarity_to_anchor: float | None = None
     distance_to_anchor: float | None = None
 

@@ -21,7 +21,6 @@ from dedup.schemas.pairs import STANDING
 from dedup.storage.tables import dataset, read_table
 
 Ids = npt.NDArray[np.int64]
-
 _BATCH_ROWS = 65_536
 _SHOWN = 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -57,17 +56,12 @@ class Found:
 
 @dataclass(frozen=True)
 class ComponentEdges:
-    """The edges of one connected component that stand, byte-identical copies left out.
+    """The edges of one connected component that stand, byte-identical copies left out."""
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n_edges,)
-    similarity : float32 array, shape (n_edges,)
-    """
-
+    # src, dst: shape (n_edges,)
     src: Ids
     dst: Ids
-    similarity: npt.NDArray[np.float32]
+    similarity: npt.NDArray[np.float32]  # shape (n_edges,)
 
     def of(self, sample_id: int, n: int) -> tuple[list[tuple[int, int]], int]:
         """The most similar edges of a sample, as (src, dst), and how many it has."""
@@ -79,20 +73,10 @@ class ComponentEdges:
 def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> Found:
     """The one sample that is meant.
 
-    Parameters
-    ----------
-    run : Run
-    key : str
-        A sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
-    shard : str
-        URL of its shard, or the end of it.
-    sample_id : int, optional
-        Instead of a key.
-
-    Raises
-    ------
-    InputError
-        If no sample, or more than one, is meant.
+    `key`: a sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
+    `shard`: URL of its shard, or the end of it.
+    `sample_id`: instead of a key.
+    Raises InputError if no sample, or more than one, is meant.
     """
     if sample_id is not None:
         row = read_samples(run, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
@@ -306,11 +290,7 @@ class RunTables:
 def component_edges(run: Run, members: Ids) -> ComponentEdges:
     """Read the edges between members of a component.
 
-    Parameters
-    ----------
-    run : Run
-    members : int64 array, ascending
-        sample_ids of the connected component.
+    `members`: ascending; sample_ids of the connected component.
 
     Notes
     -----
@@ -339,10 +319,7 @@ def representatives(run: Run, sample_ids: Iterable[int]) -> dict[int, int]:
 def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[int]:
     """sample_ids from one sample to another of its component, along the widest path; copies join by the image they share.
 
-    Raises
-    ------
-    RunDirectoryError
-        If nothing joins them: tables of different runs.
+    Raises RunDirectoryError if nothing joins them: tables of different runs.
     """
     of = representatives(run, [start, end])
     try:

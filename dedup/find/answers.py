@@ -9,71 +9,38 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Match:
-    """A training image that an image matches.
+    """A training image that an image matches."""
 
-    Parameters
-    ----------
-    sample_id : int
-        The first sample with these image bytes.
-    key, shard : str
-    url, caption : str or None
-    similarity : float
-        Exact cosine: of the whole images, one turned as the view says; else of the looks that are alike, which is another scale.
-    duplication_count : int
-        Samples in the group of copies that it belongs to.
-    component_id : int
-    is_kept : bool
-        Whether the manifest keeps it, or a byte-identical copy; False: another of its group.
-    view : str
-        How they are alike: ``none`` (whole, as they are), ``mirror``, ``rotate90``, …; ``inner`` (the picture inside a frame),
-        ``crop`` (a part of either), these two also turned, such as ``inner mirror``; ``rotated`` (by an unknown angle).
-    is_copy : bool or None
-        By the pixels; None where they were not looked at or the training image can't be read.
-    distance : float or None
-        How much the parts that agree least differ, 0 to 1.
-    l2, tiled_l2 : float or None
-        Of the image to the training image, stretched to its size and turned as the view says, 0 to 1; where they were asked for.
-    trouble : str or None
-        Why the training image could not be read.
-    """
-
-    sample_id: int
+    sample_id: int  # the first sample with these image bytes
     key: str
     shard: str
     url: str | None
     caption: str | None
+    # exact cosine: of the whole images, one turned as the view says; else of the looks that are alike, which is another scale
     similarity: float
-    duplication_count: int
+    duplication_count: int  # samples in the group of copies that it belongs to
     component_id: int
-    is_kept: bool
+    is_kept: bool  # whether the manifest keeps it, or a byte-identical copy; False: another of its group
+    # how they are alike: ``none`` (whole, as they are), ``mirror``, ``rotate90``, …; ``inner`` (the picture inside a frame), ``crop``
+    # (a part of either), these two also turned, such as ``inner mirror``; ``rotated`` (by an unknown angle)
     view: str
-    is_copy: bool | None = None
-    distance: float | None = None
+    is_copy: bool | None = None  # by the pixels; None where they were not looked at or the training image can't be read
+    distance: float | None = None  # how much the parts that agree least differ, 0 to 1
+    # l2, tiled_l2: of the image to the training image, stretched to its size and turned as the view says, 0 to 1; where they were
+    # asked for
     l2: float | None = None
     tiled_l2: float | None = None
-    trouble: str | None = None
+    trouble: str | None = None  # why the training image could not be read
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for an image.
+    """What was found for an image."""
 
-    Parameters
-    ----------
-    image : str
-        Its name.
-    matches : list of Match
-        Copies first, then the most similar.
-    error : str or None
-        Why it could not be looked up.
-    reason : str or None
-        The same in a word of `dedup.schemas.REJECT_REASONS`.
-    """
-
-    image: str
-    matches: list[Match]
-    error: str | None = None
-    reason: str | None = None
+    image: str  # its name
+    matches: list[Match]  # copies first, then the most similar
+    error: str | None = None  # why it could not be looked up
+    reason: str | None = None  # the same in a word of `dedup.schemas.REJECT_REASONS`
 
     @property
     def is_copy(self) -> bool:
@@ -100,8 +67,5 @@ class Lookup(Protocol):
     def preview(self, sample_id: int, side: int) -> bytes:
         """A small JPEG of a training image, its longer side at most `side` pixels.
 
-        Raises
-        ------
-        InputError, SampleError
-            If it can't be read.
+        Raises InputError, SampleError if it can't be read.
         """

@@ -18,9 +18,7 @@ from dedup.schemas import FLAGS
 from dedup.storage.tables import FileWriter
 
 _PER_TASK = 64  # files that a worker looks up before it says so
-
 _ROWS_HELD = 1_000  # before they are written
-
 _COPIES_SHOWN = 10
 
 _FROM_MATCH = (
@@ -31,25 +29,14 @@ _FROM_MATCH = (
 
 @dataclass(frozen=True)
 class Question:
-    """How images are looked up.
-
-    Parameters
-    ----------
-    run_dir : str
-    overrides : tuple of str
-        As of `open_index`.
-    device : str
-    k : int
-    min_similarity : float or None
-    judge_pixels, measures : bool
-        As of `RunIndex.search_bytes`.
-    """
+    """How images are looked up."""
 
     run_dir: str
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()  # as of `open_index`
     device: str = "auto"
     k: int = 10
     min_similarity: float | None = None
+    # judge_pixels, measures: as of `RunIndex.search_bytes`
     judge_pixels: bool = True
     measures: bool = False
 
@@ -64,23 +51,15 @@ class LookupTask:
 
 @dataclass(frozen=True)
 class FlagSummary:
-    """What was found over all images.
-
-    Parameters
-    ----------
-    out : str
-    n_images, n_copies, n_unknown, n_errors : int
-        Looked up; copies; with a match that could not be judged; that are no images.
-    copies : list of dict
-        The first rows of copies.
-    """
+    """What was found over all images."""
 
     out: str
+    # n_images, n_copies, n_unknown, n_errors: looked up; copies; with a match that could not be judged; that are no images
     n_images: int
     n_copies: int
     n_unknown: int
     n_errors: int
-    copies: list[JsonDict] = field(default_factory=list)
+    copies: list[JsonDict] = field(default_factory=list)  # the first rows of copies
 
 
 def look_up(task: LookupTask) -> list[Answer]:
@@ -104,10 +83,7 @@ def look_up(task: LookupTask) -> list[Answer]:
 def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporter: Reporter) -> Iterator[Answer]:
     """Look up images; answers come in the order of the paths.
 
-    Raises
-    ------
-    InputError
-        If a path does not exist.
+    Raises InputError if a path does not exist.
     """
     found = find_inputs(paths)
     _ = _opened(question.run_dir, question.overrides, question.device).encoder  # what it lacks is said before any work

@@ -110,21 +110,11 @@ class RunIndex:
     ) -> list[Answer]:
         """Look up images.
 
-        Parameters
-        ----------
-        images : sequence
-            Paths or URLs, encoded bytes, uint8 RGB arrays of shape (height, width, 3), or PIL images.
-        k : int
-            Matches of each at most.
-        min_similarity : float, optional
-            Cosine from which training images match; the run's own by default.
-        judge_pixels : bool
-            Whether matches are judged by their pixels, and images are also searched turned, without a frame, and in parts.
-
-        Returns
-        -------
-        list of Answer
-            One for each image, in their order.
+        `images`: paths or URLs, encoded bytes, uint8 RGB arrays of shape (height, width, 3), or PIL images.
+        `k`: matches of each at most.
+        `min_similarity`: cosine from which training images match; the run's own by default.
+        `judge_pixels`: whether matches are judged by their pixels, and images are also searched turned, without a frame, and in parts.
+        Returns one for each image, in their order.
         """
         named = [_encoded(number, image) for number, image in enumerate(images)]
         return self.search_bytes(named, k=k, min_similarity=min_similarity, judge_pixels=judge_pixels)
@@ -163,12 +153,8 @@ class RunIndex:
     def preview(self, sample_id: int, side: int = 256) -> bytes:
         """A small JPEG of a training image, its longer side at most `side` pixels.
 
-        Raises
-        ------
-        RunDirectoryError
-            If there is no such sample.
-        InputError, SampleError
-            If its image can't be read.
+        Raises RunDirectoryError if there is no such sample.
+        Raises InputError, SampleError if its image can't be read.
         """
         with self._judging:
             pixels = self._judge.pixels(sample_id)
@@ -182,12 +168,8 @@ class RunIndex:
     def encoder(self) -> Encoder:
         """The run's encoder, loaded when an image is asked about.
 
-        Raises
-        ------
-        ConfigError
-            If the run holds precomputed embeddings, and no encoder was named.
-        RunDirectoryError
-            If the run was embedded with another.
+        Raises ConfigError if the run holds precomputed embeddings, and no encoder was named.
+        Raises RunDirectoryError if the run was embedded with another.
         """
         config = self.run.config.encoder
         if not encoder_kind(config.name).has_images:
@@ -210,10 +192,7 @@ class RunIndex:
     def views(self, data: bytes, *, all_views: bool = True) -> Views:
         """The vectors of an encoded image.
 
-        Raises
-        ------
-        SampleError
-            If it is no image, or too large a one.
+        Raises SampleError if it is no image, or too large a one.
         """
         config = self.run.config
         if len(data) > config.input.max_image_bytes:
@@ -224,13 +203,8 @@ class RunIndex:
     def candidates(self, views: Views, *, k: int = 0, min_similarity: float | None = None) -> dict[int, tuple[float, str]]:
         """Training images that are alike in a view, not yet judged: sample_id to (similarity, view).
 
-        Parameters
-        ----------
-        views : Views
-        k : int
-            Nearest of each view; 0 = all within the similarity.
-        min_similarity : float, optional
-            The run's own by default, and more for images of little detail.
+        `k`: nearest of each view; 0 = all within the similarity.
+        `min_similarity`: the run's own by default, and more for images of little detail.
         """
         search = self.run.config.search
         asked = search.min_similarity if min_similarity is None else min_similarity

@@ -16,32 +16,14 @@ from dedup.runs.index import INDEX, LISTS
 from dedup.storage.tables import read_table
 
 _BLOCK = 65_536
-
 _K = 10
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """Figures of an index.
+    """Figures of an index."""
 
-    Parameters
-    ----------
-    kind, codes : str
-        As FAISS names it; what it holds of each vector.
-    n_vectors, dim, nlist, nprobe, code_bytes : int
-    n_empty_lists, largest_list : int
-    imbalance : float
-        nlist · sum of squared list sizes / n²: 1 = all lists of one size; what a search costs more than with even lists.
-    index_bytes, lists_bytes, store_bytes : int
-        Files: the quantizers, the lists, and the vectors that candidates are refined with.
-    memory_bytes : int
-        Held by a process that searches; lists and vectors are mapped, and kept by the system as far as it has room.
-    n_queries, n_pairs : int
-        Sampled images, and their neighbours within the run's threshold, 10 of each at most, by exhaustive search.
-    pair_recall, recall_at_1 : float or None
-        Share of these that a search finds; share of the images with such a neighbour whose nearest is found. None without any.
-    """
-
+    # kind, codes: as FAISS names it; what it holds of each vector
     kind: str
     codes: str
     n_vectors: int
@@ -51,13 +33,17 @@ class IndexInfo:
     code_bytes: int
     n_empty_lists: int
     largest_list: int
-    imbalance: float
+    imbalance: float  # nlist · sum of squared list sizes / n²: 1 = all lists of one size; what a search costs more than with even lists
+    # index_bytes, lists_bytes, store_bytes: files: the quantizers, the lists, and the vectors that candidates are refined with
     index_bytes: int
     lists_bytes: int
     store_bytes: int
-    memory_bytes: int
+    memory_bytes: int  # held by a process that searches; lists and vectors are mapped, and kept by the system as far as it has room
+    # n_queries, n_pairs: sampled images, and their neighbours within the run's threshold, 10 of each at most, by exhaustive search
     n_queries: int
     n_pairs: int
+    # pair_recall, recall_at_1: share of these that a search finds; share of the images with such a neighbour whose nearest is found.
+    # None without any.
     pair_recall: float | None
     recall_at_1: float | None
 
@@ -69,17 +55,8 @@ class IndexInfo:
 def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> IndexInfo:
     """Measure an index.
 
-    Parameters
-    ----------
-    index : RunIndex
-    n_queries : int
-        Images that are searched exhaustively, of those with a neighbour; 0 = none.
-    seed : int
-        Of the sample.
-
-    Returns
-    -------
-    IndexInfo
+    `n_queries`: images that are searched exhaustively, of those with a neighbour; 0 = none.
+    `seed`: of the sample.
     """
     faiss_index, files = index.index, index.run.index_facts["files"]
     sizes = faiss_index.list_sizes()

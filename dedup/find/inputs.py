@@ -17,22 +17,12 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 
 @dataclass(frozen=True)
 class Asked:
-    """One image somebody asks about.
+    """One image somebody asks about."""
 
-    Parameters
-    ----------
-    name : str
-        Its path; of a tar's member the tar's, a colon and the key.
-    data : bytes
-    error : SampleError or None
-        Why there are no bytes.
-    shard, key : str
-        The tar, or the folder with a slash; the key, or the file's name.
-    """
-
-    name: str
-    data: bytes = b""
-    error: SampleError | None = None
+    name: str  # its path; of a tar's member the tar's, a colon and the key
+    data: bytes = b""  # bytes
+    error: SampleError | None = None  # why there are no bytes
+    # shard, key: the tar, or the folder with a slash; the key, or the file's name
     shard: str = ""
     key: str = ""
 
@@ -40,10 +30,7 @@ class Asked:
 def find_inputs(paths: Sequence[str]) -> list[str]:
     """The files and tars behind paths: a folder gives the images and tars in it and its subfolders.
 
-    Raises
-    ------
-    InputError
-        If a path does not exist, or a folder holds neither.
+    Raises InputError if a path does not exist, or a folder holds neither.
     """
     found: list[str] = []
     for path in paths:

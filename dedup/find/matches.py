@@ -77,12 +77,8 @@ class MatchJudge:
     def pixels(self, sample_id: int) -> npt.NDArray[np.uint8]:
         """Pixels of a training image, uint8 (height, width, 3), reduced or from a thumbnail.
 
-        Raises
-        ------
-        RunDirectoryError
-            If there is no such sample, or its thumbnail is damaged.
-        InputError, SampleError
-            If it can't be read.
+        Raises RunDirectoryError if there is no such sample, or its thumbnail is damaged.
+        Raises InputError, SampleError if it can't be read.
         """
         row = self.samples.row(sample_id)
         if not row["n_bytes"]:
@@ -92,12 +88,7 @@ class MatchJudge:
     def judged(self, data: bytes | None, views: Views, matches: Sequence[Match]) -> list[Match]:
         """Judge each match, copies first.
 
-        Parameters
-        ----------
-        data : bytes or None
-            The encoded image, if l2 distances of the first match are wanted.
-        views : Views
-        matches : sequence of Match
+        `data`: bytes or None; the encoded image, if l2 distances of the first match are wanted.
         """
         judge, found, turn_of = ImageJudge(views, self), [], {}
         for match in matches:

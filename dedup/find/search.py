@@ -52,22 +52,10 @@ class VectorSearch:
     def search(self, vectors: npt.NDArray[np.floating], *, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The nearest distinct training images of some vectors.
 
-        Parameters
-        ----------
-        vectors : float array, shape (n, dim)
-        k : int
-
-        Returns
-        -------
-        sample_ids : int64 array, shape (n, k)
-            -1 where there are fewer.
-        similarity : float32 array, shape (n, k)
-            Exact cosines with the stored vectors, largest first; -2 where there are fewer.
-
-        Raises
-        ------
-        ShapeError
-            If vectors are of another length than the run's.
+        `vectors`: shape (n, dim).
+        Returns `sample_ids`: shape (n, k); -1 where there are fewer.
+        Returns `similarity`: shape (n, k); exact cosines with the stored vectors, largest first; -2 where there are fewer.
+        Raises ShapeError if vectors are of another length than the run's.
         """
         rows = self._rows(vectors)
         n_candidates = min(self.n_images, _SPARE[0] * k + _SPARE[1])
@@ -82,18 +70,10 @@ class VectorSearch:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """All training images within a similarity of some vectors, as far as the index finds them.
 
-        Parameters
-        ----------
-        vectors : float array, shape (n, dim)
-        min_similarity : float
-
-        Returns
-        -------
-        query : int64 array, shape (n_found,)
-            Row of the vector, ascending.
-        sample_ids : int64 array, shape (n_found,)
-        similarity : float32 array, shape (n_found,)
-            Largest first for each query.
+        `vectors`: shape (n, dim).
+        Returns `query`: shape (n_found,); row of the vector, ascending.
+        Returns `sample_ids`: shape (n_found,).
+        Returns `similarity`: shape (n_found,); largest first for each query.
 
         Notes
         -----
@@ -127,28 +107,17 @@ class VectorSearch:
 
 
 _NPROBE = 4  # lists that each view of an image is searched in; training views are in three each
-
 _HALF_BAND = 1e-2  # by how much a product of rows rounded to float16 may lie below their cosine, and some more
-
 _KINDS = {WHOLE: "", INNER: "inner", CROP: "crop", DISC: "rotated"}
 
 
 @dataclass(frozen=True)
 class ViewHits:
-    """Training images of which a view is like a view of the image; a row for each, the most similar.
+    """Training images of which a view is like a view of the image; a row for each, the most similar."""
 
-    Parameters
-    ----------
-    sample_ids : int64 array, shape (n,)
-    similarity : float32 array, shape (n,)
-        Exact cosine of the views.
-    views : list of str
-        See `dedup.find.answers.Match`.
-    """
-
-    sample_ids: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
-    views: list[str]
+    sample_ids: npt.NDArray[np.int64]  # shape (n,)
+    similarity: npt.NDArray[np.float32]  # shape (n,); exact cosine of the views
+    views: list[str]  # see `dedup.find.answers.Match`
 
 
 class ViewSearch:
@@ -171,12 +140,8 @@ class ViewSearch:
     def search(self, asked: ViewRows, min_similarity: float) -> ViewHits:
         """Find training images of which a view is like one of the image's.
 
-        Parameters
-        ----------
-        asked : ViewRows
-            Of one image.
-        min_similarity : float
-            Cosine from which two views are alike.
+        `asked`: of one image.
+        `min_similarity`: cosine from which two views are alike.
         """
         lists, store = self._lists, self._run.views()
         chosen, _ = lists.place(asked.vectors, min(_NPROBE, lists.nlist))

@@ -19,7 +19,6 @@ from dedup.find.answers import Answer, Lookup
 from dedup.storage.input.samples import one_line
 
 Result = TypeVar("Result")
-
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 
@@ -48,10 +47,7 @@ class Workers:
     def place(self) -> Iterator[None]:
         """A place among those that wait.
 
-        Raises
-        ------
-        Busy
-            If there is none left.
+        Raises Busy if there is none left.
         """
         holder = object()
         try:
@@ -114,7 +110,6 @@ except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "serve") from error
 
 _MOST_K = 100
-
 _SIDES = (32, 1024)
 
 _EXPECTED = {  # of what may stand in a query
@@ -124,11 +119,8 @@ _EXPECTED = {  # of what may stand in a query
 }
 
 _MOST_NAMED = 100_000  # samples whose pictures may be asked for
-
 _UNTRUSTED = 400  # Starlette's answer to a request that is to another host; nothing else here answers so
-
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
 _TOO_LARGE = ("too_many_pixels", "too_many_bytes")
 
 _HEADERS = {
@@ -152,38 +144,21 @@ _PAGE = {
 class ServiceOptions:
     """Limits of the service.
 
-    Parameters
-    ----------
-    host : str
-        Address it listens on: on a loopback one, only requests to a loopback name are answered.
-    allowed_hosts : tuple of str
-        Further names that requests may be to, such as that of a proxy, or ``*.example`` for all names under one; with any, no others
-        are answered.
-    max_bytes : int
-        Of an image.
-    n_threads : int
-        Requests that are worked on at a time.
-    max_waiting : int
-        Requests that wait; more are turned away.
-    timeout_s : float
-        Seconds in which an image must have come: a place is held for it.
-    shows_shards : bool
-        Tell the whole path of a shard, not only its name.
-    version : str
-
     Raises
     ------
     InputError
         If one of `allowed_hosts` is no name of a host.
     """
 
-    host: str = "127.0.0.1"
-    max_bytes: int = 32 * 1024 * 1024
-    n_threads: int = 4
-    max_waiting: int = 32
-    timeout_s: float = 30.0
-    shows_shards: bool = False
+    host: str = "127.0.0.1"  # address it listens on: on a loopback one, only requests to a loopback name are answered
+    max_bytes: int = 32 * 1024 * 1024  # of an image
+    n_threads: int = 4  # requests that are worked on at a time
+    max_waiting: int = 32  # requests that wait; more are turned away
+    timeout_s: float = 30.0  # seconds in which an image must have come: a place is held for it
+    shows_shards: bool = False  # tell the whole path of a shard, not only its name
     version: str = ""
+    # further names that requests may be to, such as that of a proxy, or ``*.example`` for all names under one; with any, no others
+    # are answered
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -210,11 +185,7 @@ class Refused(Exception):
 def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
     """The service over a lookup.
 
-    Parameters
-    ----------
-    lookup : Lookup
-        Such as `dedup.open_index` gives.
-    options : ServiceOptions
+    `lookup`: such as `dedup.open_index` gives.
     """
     options = options or ServiceOptions()
     workers = Workers(options.n_threads, options.max_waiting)

@@ -19,57 +19,29 @@ from dedup.numerics.similarity import apply_turn
 from dedup.storage.images.decode import DecodedImage, decode_image
 
 _PARTS = (0.87, 0.75)  # shares of the sides of the crops about the middle
-
 _LEAST_INNER_QUALITY = 10.0  # amount of detail of a picture inside a frame that says something
-
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Views:
-    """Vectors of the views of one image.
+    """Vectors of the views of one image."""
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        The image, as far as it was decoded.
-    quality : float
-        Amount of detail, as of `metadata`.
-    sha256 : str
-        Of the encoded image.
-    names : list of str
-        ``none`` first; see `dedup.find.answers.Match`.
-    vectors : float32 array, shape (n, dim)
-        Unit rows.
-    looks : ViewRows or None
-        Second looks, for an encoder that has them.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    quality: float
-    sha256: str
-    names: list[str]
-    vectors: npt.NDArray[np.float32]
-    looks: ViewRows | None = None
+    pixels: npt.NDArray[np.uint8]  # shape (height, width, 3); the image, as far as it was decoded
+    quality: float  # amount of detail, as of `metadata`
+    sha256: str  # of the encoded image
+    names: list[str]  # ``none`` first; see `dedup.find.answers.Match`
+    vectors: npt.NDArray[np.float32]  # shape (n, dim); unit rows
+    looks: ViewRows | None = None  # second looks, for an encoder that has them
 
 
 def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixels: int, only_whole: bool = False) -> Views:
     """Decode an image and encode its views.
 
-    Parameters
-    ----------
-    data : bytes
-    encoder : Encoder
-    maker : ViewMaker or None
-        Of an encoder whose turned views and second looks follow from its vectors; any other is shown mirrored and cropped pixels.
-    max_pixels : int
-    only_whole : bool
-        The image as it is, and no more.
-
-    Raises
-    ------
-    SampleError
-        If it is no image, or too large a one.
+    `data`: bytes.
+    `maker`: of an encoder whose turned views and second looks follow from its vectors; any other is shown mirrored and cropped pixels.
+    `only_whole`: the image as it is, and no more.
+    Raises SampleError if it is no image, or too large a one.
     """
     # as the run decoded its images, so that an image of the run has its very vector
     min_side = None if encoder.min_side is None else max(SIDE, encoder.min_side)

@@ -38,8 +38,6 @@ class Space:
     ----------
     run_dir : str
         Where `embeddings/img_emb` lies.
-    encoder : str
-    min_similarity : float
     """
 
     run: Run
@@ -54,23 +52,12 @@ class Space:
 
 @dataclass(frozen=True)
 class JudgeInputs:
-    """The same for all tasks that judge pairs.
-
-    Parameters
-    ----------
-    settings : JudgeSettings
-    places : pyarrow.Table
-        Of `PLACES`, for every sample that may be asked for.
-    verdicts : pyarrow.Table
-        Of `VERDICTS`: pairs that the base of the run has judged.
-    spaces : tuple of Space
-        What the samples are compared in; the run's own first.
-    """
+    """The same for all tasks that judge pairs."""
 
     settings: JudgeSettings
-    places: pa.Table
-    verdicts: pa.Table = field(default_factory=VERDICTS.empty_table)
-    spaces: tuple[Space, ...] = ()
+    places: pa.Table  # of `PLACES`, for every sample that may be asked for
+    verdicts: pa.Table = field(default_factory=VERDICTS.empty_table)  # of `VERDICTS`: pairs that the base of the run has judged
+    spaces: tuple[Space, ...] = ()  # what the samples are compared in; the run's own first
 
     def judge(self) -> PairJudge:
         """The judge of a worker's task."""

@@ -20,29 +20,19 @@ from dedup.runs.directory import Run
 from dedup.storage.images.reader import PictureReader
 
 _HELD = 192  # pictures held, some 0.5 MB each
-
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How pairs are judged.
-
-    Parameters
-    ----------
-    run : Run
-    max_pixels, min_side : int
-        Of the decoder.
-    max_distance : float
-    keeps_unreadable : bool
-        Whether a pair whose pixels can't be read stands.
-    """
+    """How pairs are judged."""
 
     run: Run
+    # max_pixels, min_side: of the decoder
     max_pixels: int
     min_side: int
     max_distance: float
-    keeps_unreadable: bool
+    keeps_unreadable: bool  # whether a pair whose pixels can't be read stands
 
     @classmethod
     def of(cls, config: Config) -> JudgeSettings:
@@ -58,29 +48,15 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pair.
-
-    Parameters
-    ----------
-    stands : bool
-    was_read : bool
-        False: pixels were not compared, since those of one can't be read.
-    turn : str
-        How the first was turned.
-    distance, moved : float or None
-    reason : str
-        Why it does not stand.
-    transform : list of float or None
-        Rows of the affine map in relative coordinates.
-    """
+    """What became of a pair."""
 
     stands: bool
-    was_read: bool
-    turn: str
+    was_read: bool  # false: pixels were not compared, since those of one can't be read
+    turn: str  # how the first was turned
     distance: float | None = None
     moved: float | None = None
-    reason: str = ""
-    transform: list[float] | None = None
+    reason: str = ""  # why it does not stand
+    transform: list[float] | None = None  # rows of the affine map in relative coordinates
 
     @property
     def is_copy(self) -> bool | None:
@@ -90,26 +66,16 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """A picture that is no sample of the run. Two are the same only as one object: what is derived of it is held for that.
+    """A picture that is no sample of the run. Two are the same only as one object: what is derived of it is held for that."""
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-    """
-
-    pixels: Pixels
+    pixels: Pixels  # shape (height, width, 3)
 
 
 def compare_turned(pictures: Iterable[tuple[str, Picture]], other: Picture, *, max_distance: float) -> Outcome:
     """The first comparison that stands, else the one of least distance.
 
-    Parameters
-    ----------
-    pictures : iterable of (str, Picture)
-        A turn and the picture turned so; at least one.
-    other : Picture
-    max_distance : float
-        `confirm.max_distance`.
+    `pictures`: iterable of (str, Picture); a turn and the picture turned so; at least one.
+    `max_distance`: `confirm.max_distance`.
     """
     best: Outcome | None = None
     for turn, picture in pictures:
@@ -150,14 +116,9 @@ class PairJudge:
     def judge(self, first: int | InMemory, second: int | InMemory, turns: Sequence[str], question: str = "") -> Outcome:
         """Judge two samples or pictures.
 
-        Parameters
-        ----------
-        first, second : int or InMemory
-            A sample_id, or a picture.
-        turns : sequence of str
-            How the first may be turned, the likeliest first.
-        question : str
-            Who asks: what the base answered to another question is only used where it says the same.
+        `first`, `second`: a sample_id, or a picture.
+        `turns`: how the first may be turned, the likeliest first.
+        `question`: who asks: what the base answered to another question is only used where it says the same.
         """
         if not isinstance(first, InMemory) and not isinstance(second, InMemory):
             known = self._remembered.find(first, second, turns, question)

@@ -12,15 +12,10 @@ from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.similarity import Turn, apply_turn, best_turn_similarity, exact_similarity
 
 ROTATED = "rotated"  # by an angle that the judge has yet to find
-
 TURN_NAMES = ("none", *turn_names(), ROTATED)  # in the order in which searches number them
-
 QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")
-
 _AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
-
 _GAIN = 0.05  # of similarity that a turn must bring to be tried first
-
 Vectors = npt.NDArray[np.floating]
 
 
@@ -51,11 +46,8 @@ def turns_to_try(view: str, likely: str | None) -> tuple[str, ...]:
 def likely_turns(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> list[str | None]:
     """The turn in which each pair of vectors is most alike, None where it is much less so than upright.
 
-    Parameters
-    ----------
-    src, dst : float array, shape (n, dim)
-    turns : sequence of Turn
-        Those of `turn_names`; empty where vectors can't be turned.
+    `src`, `dst`: shape (n, dim).
+    `turns`: those of `turn_names`; empty where vectors can't be turned.
     """
     if not turns:
         return [None] * len(src)

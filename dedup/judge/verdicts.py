@@ -16,7 +16,6 @@ from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
 
 VERDICTS_VERSION = 3  # of what the judge says, and of the table that holds it
-
 AGAIN, GROUP = "again", "group"  # questions besides those by the sources of candidates: by `reconnect`, and by groups and keepers
 
 VERDICTS = pa.schema(
@@ -86,7 +85,6 @@ ORDER BY grouped.src, grouped.dst
 """
 
 _TABLES = ("edges", "refused", "groups", "exact", "duplicates")
-
 _GROUPED = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("distance", pa.float32())])
 
 
@@ -107,15 +105,9 @@ def base_tables(base: Run | None, confirm: ConfirmConfig) -> dict[str, Table]:
 def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDArray[np.int64], *, of_groups: bool = False) -> pa.Table:
     """What the base says of pairs of some samples, as `VERDICTS`, ordered by (src, dst).
 
-    Parameters
-    ----------
-    engine : Engine
-    base : mapping
-        As `base_tables` gives it.
-    sample_ids : int64 array, shape (n,)
-        Both ends are among them.
-    of_groups : bool
-        With what its groups and keepers say.
+    `base`: as `base_tables` gives it.
+    `sample_ids`: shape (n,); both ends are among them.
+    `of_groups`: with what its groups and keepers say.
     """
     if not base or not len(sample_ids):
         return VERDICTS.empty_table()

@@ -14,7 +14,6 @@ from dedup.numerics.search.gpu import Device, gram, unless_full
 from dedup.numerics.similarity import centred, exact_products, exact_squares
 
 Distances = npt.NDArray[np.float32]
-
 TILES = 4  # to a side: 16 tiles of 128 pixels for images of 512
 
 

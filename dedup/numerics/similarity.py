@@ -18,7 +18,6 @@ Turn = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
 
 # float32 products of unit rows of up to some thousand dimensions are within this of the float64 value
 FLOAT32_BAND = 1e-5
-
 _CHUNK = 16_384  # rows; bounds the float64 copies
 _MIDDLE = 128  # taken off each value, so that products of two are at most 2^14 ...
 EXACT = 1_024  # ... and a float32 sum of so many has no rounding: every partial sum is a whole number up to 2^24

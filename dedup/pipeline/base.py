@@ -17,25 +17,16 @@ _NEEDED = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest"
 
 # what may differ: where the samples come from, and what leaves earlier results as they are
 _FREE = ("input.images", "input.embeddings", "input.captions", "index.codes", "search.recall_queries")
-
 _COMPARED = ("embed", "index", "pairs")  # verdicts are asked for again where `confirm` differs, keepers are chosen again
 
 
 def base_records(config: Config, encoder: Mapping[str, str]) -> dict[str, StageRecord]:
     """The records of the run in `base.run_dir`; empty where none is given.
 
-    Parameters
-    ----------
-    config : Config
-    encoder : mapping
-        The encoder's fingerprint; empty = not compared.
-
-    Raises
-    ------
-    ConfigError
-        If it is this run itself.
-    RunDirectoryError
-        If it is not finished up to its manifest, or was made with another encoder or other settings of `embed` and `search`.
+    `encoder`: the encoder's fingerprint; empty = not compared.
+    Raises ConfigError if it is this run itself.
+    Raises RunDirectoryError if it is not finished up to its manifest, or was made with another encoder or other settings of `embed` and
+    `search`.
     """
     base_dir, run_dir = config.base.run_dir, config.output.run_dir
     if not base_dir:

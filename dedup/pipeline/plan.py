@@ -30,13 +30,9 @@ class Plan:
 def make_plan(config: Config, stages: Sequence[Stage], inputs: Inputs, *, redo: bool) -> Plan:
     """Hold what is asked for against what is there.
 
-    Raises
-    ------
-    InputError
-        If what a stage reads is gone for now: what was made from it stands.
-    RunDirectoryError
-        If a stage that is needed but not asked for is missing, stale or was made with another configuration, or one that is asked for is
-        finished and would become another, unless `redo`.
+    Raises InputError if what a stage reads is gone for now: what was made from it stands.
+    Raises RunDirectoryError if a stage that is needed but not asked for is missing, stale or was made with another configuration, or one
+    that is asked for is finished and would become another, unless `redo`.
     """
     expected = _expected_records(config, stages, inputs)
     return Plan(tuple(stages), expected, _stages_to_do(config, stages, inputs, expected, redo=redo))
@@ -135,16 +131,8 @@ class StageStatus:
 def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
     """The state of every stage of a run.
 
-    Parameters
-    ----------
-    run_dir : str
-    config : Config
-        Configuration to compare with; None = compare nothing.
-
-    Raises
-    ------
-    RunDirectoryError
-        If no stage of a run is there.
+    `config`: configuration to compare with; None = compare nothing.
+    Raises RunDirectoryError if no stage of a run is there.
     """
     run = Run.open(run_dir)
     wanted = None if config is None else resolved(config)

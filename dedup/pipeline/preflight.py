@@ -34,41 +34,27 @@ from dedup.text import bytes_text
 # Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
 # and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.
 _DRIVER, _WORKER, _PER_IMAGE = 350_000_000, 400_000_000, 220
-
 _SEARCH, _SEARCH_PER_IMAGE = 600_000_000, 1_300
-
 _MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in fp32, a batch
 
 # Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
 _TABLES, _VIEWS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
-
 _PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
-
 _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run needs, in bytes; `n_images` is None where that can't be told.
-
-    Parameters
-    ----------
-    n_images : int or None
-    is_exact : bool
-    memory, disk, temporary : int
-        Of all processes at once; in the run directory; in the folder for temporary files.
-    n_workers : int
-    savers : tuple of str
-        Settings that would take less of the disk.
-    """
+    """What a run needs, in bytes; `n_images` is None where that can't be told."""
 
     n_images: int | None
     is_exact: bool
+    # memory, disk, temporary: of all processes at once; in the run directory; in the folder for temporary files
     memory: int
     disk: int
     temporary: int
     n_workers: int
-    savers: tuple[str, ...] = ()
+    savers: tuple[str, ...] = ()  # settings that would take less of the disk
 
 
 def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int, str]:
@@ -76,12 +62,7 @@ def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int
 
     As many as were asked for; else one a core, but no more than there is memory for.
 
-    Parameters
-    ----------
-    config : Config
-    cores : int
-    memory : int or None
-        Bytes; None = unknown.
+    `memory`: bytes; None = unknown.
     """
     if config.engine.workers:
         return config.engine.workers, ""
@@ -103,23 +84,11 @@ def check(
 ) -> Needs | None:
     """Say what a run needs and what is there.
 
-    Parameters
-    ----------
-    config : Config
-        With `engine.preflight`: refuse, or warn and go on.
-    sources : mapping
-        Of the stage `embed`; empty where it is done.
-    todo : set of str
-        Stages that are to be done; nothing is said where there are none.
-    engine : Engine
-    reporter : Reporter
-    again : bool
-        A second time, when the number of images is known: of the disk alone, and silent unless it is too small.
-
-    Raises
-    ------
-    ResourceError
-        If memory or disk are too small, with both numbers and what to do; nothing was written.
+    `config`: with `engine.preflight`: refuse, or warn and go on.
+    `sources`: of the stage `embed`; empty where it is done.
+    `todo`: stages that are to be done; nothing is said where there are none.
+    `again`: a second time, when the number of images is known: of the disk alone, and silent unless it is too small.
+    Raises ResourceError if memory or disk are too small, with both numbers and what to do; nothing was written.
     """
     if not todo:
         return None

@@ -200,12 +200,8 @@ def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> Sta
 def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
     """The engine a configuration asks for.
 
-    Raises
-    ------
-    MissingExtra
-        If pyspark is not installed.
-    ConfigError, StageError
-        If Spark can't start, or can't give what is asked for.
+    Raises MissingExtra if pyspark is not installed.
+    Raises ConfigError, StageError if Spark can't start, or can't give what is asked for.
     """
     if config.engine.name == "local":
         n_workers, text = bounded_workers(config, available_cores(), free_memory())

@@ -52,41 +52,22 @@ original data show it.
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was exported.
-
-    Parameters
-    ----------
-    form, path : str
-    n_rows : int
-        Keys, urls, uids, or samples.
-    n_left_out : int
-        Kept samples that could not be named in that form.
-    keep_list : KeepListResult or None
-    """
+    """What was exported."""
 
     form: str
     path: str
-    n_rows: int
-    n_left_out: int = 0
+    n_rows: int  # keys, urls, uids, or samples
+    n_left_out: int = 0  # kept samples that could not be named in that form
     keep_list: KeepListResult | None = None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
-
-    Parameters
-    ----------
-    path : str
-    n_rows : int
-        Keys, urls, uids or samples.
-    n_left_out : int
-        Kept samples that have no url or uid, or one that no line can hold.
-    """
+    """What was written."""
 
     path: str
-    n_rows: int
-    n_left_out: int = 0
+    n_rows: int  # keys, urls, uids or samples
+    n_left_out: int = 0  # kept samples that have no url or uid, or one that no line can hold
 
 
 @dataclass(frozen=True)
@@ -156,10 +137,7 @@ def export(
 def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
     """Write the keys of kept samples, in their order: as text, or with their shards as ``.csv`` or ``.parquet``.
 
-    Raises
-    ------
-    InputError
-        If text is asked for and a key occurs in several shards, or holds a line break.
+    Raises InputError if text is asked for and a key occurs in several shards, or holds a line break.
     """
     if out.endswith(".parquet"):
         with FileWriter(out, _KEYS) as writer:
@@ -190,12 +168,8 @@ def export_urls(kept: Table, out: str) -> Exported:
 def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
     """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, none twice.
 
-    Raises
-    ------
-    ConfigError
-        If the name does not end in ``.npy``.
-    InputError
-        If the run carries no `uid`, or one that is not 32 hex digits.
+    Raises ConfigError if the name does not end in ``.npy``.
+    Raises InputError if the run carries no `uid`, or one that is not 32 hex digits.
     """
     if not out.endswith(".npy"):
         raise ConfigError(f"--out {out}: expected a name that ends in .npy")
@@ -261,10 +235,7 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
 def export_file(task: HfTask) -> int:
     """Write one file, unless it is there; returns its rows.
 
-    Raises
-    ------
-    InputError
-        If an image can't be read any more.
+    Raises InputError if an image can't be read any more.
     """
     target = join(task.out, "data", f"train-{task.file.number:05d}-of-{task.n_files:05d}.parquet")
     fs, path = filesystem(target)

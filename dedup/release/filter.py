@@ -65,15 +65,8 @@ class KeepFilter:
     def __call__(self, sample: Mapping[str, Any]) -> bool:
         """Whether a sample stays.
 
-        Parameters
-        ----------
-        sample : mapping
-            With `__key__` and `__url__`, as webdataset makes it.
-
-        Raises
-        ------
-        InputError
-            If the sample has neither, or its shard is none of the run's.
+        `sample`: with `__key__` and `__url__`, as webdataset makes it.
+        Raises InputError if the sample has neither, or its shard is none of the run's.
         """
         url, key = sample.get("__url__"), sample.get("__key__")
         if not isinstance(url, str) or not isinstance(key, str):

@@ -50,45 +50,24 @@ _COLUMNS = ("sample_id", "shard", "key", "n_bytes")
 
 @dataclass(frozen=True)
 class KeepListResult:
-    """How a keep list fits a run.
+    """How a keep list fits a run."""
 
-    Parameters
-    ----------
-    n_unknown : int
-        Entries that name no sample of the run.
-    unknown : tuple of str
-        The first of them.
-    n_excluded : int
-        Samples that are named but excluded: they do not come back.
-    """
-
-    n_unknown: int = 0
-    unknown: tuple[str, ...] = field(default_factory=tuple)
-    n_excluded: int = 0
+    n_unknown: int = 0  # entries that name no sample of the run
+    unknown: tuple[str, ...] = field(default_factory=tuple)  # the first of them
+    n_excluded: int = 0  # samples that are named but excluded: they do not come back
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """One shard to be written: a stretch of the kept samples, which are ordered by sample_id.
+    """One shard to be written: a stretch of the kept samples, which are ordered by sample_id."""
 
-    Parameters
-    ----------
-    number : int
-        Of the shard: its name is ``NNNNN.tar``.
-    first_id, last_id : int
-        sample_id of its first and last sample.
-    n_samples : int
-    image_bytes : int
-        Of its images, encoded.
-    first_file, last_file : int
-        Place, among the table's sorted files, of those that hold its rows.
-    """
-
-    number: int
+    number: int  # of the shard: its name is ``NNNNN.tar``
+    # first_id, last_id: sample_id of its first and last sample
     first_id: int
     last_id: int
     n_samples: int
-    image_bytes: int
+    image_bytes: int  # of its images, encoded
+    # first_file, last_file: place, among the table's sorted files, of those that hold its rows
     first_file: int
     last_file: int
 
@@ -100,10 +79,7 @@ class Cleaned:
 def kept_table(run_dir: str) -> Table:
     """The manifest of a finished run, with its carried columns.
 
-    Raises
-    ------
-    RunDirectoryError
-        If there is none.
+    Raises RunDirectoryError if there is none.
     """
     table = Run(run_dir).table("manifest")
     return replace(table, schema=with_carried(MANIFEST, _carried(table)))
@@ -123,26 +99,11 @@ def _carried(manifest: Table) -> list[str]:
 def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tuple[Table, KeepListResult]:
     """Write the samples that a keep list names, in the form of a manifest.
 
-    Parameters
-    ----------
-    run_dir : str
-        A finished run.
-    keep_list : str
-        See `read_keep_list`.
-    folder : str
-        Where the table goes.
-    engine : Engine
-
-    Returns
-    -------
-    Table
-        Ordered by sample_id.
-    KeepListResult
-
-    Raises
-    ------
-    InputError
-        If the list can't be read, names samples by a column the run has not carried, or names none of this run.
+    `run_dir`: a finished run.
+    `keep_list`: see `read_keep_list`.
+    `folder`: where the table goes.
+    Returns ordered by sample_id.
+    Raises InputError if the list can't be read, names samples by a column the run has not carried, or names none of this run.
     """
     named, kept = read_keep_list(keep_list), kept_table(run_dir)
     missing = [name for name in named.column_names if name not in kept.schema.names]
@@ -185,10 +146,7 @@ def kept_rows(kept: Table, wanted: Cleaned) -> pa.Table:
 def read_file(path: str, n_bytes: int) -> bytes:
     """The image of a sample that lies in a folder.
 
-    Raises
-    ------
-    InputError
-        If it is gone, or has another size than when it was embedded.
+    Raises InputError if it is gone, or has another size than when it was embedded.
     """
     try:
         with open_binary(path) as file:
@@ -204,16 +162,8 @@ def read_file(path: str, n_bytes: int) -> bytes:
 def plan_shards(kept: Table, per_shard: int) -> Iterator[Cleaned]:
     """Cut the kept samples into shards, in their order.
 
-    Parameters
-    ----------
-    kept : Table
-        Columns of the manifest; files and rows ordered by sample_id, as every engine writes them.
-    per_shard : int
-        Samples in each but the last; 0 = a cleaned shard for each shard that keeps any.
-
-    Yields
-    ------
-    Cleaned
+    `kept`: columns of the manifest; files and rows ordered by sample_id, as every engine writes them.
+    `per_shard`: samples in each but the last; 0 = a cleaned shard for each shard that keeps any.
 
     Notes
     -----

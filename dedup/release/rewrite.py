@@ -39,75 +39,38 @@ _ERRORS_SHOWN = 20
 
 @dataclass(frozen=True)
 class RewriteSummary:
-    """What rewriting did, or would do.
-
-    Parameters
-    ----------
-    out : str
-    n_shards, n_samples : int
-        Cleaned shards and the samples in them.
-    image_bytes : int
-        Of the samples' images, encoded.
-    n_bytes : int
-        Of the tars; an estimate before they are written.
-    n_done_before : int
-        Shards that an earlier run had written.
-    errors : tuple of str
-        Why shards were not written, at most 20 of them.
-    n_failed : int
-        Shards that were not.
-    keep_list : KeepListResult or None
-    is_dry_run : bool
-    """
+    """What rewriting did, or would do."""
 
     out: str
+    # n_shards, n_samples: cleaned shards and the samples in them
     n_shards: int
     n_samples: int
-    image_bytes: int
-    n_bytes: int
-    n_done_before: int = 0
-    errors: tuple[str, ...] = field(default_factory=tuple)
-    n_failed: int = 0
+    image_bytes: int  # of the samples' images, encoded
+    n_bytes: int  # of the tars; an estimate before they are written
+    n_done_before: int = 0  # shards that an earlier run had written
+    errors: tuple[str, ...] = field(default_factory=tuple)  # why shards were not written, at most 20 of them
+    n_failed: int = 0  # shards that were not
     keep_list: KeepListResult | None = None
     is_dry_run: bool = False
 
 
 @dataclass(frozen=True)
 class RewriteTask:
-    """Consecutive cleaned shards that one worker writes.
+    """Consecutive cleaned shards that one worker writes."""
 
-    Parameters
-    ----------
-    kept : Table
-        The samples that stay.
-    shards : tuple of Cleaned
-    out : str
-        Folder for them.
-    """
-
-    kept: Table
+    kept: Table  # the samples that stay
     shards: tuple[Cleaned, ...]
-    out: str
+    out: str  # folder for them
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a cleaned shard.
-
-    Parameters
-    ----------
-    number : int
-    n_samples : int
-    n_bytes : int
-        Of the tar; 0 if it was not written.
-    error : str
-        Why it was not.
-    """
+    """What became of a cleaned shard."""
 
     number: int
     n_samples: int
-    n_bytes: int
-    error: str = ""
+    n_bytes: int  # of the tar; 0 if it was not written
+    error: str = ""  # why it was not
 
 
 def rewrite(
@@ -267,10 +230,7 @@ def shard_path(out: str, number: int, suffix: str) -> str:
 def rewrite_shards(task: RewriteTask) -> list[Written]:
     """Write consecutive cleaned shards, each whole or not at all; one that can't be written does not stop the others.
 
-    Raises
-    ------
-    InputError
-        If the disk is full.
+    Raises InputError if the disk is full.
     """
     feed = _Feed()
     try:
@@ -365,10 +325,7 @@ class _Feed:
     def copy(self, shard: str, key: str, n_bytes: int, file: IO[bytes]) -> None:
         """Copy the members of the next sample with a key.
 
-        Raises
-        ------
-        InputError
-            If the shard has no such sample from here on, or its image has another size.
+        Raises InputError if the shard has no such sample from here on, or its image has another size.
         """
         if self._samples is None or shard != self._shard:
             self._reader = SampleReader(lambda reader: iter(()))

@@ -21,12 +21,8 @@ _NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes"}  # of the shard it came
 def write_beside(rows: pa.Table, url: str) -> None:
     """Write the rows of a cleaned shard's samples.
 
-    Parameters
-    ----------
-    rows : pyarrow.Table
-        Columns of the manifest, in the order of the samples.
-    url : str
-        The parquet to write.
+    `rows`: columns of the manifest, in the order of the samples.
+    `url`: the parquet to write.
 
     Notes
     -----

@@ -37,26 +37,17 @@ LIMITS = BelowLimits()
 
 @dataclass(frozen=True)
 class BelowSample:
-    """What the comparison of a sample has found.
+    """What the comparison of a sample has found."""
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n,)
-        The most similar pairs below the threshold, src < dst, most similar first.
-    similarity : float32 array, shape (n,)
-        Exact.
-    bins : int64 array, shape (n_bins,)
-        Pairs (query, other) by similarity: bin k holds [k / n_bins, (k + 1) / n_bins); smaller ones than `low` are not counted.
-    low : float
-    n_queries, n_vectors, n_all : int
-        Sampled images; those each was compared with; all of the run.
-    """
-
+    # src, dst: shape (n,); the most similar pairs below the threshold, src < dst, most similar first
     src: npt.NDArray[np.int64]
     dst: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
+    similarity: npt.NDArray[np.float32]  # shape (n,); exact
+    # shape (n_bins,); pairs (query, other) by similarity: bin k holds [k / n_bins, (k + 1) / n_bins); smaller ones than `low` are not
+    # counted
     bins: npt.NDArray[np.int64]
     low: float
+    # n_queries, n_vectors, n_all: sampled images; those each was compared with; all of the run
     n_queries: int
     n_vectors: int
     n_all: int
@@ -67,18 +58,9 @@ def sample_below(
 ) -> BelowSample:
     """Compare sampled vectors with all, or with evenly spread stretches of them.
 
-    Parameters
-    ----------
-    run : Run
-    n_of_partition : dict
-        Partition to its number of vectors.
-    threshold : float
-    low : float
-        Similarity down to which pairs are counted.
-    n_bins : int
-        Bins from 0 to 1.
-    seed : int
-    limits : BelowLimits
+    `n_of_partition`: partition to its number of vectors.
+    `low`: similarity down to which pairs are counted.
+    `n_bins`: bins from 0 to 1.
 
     Notes
     -----

@@ -41,18 +41,10 @@ _HEAD_BYTES: Final = 4_096  # in which the state stands
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a report may be.
+    """How much a report may be."""
 
-    Parameters
-    ----------
-    max_bytes : int
-        Of the page.
-    most_compressed : int
-        Compressed tars that pictures are read from.
-    """
-
-    max_bytes: int = 25_000_000
-    most_compressed: int = MOST_COMPRESSED
+    max_bytes: int = 25_000_000  # of the page
+    most_compressed: int = MOST_COMPRESSED  # compressed tars that pictures are read from
 
 
 LIMITS = Limits()
@@ -66,47 +58,25 @@ _EXCLUSIONS = {
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written.
-
-    Parameters
-    ----------
-    path : str
-    n_bytes : int
-    n_pictures : int
-    notes : list of str
-        What is missing from it.
-    """
+    """What was written."""
 
     path: str
     n_bytes: int
     n_pictures: int
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is missing from it
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a page shows of samples.
-
-    Parameters
-    ----------
-    run : Run
-    groups : Galleries
-    pairs : Pairs
-    excluded : list of (Reason, list of (Card, dict))
-    facts : dict
-        sample_id to what is shown of it.
-    pictures : Pictures
-    seed : int
-        Of what was drawn at random.
-    """
+    """What a page shows of samples."""
 
     run: Run
     groups: Galleries
     pairs: Pairs
-    excluded: Excluded
-    facts: dict[int, Facts]
+    excluded: Excluded  # list of (Reason, list of (Card, dict))
+    facts: dict[int, Facts]  # sample_id to what is shown of it
     pictures: Pictures
-    seed: int
+    seed: int  # of what was drawn at random
 
 
 @dataclass(frozen=True)

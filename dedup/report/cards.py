@@ -24,7 +24,6 @@ from dedup.text import Text, bytes_text, cut, key_text, link, shard_name
 SIDE: Final = 160  # pixels of the longer side, at most
 _QUALITY: Final = 70
 _MOST_PICTURES: Final = 4_000
-
 MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
 _TAG_BYTES: Final = 100  # that a picture takes in the page beside its own
 _REMOTE_TRIES: Final = 30  # images of remote shards that can't be read one after another, that end the asking: a host may be gone
@@ -34,24 +33,14 @@ _URL_SHOWN = 90  # characters
 
 @dataclass(frozen=True)
 class Card:
-    """A sample as it is shown.
-
-    Parameters
-    ----------
-    sample_id : int
-    role : str
-        kept, near, exact, excluded; '' in a pair.
-    similarity, distance : float or None
-        To the keeper; of an excluded sample to the reference.
-    note : str
-        A word beside the role.
-    """
+    """A sample as it is shown."""
 
     sample_id: int
-    role: str = ""
+    role: str = ""  # kept, near, exact, excluded; '' in a pair
+    # similarity, distance: to the keeper; of an excluded sample to the reference
     similarity: float | None = None
     distance: float | None = None
-    note: str = ""
+    note: str = ""  # a word beside the role
 
 
 @dataclass(frozen=True)
@@ -69,34 +58,17 @@ class Facts:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Samples that belong together: a group of copies, or the pieces of a chain.
-
-    Parameters
-    ----------
-    component_id : int
-    n_samples : int
-        All, shown or not.
-    facts : list of (name, text)
-        Figures under the title.
-    caption : Text or None
-        The most frequent one.
-    cards : list of Card
-        Keepers first, then copies from the most to the least similar.
-    n_exact : int
-    min_similarity : float or None
-        Of the weakest member to the group's anchor; of the weakest edge where that is what the gallery is about.
-    n_cards : int or None
-        Cards that there would be if all were shown; None = one for each sample.
-    """
+    """Samples that belong together: a group of copies, or the pieces of a chain."""
 
     component_id: int
-    n_samples: int
-    facts: list[tuple[str, str]]
-    caption: Text | None
-    cards: list[Card]
+    n_samples: int  # all, shown or not
+    facts: list[tuple[str, str]]  # list of (name, text); figures under the title
+    caption: Text | None  # the most frequent one
+    cards: list[Card]  # keepers first, then copies from the most to the least similar
     n_exact: int = 0
+    # of the weakest member to the group's anchor; of the weakest edge where that is what the gallery is about
     min_similarity: float | None = None
-    n_cards: int | None = None
+    n_cards: int | None = None  # cards that there would be if all were shown; None = one for each sample
 
     @property
     def n_members(self) -> int:
@@ -106,48 +78,25 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two samples side by side.
-
-    Parameters
-    ----------
-    src, dst : Card
-    similarity, distance : float or None
-    reason : str
-        Why they are no copies; '' where they are, or nobody asked.
-    details : list of str
-    """
+    """Two samples side by side."""
 
     src: Card
     dst: Card
     similarity: float | None
     distance: float | None = None
-    reason: str = ""
+    reason: str = ""  # why they are no copies; '' where they are, or nobody asked
     details: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Pictures:
-    """What could be read.
+    """What could be read."""
 
-    Parameters
-    ----------
-    jpegs : dict
-        sample_id to an encoded picture.
-    n_wanted : int
-        Samples that are shown.
-    n_unread : int
-        Of these, whose shard or image could not be read.
-    n_left_out : int
-        Of these, that were not asked for: too many, or in too many compressed tars.
-    trouble : str
-        Why the first could not be read.
-    """
-
-    jpegs: dict[int, bytes] = field(default_factory=dict)
-    n_wanted: int = 0
-    n_unread: int = 0
-    n_left_out: int = 0
-    trouble: str = ""
+    jpegs: dict[int, bytes] = field(default_factory=dict)  # sample_id to an encoded picture
+    n_wanted: int = 0  # samples that are shown
+    n_unread: int = 0  # of these, whose shard or image could not be read
+    n_left_out: int = 0  # of these, that were not asked for: too many, or in too many compressed tars
+    trouble: str = ""  # why the first could not be read
 
     def within(self, n_bytes: int, order: Sequence[int]) -> dict[int, str]:
         """Pictures as base64, the first in `order` for which there is room; one that is there several times takes it as often."""
@@ -197,17 +146,10 @@ def read_pictures(
 ) -> Pictures:
     """Read and reduce the pictures of samples, shard by shard.
 
-    Parameters
-    ----------
-    run : Run
-    places : mapping
-        sample_id to where its image lies.
-    order : sequence of int
-        sample_ids, those that matter most first.
-    max_pixels : int
-        `input.max_pixels`.
-    most_compressed : int
-        Compressed tars that are read.
+    `places`: sample_id to where its image lies.
+    `order`: sample_ids, those that matter most first.
+    `max_pixels`: `input.max_pixels`.
+    `most_compressed`: compressed tars that are read.
     """
     wanted = [places[sample_id] for sample_id in dict.fromkeys(order) if sample_id in places]
     found = Pictures(n_wanted=len(wanted))
@@ -237,10 +179,7 @@ def read_pictures(
 def small_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
     """A JPEG whose longer side has at most `SIDE` pixels.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
+    `pixels`: shape (height, width, 3); RGB.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, SIDE / max(height, width))

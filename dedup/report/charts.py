@@ -13,53 +13,31 @@ _MOST_POINTS = 1_500
 
 @dataclass(frozen=True)
 class Mark:
-    """A bar, or a point where `radius` is not 0.
+    """A bar, or a point where `radius` is not 0."""
 
-    Parameters
-    ----------
-    x, y : float
-        Upper left corner of a bar, middle of a point, in units of the chart.
-    width, height, radius : float
-    kind : str
-        Its class in the style sheet.
-    says : str
-        Shown where the mouse rests.
-    """
-
+    # x, y: upper left corner of a bar, middle of a point, in units of the chart
     x: float
     y: float
     width: float = 0.0
     height: float = 0.0
     radius: float = 0.0
-    kind: str = ""
-    says: str = ""
+    kind: str = ""  # its class in the style sheet
+    says: str = ""  # shown where the mouse rests
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart in its own units, `width` by `height`.
+    """A chart in its own units, `width` by `height`."""
 
-    Parameters
-    ----------
-    says : str
-        What a screen reader reads.
-    x_title, y_title : str
-    marks : list of Mark
-    x_ticks, y_ticks : list of (float, str)
-        Where they are, and their labels.
-    lines : list of (float, str)
-        Vertical lines and their labels.
-    legend : list of (kind, str)
-    """
-
-    says: str
+    says: str  # what a screen reader reads
     x_title: str
     y_title: str
     marks: list[Mark]
+    # x_ticks, y_ticks: list of (float, str); where they are, and their labels
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    lines: list[tuple[float, str]] = field(default_factory=list)
-    legend: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[tuple[float, str]] = field(default_factory=list)  # list of (float, str); vertical lines and their labels
+    legend: list[tuple[str, str]] = field(default_factory=list)  # list of (kind, str)
     width: int = _WIDTH
     height: int = _HEIGHT
     left: int = _LEFT
@@ -116,13 +94,8 @@ class _Axes:
 def log_log(points: Sequence[tuple[int, int]], *, says: str, x_title: str, y_title: str, words: str) -> Chart:
     """Points on two logarithmic axes, each with a stem.
 
-    Parameters
-    ----------
-    points : sequence of (int, int)
-        Both 1 or more.
-    says, x_title, y_title : str
-    words : str
-        Of a point, with ``{x}`` and ``{y}``.
+    `points`: sequence of (int, int); both 1 or more.
+    `words`: of a point, with ``{x}`` and ``{y}``.
     """
     x_top = max((math.log10(x) for x, _ in points), default=0.0)
     y_top = max((math.log10(y) for _, y in points), default=0.0)
@@ -172,18 +145,10 @@ def histogram(
 ) -> Chart:
     """Bars by bin: stacked on a linear axis, side by side in the bin's width on a logarithmic one, where stacks mean nothing.
 
-    Parameters
-    ----------
-    series : sequence of Series
-    n_bins : int
-        Bins from 0 to 1.
-    low, high : float
-        What is shown; bins outside are left out.
-    lines : sequence of (float, str)
-        Values that are marked.
-    says, x_title, y_title : str
-    is_log : bool
-        Of the counts.
+    `n_bins`: bins from 0 to 1.
+    `low`, `high`: what is shown; bins outside are left out.
+    `lines`: sequence of (float, str); values that are marked.
+    `is_log`: of the counts.
     """
     first, last = round(low * n_bins), round(high * n_bins)
     shown = [{place: n for place, n in one.counts.items() if first <= place <= last and n} for one in series]

@@ -31,23 +31,13 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a whole, as a bar.
+    """A part of a whole, as a bar."""
 
-    Parameters
-    ----------
-    kind : str
-        Class in the style sheet.
-    name : str
-    n : int
-    share : str
-    x, width : float
-        Of its bar, in per mille of the whole.
-    """
-
-    kind: str
+    kind: str  # class in the style sheet
     name: str
     n: int
     share: str
+    # x, width: of its bar, in per mille of the whole
     x: float
     width: float
 

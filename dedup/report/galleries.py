@@ -29,61 +29,34 @@ _N_LISTED = 1_000  # groups in the table
 
 @dataclass(frozen=True)
 class Galleries:
-    """All groups that are drawn, by section.
-
-    Parameters
-    ----------
-    largest, random, weakest, loosest : list of Gallery
-    chains : list of Gallery
-        Each card the anchor of a piece.
-    listed : list of dict
-        The largest groups, for the table.
-    n_groups : int
-        Groups of the run.
-    """
+    """All groups that are drawn, by section."""
 
     largest: list[Gallery]
     random: list[Gallery]
     weakest: list[Gallery]
     loosest: list[Gallery]
-    chains: list[Gallery]
-    listed: list[Row]
-    n_groups: int
+    chains: list[Gallery]  # each card the anchor of a piece
+    listed: list[Row]  # the largest groups, for the table
+    n_groups: int  # groups of the run
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that are drawn.
+    """Pairs that are drawn."""
 
-    Parameters
-    ----------
-    refused : list of (Reason, list of Pair)
-    below : list of Pair
-        Just below the threshold, and in no common group.
-    confirmed, nearly : list of Pair
-        Confirmed by the pixels with the largest distances, and refused with the smallest.
-    sample : BelowSample or None
-        None where the vectors are gone.
-    """
-
-    refused: list[tuple[Reason, list[Pair]]]
-    below: list[Pair]
+    refused: list[tuple[Reason, list[Pair]]]  # list of (Reason, list of Pair)
+    below: list[Pair]  # just below the threshold, and in no common group
+    # confirmed, nearly: confirmed by the pixels with the largest distances, and refused with the smallest
     confirmed: list[Pair]
     nearly: list[Pair]
-    sample: BelowSample | None
+    sample: BelowSample | None  # none where the vectors are gone
 
 
 def galleries(asker: Asker, run: Run, *, n: int, seed: int) -> Galleries:
     """Choose groups and their members.
 
-    Parameters
-    ----------
-    asker : Asker
-    run : Run
-    n : int
-        Groups among the largest, and as many at random.
-    seed : int
-        Of the random ones.
+    `n`: groups among the largest, and as many at random.
+    `seed`: of the random ones.
     """
     chains = _chains(asker, run)
     if "statistics" not in run.records:

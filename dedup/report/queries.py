@@ -21,13 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks for rows; answers are small, since every question has a limit.
-
-    Parameters
-    ----------
-    engine : Engine
-    run : Run
-    """
+    """Asks for rows; answers are small, since every question has a limit."""
 
     engine: Engine
     run: Run
@@ -35,15 +29,9 @@ class Asker:
     def rows(self, question: Question, *, chosen: Iterable[int] = (), wanted: Iterable[int] = (), **numbers: float) -> list[Row]:
         """The answer.
 
-        Parameters
-        ----------
-        question : Question
-        chosen : iterable of int
-            The table `chosen`: component_ids that the question is about.
-        wanted : iterable of int
-            The table `wanted`: sample_ids.
-        numbers : float
-            What stands in braces in the query.
+        `chosen`: the table `chosen`: component_ids that the question is about.
+        `wanted`: the table `wanted`: sample_ids.
+        `numbers`: what stands in braces in the query.
         """
         tables: dict[str, Table | pa.Table] = {name: self.run.table(name) for name in question.tables}
         if " chosen" in question.sql:
@@ -57,7 +45,6 @@ class Asker:
 
 
 DETAIL_CHARACTERS: Final = 300
-
 _CUT: Final = f"substr({{column}}, 1, {CAPTION_CHARACTERS})"
 
 
@@ -74,9 +61,7 @@ def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
 
 
 _INT, _REAL, _TEXT = pa.int64(), pa.float64(), pa.string()
-
 CHOSEN: Final = _schema(("component_id", _INT))
-
 WANTED: Final = _schema(("sample_id", _INT))
 
 FACTS: Final = Question(
@@ -152,7 +137,6 @@ ORDER BY component_id, sample_id
 
 
 KEPT: Final = _members_in("manifest")
-
 LEFT_OUT: Final = _members_in("excluded")
 
 COPIES: Final = Question(
@@ -262,7 +246,6 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
 
 # float32 numbers lie a little below or above what they stand for: 0.7 must not fall into the bin below
 _SIMILARITY_BIN: Final = "CAST(floor(CAST(similarity AS DOUBLE) * {similarity_bins} + 1e-4) AS BIGINT) AS bin"
-
 _DISTANCE_BIN: Final = "CAST(floor(CAST(distance AS DOUBLE) * {distance_bins} + 1e-4) AS BIGINT) AS bin"
 
 BINS: Final = Question(

@@ -62,20 +62,10 @@ class Run:
     def open(cls, url: str, needs: Sequence[str] = (), overrides: Sequence[str] = ()) -> Run:
         """A run that is there, as it is now: what later replaces its stages is not seen.
 
-        Parameters
-        ----------
-        url : str
-        needs : sequence of str
-            Stages that must be finished, each made from the others as they are.
-        overrides : sequence of str
-            ``section.key=value`` over what the run was made with: of `encoder`, `input` and `engine` only.
-
-        Raises
-        ------
-        ConfigError
-            If a key is overridden that the run has fixed.
-        RunDirectoryError
-            If there is no run, or a stage is missing or was made from an earlier state of another.
+        `needs`: stages that must be finished, each made from the others as they are.
+        `overrides`: ``section.key=value`` over what the run was made with: of `encoder`, `input` and `engine` only.
+        Raises ConfigError if a key is overridden that the run has fixed.
+        Raises RunDirectoryError if there is no run, or a stage is missing or was made from an earlier state of another.
         """
         run = cls(url)
         run._records = {stage: read_record(url, stage) for stage in HOMES}
@@ -128,10 +118,7 @@ class Run:
     def finished(self, stage: str) -> StageRecord:
         """The record of a stage that must be finished.
 
-        Raises
-        ------
-        RunDirectoryError
-            If it is not.
+        Raises RunDirectoryError if it is not.
         """
         record = self.record(stage)
         if record is None:
@@ -239,10 +226,7 @@ class Run:
     def check_vectors(self) -> None:
         """Check that every partition's vectors are there, as many as its samples, as wide as the index.
 
-        Raises
-        ------
-        RunDirectoryError
-            If there is no image, or vectors are missing or have changed.
+        Raises RunDirectoryError if there is no image, or vectors are missing or have changed.
         """
         expected = self._n_samples()
         if not sum(expected.values()):
@@ -273,10 +257,7 @@ class Run:
     def check_encoder(self) -> None:
         """Stop where this machine's encoder is not the run's; another decoder is no other encoder.
 
-        Raises
-        ------
-        RunDirectoryError
-            With what differs.
+        Raises RunDirectoryError with what differs.
         """
         if not self.has_images:
             return

@@ -18,9 +18,7 @@ from dedup.storage.atomic import Replacement, write_bytes
 from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
 
 FORMAT = 1  # of the index's files; another one is not read
-
 INDEX = "index.faiss"
-
 LISTS = "index.ivfdata"
 
 
@@ -56,10 +54,7 @@ def how_to_rebuild(folder: str) -> str:
 def find_index(folder: str) -> str:
     """The path of the index on this machine, checked against what the stage wrote; fetched if the run lies elsewhere.
 
-    Raises
-    ------
-    RunDirectoryError
-        If there is none, or its files are not those that the stage `index` wrote.
+    Raises RunDirectoryError if there is none, or its files are not those that the stage `index` wrote.
     """
     record = read_json(join(folder, "_index.json")) or {}
     expected = record.get("files")
@@ -98,10 +93,7 @@ def save_lists(folder: str, lists: Lists) -> None:
 def load_lists(folder: str) -> Lists:
     """Read `quantizer.npz` of a folder.
 
-    Raises
-    ------
-    RunDirectoryError
-        If there is none.
+    Raises RunDirectoryError if there is none.
     """
     data = read_bytes(join(folder, "quantizer.npz"))
     if data is None:

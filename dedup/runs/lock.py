@@ -21,9 +21,7 @@ from dedup.storage.atomic import write_json
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _LOCK = "_lock.json"
-
 RENEWED_S = 60.0  # how often a lock on an object store says that its holder lives
-
 _STALE_S = 600.0  # after which it is taken for dead
 
 
@@ -31,16 +29,8 @@ _STALE_S = 600.0  # after which it is taken for dead
 def locked(run_dir: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
     """Hold the lock of a run directory.
 
-    Parameters
-    ----------
-    run_dir : str
-    renewed_s : float
-        How often it is renewed on an object store.
-
-    Raises
-    ------
-    RunDirectoryError
-        Naming the holder, if another process has it.
+    `renewed_s`: how often it is renewed on an object store.
+    Raises RunDirectoryError naming the holder, if another process has it.
 
     Notes
     -----

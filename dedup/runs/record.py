@@ -95,10 +95,7 @@ def digest(value: Any) -> str:
 def read_record(url: str, stage: str) -> StageRecord | None:
     """The record of a stage of the run directory at `url`; None where the stage is not finished.
 
-    Raises
-    ------
-    RunDirectoryError
-        If it is no record, or one of another layout.
+    Raises RunDirectoryError if it is no record, or one of another layout.
     """
     path = join(url, HOMES[stage], "_stage.json")
     value = read_json(path)

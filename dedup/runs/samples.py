@@ -22,7 +22,6 @@ from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import filesystem, join
 
 _COLUMNS = ["sample_id", "shard", "key", "url", "caption", "sha256", "byte_offset", "n_bytes", "quality"]
-
 _GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each
 
 
@@ -56,10 +55,7 @@ class SampleTable:
     def row(self, sample_id: int) -> dict[str, Any]:
         """Where a sample lies and what it says: a row of `metadata`, without its carried columns.
 
-        Raises
-        ------
-        RunDirectoryError
-            If there is no such sample, or the partition's file is gone.
+        Raises RunDirectoryError if there is no such sample, or the partition's file is gone.
         """
         partition, place = sample_id >> 32, sample_id & ROW_MASK
         url = join(self._run.table("metadata").path, f"metadata_{partition:05d}.parquet")

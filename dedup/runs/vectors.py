@@ -46,14 +46,8 @@ class EmbeddingStore:
     def take(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """Vectors of the given samples.
 
-        Parameters
-        ----------
-        sample_ids : int64 array, shape (n,)
-            Any order; ascending is fastest.
-
-        Returns
-        -------
-        float16 array, shape (n, dim)
+        `sample_ids`: shape (n,); any order; ascending is fastest.
+        Returns shape (n, dim).
         """
         partition = sample_ids >> 32
         row = sample_ids & ROW_MASK
@@ -106,16 +100,9 @@ class InnerStore:
     def take(self, sample_ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
         """Vectors of those of the samples that have one.
 
-        Parameters
-        ----------
-        sample_ids : int64 array, shape (n,)
-            Ascending.
-
-        Returns
-        -------
-        rows : float16 array, shape (m, dim)
-        places : int64 array, shape (m,)
-            Positions in `sample_ids`.
+        `sample_ids`: shape (n,); ascending.
+        Returns `rows`: shape (m, dim).
+        Returns `places`: shape (m,); positions in `sample_ids`.
         """
         dim = next(iter(self._rows.values())).shape[1]
         rows, places = [np.empty((0, dim), dtype=np.float16)], [np.empty(0, dtype=np.int64)]
@@ -129,9 +116,7 @@ class InnerStore:
 def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     """Vectors of samples with ascending ids: of a remote store only the stretches of each partition that they lie in.
 
-    Returns
-    -------
-    float16 array, shape (n, dim)
+    Returns shape (n, dim).
     """
     if is_local(folder) or not len(sample_ids):
         return open_store(folder).take(sample_ids)

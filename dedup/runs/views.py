@@ -34,13 +34,9 @@ def view_parts(folder: str) -> tuple[int, ...]:
 def write_views(folder: str, number: int, rows: ViewRows, vectors: npt.NDArray[np.float32], lists: npt.NDArray[np.int32]) -> None:
     """Write one part.
 
-    Parameters
-    ----------
-    rows : ViewRows
-        With positions among the representatives; its vectors are left out.
-    vectors : float32 array, shape (n, dim)
-        Along the principal axes.
-    lists : int32 array, shape (n, nprobe)
+    `rows`: with positions among the representatives; its vectors are left out.
+    `vectors`: shape (n, dim); along the principal axes.
+    `lists`: shape (n, nprobe).
     """
     table = np.empty(len(rows.image), dtype=view_dtype(lists.shape[1]))
     for name in ("image", "kind", "orientation", "is_base"):

@@ -56,16 +56,8 @@ TARGET_ID = field("target_id", pa.string(), "target_id in the table targets")
 def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
     """Append the carried columns to a schema that holds a sample per row.
 
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-    carry : sequence of str
-        Column names of `input.carry`; numbers where `CARRIED_TYPES` says so, strings otherwise. All nullable.
-
-    Raises
-    ------
-    SchemaError
-        If a carried column has the name of a column that is there already.
+    `carry`: column names of `input.carry`; numbers where `CARRIED_TYPES` says so, strings otherwise. All nullable.
+    Raises SchemaError if a carried column has the name of a column that is there already.
     """
     for name in carry:
         if name in schema.names:
@@ -78,21 +70,9 @@ def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
 def conform(batch: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a batch to a schema: columns picked by name, cast by type, nulls checked.
 
-    Parameters
-    ----------
-    batch : pyarrow.RecordBatch or pyarrow.Table
-        Columns in any order; columns that the schema does not name are dropped.
-    schema : pyarrow.Schema
-
-    Returns
-    -------
-    pyarrow.Table
-        Exactly the schema's columns, in its order.
-
-    Raises
-    ------
-    SchemaError
-        If a column is missing, can't be cast, or holds nulls where the schema allows none.
+    `batch`: columns in any order; columns that the schema does not name are dropped.
+    Returns exactly the schema's columns, in its order.
+    Raises SchemaError if a column is missing, can't be cast, or holds nulls where the schema allows none.
     """
     columns = []
     for field in schema:

@@ -26,57 +26,29 @@ from dedup.storage.tables import clear
 from dedup.storage.urls import join
 
 _JUDGED = 2_000  # training images judged for one reference image; of a larger crowd the rest follows those that are copies
-
 _MOSTLY = 0.9  # of the judged that must be copies for that
 
 
 @dataclass(frozen=True)
 class ReferenceTask:
-    """Reference images that one worker looks for.
-
-    Parameters
-    ----------
-    run : Run
-    identity : str
-        Of the index, so that another one is opened anew.
-    paths : tuple of str
-        Images and tars.
-    reason : str
-        ``reference`` or ``listed``.
-    keeps_unreadable : bool
-        Whether a training image that can't be read counts as near: `confirm.unreadable=keep`.
-    device : str
-        `engine.device`: where the encoder computes.
-    """
+    """Reference images that one worker looks for."""
 
     run: Run
-    identity: str
-    paths: tuple[str, ...]
-    reason: str
-    keeps_unreadable: bool
-    device: str
+    identity: str  # of the index, so that another one is opened anew
+    paths: tuple[str, ...]  # images and tars
+    reason: str  # ``reference`` or ``listed``
+    keeps_unreadable: bool  # whether a training image that can't be read counts as near: `confirm.unreadable=keep`
+    device: str  # `engine.device`: where the encoder computes
 
 
 @dataclass
 class Near:
-    """What was found: a row for each pair of a training image and a reference image, and what could not be looked at.
+    """What was found: a row for each pair of a training image and a reference image, and what could not be looked at."""
 
-    Parameters
-    ----------
-    rows : list of tuple
-        sample_id, reason, key, shard, similarity, distance or None.
-    n_images : int
-        Reference images that were looked for.
-    errors : list of str
-        Reference images that could not be.
-    n_unreadable : int
-        Training images that could not be read.
-    """
-
-    rows: list[tuple[int, str, str, str | None, float, float | None]]
-    n_images: int
-    errors: list[str]
-    n_unreadable: int
+    rows: list[tuple[int, str, str, str | None, float, float | None]]  # sample_id, reason, key, shard, similarity, distance or None
+    n_images: int  # reference images that were looked for
+    errors: list[str]  # reference images that could not be
+    n_unreadable: int  # training images that could not be read
 
 
 def find_near(task: ReferenceTask) -> Near:
@@ -101,22 +73,9 @@ def find_near(task: ReferenceTask) -> Near:
 def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tuple[list[tuple[int, float, float | None]], int]:
     """All distinct training images that an image is a copy of.
 
-    Parameters
-    ----------
-    index : RunIndex
-    data : bytes
-        The encoded image.
-    keeps_unreadable : bool
-
-    Returns
-    -------
-    near : list of (sample_id, similarity, distance or None)
-    n_unreadable : int
-
-    Raises
-    ------
-    SampleError
-        If it is no image.
+    `data`: bytes; the encoded image.
+    Returns `near`: list of (sample_id, similarity, distance or None).
+    Raises SampleError if it is no image.
     """
     views = index.views(data)
     candidates = index.candidates(views)
@@ -151,11 +110,8 @@ def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:
 
 
 _ERRORS_SHOWN = 3
-
 _HITS = pa.schema([*EXCLUSIONS, ("priority", pa.int32())])
-
 _PRIORITY = {"listed": 0, "copy": 1, "reference": 2}
-
 _WANTED = pa.schema([("kind", pa.string()), ("name", pa.string()), ("entry", pa.string())])
 
 NAMED_SQL = """
@@ -223,10 +179,7 @@ ORDER BY sample_id
 def reference_inputs(config: Config) -> StageInputs:
     """What identifies the reference images and the list.
 
-    Raises
-    ------
-    InputError
-        If there are none where they should be.
+    Raises InputError if there are none where they should be.
     """
     found: JsonDict = {}
     if config.exclude.reference_shards or config.exclude.reference_images:

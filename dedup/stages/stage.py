@@ -98,11 +98,7 @@ class StageContext:
     def write_all(self, stage: str, queries: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, int]:
         """Write tables from queries, in order, with progress; returns the rows of each.
 
-        Parameters
-        ----------
-        stage : str
-        queries : mapping
-            Table to (query, tables it reads); later ones may read earlier ones.
+        `queries`: table to (query, tables it reads); later ones may read earlier ones.
         """
         rows: dict[str, int] = {}
         self.reporter.progress(Progress(stage, 0, len(queries), "tables"))

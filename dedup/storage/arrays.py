@@ -89,10 +89,7 @@ def map_array(url: str) -> npt.NDArray[Any]:
 def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
     """Memory-map the arrays ``{prefix}NNNNN.npy`` of a folder, by their number.
 
-    Raises
-    ------
-    RunDirectoryError
-        If there are none.
+    Raises RunDirectoryError if there are none.
     """
     fs, path = filesystem(folder)
     if is_local(folder):

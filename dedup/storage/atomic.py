@@ -21,13 +21,9 @@ from dedup.contracts import JsonDict
 from dedup.storage.urls import filesystem, is_local
 
 _HALF_WRITTEN = re.compile(r"_[0-9a-f]{12}-")  # of files and folders, as `hidden_name` makes them
-
 _BUFFER_BYTES = 256 * 1024
-
 _COPY_BYTES = 16 * 1024 * 1024
-
 _PREFIX = "dedup-"
-
 _LOCK = ".lock"
 
 
@@ -153,15 +149,8 @@ def write_json(url: str, value: JsonDict) -> None:
 def link_or_copy(source: str, target: str) -> None:
     """Let a file appear under a second name, whole or not at all; what stood there is replaced.
 
-    Parameters
-    ----------
-    source, target : str
-        Paths or any fsspec URLs.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
+    `source`, `target`: paths or any fsspec URLs.
+    Raises FileNotFoundError if there is no such file.
 
     Notes
     -----

@@ -88,17 +88,8 @@ class FileWriter:
 def write_table(table: Table, batches: Iterator[pa.Table] | Sequence[pa.Table], prefix: str = "part") -> int:
     """Write a stream of batches as the files of a table; an empty table still gets one file.
 
-    Parameters
-    ----------
-    table : Table
-    batches : iterable of pyarrow.Table
-    prefix : str
-        Start of the file names; one that starts with '_' keeps the files hidden until `publish`.
-
-    Returns
-    -------
-    int
-        Rows written.
+    `prefix`: start of the file names; one that starts with '_' keeps the files hidden until `publish`.
+    Returns rows written.
     """
     n_rows, number = 0, 0
     stream = iter(batches)
@@ -141,10 +132,7 @@ def clear_prefix(table: Table, prefix: str) -> None:
 def files(table: Table) -> list[str]:
     """Paths of a table's files inside its file system, sorted.
 
-    Raises
-    ------
-    RunDirectoryError
-        If there are none.
+    Raises RunDirectoryError if there are none.
     """
     fs, path = filesystem(table.path)
     found = sorted(str(name) for name in fs.glob(join(path, table.pattern)))

@@ -15,9 +15,7 @@ from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
 
 _BUFFER_BYTES: Final = 1024 * 1024
-
 _MAX_OPEN: Final = 64  # a process may often have no more than 256 or 1,024 files open
-
 _HERE: Final = ("file://", "local://")  # what fsspec takes for this machine's disk
 
 
@@ -72,10 +70,7 @@ def join(base: str, *parts: str) -> str:
 def open_binary(url: str) -> IO[bytes]:
     """Open a path or fsspec URL to be read from its beginning, buffered; the caller closes it.
 
-    Raises
-    ------
-    Exception
-        OSError for local files; for others whatever their file system raises.
+    Raises Exception: OSError for local files; for others whatever their file system raises.
     """
     if is_local(url):  # past fsspec, whose wrapper costs a Python call for each read
         return open(local_path(url), "rb", buffering=_BUFFER_BYTES)
@@ -101,10 +96,7 @@ def read_range(url: str, start: int | None = None, stop: int | None = None) -> b
 def read_json(url: str) -> JsonDict | None:
     """Read a JSON object, or None where there is no file.
 
-    Raises
-    ------
-    RunDirectoryError
-        If the file is there but broken.
+    Raises RunDirectoryError if the file is there but broken.
     """
     data = read_bytes(url)
     if data is None:
@@ -142,10 +134,7 @@ class RangeReader:
     def read(self, url: str, start: int, n_bytes: int) -> bytes:
         """Bytes of a path or fsspec URL; fewer than asked for where the file ends before.
 
-        Raises
-        ------
-        Exception
-            OSError for local files; for others whatever their file system raises.
+        Raises Exception: OSError for local files; for others whatever their file system raises.
         """
         if not is_local(url):
             return read_range(url, start, start + n_bytes)

@@ -7,9 +7,7 @@ from dedup.explanation.explanation import Explanation, Refusal, Sample, Step
 from dedup.text import printable
 
 _CHARS = 100  # of a caption or address
-
 _STEPS = 12  # of a path that are printed
-
 _WIDTH = 12
 
 

@@ -79,7 +79,6 @@ class ConsoleReporter:
 
 
 Line = tuple[str, str]  # name and text
-
 Lines = Callable[[RunSummary, Config], list[Line]]
 
 

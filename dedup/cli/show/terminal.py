@@ -37,14 +37,9 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, str]], options: Sequence[str]) -> None:
     """Print the help of a program that has commands.
 
-    Parameters
-    ----------
-    program, text : str
-        How it is called, and what it does.
-    commands : sequence of (str, str, str)
-        What each is for, its name, and what it does; in order.
-    options : sequence of str
-        Of the program itself.
+    `program`, `text`: how it is called, and what it does.
+    `commands`: sequence of (str, str, str); what each is for, its name, and what it does; in order.
+    `options`: of the program itself.
     """
     from rich.markup import escape
 
@@ -82,9 +77,7 @@ def _finite(value: object) -> object:
 
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-
 GOES_ON = "run the same command again to go on from the finished parts"
-
 _ABORTED = 1
 
 
@@ -92,10 +85,7 @@ _ABORTED = 1
 def errors_shown(how_to_go_on: str = GOES_ON) -> Iterator[None]:
     """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C.
 
-    Parameters
-    ----------
-    how_to_go_on : str
-        What to do after Ctrl-C.
+    `how_to_go_on`: what to do after Ctrl-C.
     """
     with _interruptions() as is_interrupted:
         try:

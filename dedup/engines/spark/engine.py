@@ -39,7 +39,6 @@ from dedup.storage.tables import dataset, files, write_table
 from dedup.storage.urls import filesystem, is_local, join
 
 _READ_ROWS = 65_536
-
 _NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
 
 
@@ -115,10 +114,7 @@ class SparkEngine:
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
 
-        Raises
-        ------
-        StageError
-            If a task has failed as often as ``spark.task.maxFailures`` allows.
+        Raises StageError if a task has failed as often as ``spark.task.maxFailures`` allows.
         """
         if not tasks:
             return
@@ -140,10 +136,7 @@ class SparkEngine:
     ) -> Iterator[tuple[int, Result]]:
         """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
 
-        Raises
-        ------
-        StageError
-            If a pack has failed as often as ``spark.task.maxFailures`` allows.
+        Raises StageError if a pack has failed as often as ``spark.task.maxFailures`` allows.
         """
         if not packs:
             return

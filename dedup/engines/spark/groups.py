@@ -14,27 +14,16 @@ import pyarrow as pa
 from dedup.contracts import GroupRows, GroupSource, Pack
 
 SENT = "pack int, grp int, place long, content binary"
-
 _SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is held in memory.
+    """What is held in memory."""
 
-    Parameters
-    ----------
-    batch_bytes : int
-        Of records that are sent together.
-    record_bytes : int
-        Of one group's rows in one record.
-    held_bytes : int
-        Of a group's rows in memory; more go through a file.
-    """
-
-    batch_bytes: int = 8 << 20
-    record_bytes: int = 1 << 20
-    held_bytes: int = 256 << 20
+    batch_bytes: int = 8 << 20  # of records that are sent together
+    record_bytes: int = 1 << 20  # of one group's rows in one record
+    held_bytes: int = 256 << 20  # of a group's rows in memory; more go through a file
 
 
 LIMITS = Limits()
@@ -48,17 +37,10 @@ def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype
 
 @dataclass(frozen=True)
 class Routes:
-    """The packs that each group's rows go to.
+    """The packs that each group's rows go to."""
 
-    Parameters
-    ----------
-    offsets : int64 array, shape (n_groups + 1,)
-    packs : int32 array, shape (n,)
-        Numbers of the packs of one group after the other.
-    """
-
-    offsets: npt.NDArray[np.int64]
-    packs: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]  # shape (n_groups + 1,)
+    packs: npt.NDArray[np.int32]  # shape (n,); numbers of the packs of one group after the other
 
     @classmethod
     def of(cls, packs: Sequence[Pack]) -> Routes:

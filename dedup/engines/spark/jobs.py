@@ -11,7 +11,6 @@ from typing import Any
 from dedup.engines.spark.shipment import Shipment
 
 _POLL_S = (0.1, 3.0)  # between looks for new results: at first, at most
-
 PATIENCE_S = 30.0  # without a task that starts or ends, before a user is told
 
 

@@ -76,10 +76,7 @@ def start_session(master: str, options: Sequence[str]) -> SparkSession:
 def settings(options: Sequence[str]) -> dict[str, str]:
     """Spark settings of a session: ours, then the given ones.
 
-    Raises
-    ------
-    ConfigError
-        If one is not ``spark.…=value``.
+    Raises ConfigError if one is not ``spark.…=value``.
 
     Examples
     --------
@@ -102,9 +99,7 @@ def settings(options: Sequence[str]) -> dict[str, str]:
 def check_master(master: str, timeout: float = 10.0) -> None:
     """Find out at once whether a standalone master listens: Spark itself takes minutes to give up.
 
-    Raises
-    ------
-    StageError
+    Raises StageError
     """
     addresses = [part.rpartition(":") for part in master.removeprefix("spark://").split(",")] if master.startswith("spark://") else []
     failures = []
@@ -121,9 +116,7 @@ def check_master(master: str, timeout: float = 10.0) -> None:
 def check_java() -> None:
     """Refuse to start Spark without the Java it needs.
 
-    Raises
-    ------
-    ConfigError
+    Raises ConfigError
     """
     found, hint = java_version(), "install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME; engine.name=local needs no Java"
     if found is None:
@@ -149,9 +142,7 @@ def java_version() -> int | None:
 def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> None:
     """Refuse a number of GPUs for each task that executors can't give.
 
-    Raises
-    ------
-    ConfigError
+    Raises ConfigError
     """
     asked = f"engine.gpus_per_task={gpus_per_task:g}"
     if master == "local" or master.startswith("local["):
@@ -167,10 +158,7 @@ def gpu_profile(session: SparkSession, gpus_per_task: float) -> ResourceProfile 
     Without dynamic allocation it may ask nothing of executors, which are there already. With it, Spark starts executors for
     it that have the cores and the memory of the settings, but only those GPUs that it asks for.
 
-    Raises
-    ------
-    ConfigError
-        If the session's executors can't give it.
+    Raises ConfigError if the session's executors can't give it.
     """
     if not gpus_per_task:
         return None
@@ -195,11 +183,7 @@ def executor_settings(session: SparkSession) -> str:
 def explained(error: BaseException | None, what: str) -> str:
     """One line on what went wrong in Spark.
 
-    Parameters
-    ----------
-    error : Exception or None
-    what : str
-        What was being done.
+    `what`: what was being done.
     """
     text = "" if error is None else str(error)
     again = "finished parts are kept: run the same command again"

@@ -24,42 +24,25 @@ from dedup.storage.atomic import AtomicFile, write_bytes
 from dedup.storage.urls import filesystem, join, read_range
 
 SCRATCH = "_scratch"  # below a run directory
-
 _RESULT = "result-{:07d}.pickle"
-
 _WORK, _TASKS = "work.pickle", "tasks.pickle"
-
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass
 class Shipment:
-    """The tasks of one call, in one file, and where their results appear.
+    """The tasks of one call, in one file, and where their results appear."""
 
-    Parameters
-    ----------
-    folder : str
-        A path or fsspec URL, of this shipment alone.
-    offsets : list of int
-        Where each task's bytes start in ``tasks.pickle``; one more for the end.
-    key : bytes
-        Seals all of it.
-    """
-
-    folder: str
-    offsets: list[int]
-    key: bytes = field(repr=False)
+    folder: str  # a path or fsspec URL, of this shipment alone
+    offsets: list[int]  # where each task's bytes start in ``tasks.pickle``; one more for the end
+    key: bytes = field(repr=False)  # bytes; seals all of it
     _seen: set[str] = field(default_factory=set)
 
     def results(self) -> Iterator[tuple[int, Any]]:
         """Results that have come since the last call: (position of the task, result).
 
-        Raises
-        ------
-        DedupError
-            What the work raised.
-        StageError
-            If a result was not written by a worker of this job.
+        Raises DedupError: what the work raised.
+        Raises StageError if a result was not written by a worker of this job.
         """
         fs, path = filesystem(self.folder)
         fs.invalidate_cache(path)
@@ -135,10 +118,7 @@ def _sealed(key: bytes, name: str, value: object) -> bytes:
 def _opened(key: bytes, name: str, sealed: bytes) -> Any:
     """What was sealed under this name.
 
-    Raises
-    ------
-    StageError
-        If it was sealed with another key, or changed since: then it is not loaded.
+    Raises StageError if it was sealed with another key, or changed since: then it is not loaded.
     """
     seal, data = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
     if not hmac.compare_digest(seal, hmac.digest(key, name.encode() + b"\0" + data, "sha256")):

@@ -16,18 +16,10 @@ _MOST_CLIQUES = 20_000  # maximal cliques looked at; planted and real generation
 
 @dataclass(frozen=True)
 class Clique:
-    """A largest clique.
+    """A largest clique."""
 
-    Parameters
-    ----------
-    members : int64 array, shape (size,)
-        Ascending; empty for a graph without nodes.
-    is_exact : bool
-        Whether no larger one can exist. Else the search ended at its bound, and this is the largest that was met.
-    """
-
-    members: npt.NDArray[np.int64]
-    is_exact: bool
+    members: npt.NDArray[np.int64]  # shape (size,); ascending; empty for a graph without nodes
+    is_exact: bool  # whether no larger one can exist. Else the search ended at its bound, and this is the largest that was met.
 
 
 def largest_clique(is_near: npt.NDArray[np.bool_], *, most_cliques: int = _MOST_CLIQUES) -> Clique:

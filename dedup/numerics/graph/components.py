@@ -12,7 +12,6 @@ from scipy.sparse.csgraph import connected_components as scipy_components
 from dedup.errors import EdgeError, ShapeError
 
 Ids = npt.NDArray[np.int64]
-
 _NETWORKX_UP_TO = 256  # edges; beyond, scipy's compiled code pays
 
 
@@ -93,14 +92,8 @@ def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
 def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Number of components of each size.
 
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-
-    Returns
-    -------
-    duplication_count, n_components : int64 array, shape (n_sizes,)
-        Sizes ascending.
+    `labels`: shape (n,).
+    Returns `duplication_count, n_components`: shape (n_sizes,); sizes ascending.
 
     Examples
     --------
@@ -228,16 +221,10 @@ def maximum_spanning_forest(src: Ids, dst: Ids, similarity: npt.NDArray[np.float
 def best_edges(src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
     """Mark every edge that is among the `k` best of one of its ends.
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n_edges,)
-    similarity : float32 array, shape (n_edges,)
-    k : int
-        Edges per node; ties by (src, dst).
-
-    Returns
-    -------
-    bool array, shape (n_edges,)
+    `src`, `dst`: shape (n_edges,).
+    `similarity`: shape (n_edges,).
+    `k`: edges per node; ties by (src, dst).
+    Returns shape (n_edges,).
     """
     if not len(src) or k < 1:
         return np.zeros(len(src), dtype=bool)

@@ -21,17 +21,10 @@ _CHUNK = 16_384  # rows gathered at a time
 
 @dataclass(frozen=True)
 class Link:
-    """What is known of two members that are copies.
-
-    Parameters
-    ----------
-    similarity : float
-    distance : float or None
-        None where no look was taken.
-    """
+    """What is known of two members that are copies."""
 
     similarity: float
-    distance: float | None
+    distance: float | None  # none where no look was taken
 
 
 def greedy_cover(

@@ -97,18 +97,10 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
 
 @dataclass(frozen=True)
 class Crop:
-    """A picture as an encoder is shown it: what lies inside a box of some pixels.
+    """A picture as an encoder is shown it: what lies inside a box of some pixels."""
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
-    box : tuple of float
-        Left, top, right, bottom.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    box: tuple[float, float, float, float]
+    pixels: npt.NDArray[np.uint8]  # shape (height, width, 3); RGB
+    box: tuple[float, float, float, float]  # left, top, right, bottom
 
     @cached_property
     def grid(self) -> npt.NDArray[np.float32]:
@@ -246,19 +238,10 @@ def _check(pixels: npt.NDArray[np.uint8]) -> None:
 def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> sparse.csr_array[np.float32]:
     """Area-resize a part of an axis, as a matrix: exact means, no rounding.
 
-    Parameters
-    ----------
-    n_pixels : int
-        Length of the axis.
-    start, stop : float
-        The part, in pixels.
-    n_cells : int
-        Equal parts that it is cut into.
-
-    Returns
-    -------
-    sparse float32 array, shape (n_cells, n_pixels)
-        Rows sum to 1.
+    `n_pixels`: length of the axis.
+    `start`, `stop`: the part, in pixels.
+    `n_cells`: equal parts that it is cut into.
+    Returns shape (n_cells, n_pixels); sparse float32 array; rows sum to 1.
     """
     edges = np.linspace(start, stop, n_cells + 1)
     # one weight for each stretch between two edges of cells or pixels; a dense matrix would cost ten times the work

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 
 Box = tuple[int, int, int, int]
-
 _TOLERANCE = 10  # grey levels that JPEG may move a uniform ground by
 _EDGE_SHARE = 0.8  # of the outermost line that has the ground's colour, or there is no frame on that side
 _LINE_SHARE = 0.5  # of a further line: the words of a caption cover the rest

@@ -20,9 +20,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 from dedup.errors import ConfigError, ShapeError
 
 Pixels = npt.NDArray[np.uint8]
-
 _WORDS = ("when you see it", "stock preview", "photo of the day", "sale 50% off", "wait for it", "look at this", "limited offer")
-
 _INKS = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (178, 34, 34), (24, 60, 120), (240, 224, 190))
 
 
@@ -198,31 +196,16 @@ _Apply = Callable[[Pixels, np.random.Generator], Pixels]
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One way an image is changed on its way to a copy.
+    """One way an image is changed on its way to a copy."""
 
-    Attributes
-    ----------
-    name : str
-        Unique: the family and the strength, such as ``jpeg_30`` or ``mirror``.
-    family : str
-        What is done, whatever the strength.
-    strength : float
-        In the family's own unit (see `CHANGES`); 0 where there is but one.
-    apply : callable
-        Takes a uint8 array of shape (height, width, 3) and a numpy Generator; returns a new uint8 array of shape
-        (new height, new width, 3). Equal states of the generator give equal arrays.
-    is_expected : bool
-        Whether the default settings are expected to find such a copy.
-    is_default : bool
-        Whether ``changes(strengths="default")`` holds it: the strengths that are common.
-    """
-
-    name: str
-    family: str
-    strength: float
+    name: str  # unique: the family and the strength, such as ``jpeg_30`` or ``mirror``
+    family: str  # what is done, whatever the strength
+    strength: float  # in the family's own unit (see `CHANGES`); 0 where there is but one
+    # takes a uint8 array of shape (height, width, 3) and a numpy Generator; returns a new uint8 array of shape (new height, new
+    # width, 3). Equal states of the generator give equal arrays.
     apply: _Apply
-    is_expected: bool = True
-    is_default: bool = True
+    is_expected: bool = True  # whether the default settings are expected to find such a copy
+    is_default: bool = True  # whether ``changes(strengths="default")`` holds it: the strengths that are common
 
 
 def _filtered(kernel: ImageFilter.Filter) -> _Apply:
@@ -232,7 +215,6 @@ def _filtered(kernel: ImageFilter.Filter) -> _Apply:
 # Family, what a strength does, strengths, the common ones, those the default settings are not expected to find: of those
 # `benchmarks/quality.py` found fewer than 0.9 of the copies of photos.
 _Row = tuple[str, Callable[[float], _Apply], Sequence[float], Sequence[float], Sequence[float]]
-
 _CROPS = (95, 90, 80, 70, 50)
 
 _ROWS: tuple[_Row, ...] = (
@@ -281,7 +263,6 @@ CHANGES: tuple[Change, ...] = tuple(
 )
 
 FAMILIES: tuple[str, ...] = tuple(row[0] for row in _ROWS)
-
 _BY_NAME = {change.name: change for change in CHANGES}
 
 

@@ -14,9 +14,7 @@ from dedup.numerics.image.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, V
 
 Array = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
-
 WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
-
 _FULL: Box = (0.0, 0.0, 1.0, 1.0)
 
 # One view meets copies that keep 93 to 107% of its sides at similarity 0.82, so these reach from 71% to the whole.
@@ -29,7 +27,6 @@ _LEFT_BY_CAPTION = 0.81
 _ONE_ORIENTATION = 0.0  # factor on the orientation's margins
 _COLOURFUL = 0.2  # share of chroma in a vector's squared norm: a grey copy is at 0.89, less what else was done to it
 _LEAST_ENERGY = 0.05  # of a picture that a crop must hold: what is left else is ground
-
 SIDES = (10, 5, 5)  # squares of luma, Cb and Cr coefficients that a view holds
 VIEW_DIM = sum(side * side for side in SIDES)
 
@@ -52,29 +49,17 @@ _LEAST_DIRECTION = 1e-3  # of the picture's size that the first coefficient must
 
 @dataclass(frozen=True)
 class ViewRows:
-    """Views of some images.
+    """Views of some images."""
 
-    Parameters
-    ----------
-    image : int64 array, shape (n,)
-        Position of the image, ascending.
-    kind : int8 array, shape (n,)
-        `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
-        middle, at no angle).
-    orientation : int8 array, shape (n,)
-        How the image was turned, in the order of `VARIANTS`.
-    is_base : bool array, shape (n,)
-        Whether others are searched for it: whole and inner pictures in canonical orientation, and discs. The other rows are only
-        compared with these.
-    vectors : float32 array, shape (n, dim)
-        Unit rows.
-    """
-
-    image: npt.NDArray[np.int64]
+    image: npt.NDArray[np.int64]  # shape (n,); position of the image, ascending
+    # shape (n,); `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
+    # middle, at no angle)
     kind: npt.NDArray[np.int8]
-    orientation: npt.NDArray[np.int8]
+    orientation: npt.NDArray[np.int8]  # shape (n,); how the image was turned, in the order of `VARIANTS`
+    # shape (n,); whether others are searched for it: whole and inner pictures in canonical orientation, and discs. The other rows are
+    # only compared with these.
     is_base: npt.NDArray[np.bool_]
-    vectors: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32]  # shape (n, dim); unit rows
 
 
 # Whole pictures' vectors, those of pictures inside frames, which image each of the latter is of, and width / height.
@@ -146,19 +131,10 @@ def centre(share: float) -> Box:
 def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """The view of a part of each picture.
 
-    Parameters
-    ----------
-    descriptors : float array, shape (n, DIM)
-        Of the pictures, as `describe_grids` gives them.
-    box : tuple of float
-        Left, top, right, bottom as shares of the sides.
-
-    Returns
-    -------
-    views : float32 array, shape (n, dim)
-        Unit rows: signed square roots of 100 luma coefficients (the constant one left out), 25 Cb, 25 Cr.
-    is_usable : bool array, shape (n,)
-        Whether the part holds anything of the picture.
+    `descriptors`: shape (n, DIM); of the pictures, as `describe_grids` gives them.
+    `box`: left, top, right, bottom as shares of the sides.
+    Returns `views`: shape (n, dim); unit rows: signed square roots of 100 luma coefficients (the constant one left out), 25 Cb, 25 Cr.
+    Returns `is_usable`: shape (n,); whether the part holds anything of the picture.
 
     Notes
     -----
@@ -195,18 +171,10 @@ def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
 def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[np.int8]:
     """Bring views to their canonical orientation, and name the other orientations a copy may have.
 
-    Parameters
-    ----------
-    views : float32 array, shape (n, DIM)
-        Unit rows.
-    margin : float
-        Factor on the margins within which a decision counts as open; 0 leaves none open.
-
-    Returns
-    -------
-    int8 array, shape (n, 8)
-        For each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if
-        a near copy may find so, else 0.
+    `views`: shape (n, DIM); unit rows.
+    `margin`: factor on the margins within which a decision counts as open; 0 leaves none open.
+    Returns shape (n, 8); for each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if a
+    near copy may find so, else 0.
 
     Notes
     -----
@@ -281,24 +249,11 @@ def relative_turns() -> npt.NDArray[np.int8]:
 def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.floating]) -> tuple[Array, npt.NDArray[np.bool_]]:
     """The view of each picture's disc.
 
-    Parameters
-    ----------
-    descriptors : float array, shape (n, DIM)
-        Of whole pictures.
-    aspect : float array, shape (n,)
-        Width / height of each: the descriptor's square grid has forgotten it.
-
-    Returns
-    -------
-    views : float32 array, shape (n, DISC_DIM)
-        Unit rows.
-    is_usable : bool array, shape (n,)
-        Whether the disc tells a direction.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `descriptors`: shape (n, DIM); of whole pictures.
+    `aspect`: shape (n,); width / height of each: the descriptor's square grid has forgotten it.
+    Returns `views`: shape (n, DISC_DIM); unit rows.
+    Returns `is_usable`: shape (n,); whether the disc tells a direction.
+    Raises ShapeError if the shapes do not match.
 
     Examples
     --------

@@ -37,7 +37,6 @@ _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree global
 _MUCH_DETAIL = 0.35  # mean weight of the tiles from which they are evidence enough
 _MOST_CHANGED = 0.02  # share of the tiles that may show something else, beside one bar or one corner: a small sticker
 _LEAST_TRUST = 0.12  # a bird on a plain sky: what little there is to see must agree eight times as well
-
 Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]
 
 REASONS: dict[str, str] = {
@@ -52,26 +51,15 @@ REASONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found about a pair.
-
-    Parameters
-    ----------
-    is_copy : bool
-    distance : float
-        How much the parts that agree least disagree, 0 (equal) to 1; copies have at most the `max_distance` asked for.
-    reason : str
-        Why it is no copy: a key of `REASONS`; empty for a copy.
-    matrix : float64 array, shape (2, 3)
-        Takes relative coordinates (0 to 1 across width and height) of the first picture, turned, to the second's.
-    moved, agreement, similarity, overlap : float
-        Share of points that moved, local agreement of the tiles, global similarity, share of the larger picture
-        that was compared; for whoever wants to know how the verdict came about.
-    """
+    """What was found about a pair."""
 
     is_copy: bool
-    distance: float
-    reason: Reason
+    distance: float  # how much the parts that agree least disagree, 0 (equal) to 1; copies have at most the `max_distance` asked for
+    reason: Reason  # why it is no copy: a key of `REASONS`; empty for a copy
+    # shape (2, 3); takes relative coordinates (0 to 1 across width and height) of the first picture, turned, to the second's
     matrix: npt.NDArray[np.float64]
+    # moved, agreement, similarity, overlap: share of points that moved, local agreement of the tiles, global similarity, share of the
+    # larger picture that was compared; for whoever wants to know how the verdict came about
     moved: float = 0.0
     agreement: float = 0.0
     similarity: float = 0.0

@@ -15,7 +15,6 @@ from dedup.numerics.image.frame import picture_box
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
-
 SIDE = 128  # longer side at which pictures are compared, in pixels
 SMALL_PICTURE_SIDE = 64  # for pictures that have less to show
 _SMALL = 48  # longer side at which hypotheses are compared

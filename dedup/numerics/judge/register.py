@@ -43,52 +43,30 @@ _MOVED_GAIN = 7.0  # equalised grey levels that the difference must fall by ther
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a second picture lies on a first.
+    """How a second picture lies on a first."""
 
-    Parameters
-    ----------
-    matrix : float64 array, shape (2, 3)
-        Takes a point (x, y) of the first picture to its place in the second, in pixels of their levels.
-    agreement : float
-        Mean local correlation of the small copies where they overlap, 0 to 1; `UNALIGNED` or more where most tracks
-        agree on the map, 0 where hardly any do.
-    moved : float
-        Share of the tracked points that are found again away from where the map puts them: what moved between two
-        shots of one scene.
-    """
-
-    matrix: Matrix
+    matrix: Matrix  # shape (2, 3); takes a point (x, y) of the first picture to its place in the second, in pixels of their levels
+    # mean local correlation of the small copies where they overlap, 0 to 1; `UNALIGNED` or more where most tracks agree on the map, 0
+    # where hardly any do
     agreement: float
+    # share of the tracked points that are found again away from where the map puts them: what moved between two shots of one scene
     moved: float
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """A map fitted to tracks.
+    """A map fitted to tracks."""
 
-    Parameters
-    ----------
-    matrix : float64 array, shape (2, 3)
-    inliers : float
-        Share of the tracks that agree with it; where there is nothing to see no track is begun.
-    n_tracks, n_points, pyramid : int
-    there : uint8 array, shape (height, width)
-        The second picture warped on the first before it was tracked.
-    at, to : float32 array, shape (n_astray, 2)
-        Points whose tracks do not agree, and where they were found.
-    left : float32 array, shape (n_astray,)
-        Mean difference left there, in equalised grey levels.
-    """
-
-    matrix: Matrix
-    inliers: float
+    matrix: Matrix  # shape (2, 3)
+    inliers: float  # share of the tracks that agree with it; where there is nothing to see no track is begun
     n_tracks: int
     n_points: int
     pyramid: int
-    there: npt.NDArray[np.uint8]
+    there: npt.NDArray[np.uint8]  # shape (height, width); the second picture warped on the first before it was tracked
+    # at, to: shape (n_astray, 2); points whose tracks do not agree, and where they were found
     at: Array
     to: Array
-    left: Array
+    left: Array  # shape (n_astray,); mean difference left there, in equalised grey levels
 
     @property
     def is_sure(self) -> bool:

@@ -25,21 +25,13 @@ _CHANGED_COLOUR = 20.0  # so many grey levels from what the others let expect, a
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two registered pictures share, in the frame of the first.
+    """What two registered pictures share, in the frame of the first."""
 
-    Parameters
-    ----------
-    left, right : float32 array, shape (height, width, 3)
-        Luma and chroma; 0 outside the mask.
-    mask : float32 array, shape (height, width)
-        1 where both are there.
-    share, cover : float
-        Of the larger picture and of its part, that is shared.
-    """
-
+    # left, right: shape (height, width, 3); luma and chroma; 0 outside the mask
     left: Array
     right: Array
-    mask: Array
+    mask: Array  # shape (height, width); 1 where both are there
+    # share, cover: of the larger picture and of its part, that is shared
     share: float
     cover: float
 
@@ -149,14 +141,10 @@ def _colour_differences(a: Array, b: Array, correlation: Array) -> Array:
 def _left_over(a: Array, b: Array, correlation: Array, scale: float) -> Array:
     """What an affine function of the mean colours of one picture's tiles leaves of the other's, in grey levels.
 
-    Parameters
-    ----------
-    a : float32 array, shape (n_tiles, 3)
-    b : float32 array, shape (n_tiles, k)
-    correlation : float32 array, shape (n_tiles,)
-        Tiles that agree weigh more.
-    scale : float
-        Grey levels left over that halve the weight of a tile in the next round.
+    `a`: shape (n_tiles, 3).
+    `b`: shape (n_tiles, k).
+    `correlation`: shape (n_tiles,); tiles that agree weigh more.
+    `scale`: grey levels left over that halve the weight of a tile in the next round.
     """
     basis = np.concatenate([a, np.ones((len(a), 1), dtype=np.float32)], axis=1)
     weight = trust = np.clip(correlation, 0.05, 1.0)

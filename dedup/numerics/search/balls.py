@@ -19,17 +19,11 @@ from dedup.numerics.arraytypes import Floats, Ids, ListIds, Mask, Rows16, Rows32
 from dedup.numerics.similarity import Rows, unit_rows
 
 _SAMPLE = 512  # rows that stand for the list while balls are looked for
-
 _CHUNK = 8_192
-
 _MIN_BALL = 256  # members below which the products of a ball are cheaper than finding it
-
 _REFINE = 8_192  # rows that move a pivot to its place
-
 _REFINEMENTS = 3
-
 _DIRECT = 64  # comparisons of two numbers that cost about what one number costs in a sort of rows
-
 SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 

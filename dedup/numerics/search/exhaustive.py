@@ -63,7 +63,6 @@ def close_pairs(rows: Rows32, columns: Rows32, limit: float, *, but: tuple[Place
 
 
 _PRODUCTS = 2**23  # float32 products at a time
-
 _MANY = 8  # times k: near vectors of a query in one block that are judged exactly; where there are more, those with the largest products
 
 

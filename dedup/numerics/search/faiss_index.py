@@ -16,11 +16,8 @@ import numpy.typing as npt
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
 
 FIRST = 128  # candidates that a search begins with
-
 _TAIL = 0.25  # of the candidates, by their codes the farthest, that must hold no neighbour for a search to end
-
 _AGAIN = "delete index/_stage.json of the run directory and run: dedup run --only index output.run_dir=… …"
-
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # ids and exact similarities, in the order of their codes
 
 
@@ -70,7 +67,6 @@ except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
 
 faiss: Any = _faiss  # its type hints lack half of what there is
-
 GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
 
 
@@ -198,9 +194,7 @@ class IvfIndex:
 
 
 _PQ_TRAIN = 10_000  # vectors; 39 for each of the 256 centroids, as FAISS asks
-
 _PQ_ITERATIONS = 8
-
 _LEAST_PER_LIST = 39  # training vectors that FAISS asks for each list, where it trains its own
 
 

@@ -17,7 +17,6 @@ from dedup.numerics.arraytypes import Floats, Ids, Rows32, Sims
 from dedup.numerics.similarity import EXACT, Rows, half_limit
 
 BLOCK = 64  # products that a device looks at together first
-
 Strip = tuple[int, int]  # first column of a block of columns, first row
 
 
@@ -144,11 +143,8 @@ def padded(n: int, multiple: int = BLOCK) -> int:
 
 
 _ALIGNED = 8  # float16 values to which tensor cores want rows aligned
-
 _LOADED = 16_384  # rows gathered on the host at a time; bounds what their norms take on the device
-
 Tensor = Any  # torch is not imported for its types
-
 Found = TypeVar("Found")
 
 

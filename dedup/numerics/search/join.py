@@ -86,11 +86,8 @@ def self_join(
 
 
 _HELD = 2_000_000  # edges held before they are sparsified
-
 _DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
-
 _PROBE = 512  # rows whose projections tell whether a list is dense anywhere
-
 _FRESH_PROBE = 64  # rows added to a list that are compared with these
 
 

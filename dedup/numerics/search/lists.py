@@ -17,47 +17,27 @@ from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
 from dedup.numerics.similarity import FLOAT32_BAND
 
 _SPARE = 4  # lists beyond those asked for that are looked at, since the order of near ties is settled afterwards
-
 _MAX_SCORES = 2**26  # scores a device computes at a time, 4 bytes each
-
 _LEAST_ROWS = 64  # rows scored at a time below which a device is as good as full
-
 _CHUNK = 65_536  # pairs of a vector and a list whose exact score is computed at a time
-
 _BALANCE_STEPS = (1.0, 1.0, 0.7, 0.5, 0.35, 0.25)
-
 _PLACES_PER_DOUBLING = 2.0  # how many places down the order of lists a list of twice the mean size is moved
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Centroids, and what each list's score is lowered by so that lists are of one size.
+    """Centroids, and what each list's score is lowered by so that lists are of one size."""
 
-    Parameters
-    ----------
-    centroids : float32 array, shape (nlist, dim)
-        Unit rows.
-    offsets : float32 array, shape (nlist,)
-    """
-
-    centroids: Rows32
-    offsets: Sims
+    centroids: Rows32  # shape (nlist, dim); unit rows
+    offsets: Sims  # shape (nlist,)
 
     def assign(self, rows: Rows32, nprobe: int, device: Device | None = None) -> ListIds:
         """The lists of each vector, best first, by <row, centroid> - offset.
 
-        Parameters
-        ----------
-        rows : float32 array, shape (n, dim)
-            Of norm 1 at most.
-        nprobe : int
-        device : Device, optional
-            Where scores are computed; None = the CPU. The lists are the same: where scores in float32 are too near each other to
-            tell their order, float64 decides, and between equal ones the smaller number.
-
-        Returns
-        -------
-        int32 array, shape (n, min(nprobe, nlist))
+        `rows`: shape (n, dim); of norm 1 at most.
+        `device`: where scores are computed; None = the CPU. The lists are the same: where scores in float32 are too near each other to tell
+        their order, float64 decides, and between equal ones the smaller number.
+        Returns shape (n, min(nprobe, nlist); ).
         """
         nprobe = min(nprobe, len(self.centroids))
         scores, lists = self.search(rows, min(nprobe + _SPARE, len(self.centroids)), device)
@@ -132,25 +112,18 @@ except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
 
 _SAMPLE_RADIUS = 0.9  # similarity from which a ball in the training sample counts as one vector
-
 _BALANCE_SAMPLE = 16  # vectors per list that sizes are estimated from
 
 
 def search_flat(rows: Rows32, centroids: Rows32, offsets: Sims, n_best: int) -> tuple[Sims, Ids]:
     """The lists of the largest <row, centroid> - offset of each row, best first, in float32.
 
-    Parameters
-    ----------
-    rows : float32 array, shape (n, dim)
-    centroids : float32 array, shape (nlist, dim)
-    offsets : float32 array, shape (nlist,)
-    n_best : int
-        At most nlist.
-
-    Returns
-    -------
-    scores : float32 array, shape (n, n_best)
-    lists : int64 array, shape (n, n_best)
+    `rows`: shape (n, dim).
+    `centroids`: shape (nlist, dim).
+    `offsets`: shape (nlist,).
+    `n_best`: at most nlist.
+    Returns `scores`: shape (n, n_best).
+    Returns `lists`: shape (n, n_best).
     """
     # a coordinate that is 1 in every vector carries the offset through the inner product
     flat = faiss.IndexFlatIP(centroids.shape[1] + 1)
@@ -205,23 +178,10 @@ class Training:
 def train_quantizer(sample: Rows32, training: Training, device: Device | None = None) -> Quantizer:
     """Train the coarse quantizer: spherical k-means, then offsets that balance the lists.
 
-    Parameters
-    ----------
-    sample : float32 array, shape (n, dim)
-        More than 32 rows a list bring little.
-    training : Training
-    device : Device, optional
-        Where FAISS has GPUs too, the lists are trained on all of these, and balanced on this device.
-
-    Returns
-    -------
-    Quantizer
-        With fewer lists than asked for where the sample has fewer distinct rows.
-
-    Raises
-    ------
-    ShapeError
-        If there are fewer rows than lists.
+    `sample`: shape (n, dim); more than 32 rows a list bring little.
+    `device`: where FAISS has GPUs too, the lists are trained on all of these, and balanced on this device.
+    Returns with fewer lists than asked for where the sample has fewer distinct rows.
+    Raises ShapeError if there are fewer rows than lists.
 
     Notes
     -----
@@ -262,31 +222,18 @@ def train_quantizer(sample: Rows32, training: Training, device: Device | None = 
 
 
 LEAST_SAMPLE = 10_000  # vectors to train on, however few the lists
-
 BLOCK = 65_536  # vectors placed at a time
-
 _QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Principal axes and the coarse quantizer along them.
+    """Principal axes and the coarse quantizer along them."""
 
-    Parameters
-    ----------
-    axes : float32 array, shape (dim, k)
-    centroids : float32 array, shape (nlist, k_lists)
-        In the first k_lists coordinates along the axes.
-    offsets : float32 array, shape (nlist,)
-        What each list's product is lowered by, so that lists are of one size.
-    n_filter : int
-        Coordinates of the projections that propose pairs; 0 = whole vectors are compared.
-    """
-
-    axes: Rows32
-    centroids: Rows32
-    offsets: Sims
-    n_filter: int
+    axes: Rows32  # shape (dim, k)
+    centroids: Rows32  # shape (nlist, k_lists); in the first k_lists coordinates along the axes
+    offsets: Sims  # shape (nlist,); what each list's product is lowered by, so that lists are of one size
+    n_filter: int  # coordinates of the projections that propose pairs; 0 = whole vectors are compared
 
     @property
     def nlist(self) -> int:
@@ -366,9 +313,7 @@ def n_sampled(n: int, n_wanted: int) -> int:
 
 
 _PACKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
-
 HOT_ROWS = 131_072  # members up to which a list is one worker's: some 30 s
-
 HOT_COST = 4.0  # times the mean cost of a list, up to which it is too
 
 

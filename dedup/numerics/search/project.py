@@ -11,14 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 _SAMPLE = 2_048  # rows whose pairs decide how many coordinates are best
-
 _SAMPLE_LISTS = 48
-
 _STEP = 32
 
 # Of one core, for one pair: a product's time per coordinate, and a proposal's, gathered and multiplied in full.
 _PRODUCT_S = 2e-11
-
 _PROPOSAL_S = 4e-6
 
 # Rounding (y, r) to float16 moves each by at most 2^-11 of its norm, which is 1.

@@ -20,26 +20,16 @@ _CHUNK = 4_096  # pairs whose whole vectors are multiplied at a time
 
 @dataclass(frozen=True)
 class JoinSettings:
-    """How a list is joined.
+    """How a list is joined."""
 
-    Parameters
-    ----------
-    best : int
-        Best edges kept for each row, or image, beside the maximum-similarity spanning forest.
-    share : (int, int)
-        Which share of the comparisons is made, and of how many. The counts of all shares add up to those of the whole; their edges,
-        sparsified once more, are its edges.
-    device : Device, optional
-        Where the products are computed that propose pairs; None = the CPU. Edges and counts are the same: float64 on the CPU judges
-        what is proposed. What balls there are, and their rows' products with others, stay on the CPU.
-    tiling : Tiling
-        Into what the products are cut up.
-    """
-
-    best: int = 8
+    best: int = 8  # best edges kept for each row, or image, beside the maximum-similarity spanning forest
+    # (int, int); which share of the comparisons is made, and of how many. The counts of all shares add up to those of the whole;
+    # their edges, sparsified once more, are its edges.
     share: tuple[int, int] = (0, 1)
+    # where the products are computed that propose pairs; None = the CPU. Edges and counts are the same: float64 on the CPU judges
+    # what is proposed. What balls there are, and their rows' products with others, stay on the CPU.
     device: Device | None = None
-    tiling: Tiling = TILING
+    tiling: Tiling = TILING  # into what the products are cut up
 
 
 DEFAULTS = JoinSettings()

@@ -18,21 +18,13 @@ from dedup.numerics.search.strips import DEFAULTS, EdgeBuffer, JoinSettings, Str
 from dedup.numerics.similarity import Rows, exact_similarity, unit_rows
 
 ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an angle that is not known
-
 DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than the other views
-
 _JUDGED = 8_192  # pairs judged at a time
-
 _HELD = 1_000_000  # pairs held before they are sparsified
-
 _KEPT_MIDDLE = 8  # views of a ball's middle that stand for it
-
 _KEPT_SPREAD = 56  # and others from its middle to its edge
-
 _BALLS_FROM = 1_024  # rows from which looking for balls pays
-
 _PROBE = 256  # rows that tell whether there may be one
-
 Turns = npt.NDArray[np.int8]
 
 

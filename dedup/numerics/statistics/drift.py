@@ -17,29 +17,18 @@ _FITTED = 2.5  # lists suit the vectors they were trained on better than others 
 
 @dataclass(frozen=True)
 class Drift:
-    """Figures of lists before and after vectors were added.
+    """Figures of lists before and after vectors were added."""
 
-    Parameters
-    ----------
-    error_before, error_added : float or None
-        Mean of 1 - <vector, nearest centroid>, of the earlier vectors and of those added; None with one list, which has no centroid.
-    n_added : int
-        Vectors that the mean is of.
-    imbalance_before, imbalance_after : float
-        Sum of the squared sizes of the lists against that of even ones: what the join costs too much.
-    cost : float
-        Comparisons of a join of all vectors against those with lists trained anew.
-    per_list : float
-        Vectors for each list that it was trained on.
-    """
-
+    # error_before, error_added: mean of 1 - <vector, nearest centroid>, of the earlier vectors and of those added; None with one
+    # list, which has no centroid
     error_before: float | None
     error_added: float | None
-    n_added: int
+    n_added: int  # vectors that the mean is of
+    # imbalance_before, imbalance_after: sum of the squared sizes of the lists against that of even ones: what the join costs too much
     imbalance_before: float
     imbalance_after: float
-    cost: float
-    per_list: float
+    cost: float  # comparisons of a join of all vectors against those with lists trained anew
+    per_list: float  # vectors for each list that it was trained on
 
     @property
     def reasons(self) -> list[str]:

@@ -11,7 +11,6 @@ from scipy import stats
 from dedup.errors import ShapeError
 
 Floats = npt.NDArray[np.float64]
-
 LEVEL = 0.95  # of all intervals
 _LEAST = 0.5  # of pairs, right and wrong together, that a precision is said of
 

@@ -18,7 +18,6 @@ from scipy import optimize, special
 from dedup.errors import ShapeError
 
 Floats = npt.NDArray[np.float64]
-
 _REPLICATES = 400
 LEAST_EXCESSES = 50  # below, no tail is fitted
 _MOST_EXCESSES = 2_000
@@ -31,79 +30,43 @@ _GOOD_FIT = 1.0  # of `_misfit`: up to which a tail is taken as one
 
 @dataclass(frozen=True)
 class PairSample:
-    """The most alike pairs of sampled images with others.
+    """The most alike pairs of sampled images with others."""
 
-    Parameters
-    ----------
-    row : int64 array, shape (n,)
-        The sampled image of each pair, 0 .. n_rows - 1. A pair of two sampled images is there from both sides.
-    similarity : float32 array, shape (n,)
-        All pairs at `floor` and above, below `upper`.
-    n_rows : int
-        Sampled images.
-    n_others : int
-        Images that each is compared with.
-    floor, upper : float
-    """
-
+    # shape (n,); the sampled image of each pair, 0 .. n_rows - 1. A pair of two sampled images is there from both sides.
     row: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
-    n_rows: int
-    n_others: int
+    similarity: npt.NDArray[np.float32]  # shape (n,); all pairs at `floor` and above, below `upper`
+    n_rows: int  # sampled images
+    n_others: int  # images that each is compared with
     floor: float
     upper: float = 1.0
 
 
 @dataclass(frozen=True)
 class PairShares:
-    """Share of unrelated pairs that reach each threshold.
+    """Share of unrelated pairs that reach each threshold."""
 
-    Parameters
-    ----------
-    thresholds, shares : float64 array, shape (n,)
-    replicates : float64 array, shape (n_replicates, n)
-        The same of samples drawn anew.
-    n_counted : int64 array, shape (n,)
-        Pairs of the sample.
-    is_counted : bool array, shape (n,)
-        Whether the share is that of the pairs counted; otherwise it is that of the tail.
-    tail : Tail or None
-    """
-
+    # thresholds, shares: shape (n,)
     thresholds: Floats
     shares: Floats
-    replicates: Floats
-    n_counted: npt.NDArray[np.int64]
-    is_counted: npt.NDArray[np.bool_]
+    replicates: Floats  # shape (n_replicates, n); the same of samples drawn anew
+    n_counted: npt.NDArray[np.int64]  # shape (n,); pairs of the sample
+    is_counted: npt.NDArray[np.bool_]  # shape (n,); whether the share is that of the pairs counted; otherwise it is that of the tail
     tail: Tail | None
 
 
 @dataclass(frozen=True)
 class Tail:
-    """A fitted tail.
+    """A fitted tail."""
 
-    Parameters
-    ----------
-    start : float
-        Similarity from which it is fitted.
-    share : float
-        Share of the pairs that reach it.
-    scale, shape : float
-        Of the excesses of `log_closeness`.
-    n_excesses : int
-    deviation : float
-        Largest difference between the fitted and the counted distribution of the excesses (Kolmogorov and Smirnov's), 0 to 1.
-    upper : float
-        Similarity from which nothing was taken, since copies can't be told there; 1 = all was.
-    """
-
-    start: float
-    share: float
+    start: float  # similarity from which it is fitted
+    share: float  # share of the pairs that reach it
+    # scale, shape: of the excesses of `log_closeness`
     scale: float
     shape: float
     n_excesses: int
+    # largest difference between the fitted and the counted distribution of the excesses (Kolmogorov and Smirnov's), 0 to 1
     deviation: float
-    upper: float = 1.0
+    upper: float = 1.0  # similarity from which nothing was taken, since copies can't be told there; 1 = all was
 
     def shares(self, thresholds: npt.ArrayLike) -> Floats:
         """Share of the pairs that reach each threshold; meaningful from `start` up."""
@@ -151,17 +114,8 @@ def pair_shares(
 def image_weights(n_rows: int, n_others: int, n_replicates: int, rng: np.random.Generator) -> Floats:
     """Weights of sampled images, drawn as often as replicates are wanted: a smooth bootstrap over images.
 
-    Parameters
-    ----------
-    n_rows, n_others : int
-        Sampled images, and those each is compared with.
-    n_replicates : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float64 array, shape (n_replicates, n_rows)
-        Gamma distributed, of mean 1 and variance 1 + 3 n_rows / n_others.
+    `n_rows`, `n_others`: sampled images, and those each is compared with.
+    Returns shape (n_replicates, n_rows); gamma distributed, of mean 1 and variance 1 + 3 n_rows / n_others.
 
     Notes
     -----
@@ -268,24 +222,11 @@ def _fit_from(sample: PairSample, start: float) -> Tail | None:
 def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.inf) -> tuple[float, float]:
     """Maximum likelihood of a generalised Pareto distribution.
 
-    Parameters
-    ----------
-    excess : float64 array, shape (n,)
-        By how much values exceed the start of the tail.
-    weights : float64 array, shape (n,), optional
-        How often each counts.
-    upper : float
-        Values above are unknown: the distribution is fitted to what lies below, as the part of it that does (truncated).
-
-    Returns
-    -------
-    scale, shape : float
-        The shape within -0.5 and 0.5.
-
-    Raises
-    ------
-    ShapeError
-        If there are fewer than two values, or one is negative or above `upper`.
+    `excess`: shape (n,); by how much values exceed the start of the tail.
+    `weights`: shape (n,); how often each counts.
+    `upper`: values above are unknown: the distribution is fitted to what lies below, as the part of it that does (truncated).
+    Returns `scale, shape`: The shape within -0.5 and 0.5.
+    Raises ShapeError if there are fewer than two values, or one is negative or above `upper`.
 
     Notes
     -----
@@ -319,12 +260,8 @@ def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.
 def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
     """Share of a generalised Pareto distribution that is larger.
 
-    Parameters
-    ----------
-    excess : float array
-        Not negative.
-    scale, shape : float
-        The shape as `scipy.stats.genpareto` has it: 0 is exponential, below 0 the distribution ends at -scale / shape.
+    `excess`: not negative.
+    `scale`, `shape`: the shape as `scipy.stats.genpareto` has it: 0 is exponential, below 0 the distribution ends at -scale / shape.
 
     Examples
     --------

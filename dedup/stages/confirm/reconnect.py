@@ -29,11 +29,8 @@ from dedup.stages.stage import StageContext
 from dedup.storage.tables import dataset, read_table
 
 _TASK_MEMBERS = 2_000
-
 _LARGEST = 50_000  # members of a component that is searched again: its square of products takes a minute
-
 _STRIP = 256
-
 Ids = npt.NDArray[np.int64]
 
 
@@ -98,24 +95,13 @@ def join_parts(
 ) -> Ids:
     """Ask for pairs between different parts, the most similar first, until no pair is left that could join two.
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n, dim), or Rows
-    min_similarity : float32 array, shape (n,)
-        A pair needs the larger of its two.
-    parts : int64 array, shape (n,)
-        What is connected already.
-    judged : int64 array, shape (n_judged, 2)
-        Pairs that are not asked for again.
-    limit : int
-        Nearest neighbours in other parts that are judged for each image.
-    ask : callable
-        Of two positions (the smaller first) and their similarity: whether they are copies.
-
-    Returns
-    -------
-    int64 array, shape (n,)
-        What is connected now.
+    `vectors`: shape (n, dim).
+    `min_similarity`: shape (n,); a pair needs the larger of its two.
+    `parts`: shape (n,); what is connected already.
+    `judged`: shape (n_judged, 2); pairs that are not asked for again.
+    `limit`: nearest neighbours in other parts that are judged for each image.
+    `ask`: of two positions (the smaller first) and their similarity: whether they are copies.
+    Returns shape (n,); what is connected now.
 
     Notes
     -----

@@ -30,11 +30,8 @@ from dedup.storage.tables import clear, count_rows, dataset, write_table
 from dedup.storage.urls import filesystem, join
 
 _MOST_PAIRS = 2_000  # per task
-
 _LEAST_PAIRS = 50
-
 _TASKS_PER_WORKER = 8
-
 _BLOCK = 512  # pairs whose turned similarities are found at a time
 
 _PLACE = (
@@ -55,9 +52,7 @@ ORDER BY candidates.src, candidates.dst
 
 # what the run's base says of the same candidate; elsewhere nothing is known
 _VERDICT = VERDICTS.names[3:]
-
 _NOT_KNOWN = "CAST(NULL AS BOOLEAN) AS stands"
-
 _KNOWN = ", ".join(f"known.{name} AS judged_{name}" if name != "stands" else "known.stands AS stands" for name in _VERDICT)
 
 _JUDGED = (
@@ -221,20 +216,11 @@ def next_round(
 ) -> npt.NDArray[np.int64]:
     """The candidates to judge next: a spanning forest of what is not connected yet.
 
-    Parameters
-    ----------
-    left : int64 array, shape (n_left,)
-        Candidates not judged, as positions in the arrays below.
-    src, dst : int64 array, shape (n,)
-        Ends of the candidates, as nodes.
-    similarity : float32 array, shape (n,)
-    parts : int64 array, shape (n_nodes,)
-        Component of each node so far.
-
-    Returns
-    -------
-    int64 array, ascending
-        Empty when all that is left lies within components.
+    `left`: shape (n_left,); candidates not judged, as positions in the arrays below.
+    `src`, `dst`: shape (n,); ends of the candidates, as nodes.
+    `similarity`: shape (n,).
+    `parts`: shape (n_nodes,); component of each node so far.
+    Returns ascending; empty when all that is left lies within components.
     """
     a, b = parts[src[left]], parts[dst[left]]
     low, high = np.minimum(a, b), np.maximum(a, b)

@@ -23,40 +23,21 @@ from dedup.storage.images.thumbnails import make_thumbnail
 from dedup.storage.input.samples import RawSample
 
 _CHUNK = 8  # samples handed to a thread at a time: what handing costs is shared, and a batch is not held up
-
 _CHUNKS_AHEAD = 3  # for each thread, so that none waits for the slowest
-
 Item = TypeVar("Item")
-
 Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """A sample on its way to the encoder.
+    """A sample on its way to the encoder."""
 
-    Parameters
-    ----------
-    source : int
-        Which of the partition's sources it comes from.
-    row : dict
-        Its row of `metadata`, as far as it is known.
-    grid : float32 array, shape (3, 64, 64)
-        The picture area-resized to YCbCr.
-    prepared : array
-        What the encoder takes; the grid itself for an encoder that takes the grid.
-    inner : float32 array, shape (3, 64, 64), or None
-        The grid of the picture inside a frame, if there is one and it is asked for.
-    thumbnail : bytes
-        Empty where none is kept.
-    """
-
-    source: int
-    row: dict[str, Any]
-    grid: npt.NDArray[np.float32]
-    prepared: npt.NDArray[Any]
-    inner: npt.NDArray[np.float32] | None
-    thumbnail: bytes
+    source: int  # which of the partition's sources it comes from
+    row: dict[str, Any]  # its row of `metadata`, as far as it is known
+    grid: npt.NDArray[np.float32]  # shape (3, 64, 64); the picture area-resized to YCbCr
+    prepared: npt.NDArray[Any]  # what the encoder takes; the grid itself for an encoder that takes the grid
+    inner: npt.NDArray[np.float32] | None  # shape (3, 64, 64); the grid of the picture inside a frame, if there is one and it is asked for
+    thumbnail: bytes  # bytes; empty where none is kept
 
 
 @dataclass(frozen=True)
@@ -71,21 +52,11 @@ class RejectedSample:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Decodes samples and brings them to the encoder's shape; called by several threads at a time.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    max_pixels : int
-        `input.max_pixels`.
-    finds_inner : bool
-        Whether pictures inside a frame are prepared too.
-    keeps_thumbnails : bool
-    """
+    """Decodes samples and brings them to the encoder's shape; called by several threads at a time."""
 
     encoder: Encoder
-    max_pixels: int
-    finds_inner: bool
+    max_pixels: int  # `input.max_pixels`
+    finds_inner: bool  # whether pictures inside a frame are prepared too
     keeps_thumbnails: bool
 
     def __call__(self, numbered: tuple[int, RawSample]) -> PreparedSample | RejectedSample:
@@ -140,12 +111,7 @@ def in_order(work: Callable[[Item], Done], items: Iterable[Item], n_threads: int
 
     Items are drawn in the calling thread, a bounded number ahead of the results, so that an endless iterable may be given.
 
-    Parameters
-    ----------
-    work : callable
-    items : iterable
-    n_threads : int
-        0 works in the calling thread.
+    `n_threads`: 0 works in the calling thread.
     """
     if n_threads < 1:
         yield from map(work, items)

@@ -15,7 +15,6 @@ from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.urls import filesystem, read_json
 
 ALSO = "also/"  # begins the names of the second source's files
-
 Source = TypeVar("Source")
 GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
 
@@ -63,10 +62,7 @@ def has_files(run: Run, also: tuple[str, ...], files: Mapping[str, int]) -> bool
 def read_plan(run: Run) -> Partitions:
     """The plan of a run that has embedded.
 
-    Raises
-    ------
-    RunDirectoryError
-        If there is none.
+    Raises RunDirectoryError if there is none.
     """
     saved = read_json(run.path("embeddings", "_plan.json"))
     if saved is None:
@@ -86,10 +82,7 @@ def embedded_stamps(run: Run) -> dict[str, str]:
 def without_embedded(base: Run, sources: Mapping[str, tuple[Source, str]]) -> dict[str, tuple[Source, str]]:
     """Those of the sources listed, by URL with their fingerprints, that the base has not embedded.
 
-    Raises
-    ------
-    InputError
-        If one that it has embedded is another one now; one that can't be reached counts as unchanged.
+    Raises InputError if one that it has embedded is another one now; one that can't be reached counts as unchanged.
     """
     embedded = embedded_stamps(base)
     changed = [url for url, (_, stamp) in sources.items() if embedded.get(url) and stamp not in (*GONE, embedded[url])]

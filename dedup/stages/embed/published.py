@@ -21,9 +21,7 @@ from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, is_local, join
 
 Batch = tuple[npt.NDArray[np.float32], pa.Table]
-
 _LEAST_NORM = 1e-6  # of a vector that has a direction
-
 _UNKNOWN_QUALITY = 100.0  # of an image that was not looked at: the stricter rule for low detail does not apply
 
 
@@ -41,20 +39,9 @@ class CopiedRows:
 def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, by_bytes: bool) -> tuple[list[CopiedRows], dict[str, int]]:
     """Write unit rows and metadata of a partition.
 
-    Parameters
-    ----------
-    run : Run
-    partition : int
-    sources : list of EmbeddingFile
-    by_bytes : bool
-        Whether equal images are known by the `sha256` of their bytes; else by that of their rows.
-
-    Returns
-    -------
-    list of CopiedRows
-        Of each source. What breaks off is kept up to there.
-    dict
-        Names of the partition's files with their sizes in bytes.
+    `by_bytes`: whether equal images are known by the `sha256` of their bytes; else by that of their rows.
+    Returns of each source. What breaks off is kept up to there.
+    Returns names of the partition's files with their sizes in bytes.
     """
     table = run.table("metadata")
     urls = {

@@ -28,10 +28,7 @@ def source_url(source: Source) -> str:
 def find_sources(config: Config) -> StageInputs:
     """The input, expanded, with the fingerprint of each source; without those that the run in `base.run_dir` has embedded.
 
-    Raises
-    ------
-    InputError
-        If nothing matches, or if a source that was embedded there has changed.
+    Raises InputError if nothing matches, or if a source that was embedded there has changed.
     """
     if config.input.images:
         sources: list[Source] = [*folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)]
@@ -51,12 +48,8 @@ def find_sources(config: Config) -> StageInputs:
 def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:
     """Stop before what was embedded is lost: to another encoder, or to shards that are gone for now.
 
-    Raises
-    ------
-    InputError
-        If a finished run's shard is gone for now: what was made from it stands.
-    RunDirectoryError
-        If an embedding that was stopped was begun with another encoder, unless `redo`.
+    Raises InputError if a finished run's shard is gone for now: what was made from it stands.
+    Raises RunDirectoryError if an embedding that was stopped was begun with another encoder, unless `redo`.
     """
     if record is None:
         if not redo:

@@ -29,10 +29,7 @@ def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[
 
     Numbers go on after those of the run that this one adds to, whose partitions stay as they are.
 
-    Returns
-    -------
-    list of (partition, shards)
-        Of the shards given.
+    Returns list of (partition, shards); of the shards given.
     """
     path = context.run.path("embeddings", "_plan.json")
     saved, size = read_json(path) or {}, context.config.embed.shards_per_partition
@@ -56,10 +53,7 @@ def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[
 def embed(context: StageContext) -> StageResult:
     """Embed what is not embedded yet.
 
-    Raises
-    ------
-    InputError
-        If a shard can't be reached; the others are embedded and stay.
+    Raises InputError if a shard can't be reached; the others are embedded and stay.
     """
     sources: Sources = context.inputs.sources
     copied = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
@@ -150,10 +144,7 @@ def _summary_of_base(context: StageContext) -> JsonDict:
 def _by_bytes(copied: Sequence[EmbeddingFile], before: JsonDict) -> bool:
     """Whether equal images are known by their bytes: of all or of none, or equal images would be two.
 
-    Raises
-    ------
-    InputError
-        If the run that this one adds to knows them by bytes, and not all files have these.
+    Raises InputError if the run that this one adds to knows them by bytes, and not all files have these.
     """
     without = [source.url for source in copied if not source.has_sha256]
     if without and before.get("exact_by") == "sha256":

@@ -74,7 +74,6 @@ class VectorFiles:
 
 
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
-
 _Encoded = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 

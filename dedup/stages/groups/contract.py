@@ -24,13 +24,9 @@ from dedup.storage.tables import files as files_of
 from dedup.storage.urls import filesystem, join
 
 _MOST_ROUNDS = 100  # a path of 10^9 nodes takes some 40
-
 _FILES_PER_TASK = 4
-
 _BATCH_ROWS = 1_000_000
-
 LINKS = pa.schema([pa.field("u", pa.int64(), nullable=False), pa.field("v", pa.int64(), nullable=False)])  # u > v
-
 _BOTH = "(SELECT u, v FROM links UNION ALL SELECT v AS u, u AS v FROM links)"
 
 LARGE_STAR_SQL = f"""
@@ -62,16 +58,9 @@ _OPEN = pa.schema([("n_several", pa.int64()), ("n_both", pa.int64())])
 
 @dataclass(frozen=True)
 class Contraction:
-    """What a contraction found.
+    """What a contraction found."""
 
-    Parameters
-    ----------
-    links : pyarrow.Table
-        ``u, v``: every node but the smallest of its component, and that.
-    n_rounds : int
-    """
-
-    links: pa.Table
+    links: pa.Table  # ``u, v``: every node but the smallest of its component, and that
     n_rounds: int
 
 
@@ -106,20 +95,10 @@ def contract(
 ) -> Contraction:
     """Find the components of a table of edges.
 
-    Parameters
-    ----------
-    engine : Engine
-    edges : Table
-        With the columns `src` and `dst`: undirected, in any order, any number of times.
-    condition : pyarrow.compute.Expression
-        Which of its rows are edges.
-    note : callable
-        Is told of each round.
-
-    Raises
-    ------
-    StageError
-        If it does not end, which would be an error of ours.
+    `edges`: with the columns `src` and `dst`: undirected, in any order, any number of times.
+    `condition`: which of its rows are edges.
+    `note`: is told of each round.
+    Raises StageError if it does not end, which would be an error of ours.
     """
     names = files_of(edges)
     with engine.scratch() as scratch:

@@ -21,9 +21,7 @@ from dedup.stages.stage import StageContext
 from dedup.storage.tables import clear_prefix, dataset, read_table
 
 _TASK_ROWS = 2_000
-
 Ids = npt.NDArray[np.int64]
-
 Floats = npt.NDArray[np.float32]
 
 
@@ -135,20 +133,11 @@ def cover(
 ) -> Cover:
     """Anchors of all components.
 
-    Parameters
-    ----------
-    context : StageContext
-    settings : JudgeSettings
-    stage : str
-        Who asks; named in `refused`.
-    component : int64 array, shape (n,)
-        Sorted.
-    sample_ids : int64 array, shape (n,)
-        Distinct images (representatives) of the members, each component in order of preference.
-    links : pyarrow.Table
-        `src, dst, similarity, distance` of pairs that are known to be copies, src < dst.
-    n_forced : int64 array, shape (n_components,), optional
-        Members of each component, the first ones, that are anchors in any case; None = one.
+    `stage`: who asks; named in `refused`.
+    `component`: shape (n,); sorted.
+    `sample_ids`: shape (n,); distinct images (representatives) of the members, each component in order of preference.
+    `links`: `src, dst, similarity, distance` of pairs that are known to be copies, src < dst.
+    `n_forced`: shape (n_components,); members of each component, the first ones, that are anchors in any case; None = one.
     """
     n, refusals = len(sample_ids), context.run.table("refused")
     clear_prefix(refusals, stage)

@@ -23,18 +23,10 @@ _TASK_ROWS = 20_000  # members per task of components that need vectors
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on a component is too large to compare each of its anchors with every member.
+    """From where on a component is too large to compare each of its anchors with every member."""
 
-    Parameters
-    ----------
-    compared_up_to : int
-        Members of a component whose every anchor is compared with every member.
-    comparisons : int
-        That the first anchors of a larger component may cost, some 20 s.
-    """
-
-    compared_up_to: int = 4_096
-    comparisons: int = 5_000_000
+    compared_up_to: int = 4_096  # members of a component whose every anchor is compared with every member
+    comparisons: int = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
 
 
 LIMITS = Limits()

@@ -19,17 +19,13 @@ from dedup.storage.tables import read_table
 from dedup.storage.urls import read_json
 
 _SAMPLED = 10_000  # vectors whose mean error is measured, of either kind
-
 Ids = npt.NDArray[np.int64]
 
 
 def count_base(context: StageContext, ids: Ids) -> int:
     """How many of the distinct images, the first ones, are those of the base.
 
-    Raises
-    ------
-    StageError
-        If they do not come first, which would be an error of ours.
+    Raises StageError if they do not come first, which would be an error of ours.
     """
     if context.base is None:
         return 0
@@ -47,21 +43,10 @@ def base_nprobe(run: Run) -> int:
 def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fresh: tuple[int, int]) -> JsonDict:
     """Compare the images added with those of the base, and say so where the lists no longer suit.
 
-    Parameters
-    ----------
-    context : StageContext
-    ids : int64 array, shape (n,)
-        The distinct images.
-    n_base : int
-        How many of them, the first ones, are those of the base.
-    lists : Lists
-    fresh : (int, int)
-        Number of lists, and lists per image, that a run without a base would train.
-
-    Returns
-    -------
-    dict
-        The figures of `dedup.numerics.statistics.drift.Drift`, and the reasons to train anew.
+    `ids`: shape (n,); the distinct images.
+    `n_base`: how many of them, the first ones, are those of the base.
+    `fresh`: (int, int); number of lists, and lists per image, that a run without a base would train.
+    Returns the figures of `dedup.numerics.statistics.drift.Drift`, and the reasons to train anew.
     """
     random, store = np.random.default_rng(context.config.index.seed), context.run.vectors()
     errors = []

@@ -21,9 +21,7 @@ from dedup.storage.atomic import hidden_folder, scratch_folder, write_bytes
 from dedup.storage.urls import filesystem, is_local, read_bytes, read_json
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
-
 PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
-
 _BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of codes
 
 
@@ -63,21 +61,10 @@ def fill_index(
 ) -> JsonDict:
     """Write the index of all representatives; one of the run's base grows.
 
-    Parameters
-    ----------
-    ids : int64 array, shape (n,)
-        Representatives, as `assignments` has them.
-    lists : Lists
-    sample : float32 array, shape (m, dim)
-        Unit rows that codes are trained on.
-    nprobe : int
-    n_base : int
-        Representatives, the first ones, that the run's base had.
-
-    Returns
-    -------
-    dict
-        `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
+    `ids`: shape (n,); representatives, as `assignments` has them.
+    `sample`: shape (m, dim); unit rows that codes are trained on.
+    `n_base`: representatives, the first ones, that the run's base had.
+    Returns `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
     """
     run, wanted = context.run, context.config.index
     codes = "pq" if wanted.codes == "auto" and len(ids) >= PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes

@@ -41,35 +41,19 @@ def _projected(run: Run, state: str) -> dict[int, npt.NDArray[np.float16]]:
 
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")
-
 _ADDED = "added"
 
 
 @dataclass(frozen=True)
 class Members(PickledByFields):
-    """A `GroupSource` of all distinct images by inverted list.
-
-    Parameters
-    ----------
-    run : Run
-    scratch : str
-        Where `save` has put what is known of each image.
-    n : int
-        Distinct images.
-    n_groups_each : int
-        Lists that an image is in.
-    is_projected : bool
-        Whether rows carry projections.
-    n_earlier : int
-        How many of the images, the first ones, an earlier run has compared; with any, rows carry the weight added since.
-    """
+    """A `GroupSource` of all distinct images by inverted list."""
 
     run: Run
-    scratch: str
-    n: int
-    n_groups_each: int
-    is_projected: bool
-    n_earlier: int = 0
+    scratch: str  # where `save` has put what is known of each image
+    n: int  # distinct images
+    n_groups_each: int  # lists that an image is in
+    is_projected: bool  # whether rows carry projections
+    n_earlier: int = 0  # how many of the images, the first ones, an earlier run has compared; with any, rows carry the weight added since
 
     @property
     def block_sizes(self) -> npt.NDArray[np.int64]:
@@ -123,26 +107,13 @@ def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
 
 @dataclass(frozen=True)
 class ViewMembers(PickledByFields):
-    """A `GroupSource` of all views by inverted list: what each is a view of, its vector, the vector of the whole image.
-
-    Parameters
-    ----------
-    run : Run
-    scratch : str
-        Where the sample_ids of the representatives lie.
-    parts : tuple of int
-        Numbers of the views' files, ascending.
-    sizes : tuple of int
-        Views in each.
-    n_groups_each : int
-        Lists that each view is in.
-    """
+    """A `GroupSource` of all views by inverted list: what each is a view of, its vector, the vector of the whole image."""
 
     run: Run
-    scratch: str
-    parts: tuple[int, ...]
-    sizes: tuple[int, ...]
-    n_groups_each: int
+    scratch: str  # where the sample_ids of the representatives lie
+    parts: tuple[int, ...]  # numbers of the views' files, ascending
+    sizes: tuple[int, ...]  # views in each
+    n_groups_each: int  # lists that each view is in
 
     @classmethod
     def of(cls, run: Run, scratch: str, parts: tuple[int, ...]) -> ViewMembers:

@@ -25,9 +25,7 @@ from dedup.storage.atomic import link_or_copy
 from dedup.storage.tables import ask, read_table
 
 LISTS_OF_A_VIEW = 3  # lists each view goes to
-
 _N_VIEWS = 5  # of an image, about
-
 _BLOCK = 8_192  # images whose views are made at a time
 
 ASPECT_SQL = """

@@ -69,18 +69,9 @@ _MEANINGS: Final = {
 def check(context: StageContext, rows: dict[str, int], hidden: dict[str, Table]) -> None:
     """Check the tables that are about to be published.
 
-    Parameters
-    ----------
-    context : StageContext
-    rows : dict
-        Rows of `manifest`, `duplicates` and `excluded`.
-    hidden : dict
-        The three tables as they were written, under names that readers pass over.
-
-    Raises
-    ------
-    AccountingError
-        Naming what does not hold, with numbers; the tables stay hidden.
+    `rows`: rows of `manifest`, `duplicates` and `excluded`.
+    `hidden`: the three tables as they were written, under names that readers pass over.
+    Raises AccountingError naming what does not hold, with numbers; the tables stay hidden.
     """
     totals = _figures(context, TOTALS_SQL, {"partitions": context.run.table("partitions")}, ("n_samples", "n_rejected"))
     seen, rejected = sum(totals.values()), count_rows(context.run.table("rejected"))

@@ -35,7 +35,6 @@ ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
 
 # what the run's base kept, where that is to stay
 IS_KEPT_SQL = "CASE WHEN kept.sample_id IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END"
-
 KEPT_SQL = "LEFT JOIN kept ON metadata.sample_id = kept.sample_id"
 
 LINKS_SQL = f"""
@@ -54,7 +53,6 @@ ORDER BY src, dst
 """  # noqa: S608 (a condition of our own)
 
 LINKS = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32()), ("distance", pa.float32())])
-
 ORDER_SCHEMA = pa.schema([(name, pa.int64()) for name in ("component_id", "sample_id", "representative_id", "is_kept")])
 
 
@@ -108,10 +106,7 @@ def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
 def keepers(context: StageContext) -> pa.Table:
     """Decide every group.
 
-    Returns
-    -------
-    pyarrow.Table
-        `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
+    Returns `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
     run, keep = context.run, context.config.keep
     policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)

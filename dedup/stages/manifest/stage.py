@@ -14,7 +14,6 @@ from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, publish
 
 _HIDDEN = "_unchecked"
-
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
 
 MANIFEST_SQL = f"""

@@ -28,17 +28,11 @@ from dedup.storage.tables import FileWriter
 from dedup.storage.urls import join, read_json
 
 _BLOCKS_PER_TASK = 4
-
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine
-
 _PROBED = 2  # times the lists that each image goes to: here only the home of the other is there to be met
-
 _CODED = 2_000  # vectors that the error of the codes is measured on
-
 _SPARE_ERROR = 0.05  # beside the largest error among these
-
 _SAMPLE = 100_000  # vectors that crowds are looked for in, at least
-
 HITS = np.dtype([("src", np.int64), ("dst", np.int64), ("similarity", np.float32)])
 
 

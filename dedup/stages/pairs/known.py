@@ -26,11 +26,8 @@ from dedup.storage.tables import FileWriter, dataset, files, read_table
 from dedup.storage.urls import filesystem, join
 
 _TASKS_PER_WORKER = 2  # each reads the lists of all images that its edges join
-
 _WHOLE = (pc.field("kind") == "near") & (pc.field("source") == "whole")
-
 _OWNED = np.dtype([("owner", np.int32), ("src", np.int64), ("dst", np.int64), ("similarity", np.float32)])
-
 Ids = npt.NDArray[np.int64]
 
 
@@ -47,30 +44,17 @@ class OwnerTask:
 
 @dataclass(frozen=True)
 class EarlierEdges:
-    """The base's edges by list; sent to workers.
-
-    Parameters
-    ----------
-    scratch : str
-    n_parts : int
-    n_earlier : int
-        Distinct images of the base.
-    """
+    """The base's edges by list; sent to workers."""
 
     scratch: str
     n_parts: int
-    n_earlier: int
+    n_earlier: int  # distinct images of the base
 
     def of_list(self, number: int, positions: Ids, added: Ids) -> Earlier:
         """What is known of one list's rows.
 
-        Parameters
-        ----------
-        number : int
-        positions : int64 array, shape (n,)
-            Of its rows among all distinct images, ascending.
-        added : int64 array, shape (n,)
-            See `Earlier`.
+        `positions`: shape (n,); of its rows among all distinct images, ascending.
+        `added`: shape (n,); see `Earlier`.
         """
         parts = []
         for owned in _parts(self.scratch, self.n_parts):
@@ -133,11 +117,7 @@ def _owners(members: Members, src: Ids, dst: Ids) -> npt.NDArray[np.int32]:
 def save_owned_edges(context: StageContext, members: Members, is_joined: npt.NDArray[np.bool_], output: Table) -> tuple[EarlierEdges, int]:
     """Bring the base's edges to the lists that are joined; the others are edges of this run as they are.
 
-    Returns
-    -------
-    EarlierEdges
-    int
-        Edges that stay as they are.
+    Returns edges that stay as they are.
     """
     if context.base is None:
         raise StageError("a run without a base has no earlier edges; please report this")

@@ -27,11 +27,8 @@ from dedup.storage.tables import FileWriter, clear, read_table, write_table
 from dedup.storage.urls import join
 
 _QUERIES = 1_000
-
 _LEAST_QUERIES = 50
-
 _PRODUCTS = 4e11  # multiply-adds that measuring recall may cost unless a number of queries is asked for
-
 _TASKS_PER_WORKER = 4
 
 
@@ -63,14 +60,8 @@ def measure_recall(
 
     Of a run that adds to another, new images are sampled, in proportion: the pairs of others were measured before.
 
-    Parameters
-    ----------
-    context : StageContext
-    members : Members
-    known : dict
-        `sample_id`, `weight`, `min_similarity` of all distinct images.
-    n_neighbors : int64 array, shape (n,)
-        What was found.
+    `known`: `sample_id`, `weight`, `min_similarity` of all distinct images.
+    `n_neighbors`: shape (n,); what was found.
     """
     n, wanted = members.n, context.config.search.recall_queries
     n_new = n - members.n_earlier
@@ -105,22 +96,13 @@ ORDER BY also.src, also.dst
 
 @dataclass(frozen=True)
 class JoinedLists:
-    """What became of a pack.
+    """What became of a pack."""
 
-    Parameters
-    ----------
-    n_edges : int
-        Written.
-    rows, counts : int64 array, shape (n,)
-        Positions of images with neighbours, and how many they have.
-    n_left : int
-        Strips of products that a GPU had no memory for.
-    """
-
-    n_edges: int
+    n_edges: int  # written
+    # rows, counts: shape (n,); positions of images with neighbours, and how many they have
     rows: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
-    n_left: int
+    n_left: int  # strips of products that a GPU had no memory for
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,8 @@ class JoinViews:
 def find_view_edges(context: StageContext, scratch: str, n_earlier: int, earlier: ViewEdges) -> ViewEdges:
     """Join all lists of views; images are positions among the representatives, whose sample_ids lie in `scratch`.
 
-    Parameters
-    ----------
-    context : StageContext
-    scratch : str
-    n_earlier : int
-        Images, the first ones, that the run's base has compared with each other.
-    earlier : ViewEdges
-        What it found.
+    `n_earlier`: images, the first ones, that the run's base has compared with each other.
+    `earlier`: what it found.
     """
     search, run = context.config.search, context.run
     parts = view_parts(run.views_folder) if search.views else ()

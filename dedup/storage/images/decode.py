@@ -45,22 +45,14 @@ _EARLY_ENDS: Final = ("truncated", "unexpected end", "premature", "end of file",
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Pixels of one image.
+    """Pixels of one image."""
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB, C-contiguous; smaller than the image if a `min_side` was given.
-    width, height : int
-        Size of the full image in pixels, EXIF orientation applied.
-    box : tuple of float
-        Left, top, right, bottom of the picture inside `pixels`, in pixels. A reduced image ends inside its last column
-        and row: 350 pixels at 3/8 are 131.25 of 132 columns, and a resize that took all 132 would stretch it.
-    """
-
-    pixels: _Pixels
+    pixels: _Pixels  # shape (height, width, 3); RGB, C-contiguous; smaller than the image if a `min_side` was given
+    # width, height: size of the full image in pixels, EXIF orientation applied
     width: int
     height: int
+    # left, top, right, bottom of the picture inside `pixels`, in pixels. A reduced image ends inside its last column and row: 350
+    # pixels at 3/8 are 131.25 of 132 columns, and a resize that took all 132 would stretch it.
     box: tuple[float, float, float, float]
 
 
@@ -70,24 +62,11 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
     EXIF orientation is applied, transparency composited on white, every colour mode brought to 8-bit RGB: 16-bit grey by
     its full range, 32-bit and float grey by the range they use (see `grey_to_8_bits`).
 
-    Parameters
-    ----------
-    data : bytes
-        The encoded image; its format is told by its first bytes, never by a name.
-    max_pixels : int
-        Larger images are refused before a pixel is decoded.
-    min_side : int, optional
-        The image may be reduced while it is decoded, as long as both sides keep this many pixels; a smaller image keeps
-        its size. JPEGs are reduced by libjpeg in eighths, others by box averages over whole pixels. None decodes in full.
-
-    Returns
-    -------
-    DecodedImage
-
-    Raises
-    ------
-    SampleError
-        With the reason empty_image, undecodable_image, truncated_image, unsupported_format or too_many_pixels.
+    `data`: bytes; the encoded image; its format is told by its first bytes, never by a name.
+    `max_pixels`: larger images are refused before a pixel is decoded.
+    `min_side`: the image may be reduced while it is decoded, as long as both sides keep this many pixels; a smaller image keeps its size.
+    JPEGs are reduced by libjpeg in eighths, others by box averages over whole pixels. None decodes in full.
+    Raises SampleError with the reason empty_image, undecodable_image, truncated_image, unsupported_format or too_many_pixels.
     """
     if not data:
         raise SampleError("empty_image", "the image has zero bytes")
@@ -235,20 +214,9 @@ def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Bring a loaded image of any mode to RGB; transparency is composited on white.
 
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Of any mode that Pillow reads: 1, L, P, RGB, LA, La, PA, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB, HSV, I;16…, I, F.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB, the same size.
-
-    Raises
-    ------
-    ValueError
-        If Pillow knows no way from that mode.
+    `image`: of any mode that Pillow reads: 1, L, P, RGB, LA, La, PA, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB, HSV, I;16…, I, F.
+    Returns mode RGB, the same size.
+    Raises ValueError if Pillow knows no way from that mode.
     """
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
@@ -270,13 +238,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def grey_to_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     """Bring grey of more than 8 bits to 8.
 
-    Parameters
-    ----------
-    values : integer or float array, shape (height, width)
-
-    Returns
-    -------
-    uint8 array, shape (height, width)
+    `values`: shape (height, width); integer or float array.
+    Returns shape (height, width).
 
     Notes
     -----

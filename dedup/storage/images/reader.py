@@ -24,23 +24,13 @@ _MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies, as `metadata` has it.
-
-    Parameters
-    ----------
-    sample_id : int
-    shard, key : str
-    byte_offset : int or None
-        None in a compressed tar.
-    n_bytes : int
-        Size of the encoded image.
-    """
+    """Where an image lies, as `metadata` has it."""
 
     sample_id: int
     shard: str
     key: str
-    byte_offset: int | None
-    n_bytes: int
+    byte_offset: int | None  # none in a compressed tar
+    n_bytes: int  # size of the encoded image
 
 
 @dataclass
@@ -90,19 +80,10 @@ class PictureReader:
     def read(self, place: Place) -> npt.NDArray[np.uint8]:
         """Pixels of an image.
 
-        Returns
-        -------
-        uint8 array, shape (height, width, 3)
-            RGB, C-contiguous.
-
-        Raises
-        ------
-        InputError
-            If the shard is gone, can't be reached, or no longer has the image.
-        SampleError
-            If the bytes found there do not decode, though they did when they were embedded.
-        RunDirectoryError
-            If the thumbnails are damaged.
+        Returns shape (height, width, 3); RGB, C-contiguous.
+        Raises InputError if the shard is gone, can't be reached, or no longer has the image.
+        Raises SampleError if the bytes found there do not decode, though they did when they were embedded.
+        Raises RunDirectoryError if the thumbnails are damaged.
         """
         if self._thumbnails is not None and place.sample_id in self._thumbnails:
             return self._thumbnail(self._thumbnails, place)

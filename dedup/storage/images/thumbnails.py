@@ -37,16 +37,9 @@ def thumbnail_paths(partition: int) -> tuple[str, str]:
 def make_thumbnail(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> bytes:
     """A JPEG of the picture in `box`, its longer side at most `THUMBNAIL_SIDE` pixels, never enlarged.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
-    box : tuple of float
-        Left, top, right, bottom of the picture in pixels.
-
-    Returns
-    -------
-    bytes
+    `pixels`: shape (height, width, 3); RGB.
+    `box`: left, top, right, bottom of the picture in pixels.
+    Returns bytes.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -126,10 +119,7 @@ class ThumbnailStore:
     def get(self, sample_id: int) -> bytes:
         """The JPEG of a sample.
 
-        Raises
-        ------
-        RunDirectoryError
-            If there is none, or the files are damaged.
+        Raises RunDirectoryError if there is none, or the files are damaged.
         """
         partition, row = sample_id >> 32, sample_id & ROW_MASK
         images, _ = thumbnail_paths(partition)

@@ -21,15 +21,10 @@ from dedup.schemas import CARRIED_TYPES
 from dedup.storage.input.samples import one_line
 
 CAPTION_NAMES: Final = ("caption", "text", "TEXT", "Caption", "CAPTION", "Text")
-
 URL_NAMES: Final = ("url", "URL", "Url")
-
 KEY_NAMES: Final = ("key", "__key__", "image_path", "KEY")
-
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
-
 _TAR_ENDINGS: Final = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar")
-
 _Record = Mapping[str, object]
 
 
@@ -94,17 +89,9 @@ def read_url(records: Iterable[_Record]) -> str | None:
 def read_carried(records: Sequence[_Record], carry: Sequence[str]) -> dict[str, object]:
     """Values of the carried columns, of the types of `CARRIED_TYPES`.
 
-    Parameters
-    ----------
-    records : sequence of mappings
-        The first that has a usable value gives it.
-    carry : sequence of str
-        Column names; the lower-case and the upper-case name are taken as well (LICENSE, license).
-
-    Returns
-    -------
-    dict
-        A value or None for each name of `carry`.
+    `records`: sequence of mappings; the first that has a usable value gives it.
+    `carry`: column names; the lower-case and the upper-case name are taken as well (LICENSE, license).
+    Returns A value or None for each name of `carry`.
     """
     return {name: _carried(records, name) for name in carry}
 

@@ -27,21 +27,12 @@ _FILE_NAMES: Final = ("file", "file_name", "filename", "image_path", "image", "p
 def read_folder_part(part: FolderPart, *, carry: Sequence[str] = (), max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
     """Read a part of a folder of images as samples.
 
-    Parameters
-    ----------
-    part : FolderPart
-        See `dedup.storage.input.sources.folder_parts`.
-    carry : sequence of str
-        Columns to carry over from the file of captions.
-    max_image_bytes : int
-        Larger files become samples with the error ``too_many_bytes``, unread.
-
-    Returns
-    -------
-    SampleReader
-        Of `RawSample`: `shard` is the folder's URL with '/' at its end, `key` and `image_name` the relative path,
-        `byte_offset` 0. A file that vanished or can't be read is a sample with the error ``undecodable_image``; the
-        reader's status is "unreadable" only if the file of captions can't be read or a remote folder does not answer.
+    `part`: see `dedup.storage.input.sources.folder_parts`.
+    `carry`: columns to carry over from the file of captions.
+    `max_image_bytes`: larger files become samples with the error ``too_many_bytes``, unread.
+    Returns of `RawSample`: `shard` is the folder's URL with '/' at its end, `key` and `image_name` the relative path, `byte_offset` 0. A
+    file that vanished or can't be read is a sample with the error ``undecodable_image``; the reader's status is "unreadable" only if the
+    file of captions can't be read or a remote folder does not answer.
     """
     return SampleReader(lambda reader: _samples(reader, part, carry, max_image_bytes))
 
@@ -103,23 +94,10 @@ def _gone(path: str) -> tuple[type[Exception], ...]:
 def load_captions(url: str, part: FolderPart, carry: Sequence[str] = ()) -> dict[str, dict[str, object]]:
     """Rows of a file of captions that belong to the images of a part.
 
-    Parameters
-    ----------
-    url : str
-        CSV (or TSV) with a header, UTF-8, or parquet; columns `file`, `caption` and, if there, `url` and carried ones.
-        `file` is the path relative to the folder, the absolute path, or the base name.
-    part : FolderPart
-    carry : sequence of str
-
-    Returns
-    -------
-    dict
-        From `file` as it is written, made relative to the folder, to the row; of several rows the first counts.
-
-    Raises
-    ------
-    InputError
-        If the file can't be read or has no such columns.
+    `url`: CSV (or TSV) with a header, UTF-8, or parquet; columns `file`, `caption` and, if there, `url` and carried ones. `file` is the
+    path relative to the folder, the absolute path, or the base name.
+    Returns from `file` as it is written, made relative to the folder, to the row; of several rows the first counts.
+    Raises InputError if the file can't be read or has no such columns.
     """
     try:
         table = _read_table(url)

@@ -21,15 +21,10 @@ from dedup.storage.urls import read_bytes
 
 # what a keep list may name samples by; the first of a table's that is there, a shard beside a key included
 _KEPT_BY: Final = ("sample_id", "key", "sha256", "uid", "url")
-
 _TAKEN_DOWN_BY: Final = ("sha256", "url", "key", "image")
-
 _UID: Final = np.dtype("u8,u8")
-
 _SHA256: Final = re.compile("[0-9a-fA-F]{64}")
-
 _TABLES: Final = (".csv", ".parquet")
-
 _Names = TypeVar("_Names")
 
 
@@ -44,23 +39,11 @@ class Entry(NamedTuple):
 def read_keep_list(path: str) -> pa.Table:
     """Read the names of what somebody else, or an export of another run, says shall stay.
 
-    Parameters
-    ----------
-    path : str
-        Path or fsspec URL of
-        - a ``.parquet`` or ``.csv`` with one of the columns `sample_id`, `key` (and `shard`), `sha256`, `uid`, `url`,
-        - a ``.npy`` of DataComp's uids, dtype ``u8,u8``,
-        - text with one key, sha256 (64 hex digits) or url (with ``://``) a line, all of one kind.
-
-    Returns
-    -------
-    pyarrow.Table
-        One or two columns, `shard` with `key`; rows as the list has them.
-
-    Raises
-    ------
-    InputError
-        If the list can't be read, is empty, or names samples by nothing that is known.
+    `path`: path or fsspec URL of - a ``.parquet`` or ``.csv`` with one of the columns `sample_id`, `key` (and `shard`), `sha256`, `uid`,
+    `url`, - a ``.npy`` of DataComp's uids, dtype ``u8,u8``, - text with one key, sha256 (64 hex digits) or url (with ``://``) a line, all
+    of one kind.
+    Returns one or two columns, `shard` with `key`; rows as the list has them.
+    Raises InputError if the list can't be read, is empty, or names samples by nothing that is known.
     """
     parse = _kept_uids if path.endswith(".npy") else partial(_kept_columns, path) if path.endswith(_TABLES) else _kept_lines
     table = _parsed(f"the keep list {path}", path, ".parquet, .csv, .npy or UTF-8 text with a key a line", parse)
@@ -72,17 +55,10 @@ def read_keep_list(path: str) -> pa.Table:
 def read_takedown_list(url: str) -> list[Entry]:
     """Read the entries of a list of samples that must go, in order, none twice.
 
-    Parameters
-    ----------
-    url : str
-        A ``.csv`` or ``.parquet`` with columns named `sha256`, `url`, `key`, `image`, or text with an entry a line: ``sha256:…``,
-        ``url:…``, ``key:…``, ``image:…``, or without the word a sha256 (64 hex digits), a url (with ``://``), the path of an image that
-        is there, or else a key. Lines that begin with ``#`` are left out.
-
-    Raises
-    ------
-    InputError
-        If the list can't be read, or a table has none of the columns.
+    `url`: a ``.csv`` or ``.parquet`` with columns named `sha256`, `url`, `key`, `image`, or text with an entry a line: ``sha256:…``,
+    ``url:…``, ``key:…``, ``image:…``, or without the word a sha256 (64 hex digits), a url (with ``://``), the path of an image that is
+    there, or else a key. Lines that begin with ``#`` are left out.
+    Raises InputError if the list can't be read, or a table has none of the columns.
     """
     parse = partial(_taken_down_columns, url) if url.endswith(_TABLES) else _taken_down_lines
     expected = f".parquet or .csv with columns {', '.join(_TAKEN_DOWN_BY)}, or UTF-8 text with one of these a line"

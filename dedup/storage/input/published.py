@@ -23,43 +23,24 @@ from dedup.storage.input.samples import one_line
 from dedup.storage.urls import absolute, filesystem
 
 VECTOR_COLUMNS: Final = ("embedding", "embeddings", "image_embedding", "vector")
-
 KEY_NAMES: Final = ("key", "__key__", "image_id", "id", "image_path", "KEY")
-
 _WIDTH_NAMES: Final = ("width", "original_width", "WIDTH")
-
 _HEIGHT_NAMES: Final = ("height", "original_height", "HEIGHT")
-
 _PLACE: Final = ("shard", "byte_offset", "n_bytes")
-
 BATCH_ROWS = 16_384
-
 _THREADS = 32
 
 
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """Vectors and what is known of each, row by row.
+    """Vectors and what is known of each, row by row."""
 
-    Parameters
-    ----------
-    url : str
-        The file the vectors lie in: .npy, or parquet with a column of them.
-    metadata : str
-        Parquet with as many rows, in the same order; `url` itself where the vectors are a column of it.
-    column : str
-        That column; '' for .npy.
-    n_rows, dim : int
-    columns : tuple of str
-        Of the metadata.
-    """
-
-    url: str
-    metadata: str
-    column: str
+    url: str  # the file the vectors lie in: .npy, or parquet with a column of them
+    metadata: str  # parquet with as many rows, in the same order; `url` itself where the vectors are a column of it
+    column: str  # that column; '' for .npy
     n_rows: int
     dim: int
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # of the metadata
 
     @property
     def has_sha256(self) -> bool:
@@ -75,21 +56,10 @@ class EmbeddingFile:
 def find_embeddings(folder: str) -> list[EmbeddingFile]:
     """The files of a folder of embeddings.
 
-    Parameters
-    ----------
-    folder : str
-        A path or any fsspec URL, searched with its subfolders. ``img_emb_0.npy`` belongs to ``metadata_0.parquet``, by number,
-        however padded; any other ``NAME.npy`` to the ``NAME.parquet`` in its folder; a parquet alone holds a column of vectors.
-
-    Returns
-    -------
-    list of EmbeddingFile
-        Sorted by url, of one width.
-
-    Raises
-    ------
-    InputError
-        If there are none, an array has no metadata, rows do not match, or widths differ.
+    `folder`: a path or any fsspec URL, searched with its subfolders. ``img_emb_0.npy`` belongs to ``metadata_0.parquet``, by number,
+    however padded; any other ``NAME.npy`` to the ``NAME.parquet`` in its folder; a parquet alone holds a column of vectors.
+    Returns sorted by url, of one width.
+    Raises InputError if there are none, an array has no metadata, rows do not match, or widths differ.
     """
     root = absolute(folder).rstrip("/")
     arrays, tables = _list(root)
@@ -143,9 +113,7 @@ def _number(url: str, prefix: str) -> int | None:
 def _opened(url: str, metadata: str) -> EmbeddingFile:
     """Read the headers of a pair of files.
 
-    Raises
-    ------
-    InputError
+    Raises InputError
     """
     try:
         fs, path = filesystem(metadata)
@@ -175,20 +143,10 @@ def read_embeddings(
 ) -> Iterator[tuple[npt.NDArray[np.float32], pa.Table]]:
     """The rows of a file, in batches.
 
-    Parameters
-    ----------
-    source : EmbeddingFile
-    carry : sequence of str
-        Further columns.
-    batch_rows : int
-
-    Yields
-    ------
-    vectors : float32 array, shape (n, dim)
-        As they are, not normalised; a row that is null or of another width is NaN.
-    rows : pyarrow.Table
-        `key, url, caption, sha256, width, height, shard, byte_offset, n_bytes` and the carried columns; null where the file has none.
-        A file without keys gets the number of the row.
+    `carry`: further columns.
+    Yields `vectors`: shape (n, dim); as they are, not normalised; a row that is null or of another width is NaN.
+    Yields `rows`: `key, url, caption, sha256, width, height, shard, byte_offset, n_bytes` and the carried columns; null where the file has
+    none. A file without keys gets the number of the row.
     """
     fs, path = filesystem(source.metadata)
     names = {

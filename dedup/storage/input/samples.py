@@ -9,49 +9,28 @@ from typing import Final, Literal
 from dedup.errors import SampleError
 
 IMAGE_SUFFIXES: Final = frozenset({"jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"})
-
 UNSUPPORTED_SUFFIXES: Final = frozenset({"avif", "avifs", "heic", "heif", "jxl", "svg", "jp2", "j2k", "ico", "psd"})
-
 ShardStatus = Literal["ok", "truncated", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    r"""One sample as the shard has it, nothing decoded.
+    r"""One sample as the shard has it, nothing decoded."""
 
-    Parameters
-    ----------
-    key : str
-        Member name up to the first dot of its base name, folder included; the relative path in a folder of images.
-        Bytes that are no UTF-8 are written as ``\xNN``.
-    shard : str
-        URL of the tar; of the folder, ending with '/', for a folder of images.
-    image : bytes or None
-        The encoded image; None if `error` is set.
-    image_name : str or None
-        Name of the image's member as the tar has it.
-    byte_offset : int or None
-        Where the image's bytes start in the file `shard`; None in a compressed tar.
-    n_bytes : int
-        Size of the encoded image; 0 where there is none.
-    caption, url : str or None
-        Valid UTF-8 without NUL.
-    carried : dict
-        A value of the type `dedup.schemas.CARRIED_TYPES` gives, or None, for each name of `input.carry`.
-    error : SampleError or None
-        Why the sample can't be used.
-    """
-
+    # member name up to the first dot of its base name, folder included; the relative path in a folder of images. Bytes that are no
+    # UTF-8 are written as ``\xNN``.
     key: str
-    shard: str
-    image: bytes | None = None
-    image_name: str | None = None
-    byte_offset: int | None = None
-    n_bytes: int = 0
+    shard: str  # URL of the tar; of the folder, ending with '/', for a folder of images
+    image: bytes | None = None  # bytes or None; the encoded image; None if `error` is set
+    image_name: str | None = None  # name of the image's member as the tar has it
+    byte_offset: int | None = None  # where the image's bytes start in the file `shard`; None in a compressed tar
+    n_bytes: int = 0  # size of the encoded image; 0 where there is none
+    # caption, url: valid UTF-8 without NUL
     caption: str | None = None
     url: str | None = None
+    # a value of the type `dedup.schemas.CARRIED_TYPES` gives, or None, for each name of `input.carry`
     carried: dict[str, object] = field(default_factory=dict)
-    error: SampleError | None = None
+    error: SampleError | None = None  # why the sample can't be used
 
 
 class SampleReader:

@@ -20,21 +20,11 @@ _META: Final = re.compile(r"__[^/]*__($|/)")  # webdataset's own rule
 
 
 class Member(NamedTuple):
-    """What a member's name says.
+    """What a member's name says."""
 
-    Parameters
-    ----------
-    key : str
-        The name up to the first dot of its base name, folder included, as valid UTF-8.
-    suffix : str
-        What follows, in lower case; '' where there is none, and the member belongs to no sample.
-    problem : str
-        Why it belongs to none.
-    """
-
-    key: str
-    suffix: str
-    problem: str = ""
+    key: str  # the name up to the first dot of its base name, folder included, as valid UTF-8
+    suffix: str  # what follows, in lower case; '' where there is none, and the member belongs to no sample
+    problem: str = ""  # why it belongs to none
 
 
 def parse_name(name: str) -> Member | None:
@@ -87,22 +77,12 @@ class Grouping:
 def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
     """Stream a tar into samples, grouped by key as webdataset does.
 
-    Parameters
-    ----------
-    url : str
-        A path or any fsspec URL of a tar, plain or compressed.
-    carry : sequence of str
-        Columns to carry over from json members or the sidecar.
-    sidecar : bool
-        Join the parquet beside the shard by key.
-    max_image_bytes : int
-        Larger images become samples with the error ``too_many_bytes``, unread.
-
-    Returns
-    -------
-    SampleReader
-        Iterate over it for `RawSample`; then ask its `status`, `error` and `is_reachable`. No exception leaves it for
-        any file: what can't be used is a sample with an `error`, or the status.
+    `url`: a path or any fsspec URL of a tar, plain or compressed.
+    `carry`: columns to carry over from json members or the sidecar.
+    `sidecar`: join the parquet beside the shard by key.
+    `max_image_bytes`: larger images become samples with the error ``too_many_bytes``, unread.
+    Returns iterate over it for `RawSample`; then ask its `status`, `error` and `is_reachable`. No exception leaves it for any file: what
+    can't be used is a sample with an `error`, or the status.
 
     Notes
     -----
@@ -227,24 +207,11 @@ def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, m
 def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> bytes:
     """Fetch one image again, as `metadata` names it.
 
-    Parameters
-    ----------
-    shard : str
-        URL of the tar; of a folder of images, ending with '/'.
-    key : str
-    byte_offset : int or None
-        Where its bytes start; None streams the (compressed) tar up to the key.
-    n_bytes : int
-        Size of the encoded image.
-
-    Returns
-    -------
-    bytes, of length n_bytes
-
-    Raises
-    ------
-    InputError
-        If shard or image are gone, can't be reached, or have another size.
+    `shard`: URL of the tar; of a folder of images, ending with '/'.
+    `byte_offset`: where its bytes start; None streams the (compressed) tar up to the key.
+    `n_bytes`: size of the encoded image.
+    Returns bytes, of length n_bytes.
+    Raises InputError if shard or image are gone, can't be reached, or have another size.
     """
     path = shard + key if shard.endswith("/") else shard
     if byte_offset is None:
@@ -269,10 +236,7 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
 def check_range(data: bytes, path: str, key: str, byte_offset: int, n_bytes: int) -> bytes:
     """The bytes that were read of a file, if they are as many as the image has.
 
-    Raises
-    ------
-    InputError
-        If the file ends before.
+    Raises InputError if the file ends before.
     """
     if len(data) != n_bytes:
         text = f"{path} ends inside the image {key!r}: expected {n_bytes} bytes at {byte_offset}, found {len(data)}"

@@ -25,51 +25,26 @@ _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation
 
 @dataclass(frozen=True)
 class FolderPart:
-    """Some of the images of a folder: what a tar is to a run over shards.
+    """Some of the images of a folder: what a tar is to a run over shards."""
 
-    Parameters
-    ----------
-    url : str
-        ``{folder}/#{number:05d}``.
-    folder : str
-        Absolute path or URL, without a '/' at its end.
-    images : tuple of str
-        Relative paths, sorted.
-    captions : str
-        URL of the CSV or parquet with captions; '' if they lie beside the images.
-    """
-
-    url: str
-    folder: str
-    images: tuple[str, ...]
-    captions: str = ""
+    url: str  # ``{folder}/#{number:05d}``
+    folder: str  # absolute path or URL, without a '/' at its end
+    images: tuple[str, ...]  # relative paths, sorted
+    captions: str = ""  # URL of the CSV or parquet with captions; '' if they lie beside the images
 
 
 def expand_shards(patterns: Sequence[str]) -> list[str]:
     """Expand what `input.shards` names into shards.
 
-    Parameters
-    ----------
-    patterns : sequence of str
-        Each a path or any fsspec URL, in which ``*``, ``?``, ``[…]`` and ``**`` are globs (in http URLs only ``*``, since
-        ``?`` begins their query) and ``{a,b}``, ``{00000..00999}`` are expanded; or ``@list.txt``, a file (a path or
-        any URL) with one of these per line, where empty lines and lines that begin with # don't count. Relative
-        paths, those in a list included, start from the working directory. A local file that has exactly the name
-        given is taken as it is, whatever letters it holds.
-
-    Returns
-    -------
-    list of str
-        Without repetitions, sorted; local paths absolute and without ``file://``. A shard missing from a brace
-        range, or a remote one that was named outright, is kept: reading it says that it can't be reached.
-
-    Raises
-    ------
-    InputError
-        If a glob matches no file, a local path or each file of a local brace range does not exist, a list can't be read,
-        braces don't match, or nothing is given.
-    MissingExtra
-        If an s3:// address is given and s3fs is not installed.
+    `patterns`: each a path or any fsspec URL, in which ``*``, ``?``, ``[…]`` and ``**`` are globs (in http URLs only ``*``, since ``?``
+    begins their query) and ``{a,b}``, ``{00000..00999}`` are expanded; or ``@list.txt``, a file (a path or any URL) with one of these per
+    line, where empty lines and lines that begin with # don't count. Relative paths, those in a list included, start from the working
+    directory. A local file that has exactly the name given is taken as it is, whatever letters it holds.
+    Returns without repetitions, sorted; local paths absolute and without ``file://``. A shard missing from a brace range, or a remote one
+    that was named outright, is kept: reading it says that it can't be reached.
+    Raises InputError if a glob matches no file, a local path or each file of a local brace range does not exist, a list can't be read,
+    braces don't match, or nothing is given.
+    Raises MissingExtra if an s3:// address is given and s3fs is not installed.
 
     Examples
     --------
@@ -153,28 +128,14 @@ def _is_glob(url: str) -> bool:
 def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPart]:
     """Cut a folder of images into parts.
 
-    Parameters
-    ----------
-    images_dir : str
-        A folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are left out, links
-        to folders are not followed.
-    captions : str
-        CSV or parquet with captions, or ''.
-    per_part : int
-        Images per part, at least 1.
-
-    Returns
-    -------
-    list of FolderPart
-        Images in the order of their relative paths. Files in a format that is known but not read (AVIF, HEIC, …) are
-        among them: they are rejected with that reason rather than passed over.
-
-    Raises
-    ------
-    InputError
-        If the folder or the file of captions does not exist, or the folder holds no image.
-    ConfigError
-        If per_part is below 1.
+    `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are left out, links to folders
+    are not followed.
+    `captions`: CSV or parquet with captions, or ''.
+    `per_part`: images per part, at least 1.
+    Returns images in the order of their relative paths. Files in a format that is known but not read (AVIF, HEIC, …) are among them: they
+    are rejected with that reason rather than passed over.
+    Raises InputError if the folder or the file of captions does not exist, or the folder holds no image.
+    Raises ConfigError if per_part is below 1.
     """
     if per_part < 1:
         raise ConfigError(f"embed.images_per_partition={per_part} is below 1; expected a number of images")
@@ -213,18 +174,10 @@ def _list_images(folder: str) -> Iterator[str]:
 def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = False) -> str:
     """Cheap identity of a shard or part of a folder, so that a resumed run sees whether it has changed.
 
-    Parameters
-    ----------
-    source : str, FolderPart or EmbeddingFile
-        URL of a shard, as `expand_shards` gives it.
-    sidecar : bool
-        Whether the parquet beside a shard belongs to it.
-
-    Returns
-    -------
-    str
-        32 hex digits, of size and modification time or ETag, for a part of those of each of its images; "absent" if the
-        file does not exist, "unreachable" if its file system does not answer.
+    `source`: URL of a shard, as `expand_shards` gives it.
+    `sidecar`: whether the parquet beside a shard belongs to it.
+    Returns 32 hex digits, of size and modification time or ETag, for a part of those of each of its images; "absent" if the file does not
+    exist, "unreachable" if its file system does not answer.
     """
     url = source if isinstance(source, str) else source.url if isinstance(source, EmbeddingFile) else source.folder
     try:

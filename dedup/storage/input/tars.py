@@ -29,9 +29,7 @@ _EXTENDED_TYPES: Final = frozenset(
 )
 
 _CHUNK_BYTES: Final = 1024 * 1024
-
 _MAX_EMPTY_READS: Final = 16  # an end is met a few times, never again and again
-
 _MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: what pads a tar is less, and endless zeros may be packed in a few bytes
 
 
@@ -183,10 +181,7 @@ class TarStream:
     def _goes_on(self, tar: _Tar) -> bool:
         """Whether another tar follows the end of this one: files that were put together by `cat` go on.
 
-        Raises
-        ------
-        tarfile.ReadError
-            If what stands where a header should be is neither that nor an end.
+        Raises tarfile.ReadError if what stands where a header should be is neither that nor an end.
         """
         n_zero = 0
         while isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
