@@ -16,8 +16,7 @@ import numpy as np
 
 import dedup
 from dedup.engines.local import LocalEngine
-from dedup.judge.inputs import JudgeInputs, find_places
-from dedup.judge.turns import turns_of
+from dedup.judge.pair import JudgeInputs, find_places, turns_of
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import read_table
 

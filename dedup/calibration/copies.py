@@ -20,9 +20,7 @@ from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.dct import turns
 from dedup.encoders.encoder import Encoder
 from dedup.errors import InputError, SampleError
-from dedup.judge.inputs import PLACES, find_places
-from dedup.judge.pair import InMemory, JudgeSettings, Outcome, PairJudge
-from dedup.judge.turns import TURN_NAMES, likely_turns, turns_of
+from dedup.judge.pair import PLACES, TURN_NAMES, InMemory, JudgeSettings, Outcome, PairJudge, find_places, likely_turns, turns_of
 from dedup.numerics.image.descriptor import GRID, detail
 from dedup.numerics.image.planting import CHANGES, changes, plant
 from dedup.numerics.image.views import ViewRows

@@ -13,8 +13,7 @@ from dedup.calibration.draw import Drawn, Population, Work, links_by_threshold
 from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.config.encoders import encoder_kind
 from dedup.encoders.dct import turn_names, turns
-from dedup.judge.inputs import PLACES, JudgeInputs, find_places
-from dedup.judge.pair import JudgeSettings, Outcome
+from dedup.judge.pair import PLACES, JudgeInputs, JudgeSettings, Outcome, find_places
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.search.exhaustive import Alike, count_alike
 from dedup.numerics.similarity import apply_turn, unit_rows

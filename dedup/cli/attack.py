@@ -57,7 +57,7 @@ def extraction_work(
 
     Example: dedup extraction work out/targets --out work --n-parts 8 --generations generations
     """
-    from dedup.attack.work import write_work
+    from dedup.attack.generations import write_work
 
     parts = write_work(targets, out, n_parts=n_parts, generations=generations)
     rows = [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]

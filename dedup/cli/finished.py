@@ -24,7 +24,7 @@ def report(
 
     Example: dedup report out
     """
-    from dedup.cli.show.release import print_report
+    from dedup.cli.show.finished import print_report
     from dedup.report.build import write_report
 
     summary = write_report(run_dir, out, n_galleries=galleries, seed=seed)
@@ -71,7 +71,7 @@ def explain(
 
     Example: dedup explain out 00000.tar/000000412 --out explain.png
     """
-    from dedup.cli.show.explain import print_explanation
+    from dedup.cli.show.finished import print_explanation
     from dedup.explanation.explain import explain as explained
 
     if bool(key) == (sample_id is not None):
@@ -100,7 +100,7 @@ def calibrate(
     """
     from dedup.calibration.calibrate import calibrate as run_calibration
     from dedup.calibration.calibrate import summary_of
-    from dedup.cli.show.calibrate import print_calibration
+    from dedup.cli.show.finished import print_calibration
     from dedup.storage.urls import join
 
     overrides, out = overrides_of(keys, settings, workers), out or join(run_dir, "calibration")
@@ -135,7 +135,7 @@ def rewrite(
 
     Example: dedup rewrite out cleaned --per-shard 10000
     """
-    from dedup.cli.show.release import print_rewrite
+    from dedup.cli.show.finished import print_rewrite
     from dedup.release.rewrite import rewrite as rewrite_run
 
     with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, reporter):
@@ -164,7 +164,7 @@ def export(
 
     Example: dedup export out --format keys --out kept.csv
     """
-    from dedup.cli.show.release import print_export
+    from dedup.cli.show.finished import print_export
     from dedup.release.export import FORMATS
     from dedup.release.export import export as export_run
 

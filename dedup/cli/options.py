@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from dedup.config.hints import did_you_mean
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.keys import STAGE_NAMES, did_you_mean
 from dedup.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,18 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dedup.cli.options import (
-    ConfigFile,
-    Json,
-    Keys,
-    Redo,
-    Settings,
-    Workers,
-    chosen_stages,
-    complete_stage,
-    load,
-    overrides_of,
-)
+from dedup.cli.options import ConfigFile, Json, Keys, Redo, Settings, Workers, chosen_stages, complete_stage, load, overrides_of
 from dedup.cli.show.terminal import console, print_json, print_result
 from dedup.config.keys import STAGE_NAMES
 

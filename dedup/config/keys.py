@@ -7,20 +7,42 @@ its stage fails when this module is imported: a result would be reused silently 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from dedup.config.encoders import ENCODER_NAMES, KINDS
 
+HINT: Final = "run `dedup config` for all keys"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The known name nearest to a word, as the end of a message; empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("nprobe", ["search.nlist", "search.nprobe"])
+    "; did you mean 'search.nprobe'?"
+    """
+    tail = word.rpartition(".")[2]
+    near = [entry for entry in known if entry.rpartition(".")[2] == tail] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
 STAGE_NAMES: Final = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest", "statistics", "targets")
+
 # of a key on which no stage's record depends: it changes no result, or what it changes is recorded otherwise (fingerprints of input and encoder)
 FREE: Final = "free"
+
 SWITCHES: Final = ("auto", "true", "false")
+
 Texts = list[str]  # a name of its own, since a section has a key called `list`
+
 Form = Literal["plain", "switch", "commas", "address", "similarity", "similarity or 0"]
+
 _THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for kind in KINDS)
 
 
@@ -63,6 +85,7 @@ class Key:
 
 # Above this Pillow refuses: twice the pixels that it warns of as a decompression bomb.
 MAX_PIXELS = 178_956_970
+
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
 
 

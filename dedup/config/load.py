@@ -17,8 +17,7 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dedup.config.encoders import encoder_kind
-from dedup.config.hints import HINT, did_you_mean
-from dedup.config.keys import KEYS, SECTIONS, Config, Texts
+from dedup.config.keys import HINT, KEYS, SECTIONS, Config, Texts, did_you_mean
 from dedup.errors import ConfigError
 
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Texts: "a list of texts"}

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from dedup import schemas
 from dedup.config.encoders import KINDS, encoder_kind
-from dedup.config.hints import HINT, did_you_mean
-from dedup.config.keys import KEYS, Config, Key, values_of
+from dedup.config.keys import HINT, KEYS, Config, Key, did_you_mean, values_of
 from dedup.config.order import parse_order
 from dedup.errors import ConfigError
 

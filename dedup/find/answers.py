@@ -1,10 +1,26 @@
-"""What a lookup says about an image."""
+"""What a lookup says about an image, and how its matches are judged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dedup.errors import DedupError, InputError, SampleError
+from dedup.find.inputs import Views
+from dedup.judge.pair import InMemory, JudgeSettings, Outcome, PairJudge, turns_of
+from dedup.numerics.judge.compare import turned
+from dedup.numerics.pixels import TILES, l2_distances, tiled_distances
+from dedup.runs.directory import Run
+from dedup.runs.samples import SampleTable
+from dedup.storage.images.decode import decode_image
+from dedup.storage.images.reader import Place
+from dedup.storage.input.samples import one_line
+from dedup.storage.input.shards import read_image_bytes
 
 
 @dataclass(frozen=True)
@@ -69,3 +85,105 @@ class Lookup(Protocol):
 
         Raises InputError, SampleError if it can't be read.
         """
+
+
+_SIDE_MEASURED = 512  # longer side in pixels at which distances are measured
+
+
+class ImageJudge:
+    """Judges training images against one image that is looked up; for one thread at a time.
+
+    Parameters
+    ----------
+    views : Views
+        Of the image.
+    matches : MatchJudge
+    """
+
+    def __init__(self, views: Views, matches: MatchJudge) -> None:
+        self._views, self._matches = views, matches
+        # for this image only: a training image that can't be read now may be there for the next
+        self._judge, self._image = PairJudge(matches.settings, self._read), InMemory(views.pixels)
+
+    def judge(self, sample_id: int, view: str) -> Outcome:
+        """Compare the image with one training image, in the ways it may be turned in a view."""
+        row = self._matches.samples.row(sample_id)
+        if self._views.quality < self._matches.flat_quality:
+            # of what has no detail, only the same bytes are a copy
+            is_same = row["sha256"] == self._views.sha256
+            return Outcome(is_same, True, "none", 0.0 if is_same else 1.0)
+        return self._judge.judge(self._image, sample_id, turns_of(view))
+
+    def trouble(self, sample_id: int) -> str | None:
+        """Why a training image could not be read, if it could not."""
+        return self._judge.unreadable.get(sample_id)
+
+    def _read(self, sample_id: int) -> npt.NDArray[np.uint8]:
+        try:
+            return self._matches.pixels(sample_id)
+        except DedupError as error:  # whatever is wrong with a training image, the others are answered for
+            raise InputError(one_line(error)) from error
+
+
+class MatchJudge:
+    """Judges the matches of images; for one thread at a time.
+
+    Parameters
+    ----------
+    run : Run
+    samples : SampleTable
+    """
+
+    def __init__(self, run: Run, samples: SampleTable) -> None:
+        self.settings, self.samples, self.flat_quality = JudgeSettings.of(run.config), samples, run.config.search.flat_quality
+        self._reader = self.settings.reader()
+
+    def pixels(self, sample_id: int) -> npt.NDArray[np.uint8]:
+        """Pixels of a training image, uint8 (height, width, 3), reduced or from a thumbnail.
+
+        Raises RunDirectoryError if there is no such sample, or its thumbnail is damaged.
+        Raises InputError, SampleError if it can't be read.
+        """
+        row = self.samples.row(sample_id)
+        if not row["n_bytes"]:
+            raise InputError(f"the run does not know where the image {row['key']!r} lies")
+        return self._reader.read(Place(row["sample_id"], row["shard"], row["key"], row["byte_offset"], row["n_bytes"]))
+
+    def judged(self, data: bytes | None, views: Views, matches: Sequence[Match]) -> list[Match]:
+        """Judge each match, copies first.
+
+        `data`: bytes or None; the encoded image, if l2 distances of the first match are wanted.
+        """
+        judge, found, turn_of = ImageJudge(views, self), [], {}
+        for match in matches:
+            outcome = judge.judge(match.sample_id, match.view)
+            turn_of[match.sample_id] = outcome.turn
+            found.append(replace(match, is_copy=outcome.is_copy, distance=outcome.distance, trouble=judge.trouble(match.sample_id)))
+        found.sort(key=lambda match: (match.is_copy is not True, -match.similarity, match.sample_id))
+        if data is not None and found and found[0].trouble is None:
+            found[0] = self._measured(data, turn_of[found[0].sample_id], found[0])
+        return found
+
+    def _measured(self, data: bytes, turn: str, match: Match) -> Match:
+        """The l2 and tiled l2 to the training image as it lies in its tar, stretched to the size of the image."""
+        row = self.samples.row(match.sample_id)
+        try:
+            training = decode_image(
+                read_image_bytes(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), max_pixels=self.settings.max_pixels
+            ).pixels
+        except (InputError, SampleError) as error:
+            return replace(match, trouble=one_line(error))
+        own = turned(decode_image(data, max_pixels=self.settings.max_pixels).pixels, turn)
+        factor = min(1.0, _SIDE_MEASURED / max(own.shape[:2]))
+        size = (max(1, round(own.shape[1] * factor)), max(1, round(own.shape[0] * factor)))
+        own, training = (_resized(pixels, size) for pixels in (own, training))
+        tiles = min(TILES, *size)
+        l2, tiled = l2_distances(own[None], training)[0], tiled_distances(own[None], training, tiles)[0]
+        return replace(match, l2=float(l2), tiled_l2=float(tiled))
+
+
+def _resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """As generations are stretched for the same distances: the whole picture, bicubic."""
+    if pixels.shape[1::-1] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))

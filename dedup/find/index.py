@@ -17,10 +17,9 @@ from dedup.config.encoders import encoder_kind
 from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.encoder import Encoder
 from dedup.errors import ConfigError, InputError, RunDirectoryError, SampleError
-from dedup.find.answers import Answer, Match
-from dedup.find.matches import ImageJudge, MatchJudge
+from dedup.find.answers import Answer, ImageJudge, Match, MatchJudge
+from dedup.find.inputs import Views, views_of
 from dedup.find.search import VectorSearch, ViewSearch
-from dedup.find.views import Views, views_of
 from dedup.runs.directory import Run
 from dedup.runs.index import how_to_rebuild
 from dedup.runs.samples import SampleTable

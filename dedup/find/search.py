@@ -24,7 +24,7 @@ from dedup.numerics.image.views import CROP, DISC, INNER, WHOLE, ViewRows, relat
 from dedup.numerics.search.exhaustive import close_pairs
 from dedup.numerics.search.lists import Lists
 from dedup.numerics.search.viewjoin import DISC_SIMILARITY, ROTATED
-from dedup.runs.views import view_part, view_parts
+from dedup.runs.vectors import view_part, view_parts
 from dedup.storage.arrays import array_shape, read_array
 from dedup.storage.tables import read_table
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +12,84 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from dedup.config import Config
+from dedup.config.encoders import encoder_kind
+from dedup.contracts import Engine, Table
 from dedup.encoders import decoded_side
+from dedup.encoders.dct import turn_names, turns
 from dedup.errors import InputError, SampleError
 from dedup.judge.verdicts import VERDICTS, Remembered
+from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.judge.compare import compare, turned
-from dedup.numerics.judge.picture import SIDE, Picture
+from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
+from dedup.numerics.similarity import Turn, apply_turn, best_turn_similarity, exact_similarity
 from dedup.runs.directory import Run
-from dedup.storage.images.reader import PictureReader
+from dedup.storage.images.reader import PictureReader, Place
+from dedup.storage.tables import FileWriter, ask
+from dedup.storage.urls import join
+
+ROTATED = "rotated"  # by an angle that the judge has yet to find
+
+TURN_NAMES = ("none", *turn_names(), ROTATED)  # in the order in which searches number them
+
+QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")
+
+_AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
+
+_GAIN = 0.05  # of similarity that a turn must bring to be tried first
+
+Vectors = npt.NDArray[np.floating]
+
+
+def turns_of(view: str) -> tuple[str, ...]:
+    """The ways an image may be turned that was found alike in a view.
+
+    Examples
+    --------
+    >>> turns_of("crop mirror"), turns_of("inner"), turns_of("rotated")
+    (('mirror',), ('none',), ('none', 'rotate90', 'rotate270', 'rotate180'))
+    """
+    if view == ROTATED:
+        return QUARTER_TURNS
+    last = view.rpartition(" ")[2]
+    return (last if last in VARIANTS else "none",)
+
+
+def turns_to_try(view: str, likely: str | None) -> tuple[str, ...]:
+    """The turns of the view in which a pair was found; of one found upright also the turn that is about as likely.
+
+    A picture that is nearly symmetric is like its mirror image as it stands, and so it came as a candidate: what tells
+    a mirrored copy is only that, turned, it agrees in every tile.
+    """
+    turns = turns_of(view)
+    return (*turns, likely) if likely and turns == ("none",) else turns
+
+
+def likely_turns(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> list[str | None]:
+    """The turn in which each pair of vectors is most alike, None where it is much less so than upright.
+
+    `src`, `dst`: shape (n, dim).
+    `turns`: those of `turn_names`; empty where vectors can't be turned.
+    """
+    if not turns:
+        return [None] * len(src)
+    turned = np.stack([exact_similarity(apply_turn(src, turn), dst) for turn in turns])
+    best = turned.argmax(axis=0)
+    is_likely = turned.max(axis=0) >= exact_similarity(src, dst) - _AS_LIKELY
+    return [TURN_NAMES[1 + turn] if likely else None for turn, likely in zip(best.tolist(), is_likely.tolist(), strict=True)]
+
+
+def likelier_first(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> tuple[str, ...]:
+    """For a pair that no search has found, two rows: upright and, if more alike so, turned; the likelier of both first."""
+    upright = best_turn_similarity(src, dst, ())[0][0]
+    best, which = best_turn_similarity(src, dst, turns)
+    if not which[0]:
+        return ("none",)
+    turn = TURN_NAMES[which[0]]
+    return (turn, "none") if best[0] >= upright + _GAIN else ("none", turn)
+
 
 _HELD = 192  # pictures held, some 0.5 MB each
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -154,3 +224,127 @@ class PairJudge:
         except (InputError, SampleError) as error:
             self.unreadable[which] = str(error)
             return None
+
+
+PLACES = pa.schema(
+    [("sample_id", pa.int64()), ("shard", pa.string()), ("key", pa.string()), ("byte_offset", pa.int64()), ("n_bytes", pa.int64())]
+)
+
+PLACES_SQL = """
+SELECT {columns}
+FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
+ORDER BY metadata.sample_id
+"""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Vectors that images are compared by.
+
+    Parameters
+    ----------
+    run_dir : str
+        Where `embeddings/img_emb` lies.
+    """
+
+    run: Run
+    encoder: str
+    min_similarity: float
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Ways to turn a vector as its image is turned, searched or not."""
+        return turns() if encoder_kind(self.encoder).can_turn else ()
+
+
+@dataclass(frozen=True)
+class JudgeInputs:
+    """The same for all tasks that judge pairs."""
+
+    settings: JudgeSettings
+    places: pa.Table  # of `PLACES`, for every sample that may be asked for
+    verdicts: pa.Table = field(default_factory=VERDICTS.empty_table)  # of `VERDICTS`: pairs that the base of the run has judged
+    spaces: tuple[Space, ...] = ()  # what the samples are compared in; the run's own first
+
+    def judge(self) -> PairJudge:
+        """The judge of a worker's task."""
+        # one thread per worker, as for all else that workers do
+        use_one_thread()
+        reader = self.settings.reader()
+        places = {row["sample_id"]: Place(**row) for row in self.places.to_pylist()}
+        reader.prefetch(list(places.values()))
+
+        def read(sample_id: int) -> Pixels:
+            return reader.read(places[sample_id])
+
+        return PairJudge(self.settings, read, self.verdicts)
+
+
+def find_places(engine: Engine, metadata: Table, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:
+    """Where the images of samples lie, and whatever else of `metadata` a schema names, ordered by sample_id."""
+    columns = ", ".join(f"metadata.{name} AS {name}" for name in schema.names)
+    wanted = pa.table({"sample_id": sample_ids})
+    return ask(engine, PLACES_SQL.format(columns=columns), {"metadata": metadata, "wanted": wanted}, schema)
+
+
+_ROWS_HELD = 5_000
+
+
+class VerdictWriter:
+    """Writes pairs that stand to `edges` and the others to `refused`, one file each.
+
+    Parameters
+    ----------
+    edges, refused : Table or None
+        None: pairs that stand are not written.
+    name : str
+        Of the files, without the suffix.
+    stage : str
+        Who asked.
+    """
+
+    def __init__(self, edges: Table | None, refused: Table, name: str, stage: str) -> None:
+        self._edges = FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) if edges else None
+        self._refused = FileWriter(join(refused.path, f"{name}.parquet"), refused.schema)
+        self._stage = stage
+        self._standing: list[dict[str, object]] = []
+        self._others: list[dict[str, object]] = []
+        self.reasons: dict[str, int] = {}
+        self.n_standing = self.n_unread = 0
+
+    def add(self, src: int, dst: int, similarity: float, outcome: Outcome, source: str, found_by: str | None = None) -> None:
+        """Take one judged pair."""
+        self.n_unread += not outcome.was_read
+        row: dict[str, object] = {
+            "src": src, "dst": dst, "similarity": similarity, "kind": "near", "source": source, "variant": outcome.turn,
+            "found_by": found_by, "distance": outcome.distance, "transform": outcome.transform,
+        }  # fmt: skip
+        if outcome.stands:
+            self.n_standing += 1
+            self._standing.append(row | {"confirmed": True if outcome.was_read else None})
+        else:
+            self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
+            self._others.append(row | {"reason": outcome.reason, "moved": outcome.moved, "stage": self._stage})
+        if len(self._standing) + len(self._others) >= _ROWS_HELD:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._edges is not None and self._standing:
+            self._edges.write(pa.Table.from_pylist(self._standing, schema=self._edges.schema))
+        if self._others:
+            self._refused.write(pa.Table.from_pylist(self._others, schema=self._refused.schema))
+        self._standing.clear()
+        self._others.clear()
+
+    def __enter__(self) -> VerdictWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        writers = [writer for writer in (self._edges, self._refused) if writer is not None]
+        if kind is None:
+            self._flush()
+        for writer in writers:
+            if kind is None:
+                writer.close()
+            else:
+                writer.abort()

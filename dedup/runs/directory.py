@@ -20,8 +20,7 @@ from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.search.lists import Lists
 from dedup.runs.index import find_index, load_lists
 from dedup.runs.record import HOMES, StageRecord, differences_of, read_record
-from dedup.runs.vectors import EmbeddingStore, InnerStore, embedding_path, open_store, read_vectors
-from dedup.runs.views import ViewStore, open_views
+from dedup.runs.vectors import EmbeddingStore, InnerStore, ViewStore, embedding_path, open_store, open_views, read_vectors
 from dedup.storage.arrays import array_shape
 from dedup.storage.tables import read_table
 from dedup.storage.urls import filesystem, join, read_json

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from dedup.config import Config, EmbedConfig, EncoderConfig
 from dedup.config.keys import keys_of, values_of
 from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, SilentReporter, Task
-from dedup.judge.inputs import Space
-from dedup.judge.pair import JudgeSettings
+from dedup.judge.pair import JudgeSettings, Space
 from dedup.numerics.search.gpu import Device, choose_device
 from dedup.runs.directory import Run
 from dedup.runs.record import HOMES, Difference, StageRecord

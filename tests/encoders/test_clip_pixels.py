@@ -9,7 +9,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from shard_data import encode, scene
 
-from dedup.encoders.clip_pixels import Preprocessing
+from dedup.encoders.clip_models import Preprocessing
 from dedup.storage.images.decode import decode_image
 
 MEAN, STD = (0.481, 0.457, 0.408), (0.268, 0.261, 0.275)

@@ -15,7 +15,7 @@ from run_tables import table
 from shard_data import Sample, copies, detailed, encode, write_tar
 
 import dedup
-from dedup.cli.show.explain import explanation_lines
+from dedup.cli.show.finished import explanation_lines
 from dedup.config.load import load_config
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Explanation

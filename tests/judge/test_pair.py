@@ -7,8 +7,7 @@ import pytest
 from dedup.demo.pictures import procedural_scene
 from dedup.encoders.dct import DctEncoder, turns
 from dedup.errors import InputError
-from dedup.judge.pair import InMemory, JudgeSettings, PairJudge
-from dedup.judge.turns import likelier_first, likely_turns, turns_of, turns_to_try
+from dedup.judge.pair import InMemory, JudgeSettings, PairJudge, likelier_first, likely_turns, turns_of, turns_to_try
 from dedup.judge.verdicts import VERDICTS
 from dedup.numerics.image.descriptor import VARIANTS, ycbcr_grid
 from dedup.numerics.image.planting import plant

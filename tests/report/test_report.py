@@ -30,7 +30,8 @@ from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
 from dedup.numerics.similarity import exact_similarity
 from dedup.pipeline.stages import STAGES
-from dedup.report import below, build, figures, galleries, queries, reported
+from dedup.report import below, build, figures, galleries, queries
+from dedup.report import build as reported
 from dedup.report import cards as pictures
 from dedup.report import galleries as pairs
 from dedup.report import queries as asking

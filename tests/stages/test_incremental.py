@@ -35,7 +35,7 @@ from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.runs.index import load_lists
 from dedup.stages.embed import sources
-from dedup.stages.embed.inherit import inherit_partitions
+from dedup.stages.embed.sources import inherit_partitions
 from dedup.stages.index import stage as index
 from dedup.stages.index import views as looks
 from dedup.stages.stage import StageContext

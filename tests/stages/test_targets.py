@@ -10,7 +10,7 @@ import shared_workers
 from run_tables import assert_same_tables
 from shard_data import Sample, copies, encode, scene, write_shards
 
-from dedup.attack.work import first_seed, write_work
+from dedup.attack.generations import first_seed, write_work
 from dedup.cli.show.run import summary_lines
 from dedup.config.load import load_config
 from dedup.config.rules import validate

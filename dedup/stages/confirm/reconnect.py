@@ -18,10 +18,8 @@ import pyarrow.compute as pc
 from scipy.cluster.hierarchy import DisjointSet
 
 from dedup.contracts import Table
-from dedup.judge.inputs import JudgeInputs, find_places
-from dedup.judge.pair import JudgeSettings
+from dedup.judge.pair import JudgeInputs, JudgeSettings, VerdictWriter, find_places
 from dedup.judge.verdicts import AGAIN, base_tables, find_verdicts, inside
-from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows

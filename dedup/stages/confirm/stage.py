@@ -17,11 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup.contracts import Table
-from dedup.judge.inputs import PLACES, JudgeInputs, Space
-from dedup.judge.pair import JudgeSettings
-from dedup.judge.turns import likely_turns, turns_to_try
+from dedup.judge.pair import PLACES, JudgeInputs, JudgeSettings, Space, VerdictWriter, likely_turns, turns_to_try
 from dedup.judge.verdicts import JUDGED_SQL, JUDGED_TABLES, VERDICTS, VERDICTS_VERSION, base_tables
-from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import reconnect

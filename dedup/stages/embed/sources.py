@@ -1,22 +1,137 @@
-"""What the stage `embed` reads: shards, parts of a folder or files of embeddings, with what tells whether one has changed."""
+"""What the stage `embed` reads and what it takes over: shards, folders or files of embeddings, and the partitions of the run it adds to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from dedup.config import Config
+from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.runs.record import StageRecord, differences_of, digest
-from dedup.stages.embed.inherit import GONE, without_embedded
-from dedup.stages.stage import StageInputs
+from dedup.stages.stage import StageContext, StageInputs
+from dedup.storage.atomic import link_or_copy, write_json
+from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.input.published import EmbeddingFile, find_embeddings
 from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, folder_parts
 from dedup.storage.urls import filesystem, join, read_json
 
+ALSO = "also/"  # begins the names of the second source's files
+
+
+GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Which shards are in which partition."""
+
+    next: int  # the first number that was never given
+    urls: dict[int, list[str]]  # number to the URLs of its shards
+
+
+@dataclass(frozen=True)
+class InheritTask:
+    """One partition that is taken over as it is."""
+
+    base: Run
+    run: Run
+    also: tuple[str, ...]
+    partition: int
+
+
+def marker_path(run: Run, partition: int) -> str:
+    """The file whose presence means that a partition is done."""
+    return run.path("embeddings", "_done", f"{partition:05d}.json")
+
+
+def file_url(run: Run, also: tuple[str, ...], name: str) -> str:
+    """Where a file lies that a marker names."""
+    if also and name.startswith(ALSO):
+        return run.second(also[0]).path("embeddings", name.removeprefix(ALSO))
+    return run.path("embeddings", name)
+
+
+def has_files(run: Run, also: tuple[str, ...], files: Mapping[str, int]) -> bool:
+    """Whether files are there with their sizes."""
+    fs, _ = filesystem(run.url)
+    for name, n_bytes in files.items():
+        path = filesystem(file_url(run, also, name))[1]
+        if not fs.exists(path) or fs.size(path) != n_bytes:
+            return False
+    return True
+
+
+def read_plan(run: Run) -> Partitions:
+    """The plan of a run that has embedded.
+
+    Raises RunDirectoryError if there is none.
+    """
+    saved = read_json(run.path("embeddings", "_plan.json"))
+    if saved is None:
+        raise RunDirectoryError(f"{run.url} holds no embeddings/_plan.json; expected a finished run as base.run_dir")
+    return Partitions(int(saved["next"]), {int(number): urls for number, urls in saved["partitions"].items()})
+
+
+def embedded_stamps(run: Run) -> dict[str, str]:
+    """Every shard that a run has embedded, with the fingerprint it had; '' where an older version kept none."""
+    found: dict[str, str] = {}
+    for number, urls in read_plan(run).urls.items():
+        stamps = (read_json(marker_path(run, number)) or {}).get("stamps", {})
+        found |= {url: stamps.get(url, "") for url in urls}
+    return found
+
+
+def without_embedded(base: Run, sources: Mapping[str, tuple[Source, str]]) -> dict[str, tuple[Source, str]]:
+    """Those of the sources listed, by URL with their fingerprints, that the base has not embedded.
+
+    Raises InputError if one that it has embedded is another one now; one that can't be reached counts as unchanged.
+    """
+    embedded = embedded_stamps(base)
+    changed = [url for url, (_, stamp) in sources.items() if embedded.get(url) and stamp not in (*GONE, embedded[url])]
+    if changed:
+        raise InputError(
+            f"{len(changed)} shards have changed since {base.url} embedded them, the first {changed[0]}; "
+            "expected shards that stay as they are: give the changed ones another name, or run without base.run_dir"
+        )
+    return {url: source for url, source in sources.items() if url not in embedded}
+
+
+def inherit_partition(task: InheritTask) -> JsonDict:
+    """Link or copy the files of one partition, its marker last; returns the marker."""
+    marker = read_json(marker_path(task.base, task.partition))
+    if marker is None:
+        raise RunDirectoryError(f"{task.base.url}: partition {task.partition} is not finished; run it again, then this")
+    mine = marker_path(task.run, task.partition)
+    if read_json(mine) == marker and has_files(task.run, task.also, marker["files"]):
+        return marker
+    if not {*thumbnail_paths(task.partition)} <= {*marker["files"]}:
+        remove_thumbnails(task.run.path("embeddings"), task.partition)
+    for name in marker["files"]:
+        link_or_copy(file_url(task.base, task.also, name), file_url(task.run, task.also, name))
+    if not has_files(task.run, task.also, marker["files"]):
+        raise RunDirectoryError(
+            f"{task.base.url}: files of partition {task.partition} are not those of its marker; run it again with --redo"
+        )
+    write_json(mine, marker)
+    return marker
+
+
+def inherit_partitions(context: StageContext) -> dict[int, JsonDict]:
+    """Take over all partitions of the base; their markers by number, none where there is no base."""
+    if context.base is None:
+        return {}
+    base, also = context.base, tuple(context.config.embed.also)
+    numbers = sorted(read_plan(base).urls)
+    tasks = [InheritTask(base, context.run, also, number) for number in numbers]
+    return {numbers[place]: marker for place, marker in context.engine.map_partitions(inherit_partition, tasks)}
+
+
 Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
+
 Sources = Mapping[str, tuple[Source, str]]  # URL to the source and its fingerprint, in order of the URL
 
 

@@ -14,9 +14,8 @@ from dedup.contracts import JsonDict, Progress
 from dedup.errors import InputError
 from dedup.runs.record import digest
 from dedup.schemas import PARTITIONS
-from dedup.stages.embed.inherit import GONE, inherit_partitions, marker_path, read_plan
 from dedup.stages.embed.partition import EmbedResult, EmbedTask, embed_partition, finished
-from dedup.stages.embed.sources import Sources, find_sources, refuse_to_embed, source_url
+from dedup.stages.embed.sources import GONE, Sources, find_sources, inherit_partitions, marker_path, read_plan, refuse_to_embed, source_url
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.atomic import write_json
 from dedup.storage.input.published import EmbeddingFile

@@ -21,7 +21,7 @@ from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path, inner_paths
 from dedup.schemas import REJECTED
 from dedup.stages.embed.decode import Preparation, PreparedSample, RejectedSample
-from dedup.stages.embed.inherit import ALSO
+from dedup.stages.embed.sources import ALSO
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.images.thumbnails import ThumbnailWriter, remove_thumbnails, thumbnail_paths
 from dedup.storage.tables import FileWriter

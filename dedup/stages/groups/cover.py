@@ -9,11 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
-from dedup.judge.inputs import JudgeInputs, Space, find_places
-from dedup.judge.pair import JudgeSettings, PairJudge
-from dedup.judge.turns import likelier_first
+from dedup.judge.pair import JudgeInputs, JudgeSettings, PairJudge, Space, VerdictWriter, find_places, likelier_first
 from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
-from dedup.judge.writer import VerdictWriter
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
 from dedup.schemas.pairs import NEAR

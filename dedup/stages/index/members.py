@@ -13,8 +13,7 @@ from dedup.contracts import PickledByFields
 from dedup.numerics.search.lists import BLOCK
 from dedup.runs.directory import Run
 from dedup.runs.index import read_assignments
-from dedup.runs.vectors import EmbeddingStore
-from dedup.runs.views import ViewStore, view_part
+from dedup.runs.vectors import EmbeddingStore, ViewStore, view_part
 from dedup.storage.arrays import array_shape, folder_state, map_array, map_arrays, read_array, read_rows, save_array
 from dedup.storage.urls import join
 

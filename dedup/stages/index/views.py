@@ -18,7 +18,7 @@ from dedup.numerics.search.lists import Lists, Training, draw_sample, train_list
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
 from dedup.runs.index import save_lists
-from dedup.runs.views import clear_views, view_part, view_parts, write_views
+from dedup.runs.vectors import clear_views, view_part, view_parts, write_views
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import array_shape
 from dedup.storage.atomic import link_or_copy

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 
 from dedup.contracts import Table
 from dedup.errors import StageError
-from dedup.judge.turns import TURN_NAMES
+from dedup.judge.pair import TURN_NAMES
 from dedup.numerics.search.join import Earlier
 from dedup.numerics.search.lists import BLOCK
 from dedup.numerics.search.viewjoin import ViewEdges, no_edges

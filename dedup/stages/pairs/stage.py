@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import GroupRows, JsonDict, Pack, Table
-from dedup.judge.turns import TURN_NAMES
+from dedup.judge.pair import TURN_NAMES
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.search.gpu import choose_device
