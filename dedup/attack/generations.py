@@ -1,4 +1,4 @@
-"""The generated images of each target: where they lie, in folders or in webdataset shards, their pixels at one size, and those still to make."""
+"""Generated images of each target: where they lie, in folders or in shards, their pixels at one size, and those still to make."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Stage `index`: byte-identical images collapse, the coarse quantizer is trained, every vector gets its lists;
-where a run adds to another, how far the new images lie from the lists of the earlier ones."""
+where a run adds to another, how far the new images lie from the lists of the earlier ones.
+"""
 
 from __future__ import annotations
 
