@@ -246,7 +246,7 @@ def test_the_command(run, tmp_path):
             CliRunner().invoke(app, ["calibrate", run, *wrong], catch_exceptions=False)
     with pytest.raises(ConfigError, match="fixed by the run"):
         CliRunner().invoke(app, ["calibrate", run, "search.min_similarity=0.9"], catch_exceptions=False)
-    with pytest.raises(RunDirectoryError, match="no finished stage"):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         CliRunner().invoke(app, ["calibrate", str(tmp_path)], catch_exceptions=False)
 
 

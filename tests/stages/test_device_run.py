@@ -19,8 +19,9 @@ from dedup.pipeline.stages import STAGES
 from dedup.runs.directory import Run
 from dedup.stages import stage as context
 from dedup.stages.index import stage as index
-from dedup.stages.index import views as looks
+from dedup.stages.index import views as index_views
 from dedup.stages.pairs import stage as pairs
+from dedup.stages.pairs import views as pair_views
 from dedup.storage.tables import read_table
 
 TABLES = ("representatives", "exact", "assignments", "candidates", "neighbors")
@@ -51,7 +52,7 @@ def on_torch(monkeypatch, require_extra):
             return chosen[-1]
         return None
 
-    for stage in (context, index, looks, pairs):
+    for stage in (context, index, index_views, pairs, pair_views):
         monkeypatch.setattr(stage, "choose_device", choose)
     return chosen
 
