@@ -249,7 +249,7 @@ def test_pairs_below_the_threshold_are_found_exactly(run_dir):
         n[row["partition"]] = n.get(row["partition"], 0) + row["n_samples"]
     threshold = 0.9
     low = figures.lowest_shown(threshold)
-    found = below.sample_below(str(run_dir), n, threshold, low=low, n_bins=200, seed=3)
+    found = below.sample_below(Run(str(run_dir)), n, threshold, low=low, n_bins=200, seed=3)
     assert found.n_queries == found.n_vectors == found.n_all == sum(n.values()) < 512
     src, dst, similarity, every = brute_below(run_dir, threshold, low)
     seen, chosen = collections.Counter(), []
@@ -263,7 +263,7 @@ def test_pairs_below_the_threshold_are_found_exactly(run_dir):
     counted = every[every >= low]
     # both ends ask; float32 products may lie in the bin beside
     assert abs(int(found.bins.sum()) - 2 * len(counted)) <= 4
-    again = below.sample_below(str(run_dir), n, threshold, low=low, n_bins=200, seed=3)
+    again = below.sample_below(Run(str(run_dir)), n, threshold, low=low, n_bins=200, seed=3)
     assert np.array_equal(found.bins, again.bins)
 
 
@@ -278,12 +278,12 @@ def test_a_part_of_many_vectors_is_compared(tmp_path):
         )
     sizes = dict.fromkeys(range(3), 1_000)
     limits = below.BelowLimits(n_vectors=900, n_block=100)
-    part = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
+    part = below.sample_below(Run(str(tmp_path)), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
     assert (part.n_vectors, part.n_all, part.n_queries) == (900, 3_000, 512)
     limits = below.BelowLimits(n_queries=3_000, n_vectors=3_000, n_block=100)
-    whole = below.sample_below(str(tmp_path), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
+    whole = below.sample_below(Run(str(tmp_path)), sizes, 0.95, low=0.9, n_bins=200, seed=0, limits=limits)
     assert (0, (2 << 32) + 999) in set(zip(whole.src.tolist(), whole.dst.tolist(), strict=True))
-    empty = below.sample_below(str(tmp_path), {}, 0.95, low=0.9, n_bins=200, seed=0)
+    empty = below.sample_below(Run(str(tmp_path)), {}, 0.95, low=0.9, n_bins=200, seed=0)
     assert (len(empty.src), empty.n_queries) == (0, 0)
 
 
@@ -326,7 +326,7 @@ def test_pictures_are_those_of_their_samples(run_dir, samples):
     asker, opened = ask(run_dir)
     known = facts_of(asker, table(run_dir, "metadata")["sample_id"].to_pylist())
     places = {sample_id: facts.place for sample_id, facts in known.items()}
-    found = pictures.read_pictures(str(run_dir), places, list(places), max_pixels=opened.config.input.max_pixels)
+    found = pictures.read_pictures(Run(str(run_dir)), places, list(places), max_pixels=opened.config.input.max_pixels)
     assert (len(found.jpegs), found.n_unread, found.n_left_out) == (len(known), 0, 0)
     images = {sample.key: sample.image for sample in samples}
     for sample_id, data in found.jpegs.items():
@@ -344,11 +344,11 @@ def test_a_host_that_is_gone_is_not_asked_for_ever(run_dir, monkeypatch):
 
     monkeypatch.setattr(pictures.PictureReader, "read", refuse)
     places = {n: pictures.Place(n, f"s3://bucket/{n // 2:05d}.tar", str(n), 512, 10) for n in range(500)}
-    found = pictures.read_pictures(str(run_dir), places, list(places), max_pixels=10)
+    found = pictures.read_pictures(Run(str(run_dir)), places, list(places), max_pixels=10)
     assert (len(asked), found.n_unread, found.trouble) == (30, 500, "gone")
     asked.clear()
     places = {n: pictures.Place(n, f"/data/{n // 10:05d}.tar", str(n), 512, 10) for n in range(500)}
-    assert pictures.read_pictures(str(run_dir), places, list(places), max_pixels=10).n_unread == 500
+    assert pictures.read_pictures(Run(str(run_dir)), places, list(places), max_pixels=10).n_unread == 500
     assert len(asked) == 3 * 50
 
 
@@ -484,7 +484,7 @@ def test_stages_that_are_missing_are_named(shards, run_dir, tmp_path):
     (copy / "manifest" / "_stage.json").unlink()
     with pytest.raises(RunDirectoryError, match=r"no finished stage 'manifest'.*run: dedup run"):
         dedup.write_report(str(copy))
-    with pytest.raises(RunDirectoryError, match="no finished stage 'embed'"):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         dedup.write_report(str(tmp_path / "nowhere"))
 
 
