@@ -77,9 +77,11 @@ class Run:
                     raise RunDirectoryError(
                         f"{url}: stage '{stage}' was made from an earlier '{earlier}'; run: dedup run output.run_dir={url} … --redo"
                     )
-        if overrides:
-            run._given = _overridden(run.config, overrides)
-        return run
+        if not overrides:
+            return run
+        changed = cls(url, _overridden(run.config, overrides))
+        changed._records = run._records
+        return changed
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By its URL."""
