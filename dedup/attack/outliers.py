@@ -1,4 +1,4 @@
-"""Images that lie far from all others in the embedding space: targets of the attack's second kind.
+"""Images that lie far from all others in the embedding space: the second kind of attack targets.
 
 Carlini et al. (2023), section 4.2: a model memorises what it sees often, and what resembles nothing else. Outlierness is the mean
 distance to the k nearest neighbours (Ramaswamy et al. 2000, Angiulli and Pizzuti 2002); the density ratio divides it by that of

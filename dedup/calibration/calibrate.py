@@ -251,11 +251,11 @@ def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False
     `turns_off`: whether following the advice means turning off the judging of pixels.
     """
     low = table[f"precision_{rule}_low"].to_pylist()
-    known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
-    reached = [threshold for threshold, value in known if value >= wanted]
+    bounds = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
+    reached = [threshold for threshold, value in bounds if value >= wanted]
     if reached:
         return Advice(rule, reached[0], None, (f"search.min_similarity={reached[0]:g}", *(("confirm.enabled=false",) if turns_off else ())))
-    return Advice(rule, None, max(known, key=lambda pair: (pair[1], -pair[0]))[0] if known else None)
+    return Advice(rule, None, max(bounds, key=lambda pair: (pair[1], -pair[0]))[0] if bounds else None)
 
 
 def write_calibration(calibration: Calibration, out: str) -> list[str]:

@@ -31,7 +31,7 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is planted and judged at most: less is faster and less certain."""
+    """Limits on what is planted and judged: less is faster and less certain."""
 
     n_copies: int = 8_000  # copies planted
     n_copies_judged: int = 2_000

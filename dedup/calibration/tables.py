@@ -145,12 +145,12 @@ def _with_interval(name: str, n_found: npt.NDArray[np.int64], n: int) -> dict[st
     return dict(zip(names, (n_found / n, low, high), strict=True))
 
 
-def _drawn_recall(found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:
+def _drawn_recall(is_found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:
     """The mean, with an interval from resampled images."""
     image_ids, image_of_copy = np.unique(images, return_inverse=True)
-    hits = np.zeros((len(image_ids), found.shape[1]))
-    np.add.at(hits, image_of_copy, found)
+    hits = np.zeros((len(image_ids), is_found.shape[1]))
+    np.add.at(hits, image_of_copy, is_found)
     n_each = np.bincount(image_of_copy, minlength=len(image_ids))
     weights = np.random.default_rng(seed).exponential(size=(_REPLICATES, len(image_ids)))
     low, high = interval((weights @ hits) / (weights @ n_each)[:, None])
-    return Estimate(found.mean(axis=0), low, high)
+    return Estimate(is_found.mean(axis=0), low, high)

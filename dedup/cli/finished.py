@@ -37,7 +37,7 @@ def show(
     component: Annotated[list[int] | None, typer.Option("--component", help="component_id; may be given several times")] = None,
     largest: Annotated[int, typer.Option("--largest", min=0, metavar="N", help="the N largest groups")] = 0,
     random: Annotated[int, typer.Option("--random", min=0, metavar="N", help="N groups drawn at random")] = 0,
-    per_group: Annotated[int, typer.Option("--per-group", min=2, help="images per group at most")] = 8,
+    per_group: Annotated[int, typer.Option("--per-group", min=2, help="maximum number of images per group")] = 8,
     seed: Annotated[int, typer.Option("--seed", help="seed of --random")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +62,7 @@ def explain(
     shard: Annotated[str, typer.Option("--shard", help="the shard, or the end of its URL, where several have the key")] = "",
     sample_id: Annotated[int | None, typer.Option("--sample-id", help="instead of a key")] = None,
     out: Annotated[str, typer.Option("--out", help="PNG to draw: the sample, what joins it to its keeper, what was refused")] = "",
-    refused: Annotated[int, typer.Option("--refused", min=0, help="refused pairs to list at most")] = 20,
+    refused: Annotated[int, typer.Option("--refused", min=0, help="maximum number of refused pairs to list")] = 20,
     as_json: Json = False,
 ) -> None:
     """Explain why a sample was kept or dropped.

@@ -64,7 +64,7 @@ def _options(
 def main() -> None:
     """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run, 130 after Ctrl-C.
 
-    `--debug` and `--version` may stand anywhere.
+    `--debug` and `--version` may appear anywhere.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1

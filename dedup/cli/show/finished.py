@@ -18,7 +18,7 @@ from dedup.text import bytes_text, printable
 
 _CHARS = 100  # of a caption or address
 
-_STEPS = 12  # of a path, at most this many are printed
+_STEPS = 12  # printed of a path
 
 _WIDTH = 12
 
@@ -207,16 +207,11 @@ def _calibration_lines(calibration: Calibration) -> list[tuple[str, str]]:
             f"{run['n_images']:,} distinct; {len(calibration.copies):,} copies planted of {sample['n_images'] - sample['n_unreadable']:,}",
         )
     ]
-    if sample["is_exhaustive"]:
-        lines.append(("pairs", "all were compared"))
-    else:
-        lines.append(("pairs", f"{sample['n_rows']:,} images with {sample['n_others']:,} others each"))
-    if figures["looked_at"]["n_pairs"]:
-        judged = figures["looked_at"]
-        lines[-1] = (
-            "pairs",
-            f"{lines[-1][1]}; of the {judged['n_pairs']:,} most similar that share no group {judged['n_copies']:,} are copies",
-        )
+    text = "all were compared" if sample["is_exhaustive"] else f"{sample['n_rows']:,} images with {sample['n_others']:,} others each"
+    judged = figures["looked_at"]
+    if judged["n_pairs"]:
+        text += f"; of the {judged['n_pairs']:,} most similar that share no group {judged['n_copies']:,} are copies"
+    lines.append(("pairs", text))
     if tail is None:
         lines.append(("tail", "too few pairs to fit one"))
     else:
