@@ -164,7 +164,7 @@ def _search_copies(
     quality = detail(np.stack([copy.prepared.grid for copy in copies]))
     required = np.where(quality < search.low_detail_quality, search.low_detail_min_similarity, 0.0)
     required = np.where(quality < search.flat_quality, 2.0, required).astype(np.float32)
-    views = _views(task, ids, copies, vectors, required) if task.has_views else [None] * len(copies)
+    views = _views(task, ids, copies, vectors, required, encoder) if task.has_views else [None] * len(copies)
     likely = likely_turns(originals, vectors, turns() if encoder_kind(task.config.encoder.name).can_turn else ())
     judge = _CopyJudge(task.config, pixels)
     rows = []
@@ -193,7 +193,12 @@ def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> npt.NDAr
 
 
 def _views(
-    task: CopyTask, ids: npt.NDArray[np.int64], copies: list[_Copy], vectors: npt.NDArray[np.float16], required: npt.NDArray[np.float32]
+    task: CopyTask,
+    ids: npt.NDArray[np.int64],
+    copies: list[_Copy],
+    vectors: npt.NDArray[np.float16],
+    required: npt.NDArray[np.float32],
+    encoder: Encoder,
 ) -> list[tuple[float, str] | None]:
     """Similarity and turn of the views that find each copy, None if none does."""
     config, maker = task.config, view_maker(task.config.encoder)
@@ -204,11 +209,7 @@ def _views(
     framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]
     grids = np.stack([grid for _, grid in framed]) if framed else np.zeros((0, 3, GRID, GRID), np.float32)
     is_detailed = detail(grids) >= LEAST_INNER_QUALITY
-    inner = (
-        load_encoder(config.encoder, config.engine.device).encode(grids[is_detailed]).astype(np.float16)
-        if is_detailed.any()
-        else vectors[:0]
-    )
+    inner = encoder.encode(grids[is_detailed]).astype(np.float16) if is_detailed.any() else vectors[:0]
     framed_copies = np.array([number for number, _ in framed], dtype=np.int64)[is_detailed]
     copy_aspect = np.array([copy.prepared.row["width"] / max(copy.prepared.row["height"], 1) for copy in copies], dtype=np.float32)
     copy_views = maker(unit_rows(vectors), unit_rows(inner), framed_copies, copy_aspect)

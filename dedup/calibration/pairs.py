@@ -177,28 +177,16 @@ def count_pairs(
 ) -> Counted:
     """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
     rows = drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
-    tasks = []
-    for start in range(0, len(drawn.columns), _BLOCK):
-        block = drawn.columns[start : start + _BLOCK]
-        tasks.append(
-            PairTask(
-                context.run,
-                population.ids[rows],
-                population.labels[rows],
-                population.ids[block],
-                population.labels[block],
-                thresholds,
-                floor,
-                is_mirrored,
-            )
-        )
+    ids, labels = population.ids, population.labels
+    blocks = [drawn.columns[start : start + _BLOCK] for start in range(0, len(drawn.columns), _BLOCK)]
+    tasks = [PairTask(context.run, ids[rows], labels[rows], ids[block], labels[block], thresholds, floor, is_mirrored) for block in blocks]
     what = "decoys" if is_mirrored else "unrelated"
     parts = dict(context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]))
     ordered = [parts[number] for number in range(len(tasks))]
     row, dst = (np.concatenate([getattr(part, name) for part in ordered]) for name in ("row", "column"))
     similarity = np.concatenate([part.similarity for part in ordered])
     counts = np.sum([part.counts for part in ordered], axis=0)
-    return Counted(counts, row, population.ids[rows][row], dst, similarity, floor, thresholds)
+    return Counted(counts, row, ids[rows][row], dst, similarity, floor, thresholds)
 
 
 def compare_block(task: PairTask) -> Alike:
