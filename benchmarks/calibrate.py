@@ -1,4 +1,4 @@
-"""Time of `dedup calibrate`, and what it advises, on demo shards or a run of one's own.
+"""Time of `dedup calibrate`, and what it advises, on demo shards or your own run.
 
     python benchmarks/calibrate.py --n 6000 --n-images 2000
     python benchmarks/calibrate.py --run out

@@ -42,7 +42,7 @@ def main() -> None:
         judge.picture(sample_id)
     reading = (time.process_time() - reading) / max(1, min(200, len(ids)))
     n = 0
-    while n < options.pairs and len(candidates):  # few pairs several times, each time read anew
+    while n < options.pairs and len(candidates):  # repeat if there are few pairs, reading them again
         judge = inputs.judge()
         for row in candidates.to_pylist():
             before = time.process_time()

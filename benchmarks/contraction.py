@@ -38,7 +38,7 @@ def components(rng: np.random.Generator, n_edges: int) -> np.ndarray:
     tree = np.stack([place, start + (rng.random(n) * (place - start)).astype(np.int64)], axis=1)[inner]
     more = rng.integers(0, n, max(0, n_edges - len(tree)))
     extra = np.stack([more, start[more] + (rng.random(len(more)) * size[more]).astype(np.int64)], axis=1)
-    shuffled = rng.permutation(n)  # numbers must not give the components away
+    shuffled = rng.permutation(n)  # node numbers must not reveal the components
     return shuffled[rng.permutation(np.concatenate([tree, extra]))]
 
 

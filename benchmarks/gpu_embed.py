@@ -63,7 +63,7 @@ class Row:
 
 
 def checkpoint(model: str, folder: str) -> str:
-    """A file of random weights: as large and as slow as trained ones."""
+    """A file of random weights, as large and as slow as trained ones."""
     path = os.path.join(folder, f"{model}.pt")
     if not os.path.exists(path):
         torch.manual_seed(0)
@@ -92,7 +92,7 @@ def model_alone(encoder: dedup.encoders.clip.ClipEncoder, batch_size: int, secon
 
 
 def decode_alone(config: Config, encoder: Encoder, shards: list[str], n_threads: int) -> float:
-    """Images/s from tars to what the model takes."""
+    """Images/s from tars to the input of the model."""
     preparation = Preparation(encoder, config.input.max_pixels, finds_inner=False, keeps_thumbnails=False)
     samples = ((0, sample) for shard in shards for sample in open_source(config, shard))
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def decode_alone(config: Config, encoder: Encoder, shards: list[str], n_threads:
 
 
 class Timed:
-    """The model, with the time it computes: by CUDA's events on a GPU, which its work does not wait for."""
+    """The model, with its computing time: measured on a GPU by CUDA events, which do not hold up its work."""
 
     def __init__(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._embed = embed
@@ -159,7 +159,7 @@ def measure(name: str, shards: list[str], options: argparse.Namespace, folder: s
         result = embed_partition(task)
         wall, busy = time.perf_counter() - started, cpu_seconds() - busy
         encoder.embed = model
-        alone.append(model_alone(encoder, batch_size, options.seconds))  # before and after: machines are shared
+        alone.append(model_alone(encoder, batch_size, options.seconds))  # before and after, since machines are shared
         decode = decode_alone(config, encoder, shards, n_threads)
     rate, best = result.n_samples / wall, float(np.mean(alone))
     return Row(
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["ViT-B-32", "ViT-L-14"])
     parser.add_argument("--pretrained", default="", help="a checkpoint of the model; only with one model")
     parser.add_argument("--shards", default="", help="tars; globs are expanded")
-    parser.add_argument("--n-images", type=int, default=20_000, help="images that are made where no tars are given")
+    parser.add_argument("--n-images", type=int, default=20_000, help="images to make if no tars are given")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=0)

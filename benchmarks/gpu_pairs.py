@@ -3,8 +3,8 @@
     python benchmarks/gpu_pairs.py
 
 On any machine with a CUDA device and numpy, scipy, networkx and torch; no FAISS, no Spark. Prints a table and writes
-`gpu_pairs.json`. Vectors lie in a file and are gathered from it by worker processes that share the GPU, as the local engine's
-do. The limit is the time that the multiply-adds alone take at the rate of a large square product on the same device, measured
+`gpu_pairs.json`. Vectors are in a file, and worker processes that share the GPU gather them from it, as in the local
+engine. The limit is the time that the multiply-adds alone take at the rate of a large square product on the same device, measured
 first: float32 to score lists (128 coordinates), float16 to compare whole vectors, each pair of a list once. The lists of a block
 of vectors and the edges and counts of some lists are compared with what the CPU finds.
 """
@@ -46,7 +46,7 @@ NO_GPU = 3  # exit status
 
 @dataclass
 class Seconds:
-    """What a worker's time went into."""
+    """What a worker spent its time on."""
 
     gather: float = 0.0
     device: float = 0.0
@@ -55,7 +55,7 @@ class Seconds:
 
 
 class Gathered:
-    """Rows of a list, gathered from the file when they are asked for."""
+    """Rows of a list, gathered from the file on access."""
 
     def __init__(self, vectors: npt.NDArray[np.float16], positions: npt.NDArray[np.int64], seconds: Seconds) -> None:
         self.vectors, self.positions, self.seconds = vectors, positions, seconds
@@ -83,7 +83,7 @@ def lists_of(folder: str) -> Lists:
 
 
 def assign(folder: str, start: int, nprobe: int, name: str | None) -> npt.NDArray[np.int32]:
-    """Lists of one block of vectors, written to the file that all share."""
+    """Assign one block of vectors to lists, and write these to the shared file."""
     part = slice(start, start + BLOCK)
     chosen, projected = lists_of(folder).place(unit_rows(mapped(folder, "vectors")[part]), nprobe, device=name and Device(name))
     if projected is not None:
@@ -93,7 +93,7 @@ def assign(folder: str, start: int, nprobe: int, name: str | None) -> npt.NDArra
 
 
 def join(folder: str, number: int, threshold: float, name: str | None, seconds: Seconds) -> tuple[Joined, npt.NDArray[np.int64]]:
-    """One list, and the positions of its members."""
+    """Join one list; also returns the positions of its members."""
     offsets = mapped(folder, "bounds")
     members = np.array(mapped(folder, "places")[offsets[number] : offsets[number + 1]], dtype=np.int64)
     ones, n_filter = np.ones(len(members), np.int64), lists_of(folder).n_filter
@@ -109,11 +109,11 @@ def join(folder: str, number: int, threshold: float, name: str | None, seconds: 
 
 
 def join_pack(folder: str, numbers: npt.NDArray[np.int64], threshold: float, name: str) -> Seconds:
-    """The lists of a pack."""
+    """Join the lists of a pack."""
     seconds, compute = Seconds(), HalfProducts.compute
 
     def timed(self, pieces):
-        # ends when the device has told which blocks hold something
+        # ends when the device has reported which blocks hold pairs
         started, gathered = time.perf_counter(), seconds.gather
         try:
             return compute(self, pieces)
@@ -133,7 +133,7 @@ def join_pack(folder: str, numbers: npt.NDArray[np.int64], threshold: float, nam
 
 def start_worker(name: str) -> None:
     torch.set_num_threads(1)
-    torch.ones((8, 8), device=name) @ torch.ones((8, 8), device=name)  # CUDA starts now, not in what is measured
+    torch.ones((8, 8), device=name) @ torch.ones((8, 8), device=name)  # CUDA starts now, not during the measurement
 
 
 def rate(name: str, dtype: torch.dtype, side: int) -> float:
@@ -162,7 +162,7 @@ def measure(options: argparse.Namespace, n: int, rates: tuple[float, float], fol
     name, device, threshold = options.device, Device(options.device), options.min_similarity
     pairs = write_vectors(os.path.join(folder, "vectors.npy"), n, options.dim, threshold + 0.001, 0.999, name)
     nprobe = options.nprobe
-    # as `choose_nlist` has it, which cannot be imported without FAISS
+    # as in `choose_nlist`, which cannot be imported without FAISS
     nlist = options.nlist or max(nprobe + 1, min(round(np.sqrt(nprobe * n)), n // 4))
     clock, n_packs = Clock(), min(nlist, PACKS_PER_WORKER * options.workers)
     lists = clock("train", lambda: train(mapped(folder, "vectors"), nlist, nprobe, threshold, device))
@@ -251,9 +251,7 @@ def print_table(rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--n", nargs="+", default=["1000000", "10000000", "fit"], help="vectors; fit = as many as this machine has room for"
-    )
+    parser.add_argument("--n", nargs="+", default=["1000000", "10000000", "fit"], help="vectors; fit = as many as fit on this machine")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--min-similarity", type=float, default=0.96)
     parser.add_argument("--nprobe", type=int, default=8)
@@ -263,7 +261,7 @@ def main() -> None:
     parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder for the vectors: 1 KB each at 512 dimensions")
     parser.add_argument("--out", default="gpu_pairs.json")
     options = parser.parse_args()
-    # as in the engines: a product must not be cut into other sums because a process has more threads
+    # as in the engines: the number of threads must not change how sums are split
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     is_cuda = options.device.startswith("cuda")
     if is_cuda and not torch.cuda.is_available():
@@ -282,7 +280,7 @@ def main() -> None:
         n = fitting(options.scratch, options.dim) if wanted == "fit" else int(wanted)
         with tempfile.TemporaryDirectory(prefix="dedup-bench-", dir=options.scratch) as folder:
             result["runs"].append(measure(options, n, rates, folder))
-        # what was measured is kept though a larger run may fail
+        # keep what was measured, since a larger run may fail
         with open(options.out, "w") as file:
             json.dump(result, file, indent=2)
     print(f"{result['device']}, torch {result['torch']}: float16 {2e-12 * rates[1]:,.3g} TFLOP/s, float32 {2e-12 * rates[0]:,.3g} TFLOP/s")

@@ -1,4 +1,4 @@
-"""Synthetic vectors and trained lists, made on a device: what `gpu_pairs.py` measures with. Needs numpy, scipy and torch alone."""
+"""Synthetic vectors and trained lists, made on a device: the input of `gpu_pairs.py`. Needs only numpy, scipy and torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_vectors(path: str, n: int, dim: int, low: float, high: float, name: st
         originals = rows[:n_pairs]
         other = torch.randn((n_pairs, dim), device=name, generator=generator) * spectrum
         other = unit(other - (other * originals).sum(dim=1, keepdim=True) * originals)
-        # a copy lies as far from its original as a chunk is long
+        # a copy is about a chunk away from its original
         rows[size - n_pairs :] = cosine * originals + (1.0 - cosine**2).sqrt() * other
         vectors[start : start + size] = rows.half().cpu().numpy()
         place = np.arange(n_pairs) + start

@@ -1,4 +1,4 @@
-"""Adding to a run against running over everything: seconds of each stage.
+"""Adding to a run compared with running over everything: seconds of each stage.
 
 python benchmarks/incremental.py --n 1000000 --dim 384 --new 0.1
 python benchmarks/incremental.py --n 200000 --pictures
@@ -31,7 +31,7 @@ FILES = 20  # of all vectors; some of them are the new ones
 
 
 def write_files(folder: Path, n: int, dim: int, *, share: float, equal: float) -> list[Path]:
-    """Files of vectors in clip-retrieval's layout, a folder each; a share are near copies of vectors anywhere before, some equal rows."""
+    """Files of vectors in clip-retrieval's layout, a folder each; a share are near copies of earlier vectors, some equal."""
     folders, size, pool = [], n // FILES, np.zeros((0, dim), np.float32)
     for number in range(FILES):
         rng = np.random.default_rng([0, number])
@@ -52,7 +52,7 @@ def write_files(folder: Path, n: int, dim: int, *, share: float, equal: float) -
 
 
 def write_tar(task: tuple[Path, int, int, float, float]) -> Path:
-    """One tar of small JPEGs; a share are near copies of pictures of any tar before, by their seeds, some byte-identical ones."""
+    """One tar of small JPEGs; a share are near copies of pictures of earlier tars, by their seeds, some byte-identical."""
     path, number, size, share, equal = task
     rng = np.random.default_rng([1, number])
     n_near, n_equal = int(share * size), int(equal * size)
@@ -72,7 +72,7 @@ def write_tar(task: tuple[Path, int, int, float, float]) -> Path:
 
 
 def picture(seed: int) -> np.ndarray:
-    """128 pixels of smooth colour and a few rectangles, which no other seed comes near."""
+    """128 pixels of smooth colour and a few rectangles, unlike those of any other seed."""
     rng = np.random.default_rng([2, seed])
     pixels = cv2.resize(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
     for left, top, width, height in rng.integers(8, 64, (8, 4)).tolist():

@@ -26,7 +26,7 @@ def measure(args: argparse.Namespace, nprobe: int) -> dict[str, object]:
     nprobe = nprobe or choose_nprobe(args.min_similarity, args.n)
     nlist = choose_nlist(args.n, nprobe)
     index, rng = IndexConfig(), np.random.default_rng(0)
-    # of the vectors of a run a share are near copies, which hardly matters to the training
+    # some vectors of a run are near copies, which hardly affects training
     sample = unit_rows(power_law_rows(rng, index.train_vectors_per_list * nlist, args.dim).astype(np.float16))
     started = time.perf_counter()
     lists = train_lists(sample, Training(nlist, nprobe, index.train_iterations, index.seed), args.min_similarity)

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--min-similarity", type=float, default=0.9)
     parser.add_argument("--factory", default="", help="index.factory")
     parser.add_argument("--queries", type=int, default=1_000)
-    parser.add_argument("--run", default="", help="a run that benchmarks/pairs.py --keep has made, instead of a new one")
+    parser.add_argument("--run", default="", help="a run made by benchmarks/pairs.py --keep, instead of a new one")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     args = parser.parse_args()
     with nullcontext(args.run) if args.run else tempfile.TemporaryDirectory(prefix="dedup-lookup-", dir=args.scratch) as run_dir:

@@ -1,4 +1,4 @@
-"""What a figure was measured on, and processor time."""
+"""The machine that a figure was measured on, and processor time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def describe_machine() -> str:
 
 
 def processor_seconds() -> float:
-    """Of this process and of those it has waited for: on a machine that others use too it says more than the clock."""
+    """Processor seconds of this process and of those it has waited for: on a shared machine they say more than the clock."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -19,7 +19,7 @@ def anonymous_bytes(pid: int) -> int:
             for task in Path(f"/proc/{current}/task").iterdir():
                 todo.extend(int(child) for child in (task / "children").read_text().split())
         except (OSError, IndexError):
-            continue  # it ended while we looked
+            continue  # it ended in the meantime
     return total
 
 

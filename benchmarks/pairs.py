@@ -76,8 +76,8 @@ def main() -> None:
     parser.add_argument("--nlist", type=int, default=0)
     parser.add_argument("--queries", type=int, default=-1)
     parser.add_argument("--method", default="lists", help="lists, or ivfpq, which needs --codes")
-    parser.add_argument("--codes", default="none", help="of the index that stays: none, pq, fp16")
-    parser.add_argument("--keep", default="", help="folder for a run directory that stays, as for benchmarks/lookup.py")
+    parser.add_argument("--codes", default="none", help="of the index that is kept: none, pq, fp16")
+    parser.add_argument("--keep", default="", help="folder for a run directory to keep, as for benchmarks/lookup.py")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     print(json.dumps(measure(parser.parse_args())))
 

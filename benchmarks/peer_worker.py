@@ -1,4 +1,4 @@
-"""Runs in the peers' own environment for `quality.py`: hashes, or pairs, of files to a JSON file; imports nothing of ours.
+"""Runs in the peers' own environment for `quality.py`: hashes, or pairs, of files to a JSON file; imports nothing of this project.
 
 python peer_worker.py phash|dhash FOLDER OUT.json          imagededup: {file: 16 hex digits}
 python peer_worker.py pdq FOLDER OUT.json                  pdqhash: {file: [quality, 8 hashes of 64 hex digits]}
@@ -44,7 +44,7 @@ def pdq_folder(folder: str) -> dict[str, list[object]]:
 
 
 def fastdup_pairs(batches: dict[str, list[str]], threshold: float) -> dict[str, list[list[float]]]:
-    """Run fastdup on each batch; its settings are its defaults but for the threshold, the lowest that is looked at."""
+    """Run fastdup on each batch; its settings are its defaults except for the threshold, the lowest considered."""
     import fastdup
 
     pairs = {}
@@ -62,7 +62,7 @@ def fastdup_pairs(batches: dict[str, list[str]], threshold: float) -> dict[str, 
 
 
 def main() -> None:
-    """Write the answer."""
+    """Write the result."""
     method, source, target = sys.argv[1:4]
     if method == "fastdup":
         answer: object = fastdup_pairs(json.loads(Path(source).read_text()), threshold=0.5)

@@ -1,7 +1,7 @@
-"""Time and memory of all stages after `embed` where a placeholder image takes half of the data, at several sizes.
+"""Time and memory of all stages after `embed` when a placeholder image makes up half of the data, at several sizes.
 
-Of n vectors half are one image, byte for byte, and a twentieth are near-copies of it; the rest are unrelated, 5% of them planted pairs.
-Each size runs in a process of its own, with a run of as many vectors without a placeholder beside it.
+Of n vectors, half are one image, byte for byte, and a twentieth are near-copies of it; the rest are unrelated, 5% of them planted pairs.
+Each size runs in a process of its own, beside a run of as many vectors without a placeholder.
 
 python benchmarks/placeholder.py --n 500000 1000000 2000000
 """

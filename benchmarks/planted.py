@@ -31,7 +31,7 @@ Vectors = npt.NDArray[np.float16]
 
 
 class Describer:
-    """The vector that a run stores of a sample, by the worker's own way from its bytes to what the encoder takes."""
+    """The vector that a run stores for a sample, decoded and prepared as a worker does."""
 
     def __init__(self) -> None:
         self._encoder = DctEncoder()
@@ -44,7 +44,7 @@ class Describer:
 
 
 def plant(sample: RawSample, change: Change, rng: np.random.Generator) -> RawSample:
-    """A copy as the web has it: changed, and encoded again."""
+    """A copy as found on the web: changed, and re-encoded."""
     buffer = io.BytesIO()
     pixels = decode_image(sample.image, max_pixels=MAX_PIXELS).pixels
     Image.fromarray(change.apply(pixels, rng)).save(buffer, "JPEG", quality=90)

@@ -52,7 +52,7 @@ def pairs() -> Iterator[tuple[str, Pixels, Pixels]]:
 
 
 def parallax(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """The scene from a little to the side: near things move more than far ones."""
+    """The scene seen from a little to the side: near things move more than far ones."""
     height, width, _ = photo.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     depth = cv2.resize(rng.standard_normal((4, 4)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -69,7 +69,7 @@ def moved(photo: Pixels) -> Pixels:
 
 
 def subject(background: Pixels, seed: int) -> Pixels:
-    """A subject of its own before a background."""
+    """A separate subject in front of a background."""
     height, width, _ = background.shape
     picture = background.copy()
     thing = procedural_scene(np.random.default_rng(seed), (width // 3, height // 2), "mosaic")
@@ -78,7 +78,7 @@ def subject(background: Pixels, seed: int) -> Pixels:
 
 
 def overlay(a: Pixels, b: Pixels, verdict: Verdict) -> Pixels:
-    """What is left between the first picture and the second brought onto it, grey where they agree."""
+    """The difference between the first picture and the second aligned to it, grey where they agree."""
     height, width, _ = a.shape
     to_first = np.diag([b.shape[1], b.shape[0]]) @ verdict.matrix @ np.diag([1 / width, 1 / height, 1.0])
     laid = cv2.warpAffine(b, to_first, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(128, 128, 128))

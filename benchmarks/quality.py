@@ -38,12 +38,12 @@ _SETTINGS = {"default": "Default settings", "clean": "Threshold chosen for no fa
 
 
 def say(text: str) -> None:
-    """Tell how far it is, apart from the result."""
+    """Report progress, apart from the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 def our_name(label: str) -> str:
-    """The column of one of our parts."""
+    """The column of one of this project's parts."""
     return "dedup" if label == "default" else f"dedup, {label}"
 
 
@@ -131,9 +131,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--families", help="only these families of changes: jpeg,crop,…")
     parser.add_argument("--known-pairs", type=Path, help="CSV of file names a,b that show one photo: no false merges")
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="only the columns whose names begin so, the others from quality.json"
+        "--only", action="append", metavar="NAME", help="only the columns whose names begin with this, the others from quality.json"
     )
-    parser.add_argument("--max-side", type=int, default=1024, help="larger photos are made smaller first, in pixels (1024)")
+    parser.add_argument("--max-side", type=int, default=1024, help="larger photos are first reduced to this size, in pixels (1024)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 

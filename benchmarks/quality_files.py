@@ -28,7 +28,7 @@ _MAX_PIXELS = 178_956_970
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What every tool is asked: one batch per change, of all photos and one copy of each original.
+    """What every tool is given: one batch per change, of all photos and one copy of each original.
 
     Attributes
     ----------
@@ -88,10 +88,10 @@ def make_files(
     seed: int,
     known_pairs: Path | None = None,
 ) -> Design:
-    """Choose originals, plant the changes, write all files; what an earlier call with the same arguments wrote is used again.
+    """Choose originals, plant the changes, write all files; files of an earlier call with the same arguments are reused.
 
-    Photos are written as JPEG q95 without chroma subsampling, EXIF orientation applied: no tool's own way of reading a
-    format counts. Photos that do not decode are left out.
+    Photos are written as JPEG q95 without chroma subsampling, EXIF orientation applied, so that no tool's own way of
+    reading a format matters. Photos that do not decode are left out.
     """
     rng = np.random.default_rng(seed)
     found = list_images(photos)
@@ -118,7 +118,7 @@ def make_files(
 
 
 def read_known_pairs(path: Path | None, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Numbers of the photos that a CSV of two file names a line says are one; paths or bare names, others are an error."""
+    """Pairs of numbers of photos that show one picture, from a CSV of two photo names per line: paths or bare names, others are an error."""
     if path is None:
         return []
     number = {Path(name).name: k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
@@ -175,7 +175,7 @@ def _write_photo(source: Path, target: Path, max_side: int) -> None:
 
 def _write_copies(source: Path, original: int, *, folder: Path, changes: tuple[str, ...], max_side: int, seed: int) -> None:
     pixels = _read(source, max_side)
-    # drawn by a change's place in the whole list: a selection of changes plants the same copies
+    # seeded by a change's place in the whole list, so a selection of changes plants the same copies
     place = {change.name: k for k, change in enumerate(CHANGES)}
     for name in changes:
         _save(plant(pixels, name, np.random.default_rng([seed, original, place[name]])), folder / name / f"{original:06d}.jpg")

@@ -1,4 +1,4 @@
-"""Recall of planted pairs and merges of different photos, from the pairs or the components that a tool gives."""
+"""Recall of planted pairs and merges of different photos, from the pairs or the components that a tool returns."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def tally(labels_by_change: Iterable[tuple[str, Ints]], design: Design) -> Tally
 
 
 def tally_pairs(pairs: Mapping[str, Pairs], threshold: float, design: Design) -> Tally:
-    """Judge the components that the pairs up to a distance make."""
+    """Judge the components formed by the pairs up to a distance."""
     n = design.n_photos + design.n_originals
 
     def labels(batch: Pairs) -> Ints:
@@ -103,7 +103,7 @@ def nearest_photos(pairs: Mapping[str, Pairs], design: Design, n: int = 20) -> l
     """The nearest pairs of different photos over all batches, each once: distance and the two photos."""
     best: dict[tuple[int, int], float] = {}
     identity = design.batch_identity
-    # the photos that the files show, not their identities: to be looked up by name
+    # the photos that the files show, not their identities, so that they can be looked up by name
     shown = np.concatenate([np.arange(design.n_photos), np.arange(design.n_originals)])
     for batch in pairs.values():
         differ = np.flatnonzero(identity[batch.src] != identity[batch.dst])

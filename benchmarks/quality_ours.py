@@ -20,21 +20,21 @@ from dedup.config.load import resolved
 from dedup.engines.local import LocalEngine
 from dedup.machine import available_cores
 
-# Label and overrides of each column; those with a key that this version does not have are left out.
+# Label and overrides of each column; columns with a key that this version lacks are left out.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("default", ()),
     ("without second looks", ("search.views=false",)),
-    # looks are hints for the confirmation: without it they are left out too
+    # views are candidates for confirmation: without it they are left out too
     ("one vector", ("confirm.enabled=false",)),
 )
 _STAGES = STAGE_NAMES[: STAGE_NAMES.index("manifest") + 1]
-# what follows changes no result here: exact codes are not needed, recall need not be measured, the cores share a folder
+# these settings change no result here: exact codes are not needed, recall need not be measured, the cores share a folder
 _QUIET = ("index.codes=none", "search.recall_queries=0")
 THRESHOLD = "search.min_similarity"
 
 
 def available_parts(parts: Sequence[tuple[str, tuple[str, ...]]] | None = None) -> list[tuple[str, tuple[str, ...]]]:
-    """Those of the parts, by default `PARTS`, whose keys are all there."""
+    """The parts, by default `PARTS`, whose keys all exist."""
     return [
         (label, overrides)
         for label, overrides in (PARTS if parts is None else parts)
@@ -43,12 +43,12 @@ def available_parts(parts: Sequence[tuple[str, tuple[str, ...]]] | None = None) 
 
 
 def default_threshold() -> float:
-    """The threshold that a user gets who sets nothing."""
+    """The default threshold."""
     return resolved(Config()).search.min_similarity
 
 
 class Runs:
-    """Runs of one part: a run directory per change, of which embeddings are made once and kept while thresholds change."""
+    """Runs of one part: a run directory per change, whose embeddings are made once and kept while thresholds change."""
 
     def __init__(self, design: Design, scratch: Path, overrides: Sequence[str], engine: LocalEngine) -> None:
         self._design, self._scratch, self._overrides, self._engine = design, scratch, tuple(overrides), engine
@@ -87,7 +87,7 @@ class Runs:
 
 
 def link_files(files: Sequence[Path], folder: Path) -> None:
-    """Give files a folder of their own, named by their place; hard links where the file system has them."""
+    """Give files a folder of their own, named by their position; hard links if the file system supports them."""
     folder.mkdir(parents=True)
     for place, file in enumerate(files):
         target = folder / f"{place:06d}{file.suffix}"
@@ -98,7 +98,7 @@ def link_files(files: Sequence[Path], folder: Path) -> None:
 
 
 def clean_percent(is_clean: Callable[[int], bool], start: int, low: int = 50, high: int = 100) -> int:
-    """Smallest similarity in per cent at which no different photos are merged, by bisection; `high` where none is.
+    """Smallest similarity in per cent at which no different photos are merged, by bisection; `high` if there is none.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def measure(
                     tallies[percent], _ = runs.tally(percent / 100, until_merge=True)
                 return not len(tallies[percent].merged)
 
-            # a default that merges nothing wrong is what users have; lower thresholds would cost a run per change each
+            # a default that merges nothing wrong is what users get; each lower threshold would cost a run per change
             percent = round(100 * start)
             if not is_clean(percent):
                 percent = clean_percent(is_clean, percent)

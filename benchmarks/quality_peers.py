@@ -1,4 +1,4 @@
-"""Other tools in `quality.py`: what they say of the same files, brought to pairs with a distance."""
+"""Other tools in `quality.py`: their results for the same files, converted to pairs with a distance."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PEERS = (
 
 
 def pairs_within(first: Words, second: Words, max_distance: float, *, is_same: bool = False, max_cells: int = 4_000_000) -> Pairs:
-    """Pairs of hashes that differ in so many bits at most, the least over the turns of the first.
+    """Pairs of hashes that differ in at most this many bits, the least over the turns of the first.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def hash_pairs(hashes: dict[str, list[str]], design: Design, max_distance: float
 
 
 def clean_threshold(pairs: dict[str, Pairs], peer: Peer, design: Design) -> float | None:
-    """The largest distance at which no batch holds a pair of different photos; None where even the least distance has one."""
+    """The largest distance at which no batch holds a pair of different photos; None if even the least distance has one."""
     identity = design.batch_identity
     wrong = [batch.distance[identity[batch.src] != identity[batch.dst]] for batch in pairs.values()]
     least = min((float(distance.min()) for distance in wrong if len(distance)), default=np.inf)
@@ -123,7 +123,7 @@ def clean_threshold(pairs: dict[str, Pairs], peer: Peer, design: Design) -> floa
 
 
 def curve(pairs: dict[str, Pairs], peer: Peer, design: Design, max_merges: int = 5_000) -> Iterator[tuple[float, Tally]]:
-    """Tallies over the sweep, from the strictest threshold until a batch has so many pairs of different photos."""
+    """Tallies over the sweep, from the strictest threshold until a batch has too many pairs of different photos."""
     identity = design.batch_identity
     for threshold in peer.sweep:
         wrong = [(identity[batch.src] != identity[batch.dst]) & (batch.distance <= threshold) for batch in pairs.values()]
@@ -133,7 +133,7 @@ def curve(pairs: dict[str, Pairs], peer: Peer, design: Design, max_merges: int =
 
 
 class Peers:
-    """Runs the peers' python; hashes are made once for the tools that share them."""
+    """Runs the peers' Python; hashes are made once for the tools that share them."""
 
     def __init__(self, python: str, design: Design, scratch: Path) -> None:
         self._python, self._design, self._scratch = python, design, scratch
@@ -181,7 +181,7 @@ class Peers:
 def _orientations(answer: dict[str, Any], peer: Peer) -> dict[str, list[str]]:
     if peer.method != "pdq":
         return {name: [digits] for name, digits in answer.items() if digits}
-    # PDQ's own rule: hashes of featureless images are not to be compared
+    # PDQ's own rule: do not compare hashes of featureless images
     n_turns = 8 if "turns" in peer.name else 1
     return {name: hashes[:n_turns] for name, (quality, hashes) in answer.items() if quality >= PDQ_MIN_QUALITY}
 

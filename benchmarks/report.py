@@ -1,4 +1,4 @@
-"""Seconds, size and memory of the report of a large run, whose tables are made up and whose pictures are real JPEGs.
+"""Seconds, size and memory of the report of a large run, with synthetic tables and real JPEGs.
 
 python benchmarks/report.py --n 1000000 --groups 100000
 """
@@ -46,7 +46,7 @@ REASONS = ("different", "moved", "unaligned", "overlap", "distorted")
 
 
 def write_tar(path: Path, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """A tar of photos-to-be, some 50 KB each; where each lies."""
+    """Write a tar of synthetic photos, some 50 KB each; returns where each is."""
     places = []
     with tarfile.open(path, "w") as tar:
         for number in range(PER_TAR):
@@ -137,7 +137,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
     }.items():  # fmt: skip
         dropped = dropped.append_column(name, pa.array(values))
     raw = ids[keeper].copy()
-    merged = group % 50 == 1  # of every fifty groups one was cut from the one before
+    merged = group % 50 == 1  # one in fifty groups was cut from the one before
     raw[merged] = ids[order[starts[group[merged] - 1]]]
     rows = {
         "embed": {"metadata": n, "rejected": 50, "partitions": int(partition[-1]) + 1},
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--galleries", type=int, default=20)
-    parser.add_argument("--out", default="", help="where to keep the report")
+    parser.add_argument("--out", default="", help="file to keep the report in")
     parser.add_argument("--scratch", default=None, help="folder for the run directory")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dedup-report-", dir=args.scratch) as folder:

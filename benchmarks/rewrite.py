@@ -1,4 +1,4 @@
-"""Rate and memory of writing cleaned shards, on tars of random bytes of which a share is kept.
+"""Rate and memory of writing cleaned shards, on tars of random bytes, a share of which is kept.
 
 python benchmarks/rewrite.py --sample-bytes 110000 --n 20000
 """
@@ -64,7 +64,7 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
 
 
 def copied(folder: str, out: str) -> float:
-    """Seconds in which the file system copies the same shards."""
+    """Seconds that the file system takes to copy the same shards."""
     started = time.perf_counter()
     for name in sorted(os.listdir(folder)):
         with open(join(folder, name), "rb") as source, open(join(out, name), "wb") as target:
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--scratch", default=None)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dedup-rewrite-", dir=args.scratch) as folder:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:  # so that its memory does not count
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:  # in another process, so that its memory does not count
             run_dir = aside.submit(write_input, folder, args.n, args.sample_bytes, args.per_shard, args.share).result()
         os.mkdir(join(folder, "copy"))
         copy_seconds = copied(join(folder, "shards"), join(folder, "copy"))

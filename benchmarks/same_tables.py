@@ -5,13 +5,13 @@
     python benchmarks/same_tables.py ../before . --work /tmp/same --only demo similarity
     python benchmarks/same_tables.py ../before . --key-new search.method=index.method --renamed looks=views @more
 
-Demo shards are made by OLD, all other inputs by this script; both trees run where the same paths stand in their tables. Parquet files
-are compared column by column in stored order with their schemas, arrays and index files bit by bit, JSON by value without times, versions
-and digests. Configurations of stages are only noted. Exits with 1 if anything differs.
+Demo shards are made by OLD, all other inputs by this script; both trees run in the same place, so that their tables hold equal paths.
+Parquet files are compared column by column in stored order with their schemas, arrays and index files bit by bit, JSON by value without
+times, versions and digests. Differences between configurations of stages are only noted. Exits with 1 if anything differs.
 
-With --work results stay there, and those of OLD are made again only when its sources or settings have changed. Names that changed on
-purpose are told by options, of which @FILE holds some, one a line: --key-new says what NEW calls a key that `same_tables_runs.py` sets,
---renamed, --renamed-field and --renamed-value what OLD's files, columns and values are called in NEW.
+With --work, results are kept there, and those of OLD are made again only if its sources or settings have changed. Options declare names that
+changed on purpose; @FILE holds options, one a line: --key-new is what NEW calls a key that `same_tables_runs.py` sets; --renamed,
+--renamed-field and --renamed-value are what OLD's files, columns and values are called in NEW.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def names_of(args: argparse.Namespace) -> Names:
 
 
 def digest_of(paths: Iterable[Path], *further: str) -> str:
-    """Of the contents of files, and of texts."""
+    """Digest of the contents of files, and of texts."""
     digest = hashlib.sha256("\n".join(further).encode())
     for path in sorted(paths):
         digest.update(str(path.name).encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -51,7 +51,7 @@ def digest_of(paths: Iterable[Path], *further: str) -> str:
 
 
 def inputs_of(old: Tree, work: Path, n_images: int) -> Path:
-    """Inputs of that many images; made if they are not there."""
+    """Inputs with that many images; made if they do not exist."""
     folder = work / f"inputs-{n_images}-{digest_of([Path(same_tables_files.__file__)])}"
     if not folder.exists():
         made = work / "inputs-unfinished"
@@ -66,7 +66,7 @@ def inputs_of(old: Tree, work: Path, n_images: int) -> Path:
 
 
 def compare(args: argparse.Namespace, work: Path) -> int:
-    """Run what is asked for in both trees, and print what differs; the exit code."""
+    """Run the chosen runs in both trees and print what differs; returns the exit code."""
     old = Tree(args.old.resolve(), pairs(args.key_old), tuple(args.set_old))
     new = Tree(args.new.resolve(), pairs(args.key_new), tuple(args.set_new))
     inputs, runs = inputs_of(old, work, args.n_images), work / "runs"
@@ -93,9 +93,9 @@ def compare(args: argparse.Namespace, work: Path) -> int:
 
 
 def arguments() -> argparse.Namespace:
-    """Those of the command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, fromfile_prefix_chars="@")
-    parser.add_argument("old", type=Path, help="a checkout: what it computes is right")
+    parser.add_argument("old", type=Path, help="a checkout whose results are taken as right")
     parser.add_argument("new", type=Path, help="a checkout")
     parser.add_argument("--n-images", type=int, default=240)
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=[])
@@ -114,14 +114,14 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Compare in a folder that stays, or in a temporary one."""
+    """Compare in the folder of --work, or in a temporary one."""
     args = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what OLD has finished is kept then too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the finished results of OLD are kept even then
     try:
         if args.work:
             args.work.mkdir(parents=True, exist_ok=True)
             with (args.work / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # both trees write to one place: others wait
+                fcntl.flock(lock, fcntl.LOCK_EX)  # both trees write to one place, so other comparisons wait
                 return compare(args, args.work.resolve())
         with tempfile.TemporaryDirectory(prefix="dedup-same-") as folder:
             return compare(args, Path(folder).resolve())

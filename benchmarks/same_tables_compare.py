@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# locks and pictures; the configuration, whose keys may be called otherwise; models and generations that the benchmark has made itself
+# locks and pictures; the configuration, whose keys may have other names; models and generations made by the benchmark itself
 IGNORED = ("*_finished", "*_lock.json", "*_config.json", "*.png", "*.html", "*/calibration.yaml", "*/generations/*")
 # times, versions, and digests that keys and versions go into
 VOLATILE = {
@@ -32,12 +32,12 @@ VOLATILE = {
     "identity",
     "stamps",
 }
-MOST = 8  # differences told of one file
+MOST = 8  # differences printed for one file
 
 
 @dataclass(frozen=True)
 class Names:
-    """What is called otherwise in the new tree, and what does not count."""
+    """What has another name in the new tree, and what does not count."""
 
     paths: Mapping[str, str] = field(default_factory=dict)  # words of paths under a run's folder
     fields: Mapping[str, str] = field(default_factory=dict)  # columns and fields of JSON
@@ -45,17 +45,17 @@ class Names:
     ignored: tuple[str, ...] = ()
 
     def path(self, path: str) -> str:
-        """A file's path as the new tree calls it."""
+        """A file's path in the new tree."""
         for old, new in self.paths.items():
             path = re.sub(rf"(?<![A-Za-z0-9]){re.escape(old)}(?![A-Za-z0-9])", lambda _, new=new: new, path)
         return path
 
     def name(self, name: str) -> str:
-        """The name of a column or field as the new tree has it."""
+        """The name of a column or field in the new tree."""
         return self.fields.get(name, name)
 
     def value(self, name: str, value: Any) -> Any:
-        """A value of a column or field, by its old name, as the new tree has it."""
+        """A value of a column or field, by its old name, in the new tree."""
         return self.values.get((name, value), value) if isinstance(value, str) else value
 
     def is_ignored(self, path: str) -> bool:
@@ -116,11 +116,11 @@ class Comparison:
         self.counts["arrays", "elements"] += sum(array.size for array in left.values())
 
     def json(self, path: str, old: Path, new: Path) -> Iterator[str]:
-        """Differences of two JSON files, or files of a JSON object a line; those of configurations are notes."""
+        """Differences of two JSON or JSON-lines files; those of configurations are notes."""
         left, right = (json_of(file) for file in (old, new))
         if PurePosixPath(path).name == "_stage.json":
             self.note_settings(path, left.pop("config"), right.pop("config"))
-        if "_done" in PurePosixPath(path).parts:  # sizes of parquet files are those of their metadata too
+        if "_done" in PurePosixPath(path).parts:  # sizes of parquet files depend on their metadata too
             left, right = left["result"], right["result"]
         before, after = dict(leaves(left, self.names)), dict(leaves(right, Names()))
         self.counts["json", "values"] += len(before)
@@ -188,7 +188,7 @@ def described(column: pa.Field) -> str:
 
 
 def unequal_rows(name: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[str]:
-    """The first row in which two columns differ; as texts, since NaN is equal to itself here, and 0.0 not to -0.0."""
+    """The first row in which two columns differ; compared as texts, so that NaN equals itself and 0.0 does not equal -0.0."""
     rows = [row for row, (one, other) in enumerate(zip(old, new, strict=False)) if repr(one) != repr(other)]
     if rows:
         yield f"{name}: row {rows[0]:,}: {old[rows[0]]!r} != {new[rows[0]]!r} ({len(rows):,} rows differ)"
@@ -220,7 +220,7 @@ def json_of(path: Path) -> Any:
 
 
 def leaves(value: Any, names: Names, at: str = "", name: str = "") -> Iterator[tuple[str, Any]]:
-    """Values inside a JSON value with where they stand, times and digests left out."""
+    """Values inside a JSON value with their paths, without times and digests."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             if key not in VOLATILE:

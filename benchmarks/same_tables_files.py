@@ -1,4 +1,4 @@
-"""Inputs of `same_tables.py`: demo shards, and what is made from them. Nothing of `dedup` is imported: which tree would it be?"""
+"""Inputs of `same_tables.py`: demo shards, and what is made from them. Imports nothing of `dedup`, since that would be of one tree only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = 96  # of the generations, in pixels
 
 
 def write_inputs(shards: list[Path], folder: Path) -> None:
-    """All that the runs read beside the demo shards, and one more shard of pictures that pixels must tell apart."""
+    """Write all that the runs read besides the demo shards, and one more shard of pictures that only pixels tell apart."""
     first = [picture_of(members) for _, members in samples_of(shards[0])]
     write_alike(shards[0].with_name("alike.tar"), [data for data in first if is_picture(data)][5:])
     shards = [*shards, shards[0].with_name("alike.tar")]
@@ -41,7 +41,7 @@ def write_inputs(shards: list[Path], folder: Path) -> None:
 
 
 def samples_of(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key and members of each sample of a tar, in its order; of a key that comes twice the first."""
+    """Key and members of each sample of a tar, in order; the first of a repeated key."""
     samples: dict[str, dict[str, bytes]] = {}
     with tarfile.open(path) as tar:
         for member in tar:
@@ -58,7 +58,7 @@ def picture_of(members: dict[str, bytes]) -> bytes:
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether an image can be decoded to its end."""
+    """Whether an image can be decoded completely."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -85,7 +85,7 @@ def write_alike(path: Path, pictures: list[bytes]) -> None:
 
 
 def add_sample(tar: tarfile.TarFile, key: str, image: Image.Image, similarity: float) -> None:
-    """Image, caption and json, as the demo's samples have them."""
+    """Image, caption and json, as in the samples of the demo."""
     file, url = io.BytesIO(), f"https://images.example.org/{key}.jpg"
     image.save(file, "JPEG", quality=90)
     about = {"key": key, "url": url, "caption": f"alike {key[:5]}", "similarity": similarity, "punsafe": 0.1, "LICENSE": "?"}
@@ -121,7 +121,7 @@ def write_images(folder: Path, captions: Path, samples: list[tuple[str, dict[str
 
 
 def write_reference(folder: Path, samples: list[tuple[str, dict[str, bytes]]]) -> None:
-    """Pictures that no training sample may be near to: changed copies of some."""
+    """Pictures that no training sample may be near: changed copies of some."""
     folder.mkdir()
     for key, members in samples:
         picture = Image.open(io.BytesIO(picture_of(members))).convert("RGB")
@@ -157,12 +157,12 @@ def write_model(path: Path) -> None:
 
     torch.manual_seed(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit is deprecated, and what users have
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, but users have it
         torch.jit.script(Pooled().eval()).save(str(path))
 
 
 def write_generations(folder: Path, targets: list[dict[str, object]]) -> None:
-    """Of each target so many noisy copies of its picture that it counts as memorised, but of every third one fewer; the rest is noise."""
+    """For each target enough noisy copies of its picture that it counts as memorised, for every third one too few; the rest is noise."""
     for number, target in enumerate(targets):
         with open(str(target["shard"]), "rb") as shard:
             shard.seek(int(str(target["byte_offset"])))

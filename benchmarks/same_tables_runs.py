@@ -1,4 +1,4 @@
-"""Runs of `same_tables.py`: what is run in each tree, and where the results lie."""
+"""Runs of `same_tables.py`: what is run in each tree, and where the results are."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Tree:
     """A checkout whose commands are run, and how its settings differ from those written here."""
 
     path: Path
-    keys: dict[str, str] = field(default_factory=dict)  # a key as this script has it: as the tree calls it
+    keys: dict[str, str] = field(default_factory=dict)  # name of a key in this script: its name in the tree
     settings: tuple[str, ...] = ()  # further ones: [RUN:]KEY=VALUE
 
     def environment(self) -> dict[str, str]:
-        """That of this process, in which the tree's `dedup` comes before an installed one."""
+        """The environment of this process, with the tree's `dedup` before an installed one."""
         return os.environ | {"PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def python(self, arguments: Sequence[str], folder: Path) -> str:
@@ -50,7 +50,7 @@ class Tree:
         return ended.stdout
 
     def check(self, folder: Path) -> None:
-        """Raise unless it is the tree's own package that is imported."""
+        """Raise unless the tree's own package is imported."""
         where = Path(self.python(["-c", "import dedup; print(dedup.__file__)"], folder).strip())
         if not where.is_relative_to(self.path):
             raise SystemExit(f"{self.path}: Python imports {where} instead; expected a checkout with a folder `dedup`")
@@ -63,7 +63,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one run of one tree writes; the same for both trees, so that paths in their tables are equal."""
+    """Where one run of one tree writes: the same for both trees, so that paths in their tables are equal."""
 
     tree: Tree
     inputs: Path
@@ -100,7 +100,7 @@ def run_demo(place: Place) -> None:
 
 
 def run_carried(place: Place) -> None:
-    """Several lists, second views in lists too, sidecars with further columns, and keepers chosen by one of these."""
+    """Several lists, views in lists too, sidecars with further columns, and keepers chosen by one of these."""
     carry = [f"input.shards={place.inputs}/sidecar/*.tar", "input.sidecar=true", f"input.carry={','.join(CARRIED)}"]
     place.run(*carry, "keep.order_by=similarity desc,sample_id", LAX, *LISTS)
 
@@ -111,7 +111,7 @@ def run_folder(place: Place) -> None:
 
 
 def run_precomputed(place: Place) -> None:
-    """The demo's embeddings as a user has them."""
+    """The demo's embeddings, as a user's precomputed ones."""
     place.run("encoder.name=precomputed", f"input.embeddings={place.runs}/demo/run/embeddings")
 
 
@@ -124,17 +124,17 @@ def run_incremental(place: Place) -> None:
 
 
 def run_similarity(place: Place) -> None:
-    """No pixels; lists of which each image is compared in some."""
+    """No pixels; lists, with each image compared in some of them."""
     place.run(place.shards, "confirm.enabled=false", LAX, *LISTS)
 
 
 def run_codes(place: Place) -> None:
-    """Pairs by way of the index's codes."""
+    """Pairs from the codes of the index."""
     place.run(place.shards, "search.method=ivfpq", *LISTS)
 
 
 def run_exclusion(place: Place) -> None:
-    """A list of samples that must go, and pictures that none may be near to."""
+    """A list of samples to remove, and pictures that none may be near."""
     place.run(place.shards, f"exclude.list={place.inputs}/exclude.txt", f"reference.images={place.inputs}/reference")
 
 
@@ -146,12 +146,12 @@ def run_spark(place: Place) -> None:
 def run_torch(place: Place) -> None:
     """A model's vectors, and the descriptor's as a second source of candidates."""
     model = ["encoder.name=torchscript", f"encoder.pretrained={place.inputs}/tiny.torchscript.pt", "encoder.image_size=64"]
-    # random weights find all pictures alike
+    # to random weights all pictures look alike
     place.run(place.shards, *model, "search.min_similarity=0.9999", "embed.also=dct")
 
 
 def run_commands(place: Place) -> None:
-    """What is asked of the finished demo."""
+    """Commands on the finished demo."""
     run, queries = place.runs / "demo" / "run", place.inputs / "queries"
     place.dedup("query", run, queries, "--k", "5", "--json", output="query.jsonl")
     place.dedup("flag", run, queries, "--out", place.folder / "flags.parquet", "--json", output="flag.json")
@@ -174,7 +174,7 @@ def run_commands(place: Place) -> None:
 
 
 def run_calibrate(place: Place) -> None:
-    """A threshold for the demo's images, from as few of them as are allowed."""
+    """A threshold for the demo's images, from as few of them as allowed."""
     run = place.runs / "demo" / "run"
     place.dedup("calibrate", run, "--n-images", "20", "--out", place.folder / "calibration", "--json", output="calibrate.json")
 
@@ -215,7 +215,7 @@ ON_DEMO = {"precomputed", "commands", "calibrate"}
 
 
 def possible(names: Sequence[str]) -> list[str]:
-    """Those of the runs for which this environment has the libraries, in their order."""
+    """The runs for which this environment has the libraries, in order."""
     missing = {name for name, library in (("torch", "torch"), ("spark", "pyspark")) if not importlib.util.find_spec(library)}
     for name in sorted(missing.intersection(names)):
         print(f"{name}: left out, its libraries are not installed", flush=True)
@@ -223,7 +223,7 @@ def possible(names: Sequence[str]) -> list[str]:
 
 
 def make_results(tree: Tree, names: Sequence[str], inputs: Path, runs: Path, kept: Path) -> list[str]:
-    """Make the runs that are not there yet at `runs`, then move all to `kept`; what failed, a text each.
+    """Make the runs that do not exist yet at `runs`, then move all to `kept`; returns the failures, a text each.
 
     Both trees write to the same folder, one after the other, since tables hold paths.
     """
@@ -244,7 +244,7 @@ def make_results(tree: Tree, names: Sequence[str], inputs: Path, runs: Path, kep
 
 
 def make_run(place: Place) -> list[str]:
-    """Make one run; why it failed, if it did."""
+    """Make one run; returns why it failed, if it did."""
     shutil.rmtree(place.folder, ignore_errors=True)
     place.folder.mkdir()
     started, used = time.perf_counter(), cpu_seconds()

@@ -34,7 +34,7 @@ class Planted:
 
 
 def vectors_only(run_dir: str, search: SearchConfig, index: IndexConfig) -> Config:
-    """Configuration of a run over vectors of no pictures: nothing to look at, to confirm or to show; lists at every size."""
+    """Configuration of a run over vectors without pictures: no views, no confirmation, no report; lists at every size."""
     return replace(
         Config(),
         output=OutputConfig(run_dir),

@@ -1,4 +1,4 @@
-"""The stages `embed` and `pairs` on one and on two Spark workers, each bound to one core: how much faster two are.
+"""The stages `embed` and `pairs` on one and on two Spark workers, each bound to one core: the speed-up.
 
     python benchmarks/workers.py --n 500000 --dim 512 --shards 'shards/*.tar'
 
@@ -32,7 +32,7 @@ from spark_cluster import Cluster
 
 
 def seconds(config: Config, stage: str, n_workers: int, heap_mb: int, folder: str) -> float:
-    """Wall seconds of a stage on executors that are up and have run Python."""
+    """Wall seconds of a stage on executors that have started and have run Python."""
     cluster = Cluster(Path(tempfile.mkdtemp(prefix="cluster-", dir=folder)))
     cluster.start(0)
     for core in range(n_workers):

@@ -1,4 +1,4 @@
-"""Stage `embed` on Spark, for a cluster with GPUs; `jobs/run.py --from index` does the rest, there or on another.
+"""Stage `embed` on Spark, for a cluster with GPUs; `jobs/run.py --from index` does the rest, on the same cluster or another.
 
 spark-submit --master spark://HOST:7077 jobs/embed.py [-c conf/cluster.yaml] input.shards=URL output.run_dir=URL
 """

@@ -2,7 +2,7 @@
 
 spark-submit --master spark://HOST:7077 jobs/run.py [-c conf/cluster.yaml] input.shards=URL output.run_dir=URL
 
-All stages, or some: --only STAGE[,STAGE], --from STAGE, --until STAGE, as of `dedup run`.
+All stages, or some: --only STAGE[,STAGE], --from STAGE, --until STAGE, as in `dedup run`.
 """
 
 from dedup.cli.submit import submit

@@ -12,9 +12,9 @@ from patience import HANGS_S, wait_for
 from run_tables import assert_same_tables
 from shard_data import Sample, detailed, encode, write_tar
 
-GOES_ON = "interrupted; run the same command again to go on from the finished parts"
+GOES_ON = "interrupted; run the same command again to continue from the finished parts"
 QUICK = ["confirm.enabled=false", "search.views=false", "engine.workers=2"]
-ANEW = "interrupted; run the same command again: it begins anew"
+ANEW = "interrupted; run the same command again; it starts over"
 
 
 def session(leader):

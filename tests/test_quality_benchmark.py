@@ -211,4 +211,4 @@ def test_peers_that_are_not_there_say_so(tmp_path):
     for python in (str(tmp_path / "no-python"), ""):
         entry = quality.measure_peer(PEERS[2], Peers(python, design, tmp_path), design)
         assert list(entry) == ["not_run"]
-    assert "imports nothing of ours" in (peer_worker.__doc__ or "")
+    assert "imports nothing of this project" in (peer_worker.__doc__ or "")

@@ -1,4 +1,4 @@
-"""The paper's curves from the table of scores: precision against recall, and extraction against duplication."""
+"""The paper's curves, drawn from the table of scores: precision against recall, and extraction against duplication."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> p
     scores : pyarrow.Table
         Of `schemas.SCORES`.
     is_memorized : bool array, shape (n,)
-        What a person says of each target, in the order of the table.
+        A person's label for each target, in the order of the table.
 
     Returns
     -------
@@ -46,13 +46,13 @@ def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> p
     distance = np.array([np.inf if value is None else value for value in scores["mean_distance"].to_pylist()], dtype=np.float64)
     # a clique of 10 counts as one of 500 does: among those the tightest is first
     order = np.lexsort((-size, distance, size < 10))
-    right = np.cumsum(is_memorized[order])
+    n_right = np.cumsum(is_memorized[order])
     taken = np.arange(1, len(order) + 1)
     return pa.table(
         {
             "n_taken": taken,
-            "precision": right / taken,
-            "recall": right / max(int(is_memorized.sum()), 1),
+            "precision": n_right / taken,
+            "recall": n_right / max(int(is_memorized.sum()), 1),
             "clique_size": size[order],
             "mean_distance": pa.array([None if np.isinf(value) else value for value in distance[order]], pa.float64()),
         }
@@ -73,20 +73,20 @@ def by_duplication_count(scores: pa.Table) -> pa.Table:
     >>> by_duplication_count(scores).to_pylist()[0]["n_memorized"]
     1
     """
-    known = [value is not None for value in scores["duplication_count"].to_pylist()]
-    scores = scores.filter(pa.array(known, pa.bool_()))
+    has_count = [value is not None for value in scores["duplication_count"].to_pylist()]
+    scores = scores.filter(pa.array(has_count, pa.bool_()))
     count = scores["duplication_count"].to_numpy()
     bins = np.floor(np.log2(np.maximum(count, 1))).astype(np.int64)
     memorized = np.array(scores["is_memorized"].to_pylist(), dtype=bool)
     extracted = np.array([value is True for value in scores["is_extracted"].to_pylist()], dtype=bool)
     rows = []
-    for number in np.unique(bins).tolist():
-        of = bins == number
-        n, n_memorized, n_extracted = int(of.sum()), int(memorized[of].sum()), int(extracted[of].sum())
+    for exponent in np.unique(bins).tolist():
+        in_bin = bins == exponent
+        n, n_memorized, n_extracted = int(in_bin.sum()), int(memorized[in_bin].sum()), int(extracted[in_bin].sum())
         rows.append(
             {
-                "least": 2**number,
-                "most": 2 ** (number + 1) - 1,
+                "least": 2**exponent,
+                "most": 2 ** (exponent + 1) - 1,
                 "n_targets": n,
                 "n_memorized": n_memorized,
                 "n_extracted": n_extracted,
@@ -94,23 +94,17 @@ def by_duplication_count(scores: pa.Table) -> pa.Table:
                 "share_extracted": n_extracted / n,
             }
         )
-    kinds = [
-        ("least", pa.int64()),
-        ("most", pa.int64()),
-        ("n_targets", pa.int64()),
-        ("n_memorized", pa.int64()),
-        ("n_extracted", pa.int64()),
-    ]
-    schema = pa.schema([*kinds, ("share_memorized", pa.float64()), ("share_extracted", pa.float64())])
+    counts = [(name, pa.int64()) for name in ("least", "most", "n_targets", "n_memorized", "n_extracted")]
+    schema = pa.schema([*counts, ("share_memorized", pa.float64()), ("share_extracted", pa.float64())])
     return pa.Table.from_pylist(rows, schema=schema)
 
 
 def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
-    """Write the curves of a table of scores; returns the files.
+    """Draw the curves of a table of scores; returns the files written.
 
-    `scores`: what `dedup extraction score` has written.
+    `scores`: folder written by `dedup extraction score`.
     `out`: folder for `by_duplication_count.parquet` and `.png`, and with labels `precision_recall.parquet` and `.png`.
-    `labels`: CSV or parquet with `target_id` and `is_memorized`: what a person says. Targets without a label are left out.
+    `labels`: CSV or parquet with `target_id` and `is_memorized`, as judged by a person. Targets without a label are left out.
     Raises InputError if scores or labels can't be read.
     Raises MissingExtra if matplotlib is not installed.
     """
@@ -125,11 +119,11 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
         out, "by_duplication_count", by_duplication_count(table), ("least", "share_extracted"), "samples in the group", "share extracted"
     )
     if labels:
-        known = _read_labels(labels)
-        labelled = table.filter(pc.is_in(table["target_id"], known["target_id"]))
-        of = dict(zip(known["target_id"].to_pylist(), known["is_memorized"].to_pylist(), strict=True))
-        truth = np.array([of[target] for target in labelled["target_id"].to_pylist()], dtype=bool)
-        files += _write(out, "precision_recall", precision_recall(labelled, truth), ("recall", "precision"), "recall", "precision")
+        truths = _read_labels(labels)
+        labelled = table.filter(pc.is_in(table["target_id"], truths["target_id"]))
+        truth_of = dict(zip(truths["target_id"].to_pylist(), truths["is_memorized"].to_pylist(), strict=True))
+        is_memorized = np.array([truth_of[target] for target in labelled["target_id"].to_pylist()], dtype=bool)
+        files += _write(out, "precision_recall", precision_recall(labelled, is_memorized), ("recall", "precision"), "recall", "precision")
     return files
 
 
@@ -151,8 +145,8 @@ def _write(out: str, name: str, table: pa.Table, columns: tuple[str, str], x: st
 
 def _read_labels(path: str) -> pa.Table:
     try:
-        found = pa_csv.read_csv(path) if path.endswith(".csv") else ds.dataset(path, format="parquet").to_table()
-        return pa.table({"target_id": found["target_id"].cast(pa.string()), "is_memorized": found["is_memorized"].cast(pa.bool_())})
+        table = pa_csv.read_csv(path) if path.endswith(".csv") else ds.dataset(path, format="parquet").to_table()
+        return pa.table({"target_id": table["target_id"].cast(pa.string()), "is_memorized": table["is_memorized"].cast(pa.bool_())})
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path} can't be read as labels: {one_line(error)}; expected CSV or parquet with target_id and is_memorized"

@@ -1,4 +1,4 @@
-"""Generated images of each target: where they lie, in folders or in shards, their pixels at one size, and those still to make."""
+"""Generated images of each target: where they are, in folders or shards, their pixels at one size, and which are still to be made."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ class Generation:
 class Generations:
     """The generated images of all targets; picklable."""
 
-    folder: str  # has a folder for each target
-    listed: Table | None  # those in shards, sorted by target
+    folder: str  # holds a folder for each target
+    listed: Table | None  # images in shards, sorted by target
 
-    def of(self, first: int, target_ids: list[str]) -> list[list[Generation]]:
-        """Those of some targets, which are at the places `first`, `first` + 1, … of the list; by name."""
-        found = [_in_folder(join(self.folder, target)) for target in target_ids]
+    def of_targets(self, first: int, target_ids: list[str]) -> list[list[Generation]]:
+        """The generations of each of some consecutive targets, sorted by name; `first` is the place of the first in the list."""
+        generations = [_in_folder(join(self.folder, target)) for target in target_ids]
         if self.listed is not None:
             number = pc.field("number")
             rows = dataset(self.listed).to_table(filter=(number >= first) & (number < first + len(target_ids)))
             for row in rows.to_pylist():
-                found[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
-        return found
+                generations[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
+        return generations
 
 
 @dataclass(frozen=True)
@@ -82,35 +82,35 @@ class Stack:
 
     images: Pixels  # shape (n, height, width, 3)
     names: list[str]  # of the images that decoded
-    n_rejected: int  # images that did not, or show one colour alone
-    n_resized: int  # images that had another size than most of them, in the end
+    n_rejected: int  # images that did not decode, or show a single colour
+    n_resized: int  # images that differed in size from most of them
 
 
 def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engine) -> tuple[Generations, list[str]]:
-    """List what was generated; also what a person should know of it.
+    """List the generated images; also returns notes for the user.
 
     `url`: folder with a folder for each target, or tars, or both.
     `target_ids`: in the order of the list.
     `scratch`: folder for the list of images in shards.
-    Raises InputError if the folder is not there, or holds neither.
+    Raises InputError if the folder does not exist, or holds neither.
     """
     fs, path = filesystem(url)
     if not fs.isdir(path):
         raise InputError(f"{url} is not a folder; expected one with a folder of images for each target_id, or with webdataset tars")
     tars = sorted(str(name) for pattern in ("*.tar", "*.tar.gz", "*.tgz") for name in fs.glob(join(path, pattern)))
     folders = {str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"}
-    known, notes = set(target_ids), []
-    if not tars and not folders & known:
+    ids, notes = set(target_ids), []
+    if not tars and not folders & ids:
         raise InputError(f"{url} holds no images of these targets; expected folders named by target_id, such as {target_ids[:1]}, or tars")
-    if unknown := sorted(name for name in folders - known if not name.startswith(("_", "."))):
+    if unknown := sorted(name for name in folders - ids if not name.startswith(("_", "."))):
         notes.append(f"{len(unknown):,} folders match no target of the list, the first is {unknown[0]}")
     if not tars:
         return Generations(url, None), notes
     prefix = url[: url.index("://") + 3] if "://" in url else ""
-    found, listed = (Table(join(scratch, name), GENERATIONS) for name in ("found", "listed"))
-    clear(found)
+    unsorted, listed = (Table(join(scratch, name), GENERATIONS) for name in ("found", "listed"))
+    clear(unsorted)
     clear(listed)
-    tasks = [ListTask(prefix + name, number, found) for number, name in enumerate(tars)]
+    tasks = [ListTask(prefix + name, number, unsorted) for number, name in enumerate(tars)]
     n_nameless = 0
     for _, (nameless, trouble) in engine.map_partitions(list_shard, tasks):
         n_nameless += nameless
@@ -118,10 +118,10 @@ def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engi
     if n_nameless:
         notes.append(f"{n_nameless:,} images in tars have no target_id in their json; they are left out")
     targets = pa.table({"number": pa.array(range(len(target_ids)), pa.int64()), "target_id": pa.array(target_ids, pa.string())})
-    n_listed = engine.sql_to(SORTED_SQL, {"found": found, "targets": targets}, listed)
-    others = int(dataset(found).count_rows()) - n_listed
-    if others:
-        notes.append(f"{others:,} images in tars belong to no target of the list")
+    n_listed = engine.sql_to(SORTED_SQL, {"found": unsorted, "targets": targets}, listed)
+    n_unlisted = int(dataset(unsorted).count_rows()) - n_listed
+    if n_unlisted:
+        notes.append(f"{n_unlisted:,} images in tars belong to no target of the list")
     return Generations(url, listed), notes
 
 
@@ -137,7 +137,7 @@ def _in_folder(url: str) -> list[Generation]:
 
 
 def list_shard(task: ListTask) -> tuple[int, str]:
-    """Write where the images of a shard lie; returns those that name no target, and what was wrong with the shard."""
+    """Write where a shard's images are; returns how many name no target, and what was wrong with the shard."""
     reader, rows, n_nameless = read_shard(task.shard, carry=("target_id",)), list[dict[str, object]](), 0
     with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
         for sample in reader:
@@ -154,21 +154,21 @@ def list_shard(task: ListTask) -> tuple[int, str]:
     return n_nameless, "" if reader.status == "ok" else f"{task.shard}: {reader.status}: {reader.error}"
 
 
-def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
+def stack(sources: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
     """Read images and bring them to the size that most of them have, its longer side at most `max_side`.
 
-    `found`: iterable of (name, url, byte_offset, n_bytes); as `read_image_bytes` takes them, the name as key.
+    `sources`: iterable of (name, url, byte_offset, n_bytes); as `read_image_bytes` takes them, with the name as key.
     """
     images: list[Pixels] = []
     names: list[str] = []
     n_rejected = 0
-    for name, url, byte_offset, n_bytes in found:
+    for name, url, byte_offset, n_bytes in sources:
         try:
             pixels = read_pixels(url, name, byte_offset, n_bytes)
         except (InputError, SampleError):
             n_rejected += 1
             continue
-        # one colour: what a safety filter gives instead of an image, and what is left of pixels that are not finite
+        # a single colour is what a safety filter returns instead of an image, and what non-finite pixels become
         if int(pixels.max()) - int(pixels.min()) < _LEAST_RANGE:
             n_rejected += 1
             continue
@@ -187,7 +187,7 @@ def stack(found: Iterable[tuple[str, str, int | None, int]], max_side: int) -> S
 
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
-    """Decode one image of a tar or a folder.
+    """Decode one image from a tar or a folder.
 
     Raises InputError if it is gone.
     Raises SampleError if it does not decode.
@@ -196,7 +196,7 @@ def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> 
 
 
 def stretched(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The whole image at another size, not cropped; bicubic, over the area that each pixel covers."""
+    """The whole image, uncropped, at another size: bicubic, over the area that each pixel covers."""
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
@@ -215,9 +215,9 @@ _ID_DIGITS = 11  # of the target_id that a seed begins with: 44 bits, so that se
 
 
 def first_seed(target_id: str) -> int:
-    """Seed of a target's first generation; the following ones are the next numbers, and no two targets share any.
+    """Seed of a target's first generation; later ones follow consecutively, and no two targets share a seed.
 
-    It depends on the target alone, so that a longer list, or another split, makes no image twice.
+    It depends on the target alone, so a longer list, or another split, makes no image twice.
 
     Examples
     --------
@@ -231,14 +231,14 @@ def first_seed(target_id: str) -> int:
 
 
 def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "") -> list[tuple[str, int, int]]:
-    """Write what is to be generated, a line a target: `target_id, prompt, first_seed, n_generations`.
+    """Write what is still to be generated, one line per target: `target_id, prompt, first_seed, n_generations`.
 
     `targets`: a run's `targets/` folder.
     `out`: folder for `part-00000.jsonl` and so on.
-    `n_parts`: targets are dealt out by rank, so that all parts cost the same.
-    `generations`: folder whose `TARGET_ID/` hold what was generated before: it counts as the first seeds of each target, and targets that
-    have all are left out.
-    Returns list of (path, targets, images); of each part.
+    `n_parts`: targets are dealt out by rank, so all parts cost the same.
+    `generations`: folder whose `TARGET_ID/` hold what was generated before: these count as each target's first seeds, and
+    complete targets are left out.
+    Returns list of (path, n_targets, n_images), one per part.
     Raises ConfigError if n_parts is below 1.
     Raises InputError if the targets can't be read.
     """
@@ -249,11 +249,11 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     try:
         for rank, row in enumerate(_rows(targets)):
             n_done = _n_images(join(generations, row["target_id"])) if generations else 0
-            if (n_left := row["n_generations"] - n_done) > 0:
+            if (n_missing := row["n_generations"] - n_done) > 0:
                 line = {"target_id": row["target_id"], "prompt": row["caption"], "first_seed": first_seed(row["target_id"]) + n_done}
-                parts[rank % n_parts].file.write(json.dumps(line | {"n_generations": n_left}, ensure_ascii=False).encode() + b"\n")
+                parts[rank % n_parts].file.write(json.dumps(line | {"n_generations": n_missing}, ensure_ascii=False).encode() + b"\n")
                 n_targets[rank % n_parts] += 1
-                n_images[rank % n_parts] += n_left
+                n_images[rank % n_parts] += n_missing
         for part in parts:
             part.close()
     except BaseException:
@@ -267,8 +267,8 @@ def _rows(targets: str) -> Iterator[JsonDict]:
     fs, path = filesystem(targets.rstrip("/"))
     try:
         names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
-        found = ds.dataset(names, format="parquet", filesystem=fs)
-        for batch in found.to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
+        table = ds.dataset(names, format="parquet", filesystem=fs)
+        for batch in table.to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
             yield from batch.to_pylist()
     except (OSError, ValueError) as error:
         raise InputError(f"{targets} can't be read as targets: {one_line(error)}; expected a run's targets/ folder") from error

@@ -1,11 +1,11 @@
-"""Images that lie far from all others in the embedding space: targets of the attack's second kind.
+"""Images that lie far from all others in the embedding space: the second kind of attack targets.
 
-Carlini et al. (2023), section 4.2: a model memorises what it sees often, and what is like nothing else. Outlierness is the mean
+Carlini et al. (2023), section 4.2: a model memorises what it sees often, and what resembles nothing else. Outlierness is the mean
 distance to the k nearest neighbours (Ramaswamy et al. 2000, Angiulli and Pizzuti 2002); the density ratio divides it by that of
 the neighbours, which is the local outlier factor (Breunig et al. 2000) without its reachability distances.
 
-The mean over neighbours that were found somehow is an upper bound of the mean over the nearest ones. So inverted lists bound every
-image, and only those with the largest bounds are compared with all others (the order of Bay and Schwabacher 2003).
+The mean distance to any k neighbours is an upper bound of the mean over the nearest ones. So inverted lists bound every image, and
+only those with the largest bounds are compared with all others (the order of Bay and Schwabacher 2003).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -117,13 +117,13 @@ BLOCK = 16_384  # vectors read at a time
 QUERIES = 2_048  # of a task at most
 _SAMPLED = 500  # images that the recall of the lists is measured on
 _PRODUCTS = 2e13  # multiply-adds that comparing with every image may cost: minutes on two cores
-_SPARE = 2  # times `top`: images that are compared with every other
+_SPARE = 2  # times `top`: images that are compared with every other by default
 _OPPOSITE = 2.0  # distance of an image without neighbours
 
 
 @dataclass(frozen=True)
 class OutlierOptions:
-    """What counts as an outlier, and how many are wanted: all but the last as of `find_outliers`."""
+    """What counts as an outlier, and how many to write: all but the last as in `find_outliers`."""
 
     top: int = 10_000
     by: By = "mean"
@@ -141,27 +141,27 @@ class OutlierSummary:
     n_images: int  # images that were compared
     n_outliers: int  # rows written
     n_exact: int  # images compared with every other
-    # of the first ranks, those that no image outside the comparison can take: ranked by mean, all whose outlierness is at least the
-    # largest bound of an image that was not compared with every other. None for ratios, unless everything was compared.
+    # first ranks that no image outside the comparison can take: ranked by mean, those whose outlierness is at least the largest bound of
+    # an image that was not compared with every other. None for ratios, unless everything was compared.
     n_certain: int | None
     recall: float | None  # share of the true neighbours of sampled images that the inverted lists found; None where they were not used
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Found:
+class NeighborTables:
     """Tables of neighbours and their means."""
 
     pairs: Table
     means: Table
 
     @classmethod
-    def at(cls, folder: str, prefix: str) -> Found:
-        """Empty ones."""
+    def at(cls, folder: str, prefix: str) -> NeighborTables:
+        """Tables of this folder that are not written yet."""
         return cls(Table(join(folder, f"{prefix}-pairs"), NEIGHBOR_PAIRS), Table(join(folder, f"{prefix}-means"), NEIGHBOR_MEANS))
 
     def write(self, number: int, rows: Iterable[_Neighbors], *, is_exact: bool) -> int:
-        """Write one file of each; returns the images."""
+        """Write one file of each; returns the number of images."""
         name, n_rows = f"part-{number:05d}.parquet", 0
         with (
             FileWriter(join(self.pairs.path, name), NEIGHBOR_PAIRS) as pairs,
@@ -201,10 +201,10 @@ def find_outliers(
         Images to write.
     by : {"mean", "ratio"}
         Rank by outlierness, the mean of 1 - cosine over the nearest neighbours; or by that mean divided by the mean outlierness of those
-        neighbours, which finds what lies apart from its own surroundings.
+        neighbours, which finds images that stand out from their own surroundings.
     n_neighbors : int
     with_duplicates : bool
-        Compare all distinct images. By default only those that the manifest keeps, so that copies of one image do not hide it.
+        Compare all distinct images. By default only those that the manifest keeps, so that copies of an image do not hide it.
     refine : int
         Images that are compared with every other where inverted lists are used; -1 = twice `top`, fewer where that takes long.
     engine : Engine
@@ -221,8 +221,8 @@ def find_outliers(
     Notes
     -----
     Up to 50,000 images every pair is compared. Beyond, each image is compared within its nearest inverted list, which bounds its
-    outlierness from above; those with the largest bounds are then compared with every other image. `OutlierSummary` tells how many of the
-    first ranks are certain by that, and the lists' recall. After Carlini et al. (2023), section 4.2.
+    outlierness from above; those with the largest bounds are then compared with every other image. `OutlierSummary` holds how many
+    of the first ranks are thereby certain, and the lists' recall. After Carlini et al. (2023), section 4.2.
     """
     options = OutlierOptions(top, by, n_neighbors, with_duplicates, refine)
     with engine_or_own(engine) as engine:
@@ -230,7 +230,7 @@ def find_outliers(
 
 
 def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine, reporter: Reporter) -> OutlierSummary:
-    """Rank the images of a run by outlierness, and write the first."""
+    """Rank the images of a run by outlierness, and write the top ones."""
     if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
         raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
     run, output = Run(run_dir), Table(out, OUTLIERS)
@@ -244,14 +244,14 @@ def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine,
         if len(ids) < 2:
             raise InputError(f"{run_dir} holds {len(ids)} distinct images; outliers need at least 2")
         search = _Search(run, options, engine, reporter, scratch, ids, images)
-        found, summary = _search(search, out)
+        neighbors, summary = _find_neighbors(search, out)
         query = OUTLIERS_SQL.format(
             rows=rows, ratios=RATIOS_SQL, top=options.top, by={"mean": "outlierness", "ratio": "density_ratio"}[options.by]
         )
-        tables = sources | {"images": images, "bounds": found.means, "pairs": found.pairs}
+        tables = sources | {"images": images, "bounds": neighbors.means, "pairs": neighbors.pairs}
         n_rows = engine.sql_to(query, tables, output)
     n_certain = None if summary.n_certain is None else min(summary.n_certain, n_rows)
-    summary = OutlierSummary(out, len(ids), n_rows, summary.n_exact, n_certain, summary.recall, summary.notes)
+    summary = replace(summary, n_outliers=n_rows, n_certain=n_certain)
     lines = io.BytesIO()
     for batch in dataset(output).to_batches(batch_size=4_096):
         lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
@@ -261,26 +261,26 @@ def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine,
 
 
 def _begin(out: str, output: Table, identity: JsonDict) -> None:
-    """Clear what an earlier search wrote, or stop where something else lies."""
+    """Clear what an earlier search wrote, or stop if the folder holds anything else."""
     fs, path = filesystem(out)
     if fs.exists(path) and fs.ls(path) and read_json(join(out, "_outliers.json")) is None:
-        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or not there")
+        raise RunDirectoryError(f"{out} holds other files; choose another --out, a folder that is empty or does not exist")
     clear(output)
     write_json(join(out, "_outliers.json"), identity)
 
 
-def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
-    """Neighbours of all images, as well as they are known."""
+def _find_neighbors(search: _Search, out: str) -> tuple[NeighborTables, OutlierSummary]:
+    """Neighbours of all images, exact where it matters and from the lists elsewhere; of the summary all but `n_outliers`."""
     ids, options, reporter = search.ids, search.options, search.reporter
     n, nlist = len(ids), int(search.run.index_facts.get("nlist", 1))
-    if n < max(options.exhaustive_below, 2) or nlist < 2 or 0 <= n <= options.refine:
+    if n < options.exhaustive_below or nlist < 2 or n <= options.refine:
         note = f"outliers: every pair of {n:,} images is compared"
         reporter.note(note)
         return search.exhaustive(ids), OutlierSummary(out, n, 0, n, n, None, [note])
     listed = search.in_lists()
     dim = search.run.read_vectors(ids[:1]).shape[1]
-    wanted = options.refine if options.refine >= 0 else min(_SPARE * options.top, int(_PRODUCTS / (n * dim)))
-    candidates, left = search.largest(listed, min(wanted, n))
+    n_refined = options.refine if options.refine >= 0 else min(_SPARE * options.top, int(_PRODUCTS / (n * dim)))
+    candidates, bound_of_rest = search.largest(listed, min(n_refined, n))
     sampled = np.sort(np.random.default_rng(0).choice(ids, min(_SAMPLED, n), replace=False))
     refined = np.union1d(candidates, sampled)
     note = f"outliers: {n:,} images were compared within {nlist:,} inverted lists, {len(refined):,} of them with every other"
@@ -288,15 +288,15 @@ def _search(search: _Search, out: str) -> tuple[Found, OutlierSummary]:
     exact = search.exhaustive(refined)
     n_certain = None
     if options.by == "mean":
-        n_certain = int((dataset(exact.means).to_table(columns=["mean_distance"])["mean_distance"].to_numpy() >= left).sum())
+        n_certain = int((dataset(exact.means).to_table(columns=["mean_distance"])["mean_distance"].to_numpy() >= bound_of_rest).sum())
     recall = _recall(listed.pairs, exact.pairs, sampled)
     return search.best_known(listed, exact), OutlierSummary(out, n, 0, len(refined), n_certain, recall, [note])
 
 
 def _recall(listed: Table, exact: Table, sampled: npt.NDArray[np.int64]) -> float:
     """Share of the true neighbours of sampled images that the lists found."""
-    found, true = _pairs_of(listed, sampled), _pairs_of(exact, sampled)
-    return len(found & true) / max(len(true), 1)
+    listed_pairs, true_pairs = _pairs_of(listed, sampled), _pairs_of(exact, sampled)
+    return len(listed_pairs & true_pairs) / max(len(true_pairs), 1)
 
 
 def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
@@ -306,7 +306,7 @@ def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int
 
 @dataclass
 class _Search:
-    """One search for outliers: where it reads and writes."""
+    """A search for outliers: what it reads, where it writes."""
 
     run: Run
     options: OutlierOptions
@@ -318,16 +318,16 @@ class _Search:
 
     @property
     def k(self) -> int:
-        """Neighbours: fewer where there are fewer images."""
+        """Neighbours per image, fewer if the run has too few images."""
         return min(self.options.n_neighbors, len(self.ids) - 1)
 
-    def exhaustive(self, queries: npt.NDArray[np.int64]) -> Found:
+    def exhaustive(self, queries: npt.NDArray[np.int64]) -> NeighborTables:
         """Compare images with every other."""
-        found, url = Found.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
+        tables, url = NeighborTables.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
         save_array(url, self.ids)
         size = max(1, min(QUERIES, -(-len(queries) // (4 * self.engine.n_workers))))
         tasks = [
-            ExhaustiveTask(number, self.run, url, len(self.ids), queries[start : start + size], self.k, found)
+            ExhaustiveTask(number, self.run, url, len(self.ids), queries[start : start + size], self.k, tables)
             for number, start in enumerate(range(0, max(len(queries), 1), size))
         ]
         done = 0
@@ -335,51 +335,53 @@ class _Search:
         for _, n in self.engine.map_partitions(compare_with_all, tasks):
             done += n
             self.reporter.progress(Progress("outliers", done, len(queries), "images"))
-        return found
+        return tables
 
-    def in_lists(self) -> Found:
+    def in_lists(self) -> NeighborTables:
         """Compare each image within its nearest list; images without a neighbour there get the largest bound."""
-        found = Found.at(self.scratch, "listed")
-        every = read_table(self.run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
-        is_wanted = np.isin(every, self.ids, assume_unique=True)
-        n_each = max(1, int(self.run.index_facts.get("nprobe", 1)))
-        home = join(self.scratch, "members")
-        save_members(home, {"sample_id": every, "weight": is_wanted.astype(np.int64), "min_similarity": np.zeros(len(every), np.float32)})
-        members = Members(self.run, home, len(every), n_each, is_projected=False)
+        nearest = NeighborTables.at(self.scratch, "listed")
+        all_ids = read_table(self.run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+        is_compared = np.isin(all_ids, self.ids, assume_unique=True)
+        lists_per_image = max(1, int(self.run.index_facts.get("nprobe", 1)))
+        folder = join(self.scratch, "members")
+        save_members(
+            folder, {"sample_id": all_ids, "weight": is_compared.astype(np.int64), "min_similarity": np.zeros(len(all_ids), np.float32)}
+        )
+        members = Members(self.run, folder, len(all_ids), lists_per_image, is_projected=False)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, self.engine.n_workers)
         done = 0
         self.reporter.progress(Progress("lists", 0, len(self.ids), "images"))
-        for _, n in self.engine.map_groups(members, CompareInLists(self.k, found), packs):
+        for _, n in self.engine.map_groups(members, CompareInLists(self.k, nearest), packs):
             done += n
             self.reporter.progress(Progress("lists", done, len(self.ids), "images"))
         bounds = Table(join(self.scratch, "bounds"), NEIGHBOR_MEANS)
-        tables = {"images": self.images, "means": found.means}
+        tables = {"images": self.images, "means": nearest.means}
         self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
-        return Found(found.pairs, bounds)
+        return NeighborTables(nearest.pairs, bounds)
 
-    def largest(self, listed: Found, n: int) -> tuple[npt.NDArray[np.int64], float]:
+    def largest(self, listed: NeighborTables, n: int) -> tuple[npt.NDArray[np.int64], float]:
         """The images with the n largest bounds, or ratios, and the largest value of the others."""
         query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
         tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
         schema = pa.schema([("image_id", pa.int64()), ("value", pa.float64())])
         rows = ask(self.engine, query, tables, schema)
-        left = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
-        return rows["image_id"].to_numpy()[:n], left
+        bound_of_rest = float(rows["value"][n].as_py() or 0.0) if len(rows) > n else -np.inf
+        return rows["image_id"].to_numpy()[:n], bound_of_rest
 
-    def best_known(self, listed: Found, exact: Found) -> Found:
+    def best_known(self, listed: NeighborTables, exact: NeighborTables) -> NeighborTables:
         """Exact values where there are any, those of the lists elsewhere."""
-        both = Found.at(self.scratch, "all")
+        best = NeighborTables.at(self.scratch, "all")
         tables = {"bounds": listed.means, "exact_means": exact.means}
-        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, both.means)
+        self.engine.sql_to(BEST_KNOWN_SQL["means"], tables, best.means)
         tables = {"pairs": listed.pairs, "exact_pairs": exact.pairs, "exact_means": exact.means}
-        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, both.pairs)
-        return both
+        self.engine.sql_to(BEST_KNOWN_SQL["pairs"], tables, best.pairs)
+        return best
 
 
 @dataclass(frozen=True)
 class ExhaustiveTask:
-    """Images to be compared with every other; `ids` is the array of all."""
+    """Images to compare with every other; `ids` is the file that lists all of them."""
 
     number: int
     run: Run
@@ -387,11 +389,11 @@ class ExhaustiveTask:
     n: int
     queries: npt.NDArray[np.int64]
     k: int
-    found: Found
+    output: NeighborTables
 
 
 def compare_with_all(task: ExhaustiveTask) -> int:
-    """Find the nearest neighbours of some images among all; returns how many images they are."""
+    """Find the nearest neighbours of some images among all; returns the number of images."""
 
     def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
         for start in range(0, task.n, BLOCK):
@@ -399,7 +401,7 @@ def compare_with_all(task: ExhaustiveTask) -> int:
             yield ids, task.run.read_vectors(ids)
 
     neighbors, similarity = nearest_neighbors(task.run.read_vectors(task.queries), task.queries, blocks(), task.k)
-    return task.found.write(task.number, [(task.queries, neighbors, similarity)], is_exact=True)
+    return task.output.write(task.number, [(task.queries, neighbors, similarity)], is_exact=True)
 
 
 @dataclass(frozen=True)
@@ -407,19 +409,19 @@ class CompareInLists:
     """Compares each image with those of its nearest list."""
 
     k: int
-    found: Found
+    output: NeighborTables
 
     def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> int:
-        """Find neighbours within each list; returns the images that have it as their nearest."""
-        rows = (found for number, group in groups for found in self._of_list(pack, number, group))
-        return self.found.write(pack.number, rows, is_exact=False)
+        """Find neighbours within each list; returns the number of images that have it as their nearest."""
+        rows = (part for number, group in groups for part in self._of_list(pack, number, group))
+        return self.output.write(pack.number, rows, is_exact=False)
 
     def _of_list(self, pack: Pack, number: int, group: GroupRows) -> Iterator[_Neighbors]:
-        wanted = np.flatnonzero(group.column("weight") > 0)
-        home = wanted[group.groups[wanted, 0] == number][pack.share :: pack.n_shares]
+        compared = np.flatnonzero(group.column("weight") > 0)
+        at_home = compared[group.groups[compared, 0] == number][pack.share :: pack.n_shares]
         ids, vectors = group.column("sample_id"), group.view("vector")
-        for start in range(0, len(home), QUERIES):
-            queries = home[start : start + QUERIES]
-            parts = (wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK))
+        for start in range(0, len(at_home), QUERIES):
+            queries = at_home[start : start + QUERIES]
+            parts = (compared[first : first + BLOCK] for first in range(0, len(compared), BLOCK))
             blocks = ((ids[part], vectors[part]) for part in parts)
             yield ids[queries], *nearest_neighbors(vectors[queries], ids[queries], blocks, self.k)

@@ -1,7 +1,7 @@
-"""Scoring generated images: which prompts are memorised, and which training images came out.
+"""Scores of generated images: which prompts are memorised, and which training images are reproduced.
 
-After Carlini et al. (2023): a prompt is memorised if at least 10 of its generations are one picture, that is a clique of the
-graph of pairs within a distance; an image is extracted if a generation is within δ = 0.15 of it; it is k-eidetic if at
+After Carlini et al. (2023): a prompt is memorised if at least 10 of its generations show one picture, that is, form a
+clique in the graph of pairs within a distance; an image is extracted if a generation is within δ = 0.15 of it; it is k-eidetic if at
 most k training samples are.
 """
 
@@ -31,10 +31,9 @@ from dedup.storage.input.samples import one_line
 from dedup.storage.tables import FileWriter, clear, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
-_NEEDED = ("target_id",)
-_WANTED = ("target_id", "component_id", "duplication_count", "shard", "key", "byte_offset", "n_bytes")
+_COLUMNS = ("target_id", "component_id", "duplication_count", "shard", "key", "byte_offset", "n_bytes")
 
-# the distinct images of each target's group, with the samples that have them
+# the distinct images of each target's group, with how many samples have them
 MEMBERS_SQL = """
 SELECT targets.number AS number, images.shard AS shard, images.key AS key, images.byte_offset AS byte_offset,
        images.n_bytes AS n_bytes, images.n_samples AS n_samples
@@ -55,21 +54,21 @@ ORDER BY targets.number, images.shard, images.key
 
 _NO_MATCH: JsonDict = {"generation": None, "l2": None, "tiled_l2": None, "is_extracted": None, "eidetic_k": None}
 _RANKED = ["target_id", "clique_size", "mean_distance", "is_extracted", "tiled_l2", "eidetic_k", "duplication_count", "is_memorized"]
-_CLOSEST = 5  # of them are printed
+_CLOSEST = 5  # memorised targets that are printed
 
 
 @dataclass(frozen=True)
 class TargetList:
     """Targets in the order of the list."""
 
-    run_dir: str  # the run they come from; empty for a list of one's own, whose groups are not known
-    rows: pa.Table  # `target_id, component_id, duplication_count, shard, key, byte_offset, n_bytes`, nulls where the list has none
-    n_repeated: int  # rows left out since their target_id occurred before
+    run_dir: str  # the run they come from; empty for other lists, whose groups are not known
+    rows: pa.Table  # `target_id, component_id, duplication_count, shard, key, byte_offset, n_bytes`, null where the list lacks it
+    n_repeated: int  # rows left out because an earlier one has their target_id
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What was found, over all targets."""
+    """Counts over all targets."""
 
     out: str
     n_targets: int
@@ -83,7 +82,7 @@ class ScoreSummary:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Some targets, one after another in the list."""
+    """Consecutive targets of the list."""
 
     number: int
     first: int
@@ -105,7 +104,7 @@ def score_generations(
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
-    """Tell which targets a model has memorised, and which training images came out of it.
+    """Find which targets a model has memorised, and which training images it reproduces.
 
     Parameters
     ----------
@@ -114,11 +113,11 @@ def score_generations(
     generations : str
         Folder with `TARGET_ID/*.png`, or with webdataset tars whose json has a `target_id`.
     out : str
-        Folder for the table `dedup.schemas.SCORES`, a row per target in the order of the list. A run that was stopped goes on
-        with the parts that are missing.
+        Folder for the table `dedup.schemas.SCORES`, a row per target in the order of the list. A run that was stopped continues
+        with the missing parts.
     options : ExtractionConfig
     device : str
-        Where distances of all pairs are computed: cpu, cuda; auto = cuda where torch finds a GPU.
+        Where pairwise distances are computed: cpu or cuda; auto = cuda where torch finds a GPU.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
@@ -134,9 +133,9 @@ def score_generations(
     -----
     After Carlini et al. (2023), "Extracting Training Data from Diffusion Models", sections 4 and 5.
     """
-    wanted, options, reporter = read_targets(targets), options or ExtractionConfig(), reporter or SilentReporter()
+    target_list, options, reporter = read_targets(targets), options or ExtractionConfig(), reporter or SilentReporter()
     with engine_or_own(engine) as engine:
-        return _score(wanted, generations, out, options, device, engine, reporter)
+        return _score(target_list, generations, out, options, device, engine, reporter)
 
 
 def read_targets(url: str) -> TargetList:
@@ -148,41 +147,40 @@ def read_targets(url: str) -> TargetList:
     fs, path = filesystem(url)
     try:
         names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
-        found = ds.dataset(names, format="parquet", filesystem=fs)
-        missing = [name for name in _NEEDED if name not in found.schema.names]
-        if not names or missing:
-            raise InputError(f"{url} has no {'parquet files' if not names else 'column ' + missing[0]}; expected a run's targets/ folder")
-        known = found.to_table(columns=[name for name in _WANTED if name in found.schema.names])
+        table = ds.dataset(names, format="parquet", filesystem=fs)
+        if not names or "target_id" not in table.schema.names:
+            raise InputError(f"{url} has no {'column target_id' if names else 'parquet files'}; expected a run's targets/ folder")
+        present = table.to_table(columns=[name for name in _COLUMNS if name in table.schema.names])
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{url} can't be read as targets: {one_line(error)}; expected a run's targets/ folder, or parquet like it"
         ) from error
     columns = {}
-    for name in _WANTED:
-        kind = TARGETS.field(name).type
-        columns[name] = known[name].cast(kind) if name in known.schema.names else pa.nulls(len(known), kind)
+    for name in _COLUMNS:
+        column_type = TARGETS.field(name).type
+        columns[name] = present[name].cast(column_type) if name in present.schema.names else pa.nulls(len(present), column_type)
     rows = pa.table(columns)
     ids = np.array(rows["target_id"].to_pylist(), dtype=object)
     _, first = np.unique(ids.astype(str), return_index=True)
-    home = url.rpartition("/")[0] if url.rpartition("/")[2] == "targets" else ""
-    is_run = bool(home) and filesystem(home)[0].exists(join(filesystem(home)[1], "groups"))
-    return TargetList(home if is_run else "", rows.take(np.sort(first)), len(rows) - len(first))
+    run_dir = url.rpartition("/")[0] if url.rpartition("/")[2] == "targets" else ""
+    is_run = bool(run_dir) and filesystem(run_dir)[0].exists(join(filesystem(run_dir)[1], "groups"))
+    return TargetList(run_dir if is_run else "", rows.take(np.sort(first)), len(rows) - len(first))
 
 
 def _score(
-    wanted: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
+    targets: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
 ) -> ScoreSummary:
-    ids, output = wanted.rows["target_id"].to_pylist(), Table(out, SCORES)
+    ids, output = targets.rows["target_id"].to_pylist(), Table(out, SCORES)
     size = options.targets_per_part
-    found, notes = find_generations(generations, ids, join(out, "_generations"), engine)
-    if wanted.n_repeated:
-        notes.append(f"{wanted.n_repeated:,} rows of the list repeat a target_id; the first of each is used")
-    members = _write_members(wanted, out, engine)
+    located, notes = find_generations(generations, ids, join(out, "_generations"), engine)
+    if targets.n_repeated:
+        notes.append(f"{targets.n_repeated:,} rows of the list repeat a target_id; the first of each is used")
+    members = _write_members(targets, out, engine)
     if members is None:
         notes.append("the list of targets is not that of a run, so groups are not known: eidetic_k is left empty")
     _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
     tasks = [
-        ScoreTask(number, start, wanted.rows.slice(start, size), found, members, options, device, output)
+        ScoreTask(number, start, targets.rows.slice(start, size), located, members, options, device, output)
         for number, start in enumerate(range(0, len(ids), size))
     ]
     missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
@@ -199,46 +197,46 @@ def _score(
 
 
 def _begin(out: str, output: Table, identity: JsonDict) -> None:
-    """Note what is scored, or stop where something else was."""
+    """Record what is scored, or stop if the folder holds scores of something else."""
     path = join(out, "_score.json")
-    before = read_json(path)
-    if before is not None and before != identity:
-        other = [name for name in identity if before.get(name) != identity[name]]
-        raise RunDirectoryError(f"{out} holds scores of other {' and '.join(other)}; choose another --out, or delete that folder")
-    if before is None:
+    recorded = read_json(path)
+    if recorded is not None and recorded != identity:
+        changed = [name for name in identity if recorded.get(name) != identity[name]]
+        raise RunDirectoryError(f"{out} holds scores of other {' and '.join(changed)}; choose another --out, or delete that folder")
+    if recorded is None:
         clear(output)
         write_json(path, identity)
 
 
-def _write_members(wanted: TargetList, out: str, engine: Engine) -> Table | None:
-    if not wanted.run_dir:
+def _write_members(target_list: TargetList, out: str, engine: Engine) -> Table | None:
+    if not target_list.run_dir:
         return None
-    run, members = Run(wanted.run_dir), Table(join(out, "_members"), MEMBERS)
-    targets = pa.table({"number": pa.array(range(len(wanted.rows)), pa.int64()), "component_id": wanted.rows["component_id"]})
+    run, members = Run(target_list.run_dir), Table(join(out, "_members"), MEMBERS)
+    targets = pa.table({"number": pa.array(range(len(target_list.rows)), pa.int64()), "component_id": target_list.rows["component_id"]})
     clear(members)
     engine.sql_to(MEMBERS_SQL, {"targets": targets, "groups": run.table("groups"), "metadata": run.table("metadata")}, members)
     return members
 
 
 def score_targets(task: ScoreTask) -> int:
-    """Score the targets of one part and write its file; returns its rows."""
-    found = task.generations.of(task.first, task.rows["target_id"].to_pylist())
-    members: list[list[JsonDict]] = [[] for _ in found]
+    """Score the targets of one part and write its file; returns the number of targets."""
+    generations = task.generations.of_targets(task.first, task.rows["target_id"].to_pylist())
+    members: list[list[JsonDict]] = [[] for _ in generations]
     if task.members is not None:
         number = ds.field("number")
-        mine = dataset(task.members).to_table(filter=(number >= task.first) & (number < task.first + len(found)))
-        for row in mine.to_pylist():
+        rows = dataset(task.members).to_table(filter=(number >= task.first) & (number < task.first + len(generations)))
+        for row in rows.to_pylist():
             members[row["number"] - task.first].append(row)
     device = choose_device(task.device)
     with FileWriter(part_url(task.output, task.number), task.output.schema) as writer:
-        for row, generations, images in zip(task.rows.to_pylist(), found, members, strict=True):
-            scored = _score_one(row, generations, images, task.options, device)
+        for row, images, group in zip(task.rows.to_pylist(), generations, members, strict=True):
+            scored = _score_one(row, images, group, task.options, device)
             writer.write(pa.Table.from_pylist([scored], schema=task.output.schema))
-    return len(found)
+    return len(generations)
 
 
 def part_url(output: Table, number: int) -> str:
-    """The file of a part, whose presence means that it is done."""
+    """The file of a part; its presence means that the part is done."""
     return join(output.path, f"part-{number:05d}.parquet")
 
 
@@ -257,9 +255,9 @@ def _score_one(
         raise InputError(f"{row['target_id']}: images of {images.shape[2]} x {images.shape[1]} pixels; expected at least {TILES} to a side")
     else:
         distances = pairwise_tiled_distances(images, device=device)
-        found = largest_clique(distances <= np.float32(options.max_tile_distance))
-        clique = found.members
-        scored |= {"clique_size": len(clique), "clique_is_exact": found.is_exact, "mean_distance": _mean_distance(distances, clique)}
+        largest = largest_clique(distances <= np.float32(options.max_tile_distance))
+        clique = largest.members
+        scored |= {"clique_size": len(clique), "clique_is_exact": largest.is_exact, "mean_distance": _mean_distance(distances, clique)}
         scored["is_memorized"] = len(clique) >= options.min_clique
     if not n:
         return scored
@@ -298,20 +296,20 @@ def _match(
     tiled = tiled_distances(images[candidates], target, tiles)
     best = int(candidates[np.argmin(tiled)])
     nearest = images[best]
-    near, trouble = 0, ""
+    n_near, trouble = 0, ""
     for member in members:
         try:
             pixels = stretched(read_pixels(member["shard"], member["key"], member["byte_offset"], member["n_bytes"]), *nearest.shape[:2])
         except (InputError, SampleError) as error:
             trouble = one_line(error)
             continue
-        near += member["n_samples"] * bool(tiled_distances(pixels[None], nearest, tiles)[0] <= max_distance)
+        n_near += member["n_samples"] * bool(tiled_distances(pixels[None], nearest, tiles)[0] <= max_distance)
     return {
         "generation": names[best],
         "l2": float(l2_distances(nearest[None], target)[0]),
         "tiled_l2": float(tiled.min()),
         "is_extracted": bool(tiled.min() <= max_distance),
-        "eidetic_k": near if members else None,
+        "eidetic_k": n_near if members else None,
         "detail": f"not all of the group could be read: {trouble}" if trouble else None,
     }
 

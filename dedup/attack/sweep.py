@@ -30,54 +30,53 @@ _LAST = (0.97, 0.99, 1.0)
 class Sweep:
     """Images removed at each threshold."""
 
-    table: pa.Table  # of `schemas.SWEEP`, in the order asked for
-    min_similarity: float  # the run's own threshold: below it nothing is known
+    table: pa.Table  # of `schemas.SWEEP`, in the order of the thresholds given
+    min_similarity: float  # the run's own threshold: nothing is known below it
     n_dropped: int | None  # samples the run itself drops; None where its manifest is not written
     notes: list[str] = field(default_factory=list)
 
 
 def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
-    """Tell what would be removed at each threshold, from the candidate pairs and the confirmed ones of a finished run.
+    """Count what each threshold would remove, from the candidate pairs and the confirmed pairs of a finished run.
 
     `thresholds`: cosines; by default from the run's own in steps of 0.05, and 0.97, 0.99 and 1.
     Raises RunDirectoryError if the run has no pairs yet.
-    Raises InputError if a threshold is no cosine.
+    Raises InputError if a threshold is not a cosine.
 
     Notes
     -----
-    Of the pairs, those count that whole images made candidates, and the byte-identical ones: similarities of second looks, and of a second
-    source of candidates, are on other scales. Images of little detail ask for more of a copy, as in the run
-    (`search.low_detail_min_similarity`).
+    Only byte-identical pairs and pairs found by whole images count: similarities of views, and of a second source of candidates, are on
+    other scales. Images of little detail need a higher similarity, as in the run (`search.low_detail_min_similarity`).
     """
     run = Run(run_dir)
     record = read_record(run_dir, "index")
     if record is None or read_record(run_dir, "pairs") is None:
         raise RunDirectoryError(f"{run_dir} has no finished stage pairs; run it first: dedup run output.run_dir={run_dir} …")
-    own = float(record.config["search.min_similarity"])
-    wanted = list(thresholds) or _default(own)
-    for value in wanted:
+    run_threshold = float(record.config["search.min_similarity"])
+    cosines = list(thresholds) or _default(run_threshold)
+    for value in cosines:
         if not 0.0 <= value <= 1.0:
             raise InputError(f"threshold {value}: expected a cosine from 0 to 1")
     n = count_rows(run.table("metadata"))
-    known = [value for value in wanted if np.float32(value) >= np.float32(own)]
-    columns: dict[str, list[int | None]] = {"n_removed": _removed(run.table("candidates"), n, known, wanted)}
+    measured = [value for value in cosines if np.float32(value) >= np.float32(run_threshold)]
+    columns: dict[str, list[int | None]] = {"n_removed": _removed(run.table("candidates"), n, measured, cosines)}
     has_edges = read_record(run_dir, "confirm") is not None
-    columns["n_confirmed"] = _removed(run.table("edges"), n, known, wanted) if has_edges else [None] * len(wanted)
+    columns["n_confirmed"] = _removed(run.table("edges"), n, measured, cosines) if has_edges else [None] * len(cosines)
     shares = {
         name.replace("n_", "share_"): [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()
     }
-    table = conform(pa.table({"threshold": wanted, "n_samples": [n] * len(wanted)} | columns | shares, schema=None), SWEEP)
+    table = conform(pa.table({"threshold": cosines, "n_samples": [n] * len(cosines)} | columns | shares), SWEEP)
     notes = []
-    if len(known) < len(wanted):
-        notes.append(f"below {own:g}, the run's own threshold, nothing is known: run again with a lower search.min_similarity")
+    if len(measured) < len(cosines):
+        notes.append(f"below {run_threshold:g}, the run's own threshold, nothing is known: run again with a lower search.min_similarity")
     dropped = count_rows(run.table("duplicates")) if read_record(run_dir, "manifest") is not None else None
-    return Sweep(table, own, dropped, notes)
+    return Sweep(table, run_threshold, dropped, notes)
 
 
 def parse_thresholds(text: str) -> list[float]:
-    """Thresholds as the command line has them: ``0.7,0.75,0.8``.
+    """Parse thresholds given on the command line: ``0.7,0.75,0.8``.
 
-    Raises InputError if one is no number.
+    Raises InputError if one is not a number.
     """
     try:
         return [float(part) for part in text.split(",") if part.strip()]
@@ -85,34 +84,33 @@ def parse_thresholds(text: str) -> list[float]:
         raise InputError(f"--thresholds {text}: expected numbers, such as 0.7,0.75,0.8 ({error})") from error
 
 
-def write_sweep(found: Sweep, url: str) -> None:
-    """Write the table as parquet or CSV, by the name of the file.
+def write_sweep(result: Sweep, url: str) -> None:
+    """Write the table as parquet or CSV, chosen by the file name.
 
     Raises InputError if the name ends in neither.
     """
     buffer = io.BytesIO()
     if url.endswith(".parquet"):
-        pq.write_table(found.table, buffer)
+        pq.write_table(result.table, buffer)
     elif url.endswith(".csv"):
-        pyarrow.csv.write_csv(found.table, buffer)
+        pyarrow.csv.write_csv(result.table, buffer)
     else:
         raise InputError(f"{url}: expected a name that ends in .parquet or .csv")
     write_bytes(url, buffer.getvalue())
 
 
-def _default(own: float) -> list[float]:
+def _default(run_threshold: float) -> list[float]:
     steps = [round(_STEP * number, 2) for number in range(20)]
-    return sorted({own, *(value for value in (*steps, *_LAST) if value > own)})
+    return sorted({run_threshold, *(value for value in (*steps, *_LAST) if value > run_threshold)})
 
 
-def _removed(table: Table, n: int, known: list[float], wanted: list[float]) -> list[int | None]:
+def _removed(table: Table, n_samples: int, measured: list[float], cosines: list[float]) -> list[int | None]:
     rows = dataset(table).to_table(
         columns=["src", "dst", "similarity"], filter=(ds.field("kind") == "exact") | (ds.field("source") == "whole")
     )
-    # sample_ids are not consecutive: those with an edge are numbered
-    names, ends = np.unique(np.concatenate([rows["src"].to_numpy(), rows["dst"].to_numpy()]), return_inverse=True)
+    # sample_ids are not consecutive: number those with an edge
+    node_ids, ends = np.unique(np.concatenate([rows["src"].to_numpy(), rows["dst"].to_numpy()]), return_inverse=True)
     src, dst = ends[: len(rows)], ends[len(rows) :]
-    counts = dict(
-        zip(known, removed_by_threshold(src, dst, rows["similarity"].to_numpy(), max(n, len(names)), known).tolist(), strict=True)
-    )
-    return [counts.get(value) for value in wanted]
+    counts = removed_by_threshold(src, dst, rows["similarity"].to_numpy(), max(n_samples, len(node_ids)), measured)
+    count_of = dict(zip(measured, counts.tolist(), strict=True))
+    return [count_of.get(value) for value in cosines]

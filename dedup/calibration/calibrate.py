@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STEP = 0.01  # of the thresholds
-_BELOW = 0.2  # the run's own threshold, where they begin
+_BELOW = 0.2  # how far below the run's own threshold they begin
 _TABLES = {"thresholds": "table", "recalls": "recalls", "copies": "copies", "pairs": "pairs"}
-_HEIGHT_OF_RARE = 1e-3  # expected pairs below which the plot shows none
+_PLOT_FLOOR = 1e-3  # fewer expected pairs than this are plotted as this many
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The least threshold whose precision reaches what is wanted, by the lower end of its interval."""
+    """The lowest threshold that reaches the wanted precision by the lower end of its interval."""
 
     rule: str  # confirmed (once pixels are judged) or similarity (by similarity alone)
-    threshold: float | None  # none where none does
-    best: float | None  # the threshold of the highest lower end, where none does
+    threshold: float | None  # None if no threshold does
+    best: float | None  # the threshold with the highest lower end, if none does
     lines: tuple[str, ...] = ()  # configuration lines
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found."""
+    """The results of a calibration."""
 
     run_dir: str
     table: pa.Table  # of `schemas.CALIBRATION`, a row for each threshold
@@ -59,8 +59,8 @@ class Calibration:
     recalls: pa.Table
     copies: pa.Table
     pairs: pa.Table
-    advice: Advice  # by what the run does
-    otherwise: Advice | None  # by similarity alone, where the run judges pixels
+    advice: Advice  # for the run as it is configured
+    otherwise: Advice | None  # by similarity alone, if the run judges pixels
     figures: JsonDict  # for `_calibration.json`
     notes: list[str] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ def calibrate(
     reporter: Reporter | None = None,
     effort: Effort | None = None,
 ) -> Calibration:
-    """Tell what each threshold would find among a run's images and what it would join wrongly, and recommend one.
+    """Measure what each threshold would find among a run's images and what it would join wrongly, and recommend one.
 
     Parameters
     ----------
@@ -87,21 +87,21 @@ def calibrate(
     out : str
         Folder for tables, figures, configuration and plot; by default `calibration/` of the run.
     precision : float
-        Wanted: the recommended threshold is the least whose precision is that high by the lower end of its interval.
+        The recommended threshold is the lowest whose precision is that high by the lower end of its interval.
     n_images : int
-        Images drawn at random, of which changed copies are planted. Unrelated pairs are those of as many images, or more, with all others.
+        Images drawn at random, of which changed copies are planted. Unrelated pairs are those of at least as many images with all others.
     changes : {"default", "all"}
         Strengths of the changes of `dedup.numerics.image.planting`.
     seed : int
-        Of everything that is drawn. Equal seeds give equal tables, however many workers there are.
+        Seed of everything drawn at random. Equal seeds give equal tables, however many workers there are.
     overrides : sequence of str
-        ``section.key=value`` of `encoder`, `input` or `engine` over what the run was made with; a run over precomputed embeddings names
-        no encoder, and copies are planted only with one.
+        ``section.key=value`` of `encoder`, `input` or `engine`, instead of what the run was made with; a run over precomputed embeddings
+        names no encoder, and copies are planted only with one.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
     effort : Effort, optional
-        How many copies and pairs are judged at most.
+        Maximum numbers of copies and pairs to judge.
 
     Returns
     -------
@@ -112,14 +112,14 @@ def calibrate(
     RunDirectoryError
         If the run is not finished, or was embedded with another encoder.
     ConfigError, InputError
-        If an option can't be, or there are too few images.
+        If an option is not valid, or there are too few images.
     """
     options = CalibrationOptions(precision, n_images, changes, seed)
     _check(options)
     with engine_or_own(engine) as engine:
-        found = _calibrate(run_dir, options, overrides, engine, reporter or SilentReporter(), effort or Effort())
-    write_calibration(found, out or join(run_dir, "calibration"))
-    return found
+        calibration = _calibrate(run_dir, options, overrides, engine, reporter or SilentReporter(), effort or Effort())
+    write_calibration(calibration, out or join(run_dir, "calibration"))
+    return calibration
 
 
 def _check(options: CalibrationOptions) -> None:
@@ -140,31 +140,31 @@ def _calibrate(
         run.check_encoder()
     run = Run.open(run_dir, (*("embed", "index", "confirm"), *(("groups",) if run.judges_pixels else ())), overrides)
     run.check_vectors()
-    own = float(run.finished("index").config["search.min_similarity"])
-    # workers may have folders of their own
+    run_threshold = float(run.finished("index").config["search.min_similarity"])
+    # workers may run in other folders
     output = replace(run.config.output, run_dir=absolute(run_dir))
-    config = replace(run.config, search=replace(run.config.search, min_similarity=own), output=output)
-    population = read_population(run, own, with_groups=run.judges_pixels)
+    config = replace(run.config, search=replace(run.config.search, min_similarity=run_threshold), output=output)
+    population = read_population(run, run_threshold, with_groups=run.judges_pixels)
     drawn = draw(population, options.n_images, options.seed)
     floor, thousandth = find_floor(run, population, drawn, options.seed)
-    work = Work(run, StageContext(config, engine, reporter), options, effort, own, _thresholds(own, thousandth))
+    work = Work(run, StageContext(config, engine, reporter), options, effort, run_threshold, _thresholds(run_threshold, thousandth))
     if population.n_low_detail:
-        rule = config.search.low_detail_min_similarity
-        what = f"{population.n_low_detail:,} distinct images have little detail"
-        work.notes.append(f"{what}: they ask for {rule:g} of a copy, or equal bytes, whatever the threshold, and are left out")
+        least = config.search.low_detail_min_similarity
+        low_detail = f"{population.n_low_detail:,} distinct images have little detail"
+        work.notes.append(f"{low_detail}: they need a similarity of {least:g}, or equal bytes, at any threshold, and are left out")
     copies, n_unreadable = plant_in_sample(work, population, drawn)
     recall = recall_of(copies, work.thresholds, options.seed) if len(copies) else None
-    found = find_false_pairs(work, population, drawn, floor)
-    table = _table(work, found, recall)
-    is_judged = found.precision.confirmed is not None
-    figures = _figures(work, population, drawn, found, n_unreadable)
+    false_pairs = find_false_pairs(work, population, drawn, floor)
+    table = _table(work, false_pairs, recall)
+    is_judged = false_pairs.precision.confirmed is not None
+    figures = _figures(work, population, drawn, false_pairs, n_unreadable)
     figures["seconds"] = round(time.perf_counter() - started, 1)
     return Calibration(
         run_dir,
         table,
         CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change,
         copies,
-        pa.Table.from_pylist(found.judged.rows, schema=CALIBRATION_PAIRS),
+        pa.Table.from_pylist(false_pairs.judged.rows, schema=CALIBRATION_PAIRS),
         advise(table, "confirmed" if is_judged else "similarity", options.precision, turns_off=run.judges_pixels and not is_judged),
         advise(table, "similarity", options.precision, turns_off=True) if is_judged else None,
         figures,
@@ -172,36 +172,36 @@ def _calibrate(
     )
 
 
-def _thresholds(own: float, thousandth: float) -> npt.NDArray[np.float64]:
-    """In steps of 0.01, from somewhat below the run's own, but not where every image has many false neighbours."""
-    first = max(1, int(np.floor(round(min(own, max(own - _BELOW, thousandth)) / _STEP, 6))))
-    return np.unique(np.append((np.arange(first, round(1 / _STEP) + 1) * _STEP).round(4), round(own, 6)))
+def _thresholds(run_threshold: float, thousandth: float) -> npt.NDArray[np.float64]:
+    """In steps of 0.01, from somewhat below the run's own threshold, but not so low that every image has many false neighbours."""
+    first = max(1, int(np.floor(round(min(run_threshold, max(run_threshold - _BELOW, thousandth)) / _STEP, 6))))
+    return np.unique(np.append((np.arange(first, round(1 / _STEP) + 1) * _STEP).round(4), round(run_threshold, 6)))
 
 
-def _table(work: Work, false: FalsePairs, recall: Recall | None) -> pa.Table:
-    """Rows of `schemas.CALIBRATION`."""
-    shares, precision = false.shares, false.precision
-    columns: dict[str, object] = {"threshold": work.thresholds, "is_fitted": ~shares.is_counted, "n_links": false.n_links}
+def _table(work: Work, false_pairs: FalsePairs, recall: Recall | None) -> pa.Table:
+    """A table of `schemas.CALIBRATION`."""
+    shares, precision = false_pairs.shares, false_pairs.precision
+    columns: dict[str, object] = {"threshold": work.thresholds, "is_fitted": ~shares.is_counted, "n_links": false_pairs.n_links}
     columns["n_counted"] = shares.n_counted
-    for name, found in (
+    for name, estimate in (
         ("expected_false", precision.false),
         ("precision_similarity", precision.by_similarity),
         ("precision_confirmed", precision.confirmed),
     ):
-        for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
-            columns[name + end] = None if found is None else _known(getattr(found, key))
+        for suffix, attribute in (("", "value"), ("_low", "low"), ("_high", "high")):
+            columns[name + suffix] = None if estimate is None else _or_null(getattr(estimate, attribute))
     names = ("recall", "recall_low", "recall_high", "recall_looks", "recall_confirmed", "least_change", "least_recall")
     columns |= dict.fromkeys(names)
     if recall is not None:
         columns |= {"recall": recall.whole.value, "recall_low": recall.whole.low, "recall_high": recall.whole.high}
-        columns |= {"recall_looks": recall.looks, "recall_confirmed": _known(recall.confirmed)}
+        columns |= {"recall_looks": recall.with_views, "recall_confirmed": _or_null(recall.confirmed)}
         columns |= {"least_change": recall.least_change, "least_recall": recall.least}
     removed = sweep(work.config.output.run_dir, work.thresholds.tolist()).table
     columns |= {"share_removed": removed["share_removed"], "share_confirmed": None}
-    if work.has_verdicts:
+    if work.run.judges_pixels:
         confirmed = share_confirmed(work.run, removed["n_samples"][0].as_py(), work.thresholds)
-        is_known = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.own))
-        columns["share_confirmed"] = _known(np.where(is_known, confirmed, np.nan))
+        is_measured = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.run_threshold))
+        columns["share_confirmed"] = _or_null(np.where(is_measured, confirmed, np.nan))
     arrays = [pa.nulls(len(work.thresholds), f.type) if columns[f.name] is None else _array(columns[f.name], f.type) for f in CALIBRATION]
     return pa.table(arrays, schema=CALIBRATION)
 
@@ -210,23 +210,23 @@ def _array(values: object, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     return values if isinstance(values, pa.ChunkedArray) else pa.array(values, kind)
 
 
-def _known(values: npt.NDArray[np.float64]) -> pa.Array:
+def _or_null(values: npt.NDArray[np.float64]) -> pa.Array:
     """NaN becomes null."""
     return pa.array(values, pa.float64(), mask=np.isnan(values))
 
 
-def _figures(work: Work, population: Population, drawn: Drawn, false: FalsePairs, n_unreadable: int) -> JsonDict:
-    """What `_calibration.json` says beside the tables."""
-    decoys, accepted = false.judged.decoys()
-    tail = false.shares.tail
-    unrelated = [row for row in false.judged.rows if not row["is_decoy"]]
+def _figures(work: Work, population: Population, drawn: Drawn, false_pairs: FalsePairs, n_unreadable: int) -> JsonDict:
+    """The figures of `_calibration.json`."""
+    decoys, accepted = false_pairs.judged.decoys()
+    tail = false_pairs.shares.tail
+    unrelated = [row for row in false_pairs.judged.rows if not row["is_decoy"]]
     return {
         "run_dir": work.config.output.run_dir,
         "options": vars(work.options),
         "run": {
             "encoder": work.config.encoder.name,
-            "min_similarity": work.own,
-            "judge_pixels": work.has_verdicts,
+            "min_similarity": work.run_threshold,
+            "judge_pixels": work.run.judges_pixels,
             "n_images": len(population.ids),
             "n_low_detail": population.n_low_detail,
         },
@@ -244,84 +244,86 @@ def _figures(work: Work, population: Population, drawn: Drawn, false: FalsePairs
 
 
 def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False) -> Advice:
-    """The least threshold of a table whose precision reaches what is wanted by the lower end of its interval.
+    """The lowest threshold of a table that reaches the wanted precision by the lower end of its interval.
 
     `table`: of `schemas.CALIBRATION`.
     `rule`: confirmed or similarity.
-    `turns_off`: whether the advice by similarity alone is for a run that no longer judges pixels.
+    `turns_off`: whether following the advice means turning off the judging of pixels.
     """
     low = table[f"precision_{rule}_low"].to_pylist()
-    known = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
-    reached = [threshold for threshold, value in known if value >= wanted]
+    bounds = [(threshold, value) for threshold, value in zip(table["threshold"].to_pylist(), low, strict=True) if value is not None]
+    reached = [threshold for threshold, value in bounds if value >= wanted]
     if reached:
         return Advice(rule, reached[0], None, (f"search.min_similarity={reached[0]:g}", *(("confirm.enabled=false",) if turns_off else ())))
-    return Advice(rule, None, max(known, key=lambda pair: (pair[1], -pair[0]))[0] if known else None)
+    return Advice(rule, None, max(bounds, key=lambda pair: (pair[1], -pair[0]))[0] if bounds else None)
 
 
-def write_calibration(found: Calibration, out: str) -> list[str]:
-    """Write what was found; returns the files and folders.
+def write_calibration(calibration: Calibration, out: str) -> list[str]:
+    """Write a calibration; returns the files and folders written.
 
     `out`: folder, a path or any fsspec URL: `thresholds/`, `recalls/`, `copies/`, `pairs/` (parquet), `_calibration.json`, and, where a
     threshold is recommended, `calibration.yaml`; with matplotlib `calibration.png`.
     """
     written = []
     for name, attribute in _TABLES.items():
-        rows = getattr(found, attribute)
+        rows = getattr(calibration, attribute)
         table = Table(join(out, name), rows.schema)
         clear(table)
         write_table(table, [rows])
         written.append(f"{table.path}/")
-    write_json(join(out, "_calibration.json"), summary_of(found))
+    write_json(join(out, "_calibration.json"), summary_of(calibration))
     written.append(join(out, "_calibration.json"))
-    if found.advice.threshold is not None:
-        write_bytes(join(out, "calibration.yaml"), configuration_of(found).encode())
+    if calibration.advice.threshold is not None:
+        write_bytes(join(out, "calibration.yaml"), configuration_of(calibration).encode())
         written.append(join(out, "calibration.yaml"))
     if importlib.util.find_spec("matplotlib") is None:
-        found.notes.append("no plot: matplotlib is not installed; run: pip install 'webdedup[report]'")
+        calibration.notes.append("no plot: matplotlib is not installed; run: pip install 'webdedup[report]'")
     else:
-        write_bytes(join(out, "calibration.png"), _plot(found))
+        write_bytes(join(out, "calibration.png"), _plot(calibration))
         written.append(join(out, "calibration.png"))
     return written
 
 
-def summary_of(found: Calibration) -> dict[str, Any]:
-    """What `_calibration.json` holds."""
-    advice = [found.advice] if found.otherwise is None else [found.advice, found.otherwise]
-    said = [{"rule": one.rule, "threshold": one.threshold, "best": one.best, "lines": list(one.lines)} for one in advice]
-    return found.figures | {"advice": said, "notes": found.notes}
+def summary_of(calibration: Calibration) -> dict[str, Any]:
+    """The content of `_calibration.json`."""
+    advised = [calibration.advice] if calibration.otherwise is None else [calibration.advice, calibration.otherwise]
+    rows = [{"rule": advice.rule, "threshold": advice.threshold, "best": advice.best, "lines": list(advice.lines)} for advice in advised]
+    return calibration.figures | {"advice": rows, "notes": calibration.notes}
 
 
-def configuration_of(found: Calibration) -> str:
+def configuration_of(calibration: Calibration) -> str:
     """The recommended threshold as a YAML file for `dedup run -c`."""
     sections: dict[str, dict[str, Any]] = {}
-    for line in found.advice.lines:
+    for line in calibration.advice.lines:
         key, _, value = line.partition("=")
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = yaml.safe_load(value)
-    n, seed = found.figures["run"]["n_images"], found.figures["options"]["seed"]
-    rule = "once pixels are judged" if found.advice.rule == "confirmed" else "by similarity alone"
-    wanted = found.figures["options"]["precision"]
+    n, seed = calibration.figures["run"]["n_images"], calibration.figures["options"]["seed"]
+    rule = "once pixels are judged" if calibration.advice.rule == "confirmed" else "by similarity alone"
+    wanted = calibration.figures["options"]["precision"]
     head = f"# `dedup calibrate`, seed {seed}: the least threshold that reaches a precision of {wanted:g} {rule},\n"
-    head += f"# for the {n:,} distinct images of {found.run_dir}. More images need a higher one.\n"
+    head += f"# for the {n:,} distinct images of {calibration.run_dir}. More images need a higher one.\n"
     return head + yaml.safe_dump(sections, sort_keys=True)
 
 
-def _plot(found: Calibration) -> bytes:
+def _plot(calibration: Calibration) -> bytes:
     """Recall, precision, and expected false pairs over the thresholds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    columns = {name: found.table[name].to_pylist() for name in found.table.schema.names}
+    columns = {name: calibration.table[name].to_pylist() for name in calibration.table.schema.names}
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
     _plot_shares(above, columns)
     _plot_pairs(below, columns)
     for axes in (above, below):
         axes.grid(alpha=0.3)
-        axes.axvline(found.figures["run"]["min_similarity"], color="grey", linestyle=":", label="the run's own")
-        if found.advice.threshold is not None:
-            axes.axvline(found.advice.threshold, color="black", linestyle="--", label=f"recommended: {found.advice.threshold:g}")
+        axes.axvline(calibration.figures["run"]["min_similarity"], color="grey", linestyle=":", label="the run's own")
+        if calibration.advice.threshold is not None:
+            axes.axvline(
+                calibration.advice.threshold, color="black", linestyle="--", label=f"recommended: {calibration.advice.threshold:g}"
+            )
         axes.legend(fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -330,7 +332,7 @@ def _plot(found: Calibration) -> bytes:
 
 
 def _plot_shares(axes: Axes, columns: dict[str, list[Any]]) -> None:
-    """Recall and precision, as far as they are known."""
+    """Recall and precision, where known."""
     x = columns["threshold"]
     for name, label, colour in (
         ("recall", "recall, whole pictures", "#0b5394"),
@@ -351,7 +353,7 @@ def _plot_shares(axes: Axes, columns: dict[str, list[Any]]) -> None:
 
 def _plot_pairs(axes: Axes, columns: dict[str, list[Any]]) -> None:
     """Expected false pairs and links of copies, on a scale that ends where pairs are rare."""
-    x, floor = columns["threshold"], _HEIGHT_OF_RARE
+    x, floor = columns["threshold"], _PLOT_FLOOR
     heights = {
         name: [max(value, floor) for value in columns[name]]
         for name in ("expected_false", "expected_false_low", "expected_false_high", "n_links")

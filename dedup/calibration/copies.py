@@ -47,12 +47,12 @@ _NUMBERS = {change.name: number for number, change in enumerate(CHANGES)}
 
 @dataclass(frozen=True)
 class CopyTask:
-    """Images of which copies are planted."""
+    """Images to plant copies of."""
 
     config: Config
     rows: tuple[JsonDict, ...]  # `sample_id, shard, key, byte_offset, n_bytes, width, height`, by sample_id
-    changes: tuple[tuple[str, ...], ...]  # what is done to each image, a copy for each
-    judged: tuple[tuple[bool, ...], ...]  # which of these copies are compared by their pixels
+    changes: tuple[tuple[str, ...], ...]  # of each image, a copy for each change
+    judged: tuple[tuple[bool, ...], ...]  # which of these copies are judged
     least: float  # similarity below which a copy is no candidate at any threshold
     has_views: bool
     seed: int
@@ -60,7 +60,7 @@ class CopyTask:
 
 @dataclass
 class CopyResult:
-    """Rows of `schemas.CALIBRATION_COPIES`, and which images could not be read, and why."""
+    """Rows of `schemas.CALIBRATION_COPIES`, and why some images could not be read."""
 
     copies: pa.Table
     unreadable: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class CopyResult:
 
 @dataclass
 class _Copy:
-    """One planted copy on its way."""
+    """A planted copy, prepared for the encoder."""
 
     place: int
     change: str
@@ -80,8 +80,7 @@ class _Copy:
 def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
     """Plant copies of the drawn images and find them.
 
-    Returns `copies`: Of `schemas.CALIBRATION_COPIES`.
-    Returns `n_unreadable`: Images that could not be read.
+    Returns a table of `schemas.CALIBRATION_COPIES`, and the number of images that could not be read.
     """
     config, options = work.config, work.options
     if not encoder_kind(config.encoder.name).has_images:
@@ -97,21 +96,19 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     rng = np.random.default_rng([options.seed, 1])
     order = rng.permutation(len(names))
     has_views = view_maker(config.encoder) is not None and bool(work.run.index_facts.get("n_views"))
-    least, tasks = float(work.thresholds[0]), []
+    lowest, tasks = float(work.thresholds[0]), []
     for start in range(0, len(rows), _IMAGES_PER_TASK):
         part = rows[start : start + _IMAGES_PER_TASK]
-        # each change as often as each other, and none twice of one image
-        own = [tuple(names[order[((start + k) * n_each + j) % len(names)]] for j in range(n_each)) for k in range(len(part))]
+        # every change equally often, and none twice for one image
+        changes_of_part = [tuple(names[order[((start + k) * n_each + j) % len(names)]] for j in range(n_each)) for k in range(len(part))]
         judged = [tuple((rng.random(n_each) < share).tolist()) for _ in part]
-        tasks.append(CopyTask(config, tuple(part), tuple(own), tuple(judged), least, has_views, options.seed))
-    parts: dict[int, CopyResult] = {}
+        tasks.append(CopyTask(config, tuple(part), tuple(changes_of_part), tuple(judged), lowest, has_views, options.seed))
     uses_gpu = encoder_kind(config.encoder.name).uses_gpu
-    for number, found in work.context.run_tasks(
-        "copies", "images", plant_copies, tasks, [len(task.rows) for task in tasks], uses_gpu=uses_gpu
-    ):
-        parts[number] = found
-    unreadable = [text for number in sorted(parts) for text in parts[number].unreadable]
-    copies = pa.concat_tables([parts[number].copies for number in sorted(parts)])
+    sizes = [len(task.rows) for task in tasks]
+    by_task = dict(work.context.run_tasks("copies", "images", plant_copies, tasks, sizes, uses_gpu=uses_gpu))
+    results = [by_task[number] for number in range(len(tasks))]
+    unreadable = [text for result in results for text in result.unreadable]
+    copies = pa.concat_tables([result.copies for result in results])
     if unreadable:
         work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
     if not len(copies):
@@ -120,7 +117,7 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
 
 
 def plant_copies(task: CopyTask) -> CopyResult:
-    """Make the copies of some images and say how each would be found."""
+    """Make the copies of some images, and record how each would be found."""
     use_one_thread()
     config, encoder = task.config, load_encoder(task.config.encoder, task.config.engine.device)
     preparation = Preparation(encoder, config.input.max_pixels, finds_inner=task.has_views, keeps_thumbnails=False)
@@ -139,22 +136,24 @@ def plant_copies(task: CopyTask) -> CopyResult:
                 continue
             for change, is_judged in zip(task.changes[number], task.judged[number], strict=True):
                 data = make_copy(pixels[number], change, np.random.default_rng([task.seed, place.sample_id, _NUMBERS[change]]))
-                done = preparation((0, RawSample("copy", "", image=data, n_bytes=len(data))))
-                if isinstance(done, PreparedSample):
-                    copies.append(_Copy(number, change, is_judged, data, done))
+                prepared = preparation((0, RawSample("copy", "", image=data, n_bytes=len(data))))
+                if isinstance(prepared, PreparedSample):
+                    copies.append(_Copy(number, change, is_judged, data, prepared))
     ids = np.array([row["sample_id"] for row in task.rows], dtype=np.int64)
-    return CopyResult(_found(task, ids, pixels, copies, encoder), unreadable)
+    return CopyResult(_search_copies(task, ids, pixels, copies, encoder), unreadable)
 
 
 def make_copy(pixels: Pixels, change: str, rng: np.random.Generator) -> bytes:
-    """A copy as it would lie on the web: changed, and encoded again as JPEG of quality 90."""
+    """A copy as found on the web: changed, and re-encoded as JPEG of quality 90."""
     buffer = io.BytesIO()
     Image.fromarray(plant(pixels, change, rng)).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
 
 
-def _found(task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels], copies: list[_Copy], encoder: Encoder) -> pa.Table:
-    """What the vectors, views and pixels of the copies say."""
+def _search_copies(
+    task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels], copies: list[_Copy], encoder: Encoder
+) -> pa.Table:
+    """Compare the copies with their originals by vectors, views and pixels."""
     if not copies:
         return CALIBRATION_COPIES.empty_table()
     search = task.config.search
@@ -163,22 +162,22 @@ def _found(task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels]
     originals = Run(task.config.output.run_dir).vectors().take(ids)[place]
     similarity = exact_similarity(originals, vectors)
     quality = detail(np.stack([copy.prepared.grid for copy in copies]))
-    asked = np.where(quality < search.low_detail_quality, search.low_detail_min_similarity, 0.0)
-    asked = np.where(quality < search.flat_quality, 2.0, asked).astype(np.float32)
-    views = _views(task, ids, copies, vectors, asked) if task.has_views else [None] * len(copies)
+    required = np.where(quality < search.low_detail_quality, search.low_detail_min_similarity, 0.0)
+    required = np.where(quality < search.flat_quality, 2.0, required).astype(np.float32)
+    views = _views(task, ids, copies, vectors, required, encoder) if task.has_views else [None] * len(copies)
     likely = likely_turns(originals, vectors, turns() if encoder_kind(task.config.encoder.name).can_turn else ())
     judge = _CopyJudge(task.config, pixels)
     rows = []
     for number, copy in enumerate(copies):
         view = views[number]
-        is_found = asked[number] < 2.0 and (similarity[number] >= max(task.least, float(asked[number])) or view is not None)
-        outcome = judge(copy, _turns(view[1] if view else "none", likely[number])) if copy.is_judged and is_found else None
+        is_candidate = required[number] < 2.0 and (similarity[number] >= max(task.least, float(required[number])) or view is not None)
+        outcome = judge(copy, _turns(view[1] if view else "none", likely[number])) if copy.is_judged and is_candidate else None
         rows.append(
             {
                 "sample_id": int(ids[copy.place]),
                 "change": copy.change,
                 "similarity": float(similarity[number]),
-                "min_similarity": float(asked[number]),
+                "min_similarity": float(required[number]),
                 "look_similarity": view[0] if view else None,
                 "is_judged": copy.is_judged,
                 "is_copy": outcome.stands if outcome else None,
@@ -194,58 +193,66 @@ def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> npt.NDAr
 
 
 def _views(
-    task: CopyTask, ids: npt.NDArray[np.int64], copies: list[_Copy], vectors: npt.NDArray[np.float16], asked: npt.NDArray[np.float32]
+    task: CopyTask,
+    ids: npt.NDArray[np.int64],
+    copies: list[_Copy],
+    vectors: npt.NDArray[np.float16],
+    required: npt.NDArray[np.float32],
+    encoder: Encoder,
 ) -> list[tuple[float, str] | None]:
-    """Similarity and turn of the views that find each copy, None where none does."""
+    """Similarity and turn of the views that find each copy, None if none does."""
     config, maker = task.config, view_maker(task.config.encoder)
     aspect = np.array([row["width"] / max(row["height"], 1) for row in task.rows], dtype=np.float32)
-    theirs = make_views(Run(config.output.run_dir), config.encoder, ids, aspect)
-    if maker is None or theirs is None:
+    original_views = make_views(Run(config.output.run_dir), config.encoder, ids, aspect)
+    if maker is None or original_views is None:
         return [None] * len(copies)
     framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]
     grids = np.stack([grid for _, grid in framed]) if framed else np.zeros((0, 3, GRID, GRID), np.float32)
-    good = detail(grids) >= LEAST_INNER_QUALITY
-    inner = load_encoder(config.encoder, config.engine.device).encode(grids[good]).astype(np.float16) if good.any() else vectors[:0]
-    of = np.array([number for number, _ in framed], dtype=np.int64)[good]
-    shapes = np.array([copy.prepared.row["width"] / max(copy.prepared.row["height"], 1) for copy in copies], dtype=np.float32)
-    ours = maker(unit_rows(vectors), unit_rows(inner), of, shapes)
-    first, last = (np.searchsorted(theirs.image, np.arange(len(ids)), side=side) for side in ("left", "right"))
-    start, stop = (np.searchsorted(ours.image, np.arange(len(copies)), side=side) for side in ("left", "right"))
-    found: list[tuple[float, str] | None] = []
+    is_detailed = detail(grids) >= LEAST_INNER_QUALITY
+    inner = encoder.encode(grids[is_detailed]).astype(np.float16) if is_detailed.any() else vectors[:0]
+    framed_copies = np.array([number for number, _ in framed], dtype=np.int64)[is_detailed]
+    copy_aspect = np.array([copy.prepared.row["width"] / max(copy.prepared.row["height"], 1) for copy in copies], dtype=np.float32)
+    copy_views = maker(unit_rows(vectors), unit_rows(inner), framed_copies, copy_aspect)
+    first, last = (np.searchsorted(original_views.image, np.arange(len(ids)), side=side) for side in ("left", "right"))
+    start, stop = (np.searchsorted(copy_views.image, np.arange(len(copies)), side=side) for side in ("left", "right"))
+    best: list[tuple[float, str] | None] = []
     for number, copy in enumerate(copies):
-        if asked[number] > 0.0:  # only images with detail have views
-            found.append(None)
+        if required[number] > 0.0:  # only images with detail have views
+            best.append(None)
             continue
-        a, b = slice(int(first[copy.place]), int(last[copy.place])), slice(int(start[number]), int(stop[number]))
-        found.append(best_view(theirs, a, ours, b, config.search.view_min_similarity))
-    return found
+        original_rows, copy_rows = slice(int(first[copy.place]), int(last[copy.place])), slice(int(start[number]), int(stop[number]))
+        best.append(best_view(original_views, original_rows, copy_views, copy_rows, config.search.view_min_similarity))
+    return best
 
 
-def best_view(theirs: ViewRows, a: slice, ours: ViewRows, b: slice, least: float) -> tuple[float, str] | None:
-    """Similarity of the views that find an image in another, and how the first is turned; None where none does.
+def best_view(originals: ViewRows, original_rows: slice, copies: ViewRows, copy_rows: slice, least: float) -> tuple[float, str] | None:
+    """Similarity of the views that find an image in another, and how the first is turned; None if none does.
 
-    `a`, `b`: slice; the rows of the first image in `theirs`, of the second in `ours`.
+    `original_rows`, `copy_rows`: the rows of the first image in `originals`, of the second in `copies`.
     `least`: `search.view_min_similarity`.
     """
-    n_first, n_second = a.stop - a.start, b.stop - b.start
+    n_first, n_second = original_rows.stop - original_rows.start, copy_rows.stop - copy_rows.start
     joined = Views(
-        np.concatenate([theirs.vectors[a], ours.vectors[b]]).astype(np.float16),
+        np.concatenate([originals.vectors[original_rows], copies.vectors[copy_rows]]).astype(np.float16),
         np.repeat(np.arange(2), [n_first, n_second]),
-        *(np.concatenate([getattr(theirs, name)[a], getattr(ours, name)[b]]) for name in ("kind", "orientation", "is_base")),
+        *(
+            np.concatenate([getattr(originals, name)[original_rows], getattr(copies, name)[copy_rows]])
+            for name in ("kind", "orientation", "is_base")
+        ),
     )
-    # whole pictures are compared elsewhere: here no similarity of theirs leaves a pair out
+    # whole pictures are compared elsewhere: zeros, so that their similarity leaves no pair out here
     wholes = np.zeros((n_first + n_second, 1), dtype=np.float16)
     edges = join_views(joined, Ownership(np.zeros((n_first + n_second, 1), np.int32), 0), wholes, ViewRule(2.0, least))
     return (float(edges.similarity[0]), TURN_NAMES[edges.turn[0]]) if len(edges.src) else None
 
 
 class _CopyJudge:
-    """Compares planted copies with their originals by the pixels, as the run would."""
+    """Judges planted copies against their originals by the pixels, as the run would."""
 
     def __init__(self, config: Config, pixels: dict[int, Pixels]) -> None:
         self._settings = JudgeSettings.of(config)
         self._judge = PairJudge(self._settings)
-        self._originals = {place: InMemory(own) for place, own in pixels.items()}
+        self._originals = {place: InMemory(original) for place, original in pixels.items()}
 
     def __call__(self, copy: _Copy, turns: Sequence[str]) -> Outcome:
         image = decode_image(copy.data, max_pixels=self._settings.max_pixels, min_side=self._settings.min_side)
@@ -253,5 +260,5 @@ class _CopyJudge:
 
 
 def _turns(view: str, likely: str | None) -> list[str]:
-    """All turns that the stage confirm tries of a copy that is found whole at one threshold, and in a view alone at another."""
+    """All turns that the stage `confirm` would try: of a copy found whole at one threshold, and only by a view at another."""
     return list(dict.fromkeys(["none", *turns_of(view), *([likely] if likely else [])]))

@@ -1,4 +1,4 @@
-"""What a calibration works on: the run, what is asked for, the images that are drawn, and what the run knows of them."""
+"""What a calibration works on: the run, the options, the drawn images, and which of them the run joined."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LEAST_IMAGES = 20
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What is asked for."""
+    """Options of a calibration."""
 
-    precision: float = 0.99  # wanted of what the recommended threshold joins
+    precision: float = 0.99  # that the recommended threshold must reach
     n_images: int = 2_000  # images drawn, of which copies are planted
     strengths: str = "default"  # default or all, of the changes of `dedup.numerics.image.planting`
     seed: int = 0
@@ -31,10 +31,9 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is planted and judged at most: less is faster and less certain."""
+    """Limits on what is planted and judged: less is faster and less certain."""
 
-    # n_copies, n_copies_judged: copies planted, and judged
-    n_copies: int = 8_000
+    n_copies: int = 8_000  # copies planted
     n_copies_judged: int = 2_000
     n_pairs: int = 400  # unrelated pairs judged in one round
     n_decoys: int = 800
@@ -42,39 +41,34 @@ class Effort:
 
 @dataclass
 class Work:
-    """A run that is calibrated."""
+    """A calibration in progress."""
 
     run: Run
     context: StageContext
     options: CalibrationOptions
     effort: Effort
-    own: float  # the run's own threshold
+    run_threshold: float  # its `search.min_similarity`
     thresholds: npt.NDArray[np.float64]  # shape (n,); ascending
     notes: list[str] = field(default_factory=list)  # what the user should know
 
     @property
     def config(self) -> Config:
-        """Of the run."""
+        """The run's configuration."""
         return self.context.config
-
-    @property
-    def has_verdicts(self) -> bool:
-        """Whether the run judged its candidates by their pixels."""
-        return self.run.judges_pixels
 
 
 @dataclass(frozen=True)
 class Population:
-    """The distinct images of a run that follow its threshold."""
+    """The distinct images of a run that its own threshold applies to."""
 
     ids: npt.NDArray[np.int64]  # shape (n,); sample_ids, ascending
-    labels: npt.NDArray[np.int64]  # shape (n,); equal where the run's look at the pixels joined two; else the image's own sample_id
-    n_low_detail: int  # distinct images that ask for more of a copy, and are left out
+    labels: npt.NDArray[np.int64]  # shape (n,); equal for images that the run joined after judging; else the sample_id
+    n_low_detail: int  # distinct images that need a higher similarity, and are left out
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is compared with what, as positions in the population."""
+    """The images drawn, as positions in the population."""
 
     images: npt.NDArray[np.int64]  # of which copies are planted, ascending
     # rows, columns: images that are compared with each other, ascending
@@ -87,26 +81,26 @@ class Drawn:
         return len(self.columns) - 1 if len(self.columns) else 0
 
 
-def read_population(run: Run, own: float, *, with_groups: bool) -> Population:
-    """Distinct images, and which of them the run has found to be copies.
+def read_population(run: Run, run_threshold: float, *, with_groups: bool) -> Population:
+    """Read the distinct images, and which of them the run has found to be copies.
 
-    Raises InputError if there are too few to say anything.
+    Raises InputError if there are too few to calibrate on.
     """
     table = read_table(run.table("representatives"), ["sample_id", "min_similarity"])
-    every, asked = table["sample_id"].to_numpy(), table["min_similarity"].to_numpy()
-    ids = np.sort(every[asked <= np.float32(own)])
+    all_ids, thresholds = table["sample_id"].to_numpy(), table["min_similarity"].to_numpy()
+    ids = np.sort(all_ids[thresholds <= np.float32(run_threshold)])
     if len(ids) < _LEAST_IMAGES:
         raise InputError(f"{run.url} has {len(ids)} distinct images with detail; expected at least {_LEAST_IMAGES} to calibrate on")
     labels = ids.copy()
     if with_groups:
         groups = read_table(run.table("groups"), ["sample_id", "raw_component_id"])
-        _, here, there = np.intersect1d(ids, groups["sample_id"].to_numpy(), assume_unique=True, return_indices=True)
-        labels[here] = groups["raw_component_id"].to_numpy()[there]
-    return Population(ids, labels, len(every) - len(ids))
+        _, places, rows = np.intersect1d(ids, groups["sample_id"].to_numpy(), assume_unique=True, return_indices=True)
+        labels[places] = groups["raw_component_id"].to_numpy()[rows]
+    return Population(ids, labels, len(all_ids) - len(ids))
 
 
 def draw(population: Population, n_images: int, seed: int) -> Drawn:
-    """Draw images; all of a small run's are compared with all."""
+    """Draw images; in a small run, all are compared with all."""
     rng, n = np.random.default_rng(seed), len(population.ids)
     order = rng.permutation(n)
     n_images = min(n_images, n)
@@ -117,7 +111,7 @@ def draw(population: Population, n_images: int, seed: int) -> Drawn:
 
 
 def links_by_threshold(population: Population, run: Run, thresholds: npt.NDArray[np.float64], *, of_copies: bool) -> npt.NDArray[np.int64]:
-    """Images that near pairs of whole pictures let go, at each threshold, one of each component staying.
+    """Count the images that near pairs of whole pictures remove at each threshold, keeping one of each component.
 
     `population`: pairs with other images are left out.
     `thresholds`: shape (n,).
@@ -126,37 +120,38 @@ def links_by_threshold(population: Population, run: Run, thresholds: npt.NDArray
 
     Notes
     -----
-    A group of n copies counts as n - 1 and not as its n (n - 1) / 2 pairs: what a threshold gets right are the images it drops, and one
+    A group of n copies counts as n - 1 and not as its n (n - 1) / 2 pairs: what a threshold gets right is the images it drops, and one
     placeholder that occurs a million times must not outweigh a billion false pairs.
     """
-    wanted = (ds.field("kind") == "near") & (ds.field("source") == "whole")
-    rows = dataset(run.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
-    ids = population.ids
-    ends = [rows[name].to_numpy() for name in ("src", "dst")]
-    known = np.isin(ends[0], ids) & np.isin(ends[1], ids)
-    src, dst = (np.searchsorted(ids, end[known]) for end in ends)
-    similarity = rows["similarity"].to_numpy()[known]
+    src, dst, similarity = _candidates(run, (ds.field("kind") == "near") & (ds.field("source") == "whole"), population.ids)
     if of_copies:
         is_copy = population.labels[src] == population.labels[dst]
         src, dst, similarity = src[is_copy], dst[is_copy], similarity[is_copy]
-    return removed_by_threshold(src, dst, similarity, len(ids), thresholds)
+    return removed_by_threshold(src, dst, similarity, len(population.ids), thresholds)
 
 
 def share_confirmed(run: Run, n_samples: int, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of all samples that whole pictures and equal bytes let go at each threshold, pairs of one component of copies alone counting.
+    """Share of all samples that whole pictures and equal bytes remove at each threshold, counting only pairs within a component of copies.
 
     Notes
     -----
-    The stage `confirm` looks at no pair that others connect already, so that its edges alone are too few: a candidate stands where
-    both ends lie in one component.
+    The stage `confirm` judges no pair that others connect already, so its edges alone are too few: a candidate counts as confirmed
+    if both ends are in one component.
     """
-    wanted = (ds.field("kind") == "exact") | (ds.field("source") == "whole")
-    rows = dataset(run.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=wanted)
     groups = read_table(run.table("groups"), ["sample_id", "raw_component_id"]).sort_by("sample_id")
     ids, labels = groups["sample_id"].to_numpy(), groups["raw_component_id"].to_numpy()
-    ends = [rows[name].to_numpy() for name in ("src", "dst")]
-    known = np.isin(ends[0], ids) & np.isin(ends[1], ids)
-    src, dst = (np.searchsorted(ids, end[known]) for end in ends)
-    similarity, is_copy = rows["similarity"].to_numpy()[known], labels[src] == labels[dst]
+    src, dst, similarity = _candidates(run, (ds.field("kind") == "exact") | (ds.field("source") == "whole"), ids)
+    is_copy = labels[src] == labels[dst]
     removed = removed_by_threshold(src[is_copy], dst[is_copy], similarity[is_copy], max(len(ids), 1), thresholds)
     return removed / max(n_samples, 1)
+
+
+def _candidates(
+    run: Run, condition: ds.Expression, ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Candidates with both ends in `ids`, which ascend: positions of the ends, and similarity."""
+    rows = dataset(run.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=condition)
+    ends = [rows[name].to_numpy() for name in ("src", "dst")]
+    is_inside = np.isin(ends[0], ids) & np.isin(ends[1], ids)
+    src, dst = (np.searchsorted(ids, end[is_inside]) for end in ends)
+    return src, dst, rows["similarity"].to_numpy()[is_inside]

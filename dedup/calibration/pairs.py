@@ -1,4 +1,4 @@
-"""Unrelated pairs of a run: counted over sampled images, the most alike of them compared by their pixels."""
+"""Unrelated pairs of a run: counted over sampled images, the most similar of them judged by their pixels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from dedup.stages.stage import StageContext
 
 Ids = npt.NDArray[np.int64]
 _BLOCK = 16_384  # columns of a task
-_PILOT = 2_000  # images whose pairs tell where the most alike begin
-_LISTED = 20_000  # pairs that are listed one by one, about
+_PILOT = 2_000  # images whose pairs show where the most similar pairs begin
+_LISTED = 20_000  # about how many pairs are listed one by one
 _LISTED_SHARE = 0.05  # of all pairs, at most
 _ROUNDS = 4
-_FEW = 0.05  # share of copies among the pairs of a round below which it was the last
+_FEW = 0.05  # share of copies in a round of judging below which it is the last
 _PER_TASK = 25
 MIRROR = "mirror"
-_DECOY_ROWS = 4_000  # images that are mirrored to find them
+_DECOY_ROWS = 4_000  # images that are mirrored to find decoys
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FalsePairs:
     shares: PairShares
     precision: Precision
     judged: Judged  # pairs that were judged
-    n_links: npt.NDArray[np.int64]  # shape (n_thresholds,); links of near copies that the run has found
+    n_links: npt.NDArray[np.int64]  # shape (n_thresholds,); links of near copies that the run found
 
 
 @dataclass
@@ -53,20 +53,20 @@ class Counted:
     src: Ids
     dst: Ids
     similarity: npt.NDArray[np.float32]  # shape (n,)
-    floor: float  # all pairs from here up are listed
+    floor: float  # all pairs of at least this similarity are listed
     thresholds: npt.NDArray[np.float64]
 
     def sample(self, drawn: Drawn, upper: float = 1.0) -> PairSample:
         """The listed pairs below `upper`, for the tail."""
-        known = self.similarity < np.float32(upper) if upper < 1.0 else np.ones(len(self.row), dtype=bool)
-        return PairSample(self.row[known], self.similarity[known], len(drawn.rows), drawn.n_others, self.floor, upper)
+        is_below = self.similarity < np.float32(upper) if upper < 1.0 else np.ones(len(self.row), dtype=bool)
+        return PairSample(self.row[is_below], self.similarity[is_below], len(drawn.rows), drawn.n_others, self.floor, upper)
 
     def without(self, is_copy: npt.NDArray[np.bool_]) -> Counted:
-        """The same without some of the listed pairs."""
-        gone = np.flatnonzero(is_copy)
+        """The same pairs without the copies."""
+        removed = np.flatnonzero(is_copy)
         counts = self.counts.copy()
-        reached = np.searchsorted(self.thresholds.astype(np.float32), self.similarity[gone], side="right")
-        for row, n in zip(self.row[gone].tolist(), reached.tolist(), strict=True):
+        reached = np.searchsorted(self.thresholds.astype(np.float32), self.similarity[removed], side="right")
+        for row, n in zip(self.row[removed].tolist(), reached.tolist(), strict=True):
             counts[row, :n] -= 1
         kept = ~is_copy
         return Counted(counts, self.row[kept], self.src[kept], self.dst[kept], self.similarity[kept], self.floor, self.thresholds)
@@ -79,10 +79,10 @@ class Judged:
     rows: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], outcomes: Sequence[Outcome], *, is_decoy: bool) -> None:
-        """Take what became of some pairs."""
+        """Add the outcomes of some pairs."""
         for a, b, value, outcome in zip(src.tolist(), dst.tolist(), similarity.tolist(), outcomes, strict=True):
-            found = {"is_copy": outcome.is_copy, "distance": outcome.distance, "reason": outcome.reason}
-            self.rows.append({"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy} | found)
+            verdict = {"is_copy": outcome.is_copy, "distance": outcome.distance, "reason": outcome.reason}
+            self.rows.append({"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy} | verdict)
 
     def decoys(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Similarity of the decoys that could be read, and which were taken for copies."""
@@ -115,7 +115,7 @@ class JudgeTask:
 
 
 def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
-    """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, from those of some images."""
+    """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, estimated on some of the rows."""
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(drawn.rows)[:_PILOT])
     unit, labels = unit_rows(run.vectors().take(population.ids[chosen])), population.labels[chosen]
@@ -129,19 +129,20 @@ def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tup
 
 
 def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
-    """Count unrelated pairs, fit their tail, and say what precision follows at each threshold."""
+    """Count unrelated pairs, fit their tail, and derive the precision at each threshold."""
     run, thresholds, seed, n = work.run, work.thresholds, work.options.seed, len(population.ids)
     counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
-    at = np.maximum(thresholds, work.own)  # below the run's own threshold links are not known: as many as there, at least
-    if not work.has_verdicts:
-        links = links_by_threshold(population, run, at, of_copies=False)
+    # links below the run's own threshold are not known: there are at least as many as at it
+    link_thresholds = np.maximum(thresholds, work.run_threshold)
+    if not run.judges_pixels:
+        links = links_by_threshold(population, run, link_thresholds, of_copies=False)
         shares = _below_copies(work, counted, drawn)
         return FalsePairs(shares, precision_without_verdicts(shares, n, links, seed), judged, links)
     counted, labels = leave_copies_out(work, counted, population, judged)
     shares = pair_shares(counted.sample(drawn), counted.counts, thresholds, seed=seed)
     population = replace(population, labels=labels)
     _judge_decoys(work, population, drawn, counted, judged)
-    links = links_by_threshold(population, run, at, of_copies=True)
+    links = links_by_threshold(population, run, link_thresholds, of_copies=True)
     precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
     if precision.confirmed is None:
         work.notes.append("no pair could be judged, the images can't be read: precision once pixels are judged is not known")
@@ -149,11 +150,11 @@ def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: fl
 
 
 def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
-    """Shares of unrelated pairs where nothing tells copies: the tail is fitted below what one pair for each image reaches."""
+    """Shares of unrelated pairs if copies are not known: the tail is fitted below the similarity that one pair per image reaches."""
     order = np.sort(counted.similarity)[::-1]
-    upper = float(min(work.own, order[len(drawn.rows)] if len(order) > len(drawn.rows) else work.own))
-    inside = counted.without(counted.similarity >= np.float32(upper))
-    shares = pair_shares(inside.sample(drawn, upper), inside.counts, work.thresholds, seed=work.options.seed)
+    upper = float(min(work.run_threshold, order[len(drawn.rows)] if len(order) > len(drawn.rows) else work.run_threshold))
+    below = counted.without(counted.similarity >= np.float32(upper))
+    shares = pair_shares(below.sample(drawn, upper), below.counts, work.thresholds, seed=work.options.seed)
     work.notes.append(
         f"the run judged no pixels, so copies can't be told from others: the tail is fitted below {upper:.2f}, where few pairs are "
         "copies, and extrapolated; look at a montage"
@@ -176,30 +177,16 @@ def count_pairs(
 ) -> Counted:
     """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
     rows = drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
-    tasks = []
-    for start in range(0, len(drawn.columns), _BLOCK):
-        block = drawn.columns[start : start + _BLOCK]
-        tasks.append(
-            PairTask(
-                context.run,
-                population.ids[rows],
-                population.labels[rows],
-                population.ids[block],
-                population.labels[block],
-                thresholds,
-                floor,
-                is_mirrored,
-            )
-        )
-    parts: dict[int, Alike] = {}
+    ids, labels = population.ids, population.labels
+    blocks = [drawn.columns[start : start + _BLOCK] for start in range(0, len(drawn.columns), _BLOCK)]
+    tasks = [PairTask(context.run, ids[rows], labels[rows], ids[block], labels[block], thresholds, floor, is_mirrored) for block in blocks]
     what = "decoys" if is_mirrored else "unrelated"
-    for number, found in context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]):
-        parts[number] = found
+    parts = dict(context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]))
     ordered = [parts[number] for number in range(len(tasks))]
     row, dst = (np.concatenate([getattr(part, name) for part in ordered]) for name in ("row", "column"))
     similarity = np.concatenate([part.similarity for part in ordered])
     counts = np.sum([part.counts for part in ordered], axis=0)
-    return Counted(counts, row, population.ids[rows][row], dst, similarity, floor, thresholds)
+    return Counted(counts, row, ids[rows][row], dst, similarity, floor, thresholds)
 
 
 def compare_block(task: PairTask) -> Alike:
@@ -208,90 +195,90 @@ def compare_block(task: PairTask) -> Alike:
     rows, columns = store.take(task.rows), store.take(task.columns)
     if task.is_mirrored:
         rows = apply_turn(rows, turns()[turn_names().index(MIRROR)]).astype(np.float16)
-    found = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
-    return Alike(found.counts, found.row, task.columns[found.column], found.similarity)
+    alike = count_alike(rows, task.row_labels, columns, task.column_labels, task.thresholds, task.floor)
+    return Alike(alike.counts, alike.row, task.columns[alike.column], alike.similarity)
 
 
 def leave_copies_out(work: Work, counted: Counted, population: Population, judged: Judged) -> tuple[Counted, Ids]:
-    """Judge the most alike pairs; those that are copies, and what these join, leave. Also gives the labels that follow."""
+    """Judge the most similar pairs; leave out the copies and all pairs that they join. Also returns the resulting labels."""
     labels, seen = population.labels, {(-1, -1)}
     for _ in range(_ROUNDS):
-        places = most_alike(counted, work.effort.n_pairs, seen)
-        if not len(places):
+        chosen = most_alike(counted, work.effort.n_pairs, seen)
+        if not len(chosen):
             break
-        src, dst, similarity = counted.src[places], counted.dst[places], counted.similarity[places]
+        src, dst, similarity = counted.src[chosen], counted.dst[chosen], counted.similarity[chosen]
         outcomes = judge_pairs(work.context, src, dst, "none", "judge")
         judged.add(src, dst, similarity, outcomes, is_decoy=False)
         seen |= set(zip(np.minimum(src, dst).tolist(), np.maximum(src, dst).tolist(), strict=True))
         is_copy = np.array([outcome.is_copy is True for outcome in outcomes])
         labels = _joined(population.ids, labels, src[is_copy], dst[is_copy])
-        of = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
-        counted = counted.without(labels[of[0]] == labels[of[1]])
+        positions = [np.searchsorted(population.ids, ends) for ends in (counted.src, counted.dst)]
+        counted = counted.without(labels[positions[0]] == labels[positions[1]])
         if is_copy.mean() < _FEW:
             break
     return counted, labels
 
 
 def _joined(ids: Ids, labels: Ids, src: Ids, dst: Ids) -> Ids:
-    """Labels with the components of some pairs made one."""
-    names, own = np.unique(labels, return_inverse=True)
-    ends = [own[np.searchsorted(ids, end)] for end in (src, dst)]
-    return np.asarray(names[connected_components(ends[0], ends[1], len(names))][own])
+    """Labels after joining the components of some pairs."""
+    distinct, node_of = np.unique(labels, return_inverse=True)
+    ends = [node_of[np.searchsorted(ids, end)] for end in (src, dst)]
+    return np.asarray(distinct[connected_components(ends[0], ends[1], len(distinct))][node_of])
 
 
 def _judge_decoys(work: Work, population: Population, drawn: Drawn, counted: Counted, judged: Judged) -> None:
-    """Judge pairs that are none of copies, since one of each is mirrored, and yet are alike."""
+    """Judge pairs that are similar but no copies, since one of each is mirrored."""
     context = work.context
     if encoder_kind(work.config.encoder.name).can_turn:
-        last = counted.thresholds[-1:]  # only the pairs are asked for
-        found = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
+        last = counted.thresholds[-1:]  # only the pairs are needed, not the counts
+        decoys = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
     else:
-        found = counted  # such encoders hardly tell a mirrored picture: the pairs themselves, one of each mirrored
-    places = most_alike(found, work.effort.n_decoys, set())
-    outcomes = judge_pairs(context, found.src[places], found.dst[places], MIRROR, "decoys")
-    judged.add(found.src[places], found.dst[places], found.similarity[places], outcomes, is_decoy=True)
+        decoys = counted  # such encoders hardly distinguish mirrored pictures: take the same pairs, and mirror one of each
+    chosen = most_alike(decoys, work.effort.n_decoys, set())
+    outcomes = judge_pairs(context, decoys.src[chosen], decoys.dst[chosen], MIRROR, "decoys")
+    judged.add(decoys.src[chosen], decoys.dst[chosen], decoys.similarity[chosen], outcomes, is_decoy=True)
 
 
 def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
-    """Places of the n most alike pairs, each once, those of `skip` left out."""
+    """Places of the n most similar pairs, each once, without those in `skip`."""
     low, high = np.minimum(counted.src, counted.dst), np.maximum(counted.src, counted.dst)
     order = np.lexsort((high, low, -counted.similarity))
-    found: list[int] = []
+    chosen: list[int] = []
     seen = set(skip)
     for place in order.tolist():
         pair = (int(low[place]), int(high[place]))
         if pair not in seen:
             seen.add(pair)
-            found.append(place)
-            if len(found) == n:
+            chosen.append(place)
+            if len(chosen) == n:
                 break
-    return np.array(found, dtype=np.int64)
+    return np.array(chosen, dtype=np.int64)
 
 
 def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str) -> list[Outcome]:
-    """Judge pairs, the first of each turned; outcomes in their order."""
+    """Judge pairs, the first of each turned; returns outcomes in their order."""
     if not len(src):
         return []
-    # a pair that can't be read says nothing, whatever the run makes of it
+    # a pair that can't be read is no evidence, whatever the run decides about it
     settings = replace(JudgeSettings.of(context.config), keeps_unreadable=False)
     order = np.lexsort((dst, src))  # a picture is read once for all its pairs
     metadata = context.run.table("metadata")
     places = find_places(context.engine, metadata, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
-    known = places["sample_id"].to_numpy()
+    sample_ids = places["sample_id"].to_numpy()
     tasks, parts = [], []
     for start in range(0, len(order), _PER_TASK):
         part = order[start : start + _PER_TASK]
         ids = np.unique(np.concatenate([src[part], dst[part]]))
-        own = places.take(pa.array(np.searchsorted(known, ids))).cast(PLACES)
-        tasks.append(JudgeTask(JudgeInputs(settings, own), tuple(src[part].tolist()), tuple(dst[part].tolist()), turn))
+        part_places = places.take(pa.array(np.searchsorted(sample_ids, ids))).cast(PLACES)
+        tasks.append(JudgeTask(JudgeInputs(settings, part_places), tuple(src[part].tolist()), tuple(dst[part].tolist()), turn))
         parts.append(part)
     outcomes: dict[int, Outcome] = {}
-    for number, found in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
-        outcomes.update(zip(parts[number].tolist(), found, strict=True))
+    for number, part_outcomes in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
+        outcomes.update(zip(parts[number].tolist(), part_outcomes, strict=True))
     return [outcomes[place] for place in range(len(src))]
 
 
 def judge_block(task: JudgeTask) -> list[Outcome]:
-    """Judge each pair."""
+    """Judge the pairs of a task."""
     judge = task.inputs.judge()
     return [judge.judge(src, dst, (task.turn,), "calibration") for src, dst in zip(task.src, task.dst, strict=True)]

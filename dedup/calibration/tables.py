@@ -1,4 +1,4 @@
-"""What a calibration says for each threshold, from what was counted, planted and judged."""
+"""Precision and recall at each threshold, from pairs counted, copies planted and pairs judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dedup.numerics.statistics.tails import PairShares
 from dedup.schemas import CALIBRATION_RECALLS
 
 Floats = npt.NDArray[np.float64]
-_LEAST_DECOYS = 200  # that a share is taken of
+_LEAST_DECOYS = 200  # from which the share that pass is taken
 _REPLICATES = 400
 _FAMILIES = {change.name: change.family for change in CHANGES}
 _ORDER = {change.name: number for number, change in enumerate(CHANGES)}
@@ -43,22 +43,21 @@ class Recall:
     """Recall of planted copies for each threshold, over all changes."""
 
     whole: Estimate  # by their vectors
-    # looks, confirmed: shape (n_thresholds,); with views; and confirmed by their pixels (NaN where none was judged)
-    looks: Floats
-    confirmed: Floats
-    least_change: list[str]  # the change of which least is found with second looks
-    least: Floats
+    with_views: Floats  # shape (n_thresholds,)
+    confirmed: Floats  # shape (n_thresholds,); by their pixels, NaN where none was judged
+    least_change: list[str]  # the change with the lowest recall, views included
+    least: Floats  # its recall
     by_change: pa.Table  # of `schemas.CALIBRATION_RECALLS`
 
 
 def precision_with_verdicts(
     shares: PairShares, n: int, n_links: npt.NDArray[np.int64], decoys: tuple[Floats, npt.NDArray[np.bool_]], seed: int
 ) -> Precision:
-    """Where the run judged pixels: links confirmed, and unrelated pairs beside them.
+    """Precision if the run judged pixels: the links are confirmed, the unrelated pairs are in addition.
 
     `n`: distinct images of the run.
     `n_links`: shape (n_thresholds,); confirmed.
-    `decoys`: shape (n_decoys,); (float64 array, bool array); their similarities, and which the judge took for copies.
+    `decoys`: (float64 array, bool array), shape (n_decoys,); their similarities, and which the judge took for copies.
     """
     rng = np.random.default_rng(seed)
     expected, replicates = _pairs(shares, n)
@@ -73,16 +72,16 @@ def precision_with_verdicts(
 
 
 def precision_without_verdicts(shares: PairShares, n: int, n_links: npt.NDArray[np.int64], seed: int) -> Precision:
-    """Where similarity alone decides: the unrelated pairs are among the links found."""
+    """Precision if similarity alone decides: the unrelated pairs are among the links found."""
     expected, replicates = _pairs(shares, n)
-    found = Estimate(*share_within(n_links, expected, replicates, np.random.default_rng(seed)))
-    return Precision(Estimate(expected, *interval(replicates)), found, None)
+    by_similarity = Estimate(*share_within(n_links, expected, replicates, np.random.default_rng(seed)))
+    return Precision(Estimate(expected, *interval(replicates)), by_similarity, None)
 
 
 def accepted_decoys(
     thresholds: Floats, similarity: Floats, is_accepted: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of the decoys at or above each threshold, or of the 200 most alike: how many were taken for copies, and how many there are."""
+    """Of the decoys at or above each threshold, or of the 200 most similar: how many were taken for copies, and of how many."""
     order = np.argsort(-similarity, kind="stable")
     reached = np.searchsorted(-similarity[order], -thresholds, side="right")
     n = np.minimum(np.maximum(reached, _LEAST_DECOYS), len(order))
@@ -91,7 +90,7 @@ def accepted_decoys(
 
 
 def _pairs(shares: PairShares, n: int) -> tuple[Floats, Floats]:
-    """Unrelated pairs among all n images, and those of the replicates."""
+    """Expected unrelated pairs among all n images, and in each replicate."""
     n_pairs = n * (n - 1) / 2
     return shares.shares * n_pairs, shares.replicates * n_pairs
 
@@ -101,40 +100,40 @@ def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
 
     `copies`: of `schemas.CALIBRATION_COPIES`, not empty.
     `thresholds`: shape (n_thresholds,).
-    `seed`: of the intervals over all changes, for which images are drawn anew: copies of one image depend on each other.
+    `seed`: of the intervals over all changes, for which images are resampled: copies of one image depend on each other.
     """
     similarity = copies["similarity"].to_numpy()[:, None]
-    asked = np.maximum(thresholds.astype(np.float32)[None, :], copies["min_similarity"].to_numpy()[:, None])
-    whole = similarity >= asked
-    looks = whole | np.array([value is not None for value in copies["look_similarity"].to_pylist()])[:, None]
+    required = np.maximum(thresholds.astype(np.float32)[None, :], copies["min_similarity"].to_numpy()[:, None])
+    whole = similarity >= required
+    with_views = whole | np.array([value is not None for value in copies["look_similarity"].to_pylist()])[:, None]
     is_judged = copies["is_judged"].to_numpy(zero_copy_only=False)
-    confirmed = looks & np.array([value is True for value in copies["is_copy"].to_pylist()])[:, None]
-    names = np.array(copies["change"].to_pylist())
-    known = sorted(set(names.tolist()), key=_ORDER.__getitem__)
-    parts, by_views = [], []
-    for name in known:
-        of = names == name
-        n, judged = int(of.sum()), of & is_judged
+    confirmed = with_views & np.array([value is True for value in copies["is_copy"].to_pylist()])[:, None]
+    change_of = np.array(copies["change"].to_pylist())
+    change_names = sorted(set(change_of.tolist()), key=_ORDER.__getitem__)
+    tables, by_views = [], []
+    for name in change_names:
+        is_change = change_of == name
+        n, judged = int(is_change.sum()), is_change & is_judged
         columns: dict[str, object] = {"change": [name] * len(thresholds), "family": [_FAMILIES[name]] * len(thresholds)}
         columns |= {"threshold": thresholds, "n_copies": np.full(len(thresholds), n)}
-        for column, found in (("recall", whole[of]), ("recall_looks", looks[of])):
-            columns |= _with_interval(column, found.sum(axis=0), n)
+        for column, hits in (("recall", whole[is_change]), ("recall_looks", with_views[is_change])):
+            columns |= _with_interval(column, hits.sum(axis=0), n)
         n_judged = int(judged.sum())
         columns |= {"n_judged": np.full(len(thresholds), n_judged)} | _with_interval(
             "recall_confirmed", confirmed[judged].sum(axis=0), n_judged
         )
-        by_views.append(looks[of].mean(axis=0))
-        parts.append(pa.table({field.name: pa.array(columns[field.name], field.type) for field in CALIBRATION_RECALLS}))
-    table = np.stack(by_views)
-    least = table.argmin(axis=0)
+        by_views.append(with_views[is_change].mean(axis=0))
+        tables.append(pa.table({field.name: pa.array(columns[field.name], field.type) for field in CALIBRATION_RECALLS}))
+    view_recall = np.stack(by_views)
+    least = view_recall.argmin(axis=0)
     judged_mean = confirmed[is_judged].mean(axis=0) if is_judged.any() else np.full(len(thresholds), np.nan)
     return Recall(
         _drawn_recall(whole, copies["sample_id"].to_numpy(), seed),
-        looks.mean(axis=0),
+        with_views.mean(axis=0),
         judged_mean,
-        [known[number] for number in least.tolist()],
-        table.min(axis=0),
-        pa.concat_tables(parts).cast(CALIBRATION_RECALLS),
+        [change_names[number] for number in least.tolist()],
+        view_recall.min(axis=0),
+        pa.concat_tables(tables).cast(CALIBRATION_RECALLS),
     )
 
 
@@ -146,12 +145,12 @@ def _with_interval(name: str, n_found: npt.NDArray[np.int64], n: int) -> dict[st
     return dict(zip(names, (n_found / n, low, high), strict=True))
 
 
-def _drawn_recall(found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:
-    """The mean, with an interval over images drawn anew."""
-    names, own = np.unique(images, return_inverse=True)
-    hits = np.zeros((len(names), found.shape[1]))
-    np.add.at(hits, own, found)
-    n_each = np.bincount(own, minlength=len(names))
-    weights = np.random.default_rng(seed).exponential(size=(_REPLICATES, len(names)))
+def _drawn_recall(is_found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:
+    """The mean, with an interval from resampled images."""
+    image_ids, image_of_copy = np.unique(images, return_inverse=True)
+    hits = np.zeros((len(image_ids), is_found.shape[1]))
+    np.add.at(hits, image_of_copy, is_found)
+    n_each = np.bincount(image_of_copy, minlength=len(image_ids))
+    weights = np.random.default_rng(seed).exponential(size=(_REPLICATES, len(image_ids)))
     low, high = interval((weights @ hits) / (weights @ n_each)[:, None])
-    return Estimate(found.mean(axis=0), low, high)
+    return Estimate(is_found.mean(axis=0), low, high)

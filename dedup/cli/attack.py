@@ -11,7 +11,7 @@ from dedup.cli.options import ConfigFile, Json, Keys, Settings, Workers, overrid
 from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
 
-extraction = typer.Typer(no_args_is_help=True, help="Measure which training images a model gives back.")
+extraction = typer.Typer(no_args_is_help=True, help="Measure which training images a model reproduces.")
 
 
 @extraction.command("score")
@@ -25,9 +25,9 @@ def extraction_score(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Tell which targets a model has memorised.
+    """Find which targets a model has memorised.
 
-    By cliques of generations, distances to the training image, and eidetic labels.
+    Measured by cliques of generations, distances to the training image, and eidetic labels.
 
     Example: dedup extraction score out/targets generations --out scores
     """
@@ -45,9 +45,9 @@ def extraction_score(
 def extraction_work(
     targets: Annotated[str, typer.Argument(help="a run's targets/ folder")],
     out: Annotated[str, typer.Option("--out", help="folder for part-00000.jsonl, …")],
-    n_parts: Annotated[int, typer.Option("--n-parts", help="files, each for one generator")] = 1,
+    n_parts: Annotated[int, typer.Option("--n-parts", help="number of parts, one for each generator")] = 1,
     generations: Annotated[
-        str, typer.Option("--generations", help="folder with TARGET_ID/*.png: what is there is not asked for again")
+        str, typer.Option("--generations", help="folder with TARGET_ID/*.png: images already there are not listed again")
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -67,12 +67,12 @@ def extraction_work(
 
 @extraction.command("curves")
 def extraction_curves(
-    scores: Annotated[str, typer.Argument(help="what `dedup extraction score` has written")],
-    out: Annotated[str, typer.Option("--out", help="folder for tables and pictures")],
-    labels: Annotated[str, typer.Option("--labels", help="CSV or parquet with target_id and is_memorized, as a person says")] = "",
+    scores: Annotated[str, typer.Argument(help="folder written by `dedup extraction score`")],
+    out: Annotated[str, typer.Option("--out", help="folder for tables and plots")],
+    labels: Annotated[str, typer.Option("--labels", help="CSV or parquet with target_id and is_memorized, as judged by a person")] = "",
     as_json: Json = False,
 ) -> None:
-    """Draw extraction against duplication count.
+    """Plot extraction against duplication count.
 
     With labels also precision against recall.
 
@@ -87,22 +87,24 @@ def extraction_curves(
 @extraction.command("sweep")
 def extraction_sweep(
     run_dir: Annotated[str, typer.Argument(help="a run directory with finished pairs")],
-    thresholds: Annotated[str, typer.Option("--thresholds", help="cosines, such as 0.7,0.75,0.8; by default from the run's own up")] = "",
+    thresholds: Annotated[
+        str, typer.Option("--thresholds", help="cosines, such as 0.7,0.75,0.8; by default from the run's own threshold up")
+    ] = "",
     out: Annotated[str, typer.Option("--out", help="file to write, .parquet or .csv")] = "",
     as_json: Json = False,
 ) -> None:
-    """Tell how many images each threshold would remove.
+    """Count the images that each threshold would remove.
 
     Example: dedup extraction sweep out --thresholds 0.8,0.85,0.9 --out sweep.csv
     """
     from dedup.attack.sweep import parse_thresholds, sweep, write_sweep
     from dedup.cli.show.attack import print_sweep
 
-    found = sweep(run_dir, parse_thresholds(thresholds))
+    result = sweep(run_dir, parse_thresholds(thresholds))
     if out:
-        write_sweep(found, out)
-    facts = {"min_similarity": found.min_similarity, "n_dropped": found.n_dropped, "notes": found.notes}
-    print_result(as_json, {"thresholds": found.table.to_pylist()} | facts, lambda: print_sweep(found))
+        write_sweep(result, out)
+    facts = {"min_similarity": result.min_similarity, "n_dropped": result.n_dropped, "notes": result.notes}
+    print_result(as_json, {"thresholds": result.table.to_pylist()} | facts, lambda: print_sweep(result))
 
 
 @extraction.command("outliers")
@@ -115,7 +117,11 @@ def extraction_outliers(
     with_duplicates: Annotated[bool, typer.Option("--with-duplicates", help="compare all distinct images, not only those kept")] = False,
     refine: Annotated[
         int,
-        typer.Option("--refine", min=-1, help="images compared with every other beyond the lists; -1 = twice --top, or what time allows"),
+        typer.Option(
+            "--refine",
+            min=-1,
+            help="images to compare with every other, not only within lists; -1 = twice --top, or as many as time allows",
+        ),
     ] = -1,
     keys: Keys = None,
     config_file: ConfigFile = None,
@@ -125,7 +131,7 @@ def extraction_outliers(
 ) -> None:
     """Rank images by how far they lie from all others.
 
-    These are the attack's second kind of targets.
+    These are the second kind of attack targets.
 
     Example: dedup extraction outliers out --top 10000 --out outliers
     """

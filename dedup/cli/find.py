@@ -1,4 +1,4 @@
-"""The commands that come back to a finished run's index: query, flag, serve, info."""
+"""The commands that use a finished run's index: query, flag, serve, info."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|TAR...", help="images, folders of images, tars")]
-K = Annotated[int, typer.Option("--k", min=1, help="matches of each image at most")]
+K = Annotated[int, typer.Option("--k", min=1, help="maximum number of matches per image")]
 
 MinSimilarity = Annotated[
-    float | None, typer.Option("--min-similarity", min=-1, max=1, help="cosine from which training images match; by default the run's own")
+    float | None, typer.Option("--min-similarity", min=-1, max=1, help="least cosine of a match; by default the run's own threshold")
 ]
 
 NoPixels = Annotated[
-    bool, typer.Option("--no-pixels", help="compare vectors alone: no pixels, no turned, unframed or cropped views; faster")
+    bool, typer.Option("--no-pixels", help="compare only vectors, not pixels, nor turned, unframed or cropped views; faster")
 ]
 
 
@@ -34,7 +34,7 @@ def query(
     settings: LookupSettings = None,
     workers: Workers = None,
 ) -> None:
-    """Find the training images that given images match.
+    """Find the training images that match given images.
 
     Example: dedup query out generated/ --k 5 --json
     """
@@ -62,10 +62,10 @@ def flag(
     no_pixels: NoPixels = False,
     settings: LookupSettings = None,
     workers: Workers = None,
-    fail: Annotated[bool, typer.Option("--fail", help="exit with 3 if an image is a copy, or may be one")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="exit with code 3 if an image is, or may be, a copy")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell which generated images are copies of training images.
+    """Find the generated images that copy training images.
 
     Example: dedup flag out generated/ --out flags.parquet --fail
     """
@@ -105,8 +105,8 @@ def info(
     from dedup.find.index import open_index
     from dedup.find.info import index_info
 
-    found = index_info(open_index(run_dir, device="cpu"), n_queries=n_queries)
-    print_result(as_json, found.as_dict(), lambda: print_index_info(found))
+    facts = index_info(open_index(run_dir, device="cpu"), n_queries=n_queries)
+    print_result(as_json, facts.as_dict(), lambda: print_index_info(facts))
 
 
 def serve(
@@ -115,7 +115,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port to listen on")] = 8000,
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="largest image that is accepted")] = 32 * 1024 * 1024,
     threads: Annotated[int, typer.Option("--threads", min=1, help="requests handled at a time")] = 4,
-    max_waiting: Annotated[int, typer.Option("--max-waiting", min=0, help="requests that may wait; further ones are turned away")] = 32,
+    max_waiting: Annotated[int, typer.Option("--max-waiting", min=0, help="requests that may wait; more are refused")] = 32,
     allow_host: Annotated[
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="another host name to answer to, such as a proxy's; may be given several times"),
@@ -133,7 +133,7 @@ def serve(
     from dedup.machine import package_version
 
     index = open_index(run_dir, overrides=settings or [])
-    _ = index.encoder  # if its packages are missing, say so now rather than to the first request
+    _ = index.encoder  # missing packages show up now rather than at the first request
     options = ServiceOptions(
         host,
         max_bytes,

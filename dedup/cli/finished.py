@@ -1,4 +1,4 @@
-"""Commands over a finished run: report, show, explain, calibrate, rewrite, export."""
+"""The commands that work on a finished run: report, show, explain, calibrate, rewrite, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def report(
     run_dir: RunDir,
     out: Annotated[str, typer.Option("--out", help="file to write; by default report.html in the run directory")] = "",
     galleries: Annotated[int, typer.Option("--galleries", metavar="N", help="draw the N largest groups, and N at random")] = 20,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of what is drawn at random")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the groups drawn at random")] = 0,
     as_json: Json = False,
 ) -> None:
     """Write one HTML file about a run: counts, galleries, charts.
@@ -37,11 +37,11 @@ def show(
     component: Annotated[list[int] | None, typer.Option("--component", help="component_id; may be given several times")] = None,
     largest: Annotated[int, typer.Option("--largest", min=0, metavar="N", help="the N largest groups")] = 0,
     random: Annotated[int, typer.Option("--random", min=0, metavar="N", help="N groups drawn at random")] = 0,
-    per_group: Annotated[int, typer.Option("--per-group", min=2, help="images per group at most")] = 8,
+    per_group: Annotated[int, typer.Option("--per-group", min=2, help="maximum number of images per group")] = 8,
     seed: Annotated[int, typer.Option("--seed", help="seed of --random")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw groups: the keeper first, then its copies, as a picture.
+    """Draw groups as a picture: each keeper first, then its copies.
 
     Example: dedup show out --largest 6 --out montage.png
     """
@@ -56,28 +56,28 @@ def explain(
     key: Annotated[
         str,
         typer.Argument(
-            metavar="[KEY]", help="the sample's key, SHARD/KEY (the shard's name will do), its url, or the SHA-256 of its bytes"
+            metavar="[KEY]", help="the sample's key, SHARD/KEY (the shard's name is enough), its url, or the SHA-256 of its bytes"
         ),
     ] = "",
     shard: Annotated[str, typer.Option("--shard", help="the shard, or the end of its URL, where several have the key")] = "",
     sample_id: Annotated[int | None, typer.Option("--sample-id", help="instead of a key")] = None,
     out: Annotated[str, typer.Option("--out", help="PNG to draw: the sample, what joins it to its keeper, what was refused")] = "",
-    refused: Annotated[int, typer.Option("--refused", min=0, help="refused pairs to list at most")] = 20,
+    refused: Annotated[int, typer.Option("--refused", min=0, help="maximum number of refused pairs to list")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Tell why a sample was kept or dropped.
+    """Explain why a sample was kept or dropped.
 
-    Its group and keeper, the edges that join them, what was refused.
+    Shows its group and keeper, the edges that join them, and what was refused.
 
     Example: dedup explain out 00000.tar/000000412 --out explain.png
     """
     from dedup.cli.show.finished import print_explanation
-    from dedup.explanation.explain import explain as explained
+    from dedup.explanation.explain import explain as explain_sample
 
     if bool(key) == (sample_id is not None):
-        raise ConfigError("expected KEY or --sample-id, one of the two, to say which sample is meant")
-    found = explained(run_dir, key, shard=shard, sample_id=sample_id, out=out or None, max_refused=refused)
-    print_result(as_json, found.as_dict(), lambda: print_explanation(found, picture=out))
+        raise ConfigError("expected either KEY or --sample-id, to say which sample is meant")
+    explanation = explain_sample(run_dir, key, shard=shard, sample_id=sample_id, out=out or None, max_refused=refused)
+    print_result(as_json, explanation.as_dict(), lambda: print_explanation(explanation, picture=out))
 
 
 def calibrate(
@@ -85,8 +85,10 @@ def calibrate(
     keys: Keys = None,
     settings: Settings = None,
     workers: Workers = None,
-    precision: Annotated[float, typer.Option("--precision", help="share of copies wanted among what the threshold joins")] = 0.99,
-    n_images: Annotated[int, typer.Option("--n-images", help="images drawn, of which changed copies are planted")] = 2000,
+    precision: Annotated[
+        float, typer.Option("--precision", help="share of copies required among the pairs that the threshold joins")
+    ] = 0.99,
+    n_images: Annotated[int, typer.Option("--n-images", help="images to draw, and plant changed copies of")] = 2000,
     changes: Annotated[str, typer.Option("--changes", help="strengths of the planted changes: default or all")] = "default",
     seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
     out: Annotated[str, typer.Option("--out", help="folder for tables, configuration and plot; by default RUN_DIR/calibration")] = "",
@@ -94,7 +96,7 @@ def calibrate(
 ) -> None:
     """Recommend a threshold, measured on the run's own images.
 
-    For each threshold: recall of planted copies, expected false pairs, precision. Keys hold instead of the run's own.
+    For each threshold: recall of planted copies, expected false pairs, precision. Keys override the run's own.
 
     Example: dedup calibrate out --precision 0.99
     """
@@ -105,7 +107,7 @@ def calibrate(
 
     overrides, out = overrides_of(keys, settings, workers), out or join(run_dir, "calibration")
     with session(engine_keys(overrides), run_dir=run_dir) as (_, engine, reporter):
-        found = run_calibration(
+        calibration = run_calibration(
             run_dir,
             out,
             precision=precision,
@@ -116,7 +118,9 @@ def calibrate(
             engine=engine,
             reporter=reporter,
         )
-    print_result(as_json, summary_of(found) | {"thresholds": found.table.to_pylist()}, lambda: print_calibration(found, out))
+    print_result(
+        as_json, summary_of(calibration) | {"thresholds": calibration.table.to_pylist()}, lambda: print_calibration(calibration, out)
+    )
 
 
 def rewrite(
@@ -128,10 +132,10 @@ def rewrite(
     workers: Workers = None,
     per_shard: Annotated[int, typer.Option("--per-shard", min=0, help="samples per tar; 0 = a tar for each tar of the input")] = 10_000,
     keep_list: KeepList = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be written, and how large it is")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be written, and its size")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write cleaned shards: what is kept, byte for byte.
+    """Write cleaned shards: the kept samples, byte for byte.
 
     Example: dedup rewrite out cleaned --per-shard 10000
     """
@@ -154,10 +158,10 @@ def export(
     settings: Settings = None,
     workers: Workers = None,
     keep_list: KeepList = "",
-    images: Annotated[bool, typer.Option("--images/--no-images", help="hf: whether the images' bytes go into the parquet files")] = True,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="hf: include the image bytes in the parquet files")] = True,
     as_json: Json = False,
 ) -> None:
-    """Write a list of what is kept, for another tool.
+    """Write a list of the kept samples, for another tool.
 
     keys: one key a line, or keys with their shards as .csv or .parquet; urls: one a line; datacomp: the sorted .npy of its resharder;
     hf: a folder that `datasets.load_dataset` reads.

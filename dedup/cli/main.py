@@ -1,4 +1,4 @@
-"""The command line: every command in the order a person needs it, and what happens when one fails."""
+"""The command line: every command in the order of use, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dedup.cli.attack import extraction
 from dedup.cli.find import flag, info, query, serve
 from dedup.cli.finished import calibrate, explain, export, report, rewrite, show
 from dedup.cli.run import config, demo_data, run, status
-from dedup.cli.show.terminal import GOES_ON, errors_shown, is_plain, print_overview
+from dedup.cli.show.terminal import HOW_TO_CONTINUE, errors_shown, is_plain, print_overview
 
 
 class Overview(TyperGroup):
-    """The commands by what they are for, a line each: all of it on one screen."""
+    """The commands by purpose, a line each, on one screen."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print it."""
-        known: dict[str, Any] = dict(self.commands)
-        commands = [(command.rich_help_panel, name, command.help.partition("\n\n")[0]) for name, command in known.items()]
+        """Print the overview."""
+        by_name: dict[str, Any] = dict(self.commands)
+        commands = [(command.rich_help_panel, name, command.help.partition("\n\n")[0]) for name, command in by_name.items()]
         options = [max(option.opts, key=len) for option in self.get_params(ctx)]
         print_overview(ctx.command_path, str(self.help), commands, ["--debug", *options])
 
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 for _panel, _commands in {
     "Make a run": (run, status, config, demo_data),
-    "Look at a run": (report, show, explain, info, calibrate),
+    "Inspect a run": (report, show, explain, info, calibrate),
     "Use a run": (rewrite, export, query, flag, serve),
 }.items():
     for _command in _commands:
@@ -64,7 +64,7 @@ def _options(
 def main() -> None:
     """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run, 130 after Ctrl-C.
 
-    `--debug` and `--version` may stand anywhere.
+    `--debug` and `--version` may appear anywhere.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
@@ -74,15 +74,15 @@ def main() -> None:
         from typer import rich_utils
 
         rich_utils.COLOR_SYSTEM, rich_utils.FORCE_TERMINAL = None, False
-    with nullcontext() if is_debug else errors_shown(_how_to_go_on(arguments)):
+    with nullcontext() if is_debug else errors_shown(_how_to_continue(arguments)):
         app(args=arguments, prog_name="dedup")
 
 
 _KEEP_FINISHED_PARTS = {("run",), ("rewrite",), ("extraction", "score")}
 
 
-def _how_to_go_on(arguments: list[str]) -> str:
+def _how_to_continue(arguments: list[str]) -> str:
     """What to do after Ctrl-C: stages, rewriting and scoring keep their finished parts."""
     names = tuple(argument for argument in arguments if not argument.startswith("-"))
     keeps = names[:1] in _KEEP_FINISHED_PARTS or names[:2] in _KEEP_FINISHED_PARTS
-    return GOES_ON if keeps else "run the same command again: it begins anew"
+    return HOW_TO_CONTINUE if keeps else "run the same command again; it starts over"

@@ -1,4 +1,4 @@
-"""What commands share: options, what the shell completes them to, and the session that a command works in."""
+"""What commands share: options, their shell completion, and the session that a command works in."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Configuration keys that begin like that, with their meanings; behind the equals sign the shell offers files."""
-    given = ctx.params.get("keys") or ()
-    return [] if _is_value(given, incomplete) else settings(incomplete)
+    """Configuration keys that begin with the incomplete word, with their meanings; after an equals sign the shell offers files."""
+    words = ctx.params.get("keys") or ()
+    return [] if _is_value(words, incomplete) else settings(incomplete)
 
 
 def complete_lookup_setting(incomplete: str) -> list[tuple[str, str]]:
-    """The same, of the sections that a finished run leaves open."""
-    return [found for found in settings(incomplete) if found[0].startswith(("encoder.", "input.", "engine."))]
+    """The same, for the sections that are not fixed by a finished run."""
+    return [setting for setting in settings(incomplete) if setting[0].startswith(("encoder.", "input.", "engine."))]
 
 
 def complete_stage(incomplete: str) -> list[str]:
-    """Stages that begin like that; after a comma, for one more of them."""
-    before, comma, begun = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in STAGE_NAMES if name.startswith(begun)]
+    """Stages that begin with the incomplete word, or with what follows its last comma."""
+    before, comma, beginning = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in STAGE_NAMES if name.startswith(beginning)]
 
 
 def settings(incomplete: str) -> list[tuple[str, str]]:
     """Words to offer for the beginning of a key, with their meanings.
 
-    Of a key that is the only one, two words with a value each: the shell then writes what both begin with, and no space.
+    If only one key matches, offer two words for it: the shell then completes to their common beginning, and adds no space.
 
     Examples
     --------
@@ -49,19 +49,19 @@ def settings(incomplete: str) -> list[tuple[str, str]]:
 
     if "=" in incomplete:
         return []
-    found = [entry for name, entry in KEYS.items() if name.startswith(incomplete)]
-    if len(found) != 1:
-        return [(f"{entry.name}=", entry.meaning) for entry in found]
-    key, default, meaning = found[0].name, found[0].default, found[0].meaning
+    matches = [entry for name, entry in KEYS.items() if name.startswith(incomplete)]
+    if len(matches) != 1:
+        return [(f"{entry.name}=", entry.meaning) for entry in matches]
+    key, default, meaning = matches[0].name, matches[0].default, matches[0].meaning
     if isinstance(default, bool):
         return [(f"{key}=true", meaning), (f"{key}=false", meaning)]
     value = "VALUE" if default in ("", []) or isinstance(default, list) else default
     return [(f"{key}=", meaning), (f"{key}={value}", meaning)]
 
 
-def _is_value(given: Sequence[str], incomplete: str) -> bool:
-    """Whether the word stands behind an equals sign: bash hands `key=value` over as three words."""
-    return bool(given) and (given[-1] == "=" or (not incomplete and given[-1].count(".") == 1 and "=" not in given[-1]))
+def _is_value(words: Sequence[str], incomplete: str) -> bool:
+    """Whether the word follows an equals sign: bash passes `key=value` as three words."""
+    return bool(words) and (words[-1] == "=" or (not incomplete and words[-1].count(".") == 1 and "=" not in words[-1]))
 
 
 RunDir = Annotated[str, typer.Argument(help="the run directory of a finished run")]
@@ -96,22 +96,23 @@ Redo = Annotated[bool, typer.Option("--redo", help="redo from the first stage wh
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 
 KeepList = Annotated[
-    str, typer.Option("--keep-list", help="keep what this list names instead: .txt, .csv or .parquet of keys, urls or sha256, .npy of uids")
+    str,
+    typer.Option("--keep-list", help="keep the samples in this list instead: .txt, .csv or .parquet of keys, urls or sha256, .npy of uids"),
 ]
 
 
 def overrides_of(keys: Sequence[str] | None = None, settings: Sequence[str] | None = None, workers: int | None = None) -> list[str]:
-    """What a command line says of configuration keys; of two values of a key, the later holds: --workers over --set over KEY=VALUE."""
+    """Configuration keys given on a command line; later values win: --workers over --set over KEY=VALUE."""
     return [*(keys or []), *(settings or []), *([] if workers is None else [f"engine.workers={workers}"])]
 
 
 def engine_keys(overrides: Sequence[str]) -> list[str]:
-    """Those that say how work is done: all that a command which takes its configuration from a run needs for its engine."""
+    """The overrides of section `engine`: all that a command needs for its engine if the rest of its configuration comes from a run."""
     return [text for text in overrides if text.startswith("engine.")]
 
 
 def load(config_file: str | None, overrides: Sequence[str], run_dir: str = "") -> Config:
-    """The configuration that a command line gives; with `run_dir`, of that run."""
+    """The configuration that a command line gives, for the run in `run_dir` if there is one."""
     from dedup.config.load import load_config
 
     return load_config(config_file, [*overrides, *([f"output.run_dir={run_dir}"] if run_dir else [])])
@@ -127,10 +128,10 @@ class Session(NamedTuple):
 
 @contextmanager
 def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "") -> Iterator[Session]:
-    """A checked configuration, its engine, closed at the end, and a reporter that writes to standard error.
+    """A checked configuration, its engine (closed at the end), and a reporter that writes to standard error.
 
-    `overrides`: as `overrides_of` gives them.
-    `run_dir`: the run that the command is about; empty where there is none.
+    `overrides`: as returned by `overrides_of`.
+    `run_dir`: the run that the command works on; empty if there is none.
     """
     from dedup.cli.show.run import ConsoleReporter
     from dedup.config.rules import validate

@@ -27,9 +27,7 @@ def run(
     ] = None,
     first: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="STAGE", help="begin with this stage; those before it must be finished", autocompletion=complete_stage
-        ),
+        typer.Option("--from", metavar="STAGE", help="start with this stage; earlier ones must be finished", autocompletion=complete_stage),
     ] = None,
     last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="end with this stage", autocompletion=complete_stage)] = None,
     redo: Redo = False,
@@ -37,7 +35,7 @@ def run(
 ) -> None:
     """De-duplicate: shards in; manifest, counts and attack targets out.
 
-    Finished stages are skipped, so the same command goes on where it was stopped.
+    Finished stages are skipped, so the same command continues where it was stopped.
 
     Example: dedup run input.shards='shards/*.tar' output.run_dir=out
     """
@@ -72,7 +70,7 @@ def status(
 
 
 def config(keys: Keys = None, config_file: ConfigFile = None, settings: Settings = None, as_json: Json = False) -> None:
-    """List all configuration keys: value and meaning.
+    """List all configuration keys with value and meaning.
 
     Example: dedup config search.min_similarity=0.9
     """
@@ -81,12 +79,12 @@ def config(keys: Keys = None, config_file: ConfigFile = None, settings: Settings
     from dedup.config.keys import KEYS, values_of
     from dedup.config.load import to_dict
 
-    given = load(config_file, overrides_of(keys, settings))
+    configuration = load(config_file, overrides_of(keys, settings))
     if as_json:
-        print_json(to_dict(given))
+        print_json(to_dict(configuration))
         return
     table = Table(Column("key", no_wrap=True), Column("value", max_width=30), "meaning", box=None, pad_edge=False)
-    for name, value in values_of(given).items():
+    for name, value in values_of(configuration).items():
         table.add_row(name, repr(value).replace("[", "\\["), KEYS[name].meaning.replace("[", "\\["))
     console(width=None if sys.stdout.isatty() else 180).print(table)
 
@@ -96,11 +94,11 @@ def demo_data(
     n_images: Annotated[int, typer.Option("--n-images", min=1, help="samples to write")] = 2000,
     seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
     per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="samples per tar")] = 1000,
-    jpeg_size: Annotated[str, typer.Option("--jpeg-size", help="make all images JPEGs of about this size, such as 110KB")] = "",
+    jpeg_size: Annotated[str, typer.Option("--jpeg-size", help="make every image a JPEG of about this size, such as 110KB")] = "",
     workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="processes; 0 = one per core")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write shards to try it on, with planted copies and the truth.
+    """Write demo shards with planted copies and the ground truth.
 
     Example: dedup demo-data shards --n-images 3000
     """

@@ -1,4 +1,4 @@
-"""What the jobs of spark-submit share: arguments to pipeline, the engine taken from the session."""
+"""What the spark-submit jobs share: from arguments to pipeline, with the engine of the Spark session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dedup.pipeline.run import run
 
 
 def parse(description: str, only: str | None = None, arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line of a job; of one that runs a certain stage `only`, without the options that choose stages."""
+    """Parse the command line of a job; a job that runs only one stage has no options that choose stages."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="configuration, such as output.run_dir=s3://bucket/run")
     parser.add_argument("-c", "--config", metavar="FILE", help="YAML file of configuration keys")
@@ -25,27 +25,27 @@ def parse(description: str, only: str | None = None, arguments: list[str] | None
     parser.set_defaults(only=only, first=None, last=None)
     if only is None:
         parser.add_argument("--only", metavar="STAGE[,STAGE]", help="run these stages alone")
-        parser.add_argument("--from", dest="first", metavar="STAGE", help="begin with this stage")
+        parser.add_argument("--from", dest="first", metavar="STAGE", help="start with this stage")
         parser.add_argument("--until", dest="last", metavar="STAGE", help="end with this stage")
     return parser.parse_intermixed_args(arguments)
 
 
 def spark_config(config_file: str | None, overrides: list[str]) -> Config:
-    """The configuration, on Spark: where that runs was said to spark-submit, and a master in a file must not say otherwise."""
+    """The configuration, on Spark: the master is what spark-submit was given, whatever a file says."""
     config = load_config(config_file, overrides)
     return replace(config, engine=replace(config.engine, name="spark", master=""))
 
 
 def submit(description: str, only: str | None = None) -> None:
-    """Run stages in a Spark session that spark-submit has configured; exits with the code of `dedup`.
+    """Run stages in the Spark session that spark-submit configured; exits with the same codes as `dedup`.
 
-    `description`: what the job's --help says.
-    `only`: the stages of this job, as of `dedup run --only`; None = those that its command line chooses.
+    `description`: of the job, for --help.
+    `only`: the stages of this job, as in `dedup run --only`; None = those that its command line chooses.
     """
-    given = parse(description, only)
-    with nullcontext() if given.debug else errors_shown():
-        stages = chosen_stages(given.only, given.first, given.last)
-        config = spark_config(given.config, overrides_of(given.keys, given.set))
+    options = parse(description, only)
+    with nullcontext() if options.debug else errors_shown():
+        stages = chosen_stages(options.only, options.first, options.last)
+        config = spark_config(options.config, overrides_of(options.keys, options.set))
         with ConsoleReporter() as reporter:
-            summary = run(config, stages, redo=given.redo, reporter=reporter)
+            summary = run(config, stages, redo=options.redo, reporter=reporter)
         print_summary(summary, config)

@@ -158,7 +158,7 @@ def test_a_copy_of_little_detail_needs_more():
     )
     found = recall_of(copies, np.array([0.2, 0.7, 0.96]), seed=0)
     assert found.whole.value.tolist() == [0.5, 0.25, 0.0]
-    assert found.looks.tolist() == [0.5, 0.5, 0.25]
+    assert found.with_views.tolist() == [0.5, 0.5, 0.25]
     assert np.allclose(found.confirmed, [1 / 3, 1 / 3, 0])
 
 

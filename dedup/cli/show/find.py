@@ -1,8 +1,8 @@
-"""What a person sees of lookups in a finished run."""
+"""What the commands that use a run's index print."""
 
 from __future__ import annotations
 
-from dedup.cli.show.terminal import console
+from dedup.cli.show.terminal import console, print_lines
 from dedup.find.answers import Answer
 from dedup.find.flag import FlagSummary
 from dedup.find.info import IndexInfo
@@ -17,14 +17,14 @@ def print_answer(answer: Answer) -> None:
     if answer.error is not None:
         out.print(printable(f"{answer.image}: {answer.error}"), soft_wrap=True, markup=False)
         return
-    found = "no training image matches" if not answer.matches else "a copy" if answer.is_copy else "similar, not a copy"
-    out.print(printable(f"{answer.image}: {found}"), soft_wrap=True, markup=False)
+    outcome = "no training image matches" if not answer.matches else "a copy" if answer.is_copy else "similar, not a copy"
+    out.print(printable(f"{answer.image}: {outcome}"), soft_wrap=True, markup=False)
     for match in answer.matches:
         verdict = {True: "copy", False: "no copy", None: "unread" if match.trouble else "-"}[match.is_copy]
         view = "" if match.view == "none" else f" ({match.view})"
         what = printable(f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data")
-        said = "".join(f"\n{'':<17}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
-        out.print(f"  {match.similarity:.4f} {verdict:<7} {what}{view}{said}", soft_wrap=True, markup=False)
+        texts = "".join(f"\n{'':<17}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
+        out.print(f"  {match.similarity:.4f} {verdict:<7} {what}{view}{texts}", soft_wrap=True, markup=False)
 
 
 def print_flags(summary: FlagSummary) -> None:
@@ -44,8 +44,7 @@ def print_flags(summary: FlagSummary) -> None:
 
 
 def print_index_info(info: IndexInfo) -> None:
-    """Print what an index is like."""
-    out = console()
+    """Print the facts of an index."""
     lists = f"{info.nlist:,}, {info.n_empty_lists:,} of them empty, the largest of {info.largest_list:,}; a search visits {info.nprobe}"
     index, in_lists, vectors = (bytes_text(n_bytes) for n_bytes in (info.index_bytes, info.lists_bytes, info.store_bytes))
     mapped = bytes_text(info.lists_bytes + info.store_bytes)
@@ -58,10 +57,7 @@ def print_index_info(info: IndexInfo) -> None:
         ("index", f"{info.kind}, {info.codes}: {info.n_vectors:,} vectors of {info.dim} dimensions, {info.code_bytes} bytes each"),
         ("lists", lists),
         ("imbalance", f"{info.imbalance:.2f} (1 = all lists have the same size)"),
-        (
-            "files",
-            f"{index} index, {in_lists} lists, {vectors} vectors to refine with",
-        ),
+        ("files", f"{index} index, {in_lists} lists, {vectors} vectors to refine with"),
         (
             "memory",
             f"{bytes_text(info.memory_bytes)} held; {mapped} of lists and vectors are mapped: fast while memory has room to cache them",
@@ -70,5 +66,4 @@ def print_index_info(info: IndexInfo) -> None:
     ]
     if info.recall_at_1 is not None:
         rows.append(("recall@1", f"{info.recall_at_1:.4f}"))
-    for name, text in rows:
-        out.print(f"{name:<10} {text}", soft_wrap=True, markup=False)
+    print_lines(rows)

@@ -1,4 +1,4 @@
-"""What the commands over a finished run print: explanations, calibrations, cleaned shards, exports and reports."""
+"""What the commands on a finished run print: explanations, calibrations, cleaned shards, exports and reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from rich.table import Table as RichTable
 
 from dedup.calibration.calibrate import Advice, Calibration
-from dedup.cli.show.terminal import console
+from dedup.cli.show.terminal import console, print_lines
 from dedup.contracts import JsonDict
 from dedup.explanation.explanation import Explanation, Refusal, Sample, Step
 from dedup.release.export import ExportSummary
@@ -18,54 +18,57 @@ from dedup.text import bytes_text, printable
 
 _CHARS = 100  # of a caption or address
 
-_STEPS = 12  # of a path that are printed
+_STEPS = 12  # printed of a path
 
 _WIDTH = 12
 
 
-def explanation_lines(found: Explanation) -> list[tuple[str, str]]:
-    """An explanation as (name, text) rows; texts from the data can do nothing to a terminal."""
-    lines = [("sample", _where(found.sample)), ("", found.reason)]
-    lines += _details(found.sample)
-    if found.keeper is not None:
-        distance = "" if found.distance_to_keeper is None else f", distance of the pixels {found.distance_to_keeper:.3f}"
-        lines += [("keeper", f"{_where(found.keeper)}: similarity {found.similarity_to_keeper:.4f}{distance}"), *_details(found.keeper)]
-    if found.n_copies:
-        lines.append(("copies", f"{found.n_copies:,} dropped for it"))
-    if found.rule is not None:
-        rule = found.rule
+def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
+    """An explanation as (name, text) rows, without control characters."""
+    lines = [("sample", _where(explanation.sample)), ("", explanation.reason)]
+    lines += _details(explanation.sample)
+    if explanation.keeper is not None:
+        distance = "" if explanation.distance_to_keeper is None else f", distance of the pixels {explanation.distance_to_keeper:.3f}"
+        lines += [
+            ("keeper", f"{_where(explanation.keeper)}: similarity {explanation.similarity_to_keeper:.4f}{distance}"),
+            *_details(explanation.keeper),
+        ]
+    if explanation.n_copies:
+        lines.append(("copies", f"{explanation.n_copies:,} dropped for it"))
+    if explanation.rule is not None:
+        rule = explanation.rule
         values = f"{_value(rule.value)} of {rule.preferred.key} against {_value(rule.other_value)} of {rule.other.key}"
         by = rule.term if rule.term.startswith("keep.") else f"keep.order_by, {rule.term}"
         lines.append(("rule", f"{by}: {values}"))
-    for other in found.other_keepers:
+    for other in explanation.other_keepers:
         similarity = "" if other.similarity is None else f": similarity {other.similarity:.4f}"
-        asked = "" if other.min_similarity is None or other.similarity is None else f", a copy needs {other.min_similarity:.4g}"
-        lines.append(("kept before", f"{other.sample.name}{similarity}{asked}{f'; refused: {other.refused}' if other.refused else ''}"))
-    lines += _component_lines(found)
-    if found.path:
-        weakest = min(step.similarity for step in found.path)
-        lines.append(("path", f"{_counted(len(found.path), 'edge')} to the keeper, the weakest {weakest:.4f}"))
-        lines += _path_lines(found)
-    elif found.edges:
-        lines.append(("edges", f"{found.n_edges:,}, the most similar:"))
-        lines += [("", f"to {other.name}: {_step(step)}") for other, step in zip(found.edge_samples, found.edges, strict=True)]
-    if found.n_refused:
-        few = "" if len(found.refused) == found.n_refused else f", the {len(found.refused)} most similar"
-        lines.append(("refused", f"{_counted(found.n_refused, 'image')} with similar vectors{few}:"))
-        lines += [("", _refusal(pair)) for pair in found.refused]
-    lines += [("rejected", f"{row.reason}: {row.detail}") for row in found.rejections if found.outcome != "rejected"]
+        required = "" if other.min_similarity is None or other.similarity is None else f", a copy needs {other.min_similarity:.4g}"
+        lines.append(("kept before", f"{other.sample.name}{similarity}{required}{f'; refused: {other.refused}' if other.refused else ''}"))
+    lines += _component_lines(explanation)
+    if explanation.path:
+        weakest = min(step.similarity for step in explanation.path)
+        lines.append(("path", f"{_counted(len(explanation.path), 'edge')} to the keeper, the weakest {weakest:.4f}"))
+        lines += _path_lines(explanation)
+    elif explanation.edges:
+        lines.append(("edges", f"{explanation.n_edges:,}, the most similar:"))
+        lines += [("", f"to {other.name}: {_step(step)}") for other, step in zip(explanation.edge_samples, explanation.edges, strict=True)]
+    if explanation.n_refused:
+        few = "" if len(explanation.refused) == explanation.n_refused else f", the {len(explanation.refused)} most similar"
+        lines.append(("refused", f"{_counted(explanation.n_refused, 'image')} with similar vectors{few}:"))
+        lines += [("", _refusal(pair)) for pair in explanation.refused]
+    lines += [("rejected", f"{row.reason}: {row.detail}") for row in explanation.rejections if explanation.outcome != "rejected"]
     return [(name, printable(text)) for name, text in lines]
 
 
-def print_explanation(found: Explanation, *, picture: str = "") -> None:
-    """Print why a sample was kept or dropped, and where the picture of it lies."""
+def print_explanation(explanation: Explanation, *, picture: str = "") -> None:
+    """Print why a sample was kept or dropped, and the path of its picture."""
     out = console()
-    for name, text in [*explanation_lines(found), *([("picture", picture)] if picture else [])]:
+    for name, text in [*explanation_lines(explanation), *([("picture", picture)] if picture else [])]:
         out.print(f"{name:<{_WIDTH}} {text}".rstrip(), soft_wrap=True, markup=False)
 
 
-def _component_lines(found: Explanation) -> list[tuple[str, str]]:
-    component = found.component
+def _component_lines(explanation: Explanation) -> list[tuple[str, str]]:
+    component = explanation.component
     if component is None:
         return []
     parts = [(component.n_kept, "kept"), (component.n_dropped, "dropped"), (component.n_excluded, "excluded")]
@@ -78,28 +81,30 @@ def _component_lines(found: Explanation) -> list[tuple[str, str]]:
         else:
             cut = "one group"
         lines.append(("component", f"{component.raw_component_id}, {component.n_raw_members:,} samples, {cut}"))
-    if component.anchor is not None and component.anchor.sample_id != found.sample.sample_id:
+    if component.anchor is not None and component.anchor.sample_id != explanation.sample.sample_id:
         distance = "" if component.distance_to_anchor is None else f", distance of the pixels {component.distance_to_anchor:.3f}"
         lines.append(("anchor", f"{_where(component.anchor)}: similarity {component.similarity_to_anchor:.4f}{distance}"))
-    lines.append(("neighbors", f"{_counted(found.n_neighbors, 'other sample')} at similarity {found.min_similarity:.4g} or above"))
+    lines.append(
+        ("neighbors", f"{_counted(explanation.n_neighbors, 'other sample')} at similarity {explanation.min_similarity:.4g} or above")
+    )
     return lines
 
 
-def _path_lines(found: Explanation) -> list[tuple[str, str]]:
+def _path_lines(explanation: Explanation) -> list[tuple[str, str]]:
     lines = []
-    for k in range(len(found.path)):
-        if len(found.path) > _STEPS and _STEPS // 2 <= k < len(found.path) - _STEPS // 2:
+    for k in range(len(explanation.path)):
+        if len(explanation.path) > _STEPS and _STEPS // 2 <= k < len(explanation.path) - _STEPS // 2:
             if k == _STEPS // 2:
-                lines.append(("", f"… {len(found.path) - _STEPS:,} more …"))
+                lines.append(("", f"… {len(explanation.path) - _STEPS:,} more …"))
             continue
-        lines.append(("", f"{found.path_samples[k].name} to {found.path_samples[k + 1].name}: {_step(found.path[k])}"))
+        lines.append(("", f"{explanation.path_samples[k].name} to {explanation.path_samples[k + 1].name}: {_step(explanation.path[k])}"))
     return lines
 
 
 def _step(step: Step) -> str:
     if step.kind == "exact":
         return "byte-identical" if step.source != "embedding" else "equal embeddings"
-    parts = [f"{step.similarity:.4f}", _found(step.source, step.found_by, step.variant)]
+    parts = [f"{step.similarity:.4f}", _how_found(step.source, step.found_by, step.variant)]
     parts.append({True: "confirmed", False: "refused", None: "not judged"}[step.confirmed])
     if step.distance is not None:
         parts.append(f"distance {step.distance:.3f}")
@@ -110,11 +115,11 @@ def _refusal(pair: Refusal) -> str:
     distance = "" if pair.distance is None else f", distance {pair.distance:.3f}"
     fate = "kept" if pair.is_kept else "not kept"
     group = ", in the same group by others" if pair.is_same_group else ""
-    found = _found(pair.source, pair.found_by, pair.variant)
-    return f"{pair.other.name}: {pair.similarity:.4f}, {found}, {pair.reason}{distance} (by {pair.stage}); {fate}{group}"
+    how_found = _how_found(pair.source, pair.found_by, pair.variant)
+    return f"{pair.other.name}: {pair.similarity:.4f}, {how_found}, {pair.reason}{distance} (by {pair.stage}); {fate}{group}"
 
 
-def _found(source: str, found_by: str | None, variant: str) -> str:
+def _how_found(source: str, found_by: str | None, variant: str) -> str:
     turned = "" if variant == "none" else f", {variant}"
     return f"{source}{f' by {found_by}' if found_by else ''}{turned}"
 
@@ -138,53 +143,54 @@ def _value(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "nothing" if value is None else f"{value}"
 
 
-_EVERY = 5  # of the thresholds, in hundredths, are printed
+_EVERY = 5  # thresholds that are a multiple of this many hundredths are printed
 
 
-def print_calibration(found: Calibration, out: str) -> None:
-    """Print thresholds, advice and what they rest on."""
+def print_calibration(calibration: Calibration, out: str) -> None:
+    """Print thresholds, advice and the evidence for them."""
     terminal = console(width=None if sys.stdout.isatty() else 160)
-    rows = [row for row in found.table.to_pylist() if _is_shown(row, found)]
+    rows = [row for row in calibration.table.to_pylist() if _is_shown(row, calibration)]
     table = RichTable(box=None, pad_edge=False)
     table.add_column("threshold")
-    has_recall, has_look = rows[0]["recall"] is not None, found.otherwise is not None
+    has_recall, is_judged = rows[0]["recall"] is not None, calibration.otherwise is not None
     names = ["recall", "with views", "least recall"] if has_recall else []
-    names += ["false pairs (95%)", "precision alone"] + (["after pixels"] if has_look else []) + ["removed"]
+    names += ["false pairs (95%)", "precision alone"] + (["after pixels"] if is_judged else []) + ["removed"]
     for name in names:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(_threshold(row, found), *_cells(row, has_recall=has_recall, has_look=has_look))
+        table.add_row(_threshold(row, calibration), *_cells(row, has_recall=has_recall, is_judged=is_judged))
     terminal.print(table)
-    for name, text in _lines(found):
+    for name, text in _calibration_lines(calibration):
         terminal.print(f"{name:<13} {text}", soft_wrap=True, markup=False)
-    for advice in (found.advice, *([found.otherwise] if found.otherwise else [])):
-        terminal.print(f"{'recommended':<13} {_advice(advice, found)}", soft_wrap=True, markup=False)
-    for note in found.notes:
+    for advice in (calibration.advice, *([calibration.otherwise] if calibration.otherwise else [])):
+        terminal.print(f"{'recommended':<13} {_advice(advice, calibration)}", soft_wrap=True, markup=False)
+    for note in calibration.notes:
         terminal.print(f"{'note':<13} {note}", soft_wrap=True, markup=False)
     terminal.print(f"{'written':<13} {out}/", soft_wrap=True, markup=False)
 
 
-def _is_shown(row: JsonDict, found: Calibration) -> bool:
-    threshold, advised = row["threshold"], [one.threshold for one in (found.advice, found.otherwise) if one is not None]
-    return round(100 * threshold, 6) % _EVERY == 0 or threshold == found.figures["run"]["min_similarity"] or threshold in advised
+def _is_shown(row: JsonDict, calibration: Calibration) -> bool:
+    threshold = row["threshold"]
+    advised = [advice.threshold for advice in (calibration.advice, calibration.otherwise) if advice is not None]
+    return round(100 * threshold, 6) % _EVERY == 0 or threshold == calibration.figures["run"]["min_similarity"] or threshold in advised
 
 
-def _threshold(row: JsonDict, found: Calibration) -> str:
-    words = ["the run's"] if row["threshold"] == found.figures["run"]["min_similarity"] else []
-    words += ["recommended"] if row["threshold"] == found.advice.threshold else []
+def _threshold(row: JsonDict, calibration: Calibration) -> str:
+    words = ["the run's"] if row["threshold"] == calibration.figures["run"]["min_similarity"] else []
+    words += ["recommended"] if row["threshold"] == calibration.advice.threshold else []
     return f"{row['threshold']:.2f}" + (f" ({', '.join(words)})" if words else "")
 
 
-def _cells(row: JsonDict, *, has_recall: bool, has_look: bool) -> list[str]:
+def _cells(row: JsonDict, *, has_recall: bool, is_judged: bool) -> list[str]:
     cells = []
     if has_recall:
         cells += [f"{row['recall']:.3f}", f"{row['recall_looks']:.3f}", f"{row['least_recall']:.2f} {row['least_change']}"]
     low, high = row["expected_false_low"], row["expected_false_high"]
     cells.append(f"{_expected(row['expected_false'])} ({_expected(low)} to {_expected(high)})")
-    for rule in ["similarity", "confirmed"] if has_look else ["similarity"]:
+    for rule in ["similarity", "confirmed"] if is_judged else ["similarity"]:
         value, bound = row[f"precision_{rule}"], row[f"precision_{rule}_low"]
         cells.append("not known" if value is None else f"{value:.3f} (>= {bound:.3f})")
-    share = row["share_confirmed"] if has_look else row["share_removed"]
+    share = row["share_confirmed"] if is_judged else row["share_removed"]
     return [*cells, "not known" if share is None else f"{share:.2%}"]
 
 
@@ -192,22 +198,20 @@ def _expected(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value >= 0.005 else "0"
 
 
-def _lines(found: Calibration) -> list[tuple[str, str]]:
-    figures = found.figures
+def _calibration_lines(calibration: Calibration) -> list[tuple[str, str]]:
+    figures = calibration.figures
     run, sample, tail, decoys = (figures[name] for name in ("run", "sample", "tail", "decoys"))
     lines = [
-        ("images", f"{run['n_images']:,} distinct; {len(found.copies):,} copies planted of {sample['n_images'] - sample['n_unreadable']:,}")
-    ]
-    if sample["is_exhaustive"]:
-        lines.append(("pairs", "all were compared"))
-    else:
-        lines.append(("pairs", f"{sample['n_rows']:,} images with {sample['n_others']:,} others each"))
-    if figures["looked_at"]["n_pairs"]:
-        looked = figures["looked_at"]
-        lines[-1] = (
-            "pairs",
-            f"{lines[-1][1]}; of the {looked['n_pairs']:,} most similar that share no group {looked['n_copies']:,} are copies",
+        (
+            "images",
+            f"{run['n_images']:,} distinct; {len(calibration.copies):,} copies planted of {sample['n_images'] - sample['n_unreadable']:,}",
         )
+    ]
+    text = "all were compared" if sample["is_exhaustive"] else f"{sample['n_rows']:,} images with {sample['n_others']:,} others each"
+    judged = figures["looked_at"]
+    if judged["n_pairs"]:
+        text += f"; of the {judged['n_pairs']:,} most similar that share no group {judged['n_copies']:,} are copies"
+    lines.append(("pairs", text))
     if tail is None:
         lines.append(("tail", "too few pairs to fit one"))
     else:
@@ -219,10 +223,10 @@ def _lines(found: Calibration) -> list[tuple[str, str]]:
     return lines
 
 
-def _advice(advice: Advice, found: Calibration) -> str:
-    wanted = found.figures["options"]["precision"]
+def _advice(advice: Advice, calibration: Calibration) -> str:
+    wanted = calibration.figures["options"]["precision"]
     how = "once pixels are judged" if advice.rule == "confirmed" else "by similarity alone"
-    rows = {row["threshold"]: row for row in found.table.to_pylist()}
+    rows = {row["threshold"]: row for row in calibration.table.to_pylist()}
     if advice.threshold is not None:
         row = rows[advice.threshold]
         cost = f"; {_expected(row['expected_false'] + row['n_links'])} pairs to judge, or more" if advice.rule == "confirmed" else ""
@@ -234,21 +238,16 @@ def _advice(advice: Advice, found: Calibration) -> str:
     return f"none reaches a precision of {wanted:g} {how}; {advice.best:g} comes nearest: at least {bound:.3f}"
 
 
-def _print(lines: list[tuple[str, str]]) -> None:
-    out = console()
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        out.print(f"{name:<{width}}  {printable(text)}", soft_wrap=True, markup=False)
-
-
-def _of_list(found: KeepListResult | None) -> list[tuple[str, str]]:
-    if found is None:
+def _keep_list_lines(result: KeepListResult | None) -> list[tuple[str, str]]:
+    if result is None:
         return []
     lines = []
-    if found.n_unknown:
-        lines.append(("unknown", f"{found.n_unknown:,} entries of the keep list name no sample of the run: {', '.join(found.unknown)}, …"))
-    if found.n_excluded:
-        lines.append(("excluded", f"{found.n_excluded:,} samples of the keep list are excluded, and stay out"))
+    if result.n_unknown:
+        lines.append(
+            ("unknown", f"{result.n_unknown:,} entries of the keep list name no sample of the run: {', '.join(result.unknown)}, …")
+        )
+    if result.n_excluded:
+        lines.append(("excluded", f"{result.n_excluded:,} samples of the keep list are excluded, and stay out"))
     return lines
 
 
@@ -256,14 +255,16 @@ def print_rewrite(summary: RewriteSummary) -> None:
     """Print what rewriting did, or would do."""
     what = f"{summary.n_samples:,} in {summary.n_shards:,} shards; images {bytes_text(summary.image_bytes)}"
     if summary.is_dry_run:
-        _print([("would keep", what), ("tars", f"some {bytes_text(summary.n_bytes)} in {summary.out}"), *_of_list(summary.keep_list)])
+        print_lines(
+            [("would keep", what), ("tars", f"some {bytes_text(summary.n_bytes)} in {summary.out}"), *_keep_list_lines(summary.keep_list)]
+        )
         return
     before = f", {summary.n_done_before:,} of them done before" if summary.n_done_before else ""
-    lines = [("kept", what), ("tars", f"{bytes_text(summary.n_bytes)}{before}"), *_of_list(summary.keep_list)]
+    lines = [("kept", what), ("tars", f"{bytes_text(summary.n_bytes)}{before}"), *_keep_list_lines(summary.keep_list)]
     lines += [("failed", error) for error in summary.errors]
     if summary.n_failed > len(summary.errors):
         lines.append(("", f"… and {summary.n_failed - len(summary.errors):,} more"))
-    _print([*lines, ("shards", f"{summary.out}/")])
+    print_lines([*lines, ("shards", f"{summary.out}/")])
 
 
 def print_export(summary: ExportSummary) -> None:
@@ -271,11 +272,11 @@ def print_export(summary: ExportSummary) -> None:
     lines = [(summary.form, f"{summary.n_rows:,} in {summary.path}")]
     if summary.n_left_out:
         lines.append(("left out", f"{summary.n_left_out:,} kept samples that have no such name"))
-    _print([*lines, *_of_list(summary.keep_list)])
+    print_lines([*lines, *_keep_list_lines(summary.keep_list)])
 
 
 def print_report(summary: ReportSummary) -> None:
-    """Print where a report lies; what it lacks goes to standard error."""
+    """Print the path of a report; what it lacks goes to standard error."""
     for note in summary.notes:
         console(stderr=True).print(note, soft_wrap=True, markup=False)
     console().print(f"{summary.path}  {bytes_text(summary.n_bytes)}, {summary.n_pictures:,} pictures", soft_wrap=True, markup=False)

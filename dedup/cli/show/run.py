@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and when it ends."""
+"""What a run prints: progress, the closing summary, the state of its stages."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class ConsoleReporter:
         is_last = progress.done >= progress.total
         if progress.total and (is_last or now - self._last_line.get(progress.stage, started) >= _PLAIN_EVERY_S):
             self._last_line[progress.stage] = now
-            left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate and not is_last else ""
+            remaining = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate and not is_last else ""
             self._console.print(
-                f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{left}".rstrip(),
+                f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{remaining}".rstrip(),
                 soft_wrap=True,
                 markup=False,
             )
@@ -148,18 +148,18 @@ def _statistics(summary: RunSummary, _: Config) -> list[Line]:
     figures = summary.records["statistics"].summary
     groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"
     lines = [("components", f"{groups}; {figures['n_unique']:,} unique")]
-    found = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
-    return [*lines, ("found by", f"{', '.join(found)} candidates confirmed")] if len(found) > 1 else lines
+    by_source = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
+    return [*lines, ("found by", f"{', '.join(by_source)} candidates confirmed")] if len(by_source) > 1 else lines
 
 
 def _exclude(summary: RunSummary, _: Config) -> list[Line]:
     n_excluded, figures = summary.records["exclude"].rows["exclusions"], summary.records["exclude"].summary
     if not n_excluded:
         return []
-    named = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
-    text = ", ".join(f"{figures['excluded'][reason]:,} {words}" for reason, words in named.items() if figures["excluded"].get(reason))
-    looked = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
-    return [("excluded", f"{n_excluded:,}: {text}{looked}")]
+    reasons = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
+    text = ", ".join(f"{figures['excluded'][reason]:,} {words}" for reason, words in reasons.items() if figures["excluded"].get(reason))
+    references = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
+    return [("excluded", f"{n_excluded:,}: {text}{references}")]
 
 
 def _manifest(summary: RunSummary, _: Config) -> list[Line]:
@@ -193,7 +193,7 @@ _LINES: Final[tuple[tuple[str, Lines], ...]] = (
 
 
 def print_summary(summary: RunSummary, config: Config) -> None:
-    """Print the closing summary and where the tables lie."""
+    """Print the closing summary and the paths of the tables."""
     out = console()
     lines = summary_lines(summary, config)
     width = max(len(name) for name, _ in lines)
@@ -207,7 +207,7 @@ def print_summary(summary: RunSummary, config: Config) -> None:
 
 
 def print_status(stages: list[StageStatus]) -> None:
-    """Print a line per stage, and under it what has changed since."""
+    """Print a line per stage, and below it what has changed since it ran."""
     out = console()
     width = max(len(stage.name) for stage in stages)
     for stage in stages:

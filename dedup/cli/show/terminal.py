@@ -1,4 +1,4 @@
-"""What any command prints: results for a person or as JSON, errors in one line; no escape codes where none are wanted."""
+"""What every command prints: results as text or JSON, errors on one line; no escape codes where they are not wanted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_plain() -> bool:
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """A console that prints what it is given: with NO_COLOR, or where nobody looks on, no escape code leaves it."""
+    """A console that prints text as it is given, without escape codes if NO_COLOR is set or the output is no terminal."""
     from rich.console import Console
 
     options = {"color_system": None, "force_terminal": False} if is_plain() else {}
@@ -37,8 +37,8 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, str]], options: Sequence[str]) -> None:
     """Print the help of a program that has commands.
 
-    `program`, `text`: how it is called, and what it does.
-    `commands`: sequence of (str, str, str); what each is for, its name, and what it does; in order.
+    `program`, `text`: its name, and what it does.
+    `commands`: sequence of (panel, name, meaning), in order.
     `options`: of the program itself.
     """
     from rich.markup import escape
@@ -46,25 +46,33 @@ def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, s
     out = console()
     width = max(len(name) for _, name, _ in commands)
     out.print(f"[bold]Usage: {program} COMMAND …[/]   ({program} COMMAND --help shows its arguments and options)\n{text}\n")
-    before = ""
+    last_panel = ""
     for panel, name, meaning in commands:
-        if panel != before:
+        if panel != last_panel:
             out.print(f"[bold]{panel}[/]")
         out.print(f"  [cyan]{name:<{width}}[/]  {escape(meaning)}", soft_wrap=True)
-        before = panel
+        last_panel = panel
     out.print(f"\nOptions: {'  '.join(options)}", soft_wrap=True)
 
 
 def print_result(as_json: bool, value: object, as_text: Callable[[], object]) -> None:
-    """Print what a command found: a value as JSON, or the same as a person reads it."""
+    """Print the result of a command, as JSON or as text."""
     if as_json:
         print_json(value)
     else:
         as_text()
 
 
+def print_lines(lines: Sequence[tuple[str, str]]) -> None:
+    """Print (name, text) rows in two columns, without control characters."""
+    out = console()
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        out.print(f"{name:<{width}}  {printable(text)}", soft_wrap=True, markup=False)
+
+
 def print_json(value: object) -> None:
-    """Print a value as one JSON object on standard output; what is no finite number becomes null."""
+    """Print a value as one JSON object on standard output; numbers that are not finite become null."""
     sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=1, default=str) + "\n")
 
 
@@ -76,30 +84,30 @@ def _finite(value: object) -> object:
     return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-GOES_ON = "run the same command again to go on from the finished parts"
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
+HOW_TO_CONTINUE = "run the same command again to continue from the finished parts"
 _ABORTED = 1
 
 
 @contextmanager
-def errors_shown(how_to_go_on: str = GOES_ON) -> Iterator[None]:
+def errors_shown(how_to_continue: str = HOW_TO_CONTINUE) -> Iterator[None]:
     """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C.
 
-    `how_to_go_on`: what to do after Ctrl-C.
+    `how_to_continue`: what to do after Ctrl-C.
     """
     with _interruptions() as is_interrupted:
         try:
             yield
         except KeyboardInterrupt:
-            _end(how_to_go_on)
+            _end(how_to_continue)
         except SystemExit as error:
-            # typer exits for Ctrl-C with the one or, in earlier versions, the other; pyspark notes it in our place
+            # typer exits with one code on Ctrl-C, earlier versions with the other; pyspark installs a handler of its own
             if error.code == INTERRUPTED or (error.code == _ABORTED and is_interrupted()):
-                _end(how_to_go_on)
+                _end(how_to_continue)
             raise
         except Exception as error:
-            if is_interrupted():  # DuckDB and others make an error of their own of it
-                _end(how_to_go_on)
+            if is_interrupted():  # DuckDB and others turn it into an error of their own
+                _end(how_to_continue)
             if isinstance(error, DedupError):
                 _print(str(error))
                 sys.exit(error.exit_code)
@@ -109,32 +117,34 @@ def errors_shown(how_to_go_on: str = GOES_ON) -> Iterator[None]:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Note every Ctrl-C; gives a function that tells whether there was one."""
-    seen: list[int] = []
+    """Watch for Ctrl-C; yields a function that says whether it was pressed."""
+    signals: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        logging.disable(logging.CRITICAL)  # py4j would tell of it with a traceback
+        signals.append(number)
+        logging.disable(logging.CRITICAL)  # py4j would log a traceback
         signal.default_int_handler(number, frame)
 
-    # a shell's background jobs ignore it, and so it stays
-    is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_ours:
+    # background jobs of a shell ignore SIGINT; leave it so
+    installs_handler = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if installs_handler:
         signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: bool(seen)
+        yield lambda: bool(signals)
     finally:
         if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _end(how_to_go_on: str) -> None:
+def _end(how_to_continue: str) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the line short
-    console(stderr=True).print(f"interrupted; {how_to_go_on}", soft_wrap=True, markup=False)
+    console(stderr=True).print(f"interrupted; {how_to_continue}", soft_wrap=True, markup=False)
     if is_main:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # but may end what the interpreter still waits for
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # but it may end what the interpreter still waits for
     sys.exit(INTERRUPTED)
 
 
