@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -57,17 +57,8 @@ class ExportSummary:
     form: str
     path: str
     n_rows: int  # keys, urls, uids, or samples
-    n_left_out: int = 0  # kept samples that have no name in that form
-    keep_list: KeepListResult | None = None
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written."""
-
-    path: str
-    n_rows: int  # keys, urls, uids or samples
     n_left_out: int = 0  # kept samples without a url or uid, or with one that no line can hold
+    keep_list: KeepListResult | None = None
 
 
 @dataclass(frozen=True)
@@ -125,17 +116,20 @@ def export(
         kept, keep_list_result = kept_table(run_dir), None
         if keep_list:
             kept, keep_list_result = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
+        n_left_out = 0
         if form == "hf":
-            exported = _export_hf(run_dir, kept, out, with_images, engine, reporter)
+            n_rows = _export_hf(run_dir, kept, out, with_images, engine, reporter)
         elif form == "datacomp":
-            exported = export_datacomp(kept, out, engine)
+            n_rows, n_left_out = export_datacomp(kept, out, engine)
+        elif form == "keys":
+            n_rows = export_keys(kept, out, engine)
         else:
-            exported = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
-        return ExportSummary(form, exported.path, exported.n_rows, exported.n_left_out, keep_list_result)
+            n_rows, n_left_out = _write_lines(kept, "url", out, is_strict=False)
+        return ExportSummary(form, out, n_rows, n_left_out, keep_list_result)
 
 
-def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
-    """Write the keys of kept samples, in their order: as text, or with their shards as ``.csv`` or ``.parquet``.
+def export_keys(kept: Table, out: str, engine: Engine) -> int:
+    """Write the keys of kept samples, in their order: as text, or with their shards as ``.csv`` or ``.parquet``; returns their number.
 
     Raises InputError if, for text, a key occurs in several shards or holds a line break.
     """
@@ -143,7 +137,7 @@ def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
         with FileWriter(out, _KEYS) as writer:
             for batch in dataset(kept).to_batches(columns=_KEYS.names):
                 writer.write(batch)
-        return Exported(out, writer.n_rows)
+        return writer.n_rows
     if not out.endswith(".csv"):
         repeated = ask(engine, REPEATED_SQL, {"kept": kept}, pa.schema([("key", pa.string()), ("n", pa.int64())]))
         if repeated.num_rows:
@@ -151,23 +145,19 @@ def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
             raise InputError(
                 f"{out}: the key {key!r} occurs in {n} shards, a list of keys would not tell them apart; name a .csv or .parquet"
             )
-        return _write_lines(kept, "key", out, is_strict=True)
+        return _write_lines(kept, "key", out, is_strict=True)[0]
     n_rows, schema = 0, pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
     with AtomicFile(out) as file, pyarrow.csv.CSVWriter(file, schema) as lines:
         for batch in dataset(kept).to_batches(columns=schema.names):
             lines.write(batch.cast(schema))
             n_rows += batch.num_rows
-    return Exported(out, n_rows)
+    return n_rows
 
 
-def export_urls(kept: Table, out: str) -> Exported:
-    """Write the urls of kept samples, a line each, in their order."""
-    return _write_lines(kept, "url", out, is_strict=False)
-
-
-def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
+def export_datacomp(kept: Table, out: str, engine: Engine) -> tuple[int, int]:
     """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, without repetitions.
 
+    Returns the number of uids, and of samples without one.
     Raises ConfigError if the name does not end in ``.npy``.
     Raises InputError if the run carries no `uid`, or one that is not 32 hex digits.
     """
@@ -185,11 +175,14 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
             halves = np.frombuffer(bytes.fromhex("".join(uids.to_pylist())), dtype=">u8")
             writer.write(halves.astype("<u8").view(_UID_TYPE))
     n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in dataset(kept).to_batches(columns=["uid"]))
-    return Exported(out, writer.n_rows, dataset(kept).count_rows() - n_samples)
+    return writer.n_rows, dataset(kept).count_rows() - n_samples
 
 
-def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Exported:
-    """Write a column as text, a line for each value; one with a line break is left out, or an error if `is_strict`."""
+def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> tuple[int, int]:
+    """Write a column as text, a line for each value; one with a line break is left out, or an error if `is_strict`.
+
+    Returns the number of lines, and of samples left out.
+    """
     n_rows, n_all = 0, 0
     with AtomicFile(out) as file:
         for batch in dataset(kept).to_batches(columns=[column]):
@@ -201,11 +194,11 @@ def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Expo
             lines = values.filter(is_line).to_pylist()
             file.write("".join(f"{line}\n" for line in lines).encode())
             n_rows += len(lines)
-    return Exported(out, n_rows, n_all - n_rows)
+    return n_rows, n_all - n_rows
 
 
-def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:
-    """Write the files of a folder for `datasets`, in parallel; those of an earlier call are kept."""
+def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> int:
+    """Write the files of a folder for `datasets`, in parallel; those of an earlier call are kept. Returns the number of samples."""
     n_rows = n_bytes = 0
     for batch in dataset(kept).to_batches(columns=["n_bytes"]):
         n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + (pc.sum(batch["n_bytes"]).as_py() or 0)
@@ -213,7 +206,7 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
     plan = list(plan_shards(kept, per_file))
     tasks = [HfTask(kept, part, len(plan), out, with_images) for part in plan]
     record = read_record(run_dir, "manifest")
-    identity = digest(["" if record is None else record.digest, with_images, [part.as_json() for part in plan]])
+    identity = digest(["" if record is None else record.digest, with_images, [asdict(part) for part in plan]])
     begun = read_json(join(out, _BEGUN))
     fs, path = filesystem(join(out, "data"))
     if (begun or {}).get("identity") != identity and fs.exists(path) and fs.ls(path, detail=False):
@@ -225,7 +218,7 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
         n_done += n
         reporter.progress(Progress("export", n_done, n_rows, "samples"))
     write_card(out, n_done)
-    return Exported(out, n_done)
+    return n_done
 
 
 def export_file(task: HfTask) -> int:

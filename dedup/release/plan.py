@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from dedup.contracts import Engine, JsonDict, Table
+from dedup.contracts import Engine, Table
 from dedup.errors import InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.schemas import MANIFEST, with_carried
@@ -70,10 +70,6 @@ class CleanedShard:
     # first_file, last_file: of the table's sorted files, those that hold its rows
     first_file: int
     last_file: int
-
-    def as_json(self) -> JsonDict:
-        """Its fields."""
-        return asdict(self)
 
 
 def kept_table(run_dir: str) -> Table:

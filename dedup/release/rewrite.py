@@ -9,7 +9,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Final
 
 import pyarrow as pa
@@ -143,7 +143,7 @@ def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[CleanedShard
         "run": run_dir,
         "manifest": "" if record is None else record.digest,
         "per_shard": per_shard,
-        "shards": digest([shard.as_json() for shard in shards]),
+        "shards": digest([asdict(shard) for shard in shards]),
     }
     begun = read_json(join(out, _PLAN))
     if begun is None:
