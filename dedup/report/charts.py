@@ -57,7 +57,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Where the bins `first` to `last` and counts up to `most` lie on a chart."""
+    """Places of the bins `first` to `last`, and of counts up to `most`, on a chart."""
 
     n_bins: int
     first: int
@@ -71,11 +71,11 @@ class _Axes:
         return (_WIDTH - _LEFT - _RIGHT) / (self.last - self.first + 1)
 
     def at_x(self, value: float) -> float:
-        """Where a value from 0 to 1 lies."""
+        """Place of a value from 0 to 1."""
         return round(_LEFT + self.bin_width * (value * self.n_bins - self.first), 2)
 
     def at_y(self, n: float) -> float:
-        """Where a count lies."""
+        """Place of a count."""
         return round(_HEIGHT - _BOTTOM - self.bar_height(n), 2)
 
     def bar_height(self, n: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dedup.numerics.judge.compare import REASONS
 from dedup.report import queries
 from dedup.report.below import BelowSample
 from dedup.report.charts import Chart, Series, histogram, log_log
@@ -148,11 +147,6 @@ def rejected(reader: TableReader) -> list[Reason]:
     for row in rows:
         row |= {"key": key_text(row["key"]), "shard": shard_name(row["shard"]), "detail": cut(row["detail"])}
     return reasons_of(rows, REJECT_REASONS, "rejected")
-
-
-def refusals(rows: list[Row]) -> list[Reason]:
-    """Refused pairs by reason."""
-    return reasons_of(rows, REASONS, "refused")
 
 
 def reasons_of(rows: list[Row], meanings: dict[str, str], kind: str) -> list[Reason]:

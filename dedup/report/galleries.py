@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dedup.numerics.judge.compare import REASONS
 from dedup.report import queries
 from dedup.report.below import BelowSample, sample_below
 from dedup.report.cards import Card, Gallery, Pair, pair_of
-from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, refusals
+from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, reasons_of
 from dedup.report.queries import Row, TableReader
 from dedup.runs.directory import Run
 from dedup.storage.tables import dataset
@@ -160,7 +161,7 @@ def _samples(n: int) -> str:
 
 def pairs(reader: TableReader, run: Run, *, seed: int) -> Pairs:
     """Choose the pairs that are drawn."""
-    reasons = refusals(reader.rows(queries.REFUSED, n=_PER_REASON))
+    reasons = reasons_of(reader.rows(queries.REFUSED, n=_PER_REASON), REASONS, "refused")
     sample = _sample_below(run, seed)
     nearly = reader.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance) if reasons else []
     return Pairs(
