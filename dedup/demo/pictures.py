@@ -18,7 +18,7 @@ from scipy.spatial import Voronoi
 from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.image.descriptor import DIM, VARIANTS, describe, turn
 
-__all__ = ["KINDS", "Photo", "photo_scenes", "procedural_scene"]
+__all__ = ["KINDS", "Photo", "Pixels", "photo_scenes", "procedural_scene"]
 Pixels = npt.NDArray[np.uint8]
 
 # package, folder, file, columns and rows to cut the photo into: 1 x 1 where the picture is one subject.

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dedup.demo.pictures import KINDS, photo_scenes, procedural_scene
+from dedup.demo.pictures import KINDS, Pixels, photo_scenes, procedural_scene
 from dedup.numerics.image.planting import Change, changes
 
-Pixels = npt.NDArray[np.uint8]
 ORIGINAL, COPY, EXACT, BROKEN = range(4)
 BREAKS = ("zero_bytes", "truncated", "not_an_image", "no_caption", "duplicate_key")
 _COPY_SHARE = 0.2
@@ -174,16 +173,11 @@ class SampleMaker:
         if self.jpeg_size is not None:
             return "jpg", encode_to_size(_to_area(pixels), self.jpeg_size, rng)
         draw, quality = rng.random(), int(rng.integers(80, 96))
-        buffer = io.BytesIO()
-        image = Image.fromarray(pixels)
         if draw < 0.85:
-            image.save(buffer, "JPEG", quality=quality)
-            return "jpg", buffer.getvalue()
+            return "jpg", _encoded(pixels, "JPEG", quality=quality)
         if draw < 0.93:
-            image.save(buffer, "PNG", compress_level=3)
-            return "png", buffer.getvalue()
-        image.save(buffer, "WEBP", quality=quality, method=2)
-        return "webp", buffer.getvalue()
+            return "png", _encoded(pixels, "PNG", compress_level=3)
+        return "webp", _encoded(pixels, "WEBP", quality=quality, method=2)
 
     def _meta(
         self, rng: np.random.Generator, position: int, key: str, suffix: str, image: bytes, text: str | None, shape: tuple[int, ...]
@@ -311,7 +305,7 @@ def _break(name: str, pixels: Pixels) -> bytes:
         return b""
     if name == "not_an_image":
         return _BAD_BYTES
-    data = _jpeg(pixels, 90)
+    data = _encoded(pixels, "JPEG", quality=90)
     return data[: len(data) * 3 // 5]
 
 
@@ -326,9 +320,9 @@ def _to_area(pixels: Pixels) -> Pixels:
     )
 
 
-def _jpeg(pixels: Pixels, quality: int) -> bytes:
+def _encoded(pixels: Pixels, form: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(pixels).save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -340,12 +334,12 @@ def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> by
     `rng`: draws the grain.
     Returns bytes within 10% of `n_bytes`.
     """
-    low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _jpeg(pixels, _MAX_QUALITY)
+    low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _encoded(pixels, "JPEG", quality=_MAX_QUALITY)
     if len(data) <= n_bytes * (1 + _TOLERANCE):
         low = _MAX_QUALITY
     while high - low > 1:  # the best quality that is not too large
         quality = (low + high) // 2
-        data = _jpeg(pixels, quality)
+        data = _encoded(pixels, "JPEG", quality=quality)
         if abs(len(data) - n_bytes) <= _TOLERANCE * n_bytes:
             return data
         low, high = (quality, high) if len(data) < n_bytes else (low, quality)
@@ -354,7 +348,8 @@ def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> by
     for _ in range(16):  # size grows with the grain: bisect its logarithm
         if abs(len(data) - n_bytes) <= _TOLERANCE * n_bytes:
             break
-        data = _jpeg(np.clip(pixels + grain * np.float32(deviation) + np.float32(0.5), 0, 255).astype(np.uint8), low)
+        grained = np.clip(pixels + grain * np.float32(deviation) + np.float32(0.5), 0, 255).astype(np.uint8)
+        data = _encoded(grained, "JPEG", quality=low)
         weaker, stronger = (deviation, stronger) if len(data) < n_bytes else (weaker, deviation)
         deviation = (max(weaker, 0.25) * stronger) ** 0.5
     return data

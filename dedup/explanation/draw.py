@@ -126,7 +126,7 @@ def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
     if not rows:
         raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
     n_columns = min(per_group, max(len(row) for row in rows))
-    height = _HEAD + _CELL + _TEXT_HEIGHT + _GAP
+    height = _HEAD + _ROW
     sheet = Image.new("RGB", (_GAP + n_columns * (_CELL + _GAP), _GAP + len(rows) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
