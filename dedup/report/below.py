@@ -43,8 +43,7 @@ class BelowSample:
     src: npt.NDArray[np.int64]
     dst: npt.NDArray[np.int64]
     similarity: npt.NDArray[np.float32]  # shape (n,); exact
-    # shape (n_bins,); pairs (query, other) by similarity: bin k holds [k / n_bins, (k + 1) / n_bins); smaller ones than `low` are not
-    # counted
+    # shape (n_bins + 1,); pairs (query, vector) by similarity from `low` on: bin k holds [k / n_bins, (k + 1) / n_bins), the last one 1
     bins: npt.NDArray[np.int64]
     low: float
     # n_queries, n_vectors, n_all: sampled images; those each was compared with; all of the run

@@ -59,7 +59,7 @@ def notes_on(run: Run) -> list[str]:
         inputs = {name: run.record(name) for name in record.inputs if name in HOMES}
         earlier = [name for name, now in inputs.items() if now is not None and now.digest != record.inputs[name]]
         if earlier:
-            notes.append(f"the stage {stage} was made from an earlier {earlier[0]}: figures may not fit each other; run dedup run … --redo")
+            notes.append(f"the stage {stage} was made from an earlier {earlier[0]}: figures may disagree; run dedup run … --redo")
     return notes
 
 

@@ -103,7 +103,7 @@ LOOSEST: Final = Query(
     _GROUP_SCHEMA,
 )
 
-# numbers that look drawn, the same on every engine: nothing overflows, since the factors stay below 2^31 and 2^17
+# pseudo-random numbers, the same on every engine: nothing overflows, since the factors are below 2^31 and 2^17
 RANDOM: Final = Query(
     f"""
 SELECT component_id, duplication_count, n_exact, n_urls, n_captions, caption, n_characters, caption_share, min_similarity, mean_similarity
