@@ -97,7 +97,7 @@ def montage(
     groups = list(dict.fromkeys(chosen))
     cells = _cells(run, groups, per_group)
     drawn = [cells[group] for group in groups if cells[group]]
-    _draw(drawn, Path(out), per_group)
+    _draw(drawn, out, per_group)
     return len(drawn)
 
 
@@ -122,7 +122,7 @@ def _cells(run: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_C
     return cells
 
 
-def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
+def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
     if not rows:
         raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
     n_columns = min(per_group, max(len(row) for row in rows))
@@ -138,7 +138,11 @@ def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
             caption, is_kept = cell.row["caption"] or "(no caption)", cell.label == "kept"
             left = _GAP + column * (_CELL + _GAP)
             _draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _save(sheet, out)
+
+
+def _save(sheet: Image.Image, out: str | Path) -> None:
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
 
 
@@ -168,9 +172,7 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
             colour = _KEPT if cells is beside else _REFUSED
             _draw_sample(sheet, column, top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
         top += _LINE_HEIGHT + _ROW
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, "PNG")
+    _save(sheet, out)
 
 
 def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample], steps: list[Step], top: int) -> None:

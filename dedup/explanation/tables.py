@@ -187,8 +187,7 @@ class RunTables:
     def outcome(self, sample_id: int) -> Place:
         """The table the sample ended in, and its row."""
         for name in ("manifest", "duplicates", "excluded"):
-            rows = dataset(self.run.table(name)).to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
-            if rows:
+            if rows := self.rows(name, None, pc.field("sample_id") == sample_id):
                 return Place(name, rows[0])
         text = f"sample {sample_id} was embedded, but is in none of manifest, duplicates and excluded"
         raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
@@ -208,8 +207,8 @@ class RunTables:
 
     def n_neighbors(self, sample_id: int) -> int:
         """Number of other samples at the threshold or above."""
-        rows = dataset(self.run.table("neighbors")).to_table(columns=["n_neighbors"], filter=pc.field("sample_id") == sample_id)
-        return int(rows["n_neighbors"][0].as_py()) if len(rows) else 0
+        rows = self.rows("neighbors", ["n_neighbors"], pc.field("sample_id") == sample_id)
+        return int(rows[0]["n_neighbors"]) if rows else 0
 
     def component(self, sample_id: int, place: Place) -> tuple[Component, npt.NDArray[np.int64]]:
         """The group of a sample, and the members of its connected component, ascending."""
@@ -217,25 +216,26 @@ class RunTables:
         n_kept, n_dropped, n_excluded = (
             dataset(self.run.table(name)).count_rows(filter=group) for name in ("manifest", "duplicates", "excluded")
         )
-        table = dataset(self.run.table("groups"))
-        rows = table.to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
-        count, alone = int(place.row["duplication_count"]), np.array([sample_id], dtype=np.int64)
+        count = int(place.row["duplication_count"])
+        rows = self.rows("groups", None, pc.field("sample_id") == sample_id)
         if not rows:
-            return Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id), alone
-        raw, anchor = rows[0]["raw_component_id"], rows[0]["anchor_id"]
-        members = table.to_table(columns=["sample_id", "component_id"], filter=pc.field("raw_component_id") == raw)
+            component = Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id)
+            return component, np.array([sample_id], dtype=np.int64)
+        raw_id, anchor_id = rows[0]["raw_component_id"], rows[0]["anchor_id"]
+        columns = ["sample_id", "component_id"]
+        members = dataset(self.run.table("groups")).to_table(columns=columns, filter=pc.field("raw_component_id") == raw_id)
         component = Component(
             place.component_id,
             count,
             n_kept,
             n_dropped,
             n_excluded,
-            raw,
-            len(members),
-            pc.count_distinct(members["component_id"]).as_py(),
-            self.samples([anchor])[anchor],
-            rows[0]["similarity_to_anchor"],
-            rows[0]["distance_to_anchor"],
+            raw_id,
+            n_raw_members=len(members),
+            n_raw_groups=pc.count_distinct(members["component_id"]).as_py(),
+            anchor=self.samples([anchor_id])[anchor_id],
+            similarity_to_anchor=rows[0]["similarity_to_anchor"],
+            distance_to_anchor=rows[0]["distance_to_anchor"],
         )
         return component, np.sort(members["sample_id"].to_numpy())
 
@@ -244,9 +244,9 @@ class RunTables:
         by_other = self.refused_by_other(self.representative(sample_id))
         shown = sorted(by_other.items(), key=lambda item: (-item[1]["similarity"], item[0]))[:n]
         others = [other for other, _ in shown]
-        samples, isin = self.samples(others), pc.field("sample_id").isin(others)
-        kept = {row["sample_id"] for row in self.rows("manifest", ["sample_id"], isin)}
-        groups = {row["sample_id"]: row["component_id"] for row in self.rows("groups", ["sample_id", "component_id"], isin)}
+        samples, among_others = self.samples(others), pc.field("sample_id").isin(others)
+        kept = {row["sample_id"] for row in self.rows("manifest", ["sample_id"], among_others)}
+        groups = {row["sample_id"]: row["component_id"] for row in self.rows("groups", ["sample_id", "component_id"], among_others)}
         names = ("similarity", "variant", "source", "found_by", "reason", "distance", "moved", "stage")
         refusals = [
             Refusal(
