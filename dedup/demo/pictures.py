@@ -1,4 +1,4 @@
-"""The demo's pictures: photographs that scikit-image and scikit-learn bring, and drawn ones."""
+"""The demo's pictures: photographs that come with scikit-image and scikit-learn, and drawn ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scipy.spatial import Voronoi
 from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.image.descriptor import DIM, VARIANTS, describe, turn
 
-__all__ = ["KINDS", "Photo", "photo_scenes", "procedural_scene"]
+__all__ = ["KINDS", "Photo", "Pixels", "photo_scenes", "procedural_scene"]
 Pixels = npt.NDArray[np.uint8]
 
 # package, folder, file, columns and rows to cut the photo into: 1 x 1 where the picture is one subject.
@@ -46,8 +46,8 @@ _PHOTOS = (
 )
 
 _MAX_SIDE = 512
-_MIN_DETAIL = 12.0  # per cent of cells with detail: below 8 the low-detail rule of the search begins
-_MAX_COSINE = 0.55  # two crops of one photo more alike than this would be arguable copies
+_MIN_DETAIL = 12.0  # per cent of cells with detail: below 8 the low-detail rule of the search applies
+_MAX_COSINE = 0.55  # more similar crops of one photo could be called copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Photo:
 def photo_scenes() -> tuple[Photo, ...]:
     """Read the photos that ship in two wheels and cut them into disjoint scenes; nothing is downloaded.
 
-    Returns about 40, the ones that make a nice montage first. Crops with little detail, or too like an earlier one, are left out.
+    Returns about 40, those that look well in a montage first. Crops with little detail, or too similar to an earlier one, are left out.
     Raises MissingExtra if scikit-image or scikit-learn is not installed.
     Raises ConfigError if an installed version no longer ships one of the photos.
     """
@@ -80,7 +80,7 @@ def photo_scenes() -> tuple[Photo, ...]:
             if quality < _MIN_DETAIL or (descriptors @ descriptor > _MAX_COSINE).any():
                 continue
             pixels.setflags(write=False)
-            # turned and mirrored too: planted changes turn images
+            # every turn of it: planted changes turn images
             descriptors = np.vstack([descriptors, *(turn(descriptor[None], variant) for variant in VARIANTS)])
             photos.append(Photo(file_name.split(".")[0], pixels))
     return tuple(photos)
@@ -107,7 +107,7 @@ def procedural_scene(rng: np.random.Generator, size: tuple[int, int] = (400, 350
     """Paint one of an unlimited number of distinct images.
 
     `rng`: equal states give equal images.
-    `size`: (int, int); width and height in pixels, at least 32.
+    `size`: width and height in pixels, at least 32.
     `kind`: one of `KINDS`; drawn from `rng` where not given.
     Returns shape (height, width, 3).
     Raises ConfigError if the kind is unknown or the size too small.
@@ -124,7 +124,7 @@ def procedural_scene(rng: np.random.Generator, size: tuple[int, int] = (400, 350
     if kind not in KINDS:
         raise ConfigError(f"unknown scene '{kind}'; expected one of {', '.join(KINDS)}")
     pixels = np.asarray(KINDS[kind](rng, *size)).astype(np.int16)
-    # light and colour of its own all over: what scenes of one kind share (the sky above) becomes a small part
+    # light and colour of its own all over: what scenes of one kind share, such as the sky, becomes a small part
     light = _octaves(rng, 64, 64, 4, 0.85) * np.float32(22.0) + np.float32(128.0)
     tint = np.stack([light + _octaves(rng, 32, 32, 3, 0.8).repeat(2, axis=0).repeat(2, axis=1) * np.float32(7.0) for _ in range(3)], axis=2)
     pixels += _upsample(tint, size).astype(np.int16) - 128

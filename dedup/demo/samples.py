@@ -1,4 +1,4 @@
-"""One sample of a demo corpus: its image's bytes, its caption, its metadata and its row of the truth."""
+"""The samples of a demo corpus: bytes of the image, caption, metadata, and row of the truth."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dedup.demo.pictures import KINDS, photo_scenes, procedural_scene
+from dedup.demo.pictures import KINDS, Pixels, photo_scenes, procedural_scene
 from dedup.numerics.image.planting import Change, changes
 
-Pixels = npt.NDArray[np.uint8]
 ORIGINAL, COPY, EXACT, BROKEN = range(4)
 BREAKS = ("zero_bytes", "truncated", "not_an_image", "no_caption", "duplicate_key")
 _COPY_SHARE = 0.2
@@ -24,7 +23,7 @@ _EXACT_SHARE = 0.3
 _LARGEST_GROUP = 150
 _MAX_GROUP = 12
 
-# What a picture shows, several ways to say it: photos by file name, procedural scenes by kind.
+# several captions of what a picture shows: photos by file name, procedural scenes by kind
 _SUBJECTS: dict[str, tuple[str, ...]] = {
     "astronaut": ("astronaut in an orange space suit", "portrait of an astronaut with a shuttle model", "NASA astronaut official portrait"),
     "chelsea": ("tabby cat looking to the side", "close-up of a ginger cat", "Chelsea the cat"),
@@ -74,13 +73,13 @@ _TAILS = (
 
 _ARTISTS = ("Anna Keller", "J. Moreau", "Liu Wei", "Maria Santos", "Tom Archer", "Ines Duarte", "K. Novak", "Sara Lind", "Omar Haddad")
 _PLACES = ("Lisbon", "Kyoto", "Oslo", "Patagonia", "Vermont", "Cape Town", "Vienna", "Nepal", "Arizona", "Edinburgh", "Hanoi", "Crete")
-MIN_JPEG_SIZE, MAX_JPEG_SIZE = 10_000, 120_000  # what 400 x 350 pixels can be brought to
-_SIZED = (400, 350)  # of every image where a file size is asked for
+MIN_JPEG_SIZE, MAX_JPEG_SIZE = 10_000, 120_000  # bytes that 400 x 350 pixels can be encoded to
+_SIZE = (400, 350)  # of every image where a file size is given
 _MIN_QUALITY, _MAX_QUALITY = 5, 96
 _MAX_GRAIN = 64.0  # grey levels
-_TOLERANCE = 0.07  # of the file size asked for; 0.10 is promised
+_TOLERANCE = 0.07  # of the given file size; 0.10 is promised
 _BAD_BYTES = b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>"
-_FOUND = tuple(change for change in changes() if change.is_expected)
+_EXPECTED = tuple(change for change in changes() if change.is_expected)
 _MISSED = tuple(change for change in changes(strengths="all") if not change.is_expected)
 _MISSED_SHARE = 0.12  # of the changed copies
 
@@ -89,10 +88,10 @@ _MISSED_SHARE = 0.12  # of the changed copies
 class Plan:
     """What every sample of a corpus is."""
 
-    sources: npt.NDArray[np.int32]  # shape (n_images,); samples with equal numbers show one scene. Numbers below `n_photos` are photos.
+    sources: npt.NDArray[np.int32]  # shape (n_images,); samples with equal numbers show one scene, a photo below `n_photos`
     roles: npt.NDArray[np.int8]  # shape (n_images,); `ORIGINAL`, `COPY` (changed), `EXACT` (the original's bytes) or `BROKEN`
-    n_photos: int  # photos used; they are the first samples
-    # sources from here on belong to broken samples, one each; how it is broken is ``BREAKS[(source - first_broken) % len(BREAKS)]``
+    n_photos: int  # they are the first samples
+    # sources from here on are those of broken samples, one each; ``BREAKS[(source - first_broken) % len(BREAKS)]`` is how it is broken
     first_broken: int
 
 
@@ -103,10 +102,10 @@ class Sample:
     # key, suffix: the image's member is ``key.suffix``
     key: str
     suffix: str
-    image: bytes  # bytes
+    image: bytes
     caption: str | None
-    meta: bytes  # bytes; JSON as img2dataset writes it
-    # change, family: of the truth: name and family of the planted change, "original", "exact", or how it is broken
+    meta: bytes  # JSON as img2dataset writes it
+    # change, family: name and family of the planted change, "original", "exact", or how it is broken
     change: str
     family: str
     # is_broken, is_expected: whether a run must reject it; whether the default settings are expected to find it a copy of its
@@ -128,23 +127,23 @@ class SampleMaker:
     def make(self, position: int, source: int, role: int, key: str, earlier_key: str | None) -> Sample:
         """Make one sample.
 
-        `position`: in the corpus: seeds what is the sample's own.
+        `position`: in the corpus; seeds all that copies of one scene do not share.
         `source`, `role`: of the `Plan`.
-        `earlier_key`: key of an earlier sample of the shard, for the one that repeats a key.
+        `earlier_key`: of an earlier sample in the shard, for the broken sample that repeats a key.
         """
-        own = np.random.default_rng([self.seed, 3, position])
+        sample_rng = np.random.default_rng([self.seed, 3, position])
         pixels, subject = self._scene(source)
         source_rng = np.random.default_rng([self.seed, 2, source])  # what the original and its exact copies share
         words = caption(source_rng, subject)
         change: Change | None = None
         name = family = "original" if role == ORIGINAL else "exact"
         if role == COPY:
-            listed = _MISSED if own.random() < _MISSED_SHARE else _FOUND
-            change = _pick_by_family(own, listed)
+            pool = _MISSED if sample_rng.random() < _MISSED_SHARE else _EXPECTED
+            change = _pick_by_family(sample_rng, pool)
             name, family = change.name, change.family
-            pixels = change.apply(pixels, own)
-        suffix, image = self._encode(pixels, own if role == COPY else source_rng)
-        text: str | None = vary(own, words, subject) if role in (COPY, EXACT) and own.random() < 0.45 else words
+            pixels = change.apply(pixels, sample_rng)
+        suffix, image = self._encode(pixels, sample_rng if role == COPY else source_rng)
+        text: str | None = vary(sample_rng, words, subject) if role in (COPY, EXACT) and sample_rng.random() < 0.45 else words
         is_broken = False
         if role == BROKEN:
             name, family = BREAKS[(source - self.first_broken) % len(BREAKS)], "broken"
@@ -158,7 +157,7 @@ class SampleMaker:
             else:
                 suffix, image = "jpg", _break(name, pixels)
         is_expected = not is_broken and (change is None or change.is_expected)
-        meta = self._meta(own, position, key, suffix, image, text, pixels.shape)
+        meta = self._meta(sample_rng, position, key, suffix, image, text, pixels.shape)
         return Sample(key, suffix, image, text, meta, name, family, is_broken, is_expected)
 
     def _scene(self, source: int) -> tuple[Pixels, str]:
@@ -168,22 +167,17 @@ class SampleMaker:
         rng = np.random.default_rng([self.seed, 1, source])
         kind = list(KINDS)[int(rng.integers(len(KINDS)))]
         width, height = int(rng.integers(320, 481)), int(rng.integers(280, 401))
-        return procedural_scene(rng, (width, height) if self.jpeg_size is None else _SIZED, kind), kind
+        return procedural_scene(rng, (width, height) if self.jpeg_size is None else _SIZE, kind), kind
 
     def _encode(self, pixels: Pixels, rng: np.random.Generator) -> tuple[str, bytes]:
         if self.jpeg_size is not None:
             return "jpg", encode_to_size(_to_area(pixels), self.jpeg_size, rng)
         draw, quality = rng.random(), int(rng.integers(80, 96))
-        buffer = io.BytesIO()
-        image = Image.fromarray(pixels)
         if draw < 0.85:
-            image.save(buffer, "JPEG", quality=quality)
-            return "jpg", buffer.getvalue()
+            return "jpg", _encoded(pixels, "JPEG", quality=quality)
         if draw < 0.93:
-            image.save(buffer, "PNG", compress_level=3)
-            return "png", buffer.getvalue()
-        image.save(buffer, "WEBP", quality=quality, method=2)
-        return "webp", buffer.getvalue()
+            return "png", _encoded(pixels, "PNG", compress_level=3)
+        return "webp", _encoded(pixels, "WEBP", quality=quality, method=2)
 
     def _meta(
         self, rng: np.random.Generator, position: int, key: str, suffix: str, image: bytes, text: str | None, shape: tuple[int, ...]
@@ -211,14 +205,15 @@ class SampleMaker:
         return json.dumps(meta).encode()
 
 
-def make_plan(n_images: int, seed: int, *, n_photos: int, is_broken_wanted: bool = True) -> Plan:
+def make_plan(n_images: int, seed: int, *, n_photos: int, with_broken: bool = True) -> Plan:
     """Draw the plan of a corpus.
 
     `n_images`: at least 20.
-    `n_photos`: photos that are there; at most a quarter of the originals are photos.
-    `is_broken_wanted`: whether some 0.5% of the samples are broken.
-    Returns A fifth of the samples are copies: one set of 150 samples of photo 0 (a tenth of a corpus of fewer than 1,500), the rest in
-    groups of 2 to 12, the photos' groups first.
+    `n_photos`: photos available; at most a quarter of the originals are photos.
+    `with_broken`: whether some 0.5% of the samples are broken.
+
+    A fifth of the samples are copies: one group of 150 samples of photo 0 (a tenth of a corpus of fewer than 1,500), the rest in groups
+    of 2 to 12, the largest of them of photos.
 
     Examples
     --------
@@ -227,7 +222,7 @@ def make_plan(n_images: int, seed: int, *, n_photos: int, is_broken_wanted: bool
     (100, 5)
     """
     rng = np.random.default_rng([seed, 0])
-    n_broken = max(min(len(BREAKS), n_images // 20), round(n_images * _BROKEN_SHARE)) if is_broken_wanted else 0
+    n_broken = max(min(len(BREAKS), n_images // 20), round(n_images * _BROKEN_SHARE)) if with_broken else 0
     n_copies = round(n_images * _COPY_SHARE)
     n_sources = n_images - n_copies - n_broken
     n_photos = min(n_photos, n_sources // 4)
@@ -273,11 +268,11 @@ def caption(rng: np.random.Generator, subject: str) -> str:
 
 
 def vary(rng: np.random.Generator, original: str, subject: str) -> str:
-    """Write another page's caption of the same picture: spelled otherwise, added to, cut, or somebody else's words.
+    """Write another page's caption of the same picture: in lower case, with additions, cut, or in other words.
 
     `original`: the caption to start from.
     `subject`: as for `caption`.
-    Returns one line; now and then the original itself.
+    Returns one line; sometimes the original itself.
     """
     way = int(rng.integers(7))
     if way == 0:
@@ -297,11 +292,11 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def _pick_by_family(rng: np.random.Generator, listed: tuple[Change, ...]) -> Change:
-    # by family first: crops have more strengths than grey, and are not more common for that
-    families = sorted({change.family for change in listed})
+def _pick_by_family(rng: np.random.Generator, pool: tuple[Change, ...]) -> Change:
+    # by family first: crops have more strengths than grey, but should not be more common
+    families = sorted({change.family for change in pool})
     family = families[int(rng.integers(len(families)))]
-    members = [change for change in listed if change.family == family]
+    members = [change for change in pool if change.family == family]
     return members[int(rng.integers(len(members)))]
 
 
@@ -310,14 +305,14 @@ def _break(name: str, pixels: Pixels) -> bytes:
         return b""
     if name == "not_an_image":
         return _BAD_BYTES
-    data = _jpeg(pixels, 90)
+    data = _encoded(pixels, "JPEG", quality=90)
     return data[: len(data) * 3 // 5]
 
 
 def _to_area(pixels: Pixels) -> Pixels:
-    """Resize to the pixels of `_SIZED`, the sides' ratio kept."""
+    """Resize to the area of `_SIZE`, with the same ratio of sides."""
     height, width, _ = pixels.shape
-    scale = (_SIZED[0] * _SIZED[1] / (width * height)) ** 0.5
+    scale = (_SIZE[0] * _SIZE[1] / (width * height)) ** 0.5
     if 0.98 < scale < 1.02:
         return pixels
     return np.asarray(
@@ -325,35 +320,36 @@ def _to_area(pixels: Pixels) -> Pixels:
     )
 
 
-def _jpeg(pixels: Pixels, quality: int) -> bytes:
+def _encoded(pixels: Pixels, form: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(pixels).save(buffer, form, **options)
     return buffer.getvalue()
 
 
 def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> bytes:
-    """Encode a JPEG of about a given size: by its quality, then by film grain where the best quality is too small.
+    """Encode a JPEG of about a given size: by its quality, then with film grain where the best quality gives too few bytes.
 
     `pixels`: shape (height, width, 3).
     `n_bytes`: `MIN_JPEG_SIZE` to `MAX_JPEG_SIZE` for the pixels of a demo image.
     `rng`: draws the grain.
-    Returns bytes; within 10% of `n_bytes`.
+    Returns bytes within 10% of `n_bytes`.
     """
-    low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _jpeg(pixels, _MAX_QUALITY)
+    low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _encoded(pixels, "JPEG", quality=_MAX_QUALITY)
     if len(data) <= n_bytes * (1 + _TOLERANCE):
         low = _MAX_QUALITY
     while high - low > 1:  # the best quality that is not too large
         quality = (low + high) // 2
-        data = _jpeg(pixels, quality)
+        data = _encoded(pixels, "JPEG", quality=quality)
         if abs(len(data) - n_bytes) <= _TOLERANCE * n_bytes:
             return data
         low, high = (quality, high) if len(data) < n_bytes else (low, quality)
     grain = rng.standard_normal((*pixels.shape[:2], 1), dtype=np.float32)
-    below, above, deviation = 0.0, _MAX_GRAIN, 8.0
-    for _ in range(16):  # size grows with the grain: halve the interval in its logarithm
+    weaker, stronger, deviation = 0.0, _MAX_GRAIN, 8.0
+    for _ in range(16):  # size grows with the grain: bisect its logarithm
         if abs(len(data) - n_bytes) <= _TOLERANCE * n_bytes:
             break
-        data = _jpeg(np.clip(pixels + grain * np.float32(deviation) + np.float32(0.5), 0, 255).astype(np.uint8), low)
-        below, above = (deviation, above) if len(data) < n_bytes else (below, deviation)
-        deviation = (max(below, 0.25) * above) ** 0.5
+        grained = np.clip(pixels + grain * np.float32(deviation) + np.float32(0.5), 0, 255).astype(np.uint8)
+        data = _encoded(grained, "JPEG", quality=low)
+        weaker, stronger = (deviation, stronger) if len(data) < n_bytes else (weaker, deviation)
+        deviation = (max(weaker, 0.25) * stronger) ** 0.5
     return data

@@ -40,7 +40,7 @@ _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1024, "M": 10**6, "MB": 1
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """One shard to write: its slice of the plan and what makes its samples."""
+    """One shard to write: its slice of the plan, and the maker of its samples."""
 
     out: Path
     number: int
@@ -65,7 +65,7 @@ class DemoSummary:
     # n_copies, n_exact: planted copies, and those of them with the very bytes of their original
     n_copies: int
     n_exact: int
-    n_broken: int  # samples made to be unusual: rejected by a run, those without a caption aside
+    n_broken: int  # samples made unusual: a run rejects them, except those without a caption
     largest_group: int  # samples of the most duplicated scene
 
     def __str__(self) -> str:
@@ -89,19 +89,19 @@ def make_demo_data(
 ) -> DemoSummary:
     """Write tars as img2dataset writes them, a fifth of their images planted copies, and ``truth.parquet``.
 
-    Equal arguments give equal bytes, whatever the number of workers. Memory does not grow with the corpus, but for five
+    Equal arguments give equal bytes, whatever the number of workers. Memory does not grow with the corpus, except for five
     bytes a sample.
 
     `out`: folder, made where it is missing. Shards of an earlier call are overwritten.
     `n_images`: samples, at least 20, broken ones included.
     `seed`: not negative; kept in the metadata of ``truth.parquet`` with the other arguments.
     `per_shard`: samples per tar, at most 10,000.
-    `jpeg_size`: bytes, 10,000 to 120,000: every image is a JPEG of about 400 x 350 pixels within 10% of that size, and none is broken. For
-    throughput benchmarks.
+    `jpeg_size`: bytes, 10,000 to 120,000: every image is a JPEG of about 400 x 350 pixels within 10% of that size, and none is broken
+    (for throughput benchmarks).
     `workers`: processes; with more than one, a script needs the ``if __name__ == "__main__"`` guard.
     `progress`: called with (samples written, `n_images`) after each shard.
-    Raises ConfigError if an argument can't work, or `out` holds tars that this call would not overwrite.
-    Raises MissingExtra if scikit-image or scikit-learn, which bring the photos, is not installed.
+    Raises ConfigError if an argument is out of its range, or `out` holds tars that this call would not overwrite.
+    Raises MissingExtra if scikit-image or scikit-learn, which ship the photos, is not installed.
 
     Notes
     -----
@@ -120,7 +120,7 @@ def make_demo_data(
         raise ConfigError(f"{folder} holds {strangers[0]} and {len(strangers) - 1} more tars of another corpus; expected an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
 
-    plan = make_plan(n_images, seed, n_photos=len(photo_scenes()), is_broken_wanted=jpeg_size is None)
+    plan = make_plan(n_images, seed, n_photos=len(photo_scenes()), with_broken=jpeg_size is None)
     maker = SampleMaker(seed, plan.n_photos, plan.first_broken, jpeg_size)
     arguments = {"n_images": n_images, "seed": seed, "per_shard": per_shard, "jpeg_size": jpeg_size}
     schema = TRUTH.with_metadata({key: str(value) for key, value in arguments.items()})
@@ -152,7 +152,7 @@ def parse_size(text: str) -> int:
 
     `text`: a number with B, KB, MB (thousands), KiB or MiB (1024), upper or lower case; bytes without.
     Returns bytes.
-    Raises ConfigError if it is no size.
+    Raises ConfigError if it is not a size.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
         for task in tasks:
             with starting_workers():
                 waiting.append(pool.submit(write_shard, task))
-            if len(waiting) >= 2 * workers:  # the truth of few shards at a time is in memory
+            if len(waiting) >= 2 * workers:  # the truth of only a few shards is held in memory
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -208,7 +208,7 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
 def write_shard(task: ShardTask) -> pa.Table:
     """Write the tar of a task, under a name that starts with "_" until it is whole.
 
-    Returns of schema `TRUTH`, a row per sample in the order of the tar.
+    Returns a table of schema `TRUTH`, a row per sample in the order of the tar.
     """
     name = f"{task.number:05d}.tar"
     unfinished = task.out / f"_{name}"
@@ -216,7 +216,7 @@ def write_shard(task: ShardTask) -> pa.Table:
     with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
         for index, (source, role) in enumerate(zip(task.sources.tolist(), task.roles.tolist(), strict=True)):
             key = f"{task.number:05d}{index:04d}"
-            # not the key right before: two neighbours of one key would read as one sample
+            # not the key just before: two neighbours with one key would be read as one sample
             earlier = next((i for i in range(index - 2, -1, -1) if task.roles[i] != BROKEN), None)
             earlier_key = None if earlier is None else f"{task.number:05d}{earlier:04d}"
             sample = task.maker.make(task.first + index, source, role, key, earlier_key)

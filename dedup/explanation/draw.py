@@ -22,16 +22,16 @@ from dedup.text import printable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _CELL = 176  # pixels
-_TEXT = 44  # pixels under each picture
+_TEXT_HEIGHT = 44  # pixels under each picture
 _GAP = 8
-_ROW = _CELL + _TEXT + _GAP
+_ROW = _CELL + _TEXT_HEIGHT + _GAP
 _HEAD = 24  # pixels above each row
 _LINE_HEIGHT = 26  # pixels of a line of text
 _ARROW = 96  # pixels between two pictures
 _PICTURES_A_ROW = 4
-_LEAST_COLUMNS = 3  # so that the line above has room
-_MOST = 8  # pictures of a path
-_MAX_CHARS = 200  # a caption may have megabytes
+_LEAST_COLUMNS = 3  # for the line above
+_MAX_PATH = 8  # pictures of a path
+_MAX_CHARACTERS = 200  # a caption may have megabytes
 _KEPT = "#1a7f37"
 _COPY = "#0b5394"
 _REFUSED = "#a40e26"
@@ -68,9 +68,9 @@ def montage(
     component_ids : sequence of int
         Groups to draw.
     n_largest, n_random : int
-        Further groups; with none asked for, the 6 largest.
+        Further groups; if no group is named either, the 6 largest.
     per_group : int
-        Pictures per group; the most and the least similar copies are drawn where there are more.
+        Pictures per group; of more copies, the most and the least similar.
     seed : int
 
     Returns
@@ -81,7 +81,7 @@ def montage(
     Raises
     ------
     InputError
-        If a component_id is no group of copies of this run.
+        If a component_id is not a group of copies of this run.
     """
     run = Run(run_dir)
     statistics = read_table(run.table("statistics"), ["component_id", "duplication_count"])
@@ -97,24 +97,24 @@ def montage(
     groups = list(dict.fromkeys(chosen))
     cells = _cells(run, groups, per_group)
     drawn = [cells[group] for group in groups if cells[group]]
-    _draw(drawn, Path(out), per_group)
+    _draw(drawn, out, per_group)
     return len(drawn)
 
 
 def _cells(run: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
-    wanted = pc.field("component_id").isin(groups)
-    kept = dataset(run.table("manifest")).to_table(columns=_COLUMNS, filter=wanted).to_pylist()
+    in_groups = pc.field("component_id").isin(groups)
+    kept = dataset(run.table("manifest")).to_table(columns=_COLUMNS, filter=in_groups).to_pylist()
     columns = [*_COLUMNS, "similarity_to_keeper", "kind"]
-    dropped = dataset(run.table("duplicates")).to_table(columns=columns, filter=wanted).to_pylist()
+    dropped = dataset(run.table("duplicates")).to_table(columns=columns, filter=in_groups).to_pylist()
     cells: dict[int, list[_Cell]] = {}
     for group in groups:
         keepers = [row for row in kept if row["component_id"] == group]
         copies = sorted(
             (row for row in dropped if row["component_id"] == group), key=lambda row: (-row["similarity_to_keeper"], row["sample_id"])
         )
-        n = max(1, per_group - len(keepers))
-        if len(copies) > n:
-            copies = copies[: n - n // 2] + copies[len(copies) - n // 2 :]
+        room = max(1, per_group - len(keepers))
+        if len(copies) > room:
+            copies = copies[: room - room // 2] + copies[len(copies) - room // 2 :]
         cells[group] = [_Cell(row, "kept") for row in keepers[:per_group]]
         cells[group] += [
             _Cell(row, "exact copy" if row["kind"] == "exact" else f"similarity {row['similarity_to_keeper']:.3f}") for row in copies
@@ -122,11 +122,11 @@ def _cells(run: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_C
     return cells
 
 
-def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
+def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
     if not rows:
         raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
     n_columns = min(per_group, max(len(row) for row in rows))
-    height = _HEAD + _CELL + _TEXT + _GAP
+    height = _HEAD + _ROW
     sheet = Image.new("RGB", (_GAP + n_columns * (_CELL + _GAP), _GAP + len(rows) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
@@ -138,7 +138,11 @@ def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
             caption, is_kept = cell.row["caption"] or "(no caption)", cell.label == "kept"
             left = _GAP + column * (_CELL + _GAP)
             _draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _save(sheet, out)
+
+
+def _save(sheet: Image.Image, out: str | Path) -> None:
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
 
 
@@ -148,15 +152,15 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
     `out`: path; PNG to write. Images whose tar is gone are drawn as «image can't be read».
     """
     path, steps = list(explanation.path_samples) or [explanation.sample], list(explanation.path)
-    beside = [(other.sample, _beside(other.similarity, other.refused)) for other in explanation.other_keepers[:_PICTURES_A_ROW]]
+    beside = [(keeper.sample, _beside(keeper.similarity, keeper.refused)) for keeper in explanation.other_keepers[:_PICTURES_A_ROW]]
     drawn = {sample.sample_id for sample, _ in beside}
-    others = [pair for pair in explanation.refused if pair.other.sample_id not in drawn]
-    refused = [(pair.other, f"{pair.similarity:.3f}, {pair.reason}") for pair in others[:_PICTURES_A_ROW]]
-    n_drawn = min(len(path), _MOST + 1)
+    pairs = [pair for pair in explanation.refused if pair.other.sample_id not in drawn]
+    refused = [(pair.other, f"{pair.similarity:.3f}, {pair.reason}") for pair in pairs[:_PICTURES_A_ROW]]
+    n_drawn = min(len(path), _MAX_PATH + 1)
     n_rows = -(-n_drawn // _PICTURES_A_ROW)
     sections = [(text, cells) for text, cells in (("kept before it", beside), ("similar, but not copies", refused)) if cells]
     n_columns = max(_LEAST_COLUMNS, min(n_drawn, _PICTURES_A_ROW), len(beside), len(refused))
-    width = _left(n_columns) - (_ARROW if n_rows == 1 else 0)
+    width = _column_x(n_columns) - (_ARROW if n_rows == 1 else 0)
     sheet = Image.new("RGB", (width, _GAP + _LINE_HEIGHT + n_rows * _ROW + len(sections) * (_LINE_HEIGHT + _ROW)), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), _fit(f"{explanation.sample.key}: {explanation.reason}", _font(15), width - 2 * _GAP), "black", _font(15))
@@ -168,28 +172,26 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
             colour = _KEPT if cells is beside else _REFUSED
             _draw_sample(sheet, column, top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
         top += _LINE_HEIGHT + _ROW
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, "PNG")
+    _save(sheet, out)
 
 
 def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample], steps: list[Step], top: int) -> None:
-    """The pictures of a path, row by row; of a long one both ends."""
+    """The pictures of a path, row by row; only both ends of a long one."""
     shown = list(range(len(path)))
-    if len(path) > _MOST:
-        shown = [*range(_MOST // 2), -1, *range(len(path) - _MOST // 2, len(path))]
+    if len(path) > _MAX_PATH:
+        shown = [*range(_MAX_PATH // 2), -1, *range(len(path) - _MAX_PATH // 2, len(path))]
     for place, k in enumerate(shown):
         row, column = divmod(place, _PICTURES_A_ROW)
         upper = top + row * _ROW
         if k < 0:
-            text = f"… {len(path) - _MOST:,} more …"
-            ImageDraw.Draw(sheet).text((_left(column) + 24, upper + _CELL // 2), text, "grey", _font(15))
+            text = f"… {len(path) - _MAX_PATH:,} more …"
+            ImageDraw.Draw(sheet).text((_column_x(column) + 24, upper + _CELL // 2), text, "grey", _font(15))
             continue
         label, colour = _label(explanation, k, len(path))
         _draw_sample(sheet, column, upper, path[k], label, colour, is_framed=colour != _COPY)
         if k < len(steps):  # to the next picture, which may lie at the beginning of the next row
             step = steps[k]
-            _draw_arrow(sheet, _left(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", _what(step))
+            _draw_arrow(sheet, _column_x(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", _how(step))
 
 
 def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
@@ -202,7 +204,7 @@ def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
 
 def _draw_sample(sheet: Image.Image, column: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
     picture = _thumbnail(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
-    _draw_cell(sheet, _left(column), top, picture, label, sample.caption or "(no caption)", colour, is_framed=is_framed)
+    _draw_cell(sheet, _column_x(column), top, picture, label, sample.caption or "(no caption)", colour, is_framed=is_framed)
 
 
 def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: str) -> None:
@@ -214,11 +216,11 @@ def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: s
     draw.text((left + 6, middle + 6), _fit(below, small, _ARROW - _GAP), "grey", small)
 
 
-def _left(column: int) -> int:
+def _column_x(column: int) -> int:
     return _GAP + column * (_CELL + _GAP + _ARROW)
 
 
-def _what(step: Step) -> str:
+def _how(step: Step) -> str:
     return step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
 
 
@@ -229,7 +231,7 @@ def _beside(similarity: float | None, refused: str | None) -> str:
 def _draw_cell(
     sheet: Image.Image, left: int, top: int, picture: Image.Image | None, label: str, text: str, colour: str, *, is_framed: bool = False
 ) -> None:
-    """Draw a picture in its cell, a coloured label and a line of text under it."""
+    """Draw a picture in its cell, with a coloured label and a line of text under it."""
     draw, small = ImageDraw.Draw(sheet), _font(13)
     if picture is None:
         draw.rectangle((left, top, left + _CELL, top + _CELL), outline="grey")
@@ -256,16 +258,15 @@ def _thumbnail(shard: str, key: str, byte_offset: int | None, n_bytes: int | Non
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def _fit(text: str, of: Font, width: int) -> str:
-    """As much of a text as fits into so many pixels, on one line."""
-    text = printable(text, _MAX_CHARS)
-    if of.getlength(text) <= width:
+def _fit(text: str, font: Font, width: int) -> str:
+    """As much of a text as fits on one line of so many pixels."""
+    text = printable(text, _MAX_CHARACTERS)
+    if font.getlength(text) <= width:
         return text
-    while text and of.getlength(text + "…") > width:
+    while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
 
 
 def _font(size: int) -> Font:
-    """The font that comes with Pillow."""
     return ImageFont.load_default(size)

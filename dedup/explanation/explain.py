@@ -36,7 +36,7 @@ def explain(
     out: str | Path | None = None,
     max_refused: int = 20,
 ) -> Explanation:
-    """Tell why a sample was kept or dropped.
+    """Explain why a sample was kept or dropped.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def explain(
     Raises
     ------
     InputError
-        If no sample, or more than one, is meant.
+        If no sample fits, or more than one.
     RunDirectoryError
         If the run is not finished, or its tables do not belong together.
 
@@ -69,14 +69,14 @@ def explain(
     Tables are read in batches, most of them once from end to end; what is held in memory is the sample's connected component.
     """
     tables = RunTables(run_dir)
-    found = find_sample(tables.run, key, shard, sample_id)
-    if found.sample_id is None:
-        rejection = found.rejections[0]
-        own = Sample(rejection.shard, rejection.key)
+    match = find_sample(tables.run, key, shard, sample_id)
+    if match.sample_id is None:
+        rejection = match.rejections[0]
+        sample = Sample(rejection.shard, rejection.key)
         reason = f"rejected, {rejection.reason}: {rejection.detail}"
-        explanation = Explanation(run_dir, "rejected", reason, own, min_similarity=tables.min_similarity, rejections=found.rejections)
+        explanation = Explanation(run_dir, "rejected", reason, sample, min_similarity=tables.min_similarity, rejections=match.rejections)
     else:
-        explanation = replace(_explain(tables, found.sample_id, max_refused), rejections=found.rejections)
+        explanation = replace(_explain(tables, match.sample_id, max_refused), rejections=match.rejections)
     if out is not None:
         draw_explanation(explanation, out)
     return explanation
@@ -85,13 +85,13 @@ def explain(
 def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation:
     tables.require_manifest()
     place = tables.outcome(sample_id)
-    own = tables.samples([sample_id])[sample_id]
+    sample = tables.samples([sample_id])[sample_id]
     refused, n_refused = tables.refused(sample_id, place.component_id, max_refused)
     base = Explanation(
         tables.run.url,
         "kept_unique",
         "kept: the run found no copy of it",
-        own,
+        sample,
         n_neighbors=tables.n_neighbors(sample_id),
         min_similarity=tables.min_similarity,
         refused=tuple(refused),
@@ -99,15 +99,14 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
     )
     component, members = tables.component(sample_id, place)
     base = replace(base, component=component)
-    path: list[int] = []
     if len(members) > 1:
         edges = component_edges(tables.run, members)
-        first = tables.representative(sample_id)
-        best, n_edges = edges.of(first, _EDGES_SHOWN)
-        own_steps = read_steps(tables.run, best)
-        ends = [step.dst if step.src == first else step.src for step in own_steps]
-        others = tables.samples(ends)
-        base = replace(base, edges=tuple(own_steps), edge_samples=tuple(others[end] for end in ends), n_edges=n_edges)
+        representative = tables.representative(sample_id)
+        pairs, n_edges = edges.most_similar(representative, _EDGES_SHOWN)
+        steps = read_steps(tables.run, pairs)
+        ends = [step.dst if step.src == representative else step.src for step in steps]
+        samples = tables.samples(ends)
+        base = replace(base, edges=tuple(steps), edge_samples=tuple(samples[end] for end in ends), n_edges=n_edges)
         if place.keeper_id is not None:
             path = path_between(tables.run, edges, sample_id, place.keeper_id)
             samples = tables.samples(path)
@@ -123,12 +122,12 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
 
 def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: int, row: dict[str, Any]) -> Explanation:
     keeper, is_exact = tables.samples([keeper_id])[keeper_id], row["kind"] == "exact"
-    same = "of the same embedding as" if tables.is_exact_by_embedding else "byte-identical to"
-    what = same if is_exact else "a near copy of"
+    exact = "of the same embedding as" if tables.is_exact_by_embedding else "byte-identical to"
+    relation = exact if is_exact else "a near copy of"
     return replace(
         base,
         outcome="dropped_exact" if is_exact else "dropped_near",
-        reason=f"dropped: {what} {keeper.name}, which is kept",
+        reason=f"dropped: {relation} {keeper.name}, which is kept",
         keeper=keeper,
         similarity_to_keeper=row["similarity_to_keeper"],
         distance_to_keeper=row["distance_to_keeper"],
@@ -138,8 +137,8 @@ def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: in
 
 def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Component) -> Explanation:
     policy = KeepPolicy(tables)
-    copies, best_copy = policy.copies(sample_id, component.component_id)
-    base = replace(base, n_copies=copies, rule=None if best_copy is None else policy.rule(sample_id, best_copy))
+    n_copies, best_copy = policy.copies(sample_id, component.component_id)
+    base = replace(base, n_copies=n_copies, rule=None if best_copy is None else policy.rule(sample_id, best_copy))
     if component.duplication_count == 1:
         if component.n_raw_members == 1:
             return base
@@ -147,29 +146,32 @@ def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Compo
         return replace(base, reason=f"kept: a group of its own; {text}")
     before, why = policy.kept_before(sample_id, component)
     if not before:
-        others = component.n_excluded and component.n_kept == 1 and not copies
-        text = f"the others of its group of {component.duplication_count:,} are excluded" if others else policy.first_of(component, copies)
+        if component.n_excluded and component.n_kept == 1 and not n_copies:
+            text = f"the others of its group of {component.duplication_count:,} are excluded"
+        else:
+            text = _first_of(component, n_copies)
         return replace(base, outcome="kept_keeper", reason=f"kept: {text}")
     return replace(base, outcome="kept_further", reason=f"kept beside {component.n_kept - 1:,} of its group: {why}", other_keepers=before)
 
 
+def _first_of(component: Component, n_copies: int) -> str:
+    beside = f", {component.n_kept - 1:,} of the group kept beside it" if component.n_kept > 1 else ""
+    dropped = f"{n_copies:,} dropped for it" if n_copies else "none dropped for it"
+    return f"the first of its group of {component.duplication_count:,} by the keep policy; {dropped}{beside}"
+
+
 def _excluded(exclusion: Exclusion) -> str:
-    named = {
+    reasons = {
         "reference": f"near the reference image {exclusion.excluded_by}",
         "listed": f"the list names it: {exclusion.excluded_by}",
         "copy": f"a copy of a sample that the list names: {exclusion.excluded_by}",
     }
     where = f" in {exclusion.reference_shard}" if exclusion.reference_shard else ""
-    return f"excluded: {named.get(exclusion.reason, exclusion.reason)}{where}"
+    return f"excluded: {reasons.get(exclusion.reason, exclusion.reason)}{where}"
 
 
 class KeepPolicy:
-    """How a run chose its keepers.
-
-    Parameters
-    ----------
-    tables : RunTables
-    """
+    """How a run chose its keepers."""
 
     def __init__(self, tables: RunTables) -> None:
         self._tables = tables
@@ -179,19 +181,20 @@ class KeepPolicy:
 
     def copies(self, sample_id: int, component_id: int) -> tuple[int, int | None]:
         """How many samples were dropped for this one, and which of them the policy prefers."""
-        wanted = (pc.field("component_id") == component_id) & (pc.field("keeper_id") == sample_id)
+        of_keeper = (pc.field("component_id") == component_id) & (pc.field("keeper_id") == sample_id)
         n, best = 0, None
         duplicates = dataset(self._tables.run.table("duplicates"))
-        for batch in duplicates.to_batches(columns=self._columns, filter=wanted, batch_size=_BATCH_ROWS):
+        for batch in duplicates.to_batches(columns=self._columns, filter=of_keeper, batch_size=_BATCH_ROWS):
             rows = batch.to_pylist()
             n += len(rows)
             best = min([*rows, *([best] if best else [])], key=cmp_to_key(self._compare), default=best)
         return n, None if best is None else best["sample_id"]
 
     def rule(self, one: int, other: int) -> Rule | None:
-        """What put one of two samples of a group before the other, or, where that went to a keeper it is preferred to, a keeper before it.
+        """The rule that decided between two samples of a group.
 
-        A member goes with the most similar keeper of its group, which need not be the one that dropped it.
+        A member goes to the most similar keeper of its group, which need not be the one that dropped it: if the policy prefers the member
+        to that keeper, the rule is the one that put an earlier keeper before the member.
         """
         rows = read_samples(self._tables.run, [one, other], self._columns)
         first, second = (one, other) if self._precedes(rows[one], rows[other]) else (other, one)
@@ -214,13 +217,13 @@ class KeepPolicy:
         return one["sample_id"] in base if len(base) == 1 else self._compare(one, other) < 0
 
     def kept_before(self, sample_id: int, component: Component) -> tuple[tuple[OtherKeeper, ...], str]:
-        """The keepers of its group that were chosen before this one, the most similar first, and why this one was kept beside them."""
+        """The keepers of the group that were chosen before this one, the most similar first, and why it was kept beside them."""
         kept = [row["sample_id"] for row in self._kept(component.component_id)]
         place, base = kept.index(sample_id), self._base_kept(kept)
-        before = kept[:place]
-        if not before:
+        earlier = kept[:place]
+        if not earlier:
             return (), ""
-        others = self._other_keepers(sample_id, before)
+        others = self._other_keepers(sample_id, earlier)
         per_component = int(self._tables.config("manifest", "keep.per_component", 1))
         if sample_id in base:
             return others, "the run's base kept it too, and keep.prefer_base=true"
@@ -228,36 +231,29 @@ class KeepPolicy:
             return others, f"keep.per_component={per_component}"
         return others, "it is a copy of none of those kept before it"
 
-    @staticmethod
-    def first_of(component: Component, n_copies: int) -> str:
-        """Why the first of a group is kept."""
-        beside = f", {component.n_kept - 1:,} of the group kept beside it" if component.n_kept > 1 else ""
-        dropped = f"{n_copies:,} dropped for it" if n_copies else "none dropped for it"
-        return f"the first of its group of {component.duplication_count:,} by the keep policy; {dropped}{beside}"
-
-    def _other_keepers(self, sample_id: int, before: Sequence[int]) -> tuple[OtherKeeper, ...]:
-        of = representatives(self._tables.run, [sample_id, *before])
-        images = sorted(set(of.values()))
-        asked = {
+    def _other_keepers(self, sample_id: int, earlier: Sequence[int]) -> tuple[OtherKeeper, ...]:
+        image_of = representatives(self._tables.run, [sample_id, *earlier])
+        images = sorted(set(image_of.values()))
+        thresholds = {
             row["sample_id"]: row["min_similarity"]
             for row in self._tables.rows("representatives", ["sample_id", "min_similarity"], pc.field("sample_id").isin(images))
         }
         similarity: dict[int, float] = {}
         try:
             vectors = self._tables.run.read_vectors(np.array(images, dtype=np.int64))
-            similar = exact_similarity(vectors, vectors[images.index(of[sample_id])])
+            similar = exact_similarity(vectors, vectors[images.index(image_of[sample_id])])
             similarity = dict(zip(images, similar.tolist(), strict=True))
-        except (DedupError, OSError, KeyError):  # the vectors may be gone: the tables suffice for all else
+        except (DedupError, OSError, KeyError):  # the vectors may be gone: all else is in the tables
             pass
-        refused = self._tables.refused_by_other(of[sample_id])
-        order = sorted(before, key=lambda other: (-similarity.get(of[other], 0.0), other))[:_OTHERS_SHOWN]
+        refused = self._tables.refused_by_other(image_of[sample_id])
+        order = sorted(earlier, key=lambda other: (-similarity.get(image_of[other], 0.0), other))[:_OTHERS_SHOWN]
         samples = self._tables.samples(order)
         return tuple(
             OtherKeeper(
                 samples[other],
-                similarity.get(of[other]),
-                max(asked.get(of[other], 0.0), asked.get(of[sample_id], 0.0)) or None,
-                refused[of[other]]["reason"] if of[other] in refused else None,
+                similarity.get(image_of[other]),
+                max(thresholds.get(image_of[other], 0.0), thresholds.get(image_of[sample_id], 0.0)) or None,
+                refused[image_of[other]]["reason"] if image_of[other] in refused else None,
             )
             for other in order
         )
@@ -276,7 +272,7 @@ class KeepPolicy:
         base = self._tables.run.config.base.run_dir
         try:
             table = dataset(Run(base).table("manifest"))
-        except (DedupError, OSError):  # a run needs its base no longer
+        except (DedupError, OSError):  # a finished run no longer needs its base
             return set()
         rows = table.to_table(columns=["sample_id"], filter=pc.field("sample_id").isin(list(sample_ids)))
         return set(rows["sample_id"].to_pylist())

@@ -1,4 +1,4 @@
-"""What is known of one sample of a run, as plain data."""
+"""The explanation of one sample, as plain data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Outcome = Literal["kept_unique", "kept_keeper", "kept_further", "dropped_exact",
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a sample lies and what it says."""
+    """A sample, with its metadata and its place in the shard."""
 
     shard: str
     key: str
-    sample_id: int | None = None  # none for a rejected sample, which has none; then all that follows is not known either
+    sample_id: int | None = None  # None for a rejected sample, like all that follows
     url: str | None = None
     caption: str | None = None
     sha256: str | None = None
@@ -26,7 +26,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Its key with the name of its shard; of a folder, whose keys are paths, without."""
+        """Its key and the name of its shard; the key alone in a folder, where keys are paths."""
         return self.key if self.shard.endswith("/") else f"{self.key} in {self.shard.rpartition('/')[2]}"
 
 
@@ -40,15 +40,15 @@ class Step:
     similarity: float
     kind: str  # exact or near
     variant: str  # how src was turned to meet dst
-    source: str  # what was found alike: whole, look, …
+    source: str  # which embeddings were similar: whole, look, …
     found_by: str | None  # the encoders that found it
-    confirmed: bool | None  # whether the pixels confirmed it; None where no look was taken
-    distance: float | None  # how much the parts that agree least differ, 0 to 1
+    confirmed: bool | None  # whether the pixels confirmed it; None where they were not compared
+    distance: float | None  # of the parts that agree least, 0 to 1
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A pair that looked like copies and is none."""
+    """A pair of similar images that are not copies."""
 
     other: Sample
     similarity: float
@@ -58,9 +58,9 @@ class Refusal:
     reason: str  # a word of the table `refused`
     distance: float | None
     moved: float | None
-    stage: str  # who asked: confirm, groups or manifest
+    stage: str  # which judged it: confirm, groups or manifest
     is_kept: bool  # whether the manifest keeps the other
-    is_same_group: bool  # whether both are in one group all the same, by other members
+    is_same_group: bool  # whether both are in one group all the same, through other members
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Rule:
     """The rule that put one sample before another."""
 
     term: str  # a term of `keep.order_by`, such as ``width*height desc``, or keep.prefer_base
-    # value, other_value: object; of the one that is preferred, and of the other
+    # value, other_value: of the preferred sample, and of the other
     value: Any
     other_value: Any
     preferred: Sample
@@ -77,12 +77,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class OtherKeeper:
-    """A sample that was kept of the same group before this one."""
+    """A sample of the same group that was kept before this one."""
 
     sample: Sample
     similarity: float | None  # cosine of the whole images; None where the vectors are gone
-    min_similarity: float | None  # what the two ask of a copy
-    refused: str | None  # why their pixels make them no copies, where they were looked at
+    min_similarity: float | None  # threshold of the two
+    refused: str | None  # why they are no copies, where their pixels were compared
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ class Explanation:
         The same in a sentence.
     sample : Sample
     keeper : Sample or None
-        Which a dropped sample is a copy of.
+        What a dropped sample is a copy of.
     similarity_to_keeper, distance_to_keeper : float or None
-        Of the two compared with each other, whatever path joins them.
+        Of the two images compared directly, whatever path joins them.
     n_copies : int
         Samples that were dropped for this one.
     component : Component or None

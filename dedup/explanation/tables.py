@@ -1,9 +1,9 @@
-"""The tables of a finished run that explanations are drawn from: a sample by any of its names, its group, and the edges of that."""
+"""The tables of a finished run that explanations come from: a sample by any of its names, its group, and the edges of the group."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,12 @@ class Place:
 
     @property
     def keeper_id(self) -> int | None:
-        """Which kept sample it is a copy of, if it was dropped."""
+        """The kept sample it is a copy of, if it was dropped."""
         return int(self.row["keeper_id"]) if self.table == "duplicates" else None
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """A sample: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
 
     sample_id: int | None
@@ -56,64 +56,64 @@ class Found:
 
 @dataclass(frozen=True)
 class ComponentEdges:
-    """The edges of one connected component that stand, byte-identical copies left out."""
+    """The standing edges of one connected component, without those of byte-identical copies."""
 
-    # src, dst: shape (n_edges,)
+    # each of shape (n_edges,)
     src: Ids
     dst: Ids
-    similarity: npt.NDArray[np.float32]  # shape (n_edges,)
+    similarity: npt.NDArray[np.float32]
 
-    def of(self, sample_id: int, n: int) -> tuple[list[tuple[int, int]], int]:
+    def most_similar(self, sample_id: int, n: int) -> tuple[list[tuple[int, int]], int]:
         """The most similar edges of a sample, as (src, dst), and how many it has."""
-        own = np.flatnonzero((self.src == sample_id) | (self.dst == sample_id))
-        order = own[np.lexsort((self.dst[own], self.src[own], -self.similarity[own]))][:n]
-        return [(int(self.src[k]), int(self.dst[k])) for k in order], len(own)
+        touching = np.flatnonzero((self.src == sample_id) | (self.dst == sample_id))
+        order = touching[np.lexsort((self.dst[touching], self.src[touching], -self.similarity[touching]))][:n]
+        return [(int(self.src[k]), int(self.dst[k])) for k in order], len(touching)
 
 
-def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> Found:
-    """The one sample that is meant.
+def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> Match:
+    """Find a sample by its key, its content or its sample_id.
 
     `key`: a sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
     `shard`: URL of its shard, or the end of it.
     `sample_id`: instead of a key.
-    Raises InputError if no sample, or more than one, is meant.
+    Raises InputError if no sample fits, or more than one.
     """
     if sample_id is not None:
         row = read_samples(run, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
         if row is None:
             raise InputError(f"{run.url} has no sample {sample_id}; its embeddings/metadata/ lists the sample_ids")
-        return Found(sample_id, _rejections(run, [row["key"]], lambda other, _: other == row["shard"]))
+        return Match(sample_id, _rejections(run, [row["key"]], lambda row_shard, _: row_shard == row["shard"]))
     if not key:
         raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
-    rests = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
+    suffixes = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
 
     def is_meant(row_shard: str, row_key: str) -> bool:
-        left = key[: len(key) - len(row_key)].rstrip("/")
-        return (not left or _is_shard(row_shard, left)) and (not shard or _is_shard(row_shard, shard))
+        prefix = key[: len(key) - len(row_key)].rstrip("/")
+        return (not prefix or _is_shard(row_shard, prefix)) and (not shard or _is_shard(row_shard, shard))
 
-    rows = [row for row in _metadata(run, pc.field("key").isin(rests)) if is_meant(row["shard"], row["key"])]
-    rejected = _rejections(run, rests, is_meant)
-    # the whole text as a key goes before a part of it
+    rows = [row for row in _metadata(run, pc.field("key").isin(suffixes)) if is_meant(row["shard"], row["key"])]
+    rejected = _rejections(run, suffixes, is_meant)
+    # the whole text as a key is preferred to a part of it
     longest = max((len(row_key) for row_key in [*(row["key"] for row in rows), *(row.key for row in rejected)]), default=0)
     rows = [row for row in rows if len(row["key"]) == longest]
     rejected = tuple(row for row in rejected if len(row.key) == longest)
     if not rows and not rejected:
-        return Found(_by_content(run, key, shard), ())
+        return Match(_by_content(run, key, shard), ())
     shards = sorted({row["shard"] for row in rows} | {row.shard for row in rejected})
     if len(shards) > 1:
         raise InputError(f"{len(shards)} shards have a sample {key}: {_listed(shards)}; say which with --shard (shard= in Python)")
     if len(rows) > 1:
         raise InputError(f"{len(rows)} samples are {key} in {shards[0]}: {_listed(row['sample_id'] for row in rows)}; give --sample-id")
-    return Found(rows[0]["sample_id"] if rows else None, rejected)
+    return Match(rows[0]["sample_id"] if rows else None, rejected)
 
 
-def _metadata(run: Run, wanted: pc.Expression) -> list[dict[str, Any]]:
+def _metadata(run: Run, condition: pc.Expression) -> list[dict[str, Any]]:
     columns = ["sample_id", "shard", "key"]
-    batches = dataset(run.table("metadata")).to_batches(columns=columns, filter=wanted, batch_size=_BATCH_ROWS)
+    batches = dataset(run.table("metadata")).to_batches(columns=columns, filter=condition, batch_size=_BATCH_ROWS)
     return [row for batch in batches for row in batch.to_pylist()]
 
 
-def _rejections(run: Run, keys: Sequence[str], is_meant: Any) -> tuple[Rejection, ...]:
+def _rejections(run: Run, keys: Sequence[str], is_meant: Callable[[str, str], bool]) -> tuple[Rejection, ...]:
     rows = dataset(run.table("rejected")).to_table(filter=pc.field("key").isin(list(keys))).to_pylist()
     return tuple(Rejection(**row) for row in rows if is_meant(row["shard"], row["key"]))
 
@@ -125,13 +125,13 @@ def _is_shard(shard: str, text: str) -> bool:
 
 
 def _by_content(run: Run, key: str, shard: str) -> int:
-    for is_asked, column, value in (("://" in key, "url", key), (_SHA256.fullmatch(key), "sha256", key.lower())):
-        if not is_asked:
+    for applies, column, value in (("://" in key, "url", key), (_SHA256.fullmatch(key), "sha256", key.lower())):
+        if not applies:
             continue
         rows = [row for row in _metadata(run, pc.field(column) == value) if not shard or _is_shard(row["shard"], shard)]
         if len(rows) > 1:
-            named = _listed(f"{row['key']} in {row['shard']} ({row['sample_id']})" for row in rows)
-            raise InputError(f"{len(rows)} samples have the {column} {key}: {named}; say which with --sample-id")
+            samples = _listed(f"{row['key']} in {row['shard']} ({row['sample_id']})" for row in rows)
+            raise InputError(f"{len(rows)} samples have the {column} {key}: {samples}; say which with --sample-id")
         if rows:
             sample_id: int = rows[0]["sample_id"]
             return sample_id
@@ -143,10 +143,10 @@ def _not_found(run: Run, key: str, shard: str) -> str:
     text = f"{run.url} has no sample {key}{where}: it was neither embedded nor rejected"
     partitions = read_table(run.table("partitions"), ["shard", "status", "error"])
     if shard:
-        known = [row for row in partitions.to_pylist() if _is_shard(row["shard"].partition("#")[0], shard)]
-        if not known:
+        matching = [row for row in partitions.to_pylist() if _is_shard(row["shard"].partition("#")[0], shard)]
+        if not matching:
             return f"{text}; that shard is none of the {len(partitions):,} of the run: see its partitions/ table"
-        broken = [row for row in known if row["status"] != "ok"]
+        broken = [row for row in matching if row["status"] != "ok"]
         if broken:
             return f"{text}; the shard was {broken[0]['status']}: {broken[0]['error']}"
     n_broken = pc.sum(pc.not_equal(partitions["status"], "ok").cast(pa.int64())).as_py() or 0
@@ -161,16 +161,9 @@ def _listed(names: Iterable[object]) -> str:
 
 
 class RunTables:
-    """Tables of one run, read when they are asked for.
+    """The tables of one run.
 
-    Parameters
-    ----------
-    run_dir : str
-
-    Raises
-    ------
-    RunDirectoryError
-        If there is no run, or it has embedded nothing yet.
+    Raises RunDirectoryError if there is no run, or it has embedded nothing yet.
     """
 
     def __init__(self, run_dir: str) -> None:
@@ -178,7 +171,7 @@ class RunTables:
         self.run.finished("embed")
 
     def require_manifest(self) -> None:
-        """Stop where the manifest is missing, or was made from tables that were replaced since."""
+        """Raise RunDirectoryError if the manifest is missing, or was made from tables that were replaced since."""
         Run.open(self.run.url, ("confirm", "groups", "exclude", "manifest"))
 
     @property
@@ -188,35 +181,34 @@ class RunTables:
 
     @property
     def is_exact_by_embedding(self) -> bool:
-        """Whether exact copies are known by nothing more than equal vectors: precomputed ones may come without a digest of the image."""
+        """Whether exact copies are told by equal vectors alone: precomputed ones may come without digests of the images."""
         return self.run.finished("embed").summary.get("exact_by") == "embedding"
 
     def outcome(self, sample_id: int) -> Place:
-        """Where the sample ended."""
+        """The table the sample ended in, and its row."""
         for name in ("manifest", "duplicates", "excluded"):
-            rows = dataset(self.run.table(name)).to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
-            if rows:
+            if rows := self.rows(name, None, pc.field("sample_id") == sample_id):
                 return Place(name, rows[0])
         text = f"sample {sample_id} was embedded, but is in none of manifest, duplicates and excluded"
         raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
 
     def samples(self, sample_ids: Iterable[int]) -> dict[int, Sample]:
-        """What metadata say of samples."""
+        """Samples with their metadata, by sample_id."""
         names, wanted = list(Sample.__dataclass_fields__), list(sample_ids)
-        found = read_samples(self.run, wanted, names)
-        if missing := set(wanted) - set(found):
+        rows = read_samples(self.run, wanted, names)
+        if missing := set(wanted) - set(rows):
             text = f"metadata has no sample {min(missing)}, which its other tables name"
             raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
-        return {sample_id: Sample(**{name: row[name] for name in names}) for sample_id, row in found.items()}
+        return {sample_id: Sample(**{name: row[name] for name in names}) for sample_id, row in rows.items()}
 
     def representative(self, sample_id: int) -> int:
         """The first sample with the same image bytes."""
         return representatives(self.run, [sample_id])[sample_id]
 
     def n_neighbors(self, sample_id: int) -> int:
-        """Others at the threshold or above."""
-        rows = dataset(self.run.table("neighbors")).to_table(columns=["n_neighbors"], filter=pc.field("sample_id") == sample_id)
-        return int(rows["n_neighbors"][0].as_py()) if len(rows) else 0
+        """Number of other samples at the threshold or above."""
+        rows = self.rows("neighbors", ["n_neighbors"], pc.field("sample_id") == sample_id)
+        return int(rows[0]["n_neighbors"]) if rows else 0
 
     def component(self, sample_id: int, place: Place) -> tuple[Component, npt.NDArray[np.int64]]:
         """The group of a sample, and the members of its connected component, ascending."""
@@ -224,38 +216,39 @@ class RunTables:
         n_kept, n_dropped, n_excluded = (
             dataset(self.run.table(name)).count_rows(filter=group) for name in ("manifest", "duplicates", "excluded")
         )
-        table = dataset(self.run.table("groups"))
-        rows = table.to_table(filter=pc.field("sample_id") == sample_id).to_pylist()
-        count, alone = int(place.row["duplication_count"]), np.array([sample_id], dtype=np.int64)
+        count = int(place.row["duplication_count"])
+        rows = self.rows("groups", None, pc.field("sample_id") == sample_id)
         if not rows:
-            return Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id), alone
-        raw, anchor = rows[0]["raw_component_id"], rows[0]["anchor_id"]
-        members = table.to_table(columns=["sample_id", "component_id"], filter=pc.field("raw_component_id") == raw)
+            component = Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id)
+            return component, np.array([sample_id], dtype=np.int64)
+        raw_id, anchor_id = rows[0]["raw_component_id"], rows[0]["anchor_id"]
+        columns = ["sample_id", "component_id"]
+        members = dataset(self.run.table("groups")).to_table(columns=columns, filter=pc.field("raw_component_id") == raw_id)
         component = Component(
             place.component_id,
             count,
             n_kept,
             n_dropped,
             n_excluded,
-            raw,
-            len(members),
-            pc.count_distinct(members["component_id"]).as_py(),
-            self.samples([anchor])[anchor],
-            rows[0]["similarity_to_anchor"],
-            rows[0]["distance_to_anchor"],
+            raw_id,
+            n_raw_members=len(members),
+            n_raw_groups=pc.count_distinct(members["component_id"]).as_py(),
+            anchor=self.samples([anchor_id])[anchor_id],
+            similarity_to_anchor=rows[0]["similarity_to_anchor"],
+            distance_to_anchor=rows[0]["distance_to_anchor"],
         )
         return component, np.sort(members["sample_id"].to_numpy())
 
     def refused(self, sample_id: int, component_id: int, n: int) -> tuple[list[Refusal], int]:
-        """Pairs of this image that the pixels refused, the most similar first, and how many there are."""
+        """The n most similar pairs of this image that the pixels refused, and how many there are."""
         by_other = self.refused_by_other(self.representative(sample_id))
         shown = sorted(by_other.items(), key=lambda item: (-item[1]["similarity"], item[0]))[:n]
         others = [other for other, _ in shown]
-        samples, isin = self.samples(others), pc.field("sample_id").isin(others)
-        kept = {row["sample_id"] for row in self.rows("manifest", ["sample_id"], isin)}
-        groups = {row["sample_id"]: row["component_id"] for row in self.rows("groups", ["sample_id", "component_id"], isin)}
+        samples, among_others = self.samples(others), pc.field("sample_id").isin(others)
+        kept = {row["sample_id"] for row in self.rows("manifest", ["sample_id"], among_others)}
+        groups = {row["sample_id"]: row["component_id"] for row in self.rows("groups", ["sample_id", "component_id"], among_others)}
         names = ("similarity", "variant", "source", "found_by", "reason", "distance", "moved", "stage")
-        found = [
+        refusals = [
             Refusal(
                 samples[other],
                 is_kept=other in kept,
@@ -264,25 +257,25 @@ class RunTables:
             )
             for other, row in shown
         ]
-        return found, len(by_other)
+        return refusals, len(by_other)
 
     def refused_by_other(self, representative: int) -> dict[int, dict[str, Any]]:
-        """The most similar row of `refused` for each other image that this one was told apart from."""
+        """The most similar row of `refused` for each image that this one was told apart from."""
         touches = (pc.field("src") == representative) | (pc.field("dst") == representative)
-        found: dict[int, dict[str, Any]] = {}
+        by_other: dict[int, dict[str, Any]] = {}
         for row in self.rows("refused", None, touches):
             other = row["dst"] if row["src"] == representative else row["src"]
-            if other not in found or row["similarity"] > found[other]["similarity"]:
-                found[other] = row
-        return found
+            if other not in by_other or row["similarity"] > by_other[other]["similarity"]:
+                by_other[other] = row
+        return by_other
 
-    def rows(self, name: str, columns: list[str] | None, wanted: pc.Expression) -> list[dict[str, Any]]:
+    def rows(self, name: str, columns: list[str] | None, condition: pc.Expression) -> list[dict[str, Any]]:
         """Rows of a table that meet a condition."""
-        found: list[dict[str, Any]] = dataset(self.run.table(name)).to_table(columns=columns, filter=wanted).to_pylist()
-        return found
+        rows: list[dict[str, Any]] = dataset(self.run.table(name)).to_table(columns=columns, filter=condition).to_pylist()
+        return rows
 
     def config(self, stage: str, key: str, default: Any) -> Any:
-        """What a stage was made with."""
+        """The value of a configuration key when a stage was made."""
         record = self.run.record(stage)
         return default if record is None else record.config.get(key, default)
 
@@ -294,26 +287,26 @@ def component_edges(run: Run, members: Ids) -> ComponentEdges:
 
     Notes
     -----
-    Files are read in batches, and only where they hold ids of the component's range: 20 bytes an edge of the component, and no more
-    for all others. The path through them takes some 300 bytes an edge.
+    Files are read in batches, and only where they hold ids of the component's range. Memory: 20 bytes an edge of the component; the
+    path through them takes some 300 bytes an edge.
     """
-    near: list[tuple[npt.NDArray[np.generic], ...]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    batches: list[tuple[npt.NDArray[np.generic], ...]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     src, dst = pc.field("src"), pc.field("dst")
     low, high = int(members[0]), int(members[-1])
-    wanted = STANDING & (src >= low) & (src < high) & (dst > low) & (dst <= high)
-    for batch in dataset(run.table("edges")).to_batches(columns=_EDGE_COLUMNS[:3], filter=wanted, batch_size=_BATCH_ROWS):
+    in_range = STANDING & (src >= low) & (src < high) & (dst > low) & (dst <= high)
+    for batch in dataset(run.table("edges")).to_batches(columns=_EDGE_COLUMNS[:3], filter=in_range, batch_size=_BATCH_ROWS):
         columns = [batch[name].to_numpy() for name in _EDGE_COLUMNS[:3]]
-        inside = _is_in(columns[0], members)
-        near.append(tuple(column[inside] for column in columns))
-    parts = [np.concatenate(column) for column in zip(*near, strict=True)]
+        is_member = _is_in(columns[0], members)
+        batches.append(tuple(column[is_member] for column in columns))
+    parts = [np.concatenate(column) for column in zip(*batches, strict=True)]
     return ComponentEdges(parts[0].astype(np.int64), parts[1].astype(np.int64), parts[2].astype(np.float32))
 
 
 def representatives(run: Run, sample_ids: Iterable[int]) -> dict[int, int]:
     """The sample that stands for the image of each: the first with the same bytes, or the sample itself."""
-    found = {sample_id: sample_id for sample_id in sample_ids}
-    rows = dataset(run.table("exact")).to_table(filter=pc.field("sample_id").isin(list(found))).to_pylist()
-    return found | {row["sample_id"]: row["representative_id"] for row in rows}
+    themselves = {sample_id: sample_id for sample_id in sample_ids}
+    rows = dataset(run.table("exact")).to_table(filter=pc.field("sample_id").isin(list(themselves))).to_pylist()
+    return themselves | {row["sample_id"]: row["representative_id"] for row in rows}
 
 
 def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[int]:
@@ -321,41 +314,41 @@ def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[
 
     Raises RunDirectoryError if nothing joins them: tables of different runs.
     """
-    of = representatives(run, [start, end])
+    image_of = representatives(run, [start, end])
     try:
-        between = widest_path(edges.src, edges.dst, edges.similarity, of[start], of[end]).tolist()
+        images = widest_path(edges.src, edges.dst, edges.similarity, image_of[start], image_of[end]).tolist()
     except EdgeError as error:
         raise RunDirectoryError(
             f"{run.url}: no edges join sample {start} and sample {end}, which are in one component ({error}); its tables do not "
             "belong together: run dedup status, then dedup run … --redo"
         ) from error
-    return [*([start] if of[start] != start else []), *between, *([end] if of[end] != end else [])]
+    return [*([start] if image_of[start] != start else []), *images, *([end] if image_of[end] != end else [])]
 
 
 def read_steps(run: Run, pairs: Iterable[tuple[int, int]]) -> list[Step]:
-    """Whole rows of `edges`, for pairs in either direction; of a pair that occurs twice the more similar.
+    """Rows of `edges` for pairs in either direction; the more similar one of a pair that occurs twice.
 
-    Pairs that are no edge are left out.
+    Pairs without an edge are left out.
     """
     wanted = [(min(pair), max(pair)) for pair in pairs]
     ends = [pa.array(sorted({pair[side] for pair in wanted}), pa.int64()) for side in (0, 1)]
     if not wanted:
         return []
-    rows = dataset(run.table("edges")).to_batches(
+    batches = dataset(run.table("edges")).to_batches(
         columns=_EDGE_COLUMNS,
         filter=pc.field("src").isin(ends[0]) & pc.field("dst").isin(ends[1]) & (_IS_EXACT | STANDING),
         batch_size=_BATCH_ROWS,
     )
-    is_wanted, found = set(wanted), dict[tuple[int, int], Step]()
-    for batch in rows:
+    is_wanted, steps = set(wanted), dict[tuple[int, int], Step]()
+    for batch in batches:
         for row in batch.to_pylist():
             pair = (row["src"], row["dst"])
-            if pair in is_wanted and (pair not in found or row["similarity"] > found[pair].similarity):
-                found[pair] = Step(**row)
-    return [found[pair] for pair in wanted if pair in found]
+            if pair in is_wanted and (pair not in steps or row["similarity"] > steps[pair].similarity):
+                steps[pair] = Step(**row)
+    return [steps[pair] for pair in wanted if pair in steps]
 
 
 def _is_in(values: Ids, members: Ids) -> npt.NDArray[np.bool_]:
     place = np.searchsorted(members, values).clip(0, len(members) - 1)
-    found: npt.NDArray[np.bool_] = members[place] == values
-    return found
+    is_member: npt.NDArray[np.bool_] = members[place] == values
+    return is_member

@@ -1,10 +1,10 @@
-"""What a run keeps in the forms that other tools read: lists of keys, urls and uids, and a folder for Hugging Face's `datasets`."""
+"""Writes what a run keeps in the forms that other tools read: lists of keys, urls and uids, and a folder for Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.release.plan import Cleaned, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
+from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
@@ -32,7 +32,7 @@ _UID_TYPE: Final = np.dtype("<u8,<u8")
 UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
 REPEATED_SQL = "SELECT key, count(*) AS n FROM kept GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
 _BEGUN = "_export.json"
-FILE_BYTES: Final = 500_000_000  # of images in a file: what the Hub likes
+FILE_BYTES: Final = 500_000_000  # of images in a file: a size that suits the Hub
 _GROUP_ROWS: Final = 10_000
 _IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _KINDS: Final = {pa.string(): "string", pa.int32(): "int32", pa.int64(): "int64", pa.float32(): "float32", pa.float64(): "float64"}
@@ -57,29 +57,20 @@ class ExportSummary:
     form: str
     path: str
     n_rows: int  # keys, urls, uids, or samples
-    n_left_out: int = 0  # kept samples that could not be named in that form
+    n_left_out: int = 0  # kept samples without a url or uid, or with one that no line can hold
     keep_list: KeepListResult | None = None
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written."""
-
-    path: str
-    n_rows: int  # keys, urls, uids or samples
-    n_left_out: int = 0  # kept samples that have no url or uid, or one that no line can hold
-
-
-@dataclass(frozen=True)
 class HfTask:
-    """One parquet file."""
+    """One parquet file to write."""
 
     kept: Table
-    file: Cleaned
+    file: CleanedShard
     n_files: int
     out: str
     with_images: bool
-    group_bytes: int = 32 * 1024 * 1024  # of images in a row group, all of which is held
+    group_bytes: int = 32 * 1024 * 1024  # of images in a row group, which is held in memory
 
 
 def export(
@@ -122,28 +113,31 @@ def export(
         raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
     reporter = reporter or SilentReporter()
     with engine_or_own(engine) as engine, engine.scratch() as scratch:
-        kept, found = kept_table(run_dir), None
+        kept, keep_list_result = kept_table(run_dir), None
         if keep_list:
-            kept, found = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
+            kept, keep_list_result = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
+        n_left_out = 0
         if form == "hf":
-            done = _export_hf(run_dir, kept, out, with_images, engine, reporter)
+            n_rows = _export_hf(run_dir, kept, out, with_images, engine, reporter)
         elif form == "datacomp":
-            done = export_datacomp(kept, out, engine)
+            n_rows, n_left_out = export_datacomp(kept, out, engine)
+        elif form == "keys":
+            n_rows = export_keys(kept, out, engine)
         else:
-            done = export_keys(kept, out, engine) if form == "keys" else export_urls(kept, out)
-        return ExportSummary(form, done.path, done.n_rows, done.n_left_out, found)
+            n_rows, n_left_out = _write_lines(kept, "url", out, is_strict=False)
+        return ExportSummary(form, out, n_rows, n_left_out, keep_list_result)
 
 
-def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
-    """Write the keys of kept samples, in their order: as text, or with their shards as ``.csv`` or ``.parquet``.
+def export_keys(kept: Table, out: str, engine: Engine) -> int:
+    """Write the keys of kept samples, in their order: as text, or with their shards as ``.csv`` or ``.parquet``; returns their number.
 
-    Raises InputError if text is asked for and a key occurs in several shards, or holds a line break.
+    Raises InputError if, for text, a key occurs in several shards or holds a line break.
     """
     if out.endswith(".parquet"):
         with FileWriter(out, _KEYS) as writer:
-            for batch in _batches(kept, _KEYS.names):
+            for batch in dataset(kept).to_batches(columns=_KEYS.names):
                 writer.write(batch)
-        return Exported(out, writer.n_rows)
+        return writer.n_rows
     if not out.endswith(".csv"):
         repeated = ask(engine, REPEATED_SQL, {"kept": kept}, pa.schema([("key", pa.string()), ("n", pa.int64())]))
         if repeated.num_rows:
@@ -151,23 +145,19 @@ def export_keys(kept: Table, out: str, engine: Engine) -> Exported:
             raise InputError(
                 f"{out}: the key {key!r} occurs in {n} shards, a list of keys would not tell them apart; name a .csv or .parquet"
             )
-        return _write_lines(kept, "key", out, is_strict=True)
+        return _write_lines(kept, "key", out, is_strict=True)[0]
     n_rows, schema = 0, pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
     with AtomicFile(out) as file, pyarrow.csv.CSVWriter(file, schema) as lines:
-        for batch in _batches(kept, schema.names):
+        for batch in dataset(kept).to_batches(columns=schema.names):
             lines.write(batch.cast(schema))
             n_rows += batch.num_rows
-    return Exported(out, n_rows)
+    return n_rows
 
 
-def export_urls(kept: Table, out: str) -> Exported:
-    """Write the urls of kept samples, a line each, in their order."""
-    return _write_lines(kept, "url", out, is_strict=False)
+def export_datacomp(kept: Table, out: str, engine: Engine) -> tuple[int, int]:
+    """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, without repetitions.
 
-
-def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
-    """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, none twice.
-
+    Returns the number of uids, and of samples without one.
     Raises ConfigError if the name does not end in ``.npy``.
     Raises InputError if the run carries no `uid`, or one that is not 32 hex digits.
     """
@@ -184,15 +174,18 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> Exported:
                 raise InputError(f"{kept.path}: the uid {wrong!r} is no DataComp uid; expected 32 hex digits")
             halves = np.frombuffer(bytes.fromhex("".join(uids.to_pylist())), dtype=">u8")
             writer.write(halves.astype("<u8").view(_UID_TYPE))
-    n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in _batches(kept, ["uid"]))
-    return Exported(out, writer.n_rows, dataset(kept).count_rows() - n_samples)
+    n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in dataset(kept).to_batches(columns=["uid"]))
+    return writer.n_rows, dataset(kept).count_rows() - n_samples
 
 
-def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Exported:
-    """Write a column as text; what has no value, or a line break, is left out, or refused."""
+def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> tuple[int, int]:
+    """Write a column as text, a line for each value; one with a line break is left out, or an error if `is_strict`.
+
+    Returns the number of lines, and of samples left out.
+    """
     n_rows, n_all = 0, 0
     with AtomicFile(out) as file:
-        for batch in _batches(kept, [column]):
+        for batch in dataset(kept).to_batches(columns=[column]):
             n_all += batch.num_rows
             values = batch[column].drop_null()
             is_line = pc.invert(pc.match_substring_regex(values, "[\r\n]"))
@@ -201,15 +194,11 @@ def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> Expo
             lines = values.filter(is_line).to_pylist()
             file.write("".join(f"{line}\n" for line in lines).encode())
             n_rows += len(lines)
-    return Exported(out, n_rows, n_all - n_rows)
+    return n_rows, n_all - n_rows
 
 
-def _batches(kept: Table, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from dataset(kept).to_batches(columns=columns)
-
-
-def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> Exported:
-    """Write the files of a folder for `datasets`, in parallel; those that are there already stay."""
+def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: Engine, reporter: Reporter) -> int:
+    """Write the files of a folder for `datasets`, in parallel; those of an earlier call are kept. Returns the number of samples."""
     n_rows = n_bytes = 0
     for batch in dataset(kept).to_batches(columns=["n_bytes"]):
         n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + (pc.sum(batch["n_bytes"]).as_py() or 0)
@@ -217,23 +206,23 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
     plan = list(plan_shards(kept, per_file))
     tasks = [HfTask(kept, part, len(plan), out, with_images) for part in plan]
     record = read_record(run_dir, "manifest")
-    identity = digest(["" if record is None else record.digest, with_images, [part.as_json() for part in plan]])
+    identity = digest(["" if record is None else record.digest, with_images, [asdict(part) for part in plan]])
     begun = read_json(join(out, _BEGUN))
     fs, path = filesystem(join(out, "data"))
     if (begun or {}).get("identity") != identity and fs.exists(path) and fs.ls(path, detail=False):
         raise RunDirectoryError(f"{out}/data holds files of another export; name another folder, or empty this one")
     write_json(join(out, _BEGUN), {"run": run_dir, "identity": identity})
-    done = 0
+    n_done = 0
     reporter.progress(Progress("export", 0, n_rows, "samples"))
     for _, n in engine.map_partitions(export_file, tasks):
-        done += n
-        reporter.progress(Progress("export", done, n_rows, "samples"))
-    write_card(out, done)
-    return Exported(out, done)
+        n_done += n
+        reporter.progress(Progress("export", n_done, n_rows, "samples"))
+    write_card(out, n_done)
+    return n_done
 
 
 def export_file(task: HfTask) -> int:
-    """Write one file, unless it is there; returns its rows.
+    """Write one file, unless it exists; returns its number of rows.
 
     Raises InputError if an image can't be read any more.
     """
@@ -251,7 +240,7 @@ def export_file(task: HfTask) -> int:
 
 
 def _schema(rows: pa.Schema, with_images: bool) -> pa.Schema:
-    """The file's schema, with what tells `datasets` that a column holds images."""
+    """The file's schema, with the metadata that tells `datasets` which column holds images."""
     fields = [pa.field("image", _IMAGE)] if with_images else []
     fields += [pa.field(field.name, field.type) for field in rows]
     features: JsonDict = {field.name: {"dtype": _KINDS[field.type], "_type": "Value"} for field in fields if field.type in _KINDS}
@@ -275,7 +264,7 @@ def _with_images(places: pa.Table, rows: pa.Table, group_bytes: int) -> Iterator
 
 
 def _images(places: pa.Table) -> Iterator[dict[str, Any]]:
-    """The images of samples that are ordered as they lie in their shards; each shard is read once, as a stream."""
+    """The images of samples, in the order of their shards; each shard is read once, as a stream."""
     shard_read, reader = "", SampleReader(lambda reader: iter(()))
     samples: Iterator[RawSample] = iter(())
     columns = (places[name].to_pylist() for name in ("shard", "key", "n_bytes"))
@@ -286,13 +275,13 @@ def _images(places: pa.Table) -> Iterator[dict[str, Any]]:
         if shard != shard_read:
             reader = read_shard(shard)
             shard_read, samples = shard, iter(reader)
-        found = next((sample for sample in samples if sample.key == key and sample.image is not None), None)
-        if found is None or found.image is None or len(found.image) != n_bytes:
+        sample = next((sample for sample in samples if sample.key == key and sample.image is not None), None)
+        if sample is None or sample.image is None or len(sample.image) != n_bytes:
             why = reader.error or "it has changed since it was embedded"
             raise InputError(f"{shard} gave no image of {n_bytes} bytes under the key {key!r} ({why}); restore it, or run embed again")
-        yield {"bytes": found.image, "path": found.image_name}
+        yield {"bytes": sample.image, "path": sample.image_name}
 
 
 def write_card(out: str, n_samples: int) -> None:
-    """Write the folder's README, which names its files."""
+    """Write the folder's README, which tells the Hub where the files are."""
     write_bytes(join(out, "README.md"), _CARD.format(n_samples=f"{n_samples:,}").encode())

@@ -1,4 +1,4 @@
-"""A filter for those who train from the original shards: which samples of a webdataset stay."""
+"""A filter for training from the original shards: which samples of a webdataset the run keeps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TAR: Final = re.compile(r"[^\s'\"]+\.(?:tar|tgz)(?:\.\w+)?(?=['\"\s?#]|$)")
 
 
 class KeepFilter:
-    """Tells of a webdataset sample whether the manifest of a run keeps it; picklable, for the workers of a loader.
+    """Tells whether the manifest of a run keeps a webdataset sample; picklable, for the workers of a loader.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ class KeepFilter:
 
     Notes
     -----
-    A shard is known by its URL, or else by as much of the end of its path as tells it from the run's other shards, so that the data may
-    lie elsewhere now. Keys are read shard by shard and the last 16 are held. webdataset gives all samples of a key that occurs twice in
-    a shard; the run kept or dropped the first, and so does what is said here of each.
+    A shard is recognized by its URL, or else by the end of its path if that is unique among the run's shards: the data may have moved.
+    Keys are read shard by shard, and those of the last 16 are held. webdataset yields every sample of a key that occurs twice in a
+    shard; the run kept or dropped the first, and all get the answer for that one.
     """
 
     def __init__(self, run_dir: str) -> None:
         self._run_dir = absolute(run_dir)
-        kept_table(self._run_dir)  # what is missing is said now, not in the loader's workers
+        kept_table(self._run_dir)  # an error for a missing manifest comes now, not in the loader's workers
         self._start()
 
     def _start(self) -> None:
@@ -63,7 +63,7 @@ class KeepFilter:
         self._start()
 
     def __call__(self, sample: Mapping[str, Any]) -> bool:
-        """Whether a sample stays.
+        """Whether the run keeps a sample.
 
         `sample`: with `__key__` and `__url__`, as webdataset makes it.
         Raises InputError if the sample has neither, or its shard is none of the run's.
@@ -77,33 +77,33 @@ class KeepFilter:
         return clean_name(key) in self._kept(shard)
 
     def _shard_of(self, url: str) -> str:
-        """The run's shard that a URL, or a command in which there is one, means."""
+        """The run's shard that a URL, or a command with one, means."""
         if self._shards is None:
             self._shards = {}
             rows = read_table(Run(self._run_dir).table("partitions"), ["shard", "partition"])
             self._partitions = dict(zip(rows["shard"].to_pylist(), rows["partition"].to_pylist(), strict=True))
             for shard in self._partitions:
                 self._shards.setdefault(posixpath.basename(shard), []).append(shard)
-        found = _TAR.findall(url) if url.startswith("pipe:") else [url]
-        names = [absolute(name.removeprefix("file:")) for name in found] or [url]
+        urls = _TAR.findall(url) if url.startswith("pipe:") else [url]
+        names = [absolute(name.removeprefix("file:")) for name in urls] or [url]
         best: list[str] = []
         for name in names:
-            alike = self._shards.get(posixpath.basename(name.partition("?")[0]), [])
-            if name in alike:
+            namesakes = self._shards.get(posixpath.basename(name.partition("?")[0]), [])
+            if name in namesakes:
                 return name
-            ends = {shard: _common_end(shard, name) for shard in alike}
+            ends = {shard: _common_end(shard, name) for shard in namesakes}
             longest = max(ends.values(), default=0)
-            best += [shard for shard in alike if ends[shard] == longest]
+            best += [shard for shard in namesakes if ends[shard] == longest]
         if len(best) != 1:
             what = "several of its shards end alike" if best else "it has no shard of that name"
-            raise InputError(f"{url} can't be told to be a shard of {self._run_dir}: {what}; open the shards under the paths the run had")
+            raise InputError(f"{url} can't be matched to a shard of {self._run_dir}: {what}; open the shards under the paths the run had")
         return best[0]
 
     def _kept(self, shard: str) -> frozenset[str]:
-        held = self._keys.get(shard)
-        if held is None:
-            held = self._keys[shard] = self._read(shard)
-        return held
+        keys = self._keys.get(shard)
+        if keys is None:
+            keys = self._keys[shard] = self._read(shard)
+        return keys
 
     def _read(self, shard: str) -> frozenset[str]:
         """Keys of a shard that the manifest keeps."""
@@ -111,8 +111,8 @@ class KeepFilter:
             self._manifest = dataset(kept_table(self._run_dir))  # footers are read once
         first = self._partitions[shard] << 32
         # the files are ordered by sample_id, so that most are passed over
-        here = (pc.field("sample_id") >= first) & (pc.field("sample_id") < first + (1 << 32)) & (pc.field("shard") == shard)
-        rows = self._manifest.to_table(columns=["key"], filter=here)
+        in_shard = (pc.field("sample_id") >= first) & (pc.field("sample_id") < first + (1 << 32)) & (pc.field("shard") == shard)
+        rows = self._manifest.to_table(columns=["key"], filter=in_shard)
         return frozenset(rows["key"].to_pylist())
 
 

@@ -1,9 +1,9 @@
-"""The samples of a finished run that stay: its manifest, or what a keep list names."""
+"""The samples of a finished run that are kept: its manifest, or what a keep list names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from dedup.contracts import Engine, JsonDict, Table
+from dedup.contracts import Engine, Table
 from dedup.errors import InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.schemas import MANIFEST, with_carried
@@ -27,7 +27,7 @@ _SAMPLES = """
  UNION ALL SELECT {columns}, TRUE AS is_excluded FROM excluded) AS samples
 """
 
-# several samples may have one url: a name stands for all of them
+# several samples may have one url: a name means all of them
 NAMED_SQL = """
 SELECT {columns} FROM {samples} JOIN (SELECT DISTINCT {names} FROM named) AS named ON {same}
 WHERE NOT samples.is_excluded
@@ -54,26 +54,22 @@ class KeepListResult:
 
     n_unknown: int = 0  # entries that name no sample of the run
     unknown: tuple[str, ...] = field(default_factory=tuple)  # the first of them
-    n_excluded: int = 0  # samples that are named but excluded: they do not come back
+    n_excluded: int = 0  # samples that are named, but stay excluded
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedShard:
     """One shard to be written: a stretch of the kept samples, which are ordered by sample_id."""
 
-    number: int  # of the shard: its name is ``NNNNN.tar``
-    # first_id, last_id: sample_id of its first and last sample
+    number: int  # its name is ``NNNNN.tar``
+    # first_id, last_id: sample_ids
     first_id: int
     last_id: int
     n_samples: int
     image_bytes: int  # of its images, encoded
-    # first_file, last_file: place, among the table's sorted files, of those that hold its rows
+    # first_file, last_file: of the table's sorted files, those that hold its rows
     first_file: int
     last_file: int
-
-    def as_json(self) -> JsonDict:
-        """Its fields."""
-        return asdict(self)
 
 
 def kept_table(run_dir: str) -> Table:
@@ -86,14 +82,14 @@ def kept_table(run_dir: str) -> Table:
 
 
 def _carried(manifest: Table) -> list[str]:
-    """Names of the carried columns, which follow those that every manifest has."""
+    """Names of the carried columns, which follow those of every manifest."""
     fs, _ = filesystem(manifest.path)
     try:
         with fs.open(files(manifest)[0], "rb") as file:
-            found = pq.read_schema(file).names
+            columns = pq.read_schema(file).names
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{manifest.path} holds no manifest; run all stages first (dedup status shows what is missing)") from error
-    return [name for name in found if name not in MANIFEST.names]
+    return [name for name in columns if name not in MANIFEST.names]
 
 
 def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tuple[Table, KeepListResult]:
@@ -102,8 +98,8 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     `run_dir`: a finished run.
     `keep_list`: see `read_keep_list`.
     `folder`: where the table goes.
-    Returns ordered by sample_id.
-    Raises InputError if the list can't be read, names samples by a column the run has not carried, or names none of this run.
+    The table is ordered by sample_id.
+    Raises InputError if the list can't be read, names samples by a column the run did not carry, or names none of this run.
     """
     named, kept = read_keep_list(keep_list), kept_table(run_dir)
     missing = [name for name in named.column_names if name not in kept.schema.names]
@@ -134,17 +130,17 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     return output, result
 
 
-def kept_rows(kept: Table, wanted: Cleaned) -> pa.Table:
+def kept_rows(kept: Table, shard: CleanedShard) -> pa.Table:
     """All columns of the samples of one cleaned shard, by ascending sample_id."""
     fs, _ = filesystem(kept.path)
-    names = files(kept)[wanted.first_file : wanted.last_file + 1]
+    names = files(kept)[shard.first_file : shard.last_file + 1]
     source = ds.dataset(names, schema=kept.schema, format="parquet", filesystem=fs)
-    between = (pc.field("sample_id") >= wanted.first_id) & (pc.field("sample_id") <= wanted.last_id)
-    return source.to_table(filter=between).sort_by("sample_id")
+    in_shard = (pc.field("sample_id") >= shard.first_id) & (pc.field("sample_id") <= shard.last_id)
+    return source.to_table(filter=in_shard).sort_by("sample_id")
 
 
 def read_file(path: str, n_bytes: int) -> bytes:
-    """The image of a sample that lies in a folder.
+    """Read the image of a sample in a folder.
 
     Raises InputError if it is gone, or has another size than when it was embedded.
     """
@@ -159,7 +155,7 @@ def read_file(path: str, n_bytes: int) -> bytes:
     return data
 
 
-def plan_shards(kept: Table, per_shard: int) -> Iterator[Cleaned]:
+def plan_shards(kept: Table, per_shard: int) -> Iterator[CleanedShard]:
     """Cut the kept samples into shards, in their order.
 
     `kept`: columns of the manifest; files and rows ordered by sample_id, as every engine writes them.
@@ -167,8 +163,8 @@ def plan_shards(kept: Table, per_shard: int) -> Iterator[Cleaned]:
 
     Notes
     -----
-    A shard ends early where its next sample would have the key of one that it holds: readers of webdatasets know samples by nothing
-    else. Held in memory are the rows of one file and of one shard.
+    A shard ends early where its next sample would repeat a key: readers of webdatasets tell samples by their keys alone. The rows of one
+    file and of one shard are held in memory.
     """
     fs, _ = filesystem(kept.path)
     held: list[tuple[int, pa.Table]] = []  # place of the file, rows
@@ -195,8 +191,8 @@ def _next_cut(held: list[tuple[int, pa.Table]], per_shard: int, *, is_end: bool)
     shards = rows["shard"].combine_chunks().dictionary_encode()
     codes = shards.indices.to_numpy()
     if not per_shard:
-        other = np.flatnonzero(codes != codes[0])
-        return _before_repetition(rows, int(other[0]) if len(other) else n_held) if len(other) or is_end else 0
+        other_shards = np.flatnonzero(codes != codes[0])
+        return _before_repetition(rows, int(other_shards[0]) if len(other_shards) else n_held) if len(other_shards) or is_end else 0
     n = min(per_shard, n_held)
     # inside one tar the keys differ
     return n if bool((codes[:n] == codes[0]).all()) and not _is_folder(rows) else _before_repetition(rows, n)
@@ -207,12 +203,12 @@ def _is_folder(rows: pa.Table) -> bool:
 
 
 def _before_repetition(rows: pa.Table, n: int) -> int:
-    """How many of the first n rows come before one whose key occurred."""
+    """How many of the first n rows come before one that repeats a key."""
     keys = rows["key"].slice(0, n)
     if _is_folder(rows):
         keys = pa.chunked_array([pa.array([tar_key(key) for key in keys.to_pylist()], pa.string())])
     codes = keys.combine_chunks().dictionary_encode().indices.to_numpy()
-    # codes are given in the order of first occurrence: one that is not larger than all before has occurred
+    # codes are numbered by first occurrence: one that is not larger than all before it has occurred
     repeated = np.flatnonzero(codes[1:] <= np.maximum.accumulate(codes)[:-1])
     return int(repeated[0]) + 1 if len(repeated) else n
 
@@ -229,16 +225,16 @@ def tar_key(path: str) -> str:
     return folder + slash + (base.partition(".")[0] or base)
 
 
-def _take(held: list[tuple[int, pa.Table]], n: int, number: int) -> Cleaned:
+def _take(held: list[tuple[int, pa.Table]], n: int, number: int) -> CleanedShard:
     """Take the next shard's rows off what is held."""
-    left, taken = n, []
-    while left:
+    n_left, taken = n, []
+    while n_left:
         place, rows = held.pop(0)
-        if rows.num_rows > left:
-            held.insert(0, (place, rows.slice(left)))
-            rows = rows.slice(0, left)
+        if rows.num_rows > n_left:
+            held.insert(0, (place, rows.slice(n_left)))
+            rows = rows.slice(0, n_left)
         taken.append((place, rows))
-        left -= rows.num_rows
+        n_left -= rows.num_rows
     ids = pa.concat_tables([rows for _, rows in taken])
     image_bytes = pc.sum(ids["n_bytes"]).as_py() or 0
-    return Cleaned(number, ids["sample_id"][0].as_py(), ids["sample_id"][-1].as_py(), n, image_bytes, taken[0][0], taken[-1][0])
+    return CleanedShard(number, ids["sample_id"][0].as_py(), ids["sample_id"][-1].as_py(), n, image_bytes, taken[0][0], taken[-1][0])

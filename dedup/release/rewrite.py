@@ -9,7 +9,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Final
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow as pa
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
-from dedup.release.plan import Cleaned, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file, tar_key
+from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file, tar_key
 from dedup.release.sidecar import write_beside
 from dedup.runs.lock import locked
 from dedup.runs.record import digest, read_record
@@ -32,8 +32,8 @@ _END: Final = b"\0" * (2 * _BLOCK)
 _UNFINISHED: Final = re.compile(r"_[0-9a-f]{12}-\d{5,}(\.tar|\.parquet|_stats\.json)")
 _PLAN = "_rewrite.json"
 _TASKS_PER_WORKER = 4
-_LEAST_STRETCH = 4  # cleaned shards of a task, as long as every worker has one
-_PER_SAMPLE = 4_096  # bytes of headers, text and padding in a tar, where nothing more is known
+_LEAST_STRETCH = 4  # cleaned shards of a task, unless workers would be idle
+_PER_SAMPLE = 4_096  # bytes of headers, text and padding in a tar: an estimate
 _ERRORS_SHOWN = 20
 
 
@@ -49,7 +49,7 @@ class RewriteSummary:
     n_bytes: int  # of the tars; an estimate before they are written
     n_done_before: int = 0  # shards that an earlier run had written
     errors: tuple[str, ...] = field(default_factory=tuple)  # why shards were not written, at most 20 of them
-    n_failed: int = 0  # shards that were not
+    n_failed: int = 0  # shards that were not written
     keep_list: KeepListResult | None = None
     is_dry_run: bool = False
 
@@ -58,9 +58,9 @@ class RewriteSummary:
 class RewriteTask:
     """Consecutive cleaned shards that one worker writes."""
 
-    kept: Table  # the samples that stay
-    shards: tuple[Cleaned, ...]
-    out: str  # folder for them
+    kept: Table
+    shards: tuple[CleanedShard, ...]
+    out: str  # folder
 
 
 @dataclass(frozen=True)
@@ -119,27 +119,31 @@ def rewrite(
     """
     if per_shard < 0:
         raise ConfigError(f"per_shard={per_shard} is negative; expected a number of samples, or 0 for a shard each")
-    reporter, kept, found = reporter or SilentReporter(), kept_table(run_dir), None  # a run that is none leaves no folder behind
+    reporter = reporter or SilentReporter()
+    kept, keep_list_result = kept_table(run_dir), None  # before the lock: an unfinished run leaves no folder behind
     with engine_or_own(engine) as engine, nullcontext() if dry_run else locked(out), engine.scratch() as scratch:
         if keep_list:
-            kept, found = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
+            kept, keep_list_result = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
         shards = list(plan_shards(kept, per_shard))
         summary = _estimate(out, shards)
         if dry_run:
-            return replace(summary, keep_list=found, is_dry_run=True)
+            return replace(summary, keep_list=keep_list_result, is_dry_run=True)
         _begin(run_dir, out, per_shard, shards)
         summary = _carry_out(RewriteTask(kept, tuple(shards), out), summary, engine, reporter)
-        return replace(summary, keep_list=found)
+        return replace(summary, keep_list=keep_list_result)
 
 
-def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[Cleaned]) -> None:
-    """Note what is written into the folder, unless that is what was begun there."""
+def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[CleanedShard]) -> None:
+    """Note what is written into the folder.
+
+    Raises RunDirectoryError if the folder was begun with another plan, or holds tars of another origin.
+    """
     record = read_record(run_dir, "manifest")
     plan: JsonDict = {
         "run": run_dir,
         "manifest": "" if record is None else record.digest,
         "per_shard": per_shard,
-        "shards": digest([shard.as_json() for shard in shards]),
+        "shards": digest([asdict(shard) for shard in shards]),
     }
     begun = read_json(join(out, _PLAN))
     if begun is None:
@@ -152,20 +156,22 @@ def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[Cleaned]) ->
     write_json(join(out, _PLAN), plan)
 
 
-def _estimate(out: str, shards: Sequence[Cleaned]) -> RewriteSummary:
+def _estimate(out: str, shards: Sequence[CleanedShard]) -> RewriteSummary:
     n_samples, image_bytes = sum(shard.n_samples for shard in shards), sum(shard.image_bytes for shard in shards)
     return RewriteSummary(out, len(shards), n_samples, image_bytes, image_bytes + n_samples * _PER_SAMPLE)
 
 
-def _carry_out(work: RewriteTask, estimate: RewriteSummary, engine: Engine, reporter: Reporter) -> RewriteSummary:
-    """Write what is missing, in parallel."""
-    done = [written for shard in work.shards if (written := finished(work.out, shard)) is not None]
-    known = {written.number for written in done}
-    missing = [shard for shard in work.shards if shard.number not in known]
-    left = estimate.n_bytes - sum(written.n_bytes for written in done)
-    if missing and is_local(work.out) and (free := shutil.disk_usage(filesystem(work.out)[1]).free) < left:
-        raise InputError(f"{work.out} has {free:,} bytes free, the cleaned shards need some {left:,}; make room or name another folder")
-    tasks = [replace(work, shards=shards) for shards in _stretches(missing, _TASKS_PER_WORKER * engine.n_workers)]
+def _carry_out(task: RewriteTask, estimate: RewriteSummary, engine: Engine, reporter: Reporter) -> RewriteSummary:
+    """Write the missing shards, in parallel."""
+    done = [written for shard in task.shards if (written := finished(task.out, shard)) is not None]
+    done_numbers = {written.number for written in done}
+    missing = [shard for shard in task.shards if shard.number not in done_numbers]
+    n_missing_bytes = estimate.n_bytes - sum(written.n_bytes for written in done)
+    if missing and is_local(task.out) and (free := shutil.disk_usage(filesystem(task.out)[1]).free) < n_missing_bytes:
+        raise InputError(
+            f"{task.out} has {free:,} bytes free, the cleaned shards need some {n_missing_bytes:,}; make room or name another folder"
+        )
+    tasks = [replace(task, shards=shards) for shards in _stretches(missing, _TASKS_PER_WORKER * engine.n_workers)]
     results, total, n_samples = list(done), sum(shard.n_samples for shard in missing), 0
     reporter.progress(Progress("rewrite", 0, total, "samples"))
     for _, part in engine.map_partitions(rewrite_shards, tasks):
@@ -179,7 +185,7 @@ def _carry_out(work: RewriteTask, estimate: RewriteSummary, engine: Engine, repo
         n_samples=sum(result.n_samples for result in results if not result.error),
         n_bytes=sum(result.n_bytes for result in results),
         n_done_before=len(done),
-        errors=tuple(_described(result, work.out) for result in sorted(failed, key=lambda result: result.number)[:_ERRORS_SHOWN]),
+        errors=tuple(_described(result, task.out) for result in sorted(failed, key=lambda result: result.number)[:_ERRORS_SHOWN]),
         n_failed=len(failed),
     )
 
@@ -188,10 +194,10 @@ def _described(result: Written, out: str) -> str:
     return f"{out}/{result.number:05d}.tar with {result.n_samples:,} samples was not written: {result.error}"
 
 
-def _stretches(shards: Sequence[Cleaned], n_tasks: int) -> Iterator[tuple[Cleaned, ...]]:
-    """Neighbouring shards for each task, so that few shards of the input are read by two."""
+def _stretches(shards: Sequence[CleanedShard], n_tasks: int) -> Iterator[tuple[CleanedShard, ...]]:
+    """Consecutive shards for each task, so that few shards of the input are read by two tasks."""
     size = max(-(-len(shards) // n_tasks), min(_LEAST_STRETCH, -(-len(shards) * _TASKS_PER_WORKER // n_tasks)))
-    stretch: list[Cleaned] = []
+    stretch: list[CleanedShard] = []
     for shard in shards:
         if stretch and (len(stretch) == size or shard.number != stretch[-1].number + 1):
             yield tuple(stretch)
@@ -201,20 +207,20 @@ def _stretches(shards: Sequence[Cleaned], n_tasks: int) -> Iterator[tuple[Cleane
         yield tuple(stretch)
 
 
-def finished(out: str, wanted: Cleaned) -> Written | None:
-    """The shard as an earlier run has written it, or None."""
-    stats = read_json(shard_path(out, wanted.number, "_stats.json"))
-    if stats is None or stats.get("first_sample_id") != wanted.first_id or stats.get("count") != wanted.n_samples:
+def finished(out: str, shard: CleanedShard) -> Written | None:
+    """The shard as an earlier call wrote it, or None."""
+    stats = read_json(shard_path(out, shard.number, "_stats.json"))
+    if stats is None or stats.get("first_sample_id") != shard.first_id or stats.get("count") != shard.n_samples:
         return None
-    fs, path = filesystem(shard_path(out, wanted.number, ".tar"))
+    fs, path = filesystem(shard_path(out, shard.number, ".tar"))
     with suppress(FileNotFoundError):
         if int(fs.size(path)) == stats.get("n_bytes"):
-            return Written(wanted.number, wanted.n_samples, int(stats["n_bytes"]))
+            return Written(shard.number, shard.n_samples, int(stats["n_bytes"]))
     return None
 
 
 def clear_unfinished(out: str) -> None:
-    """Delete what a run that was killed has left half-written."""
+    """Delete the half-written files of a call that was killed."""
     fs, path = filesystem(out)
     if fs.exists(path):
         for name in fs.ls(path, detail=False):
@@ -223,7 +229,7 @@ def clear_unfinished(out: str) -> None:
 
 
 def shard_path(out: str, number: int, suffix: str) -> str:
-    """Where a cleaned shard, or what belongs to it, lies."""
+    """Path of a cleaned shard, or of a file that belongs to it."""
     return join(out, f"{number:05d}{suffix}")
 
 
@@ -234,68 +240,68 @@ def rewrite_shards(task: RewriteTask) -> list[Written]:
     """
     feed = _Feed()
     try:
-        return [write_shard(task, wanted, feed) for wanted in task.shards]
+        return [write_shard(task, shard, feed) for shard in task.shards]
     finally:
         feed.close()
 
 
-def write_shard(task: RewriteTask, wanted: Cleaned, feed: _Feed) -> Written:
-    """Write one cleaned shard, unless it is there, whole or not at all."""
-    if (done := finished(task.out, wanted)) is not None:
+def write_shard(task: RewriteTask, shard: CleanedShard, feed: _Feed) -> Written:
+    """Write one cleaned shard, whole or not at all, unless it is there already."""
+    if (done := finished(task.out, shard)) is not None:
         return done
     started = time.time()
-    rows = kept_rows(task.kept, wanted)
-    target = shard_path(task.out, wanted.number, ".tar")
+    rows = kept_rows(task.kept, shard)
+    target = shard_path(task.out, shard.number, ".tar")
     try:
         scratch = AtomicFile(target)
     except OSError as error:
-        raise _failed(target, wanted, error) from error
+        raise _failed(target, shard, error) from error
     try:
         _copy(rows, scratch.file, feed)
         scratch.file.write(_END)
         scratch.file.write(b"\0" * (-scratch.file.tell() % tarfile.RECORDSIZE))
         n_bytes = scratch.close()
-        write_beside(rows, shard_path(task.out, wanted.number, ".parquet"))
-        write_json(shard_path(task.out, wanted.number, "_stats.json"), _stats(wanted, n_bytes, started))
+        write_beside(rows, shard_path(task.out, shard.number, ".parquet"))
+        write_json(shard_path(task.out, shard.number, "_stats.json"), _stats(shard, n_bytes, started))
     except InputError as error:
         scratch.abort()
-        return Written(wanted.number, wanted.n_samples, 0, str(error))
+        return Written(shard.number, shard.n_samples, 0, str(error))
     except OSError as error:
         scratch.abort()
-        raise _failed(target, wanted, error) from error
+        raise _failed(target, shard, error) from error
     except BaseException:
         scratch.abort()
         raise
-    return Written(wanted.number, wanted.n_samples, n_bytes)
+    return Written(shard.number, shard.n_samples, n_bytes)
 
 
-def _failed(target: str, wanted: Cleaned, error: OSError) -> DedupError:
+def _failed(target: str, shard: CleanedShard, error: OSError) -> DedupError:
     if error.errno in NO_ROOM:
-        text = f"no room for {target} (its images alone take {wanted.image_bytes:,} bytes)"
-        return InputError(f"{text}: {one_line(error)}; make room and run the same command again, shards that are whole stay")
+        text = f"no room for {target} (its images alone take {shard.image_bytes:,} bytes)"
+        return InputError(f"{text}: {one_line(error)}; make room and run the same command again, finished shards are kept")
     return InputError(f"{target} can't be written ({one_line(error)}); check the folder and run the same command again")
 
 
-def _stats(wanted: Cleaned, n_bytes: int, started: float) -> JsonDict:
-    """What img2dataset says of a shard, and what tells that this one is whole."""
+def _stats(shard: CleanedShard, n_bytes: int, started: float) -> JsonDict:
+    """The statistics of a shard as img2dataset writes them, and what tells that this one is whole."""
     ended = time.time()
     return {
-        "count": wanted.n_samples,
-        "successes": wanted.n_samples,
+        "count": shard.n_samples,
+        "successes": shard.n_samples,
         "failed_to_download": 0,
         "failed_to_resize": 0,
         "duration": ended - started,
         "start_time": started,
         "end_time": ended,
-        "status_dict": {"success": wanted.n_samples},
+        "status_dict": {"success": shard.n_samples},
         "n_bytes": n_bytes,
-        "first_sample_id": wanted.first_id,
-        "last_sample_id": wanted.last_id,
+        "first_sample_id": shard.first_id,
+        "last_sample_id": shard.last_id,
     }
 
 
 def _copy(rows: pa.Table, file: IO[bytes], feed: _Feed) -> None:
-    """Copy the members of samples, which are ordered as they lie in their shards."""
+    """Copy the members of samples, which are in the order of their shards."""
     columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "caption"))
     for shard, key, n_bytes, caption in zip(*columns, strict=True):
         if shard.endswith("/"):
@@ -315,7 +321,7 @@ def _copy_file(folder: str, key: str, n_bytes: int, caption: str | None, file: I
 
 
 class _Feed:
-    """The tar that is being read: the next shard that is written goes on where the last has stopped."""
+    """The tar that is being read: the next shard to be written goes on where the last one stopped."""
 
     def __init__(self) -> None:
         self._shard = ""
@@ -345,20 +351,20 @@ class _Feed:
         raise InputError(f"{shard}: {key!r} has members of {held} bytes, expected an image of {n_bytes} ({why}); run embed again")
 
     def close(self) -> None:
-        """Let go of the tar."""
+        """Drop the tar; a shard that is read again begins anew."""
         self._shard, self._samples, self._reader = "", None, None
 
 
 class _Samples:
-    """The samples of a tar one at a time; only the first member of the next says that a sample has ended."""
+    """The samples of a tar, one at a time; only the first member of the next one shows that a sample has ended."""
 
     def __init__(self, tar: TarStream) -> None:
         self._tar, self._members, self._grouping = tar, iter(tar), Grouping()
-        self._first: tarfile.TarInfo | None = None  # of the sample that is reached, not read yet
+        self._first: tarfile.TarInfo | None = None  # of the current sample, not read yet
         self._key = ""
 
     def go_to(self, key: str) -> bool:
-        """Pass over members up to the first sample with a key; False at the end of the tar."""
+        """Skip to the first sample with this key, from the current one on; False if there is none."""
         while self._first is None or self._key != key or self._grouping.is_duplicate:
             for _ in self._sample():
                 pass
@@ -367,7 +373,7 @@ class _Samples:
         return True
 
     def copy_to(self, file: IO[bytes]) -> list[int]:
-        """Copy all members of the sample that was reached, headers as they are; returns the members' sizes."""
+        """Copy all members of the current sample with their headers; returns the members' sizes."""
         sizes = []
         for member in self._sample():
             file.write(self._tar.header(member))
@@ -380,7 +386,7 @@ class _Samples:
         return sizes
 
     def _sample(self) -> Iterator[tarfile.TarInfo]:
-        """The members of the sample that was reached; afterwards the next is, if there is one."""
+        """The members of the current sample; afterwards the next one is current, if there is one."""
         first, self._first = self._first, None
         if first is not None:
             yield first

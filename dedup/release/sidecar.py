@@ -1,4 +1,4 @@
-"""The parquet beside a cleaned shard, as img2dataset has it."""
+"""The parquet beside a cleaned shard, as img2dataset writes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dedup.storage.atomic import AtomicFile
 from dedup.storage.input.captions import KEY_NAMES, sidecar_url
 from dedup.storage.urls import filesystem, read_bytes
 
-_OURS: Final = ("sample_id", "component_id", "duplication_count")
+_ADDED: Final = ("sample_id", "component_id", "duplication_count")
 _PLAIN: Final = ("key", "url", "caption", "width", "height", "sha256")
 _NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes"}  # of the shard it came from
 
@@ -28,21 +28,21 @@ def write_beside(rows: pa.Table, url: str) -> None:
     -----
     Columns are those of the parquet beside the shard a sample came from, joined by key, where there is one; else `key, url, caption,
     status, error_message, width, height, sha256` and the carried ones. `component_id`, `duplication_count` and `sample_id` come last.
-    The sha256 of img2dataset's parquet is that of the downloaded bytes, and stays so.
+    The sha256 of img2dataset's parquet, which is that of the downloaded bytes, is not changed.
     """
     parts = []
     for shard in pc.unique(rows["shard"]).to_pylist():
-        mine = rows.filter(pc.equal(rows["shard"], shard))
-        parts.append(_of_shard(mine, None if shard.endswith("/") else _sidecar(shard)))
-    table = _together(parts)
-    last = [name for name in _OURS if name in table.column_names]
+        of_shard = rows.filter(pc.equal(rows["shard"], shard))
+        parts.append(_join(of_shard, None if shard.endswith("/") else _sidecar(shard)))
+    table = _concatenate(parts)
+    last = [name for name in _ADDED if name in table.column_names]
     table = table.select([name for name in table.column_names if name not in last] + last)
     with AtomicFile(url) as file:
         pq.write_table(table, file, compression="zstd")
 
 
 def _sidecar(shard: str) -> tuple[pa.Table, str] | None:
-    """The parquet beside a shard and the name of its key; None if there is none, or it is broken, as `embed` has it."""
+    """The parquet beside a shard and the name of its key; None if there is none, or it is broken, as in `embed`."""
     url = sidecar_url(shard)
     fs, path = filesystem(url)
     if not fs.exists(path) or (data := read_bytes(url)) is None:
@@ -55,29 +55,29 @@ def _sidecar(shard: str) -> tuple[pa.Table, str] | None:
     return None if key is None else (table, key)
 
 
-def _of_shard(rows: pa.Table, sidecar: tuple[pa.Table, str] | None) -> pa.Table:
-    """The rows of one shard's samples."""
+def _join(rows: pa.Table, sidecar: tuple[pa.Table, str] | None) -> pa.Table:
+    """The rows of one shard's samples, joined with its sidecar."""
     n = rows.num_rows
-    ours = {name: rows[name] for name in rows.column_names if name not in _NOT_COPIED}
+    manifest = {name: rows[name] for name in rows.column_names if name not in _NOT_COPIED}
     if sidecar is None:
-        plain = {name: ours.pop(name) for name in _PLAIN if name in ours}
+        plain = {name: manifest.pop(name) for name in _PLAIN if name in manifest}
         status = {"status": pa.repeat("success", n), "error_message": pa.nulls(n, pa.string())}
-        return pa.table(plain | status | ours)
+        return pa.table(plain | status | manifest)
     table, key = sidecar
-    place: dict[str, int] = {}
+    row_of_key: dict[str, int] = {}
     # as bytes: a string column may hold invalid UTF-8
     for number, name in enumerate(table[key].cast(pa.binary()).to_pylist()):
         if name is not None:
-            place.setdefault(name.decode("utf-8", "replace"), number)
-    # by the key, or by its base name: as `embed` joins it
-    found = [place.get(name, place.get(posixpath.basename(name))) for name in rows["key"].to_pylist()]
-    joined = table.take(pa.array(found, pa.int64()))
-    columns = {name: joined[name] for name in joined.column_names if name not in _OURS}
+            row_of_key.setdefault(name.decode("utf-8", "replace"), number)
+    # by the key, or else its base name, as in `embed`
+    matches = [row_of_key.get(name, row_of_key.get(posixpath.basename(name))) for name in rows["key"].to_pylist()]
+    joined = table.take(pa.array(matches, pa.int64()))
+    columns = {name: joined[name] for name in joined.column_names if name not in _ADDED}
     columns[key] = rows["key"]  # null where the parquet has no such row
-    return pa.table(columns | {name: column for name, column in ours.items() if name not in columns})
+    return pa.table(columns | {name: column for name, column in manifest.items() if name not in columns})
 
 
-def _together(parts: list[pa.Table]) -> pa.Table:
+def _concatenate(parts: list[pa.Table]) -> pa.Table:
     """One table of all parts; a column that has different types in different shards becomes text."""
     names = dict.fromkeys(name for part in parts for name in part.column_names)
     for name in names:

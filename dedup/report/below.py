@@ -1,4 +1,4 @@
-"""Pairs below the threshold, which no table holds: a sample of the vectors, compared with all others or with a stretch of them."""
+"""Pairs below the threshold, which no table holds: sampled vectors are compared with all others, or with stretches of them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dedup.storage.urls import is_local
 
 _LEAST_QUERIES = 16
 _PRODUCTS = 1.5e11  # multiply-adds: some five seconds of two cores
-_PER_QUERY = 2  # pairs of one image that are shown at most: else one crowd would fill the page
-_HELD = 4_096
+_PER_IMAGE = 2  # pairs shown of one image: else one crowd would fill the page
+_MAX_HELD = 4_096  # pairs
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class BelowLimits:
     """How much is compared."""
 
     n_queries: int = 512
-    n_vectors: int = 2_000_000  # that these are compared with
-    n_remote: int = 100_000  # of a remote run, which must be fetched
-    n_block: int = 8_192  # in a stretch
+    n_vectors: int = 2_000_000  # with which each query is compared
+    n_remote: int = 100_000  # the same for a remote run, whose vectors must be fetched
+    n_block: int = 8_192  # vectors of a stretch
 
 
 LIMITS = BelowLimits()
@@ -37,14 +37,13 @@ LIMITS = BelowLimits()
 
 @dataclass(frozen=True)
 class BelowSample:
-    """What the comparison of a sample has found."""
+    """What the comparison of a sample found."""
 
     # src, dst: shape (n,); the most similar pairs below the threshold, src < dst, most similar first
     src: npt.NDArray[np.int64]
     dst: npt.NDArray[np.int64]
     similarity: npt.NDArray[np.float32]  # shape (n,); exact
-    # shape (n_bins,); pairs (query, other) by similarity: bin k holds [k / n_bins, (k + 1) / n_bins); smaller ones than `low` are not
-    # counted
+    # shape (n_bins + 1,); pairs (query, vector) by similarity from `low` on: bin k holds [k / n_bins, (k + 1) / n_bins), the last one 1
     bins: npt.NDArray[np.int64]
     low: float
     # n_queries, n_vectors, n_all: sampled images; those each was compared with; all of the run
@@ -81,8 +80,8 @@ def sample_below(
     nearest = _Nearest(run.read_vectors(query_ids), query_ids, threshold, low, n_bins)
     for ids, rows in _blocks(run, stretches):
         if rows.shape != (len(ids), shape[1]):
-            wanted = f"expected {len(ids)} vectors of {shape[1]} dimensions from sample {ids[0]} on"
-            raise RunDirectoryError(f"{run.url}: embeddings have changed: {wanted}, found {rows.shape}; run embed again")
+            expected = f"expected {len(ids)} vectors of {shape[1]} dimensions from sample {ids[0]} on"
+            raise RunDirectoryError(f"{run.url}: embeddings have changed: {expected}, found {rows.shape}; run embed again")
         nearest.take(ids, rows)
     src, dst, similarity = nearest.best()
     return BelowSample(src, dst, similarity, nearest.bins, low, n_queries, n_vectors, n_all)
@@ -102,11 +101,11 @@ class _Nearest:
         close = close_pairs(self._unit, unit_rows(rows), self._low, but=themselves(self._ids, ids))
         places, values = close.places, close.values
         self.bins += np.bincount(np.clip((values * self._n_bins + 1e-4).astype(np.int64), 0, self._n_bins), minlength=self._n_bins + 1)
-        # the best of the block, of each query: the rest can't be among the best of all
+        # the best of the block: the rest can't be among the best of all
         near = values < self._threshold
         places, values = places[near], values[near]
-        if len(places) > _HELD:
-            places = places[np.argpartition(-values, _HELD)[:_HELD]]
+        if len(places) > _MAX_HELD:
+            places = places[np.argpartition(-values, _MAX_HELD)[:_MAX_HELD]]
         query, row = np.divmod(places, len(ids))
         similarity = exact_similarity(self._queries[query], rows[row])
         is_below = similarity < self._threshold
@@ -118,32 +117,32 @@ class _Nearest:
     def _trim(self) -> None:
         order = np.lexsort((self._pairs[:, 1], self._pairs[:, 0], -self._similarity))
         pairs, similarity = self._pairs[order], self._similarity[order]
-        is_new = np.ones(len(pairs), dtype=bool)  # two queries may have found one pair
+        is_new = np.ones(len(pairs), dtype=bool)  # two queries may find the same pair
         is_new[1:] = (np.diff(pairs, axis=0) != 0).any(axis=1)
-        self._pairs, self._similarity = pairs[is_new][:_HELD], similarity[is_new][:_HELD]
+        self._pairs, self._similarity = pairs[is_new][:_MAX_HELD], similarity[is_new][:_MAX_HELD]
 
     def best(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The pairs, most similar first, few of each image."""
+        """The pairs, most similar first, at most two of each image."""
         seen: dict[int, int] = {}
         chosen = []
         for place, (src, dst) in enumerate(self._pairs.tolist()):
-            if max(seen.get(src, 0), seen.get(dst, 0)) < _PER_QUERY:
+            if max(seen.get(src, 0), seen.get(dst, 0)) < _PER_IMAGE:
                 chosen.append(place)
                 seen[src], seen[dst] = seen.get(src, 0) + 1, seen.get(dst, 0) + 1
         return self._pairs[chosen, 0], self._pairs[chosen, 1], self._similarity[chosen]
 
 
-def _stretches(partitions: dict[int, int], most: int, n_block: int) -> list[tuple[int, int, int]]:
-    """(partition, first row, last row + 1) of what is compared: all, or the same share of each of evenly spread blocks."""
+def _stretches(partitions: dict[int, int], max_vectors: int, n_block: int) -> list[tuple[int, int, int]]:
+    """(partition, first row, last row + 1) of what is compared: all blocks, or evenly spread ones."""
     blocks = [(number, start, min(start + n_block, n)) for number, n in partitions.items() for start in range(0, n, n_block)]
-    wanted = max(1, most // n_block)
-    if sum(partitions.values()) <= most or len(blocks) <= wanted:
+    n_stretches = max(1, max_vectors // n_block)
+    if sum(partitions.values()) <= max_vectors or len(blocks) <= n_stretches:
         return blocks
-    return [blocks[place] for place in np.linspace(0, len(blocks) - 1, wanted).astype(np.int64).tolist()]
+    return [blocks[place] for place in np.linspace(0, len(blocks) - 1, n_stretches).astype(np.int64).tolist()]
 
 
 def _draw(partitions: dict[int, int], n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Ascending sample_ids of sampled vectors."""
+    """Ascending sample_ids of n vectors drawn at random."""
     ends = np.cumsum(list(partitions.values()))
     places = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), n, replace=False))
     part = np.searchsorted(ends, places, side="right")

@@ -1,4 +1,4 @@
-"""A report: what is gathered, the pictures there is room for, the template that is filled, one file."""
+"""Writes the report of a run: gathers what is shown, reads the pictures there is room for, and fills the template."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dedup.errors import ConfigError, MissingExtra
 from dedup.report import figures, queries
 from dedup.report.cards import MOST_COMPRESSED, Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
 from dedup.report.galleries import Galleries, Pairs, galleries, pairs
-from dedup.report.queries import Asker, Row
+from dedup.report.queries import Row, TableReader
 from dedup.runs.directory import Run
 from dedup.runs.record import HOMES, digest
 from dedup.storage.atomic import write_bytes
@@ -45,40 +45,36 @@ def open_reported(run_dir: str) -> Run:
 
 
 def state_of(run: Run) -> str:
-    """Digest of all that the report is drawn from, so that one that is out of date is known."""
+    """Digest of all that the report is drawn from: a report with another one is out of date."""
     return digest([[record.digest, record.finished] for record in run.records.values()])
 
 
 def notes_on(run: Run) -> list[str]:
     """Stages that are missing, or were made from an earlier state of others."""
-    notes, left = [], [stage for stage in HOMES if run.record(stage) is None]
-    if left:
-        parts = f"the stage {left[0]} is" if len(left) == 1 else f"the stages {' and '.join(left)} are"
+    notes, missing = [], [stage for stage in HOMES if run.record(stage) is None]
+    if missing:
+        parts = f"the stage {missing[0]} is" if len(missing) == 1 else f"the stages {' and '.join(missing)} are"
         notes.append(f"{parts} not finished: what is drawn from there is left out; run dedup run … and then dedup report again")
     for stage, record in run.records.items():
-        known = {name: other for name in record.inputs if name in HOMES and (other := run.record(name)) is not None}
-        earlier = [name for name, other in known.items() if other.digest != record.inputs[name]]
+        inputs = {name: run.record(name) for name in record.inputs if name in HOMES}
+        earlier = [name for name, now in inputs.items() if now is not None and now.digest != record.inputs[name]]
         if earlier:
-            notes.append(f"the stage {stage} was made from an earlier {earlier[0]}: figures may not fit each other; run dedup run … --redo")
+            notes.append(f"the stage {stage} was made from an earlier {earlier[0]}: figures may disagree; run dedup run … --redo")
     return notes
 
 
 Excluded = list[tuple[figures.Reason, list[tuple[Card, Row]]]]
 
 MOST_GALLERIES: Final = 100
-
 _EXCLUDED_SHOWN: Final = 8  # of each reason
-
 _STATE = '<meta name="dedup-state" content="{}">'
-
-_NOTE_BYTES: Final = 4_096  # that notes about pictures take at most
-
-_HEAD_BYTES: Final = 4_096  # in which the state stands
+_NOTE_BYTES: Final = 4_096  # reserved for notes about pictures
+_HEAD_BYTES: Final = 4_096  # of the page: the state is among them
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a report may be."""
+    """How large a report may be, and what may be read for it."""
 
     max_bytes: int = 25_000_000  # of the page
     most_compressed: int = MOST_COMPRESSED  # compressed tars that pictures are read from
@@ -110,10 +106,10 @@ class Gathered:
     run: Run
     groups: Galleries
     pairs: Pairs
-    excluded: Excluded  # list of (Reason, list of (Card, dict))
-    facts: dict[int, Facts]  # sample_id to what is shown of it
+    excluded: Excluded
+    facts: dict[int, Facts]  # by sample_id
     pictures: Pictures
-    seed: int  # of what was drawn at random
+    seed: int  # of all that was drawn at random
 
 
 @dataclass(frozen=True)
@@ -169,11 +165,11 @@ def write_report(
         raise ConfigError(f"{n_galleries} galleries: expected 0 to {MOST_GALLERIES}; `dedup show` draws others")
     run = open_reported(run_dir)
     with engine_or_own(engine) as engine:
-        return _write(Asker(engine, run), run, out or path_of(run_dir), n_galleries, seed, limits)
+        return _write(TableReader(engine, run), run, out or path_of(run_dir), n_galleries, seed, limits)
 
 
 def can_write() -> bool:
-    """Whether the extra `report` is there."""
+    """Whether the extra `report` is installed."""
     return importlib.util.find_spec("jinja2") is not None
 
 
@@ -186,45 +182,46 @@ def is_current(run_dir: str) -> bool:
     """Whether a run has a report that was made from its present state."""
     try:
         head = read_range(path_of(run_dir), 0, _HEAD_BYTES)
-    except (OSError, ValueError):  # not there; ValueError where a file system does so for a range of it
+    except (OSError, ValueError):  # no such file; some file systems raise ValueError for a range of one
         return False
     return _STATE.format(state_of(open_reported(run_dir))).encode() in head
 
 
-def _write(asker: Asker, run: Run, path: str, n_galleries: int, seed: int, limits: Limits) -> ReportSummary:
-    groups, found = galleries(asker, run, n=n_galleries, seed=seed), pairs(asker, run, seed=seed)
-    excluded = _excluded(asker, run)
-    shelves = [*_shelves(groups, found), *([card for card, _ in cards] for _, cards in excluded)]
-    facts = facts_of(asker, (card.sample_id for shelf in shelves for card in shelf))
+def _write(reader: TableReader, run: Run, path: str, n_galleries: int, seed: int, limits: Limits) -> ReportSummary:
+    groups, drawn_pairs = galleries(reader, run, n=n_galleries, seed=seed), pairs(reader, run, seed=seed)
+    excluded = _excluded(reader, run)
+    shelves = [*_shelves(groups, drawn_pairs), *([card for card, _ in cards] for _, cards in excluded)]
+    facts = facts_of(reader, (card.sample_id for shelf in shelves for card in shelf))
     order = in_order_of_weight(shelves, facts)
     pictures = _pictures(run, facts, order, limits)
-    page = Page(Gathered(run, groups, found, excluded, facts, pictures, seed), asker)
+    page = Page(Gathered(run, groups, drawn_pairs, excluded, facts, pictures, seed), reader)
     bare = page.render({})
     shown = pictures.within(limits.max_bytes - len(bare) - _NOTE_BYTES, order)
-    page.say_pictures(len(shown))
+    page.note_missing_pictures(len(shown))
     data = page.render(shown)
     write_bytes(path, data)
     return ReportSummary(path, len(data), len(shown), page.notes)
 
 
-def _shelves(groups: Galleries, found: Pairs) -> Iterable[list[Card]]:
+def _shelves(groups: Galleries, drawn_pairs: Pairs) -> Iterable[list[Card]]:
     """All cards, a list for each gallery and pair."""
     for part in (groups.largest, groups.weakest, groups.random, groups.chains, groups.loosest):
         yield from (gallery.cards for gallery in part)
-    for several in (found.below, found.confirmed, found.nearly, *(some for _, some in found.refused)):
-        yield from ([pair.src, pair.dst] for pair in several)
+    of_reason = [refused for _, refused in drawn_pairs.refused]
+    for section in (drawn_pairs.below, drawn_pairs.confirmed, drawn_pairs.nearly, *of_reason):
+        yield from ([pair.src, pair.dst] for pair in section)
 
 
 def _pictures(run: Run, facts: dict[int, Facts], order: list[int], limits: Limits) -> Pictures:
     if not run.has_pixels:
         return Pictures(n_wanted=len(facts))
-    places = {sample_id: known.place for sample_id, known in facts.items()}
+    places = {sample_id: fact.place for sample_id, fact in facts.items()}
     max_pixels = run.config.input.max_pixels
     return read_pictures(run, places, order, max_pixels=max_pixels, most_compressed=limits.most_compressed)
 
 
-def _excluded(asker: Asker, run: Run) -> Excluded:
-    rows = asker.rows(queries.EXCLUDED, n=_EXCLUDED_SHOWN) if run.records["manifest"].rows.get("excluded") else []
+def _excluded(reader: TableReader, run: Run) -> Excluded:
+    rows = reader.rows(queries.EXCLUDED, n=_EXCLUDED_SHOWN) if run.records["manifest"].rows.get("excluded") else []
     for row in rows:
         row |= {"by": cut(row["excluded_by"], most=120), "home": shard_name(row["reference_shard"] or "")}
     return [
@@ -234,36 +231,29 @@ def _excluded(asker: Asker, run: Run) -> Excluded:
 
 
 class Page:
-    """The template and what it is filled with.
+    """The template and what it is filled with."""
 
-    Parameters
-    ----------
-    gathered : Gathered
-    asker : Asker
-        Who is asked for the figures.
-    """
-
-    def __init__(self, gathered: Gathered, asker: Asker) -> None:
-        run, found = gathered.run, gathered.pairs
+    def __init__(self, gathered: Gathered, reader: TableReader) -> None:
+        run = gathered.run
         self._pictures, self._has_pixels = gathered.pictures, run.has_pixels
-        troubled, broken = figures.broken_shards(asker)
+        n_of_status, broken = figures.broken_shards(reader)
         self.notes = [*notes_on(run)]
-        if troubled:
-            self.notes.append(f"of the shards {', '.join(f'{n:,} were {status}' for status, n in troubled.items())}: see Rejected")
+        if n_of_status:
+            self.notes.append(f"of the shards {', '.join(f'{n:,} were {status}' for status, n in n_of_status.items())}: see Rejected")
         sized, size_rows = figures.sizes(run) if "statistics" in run.records else (None, [])
-        counts = figures.bins(asker)
-        looked, sampled = figures.similarities(counts, run, found.sample)
+        counts = figures.bins(reader)
+        judged, sampled = figures.similarities(counts, run, gathered.pairs.sample)
         measured, n_unmeasured = figures.distances(counts, run)
-        dropped, ways = figures.kinds(asker, run)
-        n_refused = sum(reason.part.n for reason, _ in found.refused)
+        dropped, ways = figures.kinds(reader, run)
+        n_refused = sum(reason.part.n for reason, _ in gathered.pairs.refused)
         style, script = _template("report.css"), _template("report.js")
         self._values: dict[str, Any] = {
-            "run": run, "groups": gathered.groups, "pairs": found, "excluded": gathered.excluded, "facts": gathered.facts,
+            "run": run, "groups": gathered.groups, "pairs": gathered.pairs, "excluded": gathered.excluded, "facts": gathered.facts,
             "seed": gathered.seed, "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized,
             "size_rows": size_rows,
-            "looked": looked, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
-            "rejected": figures.rejected(asker), "broken_shards": broken,
-            "captions": figures.captions(asker) if "statistics" in run.records else [],
+            "judged": judged, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
+            "rejected": figures.rejected(reader), "broken_shards": broken,
+            "captions": figures.captions(reader) if "statistics" in run.records else [],
             "stages": stages(run), "settings": settings(run), "style": style, "script": script,
             "style_hash": _hash(style), "script_hash": _hash(script), "state": state_of(run), "notes": self.notes,
             "finished": max(record.finished for record in run.records.values()).replace("T", " ").partition("+")[0],
@@ -275,24 +265,26 @@ class Page:
         """The page with these pictures, base64 by sample_id."""
         return self._page.render(self._values, pictures=pictures).encode()
 
-    def say_pictures(self, n_shown: int) -> None:
-        """Note what is not drawn, and why."""
-        found = self._pictures
-        if not found.n_wanted:
+    def note_missing_pictures(self, n_shown: int) -> None:
+        """Note how many pictures are not drawn, and why."""
+        pictures = self._pictures
+        if not pictures.n_wanted:
             return
         if not self._has_pixels:
             self.notes.append("this report has no pictures: the run was made from embeddings that don't say where their images lie")
         elif not n_shown:
-            self.notes.append(f"this report has no pictures: none of {found.n_wanted:,} could be read: {shown(found.trouble)}")
-        elif found.n_unread:
-            self.notes.append(f"{found.n_unread:,} of {found.n_wanted:,} pictures could not be read: {shown(found.trouble)}")
-        left = found.n_wanted - found.n_unread - n_shown
-        if n_shown and left > 0:
-            self.notes.append(f"{left:,} pictures were left out, because of the size of this file or because their tars are compressed")
+            self.notes.append(f"this report has no pictures: none of {pictures.n_wanted:,} could be read: {shown(pictures.trouble)}")
+        elif pictures.n_unread:
+            self.notes.append(f"{pictures.n_unread:,} of {pictures.n_wanted:,} pictures could not be read: {shown(pictures.trouble)}")
+        n_left_out = pictures.n_wanted - pictures.n_unread - n_shown
+        if n_shown and n_left_out > 0:
+            self.notes.append(
+                f"{n_left_out:,} pictures were left out, because of the size of this file or because their tars are compressed"
+            )
 
 
 def stages(run: Run) -> list[Row]:
-    """Seconds and rate of each stage, and what it wrote."""
+    """Seconds and rate of each stage, and the tables it wrote."""
     n = run.records["embed"].rows["metadata"]
     rows: list[Row] = []
     for name in HOMES:
@@ -300,8 +292,8 @@ def stages(run: Run) -> list[Row]:
         if record is None:
             rows.append({"name": name, "seconds": None, "time": "not finished", "rate": None, "rows": "", "finished": "", "version": ""})
             continue
-        own = n - record.summary.get("n_base_samples", 0) if name == "embed" else n
-        rate = own / record.seconds if record.seconds else None
+        n_images = n - record.summary.get("n_base_samples", 0) if name == "embed" else n
+        rate = n_images / record.seconds if record.seconds else None
         tables = ", ".join(f"{table} {count:,}" for table, count in record.rows.items())
         finished = record.finished.replace("T", " ").removesuffix("+00:00")
         rows.append(
@@ -313,13 +305,13 @@ def stages(run: Run) -> list[Row]:
 
 
 def settings(run: Run) -> list[Setting]:
-    """The configuration of the run; how it was carried out (`engine`) is no part of what a run keeps."""
-    found = []
+    """The configuration of the run, without what its result does not depend on."""
+    rows = []
     for name, value in values_of(run.config).items():
         key = KEYS[name]
         if name.partition(".")[0] not in ("engine", "extraction", "report"):
-            found.append(Setting(name, _shown(value), _shown(key.default), value == key.default, key.meaning))
-    return found
+            rows.append(Setting(name, _shown(value), _shown(key.default), value == key.default, key.meaning))
+    return rows
 
 
 def _shown(value: Any) -> Text:

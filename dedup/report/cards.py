@@ -14,7 +14,7 @@ import simplejpeg
 
 from dedup.errors import DedupError
 from dedup.numerics.image.descriptor import area_resize
-from dedup.report.queries import FACTS, Asker, Row
+from dedup.report.queries import FACTS, Row, TableReader
 from dedup.runs.directory import Run
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.images.thumbnails import open_thumbnails
@@ -25,9 +25,9 @@ SIDE: Final = 160  # pixels of the longer side, at most
 _QUALITY: Final = 70
 _MOST_PICTURES: Final = 4_000
 MOST_COMPRESSED: Final = 8  # compressed tars, each of which is read from its beginning
-_TAG_BYTES: Final = 100  # that a picture takes in the page beside its own
-_REMOTE_TRIES: Final = 30  # images of remote shards that can't be read one after another, that end the asking: a host may be gone
-_TRIES: Final = 3  # images of a shard that can't be read, after which the rest of it is not asked for
+_TAG_BYTES: Final = 100  # of the page that a picture takes beside its own
+_REMOTE_TRIES: Final = 30  # failures in a row that end the reading of remote shards: a host may be gone
+_TRIES: Final = 3  # failures in a row after which the rest of a shard is passed over
 _URL_SHOWN = 90  # characters
 
 
@@ -45,7 +45,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Facts:
-    """What metadata says of a sample, ready to be shown."""
+    """The metadata of a sample, ready to be shown."""
 
     key: Text
     shard: str
@@ -62,13 +62,13 @@ class Gallery:
 
     component_id: int
     n_samples: int  # all, shown or not
-    facts: list[tuple[str, str]]  # list of (name, text); figures under the title
+    facts: list[tuple[str, str]]  # (name, figure), under the title
     caption: Text | None  # the most frequent one
     cards: list[Card]  # keepers first, then copies from the most to the least similar
     n_exact: int = 0
     # of the weakest member to the group's anchor; of the weakest edge where that is what the gallery is about
     min_similarity: float | None = None
-    n_cards: int | None = None  # cards that there would be if all were shown; None = one for each sample
+    n_cards: int | None = None  # cards if all were shown; None = one for each sample
 
     @property
     def n_members(self) -> int:
@@ -84,7 +84,7 @@ class Pair:
     dst: Card
     similarity: float | None
     distance: float | None = None
-    reason: str = ""  # why they are no copies; '' where they are, or nobody asked
+    reason: str = ""  # why they are no copies; '' where they are, or were not judged
     details: list[str] = field(default_factory=list)
 
 
@@ -92,14 +92,14 @@ class Pair:
 class Pictures:
     """What could be read."""
 
-    jpegs: dict[int, bytes] = field(default_factory=dict)  # sample_id to an encoded picture
+    jpegs: dict[int, bytes] = field(default_factory=dict)  # by sample_id
     n_wanted: int = 0  # samples that are shown
-    n_unread: int = 0  # of these, whose shard or image could not be read
-    n_left_out: int = 0  # of these, that were not asked for: too many, or in too many compressed tars
+    n_unread: int = 0  # of these: their shard or image could not be read
+    n_left_out: int = 0  # of these: not read, because there are too many, or they are in too many compressed tars
     trouble: str = ""  # why the first could not be read
 
     def within(self, n_bytes: int, order: Sequence[int]) -> dict[int, str]:
-        """Pictures as base64, the first in `order` for which there is room; one that is there several times takes it as often."""
+        """Pictures as base64, the first in `order` that fit into `n_bytes`; each takes its room as often as it occurs."""
         times, chosen = Counter(order), dict[int, str]()
         for sample_id in dict.fromkeys(order):
             data = self.jpegs.get(sample_id)
@@ -112,9 +112,9 @@ class Pictures:
         return chosen
 
 
-def facts_of(asker: Asker, sample_ids: Iterable[int]) -> dict[int, Facts]:
-    """The facts of samples by sample_id."""
-    return {row["sample_id"]: _facts(row) for row in asker.rows(FACTS, wanted=sample_ids)}
+def facts_of(reader: TableReader, sample_ids: Iterable[int]) -> dict[int, Facts]:
+    """Read the facts of samples, by sample_id."""
+    return {row["sample_id"]: _facts(row) for row in reader.rows(FACTS, wanted=sample_ids)}
 
 
 def _facts(row: Row) -> Facts:
@@ -135,10 +135,10 @@ def pair_of(row: Row, details: Iterable[str] = (), reason: str = "") -> Pair:
     return Pair(Card(row["src"]), Card(row["dst"]), row["similarity"], row.get("distance"), reason, [text for text in details if text])
 
 
-def in_order_of_weight(shelves: Iterable[Iterable[Card]], known: Mapping[int, Facts]) -> list[int]:
-    """sample_ids of all cards, those first that come first in their shelf: if room is short, every shelf has its first pictures."""
+def in_order_of_weight(shelves: Iterable[Iterable[Card]], facts: Mapping[int, Facts]) -> list[int]:
+    """sample_ids of all cards, the first of every shelf before the second of any: if room is short, each shelf has its first pictures."""
     placed = [(place, number, card.sample_id) for number, shelf in enumerate(shelves) for place, card in enumerate(shelf)]
-    return [sample_id for _, _, sample_id in sorted(placed) if sample_id in known]
+    return [sample_id for _, _, sample_id in sorted(placed) if sample_id in facts]
 
 
 def read_pictures(
@@ -147,33 +147,33 @@ def read_pictures(
     """Read and reduce the pictures of samples, shard by shard.
 
     `places`: sample_id to where its image lies.
-    `order`: sample_ids, those that matter most first.
+    `order`: sample_ids, the most important first.
     `max_pixels`: `input.max_pixels`.
-    `most_compressed`: compressed tars that are read.
+    `most_compressed`: compressed tars to read at most.
     """
     wanted = [places[sample_id] for sample_id in dict.fromkeys(order) if sample_id in places]
-    found = Pictures(n_wanted=len(wanted))
-    asked = _affordable(run, wanted[:_MOST_PICTURES], most_compressed)
-    found.n_left_out = len(wanted) - len(asked)
+    pictures = Pictures(n_wanted=len(wanted))
+    affordable = _affordable(run, wanted[:_MOST_PICTURES], most_compressed)
+    pictures.n_left_out = len(wanted) - len(affordable)
     failures: Counter[str] = Counter()
     n_remote_failures = 0
     with PictureReader(run.path("embeddings"), SIDE, max_pixels=max_pixels) as reader:
-        reader.prefetch(asked)
-        for place in sorted(asked, key=lambda place: (place.shard, place.byte_offset or 0, place.sample_id)):
+        reader.prefetch(affordable)
+        for place in sorted(affordable, key=lambda place: (place.shard, place.byte_offset or 0, place.sample_id)):
             is_remote = not is_local(place.shard)
-            # the files of a folder go one by one, a shard goes whole
+            # a file that is gone from a folder says nothing of the next, a shard does
             is_gone = failures[place.shard] >= _TRIES and not place.shard.endswith("/")
             if not is_gone and not (is_remote and n_remote_failures >= _REMOTE_TRIES):
                 try:
-                    found.jpegs[place.sample_id] = small_jpeg(reader.read(place))
+                    pictures.jpegs[place.sample_id] = small_jpeg(reader.read(place))
                     failures[place.shard] = n_remote_failures = 0
                     continue
                 except DedupError as error:
                     failures[place.shard] += 1
                     n_remote_failures += is_remote
-                    found.trouble = found.trouble or str(error)
-            found.n_unread += 1
-    return found
+                    pictures.trouble = pictures.trouble or str(error)
+            pictures.n_unread += 1
+    return pictures
 
 
 def small_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -189,13 +189,13 @@ def small_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _affordable(run: Run, places: Sequence[Place], most_compressed: int) -> list[Place]:
-    """Without those in compressed tars beyond the first few."""
-    thumbnails, tars = open_thumbnails(run.path("embeddings")), set[str]()
+    """The places without those in compressed tars beyond the first few."""
+    thumbnails, compressed = open_thumbnails(run.path("embeddings")), set[str]()
     chosen = []
     for place in places:
         if place.byte_offset is None and (thumbnails is None or place.sample_id not in thumbnails):
-            if place.shard not in tars and len(tars) == most_compressed:
+            if place.shard not in compressed and len(compressed) == most_compressed:
                 continue
-            tars.add(place.shard)
+            compressed.add(place.shard)
         chosen.append(place)
     return chosen

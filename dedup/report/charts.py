@@ -1,4 +1,4 @@
-"""Charts as geometry that the template draws as SVG: nothing but numbers and words of our own."""
+"""Charts as geometry that the template draws as SVG: only numbers, and words that are not of the data."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Mark:
     height: float = 0.0
     radius: float = 0.0
     kind: str = ""  # its class in the style sheet
-    says: str = ""  # shown where the mouse rests
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
 class Chart:
     """A chart in its own units, `width` by `height`."""
 
-    says: str  # what a screen reader reads
+    label: str  # what a screen reader reads
     x_title: str
     y_title: str
     marks: list[Mark]
-    # x_ticks, y_ticks: list of (float, str); where they are, and their labels
+    # x_ticks, y_ticks, lines: where they are, and their labels
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    lines: list[tuple[float, str]] = field(default_factory=list)  # list of (float, str); vertical lines and their labels
-    legend: list[tuple[str, str]] = field(default_factory=list)  # list of (kind, str)
+    lines: list[tuple[float, str]] = field(default_factory=list)  # vertical
+    legend: list[tuple[str, str]] = field(default_factory=list)  # (kind, name)
     width: int = _WIDTH
     height: int = _HEIGHT
     left: int = _LEFT
@@ -57,7 +57,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Where the bins `first` to `last` and counts up to `most` lie on a chart."""
+    """Places of the bins `first` to `last`, and of counts up to `most`, on a chart."""
 
     n_bins: int
     first: int
@@ -66,36 +66,36 @@ class _Axes:
     is_log: bool
 
     @property
-    def wide(self) -> float:
-        """Width of a bin."""
+    def bin_width(self) -> float:
+        """Width of a bin on the chart."""
         return (_WIDTH - _LEFT - _RIGHT) / (self.last - self.first + 1)
 
     def at_x(self, value: float) -> float:
-        """Where a value from 0 to 1 lies."""
-        return round(_LEFT + self.wide * (value * self.n_bins - self.first), 2)
+        """Place of a value from 0 to 1."""
+        return round(_LEFT + self.bin_width * (value * self.n_bins - self.first), 2)
 
     def at_y(self, n: float) -> float:
-        """Where a count lies."""
-        return round(_HEIGHT - _BOTTOM - self.tall(n), 2)
+        """Place of a count."""
+        return round(_HEIGHT - _BOTTOM - self.bar_height(n), 2)
 
-    def tall(self, n: float) -> float:
-        """Height of a bar."""
+    def bar_height(self, n: float) -> float:
+        """Height of the bar of a count."""
         # on a logarithmic axis the bar of a single pair must be seen
         end = math.log10(self.most) * 1.06 + 0.3 if self.is_log and self.most else self.most * 1.06
         return (_HEIGHT - _TOP - _BOTTOM) * (math.log10(n) + 0.3 if self.is_log else n) / end if n and end else 0.0
 
-    def labelled(self) -> list[float]:
-        """Counts that stand beside the axis."""
+    def labelled_counts(self) -> list[float]:
+        """Counts that the axis names."""
         if self.is_log and self.most:
             return [10**power for power in range(math.floor(math.log10(self.most)) + 1)]
         return _steps(self.most)
 
 
-def log_log(points: Sequence[tuple[int, int]], *, says: str, x_title: str, y_title: str, words: str) -> Chart:
+def log_log(points: Sequence[tuple[int, int]], *, label: str, x_title: str, y_title: str, tooltip: str) -> Chart:
     """Points on two logarithmic axes, each with a stem.
 
-    `points`: sequence of (int, int); both 1 or more.
-    `words`: of a point, with ``{x}`` and ``{y}``.
+    `points`: both numbers 1 or more.
+    `tooltip`: of a point, with ``{x}`` and ``{y}``.
     """
     x_top = max((math.log10(x) for x, _ in points), default=0.0)
     y_top = max((math.log10(y) for _, y in points), default=0.0)
@@ -113,9 +113,11 @@ def log_log(points: Sequence[tuple[int, int]], *, says: str, x_title: str, y_tit
     for x, y in shown:
         marks.append(Mark(at_x(x) - 0.75, at_y(y), 1.5, round(_HEIGHT - _BOTTOM - at_y(y), 2), kind="stem"))
     for x, y in shown:
-        marks.append(Mark(at_x(x), at_y(y), radius=3.6, kind="unique" if x == 1 else "near", says=words.format(x=f"{x:,}", y=f"{y:,}")))
+        marks.append(
+            Mark(at_x(x), at_y(y), radius=3.6, kind="unique" if x == 1 else "near", tooltip=tooltip.format(x=f"{x:,}", y=f"{y:,}"))
+        )
     return Chart(
-        says,
+        label,
         x_title,
         y_title,
         marks,
@@ -127,7 +129,7 @@ def log_log(points: Sequence[tuple[int, int]], *, says: str, x_title: str, y_tit
 def _one_per_place(
     points: Sequence[tuple[int, int]], at_x: Callable[[float], float], at_y: Callable[[float], float]
 ) -> list[tuple[int, int]]:
-    """Without points that others cover."""
+    """The points without those that a later one covers."""
     return list({(round(at_x(x)), round(at_y(y))): (x, y) for x, y in points}.values())
 
 
@@ -138,7 +140,7 @@ def histogram(
     low: float,
     high: float,
     lines: Sequence[tuple[float, str]],
-    says: str,
+    label: str,
     x_title: str,
     y_title: str,
     is_log: bool = False,
@@ -147,38 +149,38 @@ def histogram(
 
     `n_bins`: bins from 0 to 1.
     `low`, `high`: what is shown; bins outside are left out.
-    `lines`: sequence of (float, str); values that are marked.
-    `is_log`: of the counts.
+    `lines`: values to mark, and their labels.
+    `is_log`: whether the axis of the counts is logarithmic.
     """
     first, last = round(low * n_bins), round(high * n_bins)
-    shown = [{place: n for place, n in one.counts.items() if first <= place <= last and n} for one in series]
+    shown = [{place: n for place, n in each.counts.items() if first <= place <= last and n} for each in series]
     most = max((sum(counts.get(place, 0) for counts in shown) for place in set().union(*shown)), default=0)
     axes = _Axes(n_bins, first, last, most, is_log)
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 14)
     return Chart(
-        says,
+        label,
         x_title,
         y_title,
         [bar for place in sorted(set().union(*shown)) for bar in _bars(axes, place, series, shown)],
         [(axes.at_x(value), f"{value:g}") for value in _multiples(step, low, high)],
-        [(axes.at_y(value), short(value)) for value in axes.labelled()],
+        [(axes.at_y(value), short(value)) for value in axes.labelled_counts()],
         [(axes.at_x(value), text) for value, text in lines],
-        [(one.kind, one.name) for one in series],
+        [(each.kind, each.name) for each in series],
     )
 
 
 def _bars(axes: _Axes, place: int, series: Sequence[Series], shown: Sequence[dict[int, int]]) -> Iterator[Mark]:
-    """The bars of one bin: on each other, or beside each other on a logarithmic axis."""
-    present = [(one, counts[place]) for one, counts in zip(series, shown, strict=True) if place in counts]
-    part = axes.wide / len(present) if axes.is_log else axes.wide
+    """The bars of one bin."""
+    present = [(each, counts[place]) for each, counts in zip(series, shown, strict=True) if place in counts]
+    part = axes.bin_width / len(present) if axes.is_log else axes.bin_width
     span = f"{place / axes.n_bins:.3f} to {(place + 1) / axes.n_bins:.3f}" if place < axes.n_bins else "1"
     base = 0.0
-    for number, (one, n) in enumerate(present):
-        height = axes.tall(n)
+    for number, (each, n) in enumerate(present):
+        height = axes.bar_height(n)
         x = axes.at_x(place / axes.n_bins) + (number * part if axes.is_log else 0.0)
         top = _HEIGHT - _BOTTOM - base - height
-        says = f"{span}: {n:,} {one.name}"
-        yield Mark(round(x + 0.5, 2), round(top, 2), round(part - 1, 2), round(height, 2), kind=one.kind, says=says)
+        tooltip = f"{span}: {n:,} {each.name}"
+        yield Mark(round(x + 0.5, 2), round(top, 2), round(part - 1, 2), round(height, 2), kind=each.kind, tooltip=tooltip)
         base += 0.0 if axes.is_log else height
 
 

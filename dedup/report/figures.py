@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dedup.numerics.judge.compare import REASONS
 from dedup.report import queries
 from dedup.report.below import BelowSample
 from dedup.report.charts import Chart, Series, histogram, log_log
-from dedup.report.queries import Asker, Row
+from dedup.report.queries import Row, TableReader
 from dedup.runs.directory import Run
 from dedup.schemas import REJECT_REASONS
 from dedup.storage.tables import dataset
@@ -43,34 +42,34 @@ class Part:
 
 
 def parts(counts: list[tuple[str, str, int]], *, is_stacked: bool = True) -> list[Part]:
-    """Parts of a whole, one bar after another, or each from the left and the largest the full width."""
+    """Parts of a whole, one bar after another; or each from the left, the largest over the full width."""
     whole = sum(n for _, _, n in counts)
     largest = max((n for _, _, n in counts), default=0)
-    found, x = [], 0.0
+    bars, x = [], 0.0
     for kind, name, n in counts:
         width = 1000.0 * n / ((whole if is_stacked else largest) or 1)
-        found.append(Part(kind, name, n, share_text(n, whole), round(x, 2), round(width, 2)))
+        bars.append(Part(kind, name, n, share_text(n, whole), round(x, 2), round(width, 2)))
         x += width if is_stacked else 0.0
-    return found
+    return bars
 
 
 def accounts(run: Run) -> list[Part]:
-    """Every sample that was seen, by what became of it."""
-    rows, kinds = run.records["manifest"].rows, run.records["manifest"].summary
+    """All samples of the input, by what became of them."""
+    rows, dropped = run.records["manifest"].rows, run.records["manifest"].summary
     unique = run.records["statistics"].summary.get("n_unique") if "statistics" in run.records else None
     kept = rows["manifest"]
-    # of the unique ones some may be excluded: those are counted there
+    # unique samples may be excluded, and are counted there
     n_unique = None if unique is None else max(0, min(kept, unique - rows.get("excluded", 0)))
     counts = [("keeper", "kept", kept)]
     if n_unique is not None and not rows.get("excluded"):
         counts = [("unique", "kept, without a copy", n_unique), ("keeper", "kept of a group of copies", kept - n_unique)]
     counts += [
-        ("near", "dropped, near copies", kinds["n_near"]),
-        ("exact", "dropped, byte-identical copies", kinds["n_exact"]),
+        ("near", "dropped, near copies", dropped["n_near"]),
+        ("exact", "dropped, byte-identical copies", dropped["n_exact"]),
         ("excluded", "excluded", rows.get("excluded", 0)),
         ("rejected", "rejected", run.records["embed"].rows["rejected"]),
     ]
-    return parts([entry for entry in counts if entry[2]])
+    return parts([count for count in counts if count[2]])
 
 
 def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
@@ -78,24 +77,25 @@ def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
     embed, manifest = run.records["embed"], run.records["manifest"]
     n = embed.rows["metadata"] + embed.rows["rejected"]
     dropped, images = manifest.rows["duplicates"], embed.rows["metadata"]
-    found = [
+    figures = [
         ("samples", f"{n:,}", f"in {embed.summary.get('n_shards', 0):,} shards"),
         ("kept", f"{manifest.rows['manifest']:,}", f"{share_text(manifest.rows['manifest'], n)} of all"),
         ("dropped", f"{dropped:,}", f"{share_text(dropped, images)} of the images, as copies"),
     ]
     if "statistics" in run.records:
-        figures = run.records["statistics"].summary
-        found.append(("groups", f"{figures['n_components']:,}", f"of copies, the largest of {figures['largest_component']:,}"))
-    if looked := run.records["confirm"].summary.get("n_judged"):
-        found.append(("pairs refused", f"{n_refused:,}", f"of {looked:,} judged"))
-    recall = run.records["pairs"].summary.get("recall")
-    if recall is not None:
-        figures = run.records["pairs"].summary
-        found.append(("measured recall", f"{recall:.4f}", f"of {figures['recall_pairs']:,} pairs of {figures['recall_queries']:,} images"))
+        statistics = run.records["statistics"].summary
+        figures.append(("groups", f"{statistics['n_components']:,}", f"of copies, the largest of {statistics['largest_component']:,}"))
+    if n_judged := run.records["confirm"].summary.get("n_judged"):
+        figures.append(("pairs refused", f"{n_refused:,}", f"of {n_judged:,} judged"))
+    summary = run.records["pairs"].summary
+    if (recall := summary.get("recall")) is not None:
+        figures.append(
+            ("measured recall", f"{recall:.4f}", f"of {summary['recall_pairs']:,} pairs of {summary['recall_queries']:,} images")
+        )
     if manifest.rows.get("excluded"):
-        found.append(("excluded", f"{manifest.rows['excluded']:,}", "near a reference image, or on a list"))
-    found.append(("rejected", f"{embed.rows['rejected']:,}", "can't be read"))
-    return found
+        figures.append(("excluded", f"{manifest.rows['excluded']:,}", "near a reference image, or on a list"))
+    figures.append(("rejected", f"{embed.rows['rejected']:,}", "can't be read"))
+    return figures
 
 
 def sizes(run: Run) -> tuple[Chart, list[Row]]:
@@ -116,19 +116,19 @@ def sizes(run: Run) -> tuple[Chart, list[Row]]:
         table.append({"first": first, "name": name, "n_groups": n_groups, "n_images": images, "share": share_text(images, n_images)})
     chart = log_log(
         sorted(points),
-        says="how many groups of copies there are of each size",
+        label="how many groups of copies there are of each size",
         x_title="samples in the group (1 = unique)",
         y_title="groups",
-        words="{y} groups of {x}",
+        tooltip="{y} groups of {x}",
     )
     return chart, table
 
 
-def kinds(asker: Asker, run: Run) -> tuple[list[Part], list[Row]]:
+def kinds(reader: TableReader, run: Run) -> tuple[list[Part], list[Row]]:
     """Dropped samples by kind, and the pairs that joined them by how they were found and turned."""
     summary = run.records["manifest"].summary
     dropped = parts([("near", "near copies", summary["n_near"]), ("exact", "byte-identical copies", summary["n_exact"])])
-    return dropped, [row | {"means": SOURCES.get(row["source"], "")} for row in asker.rows(queries.KINDS)]
+    return dropped, [row | {"means": SOURCES.get(row["source"], "")} for row in reader.rows(queries.KINDS)]
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,12 @@ class Reason:
     examples: list[Row]
 
 
-def rejected(asker: Asker) -> list[Reason]:
+def rejected(reader: TableReader) -> list[Reason]:
     """Rejected samples by reason, with the first few of each."""
-    rows = asker.rows(queries.REJECTED, n=_REJECTED_SHOWN)
+    rows = reader.rows(queries.REJECTED, n=_REJECTED_SHOWN)
     for row in rows:
         row |= {"key": key_text(row["key"]), "shard": shard_name(row["shard"]), "detail": cut(row["detail"])}
     return reasons_of(rows, REJECT_REASONS, "rejected")
-
-
-def refusals(rows: list[Row]) -> list[Reason]:
-    """Refused pairs by reason."""
-    return reasons_of(rows, REASONS, "refused")
 
 
 def reasons_of(rows: list[Row], meanings: dict[str, str], kind: str) -> list[Reason]:
@@ -171,31 +166,31 @@ class Bins:
     refused_distance: dict[int, int]
 
 
-def bins(asker: Asker) -> Bins:
+def bins(reader: TableReader) -> Bins:
     """Count the pairs that were joined and refused."""
-    found: dict[str, dict[int, int]] = {}
-    for row in asker.rows(queries.BINS, similarity_bins=SIMILARITY_BINS, distance_bins=_DISTANCE_BINS):
-        found.setdefault(row["what"], {})[row["bin"]] = row["n_pairs"]
-    return Bins(*(found.get(what, {}) for what in ("joined", "refused", "joined distance", "refused distance")))
+    counts: dict[str, dict[int, int]] = {}
+    for row in reader.rows(queries.BINS, similarity_bins=SIMILARITY_BINS, distance_bins=_DISTANCE_BINS):
+        counts.setdefault(row["what"], {})[row["bin"]] = row["n_pairs"]
+    return Bins(*(counts.get(what, {}) for what in ("joined", "refused", "joined distance", "refused distance")))
 
 
 def similarities(counts: Bins, run: Run, below: BelowSample | None) -> tuple[Chart, Chart | None]:
-    """Pairs that were looked at by similarity; and all pairs of sampled images, across the threshold."""
+    """The judged pairs by similarity; and all pairs of sampled images, across the threshold."""
     threshold = run.config.search.min_similarity
     low = lowest_shown(threshold)
     lines = [(threshold, f"threshold {threshold:g}")]
-    looked = histogram(
+    judged = histogram(
         [Series("near", "joined", counts.joined)] + ([Series("refused", "refused", counts.refused)] if run.judges_pixels else []),
         n_bins=SIMILARITY_BINS,
         low=low,
         high=1.0,
         lines=lines,
-        says="similarity of the pairs that were joined and refused",
+        label="similarity of the pairs that were joined and refused",
         x_title="similarity",
         y_title="pairs",
     )
     if below is None or not below.n_queries:
-        return looked, None
+        return judged, None
     edge = int(threshold * SIMILARITY_BINS + 1e-4)
     values = {number: int(n) for number, n in enumerate(below.bins) if n}
     sampled = histogram(
@@ -207,12 +202,12 @@ def similarities(counts: Bins, run: Run, below: BelowSample | None) -> tuple[Cha
         low=low,
         high=1.0,
         lines=lines,
-        says="similarity of all pairs of a sample of images, on a logarithmic axis",
+        label="similarity of all pairs of a sample of images, on a logarithmic axis",
         x_title="similarity",
         y_title="pairs of the sample",
         is_log=True,
     )
-    return looked, sampled
+    return judged, sampled
 
 
 def lowest_shown(threshold: float) -> float:
@@ -222,34 +217,34 @@ def lowest_shown(threshold: float) -> float:
 
 def distances(counts: Bins, run: Run) -> tuple[Chart | None, int]:
     """Pairs by the distance of their pixels, and how many were refused before a distance could be measured."""
-    near, others = counts.joined_distance, {bin_: n for bin_, n in counts.refused_distance.items() if bin_ < _DISTANCE_BINS}
+    near, refused = counts.joined_distance, {bin_: n for bin_, n in counts.refused_distance.items() if bin_ < _DISTANCE_BINS}
     n_unmeasured = counts.refused_distance.get(_DISTANCE_BINS, 0)
-    if not near and not others:
+    if not near and not refused:
         return None, n_unmeasured
     most = run.config.confirm.max_distance
-    high = min(0.99, max(*near, *others, round(2 * most * _DISTANCE_BINS)) / _DISTANCE_BINS)
+    high = min(0.99, max(*near, *refused, round(2 * most * _DISTANCE_BINS)) / _DISTANCE_BINS)
     chart = histogram(
-        [Series("near", "confirmed", near), Series("refused", "refused", others)],
+        [Series("near", "confirmed", near), Series("refused", "refused", refused)],
         n_bins=_DISTANCE_BINS,
         low=0.0,
         high=high,
         lines=[(most, f"confirm.max_distance {most:g}")],
-        says="distance of the pixels of the pairs that were confirmed and refused",
+        label="distance of the pixels of the pairs that were confirmed and refused",
         x_title="distance of the pixels",
         y_title="pairs",
     )
     return chart, n_unmeasured
 
 
-def captions(asker: Asker) -> list[Row]:
+def captions(reader: TableReader) -> list[Row]:
     """The captions that most samples carry."""
-    rows = asker.rows(queries.CAPTIONS, n=_CAPTIONS_SHOWN)
+    rows = reader.rows(queries.CAPTIONS, n=_CAPTIONS_SHOWN)
     return [row | {"caption": cut(row["caption"], row["n_characters"])} for row in rows]
 
 
-def broken_shards(asker: Asker) -> tuple[dict[str, int], list[Row]]:
-    """How many shards could not be read, or not to their end, and the first of them."""
-    rows = asker.rows(queries.SHARDS, n=_SHARDS_SHOWN)
+def broken_shards(reader: TableReader) -> tuple[dict[str, int], list[Row]]:
+    """How many shards could not be read whole, by status, and the first of each."""
+    rows = reader.rows(queries.SHARDS, n=_SHARDS_SHOWN)
     return {row["status"]: row["n_all"] for row in rows}, [
         row | {"shard": shard_name(row["shard"]), "error": cut(row["error"])} for row in rows
     ]

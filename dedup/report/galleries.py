@@ -1,15 +1,16 @@
-"""What is drawn of a run: groups of copies as galleries, and pairs that are copies, nearly are, or are none."""
+"""Chooses what is drawn of a run: groups of copies as galleries, and pairs that are copies, almost are, or are not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dedup.numerics.judge.compare import REASONS
 from dedup.report import queries
 from dedup.report.below import BelowSample, sample_below
 from dedup.report.cards import Card, Gallery, Pair, pair_of
-from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, refusals
-from dedup.report.queries import Asker, Row
+from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, reasons_of
+from dedup.report.queries import Row, TableReader
 from dedup.runs.directory import Run
 from dedup.storage.tables import dataset
 from dedup.text import cut, similarity_text
@@ -17,7 +18,7 @@ from dedup.text import cut, similarity_text
 _PER_REASON = 8
 _N_NEAR_LIMIT = 8
 _N_BELOW = 12
-_LOOKED_UP = 500  # of the most similar pairs below the threshold: some are of one group all the same
+_LOOKED_UP = 500  # of the most similar pairs below the threshold: some are in one group all the same
 LARGE_SHOWN = 24  # members of a large or random group: keepers, the most and the least similar copies
 SMALL_SHOWN = 8
 N_BORDERLINE = 12
@@ -44,7 +45,7 @@ class Galleries:
 class Pairs:
     """Pairs that are drawn."""
 
-    refused: list[tuple[Reason, list[Pair]]]  # list of (Reason, list of Pair)
+    refused: list[tuple[Reason, list[Pair]]]
     below: list[Pair]  # just below the threshold, and in no common group
     # confirmed, nearly: confirmed by the pixels with the largest distances, and refused with the smallest
     confirmed: list[Pair]
@@ -52,23 +53,23 @@ class Pairs:
     sample: BelowSample | None  # none where the vectors are gone
 
 
-def galleries(asker: Asker, run: Run, *, n: int, seed: int) -> Galleries:
+def galleries(reader: TableReader, run: Run, *, n: int, seed: int) -> Galleries:
     """Choose groups and their members.
 
     `n`: groups among the largest, and as many at random.
     `seed`: of the random ones.
     """
-    chains = _chains(asker, run)
+    chains = _chains(reader, run)
     if "statistics" not in run.records:
         return Galleries([], [], [], [], chains, [], run.records["groups"].summary.get("n_groups", 0))
-    listed = asker.rows(queries.LARGEST, n=max(_N_LISTED, n))
-    drawn = asker.rows(queries.RANDOM, n=n, shift=(seed * 69_069 + 12_345) % 2_147_483_647)
-    loose = asker.rows(queries.LOOSEST, n=_N_LOOSE, threshold=run.config.search.min_similarity) if run.judges_pixels else []
-    edges = asker.rows(queries.WEAKEST, n=N_BORDERLINE)
-    named = {row["component_id"]: row for row in asker.rows(queries.NAMED, chosen=[row["component_id"] for row in edges])}
+    listed = reader.rows(queries.LARGEST, n=max(_N_LISTED, n))
+    drawn = reader.rows(queries.RANDOM, n=n, shift=(seed * 69_069 + 12_345) % 2_147_483_647)
+    loose = reader.rows(queries.LOOSEST, n=_N_LOOSE, threshold=run.config.search.min_similarity) if run.judges_pixels else []
+    edges = reader.rows(queries.WEAKEST, n=N_BORDERLINE)
+    named = {row["component_id"]: row for row in reader.rows(queries.NAMED, chosen=[row["component_id"] for row in edges])}
     edges = [row for row in edges if row["component_id"] in named]
     shown = [row["component_id"] for row in [*listed[:n], *drawn, *loose, *edges]]
-    members = _Members(asker, shown, bool(run.records["manifest"].rows.get("excluded")))
+    members = _Members(reader, shown, bool(run.records["manifest"].rows.get("excluded")))
     return Galleries(
         [members.gallery(row, LARGE_SHOWN) for row in listed[:n]],
         [members.gallery(row, LARGE_SHOWN) for row in drawn],
@@ -83,24 +84,24 @@ def galleries(asker: Asker, run: Run, *, n: int, seed: int) -> Galleries:
 class _Members:
     """The members of chosen groups that may be shown."""
 
-    def __init__(self, asker: Asker, component_ids: Iterable[int], has_excluded: bool) -> None:
+    def __init__(self, reader: TableReader, component_ids: Iterable[int], has_excluded: bool) -> None:
         chosen = sorted(set(component_ids))
-        self._kept = _by_component(asker.rows(queries.KEPT, chosen=chosen, n=LARGE_SHOWN))
-        self._copies = _by_component(asker.rows(queries.COPIES, chosen=chosen, n=LARGE_SHOWN))
-        self._excluded = _by_component(asker.rows(queries.LEFT_OUT, chosen=chosen, n=SMALL_SHOWN) if has_excluded else [])
+        self._kept = _by_component(reader.rows(queries.KEPT, chosen=chosen, n=LARGE_SHOWN))
+        self._copies = _by_component(reader.rows(queries.COPIES, chosen=chosen, n=LARGE_SHOWN))
+        self._excluded = _by_component(reader.rows(queries.LEFT_OUT, chosen=chosen, n=SMALL_SHOWN) if has_excluded else [])
 
     def gallery(self, row: Row, most: int, edge: Row | None = None) -> Gallery:
-        """The gallery of a group from its row of statistics; with an edge, what is about that edge."""
-        name = row["component_id"]
-        kept, copies, excluded = self._kept.get(name, []), self._copies.get(name, []), self._excluded.get(name, [])
-        # with several keepers each copy says which it is a copy of
-        names = {one["sample_id"]: f"keeper {place}" for place, one in enumerate(kept, 1)} if len(kept) > 1 else {}
-        cards = [Card(one["sample_id"], "kept", note=names.get(one["sample_id"], "")) for one in kept[: max(1, most // 2)]]
-        cards += [Card(one["sample_id"], "excluded") for one in excluded[: most // 4]]
+        """The gallery of a group from its row of statistics; with an edge, both ends of that edge are shown."""
+        group = row["component_id"]
+        kept, copies, excluded = self._kept.get(group, []), self._copies.get(group, []), self._excluded.get(group, [])
+        # where a group has several keepers, each copy names its own
+        keeper_names = {member["sample_id"]: f"keeper {place}" for place, member in enumerate(kept, 1)} if len(kept) > 1 else {}
+        cards = [Card(member["sample_id"], "kept", note=keeper_names.get(member["sample_id"], "")) for member in kept[: max(1, most // 2)]]
+        cards += [Card(member["sample_id"], "excluded") for member in excluded[: most // 4]]
         ends = {edge["src"], edge["dst"]} if edge else set()
-        for one in _most_and_least(copies, most - len(cards), ends):
-            of_keeper = f"of {names[one['keeper_id']]}" if one["keeper_id"] in names else ""
-            cards.append(Card(one["sample_id"], one["kind"], one["similarity"], one["distance"], of_keeper))
+        for member in _most_and_least(copies, most - len(cards), ends):
+            of_keeper = f"of {keeper_names[member['keeper_id']]}" if member["keeper_id"] in keeper_names else ""
+            cards.append(Card(member["sample_id"], member["kind"], member["similarity"], member["distance"], of_keeper))
         facts = [("samples", f"{row['duplication_count']:,}"), ("byte-identical", f"{row['n_exact']:,}")]
         facts += [("captions", f"{row['n_captions']:,}"), ("urls", f"{row['n_urls']:,}")]
         facts.append(("weakest to its anchor", similarity_text(row["min_similarity"])))
@@ -111,79 +112,79 @@ class _Members:
             if edge["distance"] is not None:
                 facts.append(("its distance", similarity_text(edge["distance"])))
         caption = cut(row["caption"], row["n_characters"])
-        return Gallery(name, row["duplication_count"], facts, caption, cards, row["n_exact"], weakest)
+        return Gallery(group, row["duplication_count"], facts, caption, cards, row["n_exact"], weakest)
 
 
 def _by_component(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
+    groups: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["component_id"], []).append(row)
-    return found
+        groups.setdefault(row["component_id"], []).append(row)
+    return groups
 
 
 def _most_and_least(copies: list[Row], n: int, always: set[int]) -> list[Row]:
-    """The most and the least similar copies, in their order; those that must be there come before others.
+    """The most and the least similar copies, in their order, with those that are always shown.
 
-    Byte-identical copies show nothing that the keeper does not: where there is no room for all, there are few of them.
+    Byte-identical copies look like the keeper: where there is no room for all, few of them are shown.
     """
     if len(copies) <= n:
         return copies
     named = {row["sample_id"] for row in copies} & always
     exact = [row["sample_id"] for row in copies if row["kind"] == "exact" and row["sample_id"] not in named]
-    n_other = len(copies) - len(exact) - len(named)
-    dropped = set(exact[max(_EXACT_SHOWN, n - len(named) - n_other) :])
-    left = [row["sample_id"] for row in copies if row["sample_id"] not in dropped | named]
+    n_near = len(copies) - len(exact) - len(named)
+    dropped = set(exact[max(_EXACT_SHOWN, n - len(named) - n_near) :])
+    others = [row["sample_id"] for row in copies if row["sample_id"] not in dropped | named]
     room = max(1, n - len(named))
-    chosen = named | set(left if len(left) <= room else [*left[: room - room // 2], *left[len(left) - room // 2 :]])
+    chosen = named | set(others if len(others) <= room else [*others[: room - room // 2], *others[len(others) - room // 2 :]])
     return [row for row in copies if row["sample_id"] in chosen]
 
 
-def _chains(asker: Asker, run: Run) -> list[Gallery]:
+def _chains(reader: TableReader, run: Run) -> list[Gallery]:
     """Connected components that were cut into several groups: a card for the anchor of each piece."""
     is_any_cut = run.records["groups"].summary.get("n_split", 1) > 0
-    rows = asker.rows(queries.CHAINS, n=_N_CHAINS) if is_any_cut else []
+    rows = reader.rows(queries.CHAINS, n=_N_CHAINS) if is_any_cut else []
     pieces: dict[int, list[Row]] = {}
-    for piece in asker.rows(queries.PIECES, chosen=[row["raw_component_id"] for row in rows], n=SMALL_SHOWN):
+    for piece in reader.rows(queries.PIECES, chosen=[row["raw_component_id"] for row in rows], n=SMALL_SHOWN):
         pieces.setdefault(piece["raw_component_id"], []).append(piece)
-    found = []
+    chains = []
     for row in rows:
-        name = row["raw_component_id"]
-        cards = [Card(piece["anchor_id"], "piece", note=_samples(piece["n_samples"])) for piece in pieces[name]]
+        component_id = row["raw_component_id"]
+        cards = [Card(piece["anchor_id"], "piece", note=_samples(piece["n_samples"])) for piece in pieces[component_id]]
         facts = [("samples", f"{row['n_samples']:,}"), ("groups it was cut into", f"{row['n_groups']:,}")]
-        found.append(Gallery(name, row["n_samples"], facts, None, cards, n_cards=row["n_groups"]))
-    return found
+        chains.append(Gallery(component_id, row["n_samples"], facts, None, cards, n_cards=row["n_groups"]))
+    return chains
 
 
 def _samples(n: int) -> str:
     return f"{n:,} sample{'' if n == 1 else 's'}"
 
 
-def pairs(asker: Asker, run: Run, *, seed: int) -> Pairs:
-    """Choose pairs."""
-    reasons = refusals(asker.rows(queries.REFUSED, n=_PER_REASON))
-    sample = _sample(run, seed)
-    nearly = asker.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance) if reasons else []
+def pairs(reader: TableReader, run: Run, *, seed: int) -> Pairs:
+    """Choose the pairs that are drawn."""
+    reasons = reasons_of(reader.rows(queries.REFUSED, n=_PER_REASON), REASONS, "refused")
+    sample = _sample_below(run, seed)
+    nearly = reader.rows(queries.NEARLY, n=_N_NEAR_LIMIT, max_distance=run.config.confirm.max_distance) if reasons else []
     return Pairs(
         [(reason, [pair_of(row, _details(row), row["reason"]) for row in reason.examples]) for reason in reasons],
-        [] if sample is None else _below(asker, sample),
-        [pair_of(row, _details(row)) for row in asker.rows(queries.FARTHEST, n=_N_NEAR_LIMIT)],
+        [] if sample is None else _below(reader, sample),
+        [pair_of(row, _details(row)) for row in reader.rows(queries.FARTHEST, n=_N_NEAR_LIMIT)],
         [pair_of(row, _details(row), "different") for row in nearly],
         sample,
     )
 
 
 def _details(row: Row) -> list[str]:
-    found = {
+    sources = {
         "look": "found by views",
         "also": "found by the second source",
         "also_look": "found by views of the second source",
     }
     turned = "" if row["variant"] in (None, "none") else f"turned: {row['variant']}"
-    asked = f"judged in {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
-    return [found.get(row["source"], ""), turned, asked]
+    judged = f"judged in {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
+    return [sources.get(row["source"], ""), turned, judged]
 
 
-def _sample(run: Run, seed: int) -> BelowSample | None:
+def _sample_below(run: Run, seed: int) -> BelowSample | None:
     counts: dict[int, int] = {}
     for batch in dataset(run.table("partitions")).to_batches(columns=["partition", "n_samples"]):
         for number, n in zip(batch["partition"].to_pylist(), batch["n_samples"].to_pylist(), strict=True):
@@ -195,10 +196,10 @@ def _sample(run: Run, seed: int) -> BelowSample | None:
         return None
 
 
-def _below(asker: Asker, sample: BelowSample) -> list[Pair]:
+def _below(reader: TableReader, sample: BelowSample) -> list[Pair]:
     """The most similar pairs below the threshold whose ends are in no common group."""
-    ends = list(zip(sample.src.tolist(), sample.dst.tolist(), sample.similarity.tolist(), strict=True))[:_LOOKED_UP]
-    wanted = {sample_id for src, dst, _ in ends for sample_id in (src, dst)}
-    component = {row["sample_id"]: row["component_id"] for row in asker.rows(queries.COMPONENTS, wanted=wanted)}
-    apart = [(src, dst, near) for src, dst, near in ends if component.get(src, src) != component.get(dst, dst)]
-    return [Pair(Card(src), Card(dst), near) for src, dst, near in apart[:_N_BELOW]]
+    nearest = list(zip(sample.src.tolist(), sample.dst.tolist(), sample.similarity.tolist(), strict=True))[:_LOOKED_UP]
+    wanted = {sample_id for src, dst, _ in nearest for sample_id in (src, dst)}
+    component = {row["sample_id"]: row["component_id"] for row in reader.rows(queries.COMPONENTS, wanted=wanted)}
+    apart = [(src, dst, similarity) for src, dst, similarity in nearest if component.get(src, src) != component.get(dst, dst)]
+    return [Pair(Card(src), Card(dst), similarity) for src, dst, similarity in apart[:_N_BELOW]]

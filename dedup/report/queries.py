@@ -1,6 +1,6 @@
-"""What a report asks the tables of a run: SQL that all engines share, with the columns of each answer.
+"""The queries of a report: SQL that all engines share, with the columns of each answer.
 
-Texts are cut where they are read, since a caption may have megabytes: `n_characters` says how long it is. Braces hold numbers of our own.
+Texts are cut in the query, since a caption may have megabytes; `n_characters` is the whole length. Only numbers of ours go into braces.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Asks for rows; answers are small, since every question has a limit."""
+class TableReader:
+    """Reads rows of a run's tables; answers are small, since every query has a limit."""
 
     engine: Engine
     run: Run
 
-    def rows(self, question: Question, *, chosen: Iterable[int] = (), wanted: Iterable[int] = (), **numbers: float) -> list[Row]:
-        """The answer.
+    def rows(self, query: Query, *, chosen: Iterable[int] = (), wanted: Iterable[int] = (), **numbers: float) -> list[Row]:
+        """The answer to a query.
 
-        `chosen`: the table `chosen`: component_ids that the question is about.
-        `wanted`: the table `wanted`: sample_ids.
-        `numbers`: what stands in braces in the query.
+        `chosen`: component_ids of the table `chosen`.
+        `wanted`: sample_ids of the table `wanted`.
+        `numbers`: values of the braces in the query.
         """
-        tables: dict[str, Table | pa.Table] = {name: self.run.table(name) for name in question.tables}
-        if " chosen" in question.sql:
+        tables: dict[str, Table | pa.Table] = {name: self.run.table(name) for name in query.tables}
+        if " chosen" in query.sql:
             tables["chosen"] = pa.table({"component_id": sorted(set(chosen))}, schema=CHOSEN)
-        if " wanted" in question.sql:
+        if " wanted" in query.sql:
             tables["wanted"] = pa.table({"sample_id": sorted(set(wanted))}, schema=WANTED)
         if any(isinstance(table, pa.Table) and not table.num_rows for table in tables.values()):
             return []
-        batches = self.engine.sql(question.sql.format(**numbers), tables, question.schema)
+        batches = self.engine.sql(query.sql.format(**numbers), tables, query.schema)
         return [row for batch in batches for row in batch.to_pylist()]
 
 
@@ -48,7 +48,7 @@ DETAIL_CHARACTERS: Final = 300
 _CUT: Final = f"substr({{column}}, 1, {CAPTION_CHARACTERS})"
 
 
-class Question(NamedTuple):
+class Query(NamedTuple):
     """A query, the tables of the run that it reads, and the columns of its answer."""
 
     sql: str
@@ -64,7 +64,7 @@ _INT, _REAL, _TEXT = pa.int64(), pa.float64(), pa.string()
 CHOSEN: Final = _schema(("component_id", _INT))
 WANTED: Final = _schema(("sample_id", _INT))
 
-FACTS: Final = Question(
+FACTS: Final = Query(
     f"""
 SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key,
        substr(metadata.url, 1, {URL_CHARACTERS + 1}) AS url, substr(metadata.caption, 1, {CAPTION_CHARACTERS}) AS caption,
@@ -92,19 +92,19 @@ _GROUP_SCHEMA: Final = _schema(
     ("n_characters", _INT), ("caption_share", _REAL), ("min_similarity", _REAL), ("mean_similarity", _REAL),
 )  # fmt: skip
 
-LARGEST: Final = Question(
+LARGEST: Final = Query(
     f"{_GROUP_COLUMNS}ORDER BY duplication_count DESC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}", ("statistics",), _GROUP_SCHEMA
 )
 
-LOOSEST: Final = Question(
+LOOSEST: Final = Query(
     f"{_GROUP_COLUMNS}WHERE min_similarity < CAST({{threshold}} AS FLOAT) "
     "ORDER BY min_similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {n}",
     ("statistics",),
     _GROUP_SCHEMA,
 )
 
-# numbers that look drawn, the same on every engine: nothing overflows, since the factors stay below 2^31 and 2^17
-RANDOM: Final = Question(
+# pseudo-random numbers, the same on every engine: nothing overflows, since the factors are below 2^31 and 2^17
+RANDOM: Final = Query(
     f"""
 SELECT component_id, duplication_count, n_exact, n_urls, n_captions, caption, n_characters, caption_share, min_similarity, mean_similarity
 FROM (SELECT *, (drawn * (drawn % 40009) + {{shift}}) % 2147483647 AS place
@@ -116,12 +116,12 @@ ORDER BY place ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
     _GROUP_SCHEMA,
 )
 
-NAMED: Final = Question(f"{_GROUP_COLUMNS}WHERE component_id IN (SELECT component_id FROM chosen)", ("statistics",), _GROUP_SCHEMA)
+NAMED: Final = Query(f"{_GROUP_COLUMNS}WHERE component_id IN (SELECT component_id FROM chosen)", ("statistics",), _GROUP_SCHEMA)
 
 
-def _members_in(table: str) -> Question:
-    """The first samples of chosen groups that a table holds."""
-    return Question(
+def _members_in(table: str) -> Query:
+    """A query for the first samples of chosen groups that a table holds."""
+    return Query(
         f"""
 SELECT component_id, sample_id, n_all
 FROM (SELECT {table}.component_id AS component_id, {table}.sample_id AS sample_id,
@@ -139,7 +139,7 @@ ORDER BY component_id, sample_id
 KEPT: Final = _members_in("manifest")
 LEFT_OUT: Final = _members_in("excluded")
 
-COPIES: Final = Question(
+COPIES: Final = Query(
     """
 SELECT component_id, sample_id, keeper_id, kind, CAST(similarity_to_keeper AS DOUBLE) AS similarity,
        CAST(distance_to_keeper AS DOUBLE) AS distance, n_all
@@ -160,7 +160,7 @@ ORDER BY component_id, similarity DESC NULLS LAST, sample_id
     ),
 )  # fmt: skip
 
-CHAINS: Final = Question(
+CHAINS: Final = Query(
     """
 SELECT raw_component_id, count(*) AS n_samples, count(DISTINCT component_id) AS n_groups
 FROM groups GROUP BY raw_component_id HAVING count(DISTINCT component_id) > 1
@@ -170,7 +170,7 @@ ORDER BY count(DISTINCT component_id) DESC NULLS LAST, count(*) DESC NULLS LAST,
     _schema(("raw_component_id", _INT), ("n_samples", _INT), ("n_groups", _INT)),
 )
 
-PIECES: Final = Question(
+PIECES: Final = Query(
     """
 SELECT raw_component_id, component_id, anchor_id, n_samples, n_all
 FROM (SELECT pieces.*, count(*) OVER (PARTITION BY raw_component_id) AS n_all,
@@ -186,7 +186,7 @@ ORDER BY raw_component_id, place
     _schema(("raw_component_id", _INT), ("component_id", _INT), ("anchor_id", _INT), ("n_samples", _INT), ("n_all", _INT)),
 )
 
-COMPONENTS: Final = Question(
+COMPONENTS: Final = Query(
     "SELECT groups.sample_id AS sample_id, groups.component_id AS component_id "
     "FROM groups JOIN wanted ON groups.sample_id = wanted.sample_id",
     ("groups",),
@@ -199,10 +199,10 @@ _PAIR_SCHEMA: Final = [
     ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("source", _TEXT), ("variant", _TEXT), ("distance", _REAL),
 ]  # fmt: skip
 
-# standing edges of whole pictures: their similarities are on one scale
+# standing edges found by whole pictures: their similarities are on one scale
 _WHOLE: Final = f"{STANDING_SQL} AND source = 'whole'"
 
-WEAKEST: Final = Question(
+WEAKEST: Final = Query(
     f"""
 SELECT component_id, src, dst, CAST(similarity AS DOUBLE) AS similarity, CAST(distance AS DOUBLE) AS distance
 FROM (SELECT one.component_id AS component_id, src, dst, similarity, distance,
@@ -217,21 +217,21 @@ ORDER BY similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
     _schema(("component_id", _INT), ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("distance", _REAL)),
 )
 
-FARTHEST: Final = Question(
+FARTHEST: Final = Query(
     f"SELECT {_PAIR_COLUMNS} FROM edges WHERE {NEAR_SQL} AND edges.distance IS NOT NULL "
     "ORDER BY edges.distance DESC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("edges",),
     _schema(*_PAIR_SCHEMA),
 )
 
-NEARLY: Final = Question(
+NEARLY: Final = Query(
     f"SELECT {_PAIR_COLUMNS} FROM refused WHERE reason = 'different' AND refused.distance > CAST({{max_distance}} AS FLOAT) "
     "ORDER BY refused.distance ASC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("refused",),
     _schema(*_PAIR_SCHEMA),
 )
 
-REFUSED: Final = Question(
+REFUSED: Final = Query(
     """
 SELECT src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance, reason, stage, n_all
 FROM (SELECT refused.*, count(*) OVER (PARTITION BY reason) AS n_all,
@@ -244,11 +244,11 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
     _schema(*_PAIR_SCHEMA, ("reason", _TEXT), ("stage", _TEXT), ("n_all", _INT)),
 )
 
-# float32 numbers lie a little below or above what they stand for: 0.7 must not fall into the bin below
+# float32 values are a little less or more than the number meant: 0.7 must not fall into the bin below
 _SIMILARITY_BIN: Final = "CAST(floor(CAST(similarity AS DOUBLE) * {similarity_bins} + 1e-4) AS BIGINT) AS bin"
 _DISTANCE_BIN: Final = "CAST(floor(CAST(distance AS DOUBLE) * {distance_bins} + 1e-4) AS BIGINT) AS bin"
 
-BINS: Final = Question(
+BINS: Final = Query(
     f"""
 SELECT what, bin, count(*) AS n_pairs
 FROM (SELECT 'joined' AS what, {_SIMILARITY_BIN} FROM edges WHERE {_WHOLE}
@@ -262,14 +262,14 @@ ORDER BY what, bin
     _schema(("what", _TEXT), ("bin", _INT), ("n_pairs", _INT)),
 )
 
-KINDS: Final = Question(
+KINDS: Final = Query(
     "SELECT kind, source, variant, count(*) AS n_pairs FROM edges GROUP BY kind, source, variant "
     "ORDER BY count(*) DESC NULLS LAST, kind ASC NULLS LAST, source ASC NULLS LAST, variant ASC NULLS LAST",
     ("edges",),
     _schema(("kind", _TEXT), ("source", _TEXT), ("variant", _TEXT), ("n_pairs", _INT)),
 )
 
-CAPTIONS: Final = Question(
+CAPTIONS: Final = Query(
     f"""
 SELECT top.place AS place, substr(top.caption, 1, {CAPTION_CHARACTERS}) AS caption, length(top.caption) AS n_characters,
        top.n_samples AS n_samples, COALESCE(copies.n_samples, CAST(0 AS BIGINT)) AS n_in_groups,
@@ -287,7 +287,7 @@ ORDER BY place
     ),
 )  # fmt: skip
 
-REJECTED: Final = Question(
+REJECTED: Final = Query(
     f"""
 SELECT shard, key, reason, detail, n_all
 FROM (SELECT shard, key, reason, substr(detail, 1, {DETAIL_CHARACTERS}) AS detail, count(*) OVER (PARTITION BY reason) AS n_all,
@@ -300,7 +300,7 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
     _schema(("shard", _TEXT), ("key", _TEXT), ("reason", _TEXT), ("detail", _TEXT), ("n_all", _INT)),
 )
 
-EXCLUDED: Final = Question(
+EXCLUDED: Final = Query(
     """
 SELECT sample_id, reason, excluded_by, reference_shard, CAST(similarity_to_reference AS DOUBLE) AS similarity,
        CAST(distance_to_reference AS DOUBLE) AS distance, n_all
@@ -318,7 +318,7 @@ ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
     ),
 )  # fmt: skip
 
-SHARDS: Final = Question(
+SHARDS: Final = Query(
     """
 SELECT shard, status, error, n_samples, n_rejected, n_all
 FROM (SELECT shard, status, substr(error, 1, 300) AS error, n_samples, n_rejected, count(*) OVER (PARTITION BY status) AS n_all,

@@ -83,7 +83,7 @@ def run(shards, run_dir, *settings, **options):
 
 def ask(run_dir):
     opened = reported.open_reported(str(run_dir))
-    return asking.Asker(LocalEngine(1), opened), opened
+    return asking.TableReader(LocalEngine(1), opened), opened
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_random_groups_are_drawn_evenly():
     columns |= {"n_captions": np.ones(200, int), "caption": pa.nulls(200, pa.string()), "caption_share": pa.nulls(200, pa.float64())}
     columns |= {"min_similarity": np.ones(200), "mean_similarity": np.ones(200)}
     statistics = schemas.conform(pa.table(columns), schemas.STATISTICS)
-    asker = asking.Asker(LocalEngine(1), Layout())
+    asker = asking.TableReader(LocalEngine(1), Layout())
     counts = collections.Counter()
     for seed in range(50):
         rows = asker.rows(queries.RANDOM, n=20, shift=(seed * 69_069 + 12_345) % 2_147_483_647)
@@ -556,11 +556,11 @@ def test_spark_answers_every_question_alike(run_dir, start_spark):
     asker, opened = ask(run_dir)
     engine = start_spark()
     try:
-        other = asking.Asker(engine, opened)
+        other = asking.TableReader(engine, opened)
         ids = table(run_dir, "statistics")["component_id"].to_pylist()
         samples = table(run_dir, "metadata")["sample_id"].to_pylist()
         numbers = {"n": 7, "similarity_bins": 200, "distance_bins": 100, "shift": 12_345, "threshold": 0.95, "max_distance": 0.15}
-        questions = {name: value for name, value in vars(queries).items() if isinstance(value, queries.Question)}
+        questions = {name: value for name, value in vars(queries).items() if isinstance(value, queries.Query)}
         assert len(questions) >= 20
         for name, question in questions.items():
             one, two = (some.rows(question, chosen=ids[:9], wanted=samples[::7], **numbers) for some in (asker, other))

@@ -1,9 +1,9 @@
-// Sorting, filtering and searching of what stands in the page. Texts are only read, and only ever set as text.
+// Sorts, filters and searches the lists of the page. Texts of the data are only ever set as text.
 "use strict";
 (() => {
   const words = (text) => text.normalize("NFKC").toLowerCase().split(/\s+/).filter(Boolean);
   const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  let everywhere = [];
+  let pageWords = [];
 
   function make(name, className, text) {
     const element = document.createElement(name);
@@ -29,18 +29,18 @@
     return field;
   }
 
-  // one list: a table, or galleries and pairs
+  // a list is a table, or galleries, or pairs
   function setUp(list) {
     const table = list.tagName === "TABLE" ? list : null;
     const holder = table ? table.tBodies[0] : list;
     const items = [...holder.querySelectorAll(":scope > [data-item]")].map((element, place) => ({ element, place, text: null }));
     const tools = make("div", "tools");
     const nothing = make("p", "empty", "Nothing matches.");
-    const said = make("span", "said");
+    const count = make("span", "said");
     const tests = [];
-    let own = [];
+    let listWords = [];
     nothing.hidden = true;
-    said.setAttribute("role", "status");
+    count.setAttribute("role", "status");
 
     const value = (item, name) => {
       if (!table) return item.element.dataset[name];
@@ -52,12 +52,12 @@
       let n = 0;
       for (const item of items) {
         if (item.text === null) item.text = item.element.textContent.normalize("NFKC").toLowerCase();
-        const isThere = own.every((word) => item.text.includes(word)) && everywhere.every((word) => item.text.includes(word)) && tests.every((test) => test(item));
-        item.element.hidden = !isThere;
-        n += isThere;
+        const isShown = listWords.every((word) => item.text.includes(word)) && pageWords.every((word) => item.text.includes(word)) && tests.every((test) => test(item));
+        item.element.hidden = !isShown;
+        n += isShown;
       }
       nothing.hidden = n > 0 || items.length === 0;
-      said.textContent = n === items.length ? `${n.toLocaleString("en")}` : `${n.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
+      count.textContent = n === items.length ? `${n.toLocaleString("en")}` : `${n.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
       return n;
     }
 
@@ -77,7 +77,7 @@
 
     if (!("nosearch" in list.dataset)) {
       const field = searchField("Search here", () => {
-        own = words(field.value);
+        listWords = words(field.value);
         filter();
       });
       tools.append(field);
@@ -87,7 +87,7 @@
       const select = make("select");
       select.setAttribute("aria-label", label);
       select.append(new Option(`any ${label}`, ""));
-      for (const found of [...new Set(items.map((item) => value(item, name)))].sort(collator.compare)) select.append(new Option(found, found));
+      for (const text of [...new Set(items.map((item) => value(item, name)))].sort(collator.compare)) select.append(new Option(text, text));
       select.addEventListener("change", filter);
       tests.push((item) => select.value === "" || value(item, name) === select.value);
       if (select.options.length > 2) tools.append(select);
@@ -136,7 +136,7 @@
       });
     }
     if (items.length > 1 && tools.childElementCount) {
-      tools.append(said);
+      tools.append(count);
       const scroll = table ? table.closest(".scroll") : list;
       scroll.before(tools);
       scroll.after(nothing);
@@ -147,18 +147,18 @@
 
   const lists = [...document.querySelectorAll("[data-list]")].map(setUp);
   const field = searchField("Search everything", () => {
-    everywhere = words(field.value);
-    const found = new Map();
-    for (const one of lists) {
-      const section = one.list.closest("section");
-      found.set(section.id, (found.get(section.id) || 0) + one.filter());
-      const folded = one.list.closest("details");
-      if (folded && everywhere.length) folded.open = true;
+    pageWords = words(field.value);
+    const nOfSection = new Map();
+    for (const { list, filter } of lists) {
+      const section = list.closest("section");
+      nOfSection.set(section.id, (nOfSection.get(section.id) || 0) + filter());
+      const folded = list.closest("details");
+      if (folded && pageWords.length) folded.open = true;
     }
     for (const link of document.querySelectorAll("nav li a")) {
-      const n = found.get(link.hash.slice(1));
-      link.classList.toggle("without", everywhere.length > 0 && !n);
-      if (everywhere.length && n) link.dataset.found = n.toLocaleString("en");
+      const n = nOfSection.get(link.hash.slice(1));
+      link.classList.toggle("without", pageWords.length > 0 && !n);
+      if (pageWords.length && n) link.dataset.found = n.toLocaleString("en");
       else delete link.dataset.found;
     }
   });
@@ -170,7 +170,7 @@
     }
   });
 
-  // where one is
+  // marks the section in view
   const links = new Map([...document.querySelectorAll("nav li a")].map((link) => [link.hash.slice(1), link]));
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
@@ -184,9 +184,9 @@
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];
-    for (const one of opened) one.open = true;
+    for (const details of opened) details.open = true;
   });
   addEventListener("afterprint", () => {
-    for (const one of opened) one.open = false;
+    for (const details of opened) details.open = false;
   });
 })();
