@@ -36,11 +36,11 @@ class VectorFiles:
     Parameters
     ----------
     folder : str
-        Of the embeddings.
+        The folder of the embeddings.
     partition : int
     dim : int
     prefix : str
-        Of the names that `close` gives.
+        Begins the names that `close` returns.
     """
 
     def __init__(self, folder: str, partition: int, dim: int, prefix: str = "") -> None:
@@ -64,7 +64,7 @@ class VectorFiles:
         self._ids.write(sample_ids[:, None])
 
     def close(self) -> dict[str, int]:
-        """Give the files their names; returns these, with the bytes of each."""
+        """Give the files their final names; returns these with their sizes in bytes."""
         return {name: writer.close() for name, writer in self._named.items()}
 
     def abort(self) -> None:
@@ -88,7 +88,7 @@ class PartitionWriter:
     batch_size : int
         Images per batch.
     keep_thumbnails : bool
-        Else those that an earlier run kept of this partition are deleted.
+        If not, thumbnails that an earlier run kept for this partition are deleted.
     overlaps : bool
         Encode in threads while the next batch is filled.
     """
@@ -113,7 +113,7 @@ class PartitionWriter:
         }
         metadata, rejected = self._paths.values()
         self._vectors = VectorFiles(folder, partition, encoder.dim)
-        # the encoder that takes grids: this one, or the second source of candidates beside it
+        # the encoder that takes grids: this one, or that of the second source of candidates
         name = next(iter(config.embed.also), "")
         self._of_grids = encoder if view_maker(config.encoder) else None
         if name:
@@ -142,7 +142,7 @@ class PartitionWriter:
         self.reasons: Counter[str] = Counter()
 
     def add(self, sample: PreparedSample | RejectedSample) -> None:
-        """Take one sample: it ends in the metadata or among the rejected."""
+        """Take one sample: it goes to the metadata or to the rejected."""
         if isinstance(sample, RejectedSample):
             self._reject(sample)
             return
@@ -160,7 +160,7 @@ class PartitionWriter:
         self._write_rejects()
 
     def _send(self) -> None:
-        """Encode what is held, now or in a thread; write what is encoded by then."""
+        """Encode what is held, now or in a thread; write the oldest batch once enough are on their way."""
         batch, self._held = self._held, []
         if self._pool is None:
             self._write(batch, *self._encode(batch))
@@ -177,9 +177,9 @@ class PartitionWriter:
         similarity = np.full(len(batch), np.nan, dtype=np.float32)
         captioned = [row for row, sample in enumerate(batch) if self._with_text and sample.row["caption"]]
         if captioned:
-            of_text = self._encoder.encode_captions([batch[row].row["caption"] for row in captioned])
-            if of_text is not None:
-                similarity[captioned] = exact_similarity(vectors[captioned], of_text)
+            caption_vectors = self._encoder.encode_captions([batch[row].row["caption"] for row in captioned])
+            if caption_vectors is not None:
+                similarity[captioned] = exact_similarity(vectors[captioned], caption_vectors)
         return vectors, similarity
 
     def _write(self, batch: list[PreparedSample], vectors: npt.NDArray[np.float32], similarity: npt.NDArray[np.float32]) -> None:
@@ -193,9 +193,10 @@ class PartitionWriter:
         kept = np.flatnonzero(finite).tolist()
         rows = []
         for number, place in enumerate(kept):
-            near = float(similarity[place])
-            measured = {"sample_id": first + number, "quality": float(quality[place]), "caption_similarity": near if near == near else None}
-            rows.append(batch[place].row | measured)
+            to_caption = None if np.isnan(similarity[place]) else float(similarity[place])
+            rows.append(
+                batch[place].row | {"sample_id": first + number, "quality": float(quality[place]), "caption_similarity": to_caption}
+            )
             self.n_samples[batch[place].source] += 1
         self._vectors.write(vectors[finite])
         if self._also is not None and self._of_grids is not None and kept:
@@ -206,7 +207,7 @@ class PartitionWriter:
             self._thumbnails.write([batch[place].thumbnail for place in kept])
 
     def _write_inner(self, batch: list[PreparedSample], is_kept: npt.NDArray[np.bool_], first: int) -> None:
-        """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first row that is kept."""
+        """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first kept row."""
         framed = [(row, sample.inner) for row, sample in enumerate(batch) if sample.inner is not None and is_kept[row]]
         if framed and self._of_grids is not None:
             rows, grids = np.array([row for row, _ in framed]), np.stack([grid for _, grid in framed])
