@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.cluster.hierarchy import DisjointSet
@@ -19,6 +18,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from dedup.contracts import Table
 from dedup.judge.pair import JudgeInputs, JudgeSettings, VerdictWriter, find_places
 from dedup.judge.verdicts import AGAIN, base_tables, find_verdicts, inside
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
@@ -28,7 +28,6 @@ from dedup.storage.tables import dataset, read_table
 _TASK_MEMBERS = 2_000
 _LARGEST = 50_000  # members of a component that is searched again: all its products take a minute
 _STRIP = 256
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class ReconnectTask:
     inputs: JudgeInputs
     number: int
     sample_ids: Ids
-    thresholds: tuple[npt.NDArray[np.float32], ...]  # similarity that each image needs, by space
+    thresholds: tuple[Sims, ...]  # similarity that each image needs, by space
     parts: Ids
     bounds: Ids
     judged: Ids
@@ -83,12 +82,7 @@ def reconnect_components(task: ReconnectTask) -> Reconnected:
 
 
 def join_parts(
-    vectors: Rows,
-    min_similarity: npt.NDArray[np.float32],
-    parts: Ids,
-    judged: Ids,
-    limit: int,
-    are_copies: Callable[[int, int, float], bool],
+    vectors: Rows, min_similarity: Sims, parts: Ids, judged: Ids, limit: int, are_copies: Callable[[int, int, float], bool]
 ) -> Ids:
     """Judge pairs between different parts, the most similar first, until no pair remains that could join two.
 
@@ -122,7 +116,7 @@ def join_parts(
     return np.array([sets[position] for position in range(n)], dtype=np.int64)
 
 
-def _nearest_outside(vectors: Rows, min_similarity: npt.NDArray[np.float32], parts: Ids, judged: set[tuple[int, int]], limit: int) -> Ids:
+def _nearest_outside(vectors: Rows, min_similarity: Sims, parts: Ids, judged: set[tuple[int, int]], limit: int) -> Ids:
     """Pairs (a < b) of each row with its nearest rows of other parts that were not judged."""
     n = len(parts)
     columns = unit_rows(vectors[np.arange(n)])

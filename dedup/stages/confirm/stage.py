@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Table
 from dedup.judge.pair import PLACES, JudgeInputs, JudgeSettings, Space, VerdictWriter, likely_turns, turns_to_try
 from dedup.judge.verdicts import JUDGED_SQL, JUDGED_TABLES, VERDICTS, VERDICTS_VERSION, base_tables
+from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import reconnect
@@ -88,7 +88,7 @@ class ConfirmTask:
 class ConfirmCounts:
     """The outcome of a task: which pairs stand, how many could not be read, why others were refused."""
 
-    stands: npt.NDArray[np.bool_]
+    stands: Mask
     n_unread: int
     reasons: dict[str, int]
     unreadable: list[str]
@@ -203,13 +203,7 @@ def judge_candidates(context: StageContext) -> StageResult:
     return StageResult(rows, summary)
 
 
-def next_round(
-    candidates: npt.NDArray[np.int64],
-    src: npt.NDArray[np.int64],
-    dst: npt.NDArray[np.int64],
-    similarity: npt.NDArray[np.float32],
-    parts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
+def next_round(candidates: Ids, src: Ids, dst: Ids, similarity: Sims, parts: Ids) -> Ids:
     """The candidates to judge next: a spanning forest of the components that are not connected yet.
 
     `candidates`: shape (n_open,); those not judged, as positions in the arrays below.
@@ -239,7 +233,7 @@ class _Judged:
     unreadable: list[str] = field(default_factory=list)
 
 
-def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table, judged: _Judged) -> npt.NDArray[np.bool_]:
+def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table, judged: _Judged) -> Mask:
     """Judge the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
     run = context.run
     edges, refused = run.table("edges"), run.table("refused")

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +18,7 @@ from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint, load_encoder
 from dedup.errors import ConfigError
 from dedup.machine import task_cores
+from dedup.numerics.arraytypes import Mask, Rows16, Rows32
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
@@ -35,7 +35,7 @@ from dedup.storage.input.sources import FolderPart
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
-Batch = tuple[npt.NDArray[np.float32], pa.Table]
+Batch = tuple[Rows32, pa.Table]
 
 _LEAST_NORM = 1e-6  # of a vector that has a direction
 
@@ -111,7 +111,7 @@ def _until_it_breaks(source: EmbeddingFile, carry: Sequence[str], outcome: Copie
         outcome.status, outcome.error, outcome.is_reachable = "truncated", one_line(error), is_broken
 
 
-def unit_float16(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+def unit_float16(rows: Rows32) -> tuple[Rows16, Mask]:
     """Rows scaled to length 1 and rounded, without those that are not finite or have no direction; and which rows were good."""
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     is_good = np.isfinite(norms) & (norms > _LEAST_NORM)
@@ -119,7 +119,7 @@ def unit_float16(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16]
     return unit, is_good
 
 
-def _metadata(table: pa.Table, unit: npt.NDArray[np.float16], first: int, source: EmbeddingFile, *, by_bytes: bool) -> pa.Table:
+def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, *, by_bytes: bool) -> pa.Table:
     n = len(unit)
     columns = {name: table[name] for name in table.column_names}
     columns["sample_id"] = pa.array(np.arange(first, first + n, dtype=np.int64))

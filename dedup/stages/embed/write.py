@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import Config, EncoderConfig
 from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
+from dedup.numerics.arraytypes import Ids, Mask, Rows32, Sims
 from dedup.numerics.image.descriptor import detail
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
@@ -54,11 +54,11 @@ class VectorFiles:
             f"{prefix}img_inner/{posixpath.basename(inner_ids)}": self._ids,
         }
 
-    def write(self, vectors: npt.NDArray[np.float32]) -> None:
+    def write(self, vectors: Rows32) -> None:
         """Append rows of whole images."""
         self._whole.write(vectors)
 
-    def write_inner(self, vectors: npt.NDArray[np.float32], sample_ids: npt.NDArray[np.int64]) -> None:
+    def write_inner(self, vectors: Rows32, sample_ids: Ids) -> None:
         """Append rows of the pictures inside frames, with the samples they belong to."""
         self._inner.write(vectors)
         self._ids.write(sample_ids[:, None])
@@ -74,7 +74,7 @@ class VectorFiles:
 
 
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
-_Encoded = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+_Encoded = tuple[Rows32, Sims]
 
 
 class PartitionWriter:
@@ -94,14 +94,7 @@ class PartitionWriter:
     """
 
     def __init__(
-        self,
-        config: Config,
-        encoder: Encoder,
-        partition: int,
-        *,
-        batch_size: int,
-        keep_thumbnails: bool = False,
-        overlaps: bool = False,
+        self, config: Config, encoder: Encoder, partition: int, *, batch_size: int, keep_thumbnails: bool = False, overlaps: bool = False
     ) -> None:
         self._encoder, self._partition, self._batch_size = encoder, partition, batch_size
         run = Run(config.output.run_dir, config)
@@ -182,7 +175,7 @@ class PartitionWriter:
                 similarity[captioned] = exact_similarity(vectors[captioned], caption_vectors)
         return vectors, similarity
 
-    def _write(self, batch: list[PreparedSample], vectors: npt.NDArray[np.float32], similarity: npt.NDArray[np.float32]) -> None:
+    def _write(self, batch: list[PreparedSample], vectors: Rows32, similarity: Sims) -> None:
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
         for place in np.flatnonzero(~finite).tolist():
             sample = batch[place]
@@ -206,7 +199,7 @@ class PartitionWriter:
         if self._thumbnails is not None:
             self._thumbnails.write([batch[place].thumbnail for place in kept])
 
-    def _write_inner(self, batch: list[PreparedSample], is_kept: npt.NDArray[np.bool_], first: int) -> None:
+    def _write_inner(self, batch: list[PreparedSample], is_kept: Mask, first: int) -> None:
         """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first kept row."""
         framed = [(row, sample.inner) for row, sample in enumerate(batch) if sample.inner is not None and is_kept[row]]
         if framed and self._of_grids is not None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from dedup.contracts import Table
 from dedup.judge.pair import JudgeInputs, JudgeSettings, PairJudge, Space, VerdictWriter, find_places, likelier_first
 from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
+from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
 from dedup.schemas.pairs import NEAR
@@ -18,8 +19,6 @@ from dedup.stages.stage import StageContext
 from dedup.storage.tables import clear_prefix, dataset, read_table
 
 _TASK_ROWS = 2_000
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class CoverTask:
     bounds: Ids
     n_forced: Ids
     distinct: Ids
-    min_similarity: Floats
+    min_similarity: Sims
     links: pa.Table
     refused: Ids
     refusals: Table
@@ -44,8 +43,8 @@ class Cover:
     """Position of each member's anchor, similarity and distance to it (nan where pixels were not compared)."""
 
     anchor: Ids
-    similarity: Floats
-    distance: Floats
+    similarity: Sims
+    distance: npt.NDArray[np.float32]
 
 
 def cover_components(task: CoverTask) -> Cover:
@@ -77,18 +76,12 @@ class _Pairs:
     """The pairs of one component: similarities from the stores, verdicts from the judge."""
 
     def __init__(
-        self,
-        ids: Ids,
-        thresholds: Floats,
-        spaces: tuple[Space, ...],
-        judge: PairJudge,
-        writer: VerdictWriter,
-        refused: set[tuple[int, int]],
+        self, ids: Ids, thresholds: Sims, spaces: tuple[Space, ...], judge: PairJudge, writer: VerdictWriter, refused: set[tuple[int, int]]
     ) -> None:
         self._ids, self._thresholds, self._spaces = ids, thresholds, spaces
         self._judge, self._writer, self._refused = judge, writer, refused
 
-    def similarities(self, row: int, others: Ids) -> Floats:
+    def similarities(self, row: int, others: Ids) -> Sims:
         """In the run's own vectors; pairs that are near only in those of the second source count as just near enough."""
         first, *also = self._spaces
         similarity = self._between(first, np.repeat(self._ids[row], len(others)), self._ids[others])[0]
@@ -100,7 +93,7 @@ class _Pairs:
         return similarity
 
     @staticmethod
-    def _between(space: Space, a: Ids, b: Ids) -> tuple[Floats, npt.NDArray[np.int8]]:
+    def _between(space: Space, a: Ids, b: Ids) -> tuple[Sims, npt.NDArray[np.int8]]:
         store = space.run.vectors()
         return best_turn_similarity(store.take(a), store.take(b), space.turns)
 
@@ -217,9 +210,7 @@ def _slice(component: Ids, first: int, last: int) -> slice:
     return slice(int(np.searchsorted(component, first)), int(np.searchsorted(component, last, side="right")))
 
 
-def _pairs_of_two(
-    bounds: Ids, is_free: npt.NDArray[np.bool_], sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover
-) -> npt.NDArray[np.bool_]:
+def _pairs_of_two(bounds: Ids, is_free: Mask, sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover) -> Mask:
     """Decide all free components of two linked members at once; returns which components were decided."""
     is_pair = (np.diff(bounds) == 2) & is_free
     starts = bounds[:-1][is_pair]
@@ -241,8 +232,8 @@ def _pairs_of_two(
     return decided
 
 
-def min_similarity_of(context: StageContext, sample_ids: Ids) -> Floats:
+def min_similarity_of(context: StageContext, sample_ids: Ids) -> Sims:
     """Similarity that each of some distinct images needs to a copy."""
     table = read_table(context.run.table("representatives"), ["sample_id", "min_similarity"])
-    thresholds: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
+    thresholds: Sims = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
     return thresholds

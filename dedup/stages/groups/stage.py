@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import JsonDict
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
@@ -46,12 +46,12 @@ class CoverTask:
     """Members of whole components, component after component, each in its order of preference."""
 
     run: Run
-    sample_ids: npt.NDArray[np.int64]
-    min_similarity: npt.NDArray[np.float32]
-    bounds: npt.NDArray[np.int64]
+    sample_ids: Ids
+    min_similarity: Sims
+    bounds: Ids
 
 
-def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def cover_components(task: CoverTask) -> tuple[Ids, Sims]:
     """Anchor (as a sample_id) and similarity to it, for each member of the task."""
     store = task.run.vectors()
     anchor_ids = np.empty(len(task.sample_ids), dtype=np.int64)
@@ -108,7 +108,7 @@ def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
 
 
-def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
+def _components(context: StageContext, ids: Ids) -> tuple[Ids, JsonDict]:
     """Label of each representative, the position of the smallest of its component; found on the engine where edges are many."""
     table = context.run.table("edges")
     n_edges = dataset(table).count_rows(filter=STANDING)
@@ -121,9 +121,7 @@ def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.
     return labels, {"contraction_rounds": stars.n_rounds}
 
 
-def _edges(
-    context: StageContext, ids: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _edges(context: StageContext, ids: Ids) -> tuple[Ids, Ids, Sims]:
     """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
     edges = dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
@@ -131,14 +129,8 @@ def _edges(
 
 
 def _cover(
-    context: StageContext,
-    ids: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    order: npt.NDArray[np.int64],
-    min_similarity: npt.NDArray[np.float32],
-    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    limits: Limits,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    context: StageContext, ids: Ids, labels: Ids, order: Ids, min_similarity: Sims, edges: tuple[Ids, Ids, Sims], limits: Limits
+) -> tuple[Ids, Sims]:
     """Anchor (as a node) and similarity to it, for each entry of `order`.
 
     Components of one or two need no vectors: a pair has one edge, and its similarity is known.
@@ -171,13 +163,8 @@ def _cover(
 
 
 def _cover_giant(
-    context: StageContext,
-    ids: npt.NDArray[np.int64],
-    nodes: npt.NDArray[np.int64],
-    min_similarity: npt.NDArray[np.float32],
-    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    comparisons: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    context: StageContext, ids: Ids, nodes: Ids, min_similarity: Sims, edges: tuple[Ids, Ids, Sims], comparisons: int
+) -> tuple[Ids, Sims]:
     """Anchors (as nodes) and similarities of one component that is too large to compare each anchor with every member.
 
     A crowd of copies of one picture has few anchors, and they are compared with all members. The rest is a chain of

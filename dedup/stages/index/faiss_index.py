@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
+from dedup.numerics.arraytypes import Ids, Rows32
 from dedup.numerics.search.lists import BLOCK, Lists
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
@@ -31,7 +31,7 @@ class FillTask:
 
     run: Run
     number: int
-    sample_ids: npt.NDArray[np.int64]
+    sample_ids: Ids
     first: int  # position of the first among all representatives
     uses_run_lists: bool  # false: the index finds the list of each vector, as with a factory string
 
@@ -56,9 +56,7 @@ def part_path(run: Run, number: int) -> str:
     return run.path("index", "_parts", f"part-{number:05d}.faiss")
 
 
-def fill_index(
-    context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, n_base: int
-) -> JsonDict:
+def fill_index(context: StageContext, ids: Ids, lists: Lists, sample: Rows32, nprobe: int, n_base: int) -> JsonDict:
     """Write the index of all representatives; one of the run's base grows.
 
     `ids`: shape (n,); representatives, as `assignments` has them.
@@ -92,7 +90,7 @@ def fill_index(
     return {"codes": codes, "format": FORMAT, "files": index_files(run.path("index"))}
 
 
-def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str, base: str) -> bytes:
+def _train(context: StageContext, lists: Lists, sample: Rows32, nprobe: int, codes: str, base: str) -> bytes:
     """An empty index whose codes are trained: that of the run's base without its vectors, where it grows."""
     from dedup.numerics.search.faiss_index import emptied, trained_factory, trained_index
 

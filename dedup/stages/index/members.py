@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.contracts import PickledByFields
+from dedup.numerics.arraytypes import Ids, ListIds, Rows16
 from dedup.numerics.search.lists import BLOCK
 from dedup.runs.directory import Run
 from dedup.runs.index import read_assignments
@@ -18,7 +19,7 @@ from dedup.storage.arrays import array_shape, folder_state, map_array, map_array
 from dedup.storage.urls import join
 
 
-def projected_rows(run: Run, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+def projected_rows(run: Run, rows: Ids) -> Rows16:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
     parts = _projected(run, folder_state(run.path("index", "projected")))
     block = rows // BLOCK
@@ -29,13 +30,13 @@ def projected_rows(run: Run, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.floa
     return np.concatenate(pieces)
 
 
-def projected_part(run: Run, block: int) -> npt.NDArray[np.float16]:
+def projected_part(run: Run, block: int) -> Rows16:
     """Projections of one block of representatives."""
     return read_rows(run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
 
 
 @lru_cache(maxsize=1)
-def _projected(run: Run, state: str) -> dict[int, npt.NDArray[np.float16]]:
+def _projected(run: Run, state: str) -> dict[int, Rows16]:
     return map_arrays(run.path("index", "projected"), "part-")
 
 
@@ -63,11 +64,11 @@ class Members(PickledByFields):
     n_earlier: int = 0  # how many of the images, the first ones, an earlier run has compared; if any, rows carry the weight added since
 
     @property
-    def block_sizes(self) -> npt.NDArray[np.int64]:
+    def block_sizes(self) -> Ids:
         """As the stage `index` cut them."""
         return np.diff(np.append(np.arange(0, self.n, BLOCK), self.n)).astype(np.int64)
 
-    def groups(self, block: int) -> npt.NDArray[np.int32]:
+    def groups(self, block: int) -> ListIds:
         """The lists of a block's images, int32 (n, n_groups_each)."""
         return read_assignments(self.run.path("index"), block)
 
@@ -80,7 +81,7 @@ class Members(PickledByFields):
             columns["projected"] = projected_part(self.run, block)
         return _structured(part.stop - part.start, columns)
 
-    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def take(self, name: str, positions: Ids) -> npt.NDArray[Any]:
         """A column of images anywhere."""
         if name == "vector":
             return self._store.take(self._mapped["sample_id"][positions])
@@ -125,11 +126,11 @@ class ViewMembers(PickledByFields):
         return cls(run, scratch, parts, tuple(shape[0] for shape, _ in shapes), int(shapes[0][1]["lists"].shape[0]))
 
     @property
-    def block_sizes(self) -> npt.NDArray[np.int64]:
+    def block_sizes(self) -> Ids:
         """As the stage `index` cut them."""
         return np.array(self.sizes, dtype=np.int64)
 
-    def groups(self, block: int) -> npt.NDArray[np.int32]:
+    def groups(self, block: int) -> ListIds:
         """The lists of each view of a file, int32 (n, n_groups_each)."""
         return np.ascontiguousarray(read_array(view_part(self.run.views_folder, "view", self.parts[block]))["lists"])
 
@@ -147,7 +148,7 @@ class ViewMembers(PickledByFields):
             ids = read_rows(self._sample_id_file, first, int(images[-1]) + 1)[images - first]
         return _structured(len(view), {"view": view, "vector": vector, "whole": self.run.read_vectors(ids)[place]})
 
-    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def take(self, name: str, positions: Ids) -> npt.NDArray[Any]:
         """A column of views anywhere."""
         order = np.argsort(positions, kind="stable")
         ordered = self._views.take("view" if name == "whole" else name, positions[order])
@@ -156,7 +157,7 @@ class ViewMembers(PickledByFields):
         return self._store.take(self._sample_ids[column["image"]]) if name == "whole" else column
 
     @cached_property
-    def _sample_ids(self) -> npt.NDArray[np.int64]:
+    def _sample_ids(self) -> Ids:
         return map_array(self._sample_id_file)
 
     @property

@@ -7,11 +7,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, StageError
+from dedup.numerics.arraytypes import Ids, Rows32
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import (
     BLOCK,
@@ -37,8 +37,6 @@ from dedup.storage.tables import FileWriter, clear, read_table
 from dedup.storage.urls import join, read_json
 
 _SAMPLED = 10_000  # vectors whose mean error is measured, of the base and of those added
-
-Ids = npt.NDArray[np.int64]
 
 
 def count_base(context: StageContext, ids: Ids) -> int:
@@ -122,7 +120,7 @@ class AssignTask:
 
     run: Run
     number: int
-    sample_ids: npt.NDArray[np.int64]
+    sample_ids: Ids
     nprobe: int
     device: str
     output: Table
@@ -217,7 +215,7 @@ def _lists(context: StageContext, n: int) -> tuple[int, int]:
     return nlist, min(nprobe, nlist)
 
 
-def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe: int) -> tuple[Lists, npt.NDArray[np.float32]]:
+def _train(context: StageContext, ids: Ids, nlist: int, nprobe: int) -> tuple[Lists, Rows32]:
     """The quantizer and the sample it was trained on, float32 (n, dim)."""
     if not len(ids):
         return Lists(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), 0), np.zeros((0, 1), np.float32)
@@ -228,7 +226,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     return train_lists(sample, training, config.search.min_similarity, device=context.driver_device(len(ids))), sample
 
 
-def _sample(context: StageContext, ids: npt.NDArray[np.int64], nlist: int) -> npt.NDArray[np.float32]:
+def _sample(context: StageContext, ids: Ids, nlist: int) -> Rows32:
     """Unit rows to train on, float32 (n, dim)."""
     index = context.config.index
     return unit_rows(context.run.vectors().take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from dedup.config import EncoderConfig
 from dedup.contracts import JsonDict
 from dedup.encoders import view_maker
+from dedup.numerics.arraytypes import Ids
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import Lists, Training, draw_sample, train_lists
@@ -45,14 +46,14 @@ class ViewTask:
     run: Run
     number: int
     encoder: EncoderConfig
-    images: npt.NDArray[np.int64]
-    sample_ids: npt.NDArray[np.int64]
+    images: Ids
+    sample_ids: Ids
     aspect: npt.NDArray[np.float32]
     nprobe: int
     device: str
 
 
-def make_views(run: Run, encoder: EncoderConfig, sample_ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> ViewRows | None:
+def make_views(run: Run, encoder: EncoderConfig, sample_ids: Ids, aspect: npt.NDArray[np.float32]) -> ViewRows | None:
     """The views of some samples, in order of their positions in `sample_ids`; None if the encoder makes none."""
     maker = view_maker(encoder)
     if maker is None:
@@ -112,7 +113,7 @@ def _link_views(base: Run | None, run: Run, parts: tuple[int, ...]) -> int:
     return sum(array_shape(view_part(run.views_folder, "view", part))[0][0] for part in parts)
 
 
-def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _searched(context: StageContext) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
     """Positions among the representatives, sample_ids and width / height of images with enough detail for views."""
     tables = {name: context.run.table(name) for name in ("representatives", "metadata")}
     sizes = ask(context.engine, ASPECT_SQL, tables, ASPECT)
@@ -121,7 +122,7 @@ def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray
     return images, sizes["sample_id"].to_numpy()[images], aspect[images]
 
 
-def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> tuple[Lists, int, int]:
+def _train(context: StageContext, ids: Ids, aspect: npt.NDArray[np.float32]) -> tuple[Lists, int, int]:
     """Axes and quantizer of the views, the number of lists each view is in, and about how many views there will be."""
     config, run = context.config, context.run
     seed = config.index.seed

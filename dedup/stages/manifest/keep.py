@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dedup.config.order import parse_order
 from dedup.contracts import Table
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.cover import component_slices, greedy_cover
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
@@ -61,10 +62,10 @@ class KeepTask:
     """Members of whole groups in the order of the keep policy."""
 
     run: Run
-    representative_ids: npt.NDArray[np.int64]
-    min_similarity: npt.NDArray[np.float32]
-    bounds: npt.NDArray[np.int64]
-    n_forced: npt.NDArray[np.int64]
+    representative_ids: Ids
+    min_similarity: Sims
+    bounds: Ids
+    n_forced: Ids
 
 
 def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
@@ -83,7 +84,7 @@ def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "meta
     return ", ".join(terms)
 
 
-def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def choose_keepers(task: KeepTask) -> tuple[Ids, Sims]:
     """Position in the task of each member's keeper (a keeper's own), and the similarity to it."""
     store, reps = task.run.vectors(), task.representative_ids
     keeper = np.arange(len(reps), dtype=np.int64)
@@ -148,9 +149,7 @@ def confirmed_links(context: StageContext) -> pa.Table:
     return ask(context.engine, LINKS_SQL, tables, LINKS)
 
 
-def _table(
-    ids: npt.NDArray[np.int64], keeper: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32], distance: npt.NDArray[np.float32]
-) -> pa.Table:
+def _table(ids: Ids, keeper: Ids, similarity: Sims, distance: npt.NDArray[np.float32]) -> pa.Table:
     return pa.table(
         {
             "sample_id": ids,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import sparsify
 from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
 from dedup.numerics.search.faiss_index import IvfIndex, search_all
@@ -62,8 +63,8 @@ class Merged:
     """The outcome of a merge."""
 
     n_edges: int  # written
-    rows: npt.NDArray[np.int64]  # positions of images with neighbours
-    counts: npt.NDArray[np.int64]  # how many each has
+    rows: Ids  # positions of images with neighbours
+    counts: Ids  # how many each has
 
 
 def query_blocks(task: QueryTask) -> list[int]:
@@ -88,20 +89,13 @@ def query_blocks(task: QueryTask) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _hits(
-    members: Members,
-    rows: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int64],
-    thresholds: npt.NDArray[np.float32],
-    group: npt.NDArray[np.int32],
-    code_error: float,
-) -> npt.NDArray[Any]:
+def _hits(members: Members, rows: Ids, ids: Ids, thresholds: Sims, group: npt.NDArray[np.int32], code_error: float) -> npt.NDArray[Any]:
     """Pairs of some images with others, by position, without those inside one crowd's surroundings."""
     vectors = members.run.read_vectors(ids[rows])
     unit, (index, shares_lists) = unit_rows(vectors), _index(members.run)
     probed, _ = members.run.lists().place(unit, _PROBED * members.n_groups_each)
 
-    def search(open_rows: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def search(open_rows: Ids, k: int) -> tuple[Ids, Sims]:
         neighbor_ids, coded = index.search(unit[open_rows], k, probed[open_rows] if shares_lists else None)
         similarity = np.full(neighbor_ids.shape, -2.0, dtype=np.float32)
         # vectors are read only where the codes come near the threshold
@@ -142,9 +136,7 @@ def merge_hits(task: MergeTask) -> Merged:
     return Merged(n_edges, rows, counts)
 
 
-def write_edges(
-    edges: Table, name: str, src: npt.NDArray[np.int64], dst: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32]
-) -> int:
+def write_edges(edges: Table, name: str, src: Ids, dst: Ids, similarity: Sims) -> int:
     """Write near edges of whole images as one file of `candidates`; returns their number."""
     n = len(src)
     with FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) as writer:
@@ -192,19 +184,13 @@ def _code_error(context: StageContext, members: Members) -> float:
     return error if is_itself.any(axis=1).mean() > 0.99 else 2.0
 
 
-def _crowds(context: StageContext, ids: npt.NDArray[np.int64]) -> Crowds:
+def _crowds(context: StageContext, ids: Ids) -> Crowds:
     store = context.run.vectors()
     positions = draw_sample(len(ids), _SAMPLE, context.config.index.seed)
     return find_crowds(store.take(ids[positions]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
 
 
-def _join_crowd(
-    context: StageContext,
-    number: int,
-    rows: npt.NDArray[np.int64],
-    columns: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]],
-    edges: Table,
-) -> Merged:
+def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids], edges: Table) -> Merged:
     """All pairs of a crowd and its surroundings."""
     ids, thresholds, weights = columns
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")

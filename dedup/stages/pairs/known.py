@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 from dedup.contracts import Table
 from dedup.errors import StageError
 from dedup.judge.pair import TURN_NAMES
+from dedup.numerics.arraytypes import Ids, Mask
 from dedup.numerics.search.join import Earlier
 from dedup.numerics.search.lists import BLOCK
 from dedup.numerics.search.viewjoin import ViewEdges, no_edges
@@ -27,7 +28,6 @@ from dedup.storage.urls import filesystem, join
 _TASKS_PER_WORKER = 2  # each reads the lists of all images that its edges join
 _WHOLE = (pc.field("kind") == "near") & (pc.field("source") == "whole")
 _OWNED = np.dtype([("owner", np.int32), ("src", np.int64), ("dst", np.int64), ("similarity", np.float32)])
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _owners(members: Members, src: Ids, dst: Ids) -> npt.NDArray[np.int32]:
     return owner
 
 
-def save_owned_edges(context: StageContext, members: Members, is_joined: npt.NDArray[np.bool_], output: Table) -> tuple[EarlierEdges, int]:
+def save_owned_edges(context: StageContext, members: Members, is_joined: Mask, output: Table) -> tuple[EarlierEdges, int]:
     """Sort the base's edges into the lists that are joined, and write the others as edges of this run; returns also their number."""
     if context.base is None:
         raise StageError("a run without a base has no earlier edges; please report this")

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dedup.contracts import GroupRows, JsonDict, Pack, Table
 from dedup.judge.pair import TURN_NAMES
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.search.gpu import choose_device
@@ -38,9 +39,9 @@ class RecallTask:
 
     members: Members
     queries: npt.NDArray[np.float16]
-    query_ids: npt.NDArray[np.int64]
-    query_min_similarity: npt.NDArray[np.float32]
-    blocks: npt.NDArray[np.int64]
+    query_ids: Ids
+    query_min_similarity: Sims
+    blocks: Ids
 
 
 def count_in_blocks(task: RecallTask) -> int:
@@ -51,10 +52,7 @@ def count_in_blocks(task: RecallTask) -> int:
 
 
 def measure_recall(
-    context: StageContext,
-    members: Members,
-    columns: dict[str, npt.NDArray[np.generic]],
-    n_neighbors: npt.NDArray[np.int64],
+    context: StageContext, members: Members, columns: dict[str, npt.NDArray[np.generic]], n_neighbors: Ids
 ) -> dict[str, float | int | None]:
     """Compare the counts of sampled images with exhaustive search over all of them.
 
@@ -99,8 +97,8 @@ class JoinedLists:
     """The outcome of a pack."""
 
     n_edges: int  # written
-    rows: npt.NDArray[np.int64]  # positions of images with neighbours
-    counts: npt.NDArray[np.int64]  # how many each has
+    rows: Ids  # positions of images with neighbours
+    counts: Ids  # how many each has
     n_left: int  # strips of products that a GPU had no memory for
 
 
@@ -139,14 +137,7 @@ class JoinLists:
         return JoinedLists(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
 
 
-def edge_table(
-    src: npt.NDArray[np.int64],
-    dst: npt.NDArray[np.int64],
-    similarity: npt.NDArray[np.float32],
-    kind: str,
-    source: str = "whole",
-    variant: pa.Array | None = None,
-) -> pa.Table:
+def edge_table(src: Ids, dst: Ids, similarity: Sims, kind: str, source: str = "whole", variant: pa.Array | None = None) -> pa.Table:
     """Rows of `candidates`; `variant` is ``none`` unless given."""
     n = len(src)
     columns = {"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat(kind, n)}
@@ -174,9 +165,7 @@ def _distinct_images(context: StageContext) -> dict[str, npt.NDArray[Any]]:
     return {name: table[name].to_numpy() for name in ("sample_id", "weight", "min_similarity")}
 
 
-def _join(
-    context: StageContext, columns: dict[str, npt.NDArray[np.generic]], n_neighbors: npt.NDArray[np.int64], *, measures: bool
-) -> JsonDict:
+def _join(context: StageContext, columns: dict[str, npt.NDArray[np.generic]], n_neighbors: Ids, *, measures: bool) -> JsonDict:
     """Write the near edges of a source of candidates and add to the neighbours of each image; returns figures.
 
     Where the run adds to another, lists that hold nothing new are left out, and only pairs that the other has not counted are added.
@@ -229,7 +218,7 @@ def _write_also_edges(context: StageContext, also: StageContext) -> int:
     return context.engine.sql_to(ALSO_SQL, tables, context.run.table("candidates"), "part-also")
 
 
-def _write_view_edges(context: StageContext, ids: npt.NDArray[np.int64], scratch: str, n_earlier: int) -> int:
+def _write_view_edges(context: StageContext, ids: Ids, scratch: str, n_earlier: int) -> int:
     """Write the edges of images that only views find alike; returns their number."""
     edges = find_view_edges(context, scratch, n_earlier, earlier_view_edges(context, ids))
     variant = pa.DictionaryArray.from_arrays(edges.turn, list(TURN_NAMES)).cast(pa.string())
@@ -247,7 +236,7 @@ def _write_exact_edges(context: StageContext) -> int:
     return write_table(context.run.table("candidates"), [rows], "part-exact")
 
 
-def _write_neighbors(context: StageContext, ids: npt.NDArray[np.int64], n_neighbors: npt.NDArray[np.int64]) -> int:
+def _write_neighbors(context: StageContext, ids: Ids, n_neighbors: Ids) -> int:
     """Write a row for each sample with neighbours, byte-identical copies with their representative's count; returns their number."""
     table = context.run.table("neighbors")
     clear(table)
