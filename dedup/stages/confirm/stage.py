@@ -177,17 +177,14 @@ def judge_candidates(context: StageContext) -> StageResult:
     similarity = pairs["similarity"].to_numpy()
     is_open, parts = np.ones(len(pairs), dtype=bool), np.arange(len(ids))
     stood = np.zeros(len(pairs), dtype=bool)
-    while True:
-        picked = next_round(np.flatnonzero(is_open), src, dst, similarity, parts)
-        if not len(picked):
-            break
+    while len(picked := next_round(np.flatnonzero(is_open), src, dst, similarity, parts)):
         stood[picked] = _judge_pairs(context, settings, pairs.take(picked), judged)
         is_open[picked] = False
         parts = connected_components(src[stood], dst[stood], len(ids))
     if judged.n_unread:
-        became = "stand on their similarity" if settings.keeps_unreadable else "were refused"
-        what = f"{judged.n_unread:,} pairs {became}, their images can't be read again"
-        context.reporter.note(f"confirm: {what}: {'; '.join(judged.unreadable)}")
+        fate = "stand on their similarity" if settings.keeps_unreadable else "were refused"
+        text = f"confirm: {judged.n_unread:,} pairs {fate}, since their images can't be read again"
+        context.reporter.note(f"{text}: {'; '.join(judged.unreadable)}")
     if not judged.n_tasks:
         write_table(refused, [], "part-none")
     again = reconnect(context, settings)
