@@ -14,7 +14,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
 from dedup.find.index import RunIndex, open_index
-from dedup.find.inputs import read_inputs
+from dedup.find.inputs import find_inputs, read_inputs
 from dedup.runs.directory import Run
 from dedup.runs.record import digest
 from dedup.schemas import EXCLUSIONS
@@ -25,8 +25,8 @@ from dedup.storage.input.sources import expand_shards, fingerprint
 from dedup.storage.tables import clear
 from dedup.storage.urls import join
 
-_JUDGED = 2_000  # training images judged for one reference image; of a larger crowd the rest follows those that are copies
-_MOSTLY = 0.9  # of the judged that must be copies for that
+_JUDGED = 2_000  # training images judged for one reference image
+_MOSTLY = 0.9  # share of copies among those from which the rest of a larger crowd count as copies too
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ReferenceTask:
     """Reference images that one worker looks for."""
 
     run: Run
-    identity: str  # of the index, so that another one is opened anew
+    identity: str  # of the index, so that a rebuilt one is opened again
     paths: tuple[str, ...]  # images and tars
     reason: str  # ``reference`` or ``listed``
     keeps_unreadable: bool  # whether a training image that can't be read counts as near: `confirm.unreadable=keep`
@@ -43,39 +43,38 @@ class ReferenceTask:
 
 @dataclass
 class Near:
-    """What was found: a row for each pair of a training image and a reference image, and what could not be looked at."""
+    """A row for each pair of a training image and a reference image, and what could not be read."""
 
     rows: list[tuple[int, str, str, str | None, float, float | None]]  # sample_id, reason, key, shard, similarity, distance or None
-    n_images: int  # reference images that were looked for
-    errors: list[str]  # reference images that could not be
+    n_images: int  # reference images that were looked up
+    errors: list[str]  # reference images that could not be read
     n_unreadable: int  # training images that could not be read
 
 
 def find_near(task: ReferenceTask) -> Near:
-    """Look for the reference images of a task among the training images."""
-    index, found = _opened(task.run, task.identity, task.device), Near([], 0, [], 0)
-    for asked in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
-        # a list's own entry is its name
-        name, place = (asked.name, "") if task.reason == "listed" else (asked.key, asked.shard)
+    """Look up the reference images of a task among the training images."""
+    index, outcome = _open_index(task.run, task.identity, task.device), Near([], 0, [], 0)
+    for image in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
+        # the list names an image by its path
+        name, shard = (image.name, "") if task.reason == "listed" else (image.key, image.shard)
         try:
-            if asked.error is not None:
-                raise asked.error
-            near, n_unreadable = near_images(index, asked.data, keeps_unreadable=task.keeps_unreadable)
+            if image.error is not None:
+                raise image.error
+            near, n_unreadable = near_images(index, image.data, keeps_unreadable=task.keeps_unreadable)
         except SampleError as error:
-            found.errors.append(f"{asked.name}: {error}")
+            outcome.errors.append(f"{image.name}: {error}")
             continue
-        found.n_images += 1
-        found.n_unreadable += n_unreadable
-        found.rows += [(sample_id, task.reason, name, place or None, similarity, distance) for sample_id, similarity, distance in near]
-    return found
+        outcome.n_images += 1
+        outcome.n_unreadable += n_unreadable
+        outcome.rows += [(sample_id, task.reason, name, shard or None, similarity, distance) for sample_id, similarity, distance in near]
+    return outcome
 
 
 def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tuple[list[tuple[int, float, float | None]], int]:
-    """All distinct training images that an image is a copy of.
+    """All distinct training images that an image (encoded, as bytes) is a copy of.
 
-    `data`: bytes; the encoded image.
-    Returns `near`: list of (sample_id, similarity, distance or None).
-    Raises SampleError if it is no image.
+    Returns a list of (sample_id, similarity, distance or None), and how many training images could not be read.
+    Raises SampleError if it is not an image.
     """
     views = index.views(data)
     candidates = index.candidates(views)
@@ -96,13 +95,13 @@ def near_images(index: RunIndex, data: bytes, *, keeps_unreadable: bool) -> tupl
 
 
 @lru_cache(maxsize=1)
-def _opened(run: Run, identity: str, device: str) -> RunIndex:
+def _open_index(run: Run, identity: str, device: str) -> RunIndex:
     # BLAS and FAISS of several workers share the cores
     return open_index(run.url, overrides=(f"engine.device={device}",), device="cpu", stages=("embed", "index"))
 
 
 def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:
-    """Paths for each task: a tar is one, images go together."""
+    """Paths for each task: a tar is a task, images are batched."""
     tars = [(path,) for path in paths if path.endswith((".tar", ".tar.gz", ".tgz"))]
     images = [path for path in paths if (path,) not in set(tars)]
     size = int(np.clip(-(-len(images) // (4 * n_workers)), 1, 256))
@@ -131,7 +130,7 @@ FROM metadata JOIN wanted
 GROUP BY metadata.sample_id
 """
 
-# byte-identical copies of what the pixels found; of distinct images, only representatives are in the index
+# the index holds representatives only: their byte-identical copies are added
 TWINS_SQL = """
 SELECT hits.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS excluded_by, hits.reference_shard AS reference_shard,
        hits.similarity_to_reference AS similarity_to_reference, hits.distance_to_reference AS distance_to_reference,
@@ -181,27 +180,25 @@ def reference_inputs(config: Config) -> StageInputs:
 
     Raises InputError if there are none where they should be.
     """
-    found: JsonDict = {}
+    identity: JsonDict = {}
     if config.exclude.reference_shards or config.exclude.reference_images:
-        found["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
+        identity["reference"] = digest([[path, fingerprint(path)] for path in reference_paths(config)])
     if config.exclude.list:
-        found["list"] = digest([list(entry) for entry in read_takedown_list(config.exclude.list)])
-    return StageInputs(found)
+        identity["list"] = digest([list(entry) for entry in read_takedown_list(config.exclude.list)])
+    return StageInputs(identity)
 
 
 def reference_paths(config: Config) -> list[str]:
     """Tars and images of `exclude.reference_*`, in order."""
-    from dedup.find.inputs import find_inputs
-
     paths = expand_shards(config.exclude.reference_shards) if config.exclude.reference_shards else []
     return paths + (find_inputs([config.exclude.reference_images]) if config.exclude.reference_images else [])
 
 
 def find_excluded(context: StageContext) -> StageResult:
-    """Find what is near reference images and what is listed; a row for each sample that must go."""
+    """Find what is near reference images and what is listed; write a row for each sample to exclude."""
     config, table = context.config, context.run.table("exclusions")
     entries = read_takedown_list(config.exclude.list) if config.exclude.list else []
-    paths = reference_paths(config) if config.exclude.reference_shards or config.exclude.reference_images else []
+    paths = reference_paths(config)
     images = [entry.value for entry in entries if entry.kind == "image"]
     clear(table)
     hits, figures = _near(context, [(paths, "reference"), (images, "listed")])
@@ -217,17 +214,16 @@ def find_excluded(context: StageContext) -> StageResult:
         _copies(context, listed, twins, scratch)
         n_rows = context.engine.sql_to(ONE_EACH_SQL, {"near": near, "listed": listed, "twins": twins}, table)
     counts = _counts(context, table)
-    unmatched = len(entries) and not (counts.get("listed", 0) + counts.get("copy", 0))
-    if unmatched:
+    if entries and not (counts.get("listed", 0) + counts.get("copy", 0)):
         context.reporter.note(f"exclude: none of the {len(entries):,} entries of {config.exclude.list} names a sample of this run")
     return StageResult({"exclusions": n_rows}, figures | {"n_entries": len(entries), "excluded": counts})
 
 
-def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tuple[pa.Table, JsonDict]:
-    """Training images near images, and figures."""
+def _near(context: StageContext, references: Sequence[tuple[list[str], str]]) -> tuple[pa.Table, JsonDict]:
+    """Training images near the images of some paths, given with their reason; and figures."""
     config, run = context.config, context.run
     record = run.record("index")
-    if not any(paths for paths, _ in asked) or (record is not None and record.summary.get("n_images") == 0):
+    if not any(paths for paths, _ in references) or (record is not None and record.summary.get("n_images") == 0):
         return _HITS.empty_table(), {}
     if not encoder_kind(config.encoder.name).has_images:
         raise ConfigError(
@@ -239,24 +235,23 @@ def _near(context: StageContext, asked: Sequence[tuple[list[str], str]]) -> tupl
     identity = "" if record is None else f"{record.digest} {record.finished}"
     tasks = [
         ReferenceTask(run, identity, batch, reason, config.confirm.unreadable == "keep", config.engine.device)
-        for paths, reason in asked
+        for paths, reason in references
         for batch in batches_of(paths, context.engine.n_workers)
     ]
     rows: list[tuple[int, str, str, str | None, float, float | None]] = []
     errors: list[str] = []
     n_images = n_unreadable = 0
     sizes = [len(task.paths) for task in tasks]
-    for _, found in context.run_tasks("exclude", "files", find_near, tasks, sizes, uses_gpu=True):
-        rows += found.rows
-        errors += found.errors
-        n_images, n_unreadable = n_images + found.n_images, n_unreadable + found.n_unreadable
+    for _, outcome in context.run_tasks("exclude", "files", find_near, tasks, sizes, uses_gpu=True):
+        rows += outcome.rows
+        errors += outcome.errors
+        n_images, n_unreadable = n_images + outcome.n_images, n_unreadable + outcome.n_unreadable
     if not n_images:
         raise InputError(f"none of the reference images can be read, the first: {errors[0] if errors else 'there is none'}")
     for error in sorted(errors)[:_ERRORS_SHOWN]:
         context.reporter.note(f"exclude: skipped: {error}")
     columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    names = EXCLUSIONS.names
-    table = {name: list(column) for name, column in zip(names, columns, strict=True)}
+    table = {name: list(column) for name, column in zip(EXCLUSIONS.names, columns, strict=True)}
     table["priority"] = [_PRIORITY[reason] for reason in table["reason"]]
     figures: JsonDict = {"n_references": n_images, "n_reference_errors": len(errors), "n_unreadable": n_unreadable}
     return pa.table(table, schema=_HITS), figures

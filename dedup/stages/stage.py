@@ -22,19 +22,19 @@ _GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which t
 class StageInputs:
     """What a stage reads besides tables of the run."""
 
-    identity: JsonDict = field(default_factory=dict)  # what its record says of them: a digest for each
+    identity: JsonDict = field(default_factory=dict)  # a digest of each, for the stage's record
     sources: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # URL to (what `embed` reads, its fingerprint), by URL
     encoder: dict[str, str] = field(default_factory=dict)  # the encoder's fingerprint
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """Configuration, run directory, engine and reporter of what a stage does."""
+    """What a stage runs with: configuration, run directory, engine and reporter."""
 
     config: Config
     engine: Engine
     reporter: Reporter = field(default_factory=SilentReporter)
-    samples: Run | None = None  # the run whose samples are seen, where that is another
+    samples: Run | None = None  # the run that holds the samples, where it is another
     inputs: StageInputs = field(default_factory=StageInputs)
     identity: str = ""  # digest of the configuration and encoder that the stage's result depends on
 
@@ -45,28 +45,28 @@ class StageContext:
 
     @property
     def base(self) -> Run | None:
-        """The run that this one adds to, if it adds to one; of a second source of candidates that run's second source."""
+        """The run that this one adds to, if any; for a second source of candidates, that run's second source."""
         url = self.config.base.run_dir
         return Run(url, replace(self.config, output=replace(self.config.output, run_dir=url))) if url else None
 
     @property
     def also(self) -> StageContext | None:
-        """The same samples seen by the second source of candidates, if there is one: other vectors, lists and threshold."""
+        """The second source of candidates, if there is one: the same samples with other vectors, lists and threshold."""
         config = self.config
         if not config.embed.also:
             return None
         name = config.embed.also[0]
-        own = replace(
+        second = replace(
             config,
             encoder=EncoderConfig(name=name),
             embed=EmbedConfig(),
             output=replace(config.output, run_dir=self.run.second(name).url),
             base=replace(config.base, run_dir=self.base.second(name).url if self.base is not None else ""),
             search=replace(config.search, min_similarity=config.search.also_min_similarity, method="lists"),
-            # whoever comes back to the index asks with the run's own encoder
+            # later look-ups use the run's own encoder, so this index would never be searched
             index=replace(config.index, codes="none"),
         )
-        return replace(self, config=own, samples=self.run)
+        return replace(self, config=second, samples=self.run)
 
     @property
     def judge_settings(self) -> JudgeSettings | None:
@@ -74,19 +74,19 @@ class StageContext:
         return JudgeSettings.of(self.config) if self.run.judges_pixels else None
 
     def device(self, n_vectors: int) -> str:
-        """Where tasks compute products of so many vectors, for `choose_device`: cpu where no GPU is worth its start."""
+        """Where tasks compute products of so many vectors, for `choose_device`: cpu where starting a GPU does not pay."""
         device = self.config.engine.device
         return "cpu" if device == "auto" and n_vectors < _GPU_FROM else device
 
     def driver_device(self, n_vectors: int) -> Device | None:
-        """Where the driver computes products: it may have no GPU although its workers must."""
+        """Where the driver computes products: it may lack the GPU that its workers must have."""
         return None if self.device(n_vectors) == "cpu" else choose_device("auto")
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """What images are compared in: the run's own vectors, then those of the second source of candidates."""
-        own = Space(self.run, self.config.encoder.name, self.config.search.min_similarity)
-        return (own,) if self.also is None else (own, *self.also.spaces)
+        """The vector spaces that images are compared in: the run's own, then that of the second source of candidates."""
+        first = Space(self.run, self.config.encoder.name, self.config.search.min_similarity)
+        return (first,) if self.also is None else (first, *self.also.spaces)
 
     def write_sql(self, name: str, query: str, sources: Sequence[str]) -> int:
         """Write a table anew from a query over other tables; returns its rows."""
@@ -121,7 +121,7 @@ class StageContext:
         self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
         """Run packs of groups on the engine with progress in groups; yields (pack, result) as they end."""
-        # a group that is shared out counts with its first share
+        # a group split into shares counts with its first share
         sizes = [0 if pack.share else len(pack.groups) for pack in packs]
         done, total = 0, sum(sizes)
         self.reporter.progress(Progress(stage, 0, total, unit))
@@ -160,12 +160,12 @@ class Refusal(Protocol):
     """Stops a stage before any work, by raising."""
 
     def __call__(self, config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:
-        """`record` is that of the finished stage, if it is finished; `redo` whether it may be done anew."""
+        """`record` is that of the finished stage, if any; `redo`: whether it may be done again."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a run: what it reads, what its result depends on, and what it does. Each stage's module ends with its own."""
+    """A step of a run: what it reads, what its result depends on, and what it does. Each stage's module ends with its `STAGE`."""
 
     name: str
     reads: tuple[str, ...]  # stages whose results it reads
@@ -173,8 +173,8 @@ class Stage:
     run: Callable[[StageContext], StageResult]
     inputs: Callable[[Config], StageInputs] = _no_inputs  # what it reads besides, before any work
     refuse: Refusal = _nothing_to_refuse
-    reads_base: Callable[[Config], bool] = _never  # whether its result depends on that of the same stage of `base.run_dir`
-    told_again: tuple[str, ...] | None = None  # keys that must be given again where it is used as it stands; None = all of its own
+    reads_base: Callable[[Config], bool] = _never  # whether its result depends on the same stage's result in `base.run_dir`
+    told_again: tuple[str, ...] | None = None  # keys that must be given again where its finished result is used; None = all its keys
 
     @property
     def home(self) -> str:

@@ -56,7 +56,7 @@ GROUP BY duplication_count
 ORDER BY duplication_count
 """
 
-# what groups and manifest asked about later is of no encoder
+# pairs judged later, for groups and keepers, come from no encoder
 CANDIDATES_SQL = f"""
 SELECT found_by, CAST(sum(n_confirmed) AS BIGINT) AS n_confirmed, CAST(sum(n_refused) AS BIGINT) AS n_refused
 FROM (

@@ -13,7 +13,7 @@ from dedup.storage.tables import dataset
 _ALTERNATIVES = 10  # captions of a target that are listed
 _RANKINGS = {"duplicates": "statistics.duplication_count", "neighbors": "near.n_neighbors", "caption": "common.n_caption_samples"}
 
-# One row per group: a list with a row per sample would spend the budget on one image again and again.
+# One row per group: a row per sample would spend the budget on the same image again and again.
 TARGETS_SQL = """
 SELECT ranked.place AS rank, substr(ranked.sha256, 1, 16) AS target_id, ranked.component_id AS component_id,
        ranked.caption AS caption, ranked.duplication_count AS duplication_count, ranked.n_captions AS n_captions,
@@ -96,7 +96,7 @@ def captions_sql(targets: TargetsConfig) -> str:
 
 
 def keepers_sql(targets: TargetsConfig) -> str:
-    """Which groups may be targets, by the carried columns of the sample that is kept of them; names and values are validated.
+    """Which groups may be targets, by carried columns of the sample that is kept; names and values are validated.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""The stage confirm: candidates are compared by their pixels."""
+"""The stage confirm: the pixels of candidates are compared."""

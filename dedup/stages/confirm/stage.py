@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Table
 from dedup.judge.pair import PLACES, JudgeInputs, JudgeSettings, Space, VerdictWriter, likely_turns, turns_to_try
 from dedup.judge.verdicts import JUDGED_SQL, JUDGED_TABLES, VERDICTS, VERDICTS_VERSION, base_tables
+from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import reconnect
@@ -47,10 +47,10 @@ JOIN metadata AS b ON candidates.dst = b.sample_id
 ORDER BY candidates.src, candidates.dst
 """  # noqa: S608 (names of our own columns only)
 
-# what the run's base says of the same candidate; elsewhere nothing is known
+# the base's verdict on the same candidate; without a base there is none
 _VERDICT = VERDICTS.names[3:]
-_NOT_KNOWN = "CAST(NULL AS BOOLEAN) AS stands"
-_KNOWN = ", ".join(f"known.{name} AS judged_{name}" if name != "stands" else "known.stands AS stands" for name in _VERDICT)
+_NO_VERDICT = "CAST(NULL AS BOOLEAN) AS stands"
+_BASE_VERDICT = ", ".join(f"known.{name} AS judged_{name}" if name != "stands" else "known.stands AS stands" for name in _VERDICT)
 
 _JUDGED = (
     f"LEFT JOIN ({JUDGED_SQL}) AS known ON candidates.src = known.src AND candidates.dst = known.dst AND candidates.source = known.question"
@@ -64,7 +64,7 @@ WORK = pa.schema(
 
 _WORK_JUDGED = pa.schema([*WORK, *(VERDICTS.field(name).with_name(f"judged_{name}") for name in _VERDICT if name != "stands")])
 
-UNSEEN_SQL = """
+UNJUDGED_SQL = """
 SELECT src, dst, similarity, kind, variant, source,
        CAST(NULL AS VARCHAR(1)) AS found_by, CAST(NULL AS BOOLEAN) AS confirmed, CAST(NULL AS FLOAT) AS distance
 FROM candidates {where}
@@ -86,9 +86,9 @@ class ConfirmTask:
 
 @dataclass(frozen=True)
 class ConfirmCounts:
-    """What a task found: which pairs stand, how many could not be read, why others were refused."""
+    """The outcome of a task: which pairs stand, how many could not be read, why others were refused."""
 
-    stands: npt.NDArray[np.bool_]
+    stands: Mask
     n_unread: int
     reasons: dict[str, int]
     unreadable: list[str]
@@ -117,12 +117,12 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
 
 
 def _judged(work: pa.Table) -> pa.Table:
-    """The verdicts that came with the pairs."""
+    """The base's verdicts, as they came with the pairs."""
     if "judged_variant" not in work.column_names:
         return VERDICTS.empty_table()
-    known = work.filter(pc.is_valid(work["stands"]))
-    columns = {"src": known["src"], "dst": known["dst"], "question": known["source"], "stands": known["stands"]}
-    columns |= {name: known[f"judged_{name}"] for name in _VERDICT if name != "stands"}
+    judged = work.filter(pc.is_valid(work["stands"]))
+    columns = {"src": judged["src"], "dst": judged["dst"], "question": judged["source"], "stands": judged["stands"]}
+    columns |= {name: judged[f"judged_{name}"] for name in _VERDICT if name != "stands"}
     return pa.table(columns, schema=VERDICTS)
 
 
@@ -131,8 +131,7 @@ def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
     source, ends = np.array(work["source"].to_pylist(), dtype=object), [work[end].to_numpy() for end in ("src", "dst")]
     names = np.full(len(work), "", dtype=object)
     for number, space in enumerate(task.spaces):
-        own = ("also", "also_look") if number else ("whole", "look")
-        is_found = np.isin(source, own)
+        is_found = np.isin(source, ("also", "also_look") if number else ("whole", "look"))
         if len(task.spaces) > 1:
             store = space.run.vectors()
             for start in range(0, len(work), _BLOCK):
@@ -155,7 +154,7 @@ def _turns(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
 
 
 def judge_candidates(context: StageContext) -> StageResult:
-    """Judge all candidates, then look for what connects where some were refused."""
+    """Judge all candidates, then search the components that refusals have torn."""
     run = context.run
     candidates, edges, refused = (run.table(name) for name in ("candidates", "edges", "refused"))
     clear(edges)
@@ -167,10 +166,10 @@ def judge_candidates(context: StageContext) -> StageResult:
                 "confirm: off: these embeddings don't say where their images lie (columns shard, byte_offset, n_bytes of the metadata); "
                 "similarity alone decides"
             )
-        n_edges = _copy_unseen(context, "WHERE source <> 'look'")  # views are no more than hints
+        n_edges = _copy_unjudged(context, "WHERE source <> 'look'")  # pairs of views are only hints
         write_table(refused, [], "part-none")
         return StageResult({"edges": n_edges, "refused": 0}, {"n_judged": 0})
-    n_exact = _copy_unseen(context, "WHERE kind = 'exact'")
+    n_exact = _copy_unjudged(context, "WHERE kind = 'exact'")
     judged = _Judged()
     pairs = dataset(candidates).to_table(filter=pc.field("kind") == "near").sort_by([("src", "ascending"), ("dst", "ascending")])
     ids, ends = np.unique(np.concatenate([pairs["src"].to_numpy(), pairs["dst"].to_numpy()]), return_inverse=True)
@@ -178,17 +177,14 @@ def judge_candidates(context: StageContext) -> StageResult:
     similarity = pairs["similarity"].to_numpy()
     is_open, parts = np.ones(len(pairs), dtype=bool), np.arange(len(ids))
     stood = np.zeros(len(pairs), dtype=bool)
-    while True:
-        picked = next_round(np.flatnonzero(is_open), src, dst, similarity, parts)
-        if not len(picked):
-            break
+    while len(picked := next_round(np.flatnonzero(is_open), src, dst, similarity, parts)):
         stood[picked] = _judge_pairs(context, settings, pairs.take(picked), judged)
         is_open[picked] = False
         parts = connected_components(src[stood], dst[stood], len(ids))
     if judged.n_unread:
-        became = "stand on their similarity" if settings.keeps_unreadable else "were refused"
-        what = f"{judged.n_unread:,} pairs {became}, their images can't be read again"
-        context.reporter.note(f"confirm: {what}: {'; '.join(judged.unreadable)}")
+        fate = "stand on their similarity" if settings.keeps_unreadable else "were refused"
+        text = f"confirm: {judged.n_unread:,} pairs {fate}, since their images can't be read again"
+        context.reporter.note(f"{text}: {'; '.join(judged.unreadable)}")
     if not judged.n_tasks:
         write_table(refused, [], "part-none")
     again = reconnect(context, settings)
@@ -204,35 +200,29 @@ def judge_candidates(context: StageContext) -> StageResult:
     return StageResult(rows, summary)
 
 
-def next_round(
-    left: npt.NDArray[np.int64],
-    src: npt.NDArray[np.int64],
-    dst: npt.NDArray[np.int64],
-    similarity: npt.NDArray[np.float32],
-    parts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """The candidates to judge next: a spanning forest of what is not connected yet.
+def next_round(candidates: Ids, src: Ids, dst: Ids, similarity: Sims, parts: Ids) -> Ids:
+    """The candidates to judge next: a spanning forest of the components that are not connected yet.
 
-    `left`: shape (n_left,); candidates not judged, as positions in the arrays below.
-    `src`, `dst`: shape (n,); ends of the candidates, as nodes.
+    `candidates`: shape (n_open,); those not judged, as positions in the arrays below.
+    `src`, `dst`: shape (n,); ends of all candidates, as nodes.
     `similarity`: shape (n,).
     `parts`: shape (n_nodes,); component of each node so far.
-    Returns ascending; empty when all that is left lies within components.
+    Returns ascending; empty when all remaining candidates lie within components.
     """
-    a, b = parts[src[left]], parts[dst[left]]
+    a, b = parts[src[candidates]], parts[dst[candidates]]
     low, high = np.minimum(a, b), np.maximum(a, b)
     crossing = np.flatnonzero(low != high)
     # one candidate, the most similar, for each pair of components
-    order = crossing[np.lexsort((left[crossing], -similarity[left[crossing]], high[crossing], low[crossing]))]
+    order = crossing[np.lexsort((candidates[crossing], -similarity[candidates[crossing]], high[crossing], low[crossing]))]
     first = np.ones(len(order), dtype=bool)
     first[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
     order = order[first]
-    return np.sort(left[order[maximum_spanning_forest(low[order], high[order], similarity[left[order]])]])
+    return np.sort(candidates[order[maximum_spanning_forest(low[order], high[order], similarity[candidates[order]])]])
 
 
 @dataclass
 class _Judged:
-    """What all rounds found together."""
+    """Counts of all rounds together."""
 
     n_tasks: int = 0
     n_unread: int = 0
@@ -240,17 +230,17 @@ class _Judged:
     unreadable: list[str] = field(default_factory=list)
 
 
-def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table, judged: _Judged) -> npt.NDArray[np.bool_]:
+def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table, judged: _Judged) -> Mask:
     """Judge the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
     run = context.run
     edges, refused = run.table("edges"), run.table("refused")
     size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
-    # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and gone after the round
-    verdicts = base_tables(context.base, context.config.confirm)
-    base = {name: verdicts[name] for name in JUDGED_TABLES} if verdicts else {}
+    # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and deleted after the round
+    of_base = base_tables(context.base, context.config.confirm)
+    base = {name: of_base[name] for name in JUDGED_TABLES} if of_base else {}
     work = Table(join(edges.path, "_work"), _WORK_JUDGED if base else WORK)
     clear(work)
-    query = WORK_SQL.format(verdict=_KNOWN if base else _NOT_KNOWN, judged=_JUDGED if base else "")
+    query = WORK_SQL.format(verdict=_BASE_VERDICT if base else _NO_VERDICT, judged=_JUDGED if base else "")
     tasks: list[ConfirmTask] = []
     sizes: list[int] = []
     for batch in context.engine.sql(query, {"candidates": pairs, "metadata": run.table("metadata")} | base, work.schema):
@@ -274,12 +264,12 @@ def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table
     return stands
 
 
-def _copy_unseen(context: StageContext, where: str) -> int:
+def _copy_unjudged(context: StageContext, where: str) -> int:
     """Candidates that need not be judged become edges."""
     edges = context.run.table("edges")
     transform = edges.schema.field("transform")
     without = edges.schema.remove(edges.schema.get_field_index("transform"))
-    batches = context.engine.sql(UNSEEN_SQL.format(where=where), {"candidates": context.run.table("candidates")}, without)
+    batches = context.engine.sql(UNJUDGED_SQL.format(where=where), {"candidates": context.run.table("candidates")}, without)
     return write_table(edges, (batch.append_column(transform, pa.nulls(len(batch), transform.type)) for batch in batches), "part-unseen")
 
 

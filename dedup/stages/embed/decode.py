@@ -22,7 +22,7 @@ from dedup.storage.images.decode import DecodedImage, decode_image
 from dedup.storage.images.thumbnails import make_thumbnail
 from dedup.storage.input.samples import RawSample
 
-_CHUNK = 8  # samples handed to a thread at a time: what handing costs is shared, and a batch is not held up
+_CHUNK = 8  # samples handed to a thread at a time: enough to share the cost of handing over, too few to hold up a batch
 _CHUNKS_AHEAD = 3  # for each thread, so that none waits for the slowest
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -33,11 +33,11 @@ class PreparedSample:
     """A sample on its way to the encoder."""
 
     source: int  # which of the partition's sources it comes from
-    row: dict[str, Any]  # its row of `metadata`, as far as it is known
+    row: dict[str, Any]  # its row of `metadata` so far
     grid: npt.NDArray[np.float32]  # shape (3, 64, 64); the picture area-resized to YCbCr
-    prepared: npt.NDArray[Any]  # what the encoder takes; the grid itself for an encoder that takes the grid
-    inner: npt.NDArray[np.float32] | None  # shape (3, 64, 64); the grid of the picture inside a frame, if there is one and it is asked for
-    thumbnail: bytes  # bytes; empty where none is kept
+    prepared: npt.NDArray[Any]  # what the encoder takes: for some encoders, the grid itself
+    inner: npt.NDArray[np.float32] | None  # shape (3, 64, 64); the grid of the picture inside a frame, if there is one and it is wanted
+    thumbnail: bytes  # empty where none is kept
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Preparation:
         return PreparedSample(source, row, grid, prepared, inner, thumbnail)
 
     def _grid(self, crop: Crop) -> npt.NDArray[np.float32]:
-        """The picture's grid; an encoder of grids decodes no more pixels than it needs, for others whole pixels are averaged first."""
+        """The picture's grid. Images for an encoder of grids are decoded no larger than it needs; others are reduced here first."""
         factor = min(crop.pixels.shape[:2]) // (2 * GRID)
         if factor < 2 or self.encoder.min_side == 2 * GRID:
             return crop.grid
@@ -97,21 +97,20 @@ class Preparation:
 
 def _inner_grid(image: DecodedImage) -> npt.NDArray[np.float32] | None:
     """The picture inside a frame, if there is one."""
-    found = picture_box(image.pixels)
-    if found is None:
+    inner = picture_box(image.pixels)
+    if inner is None:
         return None
     # a reduced image ends inside its last column and row
     left, top, right, bottom = image.box
-    box = (max(left, found[0]), max(top, found[1]), min(right, found[2]), min(bottom, found[3]))
-    return ycbcr_grid(image.pixels, box)
+    return ycbcr_grid(image.pixels, (max(left, inner[0]), max(top, inner[1]), min(right, inner[2]), min(bottom, inner[3])))
 
 
 def in_order(work: Callable[[Item], Done], items: Iterable[Item], n_threads: int) -> Iterator[Done]:
     """Apply `work` to items in several threads; results come in the order of the items.
 
-    Items are drawn in the calling thread, a bounded number ahead of the results, so that an endless iterable may be given.
+    Items are drawn in the calling thread, a bounded number ahead of the results, so the iterable may be endless.
 
-    `n_threads`: 0 works in the calling thread.
+    `n_threads`: 0 = work in the calling thread.
     """
     if n_threads < 1:
         yield from map(work, items)

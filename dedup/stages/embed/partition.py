@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +18,7 @@ from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint, load_encoder
 from dedup.errors import ConfigError
 from dedup.machine import task_cores
+from dedup.numerics.arraytypes import Mask, Rows16, Rows32
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
@@ -35,16 +35,16 @@ from dedup.storage.input.sources import FolderPart
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
-Batch = tuple[npt.NDArray[np.float32], pa.Table]
+Batch = tuple[Rows32, pa.Table]
 
 _LEAST_NORM = 1e-6  # of a vector that has a direction
 
-_UNKNOWN_QUALITY = 100.0  # of an image that was not looked at: the stricter rule for low detail does not apply
+_UNKNOWN_QUALITY = 100.0  # of an image whose pixels were not read: the stricter rule for low detail does not apply
 
 
 @dataclass
 class CopiedRows:
-    """What became of the rows of a partition."""
+    """The outcome of a source's rows."""
 
     n_samples: int = 0
     n_rejected: int = 0
@@ -54,11 +54,10 @@ class CopiedRows:
 
 
 def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, by_bytes: bool) -> tuple[list[CopiedRows], dict[str, int]]:
-    """Write unit rows and metadata of a partition.
+    """Write unit rows and metadata of a partition; a file that breaks off is kept up to there.
 
-    `by_bytes`: whether equal images are known by the `sha256` of their bytes; else by that of their rows.
-    Returns of each source. What breaks off is kept up to there.
-    Returns names of the partition's files with their sizes in bytes.
+    `by_bytes`: whether equal images are identified by the `sha256` of their bytes; else by that of their rows.
+    Returns the outcome of each source, and the partition's files with their sizes in bytes.
     """
     table = run.table("metadata")
     urls = {
@@ -67,7 +66,7 @@ def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, b
         f"rejected/rejected_{partition:05d}.parquet": join(run.table("rejected").path, f"rejected_{partition:05d}.parquet"),
     }
     vectors_url, metadata_url, rejected_url = urls.values()
-    copied: list[CopiedRows] = []
+    outcomes: list[CopiedRows] = []
     writers = (
         ArrayWriter(vectors_url, (sources[0].dim,), np.float16),
         FileWriter(metadata_url, table.schema),
@@ -77,18 +76,18 @@ def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, b
     try:
         first = partition << 32
         for source in sources:
-            found = CopiedRows()
-            for rows, known in _until_it_breaks(source, run.config.input.carry, found):
+            outcome = CopiedRows()
+            for rows, columns in _until_it_breaks(source, run.config.input.carry, outcome):
                 unit, is_good = unit_float16(rows)
-                good, bad = known.filter(pa.array(is_good)), known.filter(pa.array(~is_good))
+                good, bad = columns.filter(pa.array(is_good)), columns.filter(pa.array(~is_good))
                 vectors.write(unit)
                 metadata.write(_metadata(good, unit, first, source, by_bytes=by_bytes))
                 first += len(unit)
                 if len(bad):
                     rejected.write(_rejected(bad, source))
-                found.n_samples += len(unit)
-                found.n_rejected += len(bad)
-            copied.append(found)
+                outcome.n_samples += len(unit)
+                outcome.n_rejected += len(bad)
+            outcomes.append(outcome)
         for writer in writers:
             writer.close()
     except BaseException:
@@ -99,37 +98,37 @@ def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, b
     for name, url in urls.items():
         fs, path = filesystem(url)
         sizes[name] = int(fs.size(path))
-    return copied, sizes
+    return outcomes, sizes
 
 
-def _until_it_breaks(source: EmbeddingFile, carry: Sequence[str], found: CopiedRows) -> Iterator[Batch]:
-    """Read a file; that it can't be read to its end is noted."""
+def _until_it_breaks(source: EmbeddingFile, carry: Sequence[str], outcome: CopiedRows) -> Iterator[Batch]:
+    """Read a file; an error that ends it early is put into the outcome."""
     try:
         yield from read_embeddings(source, carry)
     except Exception as error:  # of pyarrow, numpy or the file system
-        # what lies here and can't be read is broken and stays so; what could not be fetched may be there next time
+        # a local file that can't be read is broken for good; a remote one may come back
         is_broken = is_local(source.url) or isinstance(error, ValueError)
-        found.status, found.error, found.is_reachable = "truncated", one_line(error), is_broken
+        outcome.status, outcome.error, outcome.is_reachable = "truncated", one_line(error), is_broken
 
 
-def unit_float16(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
-    """Rows brought to length 1 and rounded, of those that are finite and have a direction; and which those are."""
+def unit_float16(rows: Rows32) -> tuple[Rows16, Mask]:
+    """Rows scaled to length 1 and rounded, without those that are not finite or have no direction; and which rows were good."""
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     is_good = np.isfinite(norms) & (norms > _LEAST_NORM)
     unit = (rows[is_good] / norms[is_good, None]).astype(np.float16)
     return unit, is_good
 
 
-def _metadata(known: pa.Table, unit: npt.NDArray[np.float16], first: int, source: EmbeddingFile, *, by_bytes: bool) -> pa.Table:
+def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, *, by_bytes: bool) -> pa.Table:
     n = len(unit)
-    columns = {name: known[name] for name in known.column_names}
+    columns = {name: table[name] for name in table.column_names}
     columns["sample_id"] = pa.array(np.arange(first, first + n, dtype=np.int64))
-    of_rows = [hashlib.sha256(row.tobytes()).hexdigest() for row in unit] if not by_bytes or known["sha256"].null_count else []
-    if of_rows:
-        columns["sha256"] = pc.coalesce(known["sha256"], pa.array(of_rows)) if by_bytes else pa.array(of_rows)
-    columns["key"] = pc.coalesce(known["key"], pa.scalar(""))
+    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in unit] if not by_bytes or table["sha256"].null_count else []
+    if digests:
+        columns["sha256"] = pc.coalesce(table["sha256"], pa.array(digests)) if by_bytes else pa.array(digests)
+    columns["key"] = pc.coalesce(table["key"], pa.scalar(""))
     if source.has_places:
-        columns["shard"] = pc.coalesce(known["shard"], pa.scalar(source.url))
+        columns["shard"] = pc.coalesce(table["shard"], pa.scalar(source.url))
     else:
         columns |= {"shard": pa.repeat(source.url, n), "byte_offset": pa.nulls(n, pa.int64()), "n_bytes": pa.nulls(n, pa.int64())}
     for name in ("width", "height", "n_bytes"):
@@ -138,12 +137,12 @@ def _metadata(known: pa.Table, unit: npt.NDArray[np.float16], first: int, source
     return pa.table(columns)
 
 
-def _rejected(known: pa.Table, source: EmbeddingFile) -> pa.Table:
-    n = len(known)
+def _rejected(table: pa.Table, source: EmbeddingFile) -> pa.Table:
+    n = len(table)
     return pa.table(
         {
             "shard": pa.repeat(source.url, n),
-            "key": pc.coalesce(known["key"], pa.scalar("")),
+            "key": pc.coalesce(table["key"], pa.scalar("")),
             "reason": pa.repeat("bad_embedding", n),
             "detail": pa.repeat(f"expected {source.dim} finite numbers that are not all 0", n),
         }
@@ -159,7 +158,7 @@ class EmbedTask:
     sources: tuple[Source, ...]
     identity: str
     by_bytes: bool = True
-    batch_size: int = 0  # 0 = what suits the encoder
+    batch_size: int = 0  # 0 = the encoder's own
     encoder: dict[str, str] = field(default_factory=dict)
     stamps: dict[str, str] = field(default_factory=dict)  # URL to fingerprint
 
@@ -171,7 +170,7 @@ class EmbedTask:
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What became of a partition; seconds are those of its worker, notes what a person should know of it."""
+    """The outcome of a partition; seconds are its worker's, notes are for the user."""
 
     partition: int
     n_samples: int
@@ -192,12 +191,12 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     started = time.perf_counter()
     marker_file = marker_path(task.run, task.partition)
     if (result := finished(task)) is not None:
-        return result  # by a twin: a scheduler may start a slow task a second time
+        return result  # done by a twin: a scheduler may start a slow task a second time
     if read_json(marker_file) is not None:
         write_json(marker_file, {})  # from here on the partition is not done
-    found, files = _embed_sources(task) if encoder_kind(task.config.encoder.name).has_images else _copy_sources(task)
-    result = dataclasses.replace(found, seconds=time.perf_counter() - started)
-    if all(outcome["is_reachable"] for outcome in result.shards):
+    result, files = _embed_sources(task) if encoder_kind(task.config.encoder.name).has_images else _copy_sources(task)
+    result = dataclasses.replace(result, seconds=time.perf_counter() - started)
+    if all(shard["is_reachable"] for shard in result.shards):
         marker = {"identity": task.identity, "files": files, "result": result.__dict__, "stamps": task.stamps}
         write_json(marker_file, marker)
     return result
@@ -209,7 +208,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     _check_encoder(task)
     encoder = load_encoder(config.encoder, config.engine.device)
     if config.embed.text:
-        encoder.encode_captions([""])  # what it lacks is said before hours of work
+        encoder.encode_captions([""])  # fails now, not after hours of work, if something is missing
     batch_size = task.batch_size or encoder.batch_size
     n_threads = config.embed.decode_threads or (task_cores() if encoder.device != "cpu" else 0)
     readers: list[SampleReader] = []
@@ -225,34 +224,38 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         for sample in in_order(writer.preparation, samples(), n_threads):
             writer.add(sample)
         files = writer.close()
-    outcomes: list[JsonDict] = [
-        {
-            "shard": source_url(source),
-            "status": reader.status,
-            "error": reader.error,
-            "is_reachable": reader.is_reachable,
-            "n_samples": writer.n_samples[number],
-            "n_rejected": writer.n_rejected[number],
-        }
+    shards = [
+        _shard(source, reader, writer.n_samples[number], writer.n_rejected[number])
         for number, (source, reader) in enumerate(zip(task.sources, readers, strict=True))
     ]
-    found = EmbedResult(
+    result = EmbedResult(
         task.partition,
         writer.n_samples.total(),
         writer.n_rejected.total(),
-        outcomes,
+        shards,
         dict(writer.reasons),
         batch_size=min(batch_size, encoder.limit or batch_size),
         device=encoder.device,
         notes=encoder.notes(),
     )
-    return found, files
+    return result, files
+
+
+def _shard(source: Source, outcome: SampleReader | CopiedRows, n_samples: int, n_rejected: int) -> JsonDict:
+    return {
+        "shard": source_url(source),
+        "status": outcome.status,
+        "error": outcome.error,
+        "is_reachable": outcome.is_reachable,
+        "n_samples": n_samples,
+        "n_rejected": n_rejected,
+    }
 
 
 def _check_encoder(task: EmbedTask) -> None:
-    """Stop where this worker has another model, or decoder, than the driver: vectors of both must not lie in one run."""
-    own = encoder_fingerprint(task.config.encoder)
-    different = [f"{key}: {task.encoder[key]} there, {own.get(key)} here" for key in task.encoder if own.get(key) != task.encoder[key]]
+    """Stop if this worker's model or decoder differs from the driver's: one run must not mix vectors of both."""
+    here = encoder_fingerprint(task.config.encoder)
+    different = [f"{key}: {there} there, {here.get(key)} here" for key, there in task.encoder.items() if here.get(key) != there]
     if different:
         raise ConfigError(f"a worker's encoder is not the driver's: {'; '.join(different)}; give both the same files and packages")
 
@@ -260,24 +263,14 @@ def _check_encoder(task: EmbedTask) -> None:
 def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     """Copy precomputed embeddings; the result, and the files written with their sizes."""
     sources = [source for source in task.sources if isinstance(source, EmbeddingFile)]
-    copied, files = copy_embeddings(task.run, task.partition, sources, by_bytes=task.by_bytes)
-    shards: list[JsonDict] = [
-        {
-            "shard": source.url,
-            "status": rows.status,
-            "error": rows.error,
-            "is_reachable": rows.is_reachable,
-            "n_samples": rows.n_samples,
-            "n_rejected": rows.n_rejected,
-        }
-        for source, rows in zip(sources, copied, strict=True)
-    ]
-    n_samples, n_rejected = sum(rows.n_samples for rows in copied), sum(rows.n_rejected for rows in copied)
+    outcomes, files = copy_embeddings(task.run, task.partition, sources, by_bytes=task.by_bytes)
+    shards = [_shard(source, rows, rows.n_samples, rows.n_rejected) for source, rows in zip(sources, outcomes, strict=True)]
+    n_samples, n_rejected = sum(rows.n_samples for rows in outcomes), sum(rows.n_rejected for rows in outcomes)
     return EmbedResult(task.partition, n_samples, n_rejected, shards, {"bad_embedding": n_rejected} if n_rejected else {}), files
 
 
 def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:
-    """Whether a partition of these sources gets thumbnails: by default where a later look at an image costs a request."""
+    """Whether a partition of these sources gets thumbnails: by default where reading an image again costs a request."""
     setting = config.embed.thumbnails
     return setting == "true" or (setting == "auto" and any(not is_local(source_url(source)) for source in sources))
 
@@ -293,7 +286,7 @@ def open_source(config: Config, source: Source) -> SampleReader:
 
 
 def finished(task: EmbedTask) -> EmbedResult | None:
-    """The result of a partition that is done as this task would do it, its files there with their sizes."""
+    """The result of a partition that is already done as this task would do it, if its files exist with their sizes."""
     marker = read_json(marker_path(task.run, task.partition))
     if marker is None or marker.get("identity") != task.identity:
         return None

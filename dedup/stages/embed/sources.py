@@ -1,4 +1,4 @@
-"""What the stage `embed` reads and what it takes over: shards, folders or files of embeddings, and the partitions of the run it adds to."""
+"""What the stage `embed` reads (shards, folders or files of embeddings) and takes over: the partitions of the run it adds to."""
 
 from __future__ import annotations
 
@@ -19,23 +19,21 @@ from dedup.storage.input.published import EmbeddingFile, find_embeddings
 from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, folder_parts
 from dedup.storage.urls import filesystem, join, read_json
 
-ALSO = "also/"  # begins the names of the second source's files
-
-
-GONE = ("absent", "unreachable")  # fingerprints of sources that are not there
+ALSO = "also/"  # prefix of the names of the second source's files
+GONE = ("absent", "unreachable")  # fingerprints of sources that can't be reached
 
 
 @dataclass(frozen=True)
 class Partitions:
     """Which shards are in which partition."""
 
-    next: int  # the first number that was never given
+    next: int  # the first number never given
     urls: dict[int, list[str]]  # number to the URLs of its shards
 
 
 @dataclass(frozen=True)
 class InheritTask:
-    """One partition that is taken over as it is."""
+    """One partition to take over unchanged."""
 
     base: Run
     run: Run
@@ -49,14 +47,14 @@ def marker_path(run: Run, partition: int) -> str:
 
 
 def file_url(run: Run, also: tuple[str, ...], name: str) -> str:
-    """Where a file lies that a marker names."""
+    """URL of a file that a marker names."""
     if also and name.startswith(ALSO):
         return run.second(also[0]).path("embeddings", name.removeprefix(ALSO))
     return run.path("embeddings", name)
 
 
 def has_files(run: Run, also: tuple[str, ...], files: Mapping[str, int]) -> bool:
-    """Whether files are there with their sizes."""
+    """Whether files exist with their sizes."""
     fs, _ = filesystem(run.url)
     for name, n_bytes in files.items():
         path = filesystem(file_url(run, also, name))[1]
@@ -77,25 +75,25 @@ def read_plan(run: Run) -> Partitions:
 
 
 def embedded_stamps(run: Run) -> dict[str, str]:
-    """Every shard that a run has embedded, with the fingerprint it had; '' where an older version kept none."""
-    found: dict[str, str] = {}
+    """Fingerprint of every shard at the time a run embedded it; '' where an older version kept none."""
+    embedded: dict[str, str] = {}
     for number, urls in read_plan(run).urls.items():
         stamps = (read_json(marker_path(run, number)) or {}).get("stamps", {})
-        found |= {url: stamps.get(url, "") for url in urls}
-    return found
+        embedded |= {url: stamps.get(url, "") for url in urls}
+    return embedded
 
 
 def without_embedded(base: Run, sources: Mapping[str, tuple[Source, str]]) -> dict[str, tuple[Source, str]]:
-    """Those of the sources listed, by URL with their fingerprints, that the base has not embedded.
+    """The sources, by URL with their fingerprints, that the base has not embedded.
 
-    Raises InputError if one that it has embedded is another one now; one that can't be reached counts as unchanged.
+    Raises InputError if one that it has embedded has changed; one that can't be reached counts as unchanged.
     """
     embedded = embedded_stamps(base)
     changed = [url for url, (_, stamp) in sources.items() if embedded.get(url) and stamp not in (*GONE, embedded[url])]
     if changed:
         raise InputError(
             f"{len(changed)} shards have changed since {base.url} embedded them, the first {changed[0]}; "
-            "expected shards that stay as they are: give the changed ones another name, or run without base.run_dir"
+            "expected them unchanged: give the changed ones another name, or run without base.run_dir"
         )
     return {url: source for url, source in sources.items() if url not in embedded}
 
@@ -105,10 +103,10 @@ def inherit_partition(task: InheritTask) -> JsonDict:
     marker = read_json(marker_path(task.base, task.partition))
     if marker is None:
         raise RunDirectoryError(f"{task.base.url}: partition {task.partition} is not finished; run it again, then this")
-    mine = marker_path(task.run, task.partition)
-    if read_json(mine) == marker and has_files(task.run, task.also, marker["files"]):
+    own_marker = marker_path(task.run, task.partition)
+    if read_json(own_marker) == marker and has_files(task.run, task.also, marker["files"]):
         return marker
-    if not {*thumbnail_paths(task.partition)} <= {*marker["files"]}:
+    if not marker["files"].keys() >= {*thumbnail_paths(task.partition)}:
         remove_thumbnails(task.run.path("embeddings"), task.partition)
     for name in marker["files"]:
         link_or_copy(file_url(task.base, task.also, name), file_url(task.run, task.also, name))
@@ -116,12 +114,12 @@ def inherit_partition(task: InheritTask) -> JsonDict:
         raise RunDirectoryError(
             f"{task.base.url}: files of partition {task.partition} are not those of its marker; run it again with --redo"
         )
-    write_json(mine, marker)
+    write_json(own_marker, marker)
     return marker
 
 
 def inherit_partitions(context: StageContext) -> dict[int, JsonDict]:
-    """Take over all partitions of the base; their markers by number, none where there is no base."""
+    """Take over all partitions of the base; returns their markers by number."""
     if context.base is None:
         return {}
     base, also = context.base, tuple(context.config.embed.also)
@@ -141,9 +139,9 @@ def source_url(source: Source) -> str:
 
 
 def find_sources(config: Config) -> StageInputs:
-    """The input, expanded, with the fingerprint of each source; without those that the run in `base.run_dir` has embedded.
+    """The input, expanded, with the fingerprint of each source, without sources that the run in `base.run_dir` has embedded.
 
-    Raises InputError if nothing matches, or if a source that was embedded there has changed.
+    Raises InputError if nothing matches, or if a source embedded there has changed.
     """
     if config.input.images:
         sources: list[Source] = [*folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)]
@@ -151,20 +149,20 @@ def find_sources(config: Config) -> StageInputs:
         sources = [*find_embeddings(config.input.embeddings)]
     else:
         sources = [*expand_shards(config.input.shards)]
-    with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, and many at a time
+    with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, but many requests at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
-    found = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
+    by_url = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
     if config.base.run_dir:
-        found = without_embedded(Run(config.base.run_dir), found)
-    listed = digest([[url, stamp] for url, (_, stamp) in found.items()])
-    return StageInputs({"input": f"{len(found)} shards, {listed}"}, found, encoder_fingerprint(config.encoder))
+        by_url = without_embedded(Run(config.base.run_dir), by_url)
+    listed = digest([[url, stamp] for url, (_, stamp) in by_url.items()])
+    return StageInputs({"input": f"{len(by_url)} shards, {listed}"}, by_url, encoder_fingerprint(config.encoder))
 
 
 def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:
-    """Stop before what was embedded is lost: to another encoder, or to shards that are gone for now.
+    """Stop before embeddings are lost to another encoder, or to shards that are gone for now.
 
-    Raises InputError if a finished run's shard is gone for now: what was made from it stands.
-    Raises RunDirectoryError if an embedding that was stopped was begun with another encoder, unless `redo`.
+    Raises InputError if a shard of a finished run is gone for now; its embeddings are kept.
+    Raises RunDirectoryError if an unfinished embedding was begun with another encoder, unless `redo`.
     """
     if record is None:
         if not redo:
@@ -174,7 +172,7 @@ def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | N
     if gone and not config.input.allow_missing:
         raise InputError(
             f"{len(gone)} of {len(inputs.sources)} shards can't be reached, the first {gone[0]}; nothing was changed: "
-            "mend the input and run the same command again, or set input.allow_missing=true to go on without"
+            "fix the input and run the same command again, or set input.allow_missing=true to continue without them"
         )
 
 
@@ -185,5 +183,5 @@ def _refuse_another_encoder(run: Run, wanted: Mapping[str, str]) -> None:
     if begun and differences and fs.glob(join(root, "*.json")):
         raise RunDirectoryError(
             f"{run.url}: embedding was begun with another encoder: {'; '.join(map(str, differences))}. Choose another output.run_dir, "
-            "or add --redo to embed all again"
+            "or add --redo to embed everything again"
         )

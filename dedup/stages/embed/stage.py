@@ -24,20 +24,19 @@ from dedup.storage.urls import filesystem, join, read_json
 
 
 def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Give each shard a partition: known ones keep their number, new ones are appended in order of their URL.
+    """Assign shards to partitions: partitions planned before keep their number, new ones are appended in order of their URLs.
 
-    Numbers go on after those of the run that this one adds to, whose partitions stay as they are.
+    Numbers continue after those of the run that this one adds to, whose partitions do not change.
 
-    Returns list of (partition, shards); of the shards given.
+    Returns a list of (partition, shards), of the shards given.
     """
     path = context.run.path("embeddings", "_plan.json")
     saved, size = read_json(path) or {}, context.config.embed.shards_per_partition
     base = None if context.base is None else read_plan(context.base)
     first, inherited = (0, {}) if base is None else (base.next, base.urls)
-    known = {int(number): urls for number, urls in saved.get("partitions", {}).items() if int(number) >= first}
-    there = set(shards)
-    is_same_size = saved.get("shards_per_partition") == size
-    kept = {number: urls for number, urls in known.items() if is_same_size and all(url in there for url in urls)}
+    planned = {int(number): urls for number, urls in saved.get("partitions", {}).items() if int(number) >= first}
+    given, is_same_size = set(shards), saved.get("shards_per_partition") == size
+    kept = {number: urls for number, urls in planned.items() if is_same_size and given.issuperset(urls)}
     placed = {url for urls in kept.values() for url in urls}
     new = [url for url in shards if url not in placed]
     following = max(int(saved.get("next", 0)), first)  # a number is given once, even if its shards are gone
@@ -52,13 +51,13 @@ def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[
 def embed(context: StageContext) -> StageResult:
     """Embed what is not embedded yet.
 
-    Raises InputError if a shard can't be reached; the others are embedded and stay.
+    Raises InputError if a shard can't be reached, after embedding the others.
     """
     sources: Sources = context.inputs.sources
-    copied = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
+    embeddings = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
     inherited = inherit_partitions(context)
-    before = _summary_of_base(context)
-    by_bytes = _by_bytes(copied, before)
+    base_summary = _summary_of_base(context)
+    by_bytes = _by_bytes(embeddings, base_summary)
     tasks = _tasks(context, sources, by_bytes)
     _remove_others(context, {*inherited, *(task.partition for task in tasks)})
     write_json(context.run.path("embeddings", "_encoder.json"), context.inputs.encoder)
@@ -82,7 +81,7 @@ def embed(context: StageContext) -> StageResult:
     seconds = sum(results[task.partition].seconds for task in tasks)
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
     if not encoder_kind(context.config.encoder.name).has_images:
-        has_pixels = all(source.has_places for source in copied) and bool(before.get("has_pixels", True))
+        has_pixels = all(source.has_places for source in embeddings) and bool(base_summary.get("has_pixels", True))
         summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
     if inherited:
         summary["n_base_samples"] = sum(results[number].n_samples for number in inherited)
@@ -100,18 +99,18 @@ def _tasks(context: StageContext, sources: Sources, by_bytes: bool) -> list[Embe
 
 
 def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int, EmbedResult]) -> None:
-    """Do the tasks that are not done; `results`, by partition, hold what was inherited, and gain those of all tasks."""
+    """Run the tasks that are not done; `results`, by partition, hold the inherited ones and gain those of all tasks."""
     n_inherited, reporter = len(results), context.reporter
     results |= {task.partition: result for task in tasks if (result := finished(task)) is not None}
     n_done = len(results) - n_inherited
     missing = [task for task in tasks if task.partition not in results]
     if not context.config.input.allow_missing:
         _refuse_to_lose(missing)
-    # vectors round by the size of their batch, so that a run that is resumed goes on with the one it has
+    # the size of a batch changes how vectors round, so a resumed run continues with the size it began with
     batch_size = context.config.embed.batch_size or min((result.batch_size for result in results.values()), default=0)
     missing = [replace(task, batch_size=batch_size, encoder=context.inputs.encoder) for task in missing]
     if n_inherited:
-        reporter.note(f"embed: {n_inherited:,} partitions are those of {context.config.base.run_dir}")
+        reporter.note(f"embed: {n_inherited:,} partitions are taken from {context.config.base.run_dir}")
     if n_done and missing:
         reporter.note(f"embed: {n_done} of {len(tasks)} partitions are done already")
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
@@ -135,27 +134,27 @@ def _note_devices(context: StageContext, results: Mapping[int, EmbedResult]) -> 
 
 
 def _summary_of_base(context: StageContext) -> JsonDict:
-    """Figures of the embedding that this one adds to; empty where it adds to none."""
+    """The embed summary of the run that this one adds to; empty where it adds to none."""
     record = None if context.base is None else context.base.record("embed")
     return {} if record is None else record.summary
 
 
-def _by_bytes(copied: Sequence[EmbeddingFile], before: JsonDict) -> bool:
-    """Whether equal images are known by their bytes: of all or of none, or equal images would be two.
+def _by_bytes(embeddings: Sequence[EmbeddingFile], base_summary: JsonDict) -> bool:
+    """Whether equal images are identified by their bytes: in all files or in none, or equal images would count as two.
 
-    Raises InputError if the run that this one adds to knows them by bytes, and not all files have these.
+    Raises InputError if the run that this one adds to identifies them by bytes, and a file lacks the digests.
     """
-    without = [source.url for source in copied if not source.has_sha256]
-    if without and before.get("exact_by") == "sha256":
+    without = [source.url for source in embeddings if not source.has_sha256]
+    if without and base_summary.get("exact_by") == "sha256":
         raise InputError(
             f"{without[0]} has no column sha256, by which the run in base.run_dir identifies equal images; "
             "expected it in all embeddings or in none: add it, or run without base.run_dir"
         )
-    return not without and before.get("exact_by") != "embedding"
+    return not without and base_summary.get("exact_by") != "embedding"
 
 
 def _refuse_to_lose(missing: Sequence[EmbedTask]) -> None:
-    """Stop before a shard that is gone for now replaces its own earlier embeddings by nothing."""
+    """Stop before a shard that is gone for now loses the embeddings it has."""
     for task in missing:
         gone = [url for url in map(source_url, task.sources) if task.stamps[url] in GONE]
         if gone and read_json(marker_path(task.run, task.partition)):

@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import Config, EncoderConfig
 from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
+from dedup.numerics.arraytypes import Ids, Mask, Rows32, Sims
 from dedup.numerics.image.descriptor import detail
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
@@ -36,11 +36,11 @@ class VectorFiles:
     Parameters
     ----------
     folder : str
-        Of the embeddings.
+        The folder of the embeddings.
     partition : int
     dim : int
     prefix : str
-        Of the names that `close` gives.
+        Begins the names that `close` returns.
     """
 
     def __init__(self, folder: str, partition: int, dim: int, prefix: str = "") -> None:
@@ -54,17 +54,17 @@ class VectorFiles:
             f"{prefix}img_inner/{posixpath.basename(inner_ids)}": self._ids,
         }
 
-    def write(self, vectors: npt.NDArray[np.float32]) -> None:
+    def write(self, vectors: Rows32) -> None:
         """Append rows of whole images."""
         self._whole.write(vectors)
 
-    def write_inner(self, vectors: npt.NDArray[np.float32], sample_ids: npt.NDArray[np.int64]) -> None:
+    def write_inner(self, vectors: Rows32, sample_ids: Ids) -> None:
         """Append rows of the pictures inside frames, with the samples they belong to."""
         self._inner.write(vectors)
         self._ids.write(sample_ids[:, None])
 
     def close(self) -> dict[str, int]:
-        """Give the files their names; returns these, with the bytes of each."""
+        """Give the files their final names; returns these with their sizes in bytes."""
         return {name: writer.close() for name, writer in self._named.items()}
 
     def abort(self) -> None:
@@ -74,7 +74,7 @@ class VectorFiles:
 
 
 _BATCHES_AHEAD = 2  # encoded while the next is filled: one on its way to the device, one computed
-_Encoded = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+_Encoded = tuple[Rows32, Sims]
 
 
 class PartitionWriter:
@@ -88,20 +88,13 @@ class PartitionWriter:
     batch_size : int
         Images per batch.
     keep_thumbnails : bool
-        Else those that an earlier run kept of this partition are deleted.
+        If not, thumbnails that an earlier run kept for this partition are deleted.
     overlaps : bool
         Encode in threads while the next batch is filled.
     """
 
     def __init__(
-        self,
-        config: Config,
-        encoder: Encoder,
-        partition: int,
-        *,
-        batch_size: int,
-        keep_thumbnails: bool = False,
-        overlaps: bool = False,
+        self, config: Config, encoder: Encoder, partition: int, *, batch_size: int, keep_thumbnails: bool = False, overlaps: bool = False
     ) -> None:
         self._encoder, self._partition, self._batch_size = encoder, partition, batch_size
         run = Run(config.output.run_dir, config)
@@ -113,7 +106,7 @@ class PartitionWriter:
         }
         metadata, rejected = self._paths.values()
         self._vectors = VectorFiles(folder, partition, encoder.dim)
-        # the encoder that takes grids: this one, or the second source of candidates beside it
+        # the encoder that takes grids: this one, or that of the second source of candidates
         name = next(iter(config.embed.also), "")
         self._of_grids = encoder if view_maker(config.encoder) else None
         if name:
@@ -142,7 +135,7 @@ class PartitionWriter:
         self.reasons: Counter[str] = Counter()
 
     def add(self, sample: PreparedSample | RejectedSample) -> None:
-        """Take one sample: it ends in the metadata or among the rejected."""
+        """Take one sample: it goes to the metadata or to the rejected."""
         if isinstance(sample, RejectedSample):
             self._reject(sample)
             return
@@ -160,7 +153,7 @@ class PartitionWriter:
         self._write_rejects()
 
     def _send(self) -> None:
-        """Encode what is held, now or in a thread; write what is encoded by then."""
+        """Encode what is held, now or in a thread; write the oldest batch once enough are on their way."""
         batch, self._held = self._held, []
         if self._pool is None:
             self._write(batch, *self._encode(batch))
@@ -177,12 +170,12 @@ class PartitionWriter:
         similarity = np.full(len(batch), np.nan, dtype=np.float32)
         captioned = [row for row, sample in enumerate(batch) if self._with_text and sample.row["caption"]]
         if captioned:
-            of_text = self._encoder.encode_captions([batch[row].row["caption"] for row in captioned])
-            if of_text is not None:
-                similarity[captioned] = exact_similarity(vectors[captioned], of_text)
+            caption_vectors = self._encoder.encode_captions([batch[row].row["caption"] for row in captioned])
+            if caption_vectors is not None:
+                similarity[captioned] = exact_similarity(vectors[captioned], caption_vectors)
         return vectors, similarity
 
-    def _write(self, batch: list[PreparedSample], vectors: npt.NDArray[np.float32], similarity: npt.NDArray[np.float32]) -> None:
+    def _write(self, batch: list[PreparedSample], vectors: Rows32, similarity: Sims) -> None:
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
         for place in np.flatnonzero(~finite).tolist():
             sample = batch[place]
@@ -193,9 +186,10 @@ class PartitionWriter:
         kept = np.flatnonzero(finite).tolist()
         rows = []
         for number, place in enumerate(kept):
-            near = float(similarity[place])
-            measured = {"sample_id": first + number, "quality": float(quality[place]), "caption_similarity": near if near == near else None}
-            rows.append(batch[place].row | measured)
+            to_caption = None if np.isnan(similarity[place]) else float(similarity[place])
+            rows.append(
+                batch[place].row | {"sample_id": first + number, "quality": float(quality[place]), "caption_similarity": to_caption}
+            )
             self.n_samples[batch[place].source] += 1
         self._vectors.write(vectors[finite])
         if self._also is not None and self._of_grids is not None and kept:
@@ -205,8 +199,8 @@ class PartitionWriter:
         if self._thumbnails is not None:
             self._thumbnails.write([batch[place].thumbnail for place in kept])
 
-    def _write_inner(self, batch: list[PreparedSample], is_kept: npt.NDArray[np.bool_], first: int) -> None:
-        """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first row that is kept."""
+    def _write_inner(self, batch: list[PreparedSample], is_kept: Mask, first: int) -> None:
+        """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first kept row."""
         framed = [(row, sample.inner) for row, sample in enumerate(batch) if sample.inner is not None and is_kept[row]]
         if framed and self._of_grids is not None:
             rows, grids = np.array([row for row, _ in framed]), np.stack([grid for _, grid in framed])

@@ -1,9 +1,9 @@
 """Connected components of more edges than one machine holds: alternating large-star and small-star contraction.
 
 R. Kiveris, S. Lattanzi, V. Mirrokni, V. Rastogi and S. Vassilvitskii, "Connected components in MapReduce and beyond",
-SoCC 2014. A round links every node's larger neighbours, then its smaller ones, to the smallest of them; what is left in
-the end is a star about the smallest node of each component. The rounds are queries of the SQL that all engines share, and
-each writes its edges to files: no plan grows from round to round, and a lost worker costs no more than its part of one.
+SoCC 2014. A round links every node's larger neighbours, then its smaller ones, to the smallest of them; in the end each
+component is a star about its smallest node. The rounds are queries in the SQL that all engines share, and each writes its
+edges to files: no plan grows from round to round, and a lost worker costs no more than its part of one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import pyarrow.dataset as ds
 from dedup.contracts import Engine, Table
 from dedup.errors import StageError
 from dedup.numerics.graph.components import connected_components
-from dedup.storage.tables import FileWriter, clear, read_table
-from dedup.storage.tables import files as files_of
+from dedup.storage.tables import FileWriter, clear, files, read_table
 from dedup.storage.urls import filesystem, join
 
 _MOST_ROUNDS = 100  # a path of 10^9 nodes takes some 40
@@ -46,7 +45,7 @@ SELECT DISTINCT u, v FROM (
 ) AS linked
 """
 
-# of stars each leaf has one link, and no leaf is a centre
+# in stars each leaf has one link, and no leaf is a centre
 OPEN_SQL = """
 SELECT CAST((SELECT count(*) FROM (SELECT u FROM links GROUP BY u HAVING count(*) > 1) AS several) AS BIGINT) AS n_several,
        CAST((SELECT count(*) FROM (SELECT DISTINCT v FROM links) AS centres JOIN (SELECT DISTINCT u FROM links) AS leaves
@@ -58,9 +57,9 @@ _OPEN = pa.schema([("n_several", pa.int64()), ("n_both", pa.int64())])
 
 @dataclass(frozen=True)
 class Contraction:
-    """What a contraction found."""
+    """Components as stars."""
 
-    links: pa.Table  # ``u, v``: every node but the smallest of its component, and that
+    links: pa.Table  # ``u, v``: every node but the smallest of its component, and that smallest one
     n_rounds: int
 
 
@@ -75,7 +74,7 @@ class ForestTask:
 
 
 def write_forest(task: ForestTask) -> int:
-    """Contract the edges of some files among themselves; returns the links that are left, one for each node but one of a tree."""
+    """Contract the edges of some files among themselves; returns the number of links, one less than nodes in each tree."""
     fs, _ = filesystem(task.edges.path)
     source = ds.dataset(list(task.names), schema=task.edges.schema, format="parquet", filesystem=fs)
     u, v = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -83,8 +82,8 @@ def write_forest(task: ForestTask) -> int:
         src, dst = np.concatenate([u, batch["src"].to_numpy()]), np.concatenate([v, batch["dst"].to_numpy()])
         nodes, ends = np.unique(np.concatenate([src, dst]), return_inverse=True)
         labels = connected_components(ends[: len(src)], ends[len(src) :], len(nodes))
-        u = nodes[labels != np.arange(len(nodes))]
-        v = nodes[labels[labels != np.arange(len(nodes))]]
+        is_leaf = labels != np.arange(len(nodes))
+        u, v = nodes[is_leaf], nodes[labels[is_leaf]]
     with FileWriter(task.output, LINKS) as writer:
         writer.write(pa.table({"u": u, "v": v}, schema=LINKS))
     return len(u)
@@ -97,10 +96,10 @@ def contract(
 
     `edges`: with the columns `src` and `dst`: undirected, in any order, any number of times.
     `condition`: which of its rows are edges.
-    `note`: is told of each round.
-    Raises StageError if it does not end, which would be an error of ours.
+    `note`: receives a line about each round.
+    Raises StageError if it does not end, which would be a bug.
     """
-    names = files_of(edges)
+    names = files(edges)
     with engine.scratch() as scratch:
         current = Table(join(scratch, "round-000"), LINKS)
         tasks = [
@@ -124,5 +123,5 @@ def contract(
 
 def _is_open(engine: Engine, links: Table) -> bool:
     """Whether the links are not stars yet."""
-    found = next(iter(engine.sql(OPEN_SQL, {"links": links}, _OPEN))).to_pylist()[0]
-    return bool(found["n_several"] or found["n_both"])
+    counts = next(iter(engine.sql(OPEN_SQL, {"links": links}, _OPEN))).to_pylist()[0]
+    return bool(counts["n_several"] or counts["n_both"])

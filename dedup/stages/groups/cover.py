@@ -1,4 +1,4 @@
-"""Anchors and keepers by what the pixels say: every member is confirmed as a copy of the one it goes with."""
+"""Anchors and keepers by pixels: every member is confirmed as a copy of the one it goes with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from dedup.contracts import Table
 from dedup.judge.pair import JudgeInputs, JudgeSettings, PairJudge, Space, VerdictWriter, find_places, likelier_first
 from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
+from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
 from dedup.schemas.pairs import NEAR
@@ -18,13 +19,11 @@ from dedup.stages.stage import StageContext
 from dedup.storage.tables import clear_prefix, dataset, read_table
 
 _TASK_ROWS = 2_000
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class CoverTask:
-    """Members of whole components in order of preference, with what is known of their pairs."""
+    """Members of whole components in order of preference, with the pairs that are decided already."""
 
     inputs: JudgeInputs
     stage: str
@@ -33,7 +32,7 @@ class CoverTask:
     bounds: Ids
     n_forced: Ids
     distinct: Ids
-    min_similarity: Floats
+    min_similarity: Sims
     links: pa.Table
     refused: Ids
     refusals: Table
@@ -44,32 +43,32 @@ class Cover:
     """Position of each member's anchor, similarity and distance to it (nan where pixels were not compared)."""
 
     anchor: Ids
-    similarity: Floats
-    distance: Floats
+    similarity: Sims
+    distance: npt.NDArray[np.float32]
 
 
 def cover_components(task: CoverTask) -> Cover:
-    """Choose anchors and ask about the pairs that are not known yet."""
+    """Choose anchors and judge the pairs that are not decided yet."""
     judge = task.inputs.judge()
-    known = _links(task.links)
+    links_of = _links(task.links)
     refused = {(int(a), int(b)) for a, b in task.refused.tolist()}
-    asked_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
+    threshold_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
     anchor = np.arange(len(task.sample_ids), dtype=np.int64)
     similarity = np.ones(len(anchor), dtype=np.float32)
     distance = np.full(len(anchor), np.nan, dtype=np.float32)
     with VerdictWriter(None, task.refusals, f"{task.stage}-{task.number:05d}", task.stage) as writer:
         for start, stop, n_forced in zip(task.bounds[:-1], task.bounds[1:], task.n_forced.tolist(), strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
-            asked = np.array([asked_of[int(sample)] for sample in ids], dtype=np.float32)
-            pairs = _Pairs(ids, asked, task.inputs.spaces, judge, writer, refused)
+            thresholds = np.array([threshold_of[int(sample)] for sample in ids], dtype=np.float32)
+            pairs = _Pairs(ids, thresholds, task.inputs.spaces, judge, writer, refused)
             place = {sample: k for k, sample in enumerate(ids.tolist())}
-            links = {(k, place[other]): link for sample, k in place.items() for other, link in known.get(sample, ()) if other in place}
-            chosen, found = confirmed_cover(
-                rows.astype(np.int64), links, pairs.similarities, pairs.ask, min_similarity=asked, n_forced=n_forced
+            links = {(k, place[dst]): link for src, k in place.items() for dst, link in links_of.get(src, ()) if dst in place}
+            anchors, anchor_links = confirmed_cover(
+                rows.astype(np.int64), links, pairs.similarities, pairs.judge, min_similarity=thresholds, n_forced=n_forced
             )
-            anchor[start:stop] = start + chosen
-            similarity[start:stop] = [link.similarity for link in found]
-            distance[start:stop] = [np.nan if link.distance is None else link.distance for link in found]
+            anchor[start:stop] = start + anchors
+            similarity[start:stop] = [link.similarity for link in anchor_links]
+            distance[start:stop] = [np.nan if link.distance is None else link.distance for link in anchor_links]
     return Cover(anchor, similarity, distance)
 
 
@@ -77,43 +76,37 @@ class _Pairs:
     """The pairs of one component: similarities from the stores, verdicts from the judge."""
 
     def __init__(
-        self,
-        ids: Ids,
-        asked: Floats,
-        spaces: tuple[Space, ...],
-        judge: PairJudge,
-        writer: VerdictWriter,
-        refused: set[tuple[int, int]],
+        self, ids: Ids, thresholds: Sims, spaces: tuple[Space, ...], judge: PairJudge, writer: VerdictWriter, refused: set[tuple[int, int]]
     ) -> None:
-        self._ids, self._asked, self._spaces = ids, asked, spaces
+        self._ids, self._thresholds, self._spaces = ids, thresholds, spaces
         self._judge, self._writer, self._refused = judge, writer, refused
 
-    def similarities(self, row: int, others: Ids) -> Floats:
-        """In the run's own vectors; what is near in those of the second source alone counts as just near enough."""
-        own, *also = self._spaces
-        similarity = self._between(own, np.repeat(self._ids[row], len(others)), self._ids[others])[0]
+    def similarities(self, row: int, others: Ids) -> Sims:
+        """In the run's own vectors; pairs that are near only in those of the second source count as just near enough."""
+        first, *also = self._spaces
+        similarity = self._between(first, np.repeat(self._ids[row], len(others)), self._ids[others])[0]
         for space in also:
-            asked = np.maximum(self._asked[row], self._asked[others])
+            thresholds = np.maximum(self._thresholds[row], self._thresholds[others])
             near = self._between(space, np.repeat(self._ids[row], len(others)), self._ids[others])[0] >= space.min_similarity
-            near &= asked <= np.float32(own.min_similarity)  # images of little detail keep to their stricter rule
-            similarity[near] = np.maximum(similarity[near], asked[near])
+            near &= thresholds <= np.float32(first.min_similarity)  # the stricter rule for images of little detail still holds
+            similarity[near] = np.maximum(similarity[near], thresholds[near])
         return similarity
 
     @staticmethod
-    def _between(space: Space, a: Ids, b: Ids) -> tuple[Floats, npt.NDArray[np.int8]]:
+    def _between(space: Space, a: Ids, b: Ids) -> tuple[Sims, npt.NDArray[np.int8]]:
         store = space.run.vectors()
         return best_turn_similarity(store.take(a), store.take(b), space.turns)
 
-    def ask(self, anchor: int, row: int, similarity: float) -> Link | None:
+    def judge(self, anchor: int, row: int, similarity: float) -> Link | None:
         src, dst = sorted((int(self._ids[anchor]), int(self._ids[row])))
         if (src, dst) in self._refused:
             return None
-        own, turned = self._spaces[0], self._spaces[-1]  # the one that can be turned, if any can
+        first, turned = self._spaces[0], self._spaces[-1]  # the last is the one that can be turned, if any can
         a, b = (turned.run.vectors().take(np.array([sample])) for sample in (src, dst))
         outcome = self._judge.judge(src, dst, likelier_first(a, b, turned.turns), GROUP)
         if outcome.stands:
-            if own is not turned:
-                similarity = float(self._between(own, np.array([src]), np.array([dst]))[0][0])
+            if first is not turned:
+                similarity = float(self._between(first, np.array([src]), np.array([dst]))[0][0])
             return Link(similarity, outcome.distance)
         self._writer.add(src, dst, similarity, outcome, "group")
         return None
@@ -130,11 +123,11 @@ def cover(
 ) -> Cover:
     """Anchors of all components.
 
-    `stage`: who asks; named in `refused`.
+    `stage`: the stage that asks, as `refused` names it.
     `component`: shape (n,); sorted.
     `sample_ids`: shape (n,); distinct images (representatives) of the members, each component in order of preference.
-    `links`: `src, dst, similarity, distance` of pairs that are known to be copies, src < dst.
-    `n_forced`: shape (n_components,); members of each component, the first ones, that are anchors in any case; None = one.
+    `links`: `src, dst, similarity, distance` of confirmed copies, src < dst.
+    `n_forced`: shape (n_components,); how many first members of each component are anchors in any case; None = one.
     """
     n, refusals = len(sample_ids), context.run.table("refused")
     clear_prefix(refusals, stage)
@@ -148,35 +141,35 @@ def cover(
     linked = _inside(distinct, label, links)
     forced = np.ones(len(bounds) - 1, dtype=np.int64) if n_forced is None else n_forced
     decided = _pairs_of_two(bounds, forced == 1, sample_ids, distinct, linked, result)
-    open_ = np.flatnonzero(~decided & (np.diff(bounds) > 1))
-    known, known_of = _by_component(distinct, label, linked)
-    refused, refused_of = _by_component(distinct, label, _inside(distinct, label, read_table(refusals, ["src", "dst"])))
-    asked = min_similarity_of(context, distinct)
+    undecided = np.flatnonzero(~decided & (np.diff(bounds) > 1))
+    linked, linked_in = _by_component(distinct, label, linked)
+    refused, refused_in = _by_component(distinct, label, _inside(distinct, label, read_table(refusals, ["src", "dst"])))
+    thresholds = min_similarity_of(context, distinct)
     tasks: list[CoverTask] = []
     slices: list[Ids] = []
     # one query for all tasks: each would read the whole of metadata
-    is_open = np.repeat(np.isin(np.arange(len(bounds) - 1), open_), np.diff(bounds))
-    places = find_places(context.engine, context.run.table("metadata"), np.unique(sample_ids[is_open]))
+    is_undecided = np.repeat(np.isin(np.arange(len(bounds) - 1), undecided), np.diff(bounds))
+    places = find_places(context.engine, context.run.table("metadata"), np.unique(sample_ids[is_undecided]))
     placed = places["sample_id"].to_numpy()
     verdicts = find_verdicts(context.engine, base_tables(context.base, context.config.confirm), placed, of_groups=True)
-    cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[open_]) // _TASK_ROWS)) + 1
-    for part in np.split(open_, cuts) if len(open_) else []:
+    cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[undecided]) // _TASK_ROWS)) + 1
+    for part in np.split(undecided, cuts) if len(undecided) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         offsets = np.concatenate([[0], np.cumsum(np.diff(bounds)[part])]).astype(np.int64)
-        mine = np.unique(sample_ids[rows])
-        of_task, of_refused = (_slice(of, component[rows[0]], component[rows[-1]]) for of in (known_of, refused_of))
-        pairs = np.stack([refused[end].to_numpy()[of_refused] for end in ("src", "dst")], axis=1)
-        inputs = JudgeInputs(settings, places.take(np.searchsorted(placed, mine)), inside(verdicts, mine), context.spaces)
+        ids = np.unique(sample_ids[rows])
+        links_part, refused_part = (_slice(pairs_in, component[rows[0]], component[rows[-1]]) for pairs_in in (linked_in, refused_in))
+        refused_pairs = np.stack([refused[end].to_numpy()[refused_part] for end in ("src", "dst")], axis=1)
+        inputs = JudgeInputs(settings, places.take(np.searchsorted(placed, ids)), inside(verdicts, ids), context.spaces)
         tasks.append(
             CoverTask(
-                inputs, stage, len(tasks), sample_ids[rows], offsets, forced[part], mine, asked[np.searchsorted(distinct, mine)],
-                known.slice(of_task.start, of_task.stop - of_task.start), pairs, refusals,
+                inputs, stage, len(tasks), sample_ids[rows], offsets, forced[part], ids, thresholds[np.searchsorted(distinct, ids)],
+                linked.slice(links_part.start, links_part.stop - links_part.start), refused_pairs, refusals,
             )
         )  # fmt: skip
         slices.append(rows)
-    for number, found in context.run_tasks(stage, "members", cover_components, tasks, [len(rows) for rows in slices]):
+    for number, covered in context.run_tasks(stage, "members", cover_components, tasks, [len(rows) for rows in slices]):
         rows = slices[number]
-        result.anchor[rows], result.similarity[rows], result.distance[rows] = rows[found.anchor], found.similarity, found.distance
+        result.anchor[rows], result.similarity[rows], result.distance[rows] = rows[covered.anchor], covered.similarity, covered.distance
     return result
 
 
@@ -187,62 +180,60 @@ def near_links(context: StageContext) -> pa.Table:
 
 def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:
     """Links by their smaller end."""
-    found: dict[int, list[tuple[int, Link]]] = {}
+    links: dict[int, list[tuple[int, Link]]] = {}
     columns = (table[name].to_pylist() for name in ("src", "dst", "similarity", "distance"))
     for src, dst, similarity, distance in zip(*columns, strict=True):
-        found.setdefault(src, []).append((dst, Link(similarity, distance)))
-    return found
+        links.setdefault(src, []).append((dst, Link(similarity, distance)))
+    return links
 
 
 def _inside(distinct: Ids, label: Ids, pairs: pa.Table) -> pa.Table:
     """Pairs whose two ends are members of one component."""
-    places, is_there = [], np.ones(len(pairs), dtype=bool)
+    labels, is_inside = [], np.ones(len(pairs), dtype=bool)
     for end in ("src", "dst"):
         values = pairs[end].to_numpy()
         place = np.searchsorted(distinct, values).clip(0, len(distinct) - 1)
-        is_there &= distinct[place] == values
-        places.append(label[place])
-    return pairs.filter(pa.array(is_there & (places[0] == places[1])))
+        is_inside &= distinct[place] == values
+        labels.append(label[place])
+    return pairs.filter(pa.array(is_inside & (labels[0] == labels[1])))
 
 
 def _by_component(distinct: Ids, label: Ids, pairs: pa.Table) -> tuple[pa.Table, Ids]:
     """Pairs ordered by the component they lie in, and that component."""
-    of = label[np.searchsorted(distinct, pairs["src"].to_numpy())]
-    order = np.argsort(of, kind="stable")
-    return pairs.take(order), of[order]
+    component = label[np.searchsorted(distinct, pairs["src"].to_numpy())]
+    order = np.argsort(component, kind="stable")
+    return pairs.take(order), component[order]
 
 
-def _slice(of: Ids, first: int, last: int) -> slice:
+def _slice(component: Ids, first: int, last: int) -> slice:
     """Where the pairs of the components from `first` to `last` lie."""
-    return slice(int(np.searchsorted(of, first)), int(np.searchsorted(of, last, side="right")))
+    return slice(int(np.searchsorted(component, first)), int(np.searchsorted(component, last, side="right")))
 
 
-def _pairs_of_two(
-    bounds: Ids, is_free: npt.NDArray[np.bool_], sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover
-) -> npt.NDArray[np.bool_]:
-    """Decide components of two members whose link is known, all at once, of those that are free; returns which were decided."""
+def _pairs_of_two(bounds: Ids, is_free: Mask, sample_ids: Ids, distinct: Ids, links: pa.Table, result: Cover) -> Mask:
+    """Decide all free components of two linked members at once; returns which components were decided."""
     is_pair = (np.diff(bounds) == 2) & is_free
     starts = bounds[:-1][is_pair]
     a, b = (np.searchsorted(distinct, sample_ids[starts + k]) for k in (0, 1))
     key = np.minimum(a, b) * len(distinct) + np.maximum(a, b)
-    known = np.searchsorted(distinct, links["src"].to_numpy()) * len(distinct) + np.searchsorted(distinct, links["dst"].to_numpy())
-    order = np.argsort(known, kind="stable")
-    at = np.searchsorted(known[order], key).clip(0, max(len(known) - 1, 0))
-    found = (known[order][at] == key) if len(known) else np.zeros(len(key), dtype=bool)
+    link_keys = np.searchsorted(distinct, links["src"].to_numpy()) * len(distinct) + np.searchsorted(distinct, links["dst"].to_numpy())
+    order = np.argsort(link_keys, kind="stable")
+    place = np.searchsorted(link_keys[order], key).clip(0, max(len(link_keys) - 1, 0))
+    is_linked = (link_keys[order][place] == key) if len(link_keys) else np.zeros(len(key), dtype=bool)
     is_equal = a == b
     second = starts + 1
-    result.anchor[second[found | is_equal]] = starts[found | is_equal]
-    rows = order[at[found]] if len(known) else np.zeros(0, dtype=np.int64)
-    result.similarity[second[found]] = links["similarity"].to_numpy()[rows]
-    result.distance[second[found]] = links["distance"].to_numpy(zero_copy_only=False).astype(np.float32)[rows]
+    result.anchor[second[is_linked | is_equal]] = starts[is_linked | is_equal]
+    rows = order[place[is_linked]] if len(link_keys) else np.zeros(0, dtype=np.int64)
+    result.similarity[second[is_linked]] = links["similarity"].to_numpy()[rows]
+    result.distance[second[is_linked]] = links["distance"].to_numpy(zero_copy_only=False).astype(np.float32)[rows]
     result.similarity[second[is_equal]] = 1.0
     decided = np.zeros(len(bounds) - 1, dtype=bool)
-    decided[np.flatnonzero(is_pair)[found | is_equal]] = True
+    decided[np.flatnonzero(is_pair)[is_linked | is_equal]] = True
     return decided
 
 
-def min_similarity_of(context: StageContext, sample_ids: Ids) -> Floats:
-    """Similarity that each of some distinct images asks of a copy."""
+def min_similarity_of(context: StageContext, sample_ids: Ids) -> Sims:
+    """Similarity that each of some distinct images needs to a copy."""
     table = read_table(context.run.table("representatives"), ["sample_id", "min_similarity"])
-    asked: Floats = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
-    return asked
+    thresholds: Sims = table["min_similarity"].to_numpy()[np.searchsorted(table["sample_id"].to_numpy(), sample_ids)]
+    return thresholds

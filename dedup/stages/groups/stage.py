@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import JsonDict
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
@@ -23,10 +23,10 @@ _TASK_ROWS = 20_000  # members per task of components that need vectors
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on a component is too large to compare each of its anchors with every member."""
+    """When a component is too large to compare each of its anchors with every member."""
 
     compared_up_to: int = 4_096  # members of a component whose every anchor is compared with every member
-    comparisons: int = 5_000_000  # that the first anchors of a larger component may cost, some 20 s
+    comparisons: int = 5_000_000  # that the first anchors of a larger component may cost: some 20 s
 
 
 LIMITS = Limits()
@@ -46,12 +46,12 @@ class CoverTask:
     """Members of whole components, component after component, each in its order of preference."""
 
     run: Run
-    sample_ids: npt.NDArray[np.int64]
-    min_similarity: npt.NDArray[np.float32]
-    bounds: npt.NDArray[np.int64]
+    sample_ids: Ids
+    min_similarity: Sims
+    bounds: Ids
 
 
-def cover_components(task: CoverTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def cover_components(task: CoverTask) -> tuple[Ids, Sims]:
     """Anchor (as a sample_id) and similarity to it, for each member of the task."""
     store = task.run.vectors()
     anchor_ids = np.empty(len(task.sample_ids), dtype=np.int64)
@@ -75,17 +75,16 @@ def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     neighbors = read_table(run.table("neighbors"))
     n_neighbors = np.zeros(len(ids), dtype=np.int64)
     place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
-    known = (
-        (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == neighbors["sample_id"].to_numpy()) if len(ids) else np.zeros(0, bool)
-    )
-    n_neighbors[place[known]] = neighbors["n_neighbors"].to_numpy()[known]
+    if len(ids):
+        is_distinct = ids[place.clip(0, len(ids) - 1)] == neighbors["sample_id"].to_numpy()
+        n_neighbors[place[is_distinct]] = neighbors["n_neighbors"].to_numpy()[is_distinct]
 
     # anchors are taken by (n_neighbors descending, sample_id)
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
     settings, distance = context.judge_settings, np.full(len(order), np.nan, dtype=np.float32)
     if settings is not None:
-        found = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
-        anchor, similarity, distance = order[found.anchor], found.similarity, found.distance
+        covered = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
+        anchor, similarity, distance = order[covered.anchor], covered.similarity, covered.distance
     else:
         min_similarity = representatives["min_similarity"].to_numpy()
         anchor, similarity = _cover(context, ids, labels, order, min_similarity, _edges(context, ids), limits)
@@ -109,22 +108,20 @@ def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
 
 
-def _components(context: StageContext, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], JsonDict]:
-    """Label of each representative: the position of the smallest of its component. On the engine where the edges are many."""
+def _components(context: StageContext, ids: Ids) -> tuple[Ids, JsonDict]:
+    """Label of each representative, the position of the smallest of its component; found on the engine where edges are many."""
     table = context.run.table("edges")
     n_edges = dataset(table).count_rows(filter=STANDING)
     if n_edges <= context.config.groups.max_driver_edges:
         src, dst, _ = _edges(context, ids)
         return connected_components(src, dst, len(ids)), {}
-    found = contract(context.engine, table, STANDING, note=context.reporter.note)
+    stars = contract(context.engine, table, STANDING, note=context.reporter.note)
     labels = np.arange(len(ids), dtype=np.int64)
-    labels[np.searchsorted(ids, found.links["u"].to_numpy())] = np.searchsorted(ids, found.links["v"].to_numpy())
-    return labels, {"contraction_rounds": found.n_rounds}
+    labels[np.searchsorted(ids, stars.links["u"].to_numpy())] = np.searchsorted(ids, stars.links["v"].to_numpy())
+    return labels, {"contraction_rounds": stars.n_rounds}
 
 
-def _edges(
-    context: StageContext, ids: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _edges(context: StageContext, ids: Ids) -> tuple[Ids, Ids, Sims]:
     """Ends and similarities of the edges that stand; positions are compact node ids and keep the order of the sample_ids."""
     edges = dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity"], filter=STANDING)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
@@ -132,14 +129,8 @@ def _edges(
 
 
 def _cover(
-    context: StageContext,
-    ids: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    order: npt.NDArray[np.int64],
-    min_similarity: npt.NDArray[np.float32],
-    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    limits: Limits,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    context: StageContext, ids: Ids, labels: Ids, order: Ids, min_similarity: Sims, edges: tuple[Ids, Ids, Sims], limits: Limits
+) -> tuple[Ids, Sims]:
     """Anchor (as a node) and similarity to it, for each entry of `order`.
 
     Components of one or two need no vectors: a pair has one edge, and its similarity is known.
@@ -149,9 +140,9 @@ def _cover(
     lengths = np.diff(bounds)
     second = bounds[:-1][lengths == 2] + 1
     anchor[second] = order[second - 1]
-    of_pair = np.zeros(len(ids), dtype=np.float32)
-    of_pair[labels[edges[0]]] = edges[2]
-    similarity[second] = of_pair[labels[order[second]]]
+    pair_similarity = np.zeros(len(ids), dtype=np.float32)
+    pair_similarity[labels[edges[0]]] = edges[2]
+    similarity[second] = pair_similarity[labels[order[second]]]
 
     for k in np.flatnonzero(lengths > limits.compared_up_to):
         rows = np.arange(bounds[k], bounds[k + 1])
@@ -172,32 +163,27 @@ def _cover(
 
 
 def _cover_giant(
-    context: StageContext,
-    ids: npt.NDArray[np.int64],
-    nodes: npt.NDArray[np.int64],
-    min_similarity: npt.NDArray[np.float32],
-    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    comparisons: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    context: StageContext, ids: Ids, nodes: Ids, min_similarity: Sims, edges: tuple[Ids, Ids, Sims], comparisons: int
+) -> tuple[Ids, Sims]:
     """Anchors (as nodes) and similarities of one component that is too large to compare each anchor with every member.
 
-    A crowd of copies of one picture has few anchors, and they are compared with all. What they leave is a chain of
-    look-alikes: that is cut along its edges.
+    A crowd of copies of one picture has few anchors, and they are compared with all members. The rest is a chain of
+    look-alikes, which is cut along its edges.
     """
     rows = context.run.vectors().view(ids[nodes])
-    positions, asked = np.arange(len(nodes)), min_similarity[nodes]
+    positions, thresholds = np.arange(len(nodes)), min_similarity[nodes]
     budget = max(1, comparisons // len(nodes))
-    anchor, similarity = greedy_cover(rows, asked, positions, max_anchors=budget)
-    left = np.flatnonzero(anchor < 0)
-    if len(left):
-        text = f"groups: {len(left):,} of {len(nodes):,} images of one component are no copies of its {budget:,} most copied ones"
+    anchor, similarity = greedy_cover(rows, thresholds, positions, max_anchors=budget)
+    rest = np.flatnonzero(anchor < 0)
+    if len(rest):
+        text = f"groups: {len(rest):,} of {len(nodes):,} images of one component are not copies of its {budget:,} most copied ones"
         context.reporter.note(f"{text}; they are cut along their edges: is search.min_similarity too low?")
         place = np.full(len(ids), -1, dtype=np.int64)
-        place[nodes[left]] = np.arange(len(left))
+        place[nodes[rest]] = np.arange(len(rest))
         inside = (place[edges[0]] >= 0) & (place[edges[1]] >= 0)
         src, dst = place[edges[0][inside]], place[edges[1][inside]]
-        others, similarity[left] = region_cover(context.run.vectors().view(ids[nodes[left]]), asked[left], src, dst)
-        anchor[left] = left[others]
+        rest_anchor, similarity[rest] = region_cover(context.run.vectors().view(ids[nodes[rest]]), thresholds[rest], src, dst)
+        anchor[rest] = rest[rest_anchor]
     return nodes[anchor], similarity
 
 

@@ -1,1 +1,1 @@
-"""The stage index: distinct images, and the lists they are searched in."""
+"""The stage index: distinct images and the lists they are searched in."""

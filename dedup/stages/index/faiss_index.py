@@ -1,4 +1,4 @@
-"""The FAISS index that stays: trained once, filled in parts by tasks, merged on disk."""
+"""The FAISS index that a run keeps: trained once, filled in parts by tasks, merged on disk."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
+from dedup.numerics.arraytypes import Ids, Rows32
 from dedup.numerics.search.lists import BLOCK, Lists
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
@@ -27,21 +27,21 @@ _BLOCKS_PER_PART = 2  # 131,072 vectors: 0.5 GB while they are coded, 9 MB of co
 
 @dataclass(frozen=True)
 class FillTask:
-    """Some representatives, from position `first` on, and the part they fill."""
+    """Some representatives and the part they fill."""
 
     run: Run
     number: int
-    sample_ids: npt.NDArray[np.int64]
-    first: int
-    own_lists: bool
+    sample_ids: Ids
+    first: int  # position of the first among all representatives
+    uses_run_lists: bool  # false: the index finds the list of each vector, as with a factory string
 
 
 def fill_part(task: FillTask) -> int:
-    """Write one part of the index; returns its vectors."""
+    """Write one part of the index; returns the number of its vectors."""
     from dedup.numerics.search.faiss_index import filled_part
 
     home = None
-    if task.own_lists:
+    if task.uses_run_lists:
         stop, first_block = task.first + len(task.sample_ids), task.first // BLOCK
         homes = np.concatenate([read_assignments(task.run.path("index"), block)[:, 0] for block in range(first_block, -(-stop // BLOCK))])
         home = homes[task.first - first_block * BLOCK : stop - first_block * BLOCK]
@@ -56,63 +56,56 @@ def part_path(run: Run, number: int) -> str:
     return run.path("index", "_parts", f"part-{number:05d}.faiss")
 
 
-def fill_index(
-    context: StageContext, ids: npt.NDArray[np.int64], lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, n_base: int
-) -> JsonDict:
+def fill_index(context: StageContext, ids: Ids, lists: Lists, sample: Rows32, nprobe: int, n_base: int) -> JsonDict:
     """Write the index of all representatives; one of the run's base grows.
 
     `ids`: shape (n,); representatives, as `assignments` has them.
     `sample`: shape (m, dim); unit rows that codes are trained on.
-    `n_base`: representatives, the first ones, that the run's base had.
+    `n_base`: how many representatives, the first ones, the run's base had.
     Returns `codes`: what the index holds, or ``none``; `format`; `files`: their names and sizes.
     """
-    run, wanted = context.run, context.config.index
-    codes = "pq" if wanted.codes == "auto" and len(ids) >= PQ_FROM else "fp16" if wanted.codes == "auto" else wanted.codes
+    run, options = context.run, context.config.index
+    codes = options.codes if options.codes != "auto" else "pq" if len(ids) >= PQ_FROM else "fp16"
     if codes == "none" or not len(ids):
         return {"codes": "none", "files": {}}
-    if codes == "pq" and not wanted.factory and len(ids) < _PQ_LEAST:
+    if codes == "pq" and not options.factory and len(ids) < _PQ_LEAST:
         raise ConfigError(f"index.codes=pq needs {_PQ_LEAST} distinct images to train, found {len(ids)}; use auto or fp16")
-    base = _base_index(context, wanted.factory or codes, n_base)
-    trained = _train(context, lists, sample, nprobe, codes) if not base else emptied_index(base)
-    codes = wanted.factory or codes
-    n_there = n_base if base else 0
+    base = _base_index(context, options.factory or codes, n_base)
+    trained = _train(context, lists, sample, nprobe, codes, base)
+    codes = options.factory or codes
+    n_held = n_base if base else 0
     write_bytes(_trained_path(run), trained)
     size = BLOCK * _BLOCKS_PER_PART
     tasks = [
-        FillTask(run, number, ids[start : start + size], start, not wanted.factory)
-        for number, start in enumerate(range(n_there, len(ids), size))
+        FillTask(run, number, ids[start : start + size], start, not options.factory)
+        for number, start in enumerate(range(n_held, len(ids), size))
     ]
-    grown = f", beside {n_there:,} of base.run_dir" if n_there else ""
-    context.reporter.note(f"index: filling it with {codes} codes of {len(ids) - n_there:,} vectors{grown}")
-    filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
+    beside = f", beside {n_held:,} of base.run_dir" if n_held else ""
+    context.reporter.note(f"index: filling it with {codes} codes of {len(ids) - n_held:,} vectors{beside}")
+    n_filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
     n_merged = _merge(run, [part_path(run, task.number) for task in tasks], base)
-    if filled != len(ids) - n_there or n_merged != len(ids):
+    if n_filled != len(ids) - n_held or n_merged != len(ids):
         raise RunDirectoryError(f"{run.url}: the index holds {n_merged:,} of {len(ids):,} vectors; run the same command again")
     clear_files(run.path("index", "_parts"), "*.faiss")
     return {"codes": codes, "format": FORMAT, "files": index_files(run.path("index"))}
 
 
-def _train(context: StageContext, lists: Lists, sample: npt.NDArray[np.float32], nprobe: int, codes: str) -> bytes:
-    """An empty index whose codes are trained."""
-    from dedup.numerics.search.faiss_index import trained_factory, trained_index
+def _train(context: StageContext, lists: Lists, sample: Rows32, nprobe: int, codes: str, base: str) -> bytes:
+    """An empty index whose codes are trained: that of the run's base without its vectors, where it grows."""
+    from dedup.numerics.search.faiss_index import emptied, trained_factory, trained_index
 
-    wanted = context.config.index
-    if wanted.factory:
-        return trained_factory(wanted.factory, sample, nlist=lists.nlist, nprobe=nprobe, seed=wanted.seed)
-    # the index is searched with whole vectors: its centroids are ours, turned back from the principal axes
+    if base:
+        return emptied(base)
+    options = context.config.index
+    if options.factory:
+        return trained_factory(options.factory, sample, nlist=lists.nlist, nprobe=nprobe, seed=options.seed)
+    # the index is searched with whole vectors: its centroids are those of the run's lists, rotated back from the principal axes
     centroids = lists.centroids @ lists.axes[:, : lists.centroids.shape[1]].T
     return trained_index(centroids, sample, codes=codes, nprobe=nprobe)
 
 
-def emptied_index(path: str) -> bytes:
-    """The index of the run's base without its vectors."""
-    from dedup.numerics.search.faiss_index import emptied
-
-    return emptied(path)
-
-
 def _base_index(context: StageContext, codes: str, n_base: int) -> str:
-    """The index of the run's base, if it holds the same kind of codes of its images; empty where there is nothing to grow."""
+    """The index of the run's base, if it holds the same kind of codes of all its images; else ''."""
     if context.base is None or not n_base:
         return ""
     record = read_json(context.base.path("index", "_index.json")) or {}

@@ -1,4 +1,4 @@
-"""Distinct images and the inverted lists they are in, as rows that an engine brings together by list."""
+"""Distinct images and the inverted lists they are in, as rows that an engine groups by list."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.contracts import PickledByFields
+from dedup.numerics.arraytypes import Ids, ListIds, Rows16
 from dedup.numerics.search.lists import BLOCK
 from dedup.runs.directory import Run
 from dedup.runs.index import read_assignments
@@ -18,7 +19,7 @@ from dedup.storage.arrays import array_shape, folder_state, map_array, map_array
 from dedup.storage.urls import join
 
 
-def projected_rows(run: Run, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+def projected_rows(run: Run, rows: Ids) -> Rows16:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
     parts = _projected(run, folder_state(run.path("index", "projected")))
     block = rows // BLOCK
@@ -29,13 +30,13 @@ def projected_rows(run: Run, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.floa
     return np.concatenate(pieces)
 
 
-def projected_part(run: Run, block: int) -> npt.NDArray[np.float16]:
+def projected_part(run: Run, block: int) -> Rows16:
     """Projections of one block of representatives."""
     return read_rows(run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
 
 
 @lru_cache(maxsize=1)
-def _projected(run: Run, state: str) -> dict[int, npt.NDArray[np.float16]]:
+def _projected(run: Run, state: str) -> dict[int, Rows16]:
     return map_arrays(run.path("index", "projected"), "part-")
 
 
@@ -43,47 +44,51 @@ _ARRAYS = ("sample_id", "weight", "min_similarity")
 _ADDED = "added"
 
 
+def _structured(n: int, columns: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.void]:
+    """One array of n rows with the columns as fields."""
+    rows = np.empty(n, dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
+    for name, array in columns.items():
+        rows[name] = array
+    return rows
+
+
 @dataclass(frozen=True)
 class Members(PickledByFields):
     """A `GroupSource` of all distinct images by inverted list."""
 
     run: Run
-    scratch: str  # where `save` has put what is known of each image
+    scratch: str  # folder of `save_members`
     n: int  # distinct images
     n_groups_each: int  # lists that an image is in
     is_projected: bool  # whether rows carry projections
-    n_earlier: int = 0  # how many of the images, the first ones, an earlier run has compared; with any, rows carry the weight added since
+    n_earlier: int = 0  # how many of the images, the first ones, an earlier run has compared; if any, rows carry the weight added since
 
     @property
-    def block_sizes(self) -> npt.NDArray[np.int64]:
-        """As the stage `index` has cut them."""
+    def block_sizes(self) -> Ids:
+        """As the stage `index` cut them."""
         return np.diff(np.append(np.arange(0, self.n, BLOCK), self.n)).astype(np.int64)
 
-    def groups(self, block: int) -> npt.NDArray[np.int32]:
+    def groups(self, block: int) -> ListIds:
         """The lists of a block's images, int32 (n, n_groups_each)."""
         return read_assignments(self.run.path("index"), block)
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """Sample_id, weight, min_similarity, vector and projection of a block's images."""
         part = slice(block * BLOCK, min((block + 1) * BLOCK, self.n))
-        known = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
-        wide = {"vector": self.run.read_vectors(known["sample_id"])}
+        columns = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
+        columns["vector"] = self.run.read_vectors(columns["sample_id"])
         if self.is_projected:
-            wide["projected"] = projected_part(self.run, block)
-        columns = known | wide
-        rows = np.empty(part.stop - part.start, dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
-        for name, array in columns.items():
-            rows[name] = array
-        return rows
+            columns["projected"] = projected_part(self.run, block)
+        return _structured(part.stop - part.start, columns)
 
-    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def take(self, name: str, positions: Ids) -> npt.NDArray[Any]:
         """A column of images anywhere."""
         if name == "vector":
             return self._store.take(self._mapped["sample_id"][positions])
         if name == "projected":
             return projected_rows(self.run, positions)
-        found: npt.NDArray[Any] = self._mapped[name][positions]
-        return found
+        column: npt.NDArray[Any] = self._mapped[name][positions]
+        return column
 
     @cached_property
     def _mapped(self) -> dict[str, npt.NDArray[Any]]:
@@ -99,14 +104,14 @@ class Members(PickledByFields):
 
 
 def save_members(scratch: str, columns: dict[str, npt.NDArray[Any]]) -> None:
-    """Write what is known of each image: `sample_id`, `weight`, `min_similarity`, and `added` if there is one, shape (n,)."""
+    """Write the columns of each image: `sample_id`, `weight`, `min_similarity`, and `added` if given, shape (n,)."""
     for name in (*_ARRAYS, *(name for name in columns if name == _ADDED)):
         save_array(join(scratch, f"{name}.npy"), columns[name])
 
 
 @dataclass(frozen=True)
 class ViewMembers(PickledByFields):
-    """A `GroupSource` of all views by inverted list: what each is a view of, its vector, the vector of the whole image."""
+    """A `GroupSource` of all views by inverted list: the image each is a view of, its vector, the vector of the whole image."""
 
     run: Run
     scratch: str  # where the sample_ids of the representatives lie
@@ -121,16 +126,16 @@ class ViewMembers(PickledByFields):
         return cls(run, scratch, parts, tuple(shape[0] for shape, _ in shapes), int(shapes[0][1]["lists"].shape[0]))
 
     @property
-    def block_sizes(self) -> npt.NDArray[np.int64]:
-        """As the stage `index` has cut them."""
+    def block_sizes(self) -> Ids:
+        """As the stage `index` cut them."""
         return np.array(self.sizes, dtype=np.int64)
 
-    def groups(self, block: int) -> npt.NDArray[np.int32]:
+    def groups(self, block: int) -> ListIds:
         """The lists of each view of a file, int32 (n, n_groups_each)."""
         return np.ascontiguousarray(read_array(view_part(self.run.views_folder, "view", self.parts[block]))["lists"])
 
     def images(self, block: int) -> npt.NDArray[np.int32]:
-        """What each view of a file is a view of, a position among the representatives, int32 (n,)."""
+        """The image that each view of a file shows, as a position among the representatives, int32 (n,)."""
         return np.ascontiguousarray(read_array(view_part(self.run.views_folder, "view", self.parts[block]))["image"])
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
@@ -141,23 +146,18 @@ class ViewMembers(PickledByFields):
         if len(images):
             first = int(images[0])
             ids = read_rows(self._sample_id_file, first, int(images[-1]) + 1)[images - first]
-        whole = self.run.read_vectors(ids)[place]
-        columns = {"view": view, "vector": vector, "whole": whole}
-        rows = np.empty(len(view), dtype=[(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
-        for name, array in columns.items():
-            rows[name] = array
-        return rows
+        return _structured(len(view), {"view": view, "vector": vector, "whole": self.run.read_vectors(ids)[place]})
 
-    def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def take(self, name: str, positions: Ids) -> npt.NDArray[Any]:
         """A column of views anywhere."""
         order = np.argsort(positions, kind="stable")
-        of = "view" if name == "whole" else name
-        found = np.empty_like(sorted_ := self._views.take(of, positions[order]))
-        found[order] = sorted_
-        return self._store.take(self._sample_ids[found["image"]]) if name == "whole" else found
+        ordered = self._views.take("view" if name == "whole" else name, positions[order])
+        column = np.empty_like(ordered)
+        column[order] = ordered
+        return self._store.take(self._sample_ids[column["image"]]) if name == "whole" else column
 
     @cached_property
-    def _sample_ids(self) -> npt.NDArray[np.int64]:
+    def _sample_ids(self) -> Ids:
         return map_array(self._sample_id_file)
 
     @property

@@ -7,13 +7,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, StageError
+from dedup.numerics.arraytypes import Ids, Rows32
 from dedup.numerics.search.gpu import choose_device
-from dedup.numerics.search.lists import BLOCK, Lists, Training, count_lists, draw_sample, n_sampled, train_lists
+from dedup.numerics.search.lists import (
+    BLOCK,
+    Lists,
+    Training,
+    choose_nlist,
+    choose_nprobe,
+    count_lists,
+    draw_sample,
+    n_sampled,
+    train_lists,
+)
 from dedup.numerics.similarity import unit_rows
 from dedup.numerics.statistics.drift import Drift, cost_against, imbalance, quantization_error
 from dedup.runs.directory import Run
@@ -26,36 +36,34 @@ from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.tables import FileWriter, clear, read_table
 from dedup.storage.urls import join, read_json
 
-_SAMPLED = 10_000  # vectors whose mean error is measured, of either kind
-
-Ids = npt.NDArray[np.int64]
+_SAMPLED = 10_000  # vectors whose mean error is measured, of the base and of those added
 
 
 def count_base(context: StageContext, ids: Ids) -> int:
     """How many of the distinct images, the first ones, are those of the base.
 
-    Raises StageError if they do not come first, which would be an error of ours.
+    Raises StageError if they do not come first, which would be a bug.
     """
     if context.base is None:
         return 0
-    theirs = read_table(context.base.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
-    if not np.array_equal(ids[: len(theirs)], theirs):
-        raise StageError(f"the first {len(theirs):,} distinct images are not those of {context.base.url}; please report this")
-    return len(theirs)
+    base_ids = read_table(context.base.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+    if not np.array_equal(ids[: len(base_ids)], base_ids):
+        raise StageError(f"the first {len(base_ids):,} distinct images are not those of {context.base.url}; please report this")
+    return len(base_ids)
 
 
 def base_nprobe(run: Run) -> int:
-    """Lists that each vector of a run goes to."""
+    """Number of lists that each vector of a run is in."""
     return max(1, int((read_json(run.path("index", "_index.json")) or {}).get("nprobe", 1)))
 
 
 def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fresh: tuple[int, int]) -> JsonDict:
-    """Compare the images added with those of the base, and say so where the lists no longer suit.
+    """Compare the images added with those of the base, and note where the lists no longer suit them.
 
     `ids`: shape (n,); the distinct images.
     `n_base`: how many of them, the first ones, are those of the base.
-    `fresh`: (int, int); number of lists, and lists per image, that a run without a base would train.
-    Returns the figures of `dedup.numerics.statistics.drift.Drift`, and the reasons to train anew.
+    `fresh`: number of lists, and lists per image, that a run without a base would train.
+    Returns the figures of `dedup.numerics.statistics.drift.Drift`, and the reasons to train new lists.
     """
     random, store = np.random.default_rng(context.config.index.seed), context.run.vectors()
     errors = []
@@ -67,16 +75,16 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fr
     for block, start in enumerate(range(0, len(ids), BLOCK)):
         assigned = read_assignments(context.run.path("index"), block)
         for sizes, rows in ((before, assigned[: max(0, n_base - start)]), (after, assigned)):
-            counted = count_lists([rows])
-            sizes[: len(counted)] += counted
-    uneven = imbalance(before)
+            counts = count_lists([rows])
+            sizes[: len(counts)] += counts
+    imbalance_before = imbalance(before)
     drift = Drift(
         errors[0],
         errors[1],
         min(_SAMPLED, len(ids) - n_base),
-        uneven,
+        imbalance_before,
         imbalance(after),
-        cost_against(after, len(ids), *fresh, uneven if lists.nlist > 1 else 1.0),
+        cost_against(after, len(ids), *fresh, imbalance_before if lists.nlist > 1 else 1.0),
         max(1.0, n_sampled(n_base, context.config.index.train_vectors_per_list * lists.nlist) / lists.nlist),
     )
     if drift.reasons:
@@ -108,11 +116,11 @@ ORDER BY sample_id
 
 @dataclass(frozen=True)
 class AssignTask:
-    """Vectors of one block and where their lists go."""
+    """Vectors of one block, and the table that their lists are written to."""
 
     run: Run
     number: int
-    sample_ids: npt.NDArray[np.int64]
+    sample_ids: Ids
     nprobe: int
     device: str
     output: Table
@@ -135,10 +143,10 @@ def assign_block(task: AssignTask) -> int:
 
 
 def build_index(context: StageContext) -> StageResult:
-    """Collapse, train, assign, and fill the index that stays."""
-    clear_files(context.run.path("index", "projected"), "*.npy")
-    clear_index(context.run.path("index"))
+    """Collapse byte-identical images, train lists, assign images to them, and fill the index."""
     run, search = context.run, context.config.search
+    clear_files(run.path("index", "projected"), "*.npy")
+    clear_index(run.path("index"))
     query = REPRESENTATIVES_SQL.format(
         flat=search.flat_quality,
         low=search.low_detail_quality,
@@ -163,11 +171,15 @@ def build_index(context: StageContext) -> StageResult:
     clear(output)
     starts = range(0, max(len(ids), 1), BLOCK)
     device = context.device(len(ids))
-    n_kept = _link_assigned(context, n_base // BLOCK, lists)
-    tasks = [AssignTask(run, k, ids[s : s + BLOCK], nprobe, device, output) for k, s in enumerate(starts) if k >= n_kept]
+    n_linked = _link_assigned(context, n_base // BLOCK, lists)
+    tasks = [
+        AssignTask(run, block, ids[start : start + BLOCK], nprobe, device, output)
+        for block, start in enumerate(starts)
+        if block >= n_linked
+    ]
     sizes = [len(task.sample_ids) for task in tasks]
     assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
-    rows["assignments"] = n_kept * BLOCK + sum(n for _, n in assigned)
+    rows["assignments"] = n_linked * BLOCK + sum(n for _, n in assigned)
     filled = fill_index(context, ids, lists, sample, nprobe, n_base)
     summary = {"n_images": len(ids), "nlist": nlist, "nprobe": nprobe, "n_filter": lists.n_filter, "dim": sample.shape[1]} | filled
     summary |= index_views(context)
@@ -181,7 +193,7 @@ def build_index(context: StageContext) -> StageResult:
 
 
 def _link_assigned(context: StageContext, n_blocks: int, lists: Lists) -> int:
-    """Take over the lists and projections of the first blocks, whose images are those of the base; returns their number."""
+    """Take over the lists and projections of the first blocks, whose images are the base's; returns the number of blocks."""
     if context.base is None:
         return 0
     for block in range(n_blocks):
@@ -196,8 +208,6 @@ def _lists(context: StageContext, n: int) -> tuple[int, int]:
     search = context.config.search
     if n < max(search.exhaustive_below, 2):
         return 1, 1
-    from dedup.numerics.search.lists import choose_nlist, choose_nprobe
-
     nprobe = search.nprobe or choose_nprobe(search.min_similarity, n)
     nlist = search.nlist or choose_nlist(n, nprobe)
     if nlist > n:
@@ -205,7 +215,7 @@ def _lists(context: StageContext, n: int) -> tuple[int, int]:
     return nlist, min(nprobe, nlist)
 
 
-def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe: int) -> tuple[Lists, npt.NDArray[np.float32]]:
+def _train(context: StageContext, ids: Ids, nlist: int, nprobe: int) -> tuple[Lists, Rows32]:
     """The quantizer and the sample it was trained on, float32 (n, dim)."""
     if not len(ids):
         return Lists(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), 0), np.zeros((0, 1), np.float32)
@@ -216,7 +226,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], nlist: int, nprobe
     return train_lists(sample, training, config.search.min_similarity, device=context.driver_device(len(ids))), sample
 
 
-def _sample(context: StageContext, ids: npt.NDArray[np.int64], nlist: int) -> npt.NDArray[np.float32]:
+def _sample(context: StageContext, ids: Ids, nlist: int) -> Rows32:
     """Unit rows to train on, float32 (n, dim)."""
     index = context.config.index
     return unit_rows(context.run.vectors().take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))

@@ -1,4 +1,4 @@
-"""Second views: made and placed by the stage `index`, joined by the stage `pairs`."""
+"""Views: made and assigned to lists of their own by the stage `index`, joined by the stage `pairs`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from dedup.config import EncoderConfig
 from dedup.contracts import JsonDict
 from dedup.encoders import view_maker
+from dedup.numerics.arraytypes import Ids
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import Lists, Training, draw_sample, train_lists
@@ -24,7 +25,7 @@ from dedup.storage.arrays import array_shape
 from dedup.storage.atomic import link_or_copy
 from dedup.storage.tables import ask, read_table
 
-LISTS_OF_A_VIEW = 3  # lists each view goes to
+LISTS_OF_A_VIEW = 3  # lists that each view is in
 _N_VIEWS = 5  # of an image, about
 _BLOCK = 8_192  # images whose views are made at a time
 
@@ -45,24 +46,24 @@ class ViewTask:
     run: Run
     number: int
     encoder: EncoderConfig
-    images: npt.NDArray[np.int64]
-    sample_ids: npt.NDArray[np.int64]
+    images: Ids
+    sample_ids: Ids
     aspect: npt.NDArray[np.float32]
     nprobe: int
     device: str
 
 
-def make_views(run: Run, encoder: EncoderConfig, sample_ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> ViewRows | None:
+def make_views(run: Run, encoder: EncoderConfig, sample_ids: Ids, aspect: npt.NDArray[np.float32]) -> ViewRows | None:
     """The views of some samples, in order of their positions in `sample_ids`; None if the encoder makes none."""
     maker = view_maker(encoder)
     if maker is None:
         return None
-    inner, of = run.inner_vectors().take(sample_ids)
-    return maker(unit_rows(run.vectors().take(sample_ids)), unit_rows(inner), of, aspect)
+    inner, inner_of = run.inner_vectors().take(sample_ids)
+    return maker(unit_rows(run.vectors().take(sample_ids)), unit_rows(inner), inner_of, aspect)
 
 
 def place_views(task: ViewTask) -> int:
-    """Make and write the views of one block; returns their number."""
+    """Make the views of one block, assign them to lists and write them; returns their number."""
     rows = make_views(task.run, task.encoder, task.sample_ids, task.aspect)
     if rows is None:
         return 0
@@ -74,7 +75,7 @@ def place_views(task: ViewTask) -> int:
 
 
 def index_views(context: StageContext) -> JsonDict:
-    """Make the views of all images that are searched for and place them in inverted lists of their own."""
+    """Make the views of all images that have enough detail and assign them to inverted lists of their own."""
     run, config = context.run, context.config
     clear_views(run.views_folder)
     images, ids, aspect = _searched(context)
@@ -103,7 +104,7 @@ def index_views(context: StageContext) -> JsonDict:
 
 
 def _link_views(base: Run | None, run: Run, parts: tuple[int, ...]) -> int:
-    """Take over the first parts, whose images are those of the base; returns their views."""
+    """Take over the first parts, whose images are the base's; returns the number of their views."""
     if base is None:
         return 0
     for part in parts:
@@ -112,17 +113,17 @@ def _link_views(base: Run | None, run: Run, parts: tuple[int, ...]) -> int:
     return sum(array_shape(view_part(run.views_folder, "view", part))[0][0] for part in parts)
 
 
-def _searched(context: StageContext) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _searched(context: StageContext) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
     """Positions among the representatives, sample_ids and width / height of images with enough detail for views."""
     tables = {name: context.run.table(name) for name in ("representatives", "metadata")}
-    found = ask(context.engine, ASPECT_SQL, tables, ASPECT)
-    images = np.flatnonzero(found["min_similarity"].to_numpy() <= np.float32(context.config.search.min_similarity))
-    aspect = (found["width"].to_numpy() / np.maximum(found["height"].to_numpy(), 1)).astype(np.float32)
-    return images, found["sample_id"].to_numpy()[images], aspect[images]
+    sizes = ask(context.engine, ASPECT_SQL, tables, ASPECT)
+    images = np.flatnonzero(sizes["min_similarity"].to_numpy() <= np.float32(context.config.search.min_similarity))
+    aspect = (sizes["width"].to_numpy() / np.maximum(sizes["height"].to_numpy(), 1)).astype(np.float32)
+    return images, sizes["sample_id"].to_numpy()[images], aspect[images]
 
 
-def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArray[np.float32]) -> tuple[Lists, int, int]:
-    """Axes and quantizer of the views, the number of lists each view goes to, and how many views there will be, about."""
+def _train(context: StageContext, ids: Ids, aspect: npt.NDArray[np.float32]) -> tuple[Lists, int, int]:
+    """Axes and quantizer of the views, the number of lists each view is in, and about how many views there will be."""
     config, run = context.config, context.run
     seed = config.index.seed
 
@@ -139,8 +140,7 @@ def _train(context: StageContext, ids: npt.NDArray[np.int64], aspect: npt.NDArra
     nlist, nprobe = 1, 1
     if n_views >= max(config.search.exhaustive_below, 2):
         nlist, nprobe = min(round(math.sqrt(LISTS_OF_A_VIEW * n_views)), len(rows.image) // 4), LISTS_OF_A_VIEW
-        wanted = config.index.train_vectors_per_list * nlist
-        rows = sample_of(math.ceil(wanted / per_image))
+        rows = sample_of(math.ceil(config.index.train_vectors_per_list * nlist / per_image))
         context.reporter.note(f"index: training {nlist:,} lists of views, {per_image:.1f} an image")
     vectors = rows.vectors[draw_sample(len(rows.vectors), config.index.train_vectors_per_list * nlist, seed)]
     training = Training(nlist, nprobe, config.index.train_iterations, seed)

@@ -15,8 +15,8 @@ TOTALS_SQL: Final = """
 SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGINT) AS n_rejected FROM partitions
 """
 
-# Of each dropped sample: its keeper is kept, is of its group, and near enough. An exact copy and one whose pixels were compared need no
-# cosine: a confirmed copy may be a crop, whose whole picture is far from the keeper's; so may one that is kept unread.
+# Each dropped sample's keeper is kept, is in its group and is near enough. Exact copies and those whose pixels were compared need no
+# cosine: a confirmed copy may be a crop, whose whole picture is far from the keeper's. So may one accepted unread.
 KEEPERS_SQL: Final = """
 SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
        CAST(sum(CASE WHEN manifest.component_id <> duplicates.component_id THEN 1 ELSE 0 END) AS BIGINT) AS n_elsewhere,
@@ -28,7 +28,7 @@ SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGIN
 FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
 """
 
-# Of each group of copies: as many rows as its duplication_count says, labelled by the smallest of them, one kept unless all are excluded.
+# Each group of copies has as many rows as its duplication_count, is labelled by the smallest, and keeps one unless all are excluded.
 GROUPS_SQL: Final = """
 SELECT CAST(sum(CASE WHEN n <> least_count OR n <> greatest_count THEN 1 ELSE 0 END) AS BIGINT) AS n_miscounted,
        CAST(sum(CASE WHEN first_id <> component_id THEN 1 ELSE 0 END) AS BIGINT) AS n_mislabelled,
@@ -58,7 +58,7 @@ _MEANINGS: Final = {
     "n_elsewhere": "dropped samples have a keeper of another group",
     "n_below": "dropped samples are less similar to their keeper than {threshold}, and their pixels were not compared",
     "n_far": "dropped samples have pixels that differ from their keeper's by more than confirm.max_distance={max_distance}",
-    "n_miscounted": "groups have another number of samples than their duplication_count",
+    "n_miscounted": "groups have a number of samples other than their duplication_count",
     "n_mislabelled": "groups are not labelled by their smallest sample_id",
     "n_mislabelled_alone": "unique samples are not labelled by their own sample_id",
     "n_lost": "groups would lose every sample",
@@ -70,8 +70,8 @@ def check(context: StageContext, rows: dict[str, int], hidden: dict[str, Table])
     """Check the tables that are about to be published.
 
     `rows`: rows of `manifest`, `duplicates` and `excluded`.
-    `hidden`: the three tables as they were written, under names that readers pass over.
-    Raises AccountingError naming what does not hold, with numbers; the tables stay hidden.
+    `hidden`: the three tables as written, under names that readers skip.
+    Raises AccountingError that says what does not hold, with numbers; the tables stay hidden.
     """
     totals = _figures(context, TOTALS_SQL, {"partitions": context.run.table("partitions")}, ("n_samples", "n_rejected"))
     seen, rejected = sum(totals.values()), count_rows(context.run.table("rejected"))
@@ -79,18 +79,18 @@ def check(context: StageContext, rows: dict[str, int], hidden: dict[str, Table])
     if accounted != seen:
         parts = " + ".join(f"{name} {count}" for name, count in [*rows.items(), ("rejected", rejected)])
         raise AccountingError(f"{parts} = {accounted}, but {seen} samples were seen; nothing was published: please report this")
-    asked = {"threshold": float(context.config.search.min_similarity), "max_distance": float(context.config.confirm.max_distance)}
+    limits = {"threshold": float(context.config.search.min_similarity), "max_distance": float(context.config.confirm.max_distance)}
     is_strict = "FALSE" if context.run.judges_pixels and context.config.confirm.unreadable == "keep" else "TRUE"
-    found: dict[str, int] = {}
+    figures: dict[str, int] = {}
     if rows["duplicates"]:
-        query = KEEPERS_SQL.format(is_strict=is_strict, **asked)
-        found |= _figures(context, query, hidden, ("n_without_keeper", "n_elsewhere", "n_below", "n_far"))
+        query = KEEPERS_SQL.format(is_strict=is_strict, **limits)
+        figures |= _figures(context, query, hidden, ("n_without_keeper", "n_elsewhere", "n_below", "n_far"))
     if rows["duplicates"] or rows["excluded"]:
-        found |= _figures(context, GROUPS_SQL, hidden, ("n_miscounted", "n_mislabelled", "n_lost"))
+        figures |= _figures(context, GROUPS_SQL, hidden, ("n_miscounted", "n_mislabelled", "n_lost"))
     if rows["excluded"]:
-        found |= _figures(context, EXCLUDED_SQL, hidden, ("n_unexplained",))
-    found |= _figures(context, ALONE_SQL, hidden, ("n_mislabelled_alone",))
-    broken = [f"{count} {_MEANINGS[name].format(**asked)}" for name, count in found.items() if count]
+        figures |= _figures(context, EXCLUDED_SQL, hidden, ("n_unexplained",))
+    figures |= _figures(context, ALONE_SQL, hidden, ("n_mislabelled_alone",))
+    broken = [f"{count} {_MEANINGS[name].format(**limits)}" for name, count in figures.items() if count]
     if broken:
         raise AccountingError(f"{'; '.join(broken)}. Nothing was published: please report this")
 

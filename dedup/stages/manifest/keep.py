@@ -1,4 +1,4 @@
-"""The keep policy: which samples of each group stay, and the keeper of each that goes."""
+"""The keep policy: which samples of each group are kept, and the keeper of each that is dropped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dedup.config.order import parse_order
 from dedup.contracts import Table
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.cover import component_slices, greedy_cover
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
@@ -33,7 +34,7 @@ WHERE exclusions.sample_id IS NULL
 ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
 """
 
-# what the run's base kept, where that is to stay
+# what the run's base kept, where `keep.prefer_base` is set
 IS_KEPT_SQL = "CASE WHEN kept.sample_id IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END"
 KEPT_SQL = "LEFT JOIN kept ON metadata.sample_id = kept.sample_id"
 
@@ -61,10 +62,10 @@ class KeepTask:
     """Members of whole groups in the order of the keep policy."""
 
     run: Run
-    representative_ids: npt.NDArray[np.int64]
-    min_similarity: npt.NDArray[np.float32]
-    bounds: npt.NDArray[np.int64]
-    n_forced: npt.NDArray[np.int64]
+    representative_ids: Ids
+    min_similarity: Sims
+    bounds: Ids
+    n_forced: Ids
 
 
 def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
@@ -83,8 +84,8 @@ def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "meta
     return ", ".join(terms)
 
 
-def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Position in the task of each member's keeper (its own for keepers), and the similarity to it."""
+def choose_keepers(task: KeepTask) -> tuple[Ids, Sims]:
+    """Position in the task of each member's keeper (a keeper's own), and the similarity to it."""
     store, reps = task.run.vectors(), task.representative_ids
     keeper = np.arange(len(reps), dtype=np.int64)
     similarity = np.ones(len(reps), dtype=np.float32)
@@ -97,8 +98,8 @@ def choose_keepers(task: KeepTask) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     keeper[pairs[near] + 1], similarity[pairs[near] + 1] = pairs[near], similar[near]
     for start, stop, n_forced in zip(starts[~is_pair], task.bounds[1:][~is_pair], task.n_forced[~is_pair].tolist(), strict=True):
         distinct, first, rows = np.unique(reps[start:stop], return_index=True, return_inverse=True)
-        asked = task.min_similarity[start:stop][first]
-        chosen, similar = greedy_cover(store.take(distinct), asked, rows.astype(np.int64), n_forced=n_forced, nearest=True)
+        thresholds = task.min_similarity[start:stop][first]
+        chosen, similar = greedy_cover(store.take(distinct), thresholds, rows.astype(np.int64), n_forced=n_forced, nearest=True)
         keeper[start:stop], similarity[start:stop] = start + chosen, similar
     return keeper, similarity
 
@@ -115,20 +116,20 @@ def keepers(context: StageContext) -> pa.Table:
     members = ask(context.engine, query, tables, ORDER_SCHEMA)
     component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
     bounds = component_slices(component)
-    # all that the base kept of a group stay, and as many as are asked for
+    # of each group, all that the base kept, and at least `keep.per_component`
     n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
     settings = context.judge_settings
     if settings is not None:
-        found = cover(context, settings, "manifest", component, reps, known_links(context), n_forced)
-        return _table(ids, found.anchor, found.similarity, found.distance)
-    asked = min_similarity_of(context, reps)
+        covered = cover(context, settings, "manifest", component, reps, confirmed_links(context), n_forced)
+        return _table(ids, covered.anchor, covered.similarity, covered.distance)
+    thresholds = min_similarity_of(context, reps)
 
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
     tasks = []
     for first, last in zip(cuts[:-1], cuts[1:], strict=True):
         rows = slice(bounds[first], bounds[last])
         offsets = bounds[first : last + 1] - bounds[first]
-        tasks.append(KeepTask(context.run, reps[rows], asked[rows], offsets, n_forced[first:last]))
+        tasks.append(KeepTask(context.run, reps[rows], thresholds[rows], offsets, n_forced[first:last]))
     keeper, similarity = np.empty(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.float32)
     sizes = [len(task.representative_ids) for task in tasks]
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
@@ -138,19 +139,17 @@ def keepers(context: StageContext) -> pa.Table:
 
 
 def kept_before(context: StageContext) -> dict[str, Table]:
-    """What the run's base kept, as the table `kept`, if that is to stay."""
+    """What the run's base kept, as the table `kept`, if `keep.prefer_base` is set."""
     return {"kept": context.base.table("manifest")} if context.base is not None and context.config.keep.prefer_base else {}
 
 
-def known_links(context: StageContext) -> pa.Table:
+def confirmed_links(context: StageContext) -> pa.Table:
     """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
     tables = {name: context.run.table(name) for name in ("edges", "groups", "exact")}
     return ask(context.engine, LINKS_SQL, tables, LINKS)
 
 
-def _table(
-    ids: npt.NDArray[np.int64], keeper: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32], distance: npt.NDArray[np.float32]
-) -> pa.Table:
+def _table(ids: Ids, keeper: Ids, similarity: Sims, distance: npt.NDArray[np.float32]) -> pa.Table:
     return pa.table(
         {
             "sample_id": ids,

@@ -1,1 +1,1 @@
-"""The stage pairs: candidates, the pairs of images whose vectors are alike."""
+"""The stage pairs: candidates are pairs of images whose vectors are alike."""

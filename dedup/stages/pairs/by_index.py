@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Table
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import sparsify
 from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
-from dedup.numerics.search.faiss_index import search_all
+from dedup.numerics.search.faiss_index import IvfIndex, search_all
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
 from dedup.numerics.search.strips import JoinSettings
@@ -29,10 +30,10 @@ from dedup.storage.urls import join, read_json
 
 _BLOCKS_PER_TASK = 4
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine
-_PROBED = 2  # times the lists that each image goes to: here only the home of the other is there to be met
+_PROBED = 2  # times the lists that an image is assigned to: the index holds each image in its nearest list only
 _CODED = 2_000  # vectors that the error of the codes is measured on
-_SPARE_ERROR = 0.05  # beside the largest error among these
-_SAMPLE = 100_000  # vectors that crowds are looked for in, at least
+_SPARE_ERROR = 0.05  # added to the largest error among these
+_SAMPLE = 100_000  # vectors that are searched for crowds, at least
 HITS = np.dtype([("src", np.int64), ("dst", np.int64), ("similarity", np.float32)])
 
 
@@ -48,7 +49,7 @@ class QueryTask:
 
 @dataclass(frozen=True)
 class MergeTask:
-    """The pairs whose first image is in some blocks, from all tasks that have found any."""
+    """The pairs whose first image is in some blocks, from all tasks that found any."""
 
     members: Members
     number: int
@@ -59,27 +60,27 @@ class MergeTask:
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of a merge: edges written, and images with neighbours and how many."""
+    """The outcome of a merge."""
 
-    n_edges: int
-    rows: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
+    n_edges: int  # written
+    rows: Ids  # positions of images with neighbours
+    counts: Ids  # how many each has
 
 
 def query_blocks(task: QueryTask) -> list[int]:
-    """Find the neighbours of each image and put them down by the blocks of the pairs' first images; returns those that got any."""
+    """Find the neighbours of each image and save the pairs by the blocks of their first images; returns the buckets written."""
     members, scratch = task.members, task.members.scratch
-    ids, asked = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity"))
+    ids, thresholds = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity"))
     is_inside, group = map_array(join(scratch, "is_inside.npy")), map_array(join(scratch, "group.npy"))
-    found: list[npt.NDArray[Any]] = [np.zeros(0, HITS)]
+    parts: list[npt.NDArray[Any]] = [np.zeros(0, HITS)]
     for block in task.blocks:
         n, first = int(members.block_sizes[block]), block * BLOCK
-        # a member of a crowd has its neighbours from the crowd's join; an image without detail has none but its own bytes
-        wanted = np.flatnonzero(~is_inside[first : first + n] & (asked[first : first + n] <= 1.0))
-        for start in range(0, len(wanted), _QUERIES):
-            rows = wanted[start : start + _QUERIES] + first
-            found += [_hits(members, rows, ids, asked, group, task.code_error)]
-    hits = np.concatenate(found)
+        # the crowd's join finds a member's neighbours; an image without detail has only byte-identical copies
+        queries = np.flatnonzero(~is_inside[first : first + n] & (thresholds[first : first + n] <= 1.0))
+        for start in range(0, len(queries), _QUERIES):
+            rows = queries[start : start + _QUERIES] + first
+            parts += [_hits(members, rows, ids, thresholds, group, task.code_error)]
+    hits = np.concatenate(parts)
     bucket = hits["src"] // (BLOCK * _BLOCKS_PER_TASK)
     order = np.argsort(bucket, kind="stable")
     numbers, starts = np.unique(bucket[order], return_index=True)
@@ -88,45 +89,38 @@ def query_blocks(task: QueryTask) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _hits(
-    members: Members,
-    rows: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int64],
-    asked: npt.NDArray[np.float32],
-    group: npt.NDArray[np.int32],
-    code_error: float,
-) -> npt.NDArray[Any]:
-    """Pairs of some images with others, by position; those inside a crowd's surroundings are left out."""
+def _hits(members: Members, rows: Ids, ids: Ids, thresholds: Sims, group: npt.NDArray[np.int32], code_error: float) -> npt.NDArray[Any]:
+    """Pairs of some images with others, by position, without those inside one crowd's surroundings."""
     vectors = members.run.read_vectors(ids[rows])
-    unit, (index, is_ours) = unit_rows(vectors), _index(members.run)
+    unit, (index, shares_lists) = unit_rows(vectors), _index(members.run)
     probed, _ = members.run.lists().place(unit, _PROBED * members.n_groups_each)
 
-    def search(open_rows: npt.NDArray[np.int64], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        found, coded = index.search(unit[open_rows], k, probed[open_rows] if is_ours else None)
-        similarity = np.full(found.shape, -2.0, dtype=np.float32)
-        # what its code puts far below the threshold is not worth a look
-        query, place = np.nonzero((found >= 0) & (coded >= asked[rows[open_rows], None] - code_error))
+    def search(open_rows: Ids, k: int) -> tuple[Ids, Sims]:
+        neighbor_ids, coded = index.search(unit[open_rows], k, probed[open_rows] if shares_lists else None)
+        similarity = np.full(neighbor_ids.shape, -2.0, dtype=np.float32)
+        # vectors are read only where the codes come near the threshold
+        query, place = np.nonzero((neighbor_ids >= 0) & (coded >= thresholds[rows[open_rows], None] - code_error))
         if len(query):
-            wanted, inverse = np.unique(found[query, place], return_inverse=True)
-            others = members.run.read_vectors(wanted)
-            product = np.einsum("ij,ij->i", unit[open_rows[query]], unit_rows(others)[inverse])
+            distinct, inverse = np.unique(neighbor_ids[query, place], return_inverse=True)
+            neighbors = members.run.read_vectors(distinct)
+            product = np.einsum("ij,ij->i", unit[open_rows[query]], unit_rows(neighbors)[inverse])
             # float32 proposes, float64 decides
-            near = product >= asked[rows[open_rows[query]]] - FLOAT32_BAND
+            near = product >= thresholds[rows[open_rows[query]]] - FLOAT32_BAND
             query, place, inverse = query[near], place[near], inverse[near]
-            similarity[query, place] = exact_similarity(vectors[open_rows[query]], others[inverse])
-        return found, similarity
+            similarity[query, place] = exact_similarity(vectors[open_rows[query]], neighbors[inverse])
+        return neighbor_ids, similarity
 
-    query, other, similarity = search_all(search, asked[rows], len(ids))
-    one, two = rows[query], np.searchsorted(ids, other).astype(np.int64)
-    keep = (one != two) & (similarity >= np.maximum(asked[one], asked[two])) & ~((group[one] >= 0) & (group[one] == group[two]))
+    query, neighbor_ids, similarity = search_all(search, thresholds[rows], len(ids))
+    a, b = rows[query], np.searchsorted(ids, neighbor_ids).astype(np.int64)
+    keep = (a != b) & (similarity >= np.maximum(thresholds[a], thresholds[b])) & ~((group[a] >= 0) & (group[a] == group[b]))
     hits = np.empty(int(keep.sum()), dtype=HITS)
-    hits["src"], hits["dst"] = np.minimum(one, two)[keep], np.maximum(one, two)[keep]
+    hits["src"], hits["dst"] = np.minimum(a, b)[keep], np.maximum(a, b)[keep]
     hits["similarity"] = similarity[keep]
     return hits
 
 
 def merge_hits(task: MergeTask) -> Merged:
-    """Each pair once, however often it was found: counts of all, and the edges worth keeping."""
+    """Each pair once, however often it was found: count all of them, write the edges worth keeping."""
     scratch = task.members.scratch
     ids, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "weight"))
     hits = np.concatenate([read_array(_part(scratch, part, task.number)) for part in task.parts])
@@ -135,27 +129,14 @@ def merge_hits(task: MergeTask) -> Merged:
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (np.diff(src) != 0) | (np.diff(dst) != 0)
     src, dst, similarity = src[is_first], dst[is_first], similarity[is_first]
-    return _written(task.edges, f"part-{task.number:05d}", ids, weights, (src, dst, similarity), task.best)
-
-
-def _written(
-    edges: Table,
-    name: str,
-    ids: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.int64],
-    pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    best: int,
-) -> Merged:
-    src, dst, similarity = pairs
     rows, place = np.unique(np.concatenate([src, dst]), return_inverse=True)
     counts = np.bincount(place, weights=np.concatenate([weights[dst], weights[src]]), minlength=len(rows)).astype(np.int64)
-    keep = sparsify(src, dst, similarity, best)
-    return Merged(write_edges(edges, name, ids[src[keep]], ids[dst[keep]], similarity[keep]), rows, counts)
+    keep = sparsify(src, dst, similarity, task.best)
+    n_edges = write_edges(task.edges, f"part-{task.number:05d}", ids[src[keep]], ids[dst[keep]], similarity[keep])
+    return Merged(n_edges, rows, counts)
 
 
-def write_edges(
-    edges: Table, name: str, src: npt.NDArray[np.int64], dst: npt.NDArray[np.int64], similarity: npt.NDArray[np.float32]
-) -> int:
+def write_edges(edges: Table, name: str, src: Ids, dst: Ids, similarity: Sims) -> int:
     """Write near edges of whole images as one file of `candidates`; returns their number."""
     n = len(src)
     with FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) as writer:
@@ -165,15 +146,15 @@ def write_edges(
 
 
 def query_all(context: StageContext, members: Members, edges: Table) -> Iterator[Merged]:
-    """Look every image up; what was found, and written, in parts."""
+    """Look every image up; yields what was written, part by part."""
     scratch, best = members.scratch, context.config.search.best_edges
     code_error = _code_error(context, members)
-    ids, asked, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity", "weight"))
+    ids, thresholds, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity", "weight"))
     crowds = _crowds(context, ids)
     save_array(join(scratch, "group.npy"), crowds.group)
     save_array(join(scratch, "is_inside.npy"), crowds.is_inside)
     for number in range(crowds.n_groups):
-        yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, asked, weights), edges)
+        yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, thresholds, weights), edges)
     n_blocks = len(members.block_sizes)
     tasks = [
         QueryTask(members, number, tuple(range(first, min(first + _BLOCKS_PER_TASK, n_blocks))), code_error)
@@ -184,45 +165,38 @@ def query_all(context: StageContext, members: Members, edges: Table) -> Iterator
     for number, buckets in context.run_tasks("pairs", "vectors", query_blocks, tasks, sizes):
         for bucket in buckets:
             parts.setdefault(bucket, []).append(number)
-    merges = [MergeTask(members, bucket, tuple(sorted(found)), best, edges) for bucket, found in sorted(parts.items())]
+    merges = [MergeTask(members, bucket, tuple(sorted(numbers)), best, edges) for bucket, numbers in sorted(parts.items())]
     for _, merged in context.engine.map_partitions(merge_hits, merges):
         yield merged
 
 
 def _code_error(context: StageContext, members: Members) -> float:
-    """By how much the codes' similarity may lie below the exact one: measured on vectors and their own codes, where it is largest."""
+    """How far a code's similarity may lie below the exact one, measured between vectors and their own codes, where the error is largest."""
     ids = map_array(join(members.scratch, "sample_id.npy"))
     chosen = np.sort(np.random.default_rng(context.config.index.seed).choice(len(ids), min(_CODED, len(ids)), replace=False))
     rows = unit_rows(members.run.read_vectors(ids[chosen]))
-    index, is_ours = _index(members.run)
+    index, shares_lists = _index(members.run)
     lists, _ = members.run.lists().place(rows, members.n_groups_each)
-    found, coded = index.search(rows, min(64, len(ids)), lists if is_ours else None)
-    is_own = found == ids[chosen][:, None]
-    own = coded[is_own]
-    error = float(1.0 - own.min(initial=1.0)) + _SPARE_ERROR
-    # a code that is farther from its own vector than 64 others say nothing
-    return error if is_own.any(axis=1).mean() > 0.99 else 2.0
+    neighbor_ids, coded = index.search(rows, min(64, len(ids)), lists if shares_lists else None)
+    is_itself = neighbor_ids == ids[chosen][:, None]
+    error = float(1.0 - coded[is_itself].min(initial=1.0)) + _SPARE_ERROR
+    # where 64 others are nearer to a vector than its own code, the codes tell nothing
+    return error if is_itself.any(axis=1).mean() > 0.99 else 2.0
 
 
-def _crowds(context: StageContext, ids: npt.NDArray[np.int64]) -> Crowds:
+def _crowds(context: StageContext, ids: Ids) -> Crowds:
     store = context.run.vectors()
     positions = draw_sample(len(ids), _SAMPLE, context.config.index.seed)
     return find_crowds(store.take(ids[positions]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
 
 
-def _join_crowd(
-    context: StageContext,
-    number: int,
-    rows: npt.NDArray[np.int64],
-    known: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]],
-    edges: Table,
-) -> Merged:
+def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids], edges: Table) -> Merged:
     """All pairs of a crowd and its surroundings."""
-    ids, asked, weights = known
+    ids, thresholds, weights = columns
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
     vectors = context.run.vectors().view(ids[rows])
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
-    joined = self_join(vectors, asked[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
+    joined = self_join(vectors, thresholds[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
     near = np.flatnonzero(joined.n_neighbors)
     n_edges = write_edges(edges, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
     return Merged(n_edges, rows[near], joined.n_neighbors[near])
@@ -232,15 +206,13 @@ def _part(scratch: str, number: int, bucket: int) -> str:
     return join(scratch, f"hits-{number:05d}-{bucket:05d}.npy")
 
 
-def _index(run: Run) -> tuple[Any, bool]:
-    """The index, and whether its lists are the run's: one of a factory string has its own."""
+def _index(run: Run) -> tuple[IvfIndex, bool]:
+    """The index, and whether its lists are the run's: one made from a factory string has lists of its own."""
     path = run.index_path()
     codes = (read_json(run.path("index", "_index.json")) or {}).get("codes")
-    return _opened(path, str(os.stat(path).st_mtime_ns)), codes in ("pq", "fp16")
+    return _open_index(path, str(os.stat(path).st_mtime_ns)), codes in ("pq", "fp16")
 
 
 @lru_cache(maxsize=1)
-def _opened(path: str, state: str) -> Any:
-    from dedup.numerics.search.faiss_index import IvfIndex
-
+def _open_index(path: str, state: str) -> IvfIndex:
     return IvfIndex(path)

@@ -1,8 +1,7 @@
-"""What the base of a run knows of its pairs: edges by the list that owns them, counts, and which lists need a join at all."""
+"""What the base of a run says of its pairs: edges by the list that owns them, counts, and which lists need a join at all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.dataset as ds
 from dedup.contracts import Table
 from dedup.errors import StageError
 from dedup.judge.pair import TURN_NAMES
+from dedup.numerics.arraytypes import Ids, Mask
 from dedup.numerics.search.join import Earlier
 from dedup.numerics.search.lists import BLOCK
 from dedup.numerics.search.viewjoin import ViewEdges, no_edges
@@ -28,7 +28,6 @@ from dedup.storage.urls import filesystem, join
 _TASKS_PER_WORKER = 2  # each reads the lists of all images that its edges join
 _WHOLE = (pc.field("kind") == "near") & (pc.field("source") == "whole")
 _OWNED = np.dtype([("owner", np.int32), ("src", np.int64), ("dst", np.int64), ("similarity", np.float32)])
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class EarlierEdges:
     n_earlier: int  # distinct images of the base
 
     def of_list(self, number: int, positions: Ids, added: Ids) -> Earlier:
-        """What is known of one list's rows.
+        """The edges among one list's rows.
 
         `positions`: shape (n,); of its rows among all distinct images, ascending.
         `added`: shape (n,); see `Earlier`.
@@ -76,7 +75,7 @@ def _part(scratch: str, number: int) -> str:
 
 
 def find_owners(task: OwnerTask) -> int:
-    """Sort edges by the list that owns them; those of lists without a join are edges of this run at once. Returns how many these are."""
+    """Sort edges by the list that owns them; those of lists without a join become edges of this run unchanged. Returns their number."""
     fs, _ = filesystem(task.candidates.path)
     source = ds.dataset(list(task.names), schema=task.candidates.schema, format="parquet", filesystem=fs)
     edges = source.to_table(filter=_WHOLE)
@@ -84,41 +83,38 @@ def find_owners(task: OwnerTask) -> int:
     ids, is_joined = map_array(join(scratch, "sample_id.npy")), map_array(join(scratch, "is_joined.npy"))
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
     owner = _owners(task.members, src, dst)
-    stays = (owner < 0) | ~is_joined[owner]
-    owned = np.empty(int((~stays).sum()), dtype=_OWNED)
-    order = np.flatnonzero(~stays)[np.argsort(owner[~stays], kind="stable")]
+    is_final = (owner < 0) | ~is_joined[owner]
+    owned = np.empty(int((~is_final).sum()), dtype=_OWNED)
+    order = np.flatnonzero(~is_final)[np.argsort(owner[~is_final], kind="stable")]
     for name, column in (("owner", owner), ("src", src), ("dst", dst), ("similarity", edges["similarity"].to_numpy())):
         owned[name] = column[order]
     save_array(_part(scratch, task.number), owned)
     with FileWriter(join(task.output.path, f"part-base-{task.number:05d}.parquet"), task.output.schema) as writer:
-        writer.write(edges.filter(pa.array(stays)))
+        writer.write(edges.filter(pa.array(is_final)))
     return writer.n_rows
 
 
 def _owners(members: Members, src: Ids, dst: Ids) -> npt.NDArray[np.int32]:
     """The smallest list that both ends are in, -1 where there is none, int32 (n,)."""
-    lists = []
+    lists_of = []
     for end in (src, dst):
-        found = np.full((len(end), members.n_groups_each), -1, dtype=np.int32)
+        lists = np.full((len(end), members.n_groups_each), -1, dtype=np.int32)
         block = end // BLOCK
         for number in np.unique(block).tolist():
-            here = np.flatnonzero(block == number)
-            found[here] = members.groups(number)[end[here] - number * BLOCK]
-        lists.append(found)
+            rows = np.flatnonzero(block == number)
+            lists[rows] = members.groups(number)[end[rows] - number * BLOCK]
+        lists_of.append(lists)
+    src_lists, dst_lists = lists_of
     owner = np.full(len(src), np.iinfo(np.int32).max, dtype=np.int32)
-    for column in range(members.n_groups_each):
-        mine = lists[0][:, column]
-        is_shared = (mine >= 0) & (lists[1] == mine[:, None]).any(axis=1)
-        owner[is_shared] = np.minimum(owner[is_shared], mine[is_shared])
+    for column in src_lists.T:
+        is_shared = (column >= 0) & (dst_lists == column[:, None]).any(axis=1)
+        owner[is_shared] = np.minimum(owner[is_shared], column[is_shared])
     owner[owner == np.iinfo(np.int32).max] = -1
     return owner
 
 
-def save_owned_edges(context: StageContext, members: Members, is_joined: npt.NDArray[np.bool_], output: Table) -> tuple[EarlierEdges, int]:
-    """Bring the base's edges to the lists that are joined; the others are edges of this run as they are.
-
-    Returns edges that stay as they are.
-    """
+def save_owned_edges(context: StageContext, members: Members, is_joined: Mask, output: Table) -> tuple[EarlierEdges, int]:
+    """Sort the base's edges into the lists that are joined, and write the others as edges of this run; returns also their number."""
     if context.base is None:
         raise StageError("a run without a base has no earlier edges; please report this")
     candidates = context.base.table("candidates")
@@ -126,42 +122,38 @@ def save_owned_edges(context: StageContext, members: Members, is_joined: npt.NDA
     names = files(candidates)
     n_tasks = min(len(names), _TASKS_PER_WORKER * context.engine.n_workers)
     tasks = [OwnerTask(members, candidates, tuple(names[number::n_tasks]), number, output) for number in range(n_tasks)]
-    n_stay = sum(n for _, n in context.engine.map_partitions(find_owners, tasks))
-    return EarlierEdges(members.scratch, n_tasks, members.n_earlier), n_stay
+    n_written = sum(n for _, n in context.engine.map_partitions(find_owners, tasks))
+    return EarlierEdges(members.scratch, n_tasks, members.n_earlier), n_written
 
 
 def earlier_weights(context: StageContext, n: int) -> npt.NDArray[np.int64]:
-    """Samples that each distinct image stood for in the base, int64 (n,); 0 of those it did not have."""
+    """Samples that each distinct image stood for in the base, int64 (n,); 0 for images it did not have."""
     weights = np.zeros(n, dtype=np.int64)
     if context.base is not None:
-        known = read_table(context.base.table("representatives"), ["weight"])["weight"].to_numpy()
-        weights[: len(known)] = known
+        base_weights = read_table(context.base.table("representatives"), ["weight"])["weight"].to_numpy()
+        weights[: len(base_weights)] = base_weights
     return weights
 
 
 def earlier_neighbors(context: StageContext, ids: Ids) -> npt.NDArray[np.int64]:
-    """Neighbours that each distinct image had in the base, int64 (n,); 0 of those it did not have."""
+    """Neighbours that each distinct image had in the base, int64 (n,); 0 for images it did not have."""
     counts = np.zeros(len(ids), dtype=np.int64)
     if context.base is not None and len(ids):
         table = read_table(context.base.table("neighbors"), ["sample_id", "n_neighbors"])
-        samples = table["sample_id"].to_numpy()
-        place = np.searchsorted(ids, samples).clip(0, len(ids) - 1)
-        known = ids[place] == samples  # the others are byte-identical copies
-        counts[place[known]] = table["n_neighbors"].to_numpy()[known]
+        sample_ids = table["sample_id"].to_numpy()
+        place = np.searchsorted(ids, sample_ids).clip(0, len(ids) - 1)
+        is_distinct = ids[place] == sample_ids  # the others are byte-identical copies
+        counts[place[is_distinct]] = table["n_neighbors"].to_numpy()[is_distinct]
     return counts
 
 
 def earlier_view_edges(context: StageContext, ids: Ids) -> ViewEdges:
-    """The base's edges that only second looks found, by the positions of their images among all distinct ones."""
+    """The base's edges that only views found, by the positions of their images among all distinct ones."""
     if context.base is None:
         return no_edges()
     columns = ["src", "dst", "similarity", "variant"]
     edges = dataset(context.base.table("candidates")).to_table(columns=columns, filter=pc.field("source") == "look")
-    turn = _codes(edges["variant"].to_pylist(), TURN_NAMES)
+    code = {name: number for number, name in enumerate(TURN_NAMES)}
+    turn = np.array([code[name] for name in edges["variant"].to_pylist()], dtype=np.int8)
     src, dst = (np.searchsorted(ids, edges[end].to_numpy()).astype(np.int64) for end in ("src", "dst"))
     return ViewEdges(src, dst, edges["similarity"].to_numpy(), turn)
-
-
-def _codes(names: Sequence[str], known: Sequence[str]) -> npt.NDArray[np.int8]:
-    code = {name: number for number, name in enumerate(known)}
-    return np.array([code[name] for name in names], dtype=np.int8)

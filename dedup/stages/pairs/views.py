@@ -21,7 +21,7 @@ from dedup.stages.stage import StageContext
 
 @dataclass(frozen=True)
 class JoinViews:
-    """Joins the lists of views of a pack; gives their edges, and the strips of products that a GPU had no memory for."""
+    """Joins the lists of views of a pack; returns their edges and how many strips of products a GPU had no memory for."""
 
     rule: ViewRule
     best: int
@@ -29,7 +29,7 @@ class JoinViews:
     n_earlier: int = 0
 
     def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> tuple[ViewEdges, int]:
-        """Join each list; the edges are few, and go to the driver."""
+        """Join each list; the edges are few and go to the driver."""
         device = choose_device(self.device)
         edges = [no_edges()]
         for number, rows in groups:
@@ -45,8 +45,8 @@ class JoinViews:
 def find_view_edges(context: StageContext, scratch: str, n_earlier: int, earlier: ViewEdges) -> ViewEdges:
     """Join all lists of views; images are positions among the representatives, whose sample_ids lie in `scratch`.
 
-    `n_earlier`: images, the first ones, that the run's base has compared with each other.
-    `earlier`: what it found.
+    `n_earlier`: the first images, which the run's base has compared with each other.
+    `earlier`: the edges it found.
     """
     search, run = context.config.search, context.run
     parts = view_parts(run.views_folder) if search.views else ()
@@ -63,7 +63,7 @@ def find_view_edges(context: StageContext, scratch: str, n_earlier: int, earlier
     work = JoinViews(rule, search.best_edges, device, n_earlier)
     packs = pack_lists(counts, context.engine.n_workers, fresh)
     results = context.run_groups("pairs", "lists of views", members, work, packs, uses_gpu=device != "cpu")
-    # in the order of the packs, not of their ends
+    # by number of the pack, not as they end
     joined = [result for _, result in sorted(results, key=lambda numbered: numbered[0])]
     context.note_left("views", sum(n_left for _, n_left in joined))
     return united([earlier, *(edges for edges, _ in joined)], search.best_edges)
