@@ -100,8 +100,8 @@ class JudgeSettings:
     """How pairs are judged."""
 
     run: Run
-    max_pixels: int  # of the decoder, as `min_side`
-    min_side: int
+    max_pixels: int  # of the decoder
+    min_side: int  # of the decoder
     max_distance: float
     keeps_unreadable: bool  # whether a pair whose pixels can't be read stands
 
