@@ -131,27 +131,26 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     run_dir = config.output.run_dir
     n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
     kind = encoder_kind(config.encoder.name)
-    seconds = [encoder_kind(name) for name in config.embed.also]
+    second_kinds = [encoder_kind(name) for name in config.embed.also]
     dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
     if not embeds and is_local(run_dir):
         with suppress(RunDirectoryError):  # a run without images has no vectors
             dim = Run(run_dir).vectors().dim
-    dims = dim + sum(second.typical_dim for second in seconds)
+    dims = dim + sum(second.typical_dim for second in second_kinds)
     if n_images is not None and config.base.run_dir:
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
     n = n_images or 0
-    has_views = config.search.views and any(each.makes_views for each in (kind, *seconds))
-    keeps = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
+    has_views = config.search.views and any(each.makes_views for each in (kind, *second_kinds))
+    has_thumbnails = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
     codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
-    each = 2 * dims + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * keeps
+    bytes_per_image = 2 * dims + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * has_thumbnails
     nprobe = config.search.nprobe or 32
     n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
-    remote_index = 0 if is_local(run_dir) else n * codes
-    savers = ("embed.thumbnails=false",) * keeps + ("search.views=false",) * has_views
-    return Needs(
-        n_images, is_exact, memory, max(0, n * each - _bytes_in(run_dir)), n * nprobe * _PER_LIST + remote_index, n_processes, savers
-    )
+    disk = max(0, n * bytes_per_image - _bytes_in(run_dir))
+    temporary = n * nprobe * _PER_LIST + (0 if is_local(run_dir) else n * codes)
+    savers = ("embed.thumbnails=false",) * has_thumbnails + ("search.views=false",) * has_views
+    return Needs(n_images, is_exact, memory, disk, temporary, n_processes, savers)
 
 
 def _driver(n_images: int) -> int:
@@ -171,10 +170,10 @@ def _count(sources: Sequence[Source]) -> tuple[int | None, bool]:
     if not shards:
         return n_counted, True
     sizes = [size for size in map(size_of, shards[:: -(-len(shards) // _SAMPLED_SHARDS)]) if size]
-    each = _bytes_per_sample(shards)
-    if not sizes or not each:
+    per_sample = _bytes_per_sample(shards)
+    if not sizes or not per_sample:
         return None, False
-    return round(n_counted + sum(sizes) / len(sizes) * len(shards) / each), False
+    return round(n_counted + sum(sizes) / len(sizes) * len(shards) / per_sample), False
 
 
 def _bytes_per_sample(shards: Sequence[str]) -> float | None:

@@ -38,12 +38,23 @@ _REPORTED_HERE = 5_000_000  # samples up to which the driver alone gathers a rep
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did."""
+    """What a run did.
+
+    Parameters
+    ----------
+    run_dir : str
+    records : dict
+        Stage name to its record, in order.
+    skipped : tuple of str
+        Stages that were finished before.
+    report : str
+        Path of the report; empty if none was written.
+    """
 
     run_dir: str
-    records: dict[str, StageRecord] = field(default_factory=dict)  # by stage, in order
-    skipped: tuple[str, ...] = ()  # stages that were finished before
-    report: str = ""  # path of the report; '' = none was written
+    records: dict[str, StageRecord] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    report: str = ""
 
     def figure(self, stage: str, name: str) -> JsonDict | int | float | str | None:
         """A figure of a stage's summary; None if there is none."""
@@ -120,7 +131,7 @@ def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, repor
             if plan.todo:
                 remove_half_written(run_dir)  # left behind by a killed attempt
                 if engine.is_local:
-                    remove_folder(join(run_dir, SCRATCH))  # left behind by a killed attempt on Spark
+                    remove_folder(join(run_dir, SCRATCH))  # left behind by a killed Spark attempt; a Spark engine clears it itself
             context = StageContext(config, engine, reporter)
             records = _carry_out(context, plan, inputs, is_counted=needs is None or needs.is_exact)
         report = update_report(config, engine, reporter) if len(stages) == len(STAGES) else ""
