@@ -9,17 +9,55 @@ from importlib.resources import files
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
-import anyio
-import anyio.to_thread
 from cachetools import LRUCache
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from dedup.errors import DedupError, InputError, MissingExtra
 from dedup.find.answers import Answer, Lookup
 from dedup.storage.input.samples import one_line
 
+try:
+    import anyio
+    import anyio.to_thread
+    from fastapi import Depends, FastAPI, Query, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+except ImportError as error:
+    raise MissingExtra(error.name or "fastapi", "serve") from error
+
 Result = TypeVar("Result")
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+_MOST_K = 100
+_SIDES = (32, 1024)
+
+_EXPECTED = {  # of each query parameter
+    "k": f"a whole number from 1 to {_MOST_K}",
+    "side": f"a whole number from {_SIDES[0]} to {_SIDES[1]}",
+    "min_similarity": "a cosine from -1 to 1",
+}
+
+_MOST_NAMED = 100_000  # samples whose pictures may be requested
+_UNTRUSTED = 400  # Starlette's status for a request to another host; nothing else here uses it
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_TOO_LARGE = ("too_many_pixels", "too_many_bytes")
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_PAGE = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+}
 
 
 class Busy(Exception):
@@ -94,50 +132,6 @@ class Metrics:
         self._seconds.observe(seconds)
         self._matches.inc(n_matches)
         self._copies.inc(int(is_copy))
-
-
-try:
-    import anyio
-    from fastapi import Depends, FastAPI, Query, Request, Response
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-    from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-
-except ImportError as error:
-    raise MissingExtra(error.name or "fastapi", "serve") from error
-
-_MOST_K = 100
-_SIDES = (32, 1024)
-
-_EXPECTED = {  # of each query parameter
-    "k": f"a whole number from 1 to {_MOST_K}",
-    "side": f"a whole number from {_SIDES[0]} to {_SIDES[1]}",
-    "min_similarity": "a cosine from -1 to 1",
-}
-
-_MOST_NAMED = 100_000  # samples whose pictures may be requested
-_UNTRUSTED = 400  # Starlette's status for a request to another host; nothing else here uses it
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_TOO_LARGE = ("too_many_pixels", "too_many_bytes")
-
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-
-_PAGE = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-}
 
 
 @dataclass(frozen=True)
