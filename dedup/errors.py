@@ -52,12 +52,8 @@ class ConfigError(DedupError):
 class MissingExtra(ConfigError):
     """A package of an optional extra is not installed.
 
-    Parameters
-    ----------
-    package : str
-        The import name that failed.
-    extra : str
-        The extra of this distribution that brings it.
+    `package`: the import name that failed.
+    `extra`: the extra of this distribution that brings it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -107,12 +103,8 @@ class EdgeError(ShapeError):
 class SampleError(DedupError):
     """One sample can't be used.
 
-    Parameters
-    ----------
-    reason : str
-        One of the words of `dedup.schemas.REJECT_REASONS`.
-    detail : str
-        What was found, for a person.
+    `reason`: a key of `dedup.schemas.REJECT_REASONS`.
+    `detail`: what was found, for people to read.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

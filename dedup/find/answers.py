@@ -90,14 +90,7 @@ _SIDE_MEASURED = 512  # longer side in pixels at which distances are measured
 
 
 class ImageJudge:
-    """Judges training images against one image that is looked up; not thread-safe.
-
-    Parameters
-    ----------
-    views : Views
-        Of the image.
-    matches : MatchJudge
-    """
+    """Judges training images against one image that is looked up; not thread-safe."""
 
     def __init__(self, views: Views, matches: MatchJudge) -> None:
         self._views, self._matches = views, matches
@@ -125,13 +118,7 @@ class ImageJudge:
 
 
 class MatchJudge:
-    """Judges the matches of images; not thread-safe.
-
-    Parameters
-    ----------
-    run : Run
-    samples : SampleTable
-    """
+    """Judges the matches of images; not thread-safe."""
 
     def __init__(self, run: Run, samples: SampleTable) -> None:
         self.settings, self.samples, self.flat_quality = JudgeSettings.of(run.config), samples, run.config.search.flat_quality

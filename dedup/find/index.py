@@ -69,13 +69,7 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
 
 
 class RunIndex:
-    """The index of a run; safe to share between threads, which take turns encoding and judging.
-
-    Parameters
-    ----------
-    run : Run
-    index : IvfIndex
-    """
+    """The index of a run; safe to share between threads, which take turns encoding and judging."""
 
     def __init__(self, run: Run, index: IvfIndex) -> None:
         self.run, self.index = run, index

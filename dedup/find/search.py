@@ -35,13 +35,7 @@ _Hits = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int
 
 
 class VectorSearch:
-    """Searches the index of a run for vectors; safe to share between threads.
-
-    Parameters
-    ----------
-    run : Run
-    index : IvfIndex
-    """
+    """Searches the index of a run for vectors; safe to share between threads."""
 
     def __init__(self, run: Run, index: IvfIndex) -> None:
         self.run, self.index = run, index
@@ -78,8 +72,6 @@ class VectorSearch:
         Returns `sample_ids`: shape (n_found,).
         Returns `similarity`: shape (n_found,); largest first for each query.
 
-        Notes
-        -----
         The number of neighbours is not limited: a search is repeated for twice as many until the last quarter of the candidates holds none.
         """
         rows = self._rows(vectors)
@@ -121,12 +113,6 @@ class ViewHits:
 class ViewSearch:
     """Searches the views of a run, by inverted list.
 
-    Parameters
-    ----------
-    run : Run
-
-    Notes
-    -----
     The first search sorts the views by list into a temporary file, 12 bytes a view: some 0.2 KB an image. Vectors are not copied.
     """
 

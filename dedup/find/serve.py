@@ -65,12 +65,7 @@ class Busy(Exception):
 
 
 class Workers:
-    """A bounded number of threads with a bounded queue of requests.
-
-    Parameters
-    ----------
-    n_threads, max_waiting : int
-    """
+    """A bounded number of threads with a bounded queue of requests."""
 
     def __init__(self, n_threads: int, max_waiting: int) -> None:
         self._threads = anyio.CapacityLimiter(n_threads)
@@ -103,13 +98,7 @@ class Workers:
 
 
 class Metrics:
-    """Counters of one service, as Prometheus reads them.
-
-    Parameters
-    ----------
-    workers : Workers
-        Whose queue is measured.
-    """
+    """Counters of one service, as Prometheus reads them."""
 
     def __init__(self, workers: Workers) -> None:
         # not the global registry: a process may hold several services
@@ -136,13 +125,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """Limits of the service.
-
-    Raises
-    ------
-    InputError
-        If one of `allowed_hosts` is not a host name.
-    """
+    """Limits of the service; raises InputError if one of `allowed_hosts` is not a host name."""
 
     host: str = "127.0.0.1"  # address to listen on; on a loopback address, only requests to a loopback name are answered
     max_bytes: int = 32 * 1024 * 1024  # of an image

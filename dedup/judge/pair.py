@@ -168,13 +168,8 @@ def _no_samples(sample_id: int) -> Pixels:
 class PairJudge:
     """Judges pairs of pictures; not thread-safe.
 
-    Parameters
-    ----------
-    settings : JudgeSettings
-    read : callable, optional
-        Pixels of a sample; raises InputError or SampleError if they can't be read. Not needed if all pictures are in memory.
-    verdicts : pyarrow.Table, optional
-        Of `VERDICTS`: pairs judged in the base of the run.
+    `read`: gives the pixels of a sample; raises InputError or SampleError if they can't be read. Not needed if all pictures are in memory.
+    `verdicts`: of `VERDICTS`: pairs judged in the base of the run.
     """
 
     def __init__(self, settings: JudgeSettings, read: Callable[[int], Pixels] = _no_samples, verdicts: pa.Table | None = None) -> None:
@@ -286,14 +281,9 @@ _ROWS_HELD = 5_000
 class VerdictWriter:
     """Writes pairs that stand to `edges` and the others to `refused`, in one file each.
 
-    Parameters
-    ----------
-    edges, refused : Table or None
-        Without `edges`, pairs that stand are not written.
-    name : str
-        Of the files, without the suffix.
-    stage : str
-        For the column `stage`.
+    `edges`: None: pairs that stand are not written.
+    `name`: of the files, without the suffix.
+    `stage`: for the column of that name.
     """
 
     def __init__(self, edges: Table | None, refused: Table, name: str, stage: str) -> None:

@@ -143,13 +143,7 @@ def inside(verdicts: pa.Table, sample_ids: npt.NDArray[np.int64]) -> pa.Table:
 
 
 class Remembered:
-    """Verdicts by pair and question.
-
-    Parameters
-    ----------
-    verdicts : pyarrow.Table
-        Of `VERDICTS`.
-    """
+    """Verdicts of a table of `VERDICTS`, by pair and question."""
 
     def __init__(self, verdicts: pa.Table) -> None:
         self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {}

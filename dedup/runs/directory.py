@@ -42,14 +42,9 @@ class Run:
 
     Reads lazily and writes nothing; pickled as its URL, so that a worker reads what it needs.
 
-    Parameters
-    ----------
-    url : str
-        A path or any fsspec URL.
-    config : Config, optional
-        Of a run in progress; otherwise it is read from the directory.
-    samples : Run, optional
-        The run that holds the samples, if it is another: a second source of candidates has only vectors and lists.
+    `url`: a path or any fsspec URL.
+    `config`: of a run in progress; otherwise it is read from the directory.
+    `samples`: the run that holds the samples, if it is another: a second source of candidates has only vectors and lists.
     """
 
     def __init__(self, url: str, config: Config | None = None, samples: Run | None = None) -> None:

@@ -27,15 +27,8 @@ def embedding_path(folder: str, partition: int) -> str:
 class EmbeddingStore:
     """Random access to the vectors of a run by sample_id.
 
-    Parameters
-    ----------
-    folder : str
-        Of the run's embeddings.
-
-    Raises
-    ------
-    RunDirectoryError
-        If there are no arrays, or their widths differ.
+    `folder`: of the run's embeddings.
+    Raises RunDirectoryError if there are no arrays, or their widths differ.
     """
 
     def __init__(self, folder: str) -> None:
@@ -86,13 +79,7 @@ def inner_paths(folder: str, partition: int) -> tuple[str, str]:
 
 
 class InnerStore:
-    """Vectors of the pictures inside a frame, of the samples that have one.
-
-    Parameters
-    ----------
-    folder : str
-        Of the run's embeddings.
-    """
+    """Vectors of the pictures inside a frame, of the samples that have one; `folder` is that of the run's embeddings."""
 
     def __init__(self, folder: str) -> None:
         folder = join(folder, "img_inner")
@@ -180,12 +167,7 @@ def clear_views(folder: str) -> None:
 
 
 class ViewStore:
-    """Random access to the views of a run by number: rows are counted part after part.
-
-    Parameters
-    ----------
-    folder : str
-    """
+    """Random access to the views of a run by number: rows are counted part after part."""
 
     def __init__(self, folder: str) -> None:
         views, vectors = map_arrays(folder, "view-"), map_arrays(folder, "vector-")
