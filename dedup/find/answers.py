@@ -68,7 +68,7 @@ class Lookup(Protocol):
 
     @property
     def run_dir(self) -> str:
-        """The run."""
+        """URL of the run."""
 
     @property
     def n_images(self) -> int:

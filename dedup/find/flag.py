@@ -50,7 +50,7 @@ class LookupTask:
 
 @dataclass(frozen=True)
 class FlagSummary:
-    """What was found over all images."""
+    """Totals over all images."""
 
     out: str
     n_images: int  # looked up

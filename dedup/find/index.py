@@ -80,7 +80,7 @@ class RunIndex:
 
     @property
     def run_dir(self) -> str:
-        """The run."""
+        """URL of the run."""
         return self.run.url
 
     @property

@@ -233,8 +233,8 @@ class Run:
             except ValueError as error:
                 raise RunDirectoryError(f"{url} can't be read as an array ({error}); {redo}") from error
             if shape != (n, dim or shape[1]):
-                expected_text = f"{n:,} vectors of {dim or shape[1]} dimensions"
-                raise RunDirectoryError(f"{url} has changed since the index was built: expected {expected_text}, found {shape}; {redo}")
+                expected = f"{n:,} vectors of {dim or shape[1]} dimensions"
+                raise RunDirectoryError(f"{url} has changed since the index was built: expected {expected}, found {shape}; {redo}")
 
     def _n_samples(self) -> dict[int, int]:
         """Samples of each partition."""
