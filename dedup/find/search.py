@@ -128,7 +128,7 @@ class ViewSearch:
         """
         lists, store = self._lists, self._run.views()
         probed, _ = lists.place(views.vectors, min(_NPROBE, lists.nlist))
-        rotated = (views.vectors @ lists.axes).astype(np.float16)  # along the principal axes, as the stored ones
+        projected = (views.vectors @ lists.axes).astype(np.float16)  # along the principal axes, as the stored ones
         hits: list[_Hits] = []
         starts, order = self._members
         for number in np.unique(probed).tolist():
@@ -137,12 +137,12 @@ class ViewSearch:
                 continue
             queries = np.flatnonzero((probed == number).any(axis=1))
             stored, vectors = store.take("view", members), store.take("vector", members)
-            query, hit = close_pairs(rotated[queries].astype(np.float32), vectors.astype(np.float32), min_similarity - _HALF_BAND).pairs
+            query, hit = close_pairs(projected[queries].astype(np.float32), vectors.astype(np.float32), min_similarity - _HALF_BAND).pairs
             query = queries[query]
             is_pair = views.is_base[query] | stored["is_base"][hit]
             is_pair &= (views.kind[query] == DISC) == (stored["kind"][hit] == DISC)
             query, hit = query[is_pair], hit[is_pair]
-            similarity = exact_similarity(rotated[query], vectors[hit])
+            similarity = exact_similarity(projected[query], vectors[hit])
             thresholds = np.where(views.kind[query] == DISC, max(min_similarity, DISC_SIMILARITY), min_similarity).astype(np.float32)
             is_near = similarity >= thresholds
             query, hit, similarity = query[is_near], hit[is_near], similarity[is_near]
