@@ -1,7 +1,7 @@
-"""The protocols that keep the layers apart, and what passes between them.
+"""The protocols that separate the layers, and the data that passes between them.
 
-A stage is a plain function from inputs it is handed to tables it returns; an engine carries tasks and tables
-through it. Numerics never see a file, stages never see an engine's internals, engines never see an image.
+A stage is a plain function from inputs to tables; an engine runs its tasks and queries. Numerics never see a file, stages never see an
+engine's internals, engines never see an image.
 """
 
 from __future__ import annotations
@@ -32,18 +32,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a stage says about itself while it works."""
+    """How far a stage has come."""
 
     stage: str
-    # done, total: in units of `unit`; `total` may be 0 while it is unknown
-    done: int
-    total: int
+    done: int  # in units of `unit`
+    total: int  # 0 while unknown
     unit: str  # shards, vectors, lists, …
-    detail: str = ""  # what else to say, appended to the rate
+    detail: str = ""  # appended to the rate
 
 
 class Reporter(Protocol):
-    """Receives progress and notes; the command line draws them, the library default ignores them."""
+    """Receives progress and notes; the command line shows them, the library ignores them by default."""
 
     def progress(self, progress: Progress) -> None:
         """Take a progress message."""
@@ -53,7 +52,7 @@ class Reporter(Protocol):
 
 
 class SilentReporter:
-    """Takes progress and notes and does nothing with them: what is used where nobody gives a reporter."""
+    """Ignores progress and notes; used if no reporter is given."""
 
     def progress(self, progress: Progress) -> None:
         """Ignore."""
@@ -63,7 +62,7 @@ class SilentReporter:
 
 
 class GroupSource(Protocol):
-    """Rows of fixed width that belong to groups, in blocks that a worker reads by itself; picklable."""
+    """Rows of fixed width that belong to groups, in blocks that a worker can read on its own; picklable."""
 
     @property
     def block_sizes(self) -> npt.NDArray[np.int64]:
@@ -71,24 +70,24 @@ class GroupSource(Protocol):
 
     @property
     def n_groups_each(self) -> int:
-        """Groups that a row is in."""
+        """Groups that each row is in."""
 
     def groups(self, block: int) -> npt.NDArray[np.int32]:
-        """The groups of each row of a block, none twice for one row, shape (n, n_groups_each)."""
+        """The distinct groups of each row of a block, shape (n, n_groups_each)."""
 
     def rows(self, block: int) -> npt.NDArray[np.void]:
         """The rows of a block as a structured array."""
 
     def take(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """A column of rows anywhere, by their position among all; for an engine whose workers share the files."""
+        """A column of any rows, by their positions among all; for an engine whose workers share the files."""
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows that lie elsewhere, gathered when they are indexed."""
+    """Rows that are read when indexed."""
 
     take: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]  # gives the rows of some keys
-    keys: npt.NDArray[np.int64]  # shape (n,); of each row: its sample_id, or its position
+    keys: npt.NDArray[np.int64]  # shape (n,); the sample_id or position of each row
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -104,7 +103,7 @@ class GroupRows:
     source: GroupSource
     positions: npt.NDArray[np.int64]  # shape (n,); of each row among all rows of the source
     groups: npt.NDArray[np.int32]  # shape (n, n_groups_each); all groups of each row
-    # shape (n,); the columns, where they were sent along; else they are gathered from the source's files when they are asked for
+    # shape (n,); the columns, if they were sent along; None: they are read from the source's files on demand
     columns: npt.NDArray[np.void] | None = None
 
     def __len__(self) -> int:
@@ -115,46 +114,44 @@ class GroupRows:
         return self.source.take(name, self.positions) if self.columns is None else np.ascontiguousarray(self.columns[name])
 
     def view(self, name: str) -> Gathered | npt.NDArray[Any]:
-        """A column that is too wide to be copied whole: the rows that it is indexed with, by their number inside the group."""
+        """A column too wide to copy whole: index it with row numbers inside the group."""
         return Gathered(partial(self.source.take, name), self.positions) if self.columns is None else np.asarray(self.columns[name])
 
 
 class PickledByFields:
-    """A dataclass that is sent to workers without what it has mapped in this process."""
+    """A dataclass of which only the fields are pickled, not what it has mapped in this process."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Groups that one call of a work gets."""
+    """Groups that one call of a `GroupWork` gets."""
 
     number: int  # of the pack, counted from 0
     groups: npt.NDArray[np.int64]  # shape (n,); ascending
-    # share, n_shares: which share of the work on its groups is done here, and how many there are: a group that is too much for one
-    # call is in as many packs. All rows come with each.
+    # a group too large for one call is in `n_shares` packs: each gets all rows, and does the share `share` of the work
     share: int = 0
     n_shares: int = 1
 
 
 class GroupWork(Protocol[Result_co]):
-    """What is done with the groups of one pack; picklable, and may be done twice."""
+    """Work on the groups of one pack; picklable, and may run twice."""
 
     def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> Result_co:
         """Take the groups of a pack as they come, ascending; write output; return the result."""
 
 
-GpuUse = bool | Literal["alone"]  # of tasks: whether they compute on a GPU beside other tasks, or keep a model on one of their own
+GpuUse = bool | Literal["alone"]  # whether tasks compute on a GPU shared with other tasks, or need one alone to keep a model on
 
 
 class Engine(Protocol):
-    """Carries tasks and tables through stages."""
+    """Runs the tasks and queries of stages."""
 
     @property
     def n_workers(self) -> int:
-        """Tasks that run at a time."""
+        """Tasks that run at once."""
 
     @property
     def is_local(self) -> bool:
@@ -165,8 +162,8 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task; yields (position of the task, result) as they end.
 
-        `work` is a module-level function or a picklable callable; it reads its inputs and writes its outputs
-        itself and may run twice. A task that computes on a GPU takes those of `machine.task_gpus`.
+        `work` is picklable, reads its inputs and writes its outputs itself, and may run twice. A task on a GPU uses those of
+        `machine.task_gpus`.
         """
 
     def map_groups(
@@ -186,7 +183,7 @@ class Engine(Protocol):
         """Write the result of a query as files of a table, named and ordered by its ORDER BY; returns its rows."""
 
     def scratch(self) -> AbstractContextManager[str]:
-        """A folder for files that workers read, gone afterwards: a path, or a URL where workers are elsewhere."""
+        """A folder for files that workers read, deleted afterwards: a path, or a URL if workers are on other machines."""
 
     def close(self) -> None:
         """Release workers."""

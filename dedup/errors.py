@@ -9,7 +9,7 @@ happened, what was expected, what was found and what to do next.
     ├── ConfigError          a key, value or combination of values that can't work        (exit 2)
     │   └── MissingExtra     a package of an optional extra is not installed              (exit 2)
     ├── RunDirectoryError    a run directory made with another configuration, or damaged  (exit 2)
-    ├── ResourceError        memory or disk are too small for what is asked for           (exit 1)
+    ├── ResourceError        memory or disk are too small for the run                     (exit 1)
     ├── InputError           no shard matches, or a shard can't be reached                (exit 1)
     ├── AccountingError      a run-time invariant does not hold; nothing was published    (exit 1)
     ├── StageError           a stage failed in a worker                                   (exit 1)
@@ -29,12 +29,12 @@ NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def no_room(error: BaseException) -> str:
-    """What to say of a disk that is full, whoever found it so; empty for any other error."""
+    """A message for an error caused by a full disk, whichever library raised it; empty for any other error."""
     text = str(error)
     if not (isinstance(error, OSError) and error.errno in NO_ROOM) and os.strerror(errno.ENOSPC) not in text:
         return ""
-    what = f"no room for {error.filename} ({error.strerror})" if isinstance(error, OSError) and error.filename else f"no room: {text}"
-    return f"{what}; free some space and run the same command again: finished parts are kept"
+    problem = f"no room for {error.filename} ({error.strerror})" if isinstance(error, OSError) and error.filename else f"no room: {text}"
+    return f"{problem}; free some space and run the same command again: finished parts are kept"
 
 
 class DedupError(Exception):
@@ -52,12 +52,8 @@ class ConfigError(DedupError):
 class MissingExtra(ConfigError):
     """A package of an optional extra is not installed.
 
-    Parameters
-    ----------
-    package : str
-        The import name that failed.
-    extra : str
-        The extra of this distribution that brings it.
+    `package`: the import name that failed.
+    `extra`: the extra of this distribution that brings it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -66,7 +62,7 @@ class MissingExtra(ConfigError):
         self.extra = extra
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
-        # workers send their errors to the driver
+        # workers send their errors, pickled, to the driver
         return MissingExtra, (self.package, self.extra)
 
 
@@ -77,7 +73,7 @@ class RunDirectoryError(DedupError):
 
 
 class ResourceError(DedupError):
-    """Memory or disk are too small for what is asked for; the message has both numbers, and nothing was written."""
+    """Memory or disk are too small for the run; the message gives both numbers, and nothing was written."""
 
 
 class InputError(DedupError):
@@ -89,7 +85,7 @@ class AccountingError(DedupError):
 
 
 class StageError(DedupError):
-    """A stage failed while it worked on one task."""
+    """A stage failed on one of its tasks."""
 
 
 class SchemaError(DedupError):
@@ -107,12 +103,8 @@ class EdgeError(ShapeError):
 class SampleError(DedupError):
     """One sample can't be used.
 
-    Parameters
-    ----------
-    reason : str
-        One of the words of `dedup.schemas.REJECT_REASONS`.
-    detail : str
-        What was found, for a person.
+    `reason`: a key of `dedup.schemas.REJECT_REASONS`.
+    `detail`: what was found, for people to read.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

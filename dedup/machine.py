@@ -1,4 +1,4 @@
-"""The machine, as far as a run may use it: memory, cores, disk, GPUs; and which version of this package it has."""
+"""The resources a run may use on this machine: memory, cores, disk, GPUs; and the version of this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kernel:
-    """Where Linux says what a process may use."""
+    """Where Linux tells what a process may use."""
 
     proc: Path = Path("/proc")
     cgroups: Path = Path("/sys/fs/cgroup")
@@ -22,33 +22,35 @@ class Kernel:
 
 _KERNEL = Kernel()
 _LIMITS = ("memory.max", "memory.limit_in_bytes", "cpu.max", "cpu.cfs_quota_us")  # files of control groups, version 2 and 1
-_UNLIMITED = 1 << 60  # what cgroups of version 1 write where there is no limit is of this order
+_UNLIMITED = 1 << 60  # without a limit, version 1 writes a number of this order
 
-# what NVIDIA's driver makes, in containers too; the last is that of Windows below Linux
+# made by NVIDIA's driver, in containers too; the last one under WSL
 DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 
-# of the process, which runs one task at a time, so that the threads of a task see it too
+# globals of the process, which runs one task at a time, so that all threads of a task see them
 _given: tuple[str, ...] = ()
 _n_cores = 1
 _n_sharers = 1
 
 
 def free_memory(kernel: Kernel = _KERNEL) -> int | None:
-    """Bytes that can still be taken: the least of what the machine has and each control group of this process leaves; None = unknown."""
-    found = [_available(kernel), *(limit - used for limit, used in map(_limit_and_use, _own_groups("memory", kernel)) if limit is not None)]
-    known = [n_bytes for n_bytes in found if n_bytes is not None]
-    return max(0, min(known)) if known else None
+    """Bytes that can still be allocated: the least that the machine and each control group of this process leave; None = unknown."""
+    rooms = [limit - used for limit, used in map(_limit_and_use, _process_groups("memory", kernel)) if limit is not None]
+    available = _available(kernel)
+    if available is not None:
+        rooms.append(available)
+    return max(0, min(rooms)) if rooms else None
 
 
 def available_cores(kernel: Kernel = _KERNEL) -> int:
-    """Cores this process may use: of its affinity, and no more than its control groups' quota gives it time for."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for quota in map(_quota, _own_groups("cpu", kernel)) if quota is not None]
-    return max(1, min([own, *(math.ceil(quota) for quota in quotas)]))
+    """Cores this process may use, by its affinity and the quotas of its control groups."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for quota in map(_quota, _process_groups("cpu", kernel)) if quota is not None]
+    return max(1, min([n_cores, *(math.ceil(quota) for quota in quotas)]))
 
 
 def free_disk(path: str) -> tuple[int, int]:
-    """Free bytes where a local path lies or will lie, and the number of that file system."""
+    """Free bytes on the file system of a local path, which need not exist yet, and that file system's number."""
     existing = os.path.abspath(path)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
@@ -60,13 +62,13 @@ def _available(kernel: Kernel) -> int | None:
         for line in (kernel.proc / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024 * int(line.split()[1])
-    with suppress(OSError, ValueError, AttributeError):  # macOS: all of it
+    with suppress(OSError, ValueError, AttributeError):  # macOS: all memory
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
 
 
-def _own_groups(controller: str, kernel: Kernel) -> list[Path]:
-    """Folders of the control groups this process is in, up to the root: of version 2, else of a controller of version 1."""
+def _process_groups(controller: str, kernel: Kernel) -> list[Path]:
+    """Folders of the control groups this process is in, up to the root: of version 2, or of a controller of version 1."""
     with suppress(OSError, ValueError):
         for line in (kernel.proc / "self" / "cgroup").read_text().splitlines():
             number, names, path = line.split(":", 2)
@@ -77,12 +79,12 @@ def _own_groups(controller: str, kernel: Kernel) -> list[Path]:
                 root = root if root.exists() else kernel.cgroups / controller
             else:
                 continue
-            own = root / path.lstrip("/")
-            found = [own, *(folder for folder in own.parents if folder == root or root in folder.parents)]
-            # in a container the path may be that of the host, which is not there; its own group is the root then
-            there = [folder for folder in found if folder.is_dir()]
-            if any((folder / name).exists() for folder in there for name in _LIMITS):
-                return there
+            group = root / path.lstrip("/")
+            folders = [group, *(folder for folder in group.parents if folder == root or root in folder.parents)]
+            # in a container the path may be the host's, which does not exist here: the container's group is then the root
+            folders = [folder for folder in folders if folder.is_dir()]
+            if any((folder / name).exists() for folder in folders for name in _LIMITS):
+                return folders
     return []
 
 
@@ -96,7 +98,7 @@ def _limit_and_use(group: Path) -> tuple[int | None, int]:
 
 
 def _file_cache(group: Path) -> int:
-    """Bytes of files that the group is charged for and that are given up when memory is asked for."""
+    """Bytes of cached files that the group is charged for but that are freed when memory is needed."""
     with suppress(OSError, ValueError):
         for line in (group / "memory.stat").read_text().splitlines():
             name, _, n_bytes = line.partition(" ")
@@ -116,28 +118,28 @@ def _quota(group: Path) -> float | None:
 
 
 def task_gpus() -> tuple[str, ...]:
-    """Addresses of the task's GPUs, such as ``("1",)``; empty where no scheduler deals them out."""
+    """Addresses of the task's GPUs, such as ``("1",)``; empty if no scheduler assigns them."""
     return _given
 
 
 def task_cores() -> int:
-    """Cores that the task may keep busy with threads of its own."""
+    """Cores that the task may use with its own threads."""
     return _n_cores
 
 
 def gpu_sharers() -> int:
-    """Processes that use the task's GPU at a time, this one included."""
+    """Processes that share the task's GPU, this one included."""
     return _n_sharers
 
 
 def give_gpus(addresses: Sequence[str], n_cores: int, n_sharers: int = 1) -> None:
-    """From now on these are the GPUs of this process's tasks, shared by so many processes; each task may use so many cores."""
+    """Assign GPUs, each shared by `n_sharers` processes, and `n_cores` cores to this process's tasks from now on."""
     global _given, _n_cores, _n_sharers
     _given, _n_cores, _n_sharers = tuple(addresses), n_cores, n_sharers
 
 
 def may_have_gpu(driver_files: Sequence[str] = DRIVER_FILES) -> bool:
-    """Whether there may be a CUDA device here: a look at some files, before anything is imported that takes seconds."""
+    """Whether there may be a CUDA device: checks for some files, without importing what takes seconds."""
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip():
         return False
     return bool(_given) or any(map(os.path.exists, driver_files))
@@ -145,7 +147,7 @@ def may_have_gpu(driver_files: Sequence[str] = DRIVER_FILES) -> bool:
 
 @contextmanager
 def given_gpus(addresses: Sequence[str], n_cores: int = 1, n_sharers: int = 1) -> Iterator[None]:
-    """While a task runs, these are its GPUs, shared by so many processes, and it may use so many cores."""
+    """The same as `give_gpus`, while a task runs."""
     before = _given, _n_cores, _n_sharers
     give_gpus(addresses, n_cores, n_sharers)
     try:
@@ -155,7 +157,7 @@ def given_gpus(addresses: Sequence[str], n_cores: int = 1, n_sharers: int = 1) -
 
 
 def package_version() -> str:
-    """Version of this distribution, '0' in a tree that is not installed."""
+    """Version of this distribution; '0' if it is not installed."""
     try:
         return version("webdedup")
     except PackageNotFoundError:

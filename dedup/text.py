@@ -1,4 +1,4 @@
-"""Texts and numbers as a person reads them. Texts come from the web: what is here cuts and cleans them for a terminal or a page."""
+"""Texts and numbers for display. Texts come from the web, so they are cut and cleaned for a terminal or a page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from rich.filesize import decimal
 
-# of an address: who may read it, and what signs it, as S3, GCS, Azure, CloudFront and others name it
-_LET_IN: Final = re.compile(r"://[^\s/@'\"]*:[^\s/@'\"]*@")
+# credentials in URLs: user and password, and the signatures of S3, GCS, Azure, CloudFront and others
+_LOGIN: Final = re.compile(r"://[^\s/@'\"]*:[^\s/@'\"]*@")
 
 _SIGNED: Final = re.compile(
     r"([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|googleaccessid|signature|sig|(?:access_|auth_)?token|key-pair-id|"
@@ -28,20 +28,19 @@ _KEY_CHARACTERS = 120
 
 @dataclass(frozen=True)
 class Text:
-    """A text as it is shown, and how long it is if it was cut."""
+    """A text for display, and its length if it was cut."""
 
     shown: str
-    n_characters: int = 0  # 0 = it is shown whole
+    n_characters: int = 0  # of the whole text; 0 = it was not cut
 
 
 def printable(text: str, max_chars: int = 0) -> str:
-    r"""Bring a text from the data to one line that can do nothing to a terminal.
+    r"""A text from the data as one line that is safe for a terminal.
 
-    Control characters, escape sequences and marks that turn the direction of writing are left out, and what signs an address or lets
-    into it: logs are passed on.
+    Control characters, escape sequences and marks that change the direction of writing are removed, and, since logs are passed on,
+    credentials in URLs.
 
-    `text`: of any length.
-    `max_chars`: characters at most, the last an ellipsis where there are more; 0 = all.
+    `max_chars`: most characters, the last an ellipsis if there are more; 0 = all.
 
     Examples
     --------
@@ -55,16 +54,15 @@ def printable(text: str, max_chars: int = 0) -> str:
     if max_chars:
         text = text[: 8 * max_chars + 64]  # a caption may have megabytes
     if "://" in text:
-        text = _SIGNED.sub(r"\1…", _LET_IN.sub("://…@", text))
+        text = _SIGNED.sub(r"\1…", _LOGIN.sub("://…@", text))
     line = " ".join("".join(letter if letter.isprintable() or letter.isspace() else "" for letter in text).split())
     return f"{line[: max_chars - 1]}…" if 0 < max_chars < len(line) else line
 
 
 def cut(text: str | None, n_characters: int | None = None, most: int = CAPTION_CHARACTERS) -> Text | None:
-    r"""A text of one line without control characters, cut to `most` characters; None where there is none.
+    r"""A text as one line without control characters, cut to `most` characters; None for None.
 
-    `text`: perhaps the beginning alone.
-    `n_characters`: of the whole text.
+    `n_characters`: of the whole text, if `text` is only its beginning.
 
     Examples
     --------
@@ -73,17 +71,17 @@ def cut(text: str | None, n_characters: int | None = None, most: int = CAPTION_C
     """
     if text is None:
         return None
-    whole = len(text) if n_characters is None else n_characters
-    is_cut = whole > most
-    # a cut between an emoji and what belongs to it would show a half
-    begun = text[:most].rstrip(_JOINERS) + "…" if is_cut else text
-    return Text(_SPACES.sub(" ", _CONTROLS.sub("\ufffd", begun)).strip(), whole if is_cut else 0)
+    n_characters = len(text) if n_characters is None else n_characters
+    is_cut = n_characters > most
+    # a cut inside an emoji sequence would leave a joiner at the end
+    line = text[:most].rstrip(_JOINERS) + "…" if is_cut else text
+    return Text(_SPACES.sub(" ", _CONTROLS.sub("\ufffd", line)).strip(), n_characters if is_cut else 0)
 
 
 def shown(text: str, most: int = CAPTION_CHARACTERS) -> str:
-    """What `cut` shows of a text."""
-    found = cut(text, most=most)
-    return "" if found is None else found.shown
+    """The text that `cut` shows."""
+    shortened = cut(text, most=most)
+    return "" if shortened is None else shortened.shown
 
 
 def key_text(key: str) -> Text:
@@ -92,7 +90,7 @@ def key_text(key: str) -> Text:
 
 
 def link(url: str | None) -> str:
-    """The url if a click on it may be offered, else ''.
+    """The url if it is safe to link to, otherwise ''.
 
     Examples
     --------
@@ -112,7 +110,7 @@ def link(url: str | None) -> str:
 
 
 def shard_name(shard: str) -> str:
-    """Last part of a shard's URL: folders and credentials of the URL stay out of a page that is passed on.
+    """Last part of a shard's URL, without folders and credentials: pages are passed on.
 
     Examples
     --------
@@ -127,7 +125,7 @@ def shard_name(shard: str) -> str:
 
 
 def bytes_text(n_bytes: float) -> str:
-    """A size, in powers of 1,000.
+    """A size, with units of powers of 1,000.
 
     Examples
     --------
@@ -138,7 +136,7 @@ def bytes_text(n_bytes: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """A time.
+    """A duration.
 
     Examples
     --------
@@ -166,7 +164,7 @@ def share_text(part: float, whole: float) -> str:
 
 
 def similarity_text(value: float | None) -> str:
-    """A similarity or distance to four digits, cut rather than rounded up: what is below a threshold must not look equal to it.
+    """A similarity or distance to four digits, truncated: a value below a threshold must not look equal to it.
 
     Examples
     --------

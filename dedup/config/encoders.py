@@ -1,6 +1,6 @@
-"""What each encoder can do: the one table that is asked, instead of comparing its name.
+"""What each encoder can do, in one table, so that no code depends on an encoder's name.
 
-It lies with the configuration, since the keys take choices and default thresholds from it and must not import the encoders.
+It is part of the configuration because keys take choices and defaults from it and must not import the encoders.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class EncoderKind:
     """An encoder, as `encoder.name` names it."""
 
     name: str
-    default_min_similarity: float  # `search.min_similarity` where it is 0
-    typical_dim: int  # length of a vector, as far as it can be told without loading weights
-    has_images: bool = True  # encodes images; vectors that were made elsewhere may not even say where their images lie
-    can_turn: bool = False  # its vectors can be turned as their images are, without encoding them again
-    makes_views: bool = False  # vectors of parts and turns of an image are made from what it has computed
-    uses_gpu: bool = False  # computes with torch, on a GPU where there is one
+    default_min_similarity: float  # for `search.min_similarity=0`
+    typical_dim: int  # length of a vector, as far as can be told without loading weights
+    has_images: bool = True  # it encodes images; precomputed vectors may not even say where their images are
+    can_turn: bool = False  # its vectors can be turned instead of encoding turned images
+    makes_views: bool = False  # it derives vectors of an image's parts and turns from what it computed
+    uses_gpu: bool = False  # it computes with torch, on a GPU if there is one
     weights: str = ""  # what `encoder.pretrained` must name; empty = it has no weights
     is_scripted: bool = False  # the weights are a TorchScript program, which torch.compile does not take
     embeds_captions: bool = False
@@ -36,9 +36,9 @@ class EncoderKind:
         return self.has_images and not self.needs_weights
 
 
-# Of the thresholds: a candidate's pixels are judged afterwards, so that they may be low; those of embeddings without pixels are not, and
-# 0.9 of CLIP is a likeness of subject. Carlini et al. (2023) publish no number for CLIP; re-implementations use 0.9 with ViT-B/32. 0.75 is
-# SSCD's own (Pizzi et al. 2022: 90% precision on DISC).
+# The thresholds can be low because candidates are judged by their pixels afterwards; not so for embeddings without pixels. A CLIP
+# similarity of 0.9 means the same subject. Carlini et al. (2023) publish no number for CLIP; re-implementations use 0.9 with ViT-B/32.
+# 0.75 is SSCD's own (Pizzi et al. 2022: 90% precision on DISC).
 KINDS = (
     EncoderKind("dct", 0.7, 384, can_turn=True, makes_views=True),
     EncoderKind("clip", 0.9, 1_024, uses_gpu=True, weights="a pretrained tag of the model or a checkpoint", embeds_captions=True),
@@ -50,7 +50,7 @@ _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
 def encoder_kind(name: str) -> EncoderKind:
-    """What the encoder of that name can do.
+    """The encoder of that name.
 
     Raises ConfigError if there is none.
 

@@ -1,7 +1,7 @@
 """The configuration keys: frozen dataclasses whose defaults are the truth.
 
-Each key says beside its default what it means, which values it takes, and the stage whose result depends on it. A key that says nothing of
-its stage fails when this module is imported: a result would be reused silently although the key had changed.
+Each key states its default, its meaning, the values it takes, and the stage whose result depends on it. A key without a stage fails on
+import: otherwise a result would be silently reused although the key had changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HINT: Final = "run `dedup config` for all keys"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The known name nearest to a word, as the end of a message; empty where none is near.
+    """A hint at the known name closest to a word, to end a message with; empty if none is close.
 
     Examples
     --------
@@ -28,18 +28,18 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     "; did you mean 'search.nprobe'?"
     """
     tail = word.rpartition(".")[2]
-    near = [entry for entry in known if entry.rpartition(".")[2] == tail] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    matches = [entry for entry in known if entry.rpartition(".")[2] == tail] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
 STAGE_NAMES: Final = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest", "statistics", "targets")
 
-# of a key on which no stage's record depends: it changes no result, or what it changes is recorded otherwise (fingerprints of input and encoder)
+# the stage of a key on which no record depends: it changes no result, or its effect is recorded otherwise (in fingerprints of input and encoder)
 FREE: Final = "free"
 
 SWITCHES: Final = ("auto", "true", "false")
 
-Texts = list[str]  # a name of its own, since a section has a key called `list`
+Texts = list[str]  # an alias, since one section has a key called `list`
 
 Form = Literal["plain", "switch", "commas", "address", "similarity", "similarity or 0"]
 
@@ -48,17 +48,17 @@ _THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a key knows of itself besides its name, type and default."""
+    """Properties of a key besides its name, type and default."""
 
     meaning: str
     stage: str  # one of STAGE_NAMES, or FREE
-    low: float  # the least and the largest value, both allowed
-    high: float
-    choices: tuple[str, ...]  # the texts it takes; empty = any
+    low: float  # smallest value allowed
+    high: float  # largest value allowed
+    choices: tuple[str, ...]  # the values it takes; empty = any
     form: Form
 
     def __post_init__(self) -> None:
-        """Refuse a stage that there is not."""
+        """Refuse an unknown stage."""
         if self.stage not in (*STAGE_NAMES, FREE):
             raise ValueError(f"a key of stage '{self.stage}' ({self.meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
 
@@ -74,7 +74,7 @@ class Key:
 
     @property
     def meaning(self) -> str:
-        """What it says of itself in documentation."""
+        """Its meaning, for documentation."""
         return self.facts.meaning
 
     @property
@@ -83,7 +83,7 @@ class Key:
         return str(self.type) if self.type == Texts else str(self.type.__name__)
 
 
-# Above this Pillow refuses: twice the pixels that it warns of as a decompression bomb.
+# Pillow refuses more: twice the pixels from which it warns of a decompression bomb.
 MAX_PIXELS = 178_956_970
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
@@ -101,11 +101,11 @@ def key(
 ) -> Any:
     """A field of a section.
 
-    `meaning`: for documentation: one line.
+    `meaning`: one line for documentation.
     `stage`: the stage whose result depends on it, or ``free``.
-    `form`: ``switch``: true, false or auto, in any of YAML's words for them. ``commas``: a list that may be written ``a,b``. ``address``: a
-    path or URL, or a list of them, without a password. ``similarity``: more than 0 and at most 1; ``similarity or 0``: 0 stands for the
-    encoder's own.
+    `form`: ``switch``: true, false or auto, in any of YAML's spellings. ``commas``: a list that may be written ``a,b``. ``address``: a
+    path or URL, or a list of them, without a password. ``similarity``: more than 0 and at most 1; ``similarity or 0``: 0 means the
+    encoder's default.
     Raises ValueError if there is no such stage.
     """
     facts = Facts(meaning, stage, low, high, SWITCHES if form == "switch" else choices, form)
@@ -519,17 +519,17 @@ SECTIONS: Final[Mapping[str, Any]] = MappingProxyType(typing.get_type_hints(Conf
 def all_keys(sections: Mapping[str, Any]) -> dict[str, Key]:
     """The keys of some sections by name, in the order of their fields.
 
-    Raises TypeError if a field was not made by `key`, so that its stage is not known.
+    Raises TypeError if a field was not made by `key`, so that its stage is unknown.
     """
-    found: dict[str, Key] = {}
+    keys: dict[str, Key] = {}
     for section, cls in sections.items():
         defaults, types = cls(), typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             name = f"{section}.{field.name}"
             if "facts" not in field.metadata:
                 raise TypeError(f"{name} is a field without facts; expected key(default, meaning, stage=…)")
-            found[name] = Key(name, types[field.name], getattr(defaults, field.name), field.metadata["facts"])
-    return found
+            keys[name] = Key(name, types[field.name], getattr(defaults, field.name), field.metadata["facts"])
+    return keys
 
 
 KEYS: Final[Mapping[str, Key]] = MappingProxyType(all_keys(SECTIONS))

@@ -1,6 +1,6 @@
-"""Loading a configuration: defaults, then a YAML file, then ``key=value`` overrides, each over the one before.
+"""Loading a configuration: defaults, then a YAML file, then ``key=value`` overrides, each replacing the one before.
 
-Overrides of text are taken as they are written, never parsed as YAML, so that ``input.shards=/data/{00000..00999}.tar`` needs no quoting.
+Overrides of text keys are taken literally, never parsed as YAML, so that ``input.shards=/data/{00000..00999}.tar`` needs no quoting.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _BOOLS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fal
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """Give every value as plain data: section to key to value."""
+    """Every value as plain data: section to key to value."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
-    """A configuration from plain data, as `to_dict` gives it; keys of other versions are left out, missing ones have their defaults."""
-    known = to_dict(Config())
-    for section, keys in known.items():
+    """A configuration from the data of `to_dict`; unknown keys, of other versions, are ignored, and missing ones get their defaults."""
+    merged = to_dict(Config())
+    for section, keys in merged.items():
         keys |= {name: value for name, value in values.get(section, {}).items() if name in keys}
-    return Config(**{section: cls(**known[section]) for section, cls in SECTIONS.items()})
+    return Config(**{section: cls(**merged[section]) for section, cls in SECTIONS.items()})
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -80,15 +80,15 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
 
 
 def resolved(config: Config) -> Config:
-    """The configuration with what depends on other keys filled in: the threshold that suits the encoder."""
+    """The configuration with thresholds of 0 replaced by the encoders' defaults."""
     search = config.search
-    own = search.min_similarity or encoder_kind(config.encoder.name).default_min_similarity
-    also = search.also_min_similarity or (encoder_kind(config.embed.also[0]).default_min_similarity if config.embed.also else 0.0)
-    return dataclasses.replace(config, search=dataclasses.replace(search, min_similarity=own, also_min_similarity=also))
+    threshold = search.min_similarity or encoder_kind(config.encoder.name).default_min_similarity
+    also_threshold = search.also_min_similarity or (encoder_kind(config.embed.also[0]).default_min_similarity if config.embed.also else 0.0)
+    return dataclasses.replace(config, search=dataclasses.replace(search, min_similarity=threshold, also_min_similarity=also_threshold))
 
 
 def _read_yaml(path: str) -> dict[str, dict[str, Any]]:
-    """Defaults with a file's values over them; OmegaConf reads the YAML, resolves ``${…}`` and converts the types."""
+    """The defaults, updated with a file's values; OmegaConf reads the YAML, resolves ``${…}`` and converts types."""
     try:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
@@ -112,7 +112,7 @@ def _read_yaml(path: str) -> dict[str, dict[str, Any]]:
 
 
 def _check_keys(loaded: DictConfig) -> None:
-    """Refuse what is no key; a single text where a list belongs becomes a list of one."""
+    """Refuse unknown keys; turn a single text into a list where a list is expected."""
     for section, entries in ((str(key), node) for key, node in loaded.items_ex(resolve=False)):
         if section not in SECTIONS:
             outer, dot, inner = section.partition(".")
@@ -133,7 +133,7 @@ def _check_keys(loaded: DictConfig) -> None:
 
 
 def _parse(key: str, text: str) -> Any:
-    """Give the text of an override the type of its key."""
+    """The text of an override as a value of the key's type."""
     kind = KEYS[key].type
     if kind is str:
         return text

@@ -1,4 +1,4 @@
-"""The grammar of `keep.order_by`: columns with a direction, the first of which that tells two samples apart decides."""
+"""The grammar of `keep.order_by`: columns with a direction; the first in which two samples differ decides."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality",
 
 @dataclass(frozen=True)
 class OrderTerm:
-    """A term: what is compared, and whether the larger comes first. Missing values come last either way."""
+    """One term: what is compared, and whether larger values come first. Missing values always come last."""
 
     name: str
     is_descending: bool
-    text: str  # as it was written, with single spaces
+    text: str  # as written, with single spaces
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of a sample that it reads; their product is compared.
+        """The columns whose product is compared.
 
         Examples
         --------
@@ -32,7 +32,7 @@ class OrderTerm:
         return tuple(self.name.split("*"))
 
 
-TIE: Final = OrderTerm("sample_id", False, "sample_id asc")  # the last resort of every order
+TIE: Final = OrderTerm("sample_id", False, "sample_id asc")  # decides what an order leaves open
 
 
 def parse_order(order_by: Sequence[str], carry: Sequence[str] = ()) -> tuple[OrderTerm, ...]:

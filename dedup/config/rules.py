@@ -1,4 +1,4 @@
-"""What keys may be: each by itself as it says, then what two of them may not be together."""
+"""Validation: each key by itself, then combinations of keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HAS_LISTS: Final = re.compile(r"(^|,)IVF(\d+|\{nlist\})")
 def validate(config: Config, *, require_input: bool = False) -> None:
     """Refuse values that can't work, before any work is done.
 
-    `require_input`: whether the input is going to be embedded: it must be set, and the encoder's weights.
+    `require_input`: whether the input will be embedded, so that it and the encoder's weights must be set.
     Raises ConfigError naming the key, what was expected, what was found and what to do.
     """
     for name, value in values_of(config).items():
@@ -37,12 +37,12 @@ def _check_value(key: Key, value: Any) -> None:
     if facts.form in ("similarity", "similarity or 0") and not 0 < value <= 1 and not (facts.form == "similarity or 0" and value == 0):
         raise ConfigError(f"{key.name}={value} is not a similarity; expected more than 0 and at most 1, such as 0.9")
     is_bounded = facts.low > -math.inf or facts.high < math.inf
-    if is_bounded and not facts.low <= value <= facts.high:  # this way round, so that nan is refused
+    if is_bounded and not facts.low <= value <= facts.high:  # negated, so that NaN is refused
         limits = f"{facts.low} or more" if facts.high == math.inf else f"{facts.low} to {facts.high}"
         raise ConfigError(f"{key.name}={value} is out of range; expected {limits}; {HINT}")
     if facts.choices and value not in facts.choices:
-        known = " or ".join(facts.choices)
-        raise ConfigError(f"{key.name}={value} is unknown; expected {known}{did_you_mean(str(value), facts.choices)}")
+        choices = " or ".join(facts.choices)
+        raise ConfigError(f"{key.name}={value} is unknown; expected {choices}{did_you_mean(str(value), facts.choices)}")
 
 
 def _refuse_password(name: str, addresses: list[str]) -> None:
@@ -71,7 +71,7 @@ def _memory_is_a_size(config: Config) -> None:
         raise ConfigError(f"engine.memory_limit={limit} is not a size; expected a number and a unit, such as 4GB")
 
 
-def _index_can_be_asked(config: Config) -> None:
+def _index_is_searchable(config: Config) -> None:
     if config.search.method != "ivfpq":
         return
     if config.base.run_dir:
@@ -92,7 +92,7 @@ def _run_dir_is_no_pattern(config: Config) -> None:
         raise ConfigError(f"output.run_dir={run_dir} looks like a pattern; choose a name without *, ? and [")
 
 
-def _preferred_base_is_there(config: Config) -> None:
+def _preferred_base_is_set(config: Config) -> None:
     if config.keep.prefer_base and not config.base.run_dir:
         raise ConfigError("keep.prefer_base=true without base.run_dir, whose keepers it would keep; set that, or leave it out")
 
@@ -124,7 +124,7 @@ def _second_encoder_fits(config: Config) -> None:
 def _captions_can_be_embedded(config: Config) -> None:
     name = config.encoder.name
     if config.embed.text and not encoder_kind(name).embeds_captions:
-        raise ConfigError(f"embed.text=true with encoder.name={name}, which knows no text; expected encoder.name=clip")
+        raise ConfigError(f"embed.text=true with encoder.name={name}, which does not embed text; expected encoder.name=clip")
 
 
 def _given_inputs(config: Config) -> list[str]:
@@ -199,10 +199,10 @@ RULES: Final[tuple[Rule, ...]] = (
     _gpus_are_whole,
     _probes_fit_lists,
     _memory_is_a_size,
-    _index_can_be_asked,
+    _index_is_searchable,
     _factory_has_lists,
     _run_dir_is_no_pattern,
-    _preferred_base_is_there,
+    _preferred_base_is_set,
     _encoder_can_compile,
     _second_encoder_fits,
     _captions_can_be_embedded,

@@ -25,25 +25,24 @@ from dedup.storage.input.shards import read_image_bytes
 
 @dataclass(frozen=True)
 class Match:
-    """A training image that an image matches."""
+    """A training image that matches an image."""
 
     sample_id: int  # the first sample with these image bytes
     key: str
     shard: str
     url: str | None
     caption: str | None
-    # exact cosine: of the whole images, one turned as the view says; else of the looks that are alike, which is another scale
+    # exact cosine: of the whole images, one turned as the view says; otherwise of the views that match, which is another scale
     similarity: float
-    duplication_count: int  # samples in the group of copies that it belongs to
+    duplication_count: int  # samples in its group of copies
     component_id: int
-    is_kept: bool  # whether the manifest keeps it, or a byte-identical copy; False: another of its group
+    is_kept: bool  # whether the manifest keeps it or a byte-identical copy; False: it keeps another of the group
     # how they are alike: ``none`` (whole, as they are), ``mirror``, ``rotate90``, …; ``inner`` (the picture inside a frame), ``crop``
     # (a part of either), these two also turned, such as ``inner mirror``; ``rotated`` (by an unknown angle)
     view: str
-    is_copy: bool | None = None  # by the pixels; None where they were not looked at or the training image can't be read
+    is_copy: bool | None = None  # by the pixels; None if they were not judged or the training image can't be read
     distance: float | None = None  # how much the parts that agree least differ, 0 to 1
-    # l2, tiled_l2: of the image to the training image, stretched to its size and turned as the view says, 0 to 1; where they were
-    # asked for
+    # l2, tiled_l2: of the image, turned as the view says, to the training image stretched to its size, 0 to 1; None unless requested
     l2: float | None = None
     tiled_l2: float | None = None
     trouble: str | None = None  # why the training image could not be read
@@ -56,7 +55,7 @@ class Answer:
     image: str  # its name
     matches: list[Match]  # copies first, then the most similar
     error: str | None = None  # why it could not be looked up
-    reason: str | None = None  # the same in a word of `dedup.schemas.REJECT_REASONS`
+    reason: str | None = None  # the same as a key of `dedup.schemas.REJECT_REASONS`
 
     @property
     def is_copy(self) -> bool:
@@ -69,7 +68,7 @@ class Lookup(Protocol):
 
     @property
     def run_dir(self) -> str:
-        """The run."""
+        """URL of the run."""
 
     @property
     def n_images(self) -> int:
@@ -78,7 +77,7 @@ class Lookup(Protocol):
     def search_bytes(
         self, images: Sequence[tuple[str, bytes]], *, k: int, min_similarity: float | None, judge_pixels: bool
     ) -> list[Answer]:
-        """Look up encoded images by name; an answer each."""
+        """Look up encoded images; one answer each, under the name given."""
 
     def preview(self, sample_id: int, side: int) -> bytes:
         """A small JPEG of a training image, its longer side at most `side` pixels.
@@ -91,48 +90,35 @@ _SIDE_MEASURED = 512  # longer side in pixels at which distances are measured
 
 
 class ImageJudge:
-    """Judges training images against one image that is looked up; for one thread at a time.
-
-    Parameters
-    ----------
-    views : Views
-        Of the image.
-    matches : MatchJudge
-    """
+    """Judges training images against one image that is looked up; not thread-safe."""
 
     def __init__(self, views: Views, matches: MatchJudge) -> None:
         self._views, self._matches = views, matches
-        # for this image only: a training image that can't be read now may be there for the next
+        # not shared between images: a training image that can't be read now may be readable for the next one
         self._judge, self._image = PairJudge(matches.settings, self._read), InMemory(views.pixels)
 
     def judge(self, sample_id: int, view: str) -> Outcome:
-        """Compare the image with one training image, in the ways it may be turned in a view."""
+        """Compare the image with one training image, in the turns that a view allows."""
         row = self._matches.samples.row(sample_id)
         if self._views.quality < self._matches.flat_quality:
-            # of what has no detail, only the same bytes are a copy
+            # without detail, only identical bytes make a copy
             is_same = row["sha256"] == self._views.sha256
             return Outcome(is_same, True, "none", 0.0 if is_same else 1.0)
         return self._judge.judge(self._image, sample_id, turns_of(view))
 
     def trouble(self, sample_id: int) -> str | None:
-        """Why a training image could not be read, if it could not."""
+        """Why a training image could not be read; None if it could."""
         return self._judge.unreadable.get(sample_id)
 
     def _read(self, sample_id: int) -> npt.NDArray[np.uint8]:
         try:
             return self._matches.pixels(sample_id)
-        except DedupError as error:  # whatever is wrong with a training image, the others are answered for
+        except DedupError as error:  # a broken training image must not keep the others from being judged
             raise InputError(one_line(error)) from error
 
 
 class MatchJudge:
-    """Judges the matches of images; for one thread at a time.
-
-    Parameters
-    ----------
-    run : Run
-    samples : SampleTable
-    """
+    """Judges the matches of images; not thread-safe."""
 
     def __init__(self, run: Run, samples: SampleTable) -> None:
         self.settings, self.samples, self.flat_quality = JudgeSettings.of(run.config), samples, run.config.search.flat_quality
@@ -150,22 +136,22 @@ class MatchJudge:
         return self._reader.read(Place(row["sample_id"], row["shard"], row["key"], row["byte_offset"], row["n_bytes"]))
 
     def judged(self, data: bytes | None, views: Views, matches: Sequence[Match]) -> list[Match]:
-        """Judge each match, copies first.
+        """Judge each match; copies come first.
 
-        `data`: bytes or None; the encoded image, if l2 distances of the first match are wanted.
+        `data`: the encoded image, to measure the l2 distances of the first match; None: they are not measured.
         """
-        judge, found, turn_of = ImageJudge(views, self), [], {}
+        judge, judged, turn_of = ImageJudge(views, self), [], {}
         for match in matches:
             outcome = judge.judge(match.sample_id, match.view)
             turn_of[match.sample_id] = outcome.turn
-            found.append(replace(match, is_copy=outcome.is_copy, distance=outcome.distance, trouble=judge.trouble(match.sample_id)))
-        found.sort(key=lambda match: (match.is_copy is not True, -match.similarity, match.sample_id))
-        if data is not None and found and found[0].trouble is None:
-            found[0] = self._measured(data, turn_of[found[0].sample_id], found[0])
-        return found
+            judged.append(replace(match, is_copy=outcome.is_copy, distance=outcome.distance, trouble=judge.trouble(match.sample_id)))
+        judged.sort(key=lambda match: (match.is_copy is not True, -match.similarity, match.sample_id))
+        if data is not None and judged and judged[0].trouble is None:
+            judged[0] = self._measured(data, turn_of[judged[0].sample_id], judged[0])
+        return judged
 
     def _measured(self, data: bytes, turn: str, match: Match) -> Match:
-        """The l2 and tiled l2 to the training image as it lies in its tar, stretched to the size of the image."""
+        """The match with l2 and tiled l2 to the training image, read in full from its tar and stretched to the image's size."""
         row = self.samples.row(match.sample_id)
         try:
             training = decode_image(
@@ -173,17 +159,17 @@ class MatchJudge:
             ).pixels
         except (InputError, SampleError) as error:
             return replace(match, trouble=one_line(error))
-        own = turned(decode_image(data, max_pixels=self.settings.max_pixels).pixels, turn)
-        factor = min(1.0, _SIDE_MEASURED / max(own.shape[:2]))
-        size = (max(1, round(own.shape[1] * factor)), max(1, round(own.shape[0] * factor)))
-        own, training = (_resized(pixels, size) for pixels in (own, training))
+        image = turned(decode_image(data, max_pixels=self.settings.max_pixels).pixels, turn)
+        factor = min(1.0, _SIDE_MEASURED / max(image.shape[:2]))
+        size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+        image, training = (_resized(pixels, size) for pixels in (image, training))
         tiles = min(TILES, *size)
-        l2, tiled = l2_distances(own[None], training)[0], tiled_distances(own[None], training, tiles)[0]
+        l2, tiled = l2_distances(image[None], training)[0], tiled_distances(image[None], training, tiles)[0]
         return replace(match, l2=float(l2), tiled_l2=float(tiled))
 
 
 def _resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """As generations are stretched for the same distances: the whole picture, bicubic."""
+    """The whole picture, stretched bicubically as generations are for the same distances."""
     if pixels.shape[1::-1] == size:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))

@@ -1,24 +1,23 @@
-"""Flagging generated images: which are copies of training images, before they are released."""
+"""Flagging generated images that are copies of training images, before they are released."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import pyarrow as pa
 
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter
 from dedup.engines.local import engine_or_own
-from dedup.find.answers import Answer
+from dedup.find.answers import Answer, Match
 from dedup.find.index import RunIndex, open_index
 from dedup.find.inputs import find_inputs, read_inputs
 from dedup.schemas import FLAGS
 from dedup.storage.tables import FileWriter
 
-_PER_TASK = 64  # files that a worker looks up before it says so
-_ROWS_HELD = 1_000  # before they are written
+_PER_TASK = 64  # most files of one task; progress is reported after each task
+_ROWS_HELD = 1_000  # rows held before they are written
 _COPIES_SHOWN = 10
 
 _FROM_MATCH = (
@@ -32,11 +31,11 @@ class Question:
     """How images are looked up."""
 
     run_dir: str
-    overrides: tuple[str, ...] = ()  # as of `open_index`
+    overrides: tuple[str, ...] = ()  # see `open_index`
     device: str = "auto"
     k: int = 10
     min_similarity: float | None = None
-    # judge_pixels, measures: as of `RunIndex.search_bytes`
+    # judge_pixels, measures: see `RunIndex.search_bytes`
     judge_pixels: bool = True
     measures: bool = False
 
@@ -51,27 +50,26 @@ class LookupTask:
 
 @dataclass(frozen=True)
 class FlagSummary:
-    """What was found over all images."""
+    """Totals over all images."""
 
     out: str
-    # n_images, n_copies, n_unknown, n_errors: looked up; copies; with a match that could not be judged; that are no images
-    n_images: int
+    n_images: int  # looked up
     n_copies: int
-    n_unknown: int
-    n_errors: int
-    copies: list[JsonDict] = field(default_factory=list)  # the first rows of copies
+    n_unknown: int  # with a match that could not be judged
+    n_errors: int  # that are not images
+    copies: list[JsonDict] = field(default_factory=list)  # rows of the first copies
 
 
 def look_up(task: LookupTask) -> list[Answer]:
     """Answers for the images of some files."""
     question, index = task.question, _opened(task.question.run_dir, task.question.overrides, task.question.device)
     answers = []
-    for asked in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
-        if asked.error is not None:
-            answers.append(Answer(asked.name, [], str(asked.error), asked.error.reason))
+    for image in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
+        if image.error is not None:
+            answers.append(Answer(image.name, [], str(image.error), image.error.reason))
             continue
         answers += index.search_bytes(
-            [(asked.name, asked.data)],
+            [(image.name, image.data)],
             k=question.k,
             min_similarity=question.min_similarity,
             judge_pixels=question.judge_pixels,
@@ -85,23 +83,23 @@ def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporte
 
     Raises InputError if a path does not exist.
     """
-    found = find_inputs(paths)
-    _ = _opened(question.run_dir, question.overrides, question.device).encoder  # what it lacks is said before any work
-    size = max(1, min(_PER_TASK, -(-len(found) // (4 * engine.n_workers))))
-    tasks = [LookupTask(question, tuple(found[start : start + size])) for start in range(0, len(found), size)]
-    if len(found) <= 2 * size:  # a handful: no workers are started for it
+    inputs = find_inputs(paths)
+    _ = _opened(question.run_dir, question.overrides, question.device).encoder  # fails before any work if something is missing
+    size = max(1, min(_PER_TASK, -(-len(inputs) // (4 * engine.n_workers))))
+    tasks = [LookupTask(question, tuple(inputs[start : start + size])) for start in range(0, len(inputs), size)]
+    if len(inputs) <= 2 * size:  # too few to start workers for
         for task in tasks:
             yield from look_up(task)
         return
-    waiting: dict[int, list[Answer]] = {}
-    following, done = 0, 0
+    waiting: dict[int, list[Answer]] = {}  # finished before a task that comes earlier
+    next_task, n_done = 0, 0
     for number, answers in engine.map_partitions(look_up, tasks, uses_gpu=question.device != "cpu"):
         waiting[number] = answers
-        done += len(tasks[number].paths)
-        reporter.progress(Progress("lookup", done, len(found), "files"))
-        while following in waiting:
-            yield from waiting.pop(following)
-            following += 1
+        n_done += len(tasks[number].paths)
+        reporter.progress(Progress("lookup", n_done, len(inputs), "files"))
+        while next_task in waiting:
+            yield from waiting.pop(next_task)
+            next_task += 1
 
 
 def flag_images(
@@ -133,7 +131,7 @@ def flag_images(
     judge_pixels : bool
         False: similarity alone decides.
     overrides : sequence of str
-        As of `dedup.open_index`.
+        See `dedup.open_index`.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
@@ -143,56 +141,55 @@ def flag_images(
     RunDirectoryError
         If the run can't be searched.
     InputError
-        If there is no such image, folder or tar.
+        If an image, folder or tar does not exist.
     """
     question = Question(run_dir, tuple(overrides), "auto", k, min_similarity, judge_pixels, measures=judge_pixels)
     index = _opened(question.run_dir, question.overrides, question.device)
-    rule = {"min_similarity": _asked(question, index), "max_distance": index.run.config.confirm.max_distance}
-    by_pixels = question.judge_pixels and index.run.judges_pixels
+    threshold = index.min_similarity if min_similarity is None else min_similarity
+    limits = {"min_similarity": threshold, "max_distance": index.run.config.confirm.max_distance}
+    by_pixels = judge_pixels and index.run.judges_pixels
     with engine_or_own(engine) as engine:
         answers = answers_of(question, images, engine, reporter or SilentReporter())
-        return _write(out, (flag_row(answer, by_pixels=by_pixels) | rule for answer in answers))
+        return _write(out, (flag_row(answer, by_pixels=by_pixels) | limits for answer in answers))
 
 
 def _write(out: str, rows: Iterator[JsonDict]) -> FlagSummary:
     n_images = n_copies = n_unknown = n_errors = 0
-    first: list[JsonDict] = []
+    copies: list[JsonDict] = []
     with FileWriter(out, FLAGS) as writer:
         waiting: list[JsonDict] = []
         for row in rows:
             n_images, n_copies = n_images + 1, n_copies + (row["is_copy"] is True)
             n_errors, n_unknown = n_errors + (row["error"] is not None), n_unknown + (row["rule"] == "unreadable")
-            if row["is_copy"] and len(first) < _COPIES_SHOWN:
-                first.append(row)
+            if row["is_copy"] and len(copies) < _COPIES_SHOWN:
+                copies.append(row)
             waiting.append(row)
             if len(waiting) >= _ROWS_HELD:
                 writer.write(pa.Table.from_pylist(waiting, schema=FLAGS))
                 waiting.clear()
         writer.write(pa.Table.from_pylist(waiting, schema=FLAGS))
-    return FlagSummary(out, n_images, n_copies, n_unknown, n_errors, first)
+    return FlagSummary(out, n_images, n_copies, n_unknown, n_errors, copies)
 
 
 def flag_row(answer: Answer, *, by_pixels: bool) -> JsonDict:
-    """A row of `flags`, without the thresholds: the best match, and what the rule says of it."""
-    row: JsonDict = {"image": answer.image, "error": answer.error, "is_copy": None, "rule": "none"}
-    row |= dict.fromkeys(_FROM_MATCH)
+    """A row of `FLAGS` without the thresholds: the best match and the verdict on it."""
+    row: JsonDict = {"image": answer.image, "error": answer.error, "is_copy": None, "rule": "none"} | dict.fromkeys(_FROM_MATCH)
     if answer.error is not None:
         return row
     if not answer.matches:
         return row | {"is_copy": False}
     best = answer.matches[0]
-    found: dict[str, Any] = {name: getattr(best, name) for name in _FROM_MATCH}
     if not by_pixels:
-        return row | found | {"is_copy": True, "rule": "similarity"}
+        return row | _match_columns(best) | {"is_copy": True, "rule": "similarity"}
     # a match that can't be read may be the copy
     unread = next((match for match in answer.matches if match.is_copy is None), None)
     if best.is_copy is not True and unread is not None:
-        return row | {name: getattr(unread, name) for name in _FROM_MATCH} | {"rule": "unreadable"}
-    return row | found | {"is_copy": best.is_copy, "rule": "pixels"}
+        return row | _match_columns(unread) | {"rule": "unreadable"}
+    return row | _match_columns(best) | {"is_copy": best.is_copy, "rule": "pixels"}
 
 
-def _asked(question: Question, index: RunIndex) -> float:
-    return index.min_similarity if question.min_similarity is None else question.min_similarity
+def _match_columns(match: Match) -> JsonDict:
+    return {name: getattr(match, name) for name in _FROM_MATCH}
 
 
 @lru_cache(maxsize=1)

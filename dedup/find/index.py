@@ -1,4 +1,4 @@
-"""Coming back to a run: which training images an image matches."""
+"""Lookups in a finished run: which training images an image matches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dedup.numerics.search.faiss_index import IvfIndex
 
 
-_NEEDED = ("embed", "index", "confirm", "groups", "manifest", "statistics")  # stages whose tables answers are taken from
+_NEEDED = ("embed", "index", "confirm", "groups", "manifest", "statistics")  # stages whose tables are read
 
 
 def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "auto", stages: Sequence[str] | None = None) -> RunIndex:
@@ -39,19 +39,19 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     run_dir : str
         A path or any fsspec URL.
     overrides : sequence of str
-        ``section.key=value`` of `encoder`, `input` or `engine`, over what the run was made with; a run over precomputed embeddings names no
-        encoder, and takes images only with one: ``encoder.name=clip encoder.pretrained=…``.
+        ``section.key=value`` of `encoder`, `input` or `engine`, over the run's own configuration. A run over precomputed embeddings names
+        no encoder; looking up images in it needs one: ``encoder.name=clip encoder.pretrained=…``.
     device : str
-        ``cpu``: the index is searched where it lies; ``auto``: a copy on GPUs where FAISS has any.
+        ``cpu``: the index is searched from its file; ``auto``: from a copy on GPUs, if FAISS finds any.
     stages : sequence of str, optional
-        That must be finished; all by default.
+        That must be finished; by default all that a lookup reads.
 
     Raises
     ------
     RunDirectoryError
-        If the run is not finished, its parts do not fit each other, or files are missing.
+        If the run is not finished, its parts do not match, or files are missing.
     MissingExtra
-        If FAISS, or the encoder's packages, are not installed.
+        If FAISS or the encoder's packages are not installed.
     """
     from dedup.numerics.search.faiss_index import IvfIndex
     from dedup.numerics.search.lists import count_gpus
@@ -61,21 +61,15 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     index = IvfIndex(run.index_path(), n_gpus=0 if device == "cpu" else count_gpus())
     expected = (int(run.index_facts.get("n_images", -1)), int(run.index_facts.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
-        found = f"{index.n_vectors:,} vectors of {index.dim} dimensions"
         raise RunDirectoryError(
-            f"{run_dir}: its index holds {found}, expected {expected[0]:,} of {expected[1]}; {how_to_rebuild(run.path('index'))}"
+            f"{run_dir}: its index holds {index.n_vectors:,} vectors of {index.dim} dimensions, expected {expected[0]:,} of {expected[1]}; "
+            f"{how_to_rebuild(run.path('index'))}"
         )
     return RunIndex(run, index)
 
 
 class RunIndex:
-    """The index of a run; for several threads at a time, which take turns where a model or files are used.
-
-    Parameters
-    ----------
-    run : Run
-    index : IvfIndex
-    """
+    """The index of a run; safe to share between threads, which take turns encoding and judging."""
 
     def __init__(self, run: Run, index: IvfIndex) -> None:
         self.run, self.index = run, index
@@ -86,7 +80,7 @@ class RunIndex:
 
     @property
     def run_dir(self) -> str:
-        """The run."""
+        """URL of the run."""
         return self.run.url
 
     @property
@@ -110,7 +104,7 @@ class RunIndex:
         """Look up images.
 
         `images`: paths or URLs, encoded bytes, uint8 RGB arrays of shape (height, width, 3), or PIL images.
-        `k`: matches of each at most.
+        `k`: most matches for each image.
         `min_similarity`: cosine from which training images match; the run's own by default.
         `judge_pixels`: whether matches are judged by their pixels, and images are also searched turned, without a frame, and in parts.
         Returns one for each image, in their order.
@@ -127,7 +121,7 @@ class RunIndex:
         judge_pixels: bool = True,
         measures: bool = False,
     ) -> list[Answer]:
-        """Look up encoded images by name; `measures` also computes the l2 distances of the first match."""
+        """Look up encoded images, given with a name; `measures` also computes the l2 distances of the first match."""
         if k < 1:
             raise ConfigError(f"k={k}: expected at least 1")
         answers = []
@@ -165,9 +159,9 @@ class RunIndex:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The run's encoder, loaded when an image is asked about.
+        """The run's encoder, loaded on first use.
 
-        Raises ConfigError if the run holds precomputed embeddings, and no encoder was named.
+        Raises ConfigError if the run holds precomputed embeddings and no encoder was named.
         Raises RunDirectoryError if the run was embedded with another.
         """
         config = self.run.config.encoder
@@ -191,7 +185,7 @@ class RunIndex:
     def views(self, data: bytes, *, all_views: bool = True) -> Views:
         """The vectors of an encoded image.
 
-        Raises SampleError if it is no image, or too large a one.
+        Raises SampleError if it is not an image, or too large.
         """
         config = self.run.config
         if len(data) > config.input.max_image_bytes:
@@ -206,29 +200,29 @@ class RunIndex:
         `min_similarity`: the run's own by default, and more for images of little detail.
         """
         search = self.run.config.search
-        asked = search.min_similarity if min_similarity is None else min_similarity
-        # what has next to no detail is like all else that has none
+        threshold = search.min_similarity if min_similarity is None else min_similarity
+        # images with next to no detail are all alike
         if min_similarity is None and views.quality < search.low_detail_quality:
-            asked = max(asked, search.low_detail_min_similarity)
+            threshold = max(threshold, search.low_detail_min_similarity)
         if k:
             ids, similarity = self.search_vectors(views.vectors, k=k)
-            view, place = np.nonzero((ids >= 0) & (similarity >= np.float32(asked)))
-            found = zip(view.tolist(), ids[view, place].tolist(), similarity[view, place].tolist(), strict=True)
+            view, place = np.nonzero((ids >= 0) & (similarity >= np.float32(threshold)))
+            hits = zip(view.tolist(), ids[view, place].tolist(), similarity[view, place].tolist(), strict=True)
         else:
-            found = zip(*(column.tolist() for column in self.vectors.neighbors(views.vectors, asked)), strict=True)
+            hits = zip(*(column.tolist() for column in self.vectors.neighbors(views.vectors, threshold)), strict=True)
         best: dict[int, tuple[float, str]] = {}
-        for view_number, sample_id, value in found:
+        for view_number, sample_id, value in hits:
             if value > best.get(sample_id, (-2.0, ""))[0]:
                 best[sample_id] = (value, views.names[view_number])
-        if views.looks is not None and self._views.is_there and views.quality >= search.low_detail_quality:
-            # similarities of looks are on a scale of their own: they add what whole images miss
-            hits = self._views.search(views.looks, max(search.view_min_similarity, min_similarity or 0.0))
-            for sample_id, value, name in zip(hits.sample_ids.tolist(), hits.similarity.tolist(), hits.views, strict=True):
+        if views.view_rows is not None and self._views.has_views and views.quality >= search.low_detail_quality:
+            # similarities of views are on a scale of their own: they only add what whole images miss
+            view_hits = self._views.search(views.view_rows, max(search.view_min_similarity, min_similarity or 0.0))
+            for sample_id, value, name in zip(view_hits.sample_ids.tolist(), view_hits.similarity.tolist(), view_hits.views, strict=True):
                 best.setdefault(sample_id, (value, name))
         return best
 
     def judge_of(self, views: Views) -> ImageJudge:
-        """What compares an image with training images by their pixels; for callers of one thread."""
+        """A judge of training images against an image; not thread-safe."""
         return ImageJudge(views, self._judge)
 
     def _matches(self, views: Views, k: int, min_similarity: float | None) -> list[Match]:

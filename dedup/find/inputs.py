@@ -29,15 +29,14 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One image somebody asks about."""
+class InputImage:
+    """One image to look up."""
 
-    name: str  # its path; of a tar's member the tar's, a colon and the key
-    data: bytes = b""  # bytes
+    name: str  # its path; for a member of a tar, the tar's path, a colon and the key
+    data: bytes = b""
     error: SampleError | None = None  # why there are no bytes
-    # shard, key: the tar, or the folder with a slash; the key, or the file's name
-    shard: str = ""
-    key: str = ""
+    shard: str = ""  # the tar, or the folder with a slash
+    key: str = ""  # in the tar, or the file's name
 
 
 def find_inputs(paths: Sequence[str]) -> list[str]:
@@ -45,24 +44,24 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
 
     Raises InputError if a path does not exist, or a folder holds neither.
     """
-    found: list[str] = []
+    inputs: list[str] = []
     for path in paths:
         if _is_folder(path):
-            known = [name for name in _inside(path) if _is_image(name) or name.endswith(_TARS)]
-            if not known:
+            usable = [name for name in _files_in(path) if _is_image(name) or name.endswith(_TARS)]
+            if not usable:
                 raise InputError(f"{path} holds no images; expected files such as .jpg, .png, .webp, or .tar")
-            found += known
+            inputs += usable
         elif path.endswith(_TARS):
-            found += expand_shards([path])
+            inputs += expand_shards([path])
         elif is_local(path) and not os.path.isfile(local_path(path)):
             raise InputError(f"{path} does not exist; expected an image, a folder of images, or a tar")
         else:
-            found.append(path)
-    return found
+            inputs.append(path)
+    return inputs
 
 
-def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked]:
-    """The images of files and tars, one after another; what can't be read comes with the reason."""
+def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[InputImage]:
+    """The images of files and tars, one after another; one that can't be read comes with the reason."""
     for path in paths:
         if path.endswith(_TARS):
             reader = read_shard(path, max_image_bytes=max_image_bytes)
@@ -70,20 +69,20 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Asked
                 name = f"{path}:{sample.key}"
                 if sample.image is None:
                     error = sample.error or SampleError("no_image", "the sample has no image")
-                    yield Asked(name, error=error, shard=path, key=sample.key)
+                    yield InputImage(name, error=error, shard=path, key=sample.key)
                 else:
-                    yield Asked(name, sample.image, shard=path, key=sample.key)
+                    yield InputImage(name, sample.image, shard=path, key=sample.key)
             if reader.status != "ok":
-                yield Asked(path, error=SampleError("undecodable_image", f"the tar is {reader.status}: {reader.error}"))
+                yield InputImage(path, error=SampleError("undecodable_image", f"the tar is {reader.status}: {reader.error}"))
             continue
         try:
             with open_binary(path) as file:
                 data = file.read(max_image_bytes + 1)
-        except Exception as error:  # each file system has its own
-            yield Asked(path, error=SampleError("undecodable_image", f"it can't be read ({one_line(error)})"))
+        except Exception as error:  # each file system raises its own
+            yield InputImage(path, error=SampleError("undecodable_image", f"it can't be read ({one_line(error)})"))
             continue
         folder, slash, name = path.rpartition("/")
-        yield Asked(path, data, shard=folder + slash, key=name)
+        yield InputImage(path, data, shard=folder + slash, key=name)
 
 
 def _is_folder(path: str) -> bool:
@@ -91,25 +90,25 @@ def _is_folder(path: str) -> bool:
         return os.path.isdir(local_path(path))
     if path.endswith(_TARS) or _is_image(path):
         return False
-    fs, inside = filesystem(path)
-    return bool(fs.isdir(inside))
+    fs, root = filesystem(path)
+    return bool(fs.isdir(root))
 
 
-def _inside(path: str) -> list[str]:
+def _files_in(path: str) -> list[str]:
     """All files of a folder and its subfolders, in order."""
     if is_local(path):
         return [os.path.join(folder, name) for folder, _, names in sorted(os.walk(local_path(path))) for name in sorted(names)]
-    fs, inside = filesystem(path)
-    return [str(fs.unstrip_protocol(name)) for name in sorted(fs.find(inside))]
+    fs, root = filesystem(path)
+    return [str(fs.unstrip_protocol(name)) for name in sorted(fs.find(root))]
 
 
 def _is_image(name: str) -> bool:
     return file_suffix(os.path.basename(name)) in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
 
 
-_PARTS = (0.87, 0.75)  # shares of the sides of the crops about the middle
+_PARTS = (0.87, 0.75)  # sides of the centre crops, as shares of the image's
 
-_LEAST_INNER_QUALITY = 10.0  # amount of detail of a picture inside a frame that says something
+_LEAST_INNER_QUALITY = 10.0  # amount of detail from which the picture inside a frame is worth a vector
 
 Box = tuple[float, float, float, float]
 
@@ -118,23 +117,22 @@ Box = tuple[float, float, float, float]
 class Views:
     """Vectors of the views of one image."""
 
-    pixels: npt.NDArray[np.uint8]  # shape (height, width, 3); the image, as far as it was decoded
-    quality: float  # amount of detail, as of `metadata`
+    pixels: npt.NDArray[np.uint8]  # shape (height, width, 3); perhaps decoded at a reduced size
+    quality: float  # amount of detail, as in `metadata`
     sha256: str  # of the encoded image
     names: list[str]  # ``none`` first; see `dedup.find.answers.Match`
     vectors: npt.NDArray[np.float32]  # shape (n, dim); unit rows
-    looks: ViewRows | None = None  # second looks, for an encoder that has them
+    view_rows: ViewRows | None = None  # for an encoder whose views the run indexes
 
 
 def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixels: int, only_whole: bool = False) -> Views:
     """Decode an image and encode its views.
 
-    `data`: bytes.
-    `maker`: of an encoder whose turned views and second looks follow from its vectors; any other is shown mirrored and cropped pixels.
-    `only_whole`: the image as it is, and no more.
-    Raises SampleError if it is no image, or too large a one.
+    `maker`: for an encoder that derives views from its vectors; None: mirrored and cropped pixels are encoded instead.
+    `only_whole`: encode only the image as it is.
+    Raises SampleError if it is not an image, or too large.
     """
-    # as the run decoded its images, so that an image of the run has its very vector
+    # decoded as the run decodes its images, so that an image of the run gets the same vector
     min_side = None if encoder.min_side is None else max(SIDE, encoder.min_side)
     image = decode_image(data, max_pixels=max_pixels, min_side=min_side)
     left, top, right, bottom = image.box
@@ -144,45 +142,47 @@ def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixe
     if only_whole:
         return Views(pixels, quality, sha256, ["none"], encoder.encode(prepared[None]))
     if maker is None:
-        names, shown = _shown(image, encoder)
-        return Views(pixels, quality, sha256, ["none", *names], encoder.encode(np.stack([prepared, *shown])))
+        names, variants = _prepared_variants(image, encoder)
+        return Views(pixels, quality, sha256, ["none", *names], encoder.encode(np.stack([prepared, *variants])))
     whole = encoder.encode(prepared[None])
     turned = [apply_turn(whole, turn).astype(np.float32) for turn in dct.turns()]
     inner = np.zeros((0, encoder.dim), dtype=np.float32)
-    box = _inner(image)
+    box = _inner_box(image)
     if box is not None:
         framed = Crop(image.pixels, box)
         if float(detail(framed.grid[None])[0]) >= _LEAST_INNER_QUALITY:
             inner = encoder.encode(encoder.prepare(framed)[None])
     aspect = np.array([image.width / max(image.height, 1)], dtype=np.float32)
-    looks = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
-    return Views(pixels, quality, sha256, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), looks)
+    view_rows = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
+    return Views(pixels, quality, sha256, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), view_rows)
 
 
-def _shown(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:
-    """What an encoder without looks is shown besides the image: its frame's picture, crops, and all of them mirrored."""
+def _prepared_variants(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:
+    """Variants to encode besides the image, with their names: the picture inside its frame, centre crops, and all of them mirrored."""
     boxes: list[tuple[str, Box]] = [("", image.box)]
-    inner = _inner(image)
+    inner = _inner_box(image)
     if inner is not None:
         boxes.append(("inner", inner))
-    boxes += [("crop", _part(box, share)) for _, box in list(boxes) for share in _PARTS]
+    boxes += [("crop", _centre_box(box, share)) for _, box in list(boxes) for share in _PARTS]
     mirrored, width = np.ascontiguousarray(image.pixels[:, ::-1]), image.pixels.shape[1]
-    names, shown = [name for name, _ in boxes[1:]], [encoder.prepare(Crop(image.pixels, box)) for _, box in boxes[1:]]
+    names = [name for name, _ in boxes[1:]]
+    prepared = [encoder.prepare(Crop(image.pixels, box)) for _, box in boxes[1:]]
     for name, (left, top, right, bottom) in boxes:
         names.append(f"{name} mirror".strip())
-        shown.append(encoder.prepare(Crop(mirrored, (width - right, top, width - left, bottom))))
-    return names, shown
+        prepared.append(encoder.prepare(Crop(mirrored, (width - right, top, width - left, bottom))))
+    return names, prepared
 
 
-def _inner(image: DecodedImage) -> Box | None:
-    found = picture_box(image.pixels)
-    if found is None:
+def _inner_box(image: DecodedImage) -> Box | None:
+    """The picture inside a frame; None if there is no frame."""
+    inner = picture_box(image.pixels)
+    if inner is None:
         return None
     left, top, right, bottom = image.box
-    return max(left, found[0]), max(top, found[1]), min(right, found[2]), min(bottom, found[3])
+    return max(left, inner[0]), max(top, inner[1]), min(right, inner[2]), min(bottom, inner[3])
 
 
-def _part(box: Box, share: float) -> Box:
+def _centre_box(box: Box, share: float) -> Box:
     left, top, right, bottom = box
     x0, y0, x1, y1 = centre(share)
     return left + x0 * (right - left), top + y0 * (bottom - top), left + x1 * (right - left), top + y1 * (bottom - top)

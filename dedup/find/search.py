@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from dedup.errors import ShapeError
-from dedup.numerics.search.faiss_index import search_all
-from dedup.numerics.similarity import exact_similarity, unit_rows
-from dedup.runs.directory import Run
-
-if TYPE_CHECKING:
-    from dedup.numerics.search.faiss_index import IvfIndex
-import tempfile
-from dataclasses import dataclass, replace
-from functools import cached_property
-
-from dedup.errors import RunDirectoryError
+from dedup.errors import RunDirectoryError, ShapeError
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.image.views import CROP, DISC, INNER, WHOLE, ViewRows, relative_turns
 from dedup.numerics.search.exhaustive import close_pairs
+from dedup.numerics.search.faiss_index import search_all
 from dedup.numerics.search.lists import Lists
 from dedup.numerics.search.viewjoin import DISC_SIMILARITY, ROTATED
+from dedup.numerics.similarity import exact_similarity, unit_rows
+from dedup.runs.directory import Run
 from dedup.runs.vectors import view_part, view_parts
 from dedup.storage.arrays import array_shape, read_array
 from dedup.storage.tables import read_table
 
-_SPARE = (4, 64)  # candidates by their codes for each neighbour that is wanted, and beside them
+if TYPE_CHECKING:
+    from dedup.numerics.search.faiss_index import IvfIndex
+
+_SPARE = (4, 64)  # candidates by code: so many for each neighbour wanted, and so many more
+_NPROBE = 4  # lists that each view of an image is searched in; training views are in three each
+_HALF_BAND = 1e-2  # by how much a product of rows rounded to float16 may lie below their cosine, and some more
+_KINDS = {WHOLE: "", INNER: "inner", CROP: "crop", DISC: "rotated"}
+
+_Hits = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8], npt.NDArray[np.int8]]  # image, similarity, kind, turn
 
 
 class VectorSearch:
-    """Searches the index of a run for vectors; for several threads at a time.
-
-    Parameters
-    ----------
-    run : Run
-    index : IvfIndex
-    """
+    """Searches the index of a run for vectors; safe to share between threads."""
 
     def __init__(self, run: Run, index: IvfIndex) -> None:
         self.run, self.index = run, index
@@ -55,7 +52,7 @@ class VectorSearch:
         `vectors`: shape (n, dim).
         Returns `sample_ids`: shape (n, k); -1 where there are fewer.
         Returns `similarity`: shape (n, k); exact cosines with the stored vectors, largest first; -2 where there are fewer.
-        Raises ShapeError if vectors are of another length than the run's.
+        Raises ShapeError if the vectors are not as long as the run's.
         """
         rows = self._rows(vectors)
         n_candidates = min(self.n_images, _SPARE[0] * k + _SPARE[1])
@@ -75,24 +72,22 @@ class VectorSearch:
         Returns `sample_ids`: shape (n_found,).
         Returns `similarity`: shape (n_found,); largest first for each query.
 
-        Notes
-        -----
-        No number of neighbours cuts a query off: it is asked for twice as many until the last quarter of its candidates holds none.
+        The number of neighbours is not limited: a search is repeated for twice as many until the last quarter of the candidates holds none.
         """
         rows = self._rows(vectors)
-        least = np.full(len(rows), min_similarity, dtype=np.float32)
-        query, ids, similarity = search_all(lambda asked, k: self._refined(rows[asked], k), least, self.n_images)
+        thresholds = np.full(len(rows), min_similarity, dtype=np.float32)
+        query, ids, similarity = search_all(lambda queries, k: self._refined(rows[queries], k), thresholds, self.n_images)
         order = np.lexsort((ids, -similarity, query))
         return query[order], ids[order], similarity[order]
 
     def _rows(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         if vectors.ndim != 2 or vectors.shape[1] != self.index.dim:
             raise ShapeError(f"expected vectors of shape (n, {self.index.dim}), found {vectors.shape}")
-        # rounded as the stored ones, so that similarities are those of tables
+        # rounded as the stored vectors are, so that similarities equal those in the tables
         return unit_rows(unit_rows(vectors).astype(np.float16))
 
     def _refined(self, rows: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Candidates in the order of their codes, with exact similarities; -1 and -2 where there are fewer."""
+        """Candidates ordered by their codes, with exact similarities; -1 and -2 where there are fewer."""
         lists = None
         if self._facts.get("codes") in ("pq", "fp16"):
             lists, _ = self._lists.place(rows, int(self._facts["nprobe"]))
@@ -100,20 +95,15 @@ class VectorSearch:
         similarity = np.full(ids.shape, -2.0, dtype=np.float32)
         query, place = np.nonzero(ids >= 0)
         if len(query):
-            wanted, inverse = np.unique(ids[query, place], return_inverse=True)
-            vectors = self.run.vectors().take(wanted)
+            distinct_ids, inverse = np.unique(ids[query, place], return_inverse=True)
+            vectors = self.run.vectors().take(distinct_ids)
             similarity[query, place] = exact_similarity(rows[query].astype(np.float16), vectors[inverse])
         return ids, similarity
 
 
-_NPROBE = 4  # lists that each view of an image is searched in; training views are in three each
-_HALF_BAND = 1e-2  # by how much a product of rows rounded to float16 may lie below their cosine, and some more
-_KINDS = {WHOLE: "", INNER: "inner", CROP: "crop", DISC: "rotated"}
-
-
 @dataclass(frozen=True)
 class ViewHits:
-    """Training images of which a view is like a view of the image; a row for each, the most similar."""
+    """Training images with a view like one of the image's; for each, its most similar pair of views."""
 
     sample_ids: npt.NDArray[np.int64]  # shape (n,)
     similarity: npt.NDArray[np.float32]  # shape (n,); exact cosine of the views
@@ -121,66 +111,58 @@ class ViewHits:
 
 
 class ViewSearch:
-    """The views of a run by inverted list.
+    """Searches the views of a run, by inverted list.
 
-    Parameters
-    ----------
-    run : Run
-
-    Notes
-    -----
-    Which views are in which list is sorted out when the first image is asked about, into a temporary file of 12 bytes a view: some
-    0.2 KB an image. The views' vectors stay where they are.
+    The first search sorts the views by list into a temporary file, 12 bytes a view: some 0.2 KB an image. Vectors are not copied.
     """
 
     def __init__(self, run: Run) -> None:
         self._run, self._parts = run, view_parts(run.views_folder)
-        self.is_there = bool(self._parts)
+        self.has_views = bool(self._parts)
 
-    def search(self, asked: ViewRows, min_similarity: float) -> ViewHits:
-        """Find training images of which a view is like one of the image's.
+    def search(self, views: ViewRows, min_similarity: float) -> ViewHits:
+        """Find training images with a view like one of an image's.
 
-        `asked`: of one image.
+        `views`: of one image.
         `min_similarity`: cosine from which two views are alike.
         """
         lists, store = self._lists, self._run.views()
-        chosen, _ = lists.place(asked.vectors, min(_NPROBE, lists.nlist))
-        along = (asked.vectors @ lists.axes).astype(np.float16)
-        found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8], npt.NDArray[np.int8]]] = []
+        probed, _ = lists.place(views.vectors, min(_NPROBE, lists.nlist))
+        projected = (views.vectors @ lists.axes).astype(np.float16)  # along the principal axes, as the stored ones
+        hits: list[_Hits] = []
         starts, order = self._members
-        for number in np.unique(chosen).tolist():
-            rows = np.sort(order[starts[number] : starts[number + 1]]).astype(np.int64)
-            if not len(rows):
+        for number in np.unique(probed).tolist():
+            members = np.sort(order[starts[number] : starts[number + 1]]).astype(np.int64)
+            if not len(members):
                 continue
-            views = np.flatnonzero((chosen == number).any(axis=1))
-            known, vectors = store.take("view", rows), store.take("vector", rows)
-            one, other = close_pairs(along[views].astype(np.float32), vectors.astype(np.float32), min_similarity - _HALF_BAND).pairs
-            one = views[one]
-            is_pair = asked.is_base[one] | known["is_base"][other]
-            is_pair &= (asked.kind[one] == DISC) == (known["kind"][other] == DISC)
-            one, other = one[is_pair], other[is_pair]
-            similarity = exact_similarity(along[one], vectors[other])
-            least = np.where(asked.kind[one] == DISC, max(min_similarity, DISC_SIMILARITY), min_similarity).astype(np.float32)
-            near = similarity >= least
-            one, other, similarity = one[near], other[near], similarity[near]
-            kind = np.maximum(asked.kind[one], known["kind"][other])
-            turn = np.where(kind == DISC, ROTATED, relative_turns()[asked.orientation[one], known["orientation"][other]])
-            found.append((known["image"][other].astype(np.int64), similarity, kind, turn.astype(np.int8)))
-        return self._best(found)
+            queries = np.flatnonzero((probed == number).any(axis=1))
+            stored, vectors = store.take("view", members), store.take("vector", members)
+            query, hit = close_pairs(projected[queries].astype(np.float32), vectors.astype(np.float32), min_similarity - _HALF_BAND).pairs
+            query = queries[query]
+            is_pair = views.is_base[query] | stored["is_base"][hit]
+            is_pair &= (views.kind[query] == DISC) == (stored["kind"][hit] == DISC)
+            query, hit = query[is_pair], hit[is_pair]
+            similarity = exact_similarity(projected[query], vectors[hit])
+            thresholds = np.where(views.kind[query] == DISC, max(min_similarity, DISC_SIMILARITY), min_similarity).astype(np.float32)
+            is_near = similarity >= thresholds
+            query, hit, similarity = query[is_near], hit[is_near], similarity[is_near]
+            kind = np.maximum(views.kind[query], stored["kind"][hit])
+            turn = np.where(kind == DISC, ROTATED, relative_turns()[views.orientation[query], stored["orientation"][hit]])
+            hits.append((stored["image"][hit].astype(np.int64), similarity, kind, turn.astype(np.int8)))
+        return self._best(hits)
 
-    def _best(
-        self, found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8], npt.NDArray[np.int8]]]
-    ) -> ViewHits:
-        if not found:
+    def _best(self, hits: list[_Hits]) -> ViewHits:
+        """The most similar view of each image."""
+        if not hits:
             return ViewHits(np.zeros(0, np.int64), np.zeros(0, np.float32), [])
-        image, similarity, kind, turn = (np.concatenate([part[column] for part in found]) for column in range(4))
+        image, similarity, kind, turn = (np.concatenate(columns) for columns in zip(*hits, strict=True))
         order = np.lexsort((turn, kind, -similarity, image))
         _, first = np.unique(image[order], return_index=True)
-        chosen = order[first]
-        names = ["", *list(VARIANTS)[1:], ""]  # the last: by an unknown angle
-        ways = [(_KINDS[of], names[way]) for of, way in zip(kind[chosen].tolist(), turn[chosen].tolist(), strict=True)]
-        names = [" ".join(word for word in way if word) or "none" for way in ways]
-        return ViewHits(self._sample_ids[image[chosen]], similarity[chosen], names)
+        best = order[first]
+        turn_words = ["", *list(VARIANTS)[1:], ""]  # the last: by an unknown angle
+        words = [(_KINDS[k], turn_words[t]) for k, t in zip(kind[best].tolist(), turn[best].tolist(), strict=True)]
+        names = [" ".join(filter(None, pair)) or "none" for pair in words]
+        return ViewHits(self._sample_ids[image[best]], similarity[best], names)
 
     @cached_property
     def _lists(self) -> Lists:
@@ -193,26 +175,26 @@ class ViewSearch:
 
     @cached_property
     def _members(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """Where each list begins, and the numbers of its views."""
+        """Where each list begins, and the numbers of the views in it, list after list."""
         nlist = self._lists.nlist
         sizes = np.zeros(nlist, dtype=np.int64)
-        shapes = [array_shape(view_part(self._run.views_folder, "view", part))[0][0] for part in self._parts]
-        if sum(shapes) >= 2**32:
-            raise RunDirectoryError(f"{self._run.url} has {sum(shapes):,} views, expected fewer than 2^32; query with --no-pixels")
+        n_views = sum(array_shape(view_part(self._run.views_folder, "view", part))[0][0] for part in self._parts)
+        if n_views >= 2**32:
+            raise RunDirectoryError(f"{self._run.url} has {n_views:,} views, expected fewer than 2^32; query with --no-pixels")
         for part in self._parts:
             sizes += np.bincount(self._lists_of(part).ravel(), minlength=nlist)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        with tempfile.TemporaryFile(prefix="dedup-views-") as file:  # gone with the map
+        with tempfile.TemporaryFile(prefix="dedup-views-") as file:  # deleted with the map
             order = np.memmap(file, dtype=np.uint32, mode="w+", shape=(max(int(starts[-1]), 1),))
-        place, base = starts[:-1].copy(), 0
+        ends, n_before = starts[:-1].copy(), 0
         for part in self._parts:
             lists = self._lists_of(part)
             flat = lists.ravel()
             by_list = np.argsort(flat, kind="stable")
             counts = np.bincount(flat, minlength=nlist)
             inside = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
-            order[np.repeat(place, counts) + inside] = base + by_list // lists.shape[1]
-            place, base = place + counts, base + len(lists)
+            order[np.repeat(ends, counts) + inside] = n_before + by_list // lists.shape[1]
+            ends, n_before = ends + counts, n_before + len(lists)
         return starts, np.asarray(order)
 
     def _lists_of(self, part: int) -> npt.NDArray[np.int32]:

@@ -9,117 +9,37 @@ from importlib.resources import files
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
-import anyio
-import anyio.to_thread
 from cachetools import LRUCache
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from dedup.errors import DedupError, InputError, MissingExtra
 from dedup.find.answers import Answer, Lookup
 from dedup.storage.input.samples import one_line
 
-Result = TypeVar("Result")
-_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
-
-
-class Busy(Exception):
-    """More requests wait than may."""
-
-
-class Workers:
-    """A bounded number of threads, before which a bounded number of requests wait.
-
-    Parameters
-    ----------
-    n_threads, max_waiting : int
-    """
-
-    def __init__(self, n_threads: int, max_waiting: int) -> None:
-        self._threads = anyio.CapacityLimiter(n_threads)
-        self._places = anyio.CapacityLimiter(n_threads + max_waiting)
-
-    @property
-    def n_taken(self) -> int:
-        """Requests that are worked on or wait."""
-        return int(self._places.borrowed_tokens)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among those that wait.
-
-        Raises Busy if there is none left.
-        """
-        holder = object()
-        try:
-            self._places.acquire_on_behalf_of_nowait(holder)
-        except anyio.WouldBlock:
-            raise Busy from None
-        try:
-            yield
-        finally:
-            self._places.release_on_behalf_of(holder)
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Do work in a thread."""
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
-
-
-class Metrics:
-    """Counters of one service, as Prometheus reads them.
-
-    Parameters
-    ----------
-    workers : Workers
-        Whose waiting line is told of.
-    """
-
-    def __init__(self, workers: Workers) -> None:
-        # of its own: a process may hold several services
-        self.registry = CollectorRegistry()
-        self._requests = Counter("dedup_requests", "Requests by path and status.", ("path", "status"), registry=self.registry)
-        self._seconds = Histogram(
-            "dedup_search_seconds", "Time to look an image up, waiting included.", buckets=_BUCKETS, registry=self.registry
-        )
-        self._matches = Counter("dedup_matches", "Training images that images matched.", registry=self.registry)
-        self._copies = Counter("dedup_copies", "Images that are copies of training images.", registry=self.registry)
-        waiting = Gauge("dedup_waiting", "Requests that are worked on or wait.", registry=self.registry)
-        waiting.set_function(lambda: workers.n_taken)
-
-    def count(self, path: str, status: int) -> None:
-        """A request that ended."""
-        self._requests.labels(path, str(status)).inc()
-
-    def answered(self, seconds: float, n_matches: int, *, is_copy: bool) -> None:
-        """An image that was looked up."""
-        self._seconds.observe(seconds)
-        self._matches.inc(n_matches)
-        self._copies.inc(int(is_copy))
-
-
 try:
     import anyio
+    import anyio.to_thread
     from fastapi import Depends, FastAPI, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
-    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
     from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-
 except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "serve") from error
 
+Result = TypeVar("Result")
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 _MOST_K = 100
 _SIDES = (32, 1024)
 
-_EXPECTED = {  # of what may stand in a query
+_EXPECTED = {  # of each query parameter
     "k": f"a whole number from 1 to {_MOST_K}",
     "side": f"a whole number from {_SIDES[0]} to {_SIDES[1]}",
     "min_similarity": "a cosine from -1 to 1",
 }
 
-_MOST_NAMED = 100_000  # samples whose pictures may be asked for
-_UNTRUSTED = 400  # Starlette's answer to a request that is to another host; nothing else here answers so
+_MOST_NAMED = 100_000  # samples whose pictures may be requested
+_UNTRUSTED = 400  # Starlette's status for a request to another host; nothing else here uses it
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TOO_LARGE = ("too_many_pixels", "too_many_bytes")
 
@@ -140,25 +60,82 @@ _PAGE = {
 }
 
 
+class Busy(Exception):
+    """Too many requests are waiting."""
+
+
+class Workers:
+    """A bounded number of threads with a bounded queue of requests."""
+
+    def __init__(self, n_threads: int, max_waiting: int) -> None:
+        self._threads = anyio.CapacityLimiter(n_threads)
+        self._places = anyio.CapacityLimiter(n_threads + max_waiting)
+
+    @property
+    def n_taken(self) -> int:
+        """Requests being worked on or waiting."""
+        return int(self._places.borrowed_tokens)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue.
+
+        Raises Busy if it is full.
+        """
+        holder = object()
+        try:
+            self._places.acquire_on_behalf_of_nowait(holder)
+        except anyio.WouldBlock:
+            raise Busy from None
+        try:
+            yield
+        finally:
+            self._places.release_on_behalf_of(holder)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Do work in a thread."""
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+
+class Metrics:
+    """Counters of one service, as Prometheus reads them."""
+
+    def __init__(self, workers: Workers) -> None:
+        # not the global registry: a process may hold several services
+        self.registry = CollectorRegistry()
+        self._requests = Counter("dedup_requests", "Requests by path and status.", ("path", "status"), registry=self.registry)
+        self._seconds = Histogram(
+            "dedup_search_seconds", "Time to look an image up, waiting included.", buckets=_BUCKETS, registry=self.registry
+        )
+        self._matches = Counter("dedup_matches", "Training images that images matched.", registry=self.registry)
+        self._copies = Counter("dedup_copies", "Images that are copies of training images.", registry=self.registry)
+        waiting = Gauge("dedup_waiting", "Requests that are worked on or wait.", registry=self.registry)
+        waiting.set_function(lambda: workers.n_taken)
+
+    def count(self, path: str, status: int) -> None:
+        """Count a finished request."""
+        self._requests.labels(path, str(status)).inc()
+
+    def answered(self, seconds: float, n_matches: int, *, is_copy: bool) -> None:
+        """Count an image that was looked up."""
+        self._seconds.observe(seconds)
+        self._matches.inc(n_matches)
+        self._copies.inc(int(is_copy))
+
+
 @dataclass(frozen=True)
 class ServiceOptions:
-    """Limits of the service.
+    """Limits of the service; raises InputError if one of `allowed_hosts` is not a host name."""
 
-    Raises
-    ------
-    InputError
-        If one of `allowed_hosts` is no name of a host.
-    """
-
-    host: str = "127.0.0.1"  # address it listens on: on a loopback one, only requests to a loopback name are answered
+    host: str = "127.0.0.1"  # address to listen on; on a loopback address, only requests to a loopback name are answered
     max_bytes: int = 32 * 1024 * 1024  # of an image
-    n_threads: int = 4  # requests that are worked on at a time
-    max_waiting: int = 32  # requests that wait; more are turned away
-    timeout_s: float = 30.0  # seconds in which an image must have come: a place is held for it
-    shows_shards: bool = False  # tell the whole path of a shard, not only its name
+    n_threads: int = 4  # requests worked on at a time
+    max_waiting: int = 32  # requests that may wait; more are turned away
+    timeout_s: float = 30.0  # seconds within which an image must arrive: it occupies a place in the queue
+    shows_shards: bool = False  # show the whole path of a shard, not only its name
     version: str = ""
-    # further names that requests may be to, such as that of a proxy, or ``*.example`` for all names under one; with any, no others
-    # are answered
+    # further host names to answer to, such as that of a proxy, or ``*.example`` for all names under one; with any, requests to other names
+    # are refused
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -168,7 +145,7 @@ class ServiceOptions:
 
     @property
     def known_hosts(self) -> tuple[str, ...]:
-        """Hosts that requests may be to, as their headers have them; none: any."""
+        """Host names to answer to, as request headers spell them; empty = any."""
         if self.host not in _LOOPBACK and not self.allowed_hosts:
             return ()
         return tuple(f"[{name}]" if ":" in name else name for name in (*_LOOPBACK, *self.allowed_hosts))
@@ -183,10 +160,7 @@ class Refused(Exception):
 
 
 def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
-    """The service over a lookup.
-
-    `lookup`: such as `dedup.open_index` gives.
-    """
+    """The service over a lookup, such as `dedup.open_index` gives."""
     options = options or ServiceOptions()
     workers = Workers(options.n_threads, options.max_waiting)
     metrics = Metrics(workers)
@@ -196,19 +170,18 @@ def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
     _Routes(lookup, options, workers, metrics).add_to(app)
     if options.known_hosts:  # or another site's name may be pointed here (DNS rebinding)
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=options.known_hosts, www_redirect=False)
-    # the last one added comes first: what the others refuse is counted, too
+    # the middleware added last runs first, so that what the others refuse is counted too
     app.add_middleware(BaseHTTPMiddleware, dispatch=_Envelope(metrics, options.known_hosts))
     return app
 
 
 class _Envelope:
-    """Headers for every answer, and its count."""
+    """Adds headers to every response and counts it."""
 
     def __init__(self, metrics: Metrics, known_hosts: Sequence[str]) -> None:
         self._metrics, self._known_hosts = metrics, known_hosts
 
     async def __call__(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Have a request answered."""
         response: Response = await call_next(request)
         if response.status_code == _UNTRUSTED:
             response = _refusal(Refused(421, "unknown_host", f"expected a request to {', '.join(self._known_hosts)}"))
@@ -219,23 +192,15 @@ class _Envelope:
 
 
 class _Routes:
-    """What is answered at each path.
-
-    Parameters
-    ----------
-    lookup : Lookup
-    options : ServiceOptions
-    workers : Workers
-    metrics : Metrics
-    """
+    """The handler of each path."""
 
     def __init__(self, lookup: Lookup, options: ServiceOptions, workers: Workers, metrics: Metrics) -> None:
         self._lookup, self._options, self._workers, self._metrics = lookup, options, workers, metrics
-        # samples that answers have named: only their pictures are shown; used in the event loop alone
+        # samples named in answers: only their pictures are shown; used by the event loop alone
         self._named: LRUCache[int, None] = LRUCache(_MOST_NAMED)
 
     def add_to(self, app: FastAPI) -> None:
-        """Let an app answer."""
+        """Register the handlers with an app."""
         app.add_api_route("/search", self.search, methods=["POST"], dependencies=[Depends(_refuse_other_sites)])
         app.add_api_route("/preview/{sample_id}", self.preview)
         app.add_api_route("/health", self.health)
@@ -272,7 +237,7 @@ class _Routes:
             with self._place():
                 picture = await self._workers.run(lambda: self._lookup.preview(sample_id, side))
         except DedupError as error:
-            # what is wrong with the server's files is for its log
+            # details about the server's files belong in its log
             raise Refused(404, "no_picture", "there is no such sample, or its image can't be read") from error
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
@@ -295,7 +260,7 @@ class _Routes:
 
 
 async def _icon() -> Response:
-    """Nothing, which browsers ask for."""
+    """Browsers ask for an icon; there is none."""
     return Response(status_code=204)
 
 
@@ -309,7 +274,7 @@ def _static(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
 
 
 async def _body(request: Request, options: ServiceOptions) -> bytes:
-    """The body, as far and as long as it may go: what it says of its length is no promise."""
+    """The body, limited in bytes and time whatever its Content-Length claims."""
     parts, n_bytes = [], 0
     try:
         with anyio.fail_after(options.timeout_s):
@@ -328,11 +293,11 @@ async def _body(request: Request, options: ServiceOptions) -> bytes:
 async def _refuse_other_sites(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin and origin.partition("://")[2] != request.headers.get("host", ""):
-        raise Refused(403, "other_origin", "another site's page may not ask")
+        raise Refused(403, "other_origin", "another site's page may not search")
 
 
 def _label(path: str) -> str:
-    """What a path is counted as: few, whatever is asked for."""
+    """The label a path is counted under: few, whatever clients request."""
     return "/preview" if path.startswith("/preview/") else path if path in (*_PAGE, "/search", "/health", "/metrics") else "other"
 
 
@@ -341,7 +306,7 @@ def _answer(answer: Answer, options: ServiceOptions) -> dict[str, Any]:
     for match in matches:
         if not options.shows_shards:
             match["shard"] = match["shard"].rstrip("/").rpartition("/")[2]
-            # an error's text may hold the path that is left out above
+            # an error's text may contain the path that is cut above
             match["trouble"] = None if match["trouble"] is None else "the training image can't be read"
     return {"image": answer.image, "is_copy": answer.is_copy, "matches": matches}
 
@@ -364,16 +329,15 @@ def _no_sample() -> Refused:
 def _refusal(error: Refused) -> Response:
     headers = {"Retry-After": "1"} if error.status == 503 else {}
     if error.status in (408, 413):
-        headers["Connection"] = "close"  # or what is left of the body would be read to its end
+        headers["Connection"] = "close"  # otherwise the rest of the body would be read
     return JSONResponse({"reason": error.reason, "error": one_line(error)}, error.status, headers)
 
 
 def serve(lookup: Lookup, options: ServiceOptions, port: int) -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process is interrupted."""
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve") from error
-    # Ctrl-C is how it is ended
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends it
         uvicorn.run(make_app(lookup, options), host=options.host, port=port, log_level="info", server_header=False, access_log=False)

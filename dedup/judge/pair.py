@@ -1,4 +1,4 @@
-"""Whether two pictures are copies: one turned in each likely way until the pixels agree."""
+"""Whether two pictures are copies: one is tried in each likely turn until the pixels agree."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ TURN_NAMES = ("none", *turn_names(), ROTATED)  # in the order in which searches 
 
 QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")
 
-_AS_LIKELY = 0.15  # of similarity that a turn may lack to be tried too
-
-_GAIN = 0.05  # of similarity that a turn must bring to be tried first
+_AS_LIKELY = 0.15  # how much less similar than upright a turn may be and still be tried
+_GAIN = 0.05  # how much more similar than upright a turn must be to be tried first
 
 Vectors = npt.NDArray[np.floating]
 
 
 def turns_of(view: str) -> tuple[str, ...]:
-    """The ways an image may be turned that was found alike in a view.
+    """The turns to try for an image that matched in a view.
 
     Examples
     --------
@@ -55,10 +54,10 @@ def turns_of(view: str) -> tuple[str, ...]:
 
 
 def turns_to_try(view: str, likely: str | None) -> tuple[str, ...]:
-    """The turns of the view in which a pair was found; of one found upright also the turn that is about as likely.
+    """The turns of the view in which a pair was found; for a pair found upright also the likely turn.
 
-    A picture that is nearly symmetric is like its mirror image as it stands, and so it came as a candidate: what tells
-    a mirrored copy is only that, turned, it agrees in every tile.
+    A nearly symmetric picture is similar to its mirror image even upright, so a mirrored copy of it is found upright: only the pixels,
+    once turned, tell.
     """
     turns = turns_of(view)
     return (*turns, likely) if likely and turns == ("none",) else turns
@@ -79,7 +78,10 @@ def likely_turns(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> list[str 
 
 
 def likelier_first(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> tuple[str, ...]:
-    """For a pair that no search has found, two rows: upright and, if more alike so, turned; the likelier of both first."""
+    """The turns to try for a pair that no search found, the likelier first: upright and, if any is more similar, the best turn.
+
+    `src`, `dst`: shape (1, dim).
+    """
     upright = best_turn_similarity(src, dst, ())[0][0]
     best, which = best_turn_similarity(src, dst, turns)
     if not which[0]:
@@ -98,15 +100,14 @@ class JudgeSettings:
     """How pairs are judged."""
 
     run: Run
-    # max_pixels, min_side: of the decoder
-    max_pixels: int
-    min_side: int
+    max_pixels: int  # of the decoder
+    min_side: int  # of the decoder
     max_distance: float
     keeps_unreadable: bool  # whether a pair whose pixels can't be read stands
 
     @classmethod
     def of(cls, config: Config) -> JudgeSettings:
-        """What a configuration asks for."""
+        """The settings of a configuration."""
         min_side = max(SIDE, decoded_side(config.encoder))
         keeps_unreadable = config.confirm.unreadable == "keep"
         return cls(Run(config.output.run_dir, config), config.input.max_pixels, min_side, config.confirm.max_distance, keeps_unreadable)
@@ -118,10 +119,10 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pair."""
+    """The verdict on a pair."""
 
     stands: bool
-    was_read: bool  # false: pixels were not compared, since those of one can't be read
+    was_read: bool  # false: pixels were not compared, since one picture can't be read
     turn: str  # how the first was turned
     distance: float | None = None
     moved: float | None = None
@@ -130,26 +131,25 @@ class Outcome:
 
     @property
     def is_copy(self) -> bool | None:
-        """What the pixels say, None where they were not compared."""
+        """What the pixels say; None if they were not compared."""
         return self.stands if self.was_read else None
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """A picture that is no sample of the run. Two are the same only as one object: what is derived of it is held for that."""
+    """A picture that is not a sample of the run; compared by identity, since derived pictures are held for the object."""
 
     pixels: Pixels  # shape (height, width, 3)
 
 
-def compare_turned(pictures: Iterable[tuple[str, Picture]], other: Picture, *, max_distance: float) -> Outcome:
-    """The first comparison that stands, else the one of least distance.
+def compare_turned(pictures: Iterable[tuple[str, Picture]], target: Picture, *, max_distance: float) -> Outcome:
+    """The first verdict that stands, otherwise the one with the least distance.
 
-    `pictures`: iterable of (str, Picture); a turn and the picture turned so; at least one.
-    `max_distance`: `confirm.max_distance`.
+    `pictures`: turns with the picture so turned; at least one.
     """
     best: Outcome | None = None
     for turn, picture in pictures:
-        verdict = compare(picture, other, max_distance=max_distance)
+        verdict = compare(picture, target, max_distance=max_distance)
         transform = np.asarray(verdict.matrix, dtype=np.float32).ravel().tolist()
         outcome = Outcome(verdict.is_copy, True, turn, float(verdict.distance), float(verdict.moved), verdict.reason, transform)
         if outcome.stands:
@@ -166,15 +166,10 @@ def _no_samples(sample_id: int) -> Pixels:
 
 
 class PairJudge:
-    """Judges pairs of pictures; for one thread at a time.
+    """Judges pairs of pictures; not thread-safe.
 
-    Parameters
-    ----------
-    settings : JudgeSettings
-    read : callable, optional
-        Pixels of a sample; raises InputError or SampleError where they can't be read. Not needed where all pictures are in memory.
-    verdicts : pyarrow.Table, optional
-        Of `VERDICTS`: pairs that the base of the run has judged.
+    `read`: gives the pixels of a sample; raises InputError or SampleError if they can't be read. Not needed if all pictures are in memory.
+    `verdicts`: of `VERDICTS`: pairs judged in the base of the run.
     """
 
     def __init__(self, settings: JudgeSettings, read: Callable[[int], Pixels] = _no_samples, verdicts: pa.Table | None = None) -> None:
@@ -188,12 +183,12 @@ class PairJudge:
 
         `first`, `second`: a sample_id, or a picture.
         `turns`: how the first may be turned, the likeliest first.
-        `question`: who asks: what the base answered to another question is only used where it says the same.
+        `question`: who asks; the base's verdict on another question is used only where this one would get the same.
         """
         if not isinstance(first, InMemory) and not isinstance(second, InMemory):
-            known = self._remembered.find(first, second, turns, question)
-            if known is not None:
-                return Outcome(known["stands"], True, *(known[name] for name in ("variant", "distance", "moved", "reason", "transform")))
+            row = self._remembered.find(first, second, turns, question)
+            if row is not None:
+                return Outcome(row["stands"], True, *(row[name] for name in ("variant", "distance", "moved", "reason", "transform")))
         a, b = self.picture(first), self.picture(second)
         if a is None or b is None:
             keeps = self._settings.keeps_unreadable
@@ -201,10 +196,10 @@ class PairJudge:
         return compare_turned(self._turned(first, turns), b, max_distance=self._settings.max_distance)
 
     def picture(self, which: int | InMemory, turn: str = "none") -> Picture | None:
-        """A picture, made unless it is held; None if it can't be read."""
+        """A picture, from the cache if it is there; None if it can't be read."""
         key = (which, turn)
         if key not in self._pictures:
-            self._pictures[key] = self._made(which, turn)
+            self._pictures[key] = self._make(which, turn)
         return self._pictures[key]
 
     def _turned(self, which: int | InMemory, turns: Sequence[str]) -> Iterator[tuple[str, Picture]]:
@@ -213,10 +208,10 @@ class PairJudge:
             if picture is not None:
                 yield turn, picture
 
-    def _made(self, which: int | InMemory, turn: str) -> Picture | None:
+    def _make(self, which: int | InMemory, turn: str) -> Picture | None:
         if isinstance(which, InMemory):
             return Picture(which.pixels if turn == "none" else turned(which.pixels, turn))
-        if turn != "none":  # of a sample only the pixels that are compared are held
+        if turn != "none":  # turned from the pixels held, which are those compared
             upright = self.picture(which)
             return None if upright is None else Picture(turned(upright.pixels, turn))
         try:
@@ -239,37 +234,30 @@ ORDER BY metadata.sample_id
 
 @dataclass(frozen=True)
 class Space:
-    """Vectors that images are compared by.
+    """Vectors that images are compared by."""
 
-    Parameters
-    ----------
-    run_dir : str
-        Where `embeddings/img_emb` lies.
-    """
-
-    run: Run
+    run: Run  # that holds the vectors
     encoder: str
     min_similarity: float
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """Ways to turn a vector as its image is turned, searched or not."""
+        """Turns that can be applied to a vector instead of its image."""
         return turns() if encoder_kind(self.encoder).can_turn else ()
 
 
 @dataclass(frozen=True)
 class JudgeInputs:
-    """The same for all tasks that judge pairs."""
+    """What all tasks that judge pairs share."""
 
     settings: JudgeSettings
-    places: pa.Table  # of `PLACES`, for every sample that may be asked for
-    verdicts: pa.Table = field(default_factory=VERDICTS.empty_table)  # of `VERDICTS`: pairs that the base of the run has judged
-    spaces: tuple[Space, ...] = ()  # what the samples are compared in; the run's own first
+    places: pa.Table  # of `PLACES`, for every sample that may be judged
+    verdicts: pa.Table = field(default_factory=VERDICTS.empty_table)  # of `VERDICTS`: pairs judged in the base of the run
+    spaces: tuple[Space, ...] = ()  # the run's own first
 
     def judge(self) -> PairJudge:
         """The judge of a worker's task."""
-        # one thread per worker, as for all else that workers do
-        use_one_thread()
+        use_one_thread()  # per worker
         reader = self.settings.reader()
         places = {row["sample_id"]: Place(**row) for row in self.places.to_pylist()}
         reader.prefetch(list(places.values()))
@@ -281,7 +269,7 @@ class JudgeInputs:
 
 
 def find_places(engine: Engine, metadata: Table, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:
-    """Where the images of samples lie, and whatever else of `metadata` a schema names, ordered by sample_id."""
+    """Where the images of samples lie, or the columns of `metadata` that another schema names; ordered by sample_id."""
     columns = ", ".join(f"metadata.{name} AS {name}" for name in schema.names)
     wanted = pa.table({"sample_id": sample_ids})
     return ask(engine, PLACES_SQL.format(columns=columns), {"metadata": metadata, "wanted": wanted}, schema)
@@ -291,16 +279,11 @@ _ROWS_HELD = 5_000
 
 
 class VerdictWriter:
-    """Writes pairs that stand to `edges` and the others to `refused`, one file each.
+    """Writes pairs that stand to `edges` and the others to `refused`, in one file each.
 
-    Parameters
-    ----------
-    edges, refused : Table or None
-        None: pairs that stand are not written.
-    name : str
-        Of the files, without the suffix.
-    stage : str
-        Who asked.
+    `edges`: None: pairs that stand are not written.
+    `name`: of the files, without the suffix.
+    `stage`: for the column of that name.
     """
 
     def __init__(self, edges: Table | None, refused: Table, name: str, stage: str) -> None:
@@ -308,12 +291,12 @@ class VerdictWriter:
         self._refused = FileWriter(join(refused.path, f"{name}.parquet"), refused.schema)
         self._stage = stage
         self._standing: list[dict[str, object]] = []
-        self._others: list[dict[str, object]] = []
+        self._refusals: list[dict[str, object]] = []
         self.reasons: dict[str, int] = {}
         self.n_standing = self.n_unread = 0
 
     def add(self, src: int, dst: int, similarity: float, outcome: Outcome, source: str, found_by: str | None = None) -> None:
-        """Take one judged pair."""
+        """Add a judged pair."""
         self.n_unread += not outcome.was_read
         row: dict[str, object] = {
             "src": src, "dst": dst, "similarity": similarity, "kind": "near", "source": source, "variant": outcome.turn,
@@ -324,27 +307,26 @@ class VerdictWriter:
             self._standing.append(row | {"confirmed": True if outcome.was_read else None})
         else:
             self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
-            self._others.append(row | {"reason": outcome.reason, "moved": outcome.moved, "stage": self._stage})
-        if len(self._standing) + len(self._others) >= _ROWS_HELD:
+            self._refusals.append(row | {"reason": outcome.reason, "moved": outcome.moved, "stage": self._stage})
+        if len(self._standing) + len(self._refusals) >= _ROWS_HELD:
             self._flush()
 
     def _flush(self) -> None:
         if self._edges is not None and self._standing:
             self._edges.write(pa.Table.from_pylist(self._standing, schema=self._edges.schema))
-        if self._others:
-            self._refused.write(pa.Table.from_pylist(self._others, schema=self._refused.schema))
+        if self._refusals:
+            self._refused.write(pa.Table.from_pylist(self._refusals, schema=self._refused.schema))
         self._standing.clear()
-        self._others.clear()
+        self._refusals.clear()
 
     def __enter__(self) -> VerdictWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        writers = [writer for writer in (self._edges, self._refused) if writer is not None]
         if kind is None:
             self._flush()
-        for writer in writers:
-            if kind is None:
+        for writer in (self._edges, self._refused):
+            if writer is not None and kind is None:
                 writer.close()
-            else:
+            elif writer is not None:
                 writer.abort()

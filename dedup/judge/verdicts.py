@@ -1,4 +1,4 @@
-"""Verdicts of the base of a run: a pair whose pixels were compared there is not compared again."""
+"""Verdicts of a run's base: pairs whose pixels were compared there are not compared again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dedup.runs.directory import Run
 from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
 
-VERDICTS_VERSION = 3  # of what the judge says, and of the table that holds it
-AGAIN, GROUP = "again", "group"  # questions besides those by the sources of candidates: by `reconnect`, and by groups and keepers
+VERDICTS_VERSION = 3  # of the judge's verdicts and of the tables that hold them
+AGAIN, GROUP = "again", "group"  # who asked, besides the sources of candidates: `reconnect`; groups and keepers
 
 VERDICTS = pa.schema(
     [
         ("src", pa.int64()),
         ("dst", pa.int64()),
-        ("question", pa.string()),  # who asked: the turns that were tried depend on it
+        ("question", pa.string()),  # who asked, which decides what turns were tried
         ("stands", pa.bool_()),
-        ("variant", pa.string()),  # '' where it was not kept
+        ("variant", pa.string()),  # '' = not recorded
         ("distance", pa.float32()),
         ("moved", pa.float32()),
         ("reason", pa.string()),
@@ -44,7 +44,7 @@ FROM base_refused WHERE reason <> 'unreadable'
 
 JUDGED_TABLES = ("base_edges", "base_refused")  # that the query reads
 
-# that a member stands with its anchor or keeper is told by their tables alone, unless an edge tells it
+# pairs of a member with its anchor or keeper, which stand but need not be edges: only these tables hold their distances
 GROUPED_SQL = f"""
 SELECT pairs.src AS src, pairs.dst AS dst, min(pairs.distance) AS distance
 FROM (
@@ -89,36 +89,32 @@ _GROUPED = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("distance", pa.
 
 
 def base_tables(base: Run | None, confirm: ConfirmConfig) -> dict[str, Table]:
-    """Tables of the base that hold verdicts, by the names queries know them by; none where these can't be used.
-
-    They can where pictures were compared then as they are now: by the same code, up to the same distance.
-    """
-    if base is None:
+    """Tables of the base that hold verdicts, by their names in queries; empty unless made by the same code with the same settings."""
+    record = None if base is None else base.record("confirm")
+    if base is None or record is None or record.output_version != VERDICTS_VERSION:
         return {}
-    record = base.record("confirm")
-    then = {} if record is None else record.config
-    asked = {"confirm.enabled": confirm.enabled, "confirm.max_distance": confirm.max_distance}
-    is_same = record is not None and record.output_version == VERDICTS_VERSION and all(then.get(key) == asked[key] for key in asked)
-    return {f"base_{name}": base.table(name) for name in _TABLES} if is_same else {}
+    settings = {"confirm.enabled": confirm.enabled, "confirm.max_distance": confirm.max_distance}
+    if any(record.config.get(key) != value for key, value in settings.items()):
+        return {}
+    return {f"base_{name}": base.table(name) for name in _TABLES}
 
 
 def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDArray[np.int64], *, of_groups: bool = False) -> pa.Table:
-    """What the base says of pairs of some samples, as `VERDICTS`, ordered by (src, dst).
+    """The base's verdicts on pairs with both ends among some samples, as `VERDICTS`, ordered by (src, dst).
 
-    `base`: as `base_tables` gives it.
-    `sample_ids`: shape (n,); both ends are among them.
-    `of_groups`: with what its groups and keepers say.
+    `base`: see `base_tables`.
+    `of_groups`: whether to include pairs of members with their anchors and keepers.
     """
     if not base or not len(sample_ids):
         return VERDICTS.empty_table()
     wanted = {"wanted": pa.table({"sample_id": sample_ids})}
     judged = {name: base[name] for name in JUDGED_TABLES}
-    found = list(engine.sql(INSIDE_SQL.format(judged=JUDGED_SQL), judged | wanted, VERDICTS))
+    batches = list(engine.sql(INSIDE_SQL.format(judged=JUDGED_SQL), judged | wanted, VERDICTS))
     if of_groups:
         grouped = {name: table for name, table in base.items() if name != "base_refused"}
-        found += map(_of_groups, engine.sql(GROUPED_INSIDE_SQL.format(grouped=GROUPED_SQL), grouped | wanted, _GROUPED))
-    together = pa.concat_tables(found) if found else VERDICTS.empty_table()
-    return together.sort_by([("src", "ascending"), ("dst", "ascending")])
+        batches += map(_of_groups, engine.sql(GROUPED_INSIDE_SQL.format(grouped=GROUPED_SQL), grouped | wanted, _GROUPED))
+    verdicts = pa.concat_tables(batches) if batches else VERDICTS.empty_table()
+    return verdicts.sort_by([("src", "ascending"), ("dst", "ascending")])
 
 
 def _of_groups(pairs: pa.Table) -> pa.Table:
@@ -132,41 +128,36 @@ def _of_groups(pairs: pa.Table) -> pa.Table:
         "reason": pa.repeat("", n),
         "transform": pa.nulls(n, VERDICTS.field("transform").type),
     }
-    given = {name: pairs[name] for name in _GROUPED.names} | columns
-    return pa.table({name: given[name] for name in VERDICTS.names}, schema=VERDICTS)
+    columns |= {name: pairs[name] for name in _GROUPED.names}
+    return pa.table({name: columns[name] for name in VERDICTS.names}, schema=VERDICTS)
 
 
 def inside(verdicts: pa.Table, sample_ids: npt.NDArray[np.int64]) -> pa.Table:
-    """Those of the verdicts whose both ends are among some samples, which ascend."""
+    """The verdicts with both ends among some samples, whose ids ascend."""
     if not len(verdicts) or not len(sample_ids):
         return verdicts.slice(0, 0)
     src, dst = (verdicts[end].to_numpy() for end in ("src", "dst"))
-    near = slice(*np.searchsorted(src, [sample_ids[0], sample_ids[-1] + 1]).tolist())
-    both = np.isin(src[near], sample_ids) & np.isin(dst[near], sample_ids)
-    return verdicts.slice(near.start, near.stop - near.start).filter(pa.array(both))
+    start, stop = np.searchsorted(src, [sample_ids[0], sample_ids[-1] + 1]).tolist()
+    is_inside = np.isin(src[start:stop], sample_ids) & np.isin(dst[start:stop], sample_ids)
+    return verdicts.slice(start, stop - start).filter(pa.array(is_inside))
 
 
 class Remembered:
-    """Verdicts by pair and question.
-
-    Parameters
-    ----------
-    verdicts : pyarrow.Table
-        Of `VERDICTS`.
-    """
+    """Verdicts of a table of `VERDICTS`, by pair and question."""
 
     def __init__(self, verdicts: pa.Table) -> None:
-        self._known: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
         for row in verdicts.to_pylist():
-            self._known.setdefault((row["src"], row["dst"]), []).append(row)
+            self._rows.setdefault((row["src"], row["dst"]), []).append(row)
 
     def find(self, src: int, dst: int, turns: Sequence[str], question: str) -> dict[str, Any] | None:
-        """The verdict that asking again would give, or None if that is not known.
+        """The verdict that judging again would give, or None if that is not known.
 
-        The same question was asked with the same turns. Another question has the same answer where the first turn to be tried stood.
+        The same question was asked with the same turns. Another question gets the same verdict if the first turn to try is the one that
+        stood.
         """
-        for row in self._known.get((src, dst), ()):
-            same = row["question"] == question and (row["variant"] in turns or row["question"] == GROUP)
-            if same or (row["stands"] and row["variant"] == turns[0]):
+        for row in self._rows.get((src, dst), ()):
+            is_same = row["question"] == question and (row["variant"] in turns or row["question"] == GROUP)
+            if is_same or (row["stands"] and row["variant"] == turns[0]):
                 return row
         return None

@@ -1,4 +1,4 @@
-"""The run that another adds to, and what it must be."""
+"""The base of a run: the finished run that it adds to, and the conditions it must meet."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from dedup.storage.urls import absolute, is_local
 
 _NEEDED = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest")
 
-# what may differ: where the samples come from, and what leaves earlier results as they are
+# keys that may differ: they name the input, or leave earlier results unchanged
 _FREE = ("input.images", "input.embeddings", "input.captions", "index.codes", "search.recall_queries")
-_COMPARED = ("embed", "index", "pairs")  # verdicts are asked for again where `confirm` differs, keepers are chosen again
+_COMPARED = ("embed", "index", "pairs")  # if `confirm` differs, pairs are judged again; keepers are always chosen again
 
 
 def base_records(config: Config, encoder: Mapping[str, str]) -> dict[str, StageRecord]:
-    """The records of the run in `base.run_dir`; empty where none is given.
+    """The records of the run in `base.run_dir`; empty if none is set.
 
     `encoder`: the encoder's fingerprint; empty = not compared.
     Raises ConfigError if it is this run itself.
-    Raises RunDirectoryError if it is not finished up to its manifest, or was made with another encoder or other settings of `embed` and
-    `search`.
+    Raises RunDirectoryError if it is not finished up to its manifest, or was made with another encoder or other settings of the stages
+    `embed`, `index` and `pairs`.
     """
     base_dir, run_dir = config.base.run_dir, config.output.run_dir
     if not base_dir:
         return {}
-    if _same(base_dir) == _same(run_dir):
+    if _canonical(base_dir) == _canonical(run_dir):
         raise ConfigError(f"base.run_dir={base_dir} is output.run_dir itself; expected an earlier run; choose another output.run_dir")
     base = Run(base_dir)
     records: dict[str, StageRecord] = {}
-    for stage in (stage for stage in STAGES if stage.name in _NEEDED):
+    for stage in STAGES:
+        if stage.name not in _NEEDED:
+            continue
         record = base.record(stage.name)
         if record is None:
             raise RunDirectoryError(
@@ -65,7 +67,7 @@ def base_records(config: Config, encoder: Mapping[str, str]) -> dict[str, StageR
 
 
 def _refuse_to_forget(base_dir: str, config: Config, record: StageRecord) -> None:
-    """Samples that were taken out of the base must not come back because a list was not named again."""
+    """Samples excluded from the base must not return because a list was not given again."""
     now = values_of(config)
     forgotten = [key for key in keys_of("exclude") if record.config.get(key) and not now[key]]
     if forgotten:
@@ -76,6 +78,6 @@ def _refuse_to_forget(base_dir: str, config: Config, record: StageRecord) -> Non
         )
 
 
-def _same(url: str) -> str:
+def _canonical(url: str) -> str:
     url = absolute(url).rstrip("/")
     return os.path.realpath(url) if is_local(url) else url

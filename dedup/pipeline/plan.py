@@ -1,4 +1,4 @@
-"""What a run is to do: which stages are finished, which must be done, and what stands against it."""
+"""What a run is to do: which stages are finished, which must be done, and what prevents it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from dedup.runs.directory import Run
 from dedup.runs.record import HOMES, Difference, StageRecord, read_record
 from dedup.stages.stage import Stage, StageInputs
 
-Inputs = Mapping[str, StageInputs]  # of the stages asked for, by name
+Inputs = Mapping[str, StageInputs]  # of the requested stages, by name
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does. Plain data: nothing was done yet."""
+    """What a run will do; making a plan changes nothing."""
 
-    stages: tuple[Stage, ...]  # asked for, in order
-    expected: Mapping[str, StageRecord]  # what each must be made from, its rows and times empty; and those of the stages before them
-    todo: frozenset[str]  # names of those that are not done
+    stages: tuple[Stage, ...]  # requested, in order
+    # of each requested stage the record it must get, without rows and times; of the stages before them the record they have
+    expected: Mapping[str, StageRecord]
+    todo: frozenset[str]  # names of the requested stages that are not done
 
 
 def make_plan(config: Config, stages: Sequence[Stage], inputs: Inputs, *, redo: bool) -> Plan:
-    """Hold what is asked for against what is there.
+    """Compare the requested stages with the finished ones.
 
-    Raises InputError if what a stage reads is gone for now: what was made from it stands.
-    Raises RunDirectoryError if a stage that is needed but not asked for is missing, stale or was made with another configuration, or one
-    that is asked for is finished and would become another, unless `redo`.
+    Raises InputError if a stage's input is unavailable at the moment; what was made from it stays valid.
+    Raises RunDirectoryError if a stage that is needed but not requested is missing, stale or was made with another configuration, or if a
+    requested one is finished and its result would change, unless `redo`.
     """
     expected = _expected_records(config, stages, inputs)
     return Plan(tuple(stages), expected, _stages_to_do(config, stages, inputs, expected, redo=redo))
@@ -52,22 +53,22 @@ def _expected_records(config: Config, stages: Sequence[Stage], inputs: Inputs) -
     for stage in STAGES:
         of_base = {"base": base[stage.name].digest} if stage.name in base and stage.reads_base(config) else {}
         if stage.name in needed:
-            records[stage.name] = _standing_record(config, stage, records)
-            # a finished run needs its base no longer
+            records[stage.name] = _reused_record(config, stage, records)
+            # a finished run no longer needs its base
             if base and records[stage.name].inputs.get("base") != of_base.get("base"):
                 raise RunDirectoryError(
                     f"{config.output.run_dir}: stage '{stage.name}' was made with another base.run_dir, or from an earlier state of it; "
                     "give the same, or run: dedup run … --redo"
                 )
         elif stage.name in names:
-            own = inputs[stage.name]
-            made_from: JsonDict = {name: records[name].digest for name in stage.reads} | own.identity | of_base
-            records[stage.name] = StageRecord(stage.name, stage.output_version, stage.picked(config), made_from, own.encoder)
+            read = inputs[stage.name]
+            made_from: JsonDict = {name: records[name].digest for name in stage.reads} | read.identity | of_base
+            records[stage.name] = StageRecord(stage.name, stage.output_version, stage.picked(config), made_from, read.encoder)
     return records
 
 
-def _standing_record(config: Config, stage: Stage, records: Mapping[str, StageRecord]) -> StageRecord:
-    """The record of a stage that is used as it stands."""
+def _reused_record(config: Config, stage: Stage, records: Mapping[str, StageRecord]) -> StageRecord:
+    """The record of a stage whose result is used without redoing it."""
     url = config.output.run_dir
     record = Run(url).record(stage.name)
     if record is None:
@@ -98,14 +99,14 @@ def _stages_to_do(
             continue
         differences = record.differences(expected[stage.name])
         if record.summary.get("n_unreachable"):
-            # shards that were missing may be there now: that is no other run, another encoder or setting is
+            # missing shards may be there now, so the input may differ; encoder and settings may not
             todo.add(stage.name)
             differences = [difference for difference in differences if difference.key != "input"]
         if differences and not redo:
-            own = [difference for difference in differences if difference.key not in HOMES]
-            what = f"made with another configuration: {_listed(own)}" if own else f"made from an earlier {differences[0].key}"
+            settings = [difference for difference in differences if difference.key not in HOMES]
+            reason = f"made with another configuration: {_listed(settings)}" if settings else f"made from an earlier {differences[0].key}"
             raise RunDirectoryError(
-                f"{url}: stage {stage.name} was {what}. Choose another output.run_dir, or add --redo to redo from there"
+                f"{url}: stage {stage.name} was {reason}. Choose another output.run_dir, or add --redo to redo from there"
             )
         if differences:
             todo.add(stage.name)
@@ -121,21 +122,21 @@ class StageStatus:
     """A line of `dedup status`."""
 
     name: str
-    state: str  # done, missing, or stale: a stage before it was redone since, or is missing
+    state: str  # done, missing, or stale: a stage before it was redone since or is missing
     rows: dict[str, int]
     seconds: float
     finished: str
-    changes: list[str]  # what differs from the configuration given
+    changes: list[str]  # differences from the configuration given
 
 
 def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
     """The state of every stage of a run.
 
     `config`: configuration to compare with; None = compare nothing.
-    Raises RunDirectoryError if no stage of a run is there.
+    Raises RunDirectoryError if the directory holds no run.
     """
     run = Run.open(run_dir)
-    wanted = None if config is None else resolved(config)
+    resolved_config = None if config is None else resolved(config)
     lines = []
     for stage in STAGES:
         record = run.record(stage.name)
@@ -143,6 +144,6 @@ def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
             lines.append(StageStatus(stage.name, "missing", {}, 0.0, "", []))
             continue
         state = "stale" if run.earlier_inputs(stage.name) else "done"
-        changes = [] if wanted is None else [str(change) for change in stage.changes(record, wanted)]
+        changes = [] if resolved_config is None else [str(change) for change in stage.changes(record, resolved_config)]
         lines.append(StageStatus(stage.name, state, record.rows, record.seconds, record.finished, changes))
     return lines

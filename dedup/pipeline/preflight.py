@@ -1,7 +1,7 @@
-"""Before any work: how much memory and disk a run needs, beside what is there; it refuses with both numbers.
+"""Before any work: whether memory and disk suffice for a run.
 
-What is needed is estimated from figures of real runs (`docs/results.md`, "What a run needs"), rounded up: the estimate lies between
-once and three times what is used. It is of typical data; an image at the limits (`input.max_pixels`) takes what its pixels take.
+Needs are estimated from figures of real runs (`docs/results.md`, "What a run needs"), rounded up: one to three times what is used. They
+hold for typical data; an image near the limits (`input.max_pixels`) takes as much as its pixels.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from dedup.storage.urls import filesystem, is_local, read_range
 from dedup.text import bytes_text
 
 # Bytes of anonymous memory. With two workers all processes of runs over 150 and 4,000 pictures took 0.4 and 0.7 GB, over 300,000, 2,000,000
-# and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them takes its share from some 500,000 images up.
+# and 10,000,000 vectors 1.55, 2.2 and 3.4 GB; training lists and joining them counts from some 500,000 images up.
 _DRIVER, _WORKER, _PER_IMAGE = 350_000_000, 400_000_000, 220
 _SEARCH, _SEARCH_PER_IMAGE = 600_000_000, 1_300
-_MODEL = 2_000_000_000  # of a worker besides: torch, the weights of a ViT-L in fp32, a batch
+_MODEL = 2_000_000_000  # of a worker in addition: torch, the weights of a ViT-L in fp32, a batch
 
-# Bytes on disk for each image. 8,000 images with looks took 80 MB, 300,000 vectors 302 MB.
+# Bytes on disk for each image. 8,000 images with views took 80 MB, 300,000 vectors 302 MB.
 _TABLES, _VIEWS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
 _PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
 _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
@@ -45,22 +45,21 @@ _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run needs, in bytes; `n_images` is None where that can't be told."""
+    """What a run needs, in bytes."""
 
-    n_images: int | None
+    n_images: int | None  # None if that can't be told
     is_exact: bool
-    # memory, disk, temporary: of all processes at once; in the run directory; in the folder for temporary files
-    memory: int
-    disk: int
-    temporary: int
+    memory: int  # of all processes together
+    disk: int  # in the run directory
+    temporary: int  # in the folder for temporary files
     n_workers: int
-    savers: tuple[str, ...] = ()  # settings that would take less of the disk
+    savers: tuple[str, ...] = ()  # settings that would save disk
 
 
 def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int, str]:
-    """Worker processes of the local engine, and why they are fewer than the cores; '' where they are not.
+    """Worker processes of the local engine, and why they are fewer than the cores; '' if they are not.
 
-    As many as were asked for; else one a core, but no more than there is memory for.
+    As many as configured; by default one per core, but no more than fit into memory.
 
     `memory`: bytes; None = unknown.
     """
@@ -69,8 +68,8 @@ def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int
     fitting = cores if memory is None else max(1, (memory - _DRIVER) // _per_worker(config))
     if fitting >= cores:
         return cores, ""
-    there = f"{bytes_text(memory or 0)} of memory is there, and each takes {bytes_text(_per_worker(config))}"
-    return fitting, f"engine: {fitting} workers for {cores} cores: {there}"
+    reason = f"{bytes_text(memory or 0)} of memory is there, and each takes {bytes_text(_per_worker(config))}"
+    return fitting, f"engine: {fitting} workers for {cores} cores: {reason}"
 
 
 def check(
@@ -82,19 +81,19 @@ def check(
     *,
     again: bool = False,
 ) -> Needs | None:
-    """Say what a run needs and what is there.
+    """Report what a run needs and what is available.
 
-    `config`: with `engine.preflight`: refuse, or warn and go on.
-    `sources`: of the stage `embed`; empty where it is done.
-    `todo`: stages that are to be done; nothing is said where there are none.
-    `again`: a second time, when the number of images is known: of the disk alone, and silent unless it is too small.
+    `config`: its `engine.preflight` says whether to refuse, or to warn and continue.
+    `sources`: of the stage `embed`; empty if it is done.
+    `todo`: stages to be done; without any, nothing is checked.
+    `again`: the second check, once the number of images is known: of the disk alone, and silent unless it is too small.
     Raises ResourceError if memory or disk are too small, with both numbers and what to do; nothing was written.
     """
     if not todo:
         return None
     needs = estimate(config, sources, "embed" in todo, engine.n_workers)
     is_here = engine.is_local
-    memory = free_memory() if is_here and not again else None  # the second time the workers have theirs
+    memory = free_memory() if is_here and not again else None  # by the second check the workers have taken theirs
     run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
     disk = free_disk(filesystem(run_dir)[1]) if is_local(run_dir) else None
     temporary = free_disk(scratch)
@@ -103,18 +102,18 @@ def check(
     if memory is not None:
         parts.append(f"memory {bytes_text(needs.memory)} needed, {bytes_text(memory)} there")
         if needs.memory > memory:
-            found = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} there"
-            short.append(f"memory: {found}; {_less_memory(config, needs, memory)}")
+            figures = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} there"
+            short.append(f"memory: {figures}; {_less_memory(config, needs, memory)}")
     if needs.n_images is not None and disk is not None:
         parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} there")
-        wanted = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
-        if wanted > disk[0]:
-            short.append(f"disk of {run_dir}: {bytes_text(wanted)} needed, {bytes_text(disk[0])} there; {_less_disk(needs)}")
+        n_bytes = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
+        if n_bytes > disk[0]:
+            short.append(f"disk of {run_dir}: {bytes_text(n_bytes)} needed, {bytes_text(disk[0])} there; {_less_disk(needs)}")
     if needs.n_images is not None and is_here:
-        needed, there = bytes_text(needs.temporary), bytes_text(temporary[0])
-        parts.append(f"temporary files {needed} in {scratch}, {there} there")
+        needed, free = bytes_text(needs.temporary), bytes_text(temporary[0])
+        parts.append(f"temporary files {needed} in {scratch}, {free} there")
         if needs.temporary > temporary[0]:
-            short.append(f"disk of {scratch}: {needed} needed, {there} there; set TMPDIR to a larger one")
+            short.append(f"disk of {scratch}: {needed} needed, {free} there; set TMPDIR to a larger one")
     if not is_here:
         parts.append("what executors have is not checked")
     if not again:
@@ -122,8 +121,8 @@ def check(
     if short and config.engine.preflight == "warn":
         reporter.note(f"preflight: too small: {'. '.join(short)}")
     elif short:
-        done = "What is embedded stays" if again else "Nothing was written"
-        raise ResourceError(f"{'. '.join(short)}. {done}; engine.preflight=warn tries anyway")
+        written = "What is embedded stays" if again else "Nothing was written"
+        raise ResourceError(f"{'. '.join(short)}. {written}; engine.preflight=warn tries anyway")
     return needs
 
 
@@ -132,26 +131,26 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     run_dir = config.output.run_dir
     n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
     kind = encoder_kind(config.encoder.name)
-    seconds = [encoder_kind(name) for name in config.embed.also]
+    second_kinds = [encoder_kind(name) for name in config.embed.also]
     dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
     if not embeds and is_local(run_dir):
-        with suppress(RunDirectoryError):  # without an image there are no vectors
+        with suppress(RunDirectoryError):  # a run without images has no vectors
             dim = Run(run_dir).vectors().dim
-    dims = dim + sum(second.typical_dim for second in seconds)
+    dims = dim + sum(second.typical_dim for second in second_kinds)
     if n_images is not None and config.base.run_dir:
         n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
     n = n_images or 0
-    has_views = config.search.views and any(each.makes_views for each in (kind, *seconds))
-    keeps = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
+    has_views = config.search.views and any(each.makes_views for each in (kind, *second_kinds))
+    has_thumbnails = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
     codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
-    each = 2 * dims + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * keeps
+    bytes_per_image = 2 * dims + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * has_thumbnails
     nprobe = config.search.nprobe or 32
-    there = _size_there(run_dir)
     n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
-    remote_index = 0 if is_local(run_dir) else n * codes
-    savers = ("embed.thumbnails=false",) * keeps + ("search.views=false",) * has_views
-    return Needs(n_images, is_exact, memory, max(0, n * each - there), n * nprobe * _PER_LIST + remote_index, n_processes, savers)
+    disk = max(0, n * bytes_per_image - _bytes_in(run_dir))
+    temporary = n * nprobe * _PER_LIST + (0 if is_local(run_dir) else n * codes)
+    savers = ("embed.thumbnails=false",) * has_thumbnails + ("search.views=false",) * has_views
+    return Needs(n_images, is_exact, memory, disk, temporary, n_processes, savers)
 
 
 def _driver(n_images: int) -> int:
@@ -163,24 +162,24 @@ def _per_worker(config: Config) -> int:
 
 
 def _count(sources: Sequence[Source]) -> tuple[int | None, bool]:
-    """Images of the sources, and whether that is exact: tars are judged by a few of them."""
-    known = sum(
+    """Images of the sources, and whether that is exact: those of tars are extrapolated from a sample."""
+    n_counted = sum(
         source.n_rows if isinstance(source, EmbeddingFile) else len(source.images) for source in sources if not isinstance(source, str)
     )
     shards = [source for source in sources if isinstance(source, str)]
     if not shards:
-        return known, True
+        return n_counted, True
     sizes = [size for size in map(size_of, shards[:: -(-len(shards) // _SAMPLED_SHARDS)]) if size]
-    each = _bytes_per_sample(shards)
-    if not sizes or not each:
+    per_sample = _bytes_per_sample(shards)
+    if not sizes or not per_sample:
         return None, False
-    return round(known + sum(sizes) / len(sizes) * len(shards) / each), False
+    return round(n_counted + sum(sizes) / len(sizes) * len(shards) / per_sample), False
 
 
 def _bytes_per_sample(shards: Sequence[str]) -> float | None:
-    """Of the samples at the beginning of the first shards: packed bytes, if they are packed."""
+    """Mean of the samples at the beginning of a shard; of packed bytes, if it is compressed."""
     for shard in shards[:3]:
-        with suppress(Exception), scratch_folder() as folder:  # it is an estimate: reading in earnest will say what is wrong
+        with suppress(Exception), scratch_folder() as folder:  # this is an estimate: the stage itself will report what is wrong
             head = read_range(shard, 0, _HEAD_BYTES)
             path = os.path.join(folder, posixpath.basename(shard))
             with open(path, "wb") as file:
@@ -195,8 +194,8 @@ def _count_embedded(run_dir: str) -> int | None:
     return None if record is None else record.rows["metadata"]
 
 
-def _size_there(run_dir: str) -> int:
-    """Bytes of what an earlier attempt left in the run directory."""
+def _bytes_in(run_dir: str) -> int:
+    """Bytes that an earlier attempt left in the run directory; 0 if it is remote."""
     if not is_local(run_dir):
         return 0
     total = 0
@@ -214,7 +213,7 @@ def _images(needs: Needs) -> str:
 
 
 def _rounded(n: int) -> int:
-    """Two digits: more would not be true."""
+    """Two significant digits: more would pretend precision."""
     return int(float(f"{n:.1e}"))
 
 

@@ -38,17 +38,17 @@ _REPORTED_HERE = 5_000_000  # samples up to which the driver alone gathers a rep
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did: a record per stage, in order, and which were done before.
+    """What a run did.
 
     Parameters
     ----------
     run_dir : str
     records : dict
-        Stage name to its record.
+        Stage name to its record, in order.
     skipped : tuple of str
-        Stages whose finished result was used.
+        Stages that were finished before.
     report : str
-        Where its report lies; empty where none was written.
+        Path of the report; empty if none was written.
     """
 
     run_dir: str
@@ -57,12 +57,12 @@ class RunSummary:
     report: str = ""
 
     def figure(self, stage: str, name: str) -> JsonDict | int | float | str | None:
-        """A figure of a stage's summary, or None."""
+        """A figure of a stage's summary; None if there is none."""
         record = self.records.get(stage)
         return None if record is None else record.summary.get(name)
 
     def as_dict(self) -> JsonDict:
-        """For JSON: a record per stage with what it wrote and figured out, and whether it was done before."""
+        """For JSON: each stage's rows, times, versions and figures, and whether it was finished before."""
         names = ("rows", "seconds", "finished", "output_version", "dedup_version", "summary")
         stages = {
             stage: {"is_done_before": stage in self.skipped} | {name: getattr(record, name) for name in names}
@@ -103,35 +103,35 @@ def run(
     unknown = sorted(set(stages) - set(STAGE_NAMES))
     if unknown:
         raise ConfigError(f"unknown stage '{unknown[0]}'; expected one of {', '.join(STAGE_NAMES)}")
-    wanted = [stage for stage in STAGES if stage.name in stages]
+    requested = [stage for stage in STAGES if stage.name in stages]
     validate(config, require_input="embed" in stages)
     config = resolved(config)
     if not config.output.run_dir:
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
-    if config.engine.name != "local":  # workers have folders of their own
+    if config.engine.name != "local":  # workers have other working directories
         config = replace(config, output=replace(config.output, run_dir=absolute(config.output.run_dir)))
         if config.base.run_dir:
             config = replace(config, base=replace(config.base, run_dir=absolute(config.base.run_dir)))
-    return _finish(config, wanted, engine, reporter, redo=redo)
+    return _finish(config, requested, engine, reporter, redo=redo)
 
 
 def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, reporter: Reporter, *, redo: bool) -> RunSummary:
-    """Plan, check that the machine suffices, take the lock, plan again, and do what is to be done."""
+    """Plan, check memory and disk, take the lock, plan again, and carry out the plan."""
     run_dir = config.output.run_dir
     inputs = gather_inputs(config, stages)
     plan = make_plan(config, stages, inputs, redo=redo)
     if "index" in plan.todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
-        raise MissingExtra("faiss", "cpu")  # rather now than after the embedding
+        raise MissingExtra("faiss", "cpu")  # better now than after embedding
     engine = given or make_engine(config, reporter)
     sources: Sources = inputs["embed"].sources if "embed" in inputs else {}
     try:
         needs = check(config, sources, plan.todo, engine, reporter)
         with locked(run_dir) if plan.todo else nullcontext():
-            plan = make_plan(config, stages, inputs, redo=redo)  # another run may have worked on it until the lock was free
+            plan = make_plan(config, stages, inputs, redo=redo)  # another run may have held the lock until now
             if plan.todo:
-                remove_half_written(run_dir)  # what an attempt that was killed left behind
+                remove_half_written(run_dir)  # left behind by a killed attempt
                 if engine.is_local:
-                    remove_folder(join(run_dir, SCRATCH))  # one of Spark's, which clears it at its own end
+                    remove_folder(join(run_dir, SCRATCH))  # left behind by a killed Spark attempt; a Spark engine clears it itself
             context = StageContext(config, engine, reporter)
             records = _carry_out(context, plan, inputs, is_counted=needs is None or needs.is_exact)
         report = update_report(config, engine, reporter) if len(stages) == len(STAGES) else ""
@@ -142,30 +142,30 @@ def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, repor
 
 
 def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
-    """Write the report of a whole run, unless it has one that is up to date; returns where it lies, '' where there is none."""
+    """Write the report of a run unless it is up to date; returns its path, '' if there is none."""
     run_dir = config.output.run_dir
     if not config.report.enabled or not reports.can_write():
         return ""
     try:
         path = reports.path_of(run_dir)
-        return path if reports.is_current(run_dir) else reports.write_report(run_dir, engine=_asked(run_dir, engine)).path
-    except Exception as error:  # whatever it is, the tables are there
+        return path if reports.is_current(run_dir) else reports.write_report(run_dir, engine=_report_engine(run_dir, engine)).path
+    except Exception as error:  # the tables are complete without it
         reporter.note(f"report: not written: {one_line(error)}; dedup report {run_dir} tries again")
         return ""
 
 
-def _asked(run_dir: str, engine: Engine) -> Engine:
-    """The engine that answers the questions of a report: Spark takes seconds to plan what DuckDB answers at once, unless a run is large."""
+def _report_engine(run_dir: str, engine: Engine) -> Engine:
+    """The engine for a report's queries: unless a run is large, DuckDB answers in less time than Spark takes to plan."""
     record = read_record(run_dir, "embed")
     is_large = record is not None and record.rows["metadata"] > _REPORTED_HERE
     return engine if is_large or engine.is_local else LocalEngine()
 
 
 def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted: bool) -> dict[str, StageRecord]:
-    """Do the stages that are to be done; the records of all that were asked for."""
+    """Carry out what is to be done; returns the records of all requested stages."""
     config, run = context.config, context.run
     if "embed" in plan.todo:
-        # for whoever comes back to the index; how it was carried out, secrets of a cluster included, is nobody's business
+        # for later lookups; the engine's settings may hold secrets of a cluster
         write_json(run.path(CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
     records: dict[str, StageRecord] = {}
     for stage in plan.stages:
@@ -173,7 +173,7 @@ def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted:
             records[stage.name] = run.finished(stage.name)
             continue
         records[stage.name] = _do_stage(replace(context, inputs=inputs[stage.name]), stage, plan.expected[stage.name])
-        if stage.name == "embed" and not is_counted:  # now the images are
+        if stage.name == "embed" and not is_counted:  # now they are
             check(config, {}, plan.todo - {"embed"}, context.engine, context.reporter, again=True)
     return records
 
@@ -181,7 +181,7 @@ def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted:
 def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> StageRecord:
     fs, path = filesystem(context.run.path(stage.home, "_stage.json"))
     if fs.exists(path):
-        fs.rm_file(path)  # from here on the stage is not done
+        fs.rm_file(path)  # from here on the stage counts as not done
     started = time.perf_counter()
     identity = digest([expected.config, expected.encoder, expected.output_version])
     result = stage.run(replace(context, identity=identity))
@@ -198,26 +198,27 @@ def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> Sta
 
 
 def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
-    """The engine a configuration asks for.
+    """The engine that a configuration names.
 
     Raises MissingExtra if pyspark is not installed.
-    Raises ConfigError, StageError if Spark can't start, or can't give what is asked for.
+    Raises ConfigError, StageError if Spark can't start, or lacks the resources configured.
     """
+    reporter = reporter or SilentReporter()
     if config.engine.name == "local":
-        n_workers, text = bounded_workers(config, available_cores(), free_memory())
-        if text:
-            (reporter or SilentReporter()).note(text)
+        n_workers, reason = bounded_workers(config, available_cores(), free_memory())
+        if reason:
+            reporter.note(reason)
         return LocalEngine(n_workers, config.engine.memory_limit, partial(n_gpus, config.encoder, config.engine.device))
     try:
         from dedup.engines.spark.engine import SparkEngine
     except ImportError as error:
         raise MissingExtra(error.name or "pyspark", "spark") from error
-    chosen = config.engine
+    settings = config.engine
     return SparkEngine(
         join(config.output.run_dir, SCRATCH),
-        master=chosen.master,
-        options=chosen.spark,
-        sends_rows={"auto": None, "true": True, "false": False}[chosen.sends_rows],
-        gpus_per_task=chosen.gpus_per_task,
-        note=(reporter or SilentReporter()).note,
+        master=settings.master,
+        options=settings.spark,
+        sends_rows={"auto": None, "true": True, "false": False}[settings.sends_rows],
+        gpus_per_task=settings.gpus_per_task,
+        note=reporter.note,
     )

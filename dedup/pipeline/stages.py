@@ -1,4 +1,4 @@
-"""The stages of a run, in order. Each is told of at the end of its own module."""
+"""The stages of a run, in order; each is defined at the end of its own module."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ STAGES: Final[tuple[Stage, ...]] = (EMBED, INDEX, PAIRS, CONFIRM, GROUPS, EXCLUD
 
 
 def with_those_before(names: set[str]) -> set[str]:
-    """The stages named, and all whose results they read, directly or through others.
+    """These stages, and all whose results they read, directly or through others.
 
     Examples
     --------
     >>> sorted(with_those_before({"confirm"}))
     ['confirm', 'embed', 'index', 'pairs']
     """
-    found = set(names)
+    needed = set(names)
     for stage in reversed(STAGES):
-        if stage.name in found:
-            found |= set(stage.reads)
-    return found
+        if stage.name in needed:
+            needed |= set(stage.reads)
+    return needed

@@ -1,4 +1,4 @@
-"""`Run`: a run directory, where everything in it lies, and what it was made with."""
+"""`Run`: a run directory, where everything in it is, and the configuration it was made with."""
 
 from __future__ import annotations
 
@@ -34,36 +34,31 @@ _FOLDERS: Final = {
     "exact": ("index/exact", ""),
     "assignments": ("index/assignments", ""),
 }
-_CHANGEABLE: Final = ("encoder", "input", "engine")  # sections of a finished run's configuration that may be given anew
+_CHANGEABLE: Final = ("encoder", "input", "engine")  # sections of a finished run's configuration that may be overridden
 
 
 class Run:
     """A run directory: tables, vectors, index and pictures, and the records of its finished stages.
 
-    Nothing is read before it is asked for. It writes nothing, and is pickled by its URL: a worker reads what it needs.
+    Reads lazily and writes nothing; pickled as its URL, so that a worker reads what it needs.
 
-    Parameters
-    ----------
-    url : str
-        A path or any fsspec URL.
-    config : Config, optional
-        What the run is made with, while it is made; read from the directory otherwise.
-    samples : Run, optional
-        The run whose samples these are, if it is another: a second source of candidates has vectors and lists alone.
+    `url`: a path or any fsspec URL.
+    `config`: of a run in progress; otherwise it is read from the directory.
+    `samples`: the run that holds the samples, if it is another: a second source of candidates has only vectors and lists.
     """
 
     def __init__(self, url: str, config: Config | None = None, samples: Run | None = None) -> None:
         self.url, self.samples = url, samples or self
         self._given = config
-        self._records: dict[str, StageRecord | None] = {}  # as they were when it was opened
+        self._records: dict[str, StageRecord | None] = {}  # as they were when the run was opened
 
     @classmethod
     def open(cls, url: str, needs: Sequence[str] = (), overrides: Sequence[str] = ()) -> Run:
-        """A run that is there, as it is now: what later replaces its stages is not seen.
+        """Open an existing run as it is now: stages redone later are not noticed.
 
         `needs`: stages that must be finished, each made from the others as they are.
-        `overrides`: ``section.key=value`` over what the run was made with: of `encoder`, `input` and `engine` only.
-        Raises ConfigError if a key is overridden that the run has fixed.
+        `overrides`: ``section.key=value`` over the run's configuration, for keys of `encoder`, `input` and `engine` only.
+        Raises ConfigError if the run fixes an overridden key.
         Raises RunDirectoryError if there is no run, or a stage is missing or was made from an earlier state of another.
         """
         run = cls(url)
@@ -84,7 +79,6 @@ class Run:
         return changed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By its URL."""
         return Run, (self.url, None, None if self.samples is self else self.samples)
 
     def __eq__(self, other: object) -> bool:
@@ -96,11 +90,11 @@ class Run:
     def __str__(self) -> str:
         return self.url
 
-    # what it was made with
+    # its configuration and records
 
     @cached_property
     def config(self) -> Config:
-        """The configuration it was made with, `output.run_dir` being where it lies now."""
+        """The configuration it was made with; `output.run_dir` is where it is now."""
         if self._given is not None:
             return self._given
         values = read_json(self.path(CONFIG_FILE)) or to_dict(Config())
@@ -113,7 +107,7 @@ class Run:
         return resolved(from_dict(values))
 
     def record(self, stage: str) -> StageRecord | None:
-        """What a stage was made from and gave; None where it is not finished."""
+        """The record of a stage; None if the stage is not finished."""
         return self._records[stage] if stage in self._records else read_record(self.url, stage)
 
     def finished(self, stage: str) -> StageRecord:
@@ -129,30 +123,26 @@ class Run:
     @property
     def records(self) -> dict[str, StageRecord]:
         """The records of all finished stages, in order."""
-        found = {stage: self.record(stage) for stage in HOMES}
-        return {stage: record for stage, record in found.items() if record is not None}
+        return {stage: record for stage in HOMES if (record := self.record(stage)) is not None}
 
     def earlier_inputs(self, stage: str) -> list[str]:
-        """Finished stages that were redone, or that others were redone before, since this one was made from them.
-
-        Empty = the stage is fresh, or not finished.
-        """
+        """Stages this one was made from that were redone since or are out of date; empty if it is up to date or not finished."""
         record = self.record(stage)
         inputs = record.inputs if record is not None else {}
-        return [name for name, known in inputs.items() if name in HOMES and not self._is_still(name, known)]
+        return [name for name, digest in inputs.items() if name in HOMES and not self._is_unchanged(name, digest)]
 
-    def _is_still(self, stage: str, digest: str) -> bool:
+    def _is_unchanged(self, stage: str, digest: str) -> bool:
         record = self.record(stage)
         return record is not None and record.digest == digest and not self.earlier_inputs(stage)
 
     @property
     def has_images(self) -> bool:
-        """Whether it encoded images itself; an encoder named now for a run over precomputed embeddings does not count."""
+        """Whether the run encoded images itself; an encoder that overrides `precomputed` afterwards does not count."""
         return encoder_kind(self.finished("embed").config["encoder.name"]).has_images
 
     @property
     def has_pixels(self) -> bool:
-        """Whether it knows where its images lie: embeddings that were made elsewhere may not say."""
+        """Whether it knows where its images are: precomputed embeddings may not say."""
         return self.has_images or bool(self.finished("embed").summary.get("has_pixels"))
 
     @property
@@ -165,7 +155,7 @@ class Run:
         """Last part of its URL."""
         return self.url.rstrip("/").rpartition("/")[2] or self.url
 
-    # what lies in it
+    # its contents
 
     def path(self, *parts: str) -> str:
         """A path under the run directory."""
@@ -181,7 +171,7 @@ class Run:
         return Table(home.path(folder), schema, pattern or Table.pattern)
 
     def second(self, name: str) -> Run:
-        """The vectors and lists of a second source of candidates, which lie there as a run directory has them."""
+        """The vectors and lists of a second source of candidates, laid out like a run directory."""
         return Run(self.path("also", name), samples=self)
 
     def vectors(self) -> EmbeddingStore:
@@ -189,7 +179,7 @@ class Run:
         return open_store(self.path("embeddings"))
 
     def read_vectors(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        """Vectors of samples with ascending ids, float16 (n, dim): of a remote run only the stretches they lie in are fetched."""
+        """Vectors of samples with ascending ids, shape (n, dim); from a remote run only the ranges that hold them are fetched."""
         return read_vectors(self.path("embeddings"), sample_ids)
 
     def inner_vectors(self) -> InnerStore:
@@ -202,7 +192,7 @@ class Run:
 
     @property
     def views_folder(self) -> str:
-        """Where its views lie, and their lists."""
+        """The folder of its views and their lists."""
         return self.path("index", "views")
 
     def views(self) -> ViewStore:
@@ -215,38 +205,38 @@ class Run:
 
     @property
     def index_facts(self) -> JsonDict:
-        """`_index.json`: size, lists and files of the index; empty where there is none."""
+        """`_index.json`: size, lists and files of the index; empty if there is none."""
         return read_json(self.path("index", "_index.json")) or {}
 
     def index_path(self) -> str:
-        """The path of its FAISS index on this machine, checked, and fetched if the run lies elsewhere."""
+        """The path of its FAISS index on this machine, checked, and fetched if the run is remote."""
         return find_index(self.path("index"))
 
-    # whether it is whole
+    # checks
 
     def check_vectors(self) -> None:
-        """Check that every partition's vectors are there, as many as its samples, as wide as the index.
+        """Check that every partition has a vector for each sample, of the index's dimensions.
 
-        Raises RunDirectoryError if there is no image, or vectors are missing or have changed.
+        Raises RunDirectoryError if the run has no image, or vectors are missing or have changed.
         """
-        expected = self._n_samples()
-        if not sum(expected.values()):
+        n_samples = self._n_samples()
+        if not sum(n_samples.values()):
             raise RunDirectoryError(
                 f"{self.url} has no image: its samples were all rejected, or there were none (partitions/ says which shards broke)"
             )
-        again, dim = f"run: dedup run output.run_dir={self.url} … --redo", self.index_facts.get("dim")
-        for partition, n in expected.items():
+        redo, dim = f"run: dedup run output.run_dir={self.url} … --redo", self.index_facts.get("dim")
+        for partition, n in n_samples.items():
             url = embedding_path(self.path("embeddings"), partition)
             fs, path = filesystem(url)
             if not fs.exists(path):
-                raise RunDirectoryError(f"{url} is missing; the index was built over it; {again}")
+                raise RunDirectoryError(f"{url} is missing; the index was built over it; {redo}")
             try:
                 shape, _ = array_shape(url)
             except ValueError as error:
-                raise RunDirectoryError(f"{url} can't be read as an array ({error}); {again}") from error
+                raise RunDirectoryError(f"{url} can't be read as an array ({error}); {redo}") from error
             if shape != (n, dim or shape[1]):
-                wanted = f"{n:,} vectors of {dim or shape[1]} dimensions"
-                raise RunDirectoryError(f"{url} has changed since the index was built: expected {wanted}, found {shape}; {again}")
+                expected = f"{n:,} vectors of {dim or shape[1]} dimensions"
+                raise RunDirectoryError(f"{url} has changed since the index was built: expected {expected}, found {shape}; {redo}")
 
     def _n_samples(self) -> dict[int, int]:
         """Samples of each partition."""
@@ -256,14 +246,14 @@ class Run:
         return dict(zip(partitions.tolist(), counts.tolist(), strict=True))
 
     def check_encoder(self) -> None:
-        """Stop where this machine's encoder is not the run's; another decoder is no other encoder.
+        """Check that this machine's encoder is the run's; its decoder may differ.
 
         Raises RunDirectoryError with what differs.
         """
         if not self.has_images:
             return
-        there, here = self.finished("embed").encoder, encoder_fingerprint(self.config.encoder)
-        differences = [item for item in differences_of(there, here) if item.key != "decoder"]
+        fingerprints = self.finished("embed").encoder, encoder_fingerprint(self.config.encoder)
+        differences = [item for item in differences_of(*fingerprints) if item.key != "decoder"]
         if differences:
             listed = "; ".join(f"{item.key}: {item.before} there, {item.now} here" for item in differences)
             raise RunDirectoryError(
@@ -272,11 +262,10 @@ class Run:
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:
-    given = to_dict(load_config(None, list(overrides)))
-    values = to_dict(config)
+    new_values, values = to_dict(load_config(None, list(overrides))), to_dict(config)
     for key in (text.partition("=")[0] for text in overrides):
         section, _, name = key.partition(".")
         if section not in _CHANGEABLE:
             raise ConfigError(f"{key} is fixed by the run; expected a key of {', '.join(_CHANGEABLE)}")
-        values[section][name] = given[section][name]
+        values[section][name] = new_values[section][name]
     return replace(from_dict(values), output=config.output)

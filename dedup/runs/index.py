@@ -17,27 +17,27 @@ from dedup.storage.arrays import clear_files, folder_state
 from dedup.storage.atomic import Replacement, write_bytes
 from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
 
-FORMAT = 1  # of the index's files; another one is not read
+FORMAT = 1  # of the index's files; no other is read
 INDEX = "index.faiss"
 LISTS = "index.ivfdata"
 
 
 def index_files(folder: str) -> dict[str, int]:
-    """Names and sizes in bytes of the index's files, as they are there."""
+    """Names and sizes in bytes of the index's files that exist."""
     fs, root = filesystem(folder)
     fs.invalidate_cache(root)
     return {name: int(fs.size(join(root, name))) for name in (INDEX, LISTS) if fs.exists(join(root, name))}
 
 
 def clear_index(folder: str) -> None:
-    """Delete the index and what a stopped stage left of its parts."""
+    """Delete the index, and parts left by an interrupted stage."""
     for name in (INDEX, LISTS):
         clear_files(folder, name)
     clear_files(join(folder, "_parts"), "*.faiss")
 
 
 def publish_index(folder: str, index: str, lists: str) -> None:
-    """Move the files of a merged index, on this machine, to their place: the lists first, since the index names them."""
+    """Move the files of a merged index from this machine to the folder; the lists first, since the index refers to them."""
     fs, root = filesystem(folder)
     for path, name in ((lists, LISTS), (index, INDEX)):
         if is_local(folder):
@@ -47,28 +47,28 @@ def publish_index(folder: str, index: str, lists: str) -> None:
 
 
 def how_to_rebuild(folder: str) -> str:
-    """What to do about an index whose files are damaged: its stage counts as done while its record is there."""
+    """What to do about a damaged index: its stage counts as done as long as its record exists."""
     return f"delete {join(folder, '_stage.json')} and run: dedup run --only index …"
 
 
 def find_index(folder: str) -> str:
-    """The path of the index on this machine, checked against what the stage wrote; fetched if the run lies elsewhere.
+    """The path of the index on this machine, fetched if the run is remote.
 
     Raises RunDirectoryError if there is none, or its files are not those that the stage `index` wrote.
     """
     record = read_json(join(folder, "_index.json")) or {}
     expected = record.get("files")
-    again = "run: dedup run --from index … --redo"
+    redo = "run: dedup run --from index … --redo"
     if not expected:
         why = "index.codes=none" if record.get("codes") == "none" else "an earlier version"
-        raise RunDirectoryError(f"{folder} holds no searchable index (it was made with {why}); {again}")
+        raise RunDirectoryError(f"{folder} holds no searchable index (it was made with {why}); {redo}")
     if record.get("format") != FORMAT:
-        raise RunDirectoryError(f"{folder} holds an index of format {record.get('format')}, expected {FORMAT}; {again}")
-    found = index_files(folder)
+        raise RunDirectoryError(f"{folder} holds an index of format {record.get('format')}, expected {FORMAT}; {redo}")
+    sizes = index_files(folder)
     for name, n_bytes in expected.items():
-        if found.get(name) != n_bytes:
-            there = "is missing" if name not in found else f"has {found[name]:,} bytes"
-            raise RunDirectoryError(f"{join(folder, name)} {there}, expected {n_bytes:,}; {how_to_rebuild(folder)}")
+        if sizes.get(name) != n_bytes:
+            problem = "is missing" if name not in sizes else f"has {sizes[name]:,} bytes"
+            raise RunDirectoryError(f"{join(folder, name)} {problem}, expected {n_bytes:,}; {how_to_rebuild(folder)}")
     fs, root = filesystem(folder)
     if is_local(folder):
         return join(root, INDEX)
@@ -103,7 +103,7 @@ def load_lists(folder: str) -> Lists:
 
 
 def read_assignments(folder: str, block: int) -> npt.NDArray[np.int32]:
-    """The lists of one block of images, nearest first, int32 (n, nprobe); n > 0, since all of a run have the same number of lists."""
+    """The lists of a block of images, nearest first, shape (n, nprobe); n > 0, and all images of a run have the same number of lists."""
     fs, path = filesystem(join(folder, "assignments", f"part-{block:05d}.parquet"))
     with fs.open(path, "rb") as file:
         lists = pq.read_table(file, columns=["lists"])["lists"].combine_chunks()

@@ -1,4 +1,4 @@
-"""One writer at a time: a run directory is locked while its stages are carried out."""
+"""One writer at a time: a run directory is locked while its stages run."""
 
 from __future__ import annotations
 
@@ -21,22 +21,20 @@ from dedup.storage.atomic import write_json
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _LOCK = "_lock.json"
-RENEWED_S = 60.0  # how often a lock on an object store says that its holder lives
-_STALE_S = 600.0  # after which it is taken for dead
+RENEWED_S = 60.0  # how often the holder of a lock on an object store renews it
+_STALE_S = 600.0  # after which a lock not renewed is considered abandoned
 
 
 @contextmanager
 def locked(run_dir: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
     """Hold the lock of a run directory.
 
-    `renewed_s`: how often it is renewed on an object store.
-    Raises RunDirectoryError naming the holder, if another process has it.
+    On a file system the operating system holds the lock, and releases it however the process ends. On an object store a small object
+    names the holder, who renews it; one not renewed for ten minutes is taken over. Two processes that start within the same second may
+    both get that lock.
 
-    Notes
-    -----
-    On a file system the operating system holds the lock, and lets go of it when the process ends, however it ends. An object store
-    knows no locks: there a small object names the holder, who renews it; one that was not renewed for ten minutes is taken over. Two
-    that begin within the same second may both get it there.
+    `renewed_s`: how often a lock on an object store is renewed.
+    Raises RunDirectoryError naming the holder, if another process has it.
     """
     with _on_disk(run_dir) if is_local(run_dir) else _in_store(run_dir, renewed_s):
         yield
@@ -53,9 +51,9 @@ def _on_disk(run_dir: str) -> Iterator[None]:
             file.seek(0)
             raise _held(run_dir, _parsed(file.read())) from None
         except OSError:
-            pass  # a file system without locks: nothing can be said
+            pass  # a file system without locks
         file.truncate(0)
-        file.write(json.dumps(_holder()))
+        file.write(json.dumps(_this_process()))
         file.flush()
         try:
             yield
@@ -65,17 +63,17 @@ def _on_disk(run_dir: str) -> Iterator[None]:
 
 @contextmanager
 def _in_store(run_dir: str, renewed_s: float) -> Iterator[None]:
-    url, own = join(run_dir, _LOCK), _holder()
-    found = read_json(url)
-    if found and _lives(found):
-        raise _held(run_dir, found)
-    write_json(url, own)
+    url, holder = join(run_dir, _LOCK), _this_process()
+    other = read_json(url)
+    if other and _is_alive(other):
+        raise _held(run_dir, other)
+    write_json(url, holder)
     ended = threading.Event()
 
     def renew() -> None:
         while not ended.wait(renewed_s):
-            with suppress(Exception):  # the store may be away for a while: the run itself will say so
-                write_json(url, own | {"renewed": time.time()})
+            with suppress(Exception):  # the store may be unreachable for a while: the run itself will report it
+                write_json(url, holder | {"renewed": time.time()})
 
     thread = threading.Thread(target=renew, name="lock", daemon=True)
     thread.start()
@@ -86,12 +84,12 @@ def _in_store(run_dir: str, renewed_s: float) -> Iterator[None]:
         thread.join()
         fs, path = filesystem(url)
         with suppress(Exception):
-            found = read_json(url)
-            if found and found.get("id") == own["id"]:
+            current = read_json(url)
+            if current and current.get("id") == holder["id"]:
                 fs.rm_file(path)
 
 
-def _lives(holder: JsonDict) -> bool:
+def _is_alive(holder: JsonDict) -> bool:
     if holder.get("host") == socket.gethostname():
         try:
             os.kill(int(holder.get("pid", 0)), 0)
@@ -100,10 +98,10 @@ def _lives(holder: JsonDict) -> bool:
     return time.time() - float(holder.get("renewed", 0)) < _STALE_S
 
 
-def _holder() -> JsonDict:
+def _this_process() -> JsonDict:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container, a user may have no name
         user = str(os.getuid())
     return {
         "id": uuid.uuid4().hex,
@@ -118,9 +116,9 @@ def _holder() -> JsonDict:
 
 def _parsed(text: str) -> JsonDict:
     with suppress(ValueError):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
+        holder = json.loads(text)
+        if isinstance(holder, dict):
+            return holder
     return {}
 
 

@@ -13,7 +13,7 @@ from dedup.errors import RunDirectoryError
 from dedup.storage.atomic import write_json
 from dedup.storage.urls import join, read_json
 
-LAYOUT: Final = 2  # of a run directory's folders and records; raised when an earlier one can no longer be read
+LAYOUT: Final = 2  # of a run directory's folders and records; raised when earlier ones can no longer be read
 
 # stages in order, each with the folder of its `_stage.json`
 HOMES: Final = {
@@ -33,14 +33,13 @@ _SHOWN = 200  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that a result depends on, as it was and as it would be now; None = absent."""
+    """Something that a result depends on, as it was and as it is now; None = absent."""
 
     key: str  # of the configuration, of the encoder's fingerprint or of the inputs
     before: Any
     now: Any
 
     def __str__(self) -> str:
-        """For messages: «key: before → now»."""
         return f"{self.key}: {_short(self.before)} → {_short(self.now)}"
 
 
@@ -61,7 +60,7 @@ class StageRecord:
     """A stage's `_stage.json`."""
 
     stage: str
-    output_version: int  # raised only when the stage's result changes, so that a patch release redoes nothing
+    output_version: int  # raised only when the stage's result changes, so that a patch release does not redo it
     config: JsonDict  # the keys that the result depends on, with their values
     inputs: JsonDict  # digests of the stages before it, or of the input
     encoder: dict[str, str] = field(default_factory=dict)  # the encoder's fingerprint
@@ -69,7 +68,7 @@ class StageRecord:
     seconds: float = 0.0
     finished: str = ""  # ISO 8601, UTC
     dedup_version: str = ""
-    summary: JsonDict = field(default_factory=dict)  # figures for whoever reads about the run
+    summary: JsonDict = field(default_factory=dict)  # figures for readers
     layout: int = LAYOUT
 
     @property
@@ -95,7 +94,7 @@ def digest(value: Any) -> str:
 def read_record(url: str, stage: str) -> StageRecord | None:
     """The record of a stage of the run directory at `url`; None where the stage is not finished.
 
-    Raises RunDirectoryError if it is no record, or one of another layout.
+    Raises RunDirectoryError if it is not a record, or is of another layout.
     """
     path = join(url, HOMES[stage], "_stage.json")
     value = read_json(path)
@@ -106,9 +105,9 @@ def read_record(url: str, stage: str) -> StageRecord | None:
             f"{url} is a run directory of layout {layout}, written by another version; expected layout {LAYOUT}; "
             "make the run again in another output.run_dir"
         )
-    known = StageRecord.__dataclass_fields__
+    fields = StageRecord.__dataclass_fields__
     try:
-        return StageRecord(**{key: item for key, item in value.items() if key in known})
+        return StageRecord(**{key: item for key, item in value.items() if key in fields})
     except TypeError as error:
         raise RunDirectoryError(f"{path} is no record of a stage ({error}); delete it to redo the stage") from error
 

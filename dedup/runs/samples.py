@@ -1,4 +1,4 @@
-"""What a run knows of single samples, read when it is asked for."""
+"""Metadata and groups of single samples, read on demand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GROUPS_HELD = 32  # row groups of metadata, 65,536 rows each
 
 @dataclass(frozen=True)
 class Membership:
-    """The group of copies that a sample is in, and whether the manifest keeps the sample."""
+    """The group of copies of a sample, and whether the manifest keeps the sample."""
 
     component_id: int
     duplication_count: int
@@ -35,15 +35,9 @@ class Membership:
 
 
 class SampleTable:
-    """Metadata and groups of single samples of a finished run; for several threads at a time.
+    """Metadata and groups of single samples of a finished run; safe to share between threads.
 
-    Parameters
-    ----------
-    run : Run
-
-    Notes
-    -----
-    Metadata is read by row group, of which some are held. Groups take some 40 bytes for each sample that has a copy.
+    Metadata is read by row group, of which some are cached. Groups take some 40 bytes for each sample that has a copy.
     """
 
     def __init__(self, run: Run) -> None:
@@ -53,9 +47,9 @@ class SampleTable:
         self._lock = Lock()
 
     def row(self, sample_id: int) -> dict[str, Any]:
-        """Where a sample lies and what it says: a row of `metadata`, without its carried columns.
+        """The row of `metadata` of a sample, without carried columns.
 
-        Raises RunDirectoryError if there is no such sample, or the partition's file is gone.
+        Raises RunDirectoryError if there is no such sample, or the partition's file is missing.
         """
         partition, place = sample_id >> 32, sample_id & ROW_MASK
         url = join(self._run.table("metadata").path, f"metadata_{partition:05d}.parquet")
@@ -72,20 +66,15 @@ class SampleTable:
                 with fs.open(path, "rb") as file:
                     table = pq.ParquetFile(file).read_row_group(number, columns=_COLUMNS)
                 self._held[partition, number] = table
-        found: dict[str, Any] = table.slice(place - int(starts[number]), 1).to_pylist()[0]
-        if found["sample_id"] != sample_id:
-            raise RunDirectoryError(f"{url} holds sample {found['sample_id']} in the place of {sample_id}; run embed again")
-        return found
+        row: dict[str, Any] = table.slice(place - int(starts[number]), 1).to_pylist()[0]
+        if row["sample_id"] != sample_id:
+            raise RunDirectoryError(f"{url} holds sample {row['sample_id']} in the place of {sample_id}; run embed again")
+        return row
 
     def membership(self, sample_id: int) -> Membership:
         """The group of a sample."""
-        groups, components = self._groups
-        place = int(np.searchsorted(groups, sample_id))
-        is_in_group = place < len(groups) and groups[place] == sample_id
-        component = int(components[place]) if is_in_group else sample_id
-        names, counts = self._counts
-        place = int(np.searchsorted(names, component))
-        count = int(counts[place]) if place < len(names) and names[place] == component else 1
+        component = _value_at(*self._groups, sample_id, default=sample_id)
+        count = _value_at(*self._counts, component, default=1)
         place = int(np.searchsorted(self._dropped, sample_id))
         is_dropped = place < len(self._dropped) and self._dropped[place] == sample_id
         return Membership(component, count, not is_dropped)
@@ -120,21 +109,26 @@ class SampleTable:
         return keys[order], values[order]
 
 
-def read_samples(run: Run, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """Rows of `metadata` by sample_id, with at least that column; of ids that are none there is no row.
+def _value_at(keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64], key: int, *, default: int) -> int:
+    place = int(np.searchsorted(keys, key))
+    return int(values[place]) if place < len(keys) and keys[place] == key else default
 
-    Only files of partitions that are asked for are opened.
+
+def read_samples(run: Run, sample_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Rows of `metadata` by sample_id, with at least these columns; unknown ids are left out.
+
+    Opens only the files of the partitions needed.
     """
     by_partition: dict[int, list[int]] = {}
     for sample_id in set(sample_ids):
         by_partition.setdefault(sample_id >> 32, []).append(sample_id)
-    wanted = list(dict.fromkeys(["sample_id", *columns]))
-    found: dict[int, dict[str, Any]] = {}
+    columns = list(dict.fromkeys(["sample_id", *columns]))
+    samples: dict[int, dict[str, Any]] = {}
     for partition, ids in sorted(by_partition.items()):
         table = replace(run.table("metadata"), pattern=f"metadata_{partition:05d}.parquet")
         try:
-            rows = dataset(table).to_table(columns=wanted, filter=pc.field("sample_id").isin(ids))
+            rows = dataset(table).to_table(columns=columns, filter=pc.field("sample_id").isin(ids))
         except RunDirectoryError:  # no such partition
             continue
-        found |= {row["sample_id"]: row for row in rows.to_pylist()}
-    return found
+        samples |= {row["sample_id"]: row for row in rows.to_pylist()}
+    return samples

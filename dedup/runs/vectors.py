@@ -16,26 +16,19 @@ from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows, save_array
 from dedup.storage.urls import filesystem, is_local, join
 
-_GAP = 256  # rows that are read in passing
+_GAP = 256  # rows not needed that are read rather than starting another request, which costs about as much as some hundred rows
 
 
 def embedding_path(folder: str, partition: int) -> str:
-    """Where a partition's vectors lie in the folder of embeddings."""
+    """The file of a partition's vectors in the folder of embeddings."""
     return join(folder, "img_emb", f"img_emb_{partition:05d}.npy")
 
 
 class EmbeddingStore:
     """Random access to the vectors of a run by sample_id.
 
-    Parameters
-    ----------
-    folder : str
-        Of the run's embeddings.
-
-    Raises
-    ------
-    RunDirectoryError
-        If there are no arrays, or their widths differ.
+    `folder`: of the run's embeddings.
+    Raises RunDirectoryError if there are no arrays, or their widths differ.
     """
 
     def __init__(self, folder: str) -> None:
@@ -56,8 +49,8 @@ class EmbeddingStore:
         if not len(sample_ids):
             return np.empty((0, self.dim), dtype=np.float16)
         if partition[0] == partition[-1] and bool((partition == partition[0]).all()):
-            found: npt.NDArray[np.float16] = self._rows[int(partition[0])][row]
-            return found
+            vectors: npt.NDArray[np.float16] = self._rows[int(partition[0])][row]
+            return vectors
         out = np.empty((len(sample_ids), self.dim), dtype=np.float16)
         order = None if bool((np.diff(partition) >= 0).all()) else np.argsort(partition, kind="stable")
         if order is not None:
@@ -69,7 +62,7 @@ class EmbeddingStore:
         return out
 
     def view(self, sample_ids: npt.NDArray[np.int64]) -> Gathered:
-        """The vectors of the given samples, gathered when they are indexed."""
+        """The vectors of the given samples, read when indexed."""
         return Gathered(self.take, sample_ids)
 
     def blocks(self, sample_ids: npt.NDArray[np.int64], size: int = 16_384) -> Iterator[tuple[slice, npt.NDArray[np.float16]]]:
@@ -80,19 +73,13 @@ class EmbeddingStore:
 
 
 def inner_paths(folder: str, partition: int) -> tuple[str, str]:
-    """Where a partition's vectors of pictures inside a frame lie, and the sample_ids of their rows."""
+    """The files of a partition's vectors of pictures inside a frame, and of the sample_ids of their rows."""
     folder = join(folder, "img_inner")
     return join(folder, f"img_inner_{partition:05d}.npy"), join(folder, f"sample_id_{partition:05d}.npy")
 
 
 class InnerStore:
-    """Vectors of the pictures inside a frame, of the samples that have one.
-
-    Parameters
-    ----------
-    folder : str
-        Of the run's embeddings.
-    """
+    """Vectors of the pictures inside a frame, of the samples that have one; `folder` is that of the run's embeddings."""
 
     def __init__(self, folder: str) -> None:
         folder = join(folder, "img_inner")
@@ -109,14 +96,14 @@ class InnerStore:
         dim = next(iter(self._rows.values())).shape[1]
         rows, places = [np.empty((0, dim), dtype=np.float16)], [np.empty(0, dtype=np.int64)]
         for number in np.unique(sample_ids >> 32).tolist():
-            _, here, there = np.intersect1d(sample_ids, self._ids[number], assume_unique=True, return_indices=True)
-            rows.append(self._rows[number][there])
-            places.append(here.astype(np.int64))
+            _, place, row = np.intersect1d(sample_ids, self._ids[number], assume_unique=True, return_indices=True)
+            rows.append(self._rows[number][row])
+            places.append(place.astype(np.int64))
         return np.concatenate(rows), np.concatenate(places)
 
 
 def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-    """Vectors of samples with ascending ids: of a remote store only the stretches of each partition that they lie in.
+    """Vectors of samples with ascending ids; from a remote store only the ranges that hold them are read.
 
     Returns shape (n, dim).
     """
@@ -124,7 +111,6 @@ def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[
         return open_store(folder).take(sample_ids)
     partition, row = sample_ids >> 32, sample_ids & ROW_MASK
     parts = []
-    # a request costs what some hundred rows do
     cuts = np.flatnonzero((np.diff(partition) != 0) | (np.diff(row) > _GAP)) + 1
     for rows in np.split(np.arange(len(row)), cuts):
         first, last = int(row[rows[0]]), int(row[rows[-1]])
@@ -133,7 +119,7 @@ def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[
 
 
 def open_store(folder: str) -> EmbeddingStore:
-    """The store of a run, opened once per process and again when its files were replaced; workers call it for every task."""
+    """The store of a run, opened once per process, and again if its files are replaced; workers call it for every task."""
     return _open_store(folder, folder_state(join(folder, "img_emb")))
 
 
@@ -143,7 +129,7 @@ def _open_store(folder: str, state: str) -> EmbeddingStore:
 
 
 def view_dtype(nprobe: int) -> np.dtype[np.void]:
-    """What is known of a view besides its vector; `image` is a position among the representatives."""
+    """The row of a view, without its vector; `image` is a position among the representatives."""
     fields = [("image", np.int32), ("kind", np.int8), ("orientation", np.int8), ("is_base", np.bool_), ("lists", np.int32, (nprobe,))]
     return np.dtype(fields)
 
@@ -154,7 +140,7 @@ def view_part(folder: str, name: str, number: int) -> str:
 
 
 def view_parts(folder: str) -> tuple[int, ...]:
-    """Numbers of the parts, ascending; none where the run has no views."""
+    """Numbers of the parts, ascending; empty if the run has no views."""
     fs, root = filesystem(folder)
     fs.invalidate_cache(root)
     return tuple(sorted(int(str(name).rpartition("-")[2].partition(".")[0]) for name in fs.glob(join(root, "view-*.npy"))))
@@ -181,12 +167,7 @@ def clear_views(folder: str) -> None:
 
 
 class ViewStore:
-    """Random access to the views of a run by their number: that of the row, part after part.
-
-    Parameters
-    ----------
-    folder : str
-    """
+    """Random access to the views of a run by number: rows are counted part after part."""
 
     def __init__(self, folder: str) -> None:
         views, vectors = map_arrays(folder, "view-"), map_arrays(folder, "vector-")
@@ -197,15 +178,15 @@ class ViewStore:
         return int(self._starts[-1])
 
     def take(self, name: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Some views, by ascending numbers: what is known of them (`view`), or their vectors (`vector`)."""
+        """Views by ascending numbers: their rows of `view_dtype` (`view`) or their vectors (`vector`)."""
         parts = self._views if name == "view" else self._vectors
         bounds = np.searchsorted(numbers, self._starts)
-        found = [parts[k][numbers[bounds[k] : bounds[k + 1]] - self._starts[k]] for k in range(len(parts)) if bounds[k] < bounds[k + 1]]
-        return np.concatenate(found) if found else parts[0][:0]
+        pieces = [parts[k][numbers[bounds[k] : bounds[k + 1]] - self._starts[k]] for k in range(len(parts)) if bounds[k] < bounds[k + 1]]
+        return np.concatenate(pieces) if pieces else parts[0][:0]
 
 
 def open_views(folder: str) -> ViewStore:
-    """The views of a run, opened once per process and again when its files were replaced."""
+    """The views of a run, opened once per process, and again if its files are replaced."""
     return _open_views(folder, folder_state(folder))
 
 

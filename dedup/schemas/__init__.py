@@ -1,6 +1,6 @@
 """Every table's Arrow schema, column by column, and `conform`.
 
-The field metadata holds unit and meaning; `docs/tables.md` is generated from it.
+Each field's metadata holds its unit and meaning; `docs/tables.md` is generated from it.
 """
 
 from __future__ import annotations

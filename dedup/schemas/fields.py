@@ -1,4 +1,4 @@
-"""Columns that many tables have, how one is written down (its metadata holds unit and meaning), and how batches are brought to a schema."""
+"""Columns that many tables share, the helper that defines a column with its meaning and unit, and `conform`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dedup.errors import SchemaError
 
 
 def field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
-    """A column with its meaning, for a person, and its unit."""
+    """A column with its meaning, for documentation, and its unit."""
     return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning, "unit": unit})
 
 
@@ -25,7 +25,7 @@ CARRIED_TYPES: Final = {
 }
 
 SAMPLE_ID = field("sample_id", pa.int64(), "number of the sample in the run: partition << 32 | row of the partition")
-ROW_MASK: Final = (1 << 32) - 1  # what is left of a sample_id is the row of its partition
+ROW_MASK: Final = (1 << 32) - 1  # the bits of a sample_id that hold the row of its partition
 COMPONENT_ID = field("component_id", pa.int64(), "smallest sample_id of the group of copies; a unique sample's own sample_id")
 
 SHARD = field(
@@ -54,10 +54,10 @@ TARGET_ID = field("target_id", pa.string(), "target_id in the table targets")
 
 
 def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
-    """Append the carried columns to a schema that holds a sample per row.
+    """Append carried columns to the schema of a table of samples.
 
-    `carry`: column names of `input.carry`; numbers where `CARRIED_TYPES` says so, strings otherwise. All nullable.
-    Raises SchemaError if a carried column has the name of a column that is there already.
+    `carry`: names from `input.carry`; of the types in `CARRIED_TYPES`, otherwise strings; all nullable.
+    Raises SchemaError if a carried column has the name of an existing one.
     """
     for name in carry:
         if name in schema.names:
@@ -70,7 +70,7 @@ def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
 def conform(batch: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a batch to a schema: columns picked by name, cast by type, nulls checked.
 
-    `batch`: columns in any order; columns that the schema does not name are dropped.
+    `batch`: columns in any order; those not in the schema are dropped.
     Returns exactly the schema's columns, in its order.
     Raises SchemaError if a column is missing, can't be cast, or holds nulls where the schema allows none.
     """

@@ -1,4 +1,4 @@
-"""Tables of distinct images, their lists and pairs, and the groups that follow."""
+"""Tables of distinct images, their lists and pairs, and the groups derived from them."""
 
 from __future__ import annotations
 
@@ -103,11 +103,11 @@ GROUPS: Final = pa.schema(
     ]
 )
 
-# What a row of `edges` says of its two images, as an expression of Arrow and as SQL; columns are named as in `edges`.
-#   near       different bytes; what the stage confirm let through
-#   standing   joins them: near, and either the pixels were compared, or, where they were not, it is the whole pictures that are alike.
-#              What only a part or a turned copy found alike remains a candidate until the pixels confirm it.
-#   confirmed  near, and the pixels were compared
+# Kinds of rows of `edges`, as Arrow expressions and as SQL on its columns:
+#   near       different bytes, and not refused by the stage confirm
+#   standing   joins its images: near, and confirmed by the pixels or, if these were not compared, similar as whole pictures. A pair found
+#              only by a part or a turned copy remains a candidate until its pixels confirm it.
+#   confirmed  near, and confirmed by the pixels
 NEAR: Final = pc.field("kind") == "near"
 NEAR_SQL: Final = "kind = 'near'"
 STANDING: Final = NEAR & pc.coalesce(pc.field("confirmed"), pc.field("source") == "whole")

@@ -1,4 +1,4 @@
-"""Tables with a row for each sample, or shard."""
+"""Tables with a row for each sample or shard."""
 
 from __future__ import annotations
 
