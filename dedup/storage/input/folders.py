@@ -65,7 +65,7 @@ def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, Sam
         return None, 0, SampleError("unsupported_format", f"{suffix}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
     try:
         with open_binary(path) as file:
-            # One byte too many reveals a larger file; its size may cost a request of its own.
+            # Reading one byte too many reveals a larger file; asking for its size may cost a request.
             data = file.read(max_image_bytes + 1)
     except _lost_file_errors(path) as error:
         return None, 0, SampleError("undecodable_image", f"the file can't be read ({one_line(error)})")
