@@ -11,9 +11,9 @@ from dedup.numerics.image.views import ViewMaker, view_rows
 
 
 def load_encoder(config: EncoderConfig, device: str) -> Encoder:
-    """The encoder a configuration names, on the GPU of the running task where it uses one; loaded once a process.
+    """The configured encoder, on the GPU of the running task if it uses one; loaded once per process.
 
-    `device`: `engine.device`; a descriptor is computed on the CPU whatever it says.
+    `device`: `engine.device`; a descriptor is computed on the CPU regardless.
     Raises MissingExtra if torch or open_clip is not installed.
     Raises ConfigError if the model can't be loaded, or there is no device of that kind.
     """
@@ -30,7 +30,7 @@ def load_encoder(config: EncoderConfig, device: str) -> Encoder:
 
 
 def encoder_fingerprint(config: EncoderConfig) -> dict[str, str]:
-    """Everything that changes the vectors, as far as the encoder knows; no weights are loaded for it.
+    """Everything about the encoder that changes the vectors; no weights are loaded.
 
     Raises MissingExtra if torch or open_clip is not installed.
     Raises ConfigError if there is no such model, tag or file.
@@ -48,19 +48,19 @@ def encoder_fingerprint(config: EncoderConfig) -> dict[str, str]:
 
 
 def decoded_side(config: EncoderConfig) -> int:
-    """Sides an image may be reduced to while it is decoded for the vectors, in pixels; 0 where nothing is known."""
+    """Pixels to which an image's sides may be reduced while it is decoded for the vectors; 0 if unknown."""
     return dct.MIN_SIDE if encoder_kind(config.name).is_descriptor else 0
 
 
 def n_gpus(config: EncoderConfig, device: str) -> int:
-    """GPUs of this machine that the encoder would use, `engine.device` being what it is."""
+    """GPUs of this machine that the encoder would use; `device` is `engine.device`."""
     if not encoder_kind(config.name).uses_gpu or device == "cpu":
         return 0
-    from dedup.encoders.clip import n_gpus as found
+    from dedup.encoders.clip import n_gpus as count_gpus
 
-    return found()
+    return count_gpus()
 
 
 def view_maker(config: EncoderConfig) -> ViewMaker | None:
-    """What makes second looks of an encoder's vectors; None for an encoder that can't."""
+    """The function that makes views of an encoder's images; None for an encoder without views."""
     return view_rows if encoder_kind(config.name).makes_views else None

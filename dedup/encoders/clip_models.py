@@ -1,4 +1,4 @@
-"""Which model a configuration names, told without loading weights: open_clip's by name or file, and TorchScript files."""
+"""The model that a configuration names, found without loading weights: open_clip's by name or file, and TorchScript files."""
 
 from __future__ import annotations
 
@@ -26,40 +26,37 @@ from dedup.errors import ConfigError
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
-_SPARE = 2  # an image may be reduced while it is decoded as long as it keeps this many times the model's sides
-
-_GAP = 3.0  # and Pillow may reduce it once more by whole pixels, down to this many times
-
-_LONGEST = 100  # aspect ratio from which an image is cropped before it is resized, or it would fill the memory
+_SPARE = 2  # while it is decoded, an image may be reduced to this many times the model's sides
+_GAP = 3.0  # then Pillow may reduce it by whole pixels, to this many times
+_MAX_ASPECT = 100  # beyond this aspect ratio an image is cropped before it is resized, or it would fill the memory
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model wants its images."""
+    """How a model expects its images."""
 
     # height, width: in pixels
     height: int
     width: int
-    # mean, std: of each channel, of values from 0 to 1
+    # mean, std: per channel, of values from 0 to 1
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str  # bicubic or bilinear
-    # shortest (the shorter side fits, the middle is kept), squash (both sides fit), longest (the longer side fits, the rest is
-    # filled)
+    # shortest (the shorter side fits, the centre is kept), squash (both sides fit), longest (the longer side fits, the rest is filled)
     resize_mode: str
-    fill: int  # grey level of what is filled
-    is_exact: bool  # equal to open_clip's own transform to the last bit, up to an aspect ratio of 100; the image is decoded in full
+    fill: int  # grey level of the filling
+    is_exact: bool  # equal to open_clip's own transform to the last bit, up to an aspect ratio of 100; images are decoded in full
 
     @property
     def min_side(self) -> int | None:
-        """Sides down to which a decoder may reduce an image."""
+        """Pixels to which a decoder may reduce an image's sides; None = full size."""
         return None if self.is_exact else _SPARE * max(self.height, self.width)
 
     @property
     def decoding(self) -> str:
-        """How far images are reduced while they are decoded, in words."""
+        """How far decoding may reduce images, in words."""
         return "full size" if self.is_exact else f"scaled to >= {self.min_side} px"
 
     def __str__(self) -> str:
@@ -78,9 +75,9 @@ class Preprocessing:
         image = Image.fromarray(pixels)
         if self.resize_mode == "longest":
             return self._fill(image, box)
-        if self.is_exact and max(image.size) <= _LONGEST * min(image.size):
+        if self.is_exact and max(image.size) <= _MAX_ASPECT * min(image.size):
             return self._exact(image)
-        # the crop is made in the image's own coordinates, so that only what is kept is resampled, once
+        # cropped in the image's own coordinates, so that only the kept part is resampled, once
         return np.asarray(
             self._resize(image, (self.width, self.height), box if self.resize_mode == "squash" else self._crop(box), gap=_GAP)
         )
@@ -88,14 +85,14 @@ class Preprocessing:
     def _resized_size(self, width: float, height: float) -> tuple[int, int]:
         """Width and height of the whole picture once its shorter side fits, rounded as torchvision and open_clip do."""
         if self.width == self.height:
-            # a reduced image's sides are fractions: what is a whole number must not become the one below
+            # a reduced image's sides are fractions: rounding errors must not turn a whole number into the one below
             longer = max(self.width, int(self.width * max(width, height) / min(width, height) + 1e-6))
             return (self.width, longer) if width <= height else (longer, self.width)
         ratio = min(height / self.height, width / self.width)  # open_clip's ResizeKeepRatio
         return round(width / ratio), round(height / ratio)
 
     def _crop(self, box: Box) -> Box:
-        """The part of a picture that is kept: whole pixels of the resized picture, in the image's own coordinates."""
+        """The part of a picture that is kept, whole pixels once resized, in the image's own coordinates."""
         left, top, right, bottom = box
         width, height = self._resized_size(right - left, bottom - top)
         x, y = (right - left) / width, (bottom - top) / height
@@ -104,7 +101,7 @@ class Preprocessing:
         return start_x, start_y, min(right, start_x + self.width * x), min(bottom, start_y + self.height * y)
 
     def _exact(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """What torchvision's Resize and CenterCrop make of it: whole pixels, rounded as there."""
+        """As torchvision's Resize and CenterCrop: whole pixels, rounded the same."""
         if self.resize_mode == "squash":
             return np.asarray(self._resize(image, (self.width, self.height)))
         size = self._resized_size(*image.size)
@@ -114,7 +111,7 @@ class Preprocessing:
         return np.asarray(image.crop((left, top, left + self.width, top + self.height)))
 
     def _fill(self, image: Image.Image, box: Box) -> npt.NDArray[np.uint8]:
-        """The whole picture inside the model's frame, the rest filled, as open_clip's CenterCropOrPad."""
+        """The whole picture inside the model's frame, the rest filled, as open_clip's CenterCropOrPad does."""
         left, top, right, bottom = box
         ratio = max((bottom - top) / self.height, (right - left) / self.width)
         size = (max(1, round((right - left) / ratio)), max(1, round((bottom - top) / ratio)))
@@ -134,17 +131,15 @@ _NORMALIZATIONS: Final = {
     "clip": (tuple(_CLIP_MEAN), tuple(_CLIP_STD)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-
 _FROM_TAGS: Final = ("mean", "std", "interpolation", "resize_mode")
-
 _SHOWN: Final = 8  # tags or names that a message lists
 
 
 @dataclass(frozen=True)
-class FoundModel:
-    """A model that is known, not loaded."""
+class ModelSpec:
+    """A model that has been identified but not loaded."""
 
-    name: str  # as open_clip knows it; empty for TorchScript
+    name: str  # open_clip's name for it; empty for TorchScript
     pretrained: str  # a tag, or the path of a file
     is_file: bool
     preprocessing: Preprocessing
@@ -158,22 +153,24 @@ class FoundModel:
         return self.description | {"preprocessing": str(self.preprocessing), "decoder": decoder, "precision": precision}
 
 
-def find_model(config: EncoderConfig) -> FoundModel:
-    """The model a configuration names.
+def find_model(config: EncoderConfig) -> ModelSpec:
+    """The model that a configuration names.
 
-    Raises ConfigError if there is no such model, tag or file; the nearest names are offered.
+    Raises ConfigError if there is no such model, tag or file, with suggestions.
     """
     if encoder_kind(config.name).is_scripted:
         return _find_torchscript(config)
     name, architecture, preprocess = _find_architecture(config.model)
     text_model = architecture["text_cfg"].get("hf_model_name")
     if text_model and importlib.util.find_spec("transformers") is None:
-        raise ConfigError(f"encoder.model={config.model} reads text by {text_model}, which needs a package; run: pip install transformers")
+        raise ConfigError(
+            f"encoder.model={config.model} reads text with {text_model}, which needs a package; run: pip install transformers"
+        )
     pretrained = config.pretrained
-    is_file = os.path.exists(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained)  # open_clip takes a tag first, too
+    is_file = os.path.exists(pretrained) and not open_clip.is_pretrained_cfg(name, pretrained)  # open_clip also tries tags first
     if is_file:
         weights = f"sha256 {_sha256_of(pretrained)}"
-        preprocess = _of_all_tags(config.model, name, preprocess) | preprocess
+        preprocess = _common_preprocessing(config.model, name, preprocess) | preprocess
     else:
         tag = _find_tag(config.model, name, pretrained, uses_quick_gelu=bool(architecture.get("quick_gelu")))
         pretrained = pretrained.lower().replace("-", "_")  # as open_clip reads it
@@ -182,60 +179,60 @@ def find_model(config: EncoderConfig) -> FoundModel:
     preprocess = {"size": architecture["vision_cfg"].get("image_size", 224), **preprocess}
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode()).hexdigest()[:16]
     description = {"model": f"open_clip {os.path.basename(config.model)}", "architecture": digest, "weights": weights}
-    return FoundModel(name, pretrained, is_file, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision)
+    return ModelSpec(name, pretrained, is_file, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision)
 
 
-def _find_torchscript(config: EncoderConfig) -> FoundModel:
+def _find_torchscript(config: EncoderConfig) -> ModelSpec:
     if not os.path.isfile(config.pretrained):
         raise ConfigError(f"encoder.pretrained={config.pretrained} is not a file; expected a TorchScript model, as SSCD is published")
     mean, std = _NORMALIZATIONS[config.normalization]
-    # SSCD is trained and searched with both sides brought to one length, which keeps what a crop would lose
+    # SSCD is trained and searched with both sides resized to one length, which keeps what a crop would lose
     preprocess = {"size": config.image_size, "mean": mean, "std": std, "interpolation": "bilinear", "resize_mode": "squash"}
     description = {"model": "TorchScript", "weights": f"sha256 {_sha256_of(config.pretrained)}"}
-    return FoundModel("", config.pretrained, True, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision)
+    return ModelSpec("", config.pretrained, True, _preprocessing(preprocess, config.exact_preprocessing), description, config.precision)
 
 
 def _find_architecture(model: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The name under which open_clip knows a model, its architecture, and what its file says of preprocessing."""
+    """open_clip's name of a model, its architecture, and the preprocessing that its file gives."""
     if os.path.isfile(model):
         return _read_architecture(model, _stamp(model))
     if model.endswith(".json") or os.sep in model:
         raise ConfigError(f"encoder.model={model} is not a file; expected an open_clip JSON configuration, or the name of a model")
     names = open_clip.list_models()
     if model not in names:
-        raise ConfigError(f"encoder.model={model} is not a model of open_clip {version('open_clip_torch')}; {_offer(model, names)}")
+        raise ConfigError(f"encoder.model={model} is not a model of open_clip {version('open_clip_torch')}; {_suggestion(model, names)}")
     return model, open_clip.get_model_config(model), {}
 
 
 @lru_cache(maxsize=4)
 def _read_architecture(path: str, stamp: tuple[int, int]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """A configuration file's model, made known to open_clip under a name that no other has."""
+    """A configuration file's model, registered with open_clip under a unique name."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.model={path} can't be read as JSON: {error}; expected an open_clip configuration") from error
-    found = content.get("model_cfg", content) if isinstance(content, dict) else {}
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in found]
+    architecture = content.get("model_cfg", content) if isinstance(content, dict) else {}
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in architecture]
     if missing:
         raise ConfigError(f"encoder.model={path} has no '{missing[0]}'; expected embed_dim, vision_cfg and text_cfg, as open_clip has them")
-    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode()).hexdigest()[:16]
     name = f"{os.path.basename(path).removesuffix('.json')}-{digest}"
     if name not in open_clip.list_models():
         with tempfile.TemporaryDirectory(prefix="dedup-clip-") as folder:
-            named = os.path.join(folder, f"{name}.json")
-            with open(named, "w", encoding="utf-8") as file:
-                json.dump(found, file)
-            open_clip.add_model_config(named)
-    own = content.get("preprocess_cfg") or {}
-    return name, found, {key: value for key, value in own.items() if value is not None}
+            registered = os.path.join(folder, f"{name}.json")
+            with open(registered, "w", encoding="utf-8") as file:
+                json.dump(architecture, file)
+            open_clip.add_model_config(registered)
+    preprocess = content.get("preprocess_cfg") or {}
+    return name, architecture, {key: value for key, value in preprocess.items() if value is not None}
 
 
-def _of_all_tags(model: str, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The preprocessing that all published weights of a model have in common, for a file, which says nothing of it."""
-    found = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
-    kinds = {json.dumps({key: tag[key] for key in _FROM_TAGS if key in tag}, sort_keys=True) for tag in found}
-    if len(kinds) > 1 and not own:
+def _common_preprocessing(model: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The preprocessing that all published weights of a model share, for a weights file, which names none."""
+    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    kinds = {json.dumps({key: tag[key] for key in _FROM_TAGS if key in tag}, sort_keys=True) for tag in tags}
+    if len(kinds) > 1 and not given:
         raise ConfigError(
             f"encoder.pretrained is a file, and the published weights of {model} are preprocessed in {len(kinds)} ways; "
             "give encoder.model a JSON configuration with model_cfg and the preprocess_cfg of these weights"
@@ -244,45 +241,45 @@ def _of_all_tags(model: str, name: str, own: Mapping[str, Any]) -> dict[str, Any
 
 
 def _find_tag(model: str, name: str, tag: str, *, uses_quick_gelu: bool) -> Mapping[str, Any]:
-    """What open_clip knows of a pretrained tag."""
-    found: Mapping[str, Any] | None = open_clip.get_pretrained_cfg(name, tag)
-    if found:
-        if bool(found.get("quick_gelu")) != uses_quick_gelu:
-            other = name.removesuffix("-quickgelu") if uses_quick_gelu else f"{name}-quickgelu"
-            known = f"encoder.model={other}" if other in open_clip.list_models() else "a JSON configuration that says so"
+    """open_clip's configuration of a pretrained tag."""
+    tag_config: Mapping[str, Any] | None = open_clip.get_pretrained_cfg(name, tag)
+    if tag_config:
+        if bool(tag_config.get("quick_gelu")) != uses_quick_gelu:
+            sibling = name.removesuffix("-quickgelu") if uses_quick_gelu else f"{name}-quickgelu"
+            remedy = f"encoder.model={sibling}" if sibling in open_clip.list_models() else "a JSON configuration that says so"
             kind = "GELU" if uses_quick_gelu else "QuickGELU"
             raise ConfigError(
-                f"encoder.pretrained={tag} was trained with {kind}, which {model} has not: its vectors would be wrong; give {known}"
+                f"encoder.pretrained={tag} was trained with {kind}, which {model} does not use: its vectors would be wrong; give {remedy}"
             )
-        return found
+        return tag_config
     tags = open_clip.list_pretrained_tags_by_model(name)
     if os.sep in tag or "." in tag:
         raise ConfigError(
-            f"encoder.pretrained={tag} is not a file; expected a checkpoint of {model}{', or a tag: ' + _listed(tags) if tags else ''}"
+            f"encoder.pretrained={tag} is not a file; expected a checkpoint of {model}{', or a tag: ' + _first_few(tags) if tags else ''}"
         )
-    raise ConfigError(f"encoder.pretrained={tag} is not a tag of {model}; {_offer(tag, tags)}")
+    raise ConfigError(f"encoder.pretrained={tag} is not a tag of {model}; {_suggestion(tag, tags)}")
 
 
-def _preprocessing(found: Mapping[str, Any], is_exact: bool) -> Preprocessing:
-    size = found["size"]
+def _preprocessing(values: Mapping[str, Any], is_exact: bool) -> Preprocessing:
+    size = values["size"]
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    mean, std = tuple(found.get("mean", _CLIP_MEAN)), tuple(found.get("std", _CLIP_STD))
-    fill = int(found.get("fill_color", 0))
+    mean, std = tuple(values.get("mean", _CLIP_MEAN)), tuple(values.get("std", _CLIP_STD))
+    fill = int(values.get("fill_color", 0))
     return Preprocessing(
-        height, width, mean, std, found.get("interpolation", "bicubic"), found.get("resize_mode", "shortest"), fill, is_exact
+        height, width, mean, std, values.get("interpolation", "bicubic"), values.get("resize_mode", "shortest"), fill, is_exact
     )
 
 
-def _offer(name: str, names: Sequence[str]) -> str:
+def _suggestion(name: str, names: Sequence[str]) -> str:
     if not names:
         return "it has none; expected the path of a checkpoint"
-    # upper and lower case, and what joins the parts of a name, are what is mistaken most
-    plain = {other.lower().replace("_", "-").replace("/", "-"): other for other in names}
+    # case and separators are the most common mistakes
+    plain = {candidate.lower().replace("_", "-").replace("/", "-"): candidate for candidate in names}
     near = [plain[key] for key in difflib.get_close_matches(name.lower().replace("_", "-").replace("/", "-"), plain, 3, 0.5)]
-    return f"did you mean {' or '.join(near)}?" if near else f"expected one of {_listed(names)}"
+    return f"did you mean {' or '.join(near)}?" if near else f"expected one of {_first_few(names)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 

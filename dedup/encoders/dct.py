@@ -1,4 +1,4 @@
-"""The default encoder: the weights-free DCT descriptor."""
+"""The default encoder: the DCT descriptor, which needs no weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from dedup.numerics.image import descriptor
 from dedup.numerics.similarity import Turn
 
-MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch moves no coefficient noticeably
+MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch changes no coefficient noticeably
 
 
 class DctEncoder:
-    """Unit vectors of low DCT coefficients; needs no weights and no download."""
+    """Unit vectors of low DCT coefficients."""
 
     @property
     def dim(self) -> int:
@@ -24,17 +24,17 @@ class DctEncoder:
 
     @property
     def min_side(self) -> int | None:
-        """Sides down to which a decoder may reduce an image while it decodes, in pixels."""
+        """Pixels to which a decoder may reduce an image's sides."""
         return MIN_SIDE
 
     @property
     def batch_size(self) -> int:
-        """Images per batch, unless a number is asked for."""
+        """Images per batch, unless configured."""
         return 256
 
     @property
     def limit(self) -> int:
-        """Never short of memory."""
+        """0: it never runs out of memory."""
         return 0
 
     @property
@@ -43,7 +43,7 @@ class DctEncoder:
         return "cpu"
 
     def prepare(self, crop: descriptor.Crop) -> npt.NDArray[np.float32]:
-        """Its grid, float32 (3, 64, 64)."""
+        """The crop's grid, float32 (3, 64, 64)."""
         return crop.grid
 
     def encode(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -51,10 +51,10 @@ class DctEncoder:
         return descriptor.describe_grids(batch)
 
     def encode_captions(self, captions: Sequence[str]) -> None:
-        """None: a descriptor knows no text."""
+        """None: a descriptor does not encode text."""
 
     def notes(self) -> list[str]:
-        """Nothing."""
+        """None to report."""
         return []
 
 
@@ -65,7 +65,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def turn_names() -> tuple[str, ...]:
-    """The ways a picture may be turned besides leaving it as it is, in the order of `turns`."""
+    """Names of the turns, without the identity, in the order of `turns`."""
     return tuple(name for name in descriptor.VARIANTS if name != "none")
 
 

@@ -1,4 +1,4 @@
-"""What an encoder is."""
+"""The interface of encoders."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Encoder(Protocol):
 
     @property
     def min_side(self) -> int | None:
-        """Sides down to which a decoder may reduce an image while it decodes; None = full size."""
+        """Pixels to which a decoder may reduce an image's sides; None = full size."""
 
     @property
     def batch_size(self) -> int:
-        """Images per batch, unless a number is asked for."""
+        """Images per batch, unless configured."""
 
     @property
     def limit(self) -> int:
-        """Images that memory has sufficed for since it ran out; 0 = it has not."""
+        """Images per batch since memory ran out; 0 = it has not."""
 
     @property
     def device(self) -> str:
-        """What it computes on: ``cpu``, ``cuda:1``."""
+        """Where it computes: ``cpu``, ``cuda:1``."""
 
     def prepare(self, crop: Crop) -> npt.NDArray[Any]:
         """Bring one image to a fixed shape."""
@@ -41,7 +41,7 @@ class Encoder(Protocol):
         """Encode prepared images: unit rows (n, dim)."""
 
     def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """Unit rows (n, dim) in the space of the images; None if the encoder knows no text."""
+        """Unit rows (n, dim) in the space of the images; None if the encoder does not encode text."""
 
     def notes(self) -> list[str]:
-        """What the user should know of the encoding, said once: each is gone after this."""
+        """Notes on the encoding for the user, each returned once."""

@@ -1,1 +1,1 @@
-"""Engines carry tasks and queries: on one machine, or on a Spark cluster."""
+"""Engines run tasks and queries: on one machine, or on a Spark cluster."""

@@ -1,4 +1,4 @@
-"""The embedded engine: spawned processes and DuckDB on one machine, no Java."""
+"""The local engine: spawned processes and DuckDB on one machine, no Java."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _BATCH_ROWS = 100_000
 
 @contextmanager
 def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
-    """The engine given; without one, processes on this machine, which are stopped at the end."""
+    """The given engine, or else a local one that is closed at the end."""
     if engine is not None:
         yield engine
         return
-    own = LocalEngine()
+    local = LocalEngine()
     try:
-        yield own
+        yield local
     finally:
-        own.close()
+        local.close()
 
 
 class LocalEngine:
@@ -49,13 +49,13 @@ class LocalEngine:
     n_workers : int
         Processes; 0 = one per core this process may use.
     memory_limit : str
-        Of the SQL engine, before it spills to disk; DuckDB's notation, ``4GB``.
+        Memory of the SQL engine before it spills to disk, in DuckDB's notation: ``4GB``.
     count_gpus : callable
-        GPUs for tasks that want one alone. It is asked when such tasks come, since torch takes seconds to load.
+        Number of GPUs for tasks that use one exclusively. Called when such tasks come: torch takes seconds to load.
     """
 
     def __init__(self, n_workers: int = 0, memory_limit: str = "4GB", count_gpus: Callable[[], int] = lambda: 0) -> None:
-        self._asked, self._n_workers = n_workers, n_workers or available_cores()
+        self._requested_workers, self._n_workers = n_workers, n_workers or available_cores()
         self._memory_limit, self._count_gpus = memory_limit, count_gpus
         self._pool: ProcessPoolExecutor | None = None
         self._gpu_pool: ProcessPoolExecutor | None = None
@@ -75,9 +75,9 @@ class LocalEngine:
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on every task in spawned processes of one thread each.
 
-        A single task goes to a process too: with more threads matrix products round otherwise, and results must not
-        depend on how many tasks there are. Tasks that want a GPU alone have one process for each GPU, with its share of the cores;
-        or as many as were asked for, which take the GPUs in turn.
+        A single task goes to a process too: with more threads matrix products round differently, and results must not
+        depend on the number of tasks. Tasks that use a GPU exclusively get one process per GPU, with its share of the cores,
+        or `n_workers` processes dealt out to the GPUs.
 
         Raises StageError if a worker process dies or a task fails with an unexpected error.
         """
@@ -88,13 +88,13 @@ class LocalEngine:
             self._pool = self._pool or start_pool(self._n_workers)
             yield from self._map(self._pool, self._n_workers, work, tasks)
             return
-        n_processes = min(self._asked or n_gpus, len(tasks))
+        n_processes = min(self._requested_workers or n_gpus, len(tasks))
         gpus = [str(number % n_gpus) for number in range(n_processes)]
         self._gpu_pool = start_pool(n_processes, gpus, max(1, available_cores() // n_processes))
         try:
             yield from self._map(self._gpu_pool, n_processes, work, tasks)
         finally:
-            stop_pool(self._gpu_pool)  # and their memory on the GPUs is free for others
+            stop_pool(self._gpu_pool)  # frees their memory on the GPUs
             self._gpu_pool = None
 
     def _map(
@@ -104,7 +104,7 @@ class LocalEngine:
         queue = iter(enumerate(tasks))
         try:
             while True:
-                # a window of tasks, so that 10^5 pickled tasks are never held at once
+                # a window, so that 10^5 pickled tasks are never held at once
                 with starting_workers():
                     while len(waiting) < 3 * n_processes and (item := next(queue, None)) is not None:
                         waiting[pool.submit(work, item[1])] = item[0]
@@ -129,16 +129,12 @@ class LocalEngine:
     def map_groups(
         self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
-        """Do the work on packs of groups, whose rows are gathered from memory-mapped files."""
+        """Run `work` on packs of groups, whose rows are gathered from memory-mapped files."""
         with self.scratch() as folder:
             yield from self.map_partitions(PackWork(source, work), sort_by_group(source, packs, folder), uses_gpu=uses_gpu)
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-        """Run a query in DuckDB; the result comes in batches conformed to `schema`.
-
-        `query`: of the SQL that all engines share.
-        `tables`: mapping of name to Table or pyarrow.Table.
-        """
+        """Run a query, in the SQL that all engines share, in DuckDB; the result comes in batches conformed to `schema`."""
         with scratch_folder() as spill, duckdb.connect() as connection:
             connection.execute("SET memory_limit = ?", [self._memory_limit])
             connection.execute("SET threads = ?", [self._n_workers])
@@ -183,15 +179,15 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
     except (DedupError, BrokenProcessPool):
         raise
     except Exception as error:
-        if said := no_room(error):
-            raise StageError(said) from error
+        if message := no_room(error):
+            raise StageError(message) from error
         name = getattr(work, "__name__", type(work).__name__)
         raise StageError(f"{name}, task {number}: {type(error).__name__}: {error}; finished parts are kept") from error
 
 
 @dataclass(frozen=True)
 class PackTask:
-    """One pack: a call of the work."""
+    """One pack, and the folder with the arrays of `sort_by_group`."""
 
     folder: str
     pack: Pack
@@ -199,13 +195,13 @@ class PackTask:
 
 @dataclass(frozen=True)
 class PackWork(Generic[Result]):
-    """Does the work of a pack in a worker process."""
+    """Runs the work on one pack in a worker process."""
 
     source: GroupSource
     work: GroupWork[Result]
 
     def __call__(self, task: PackTask) -> Result:
-        """Do it."""
+        """Run the work on the pack's groups."""
         return self.work(task.pack, self._groups(task))
 
     def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
@@ -216,7 +212,7 @@ class PackWork(Generic[Result]):
 
 
 def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:
-    """Write who is in which group as arrays that all workers map; returns the tasks."""
+    """Write the rows of each group as arrays that all workers map; returns the tasks."""
     blocks = [source.groups(block) for block in range(len(source.block_sizes))]
     lists = np.concatenate(blocks) if blocks else np.zeros((0, source.n_groups_each), dtype=np.int32)
     del blocks

@@ -1,4 +1,4 @@
-"""Worker processes: spawned, deaf to Ctrl-C, which the driver answers, and gone when the driver is."""
+"""Worker processes: spawned, immune to Ctrl-C, which the driver handles, and gone when the driver is."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 def start_pool(n_processes: int, gpus: Sequence[str] = (), n_cores: int = 1) -> ProcessPoolExecutor:
     """Worker processes, which start when they are needed: submit to them within `starting_workers`.
 
-    `gpus`: where any are given, each worker takes one of them for good.
-    `n_cores`: each worker's share of the cores, for those that have a GPU.
+    `gpus`: addresses of which each worker takes one for good.
+    `n_cores`: share of the cores of each worker with a GPU.
     """
-    spawn = multiprocessing.get_context("spawn")  # fork would copy locks of threads that fsspec and Arrow started
+    spawn = multiprocessing.get_context("spawn")  # fork would copy locks held by threads of fsspec and Arrow
     addresses = None
     if gpus:
         addresses = spawn.SimpleQueue()
@@ -36,8 +36,8 @@ def start_pool(n_processes: int, gpus: Sequence[str] = (), n_cores: int = 1) -> 
 
 
 def stop_pool(pool: ProcessPoolExecutor) -> None:
-    """End the workers, in the middle of a task if need be; a second Ctrl-C waits until they are gone."""
-    with _interruptions_later():
+    """End the workers, even in the middle of a task; a second Ctrl-C waits until they are gone."""
+    with _deferred_interrupts():
         for process in list((pool._processes or {}).values()):
             process.terminate()
         # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
@@ -46,17 +46,17 @@ def stop_pool(pool: ProcessPoolExecutor) -> None:
 
 @contextmanager
 def starting_workers(n_threads: int = 1) -> Iterator[None]:
-    """What holds while workers may start: they get so many threads, and no Ctrl-C.
+    """While workers may start: give them `n_threads` threads each, and keep Ctrl-C from them.
 
-    Numpy and FAISS read the thread variables when a worker starts. A Ctrl-C reaches the whole process group, workers that are still
-    importing included, which would each print a traceback: they are born with it blocked. Nor may it come here between a worker's
-    birth and the message that tells it what to do: it is raised when that is done.
+    Numpy and FAISS read the thread variables when a worker starts. A Ctrl-C reaches the whole process group, including workers that are
+    still importing, each of which would print a traceback: they start with it blocked. Nor may it arrive here between a worker's start
+    and the message with its work: it is raised afterwards.
     """
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
     resource_tracker.ensure_running()  # it unblocks the signal when it starts
     try:
-        with _interruptions_later():
+        with _deferred_interrupts():
             yield
     finally:
         for name, value in before.items():
@@ -67,9 +67,11 @@ def starting_workers(n_threads: int = 1) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptions_later() -> Iterator[None]:
-    """Block Ctrl-C in processes that are born now, and let one that comes meanwhile be raised at the end."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, which children inherit; others may still be told
+def _deferred_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in processes started now, and raise one that arrives meanwhile at the end."""
+    mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # of this thread, inherited by children; other threads may still receive it
     handler, missed = signal.getsignal(signal.SIGINT), list[tuple[int, FrameType | None]]()
     is_raised = callable(handler) and threading.current_thread() is threading.main_thread()
     if is_raised:
@@ -85,14 +87,14 @@ def _interruptions_later() -> Iterator[None]:
 
 
 def _begin(addresses: SimpleQueue[str] | None, n_cores: int, n_sharers: int) -> None:
-    """What a worker does first: take a GPU of those there are for good, and see to its end."""
+    """Set up a worker: take a GPU for good, and end with the driver."""
     if addresses is not None:
         give_gpus([addresses.get()], n_cores, n_sharers)
     _end_with_parent()
 
 
 def _end_with_parent() -> None:
-    """End this worker when the driver is gone: a pool's workers wait on a pipe whose other end they hold themselves."""
+    """End this worker when the driver is gone: it would wait for ever, on a pipe whose other end the workers hold too."""
     # Ctrl-C reaches the whole process group; the driver stops the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

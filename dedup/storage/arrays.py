@@ -1,4 +1,4 @@
-"""Arrays as .npy files on any fsspec URL, memory-mapped; remote ones by way of a copy that the processes of a machine share."""
+"""Arrays as .npy files on any fsspec URL, memory-mapped; remote ones through a copy that the processes of a machine share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dedup.errors import RunDirectoryError
 from dedup.storage.atomic import AtomicFile, Replacement
 from dedup.storage.urls import filesystem, is_local, join, read_range
 
-_HEADER_BYTES = 4_096  # more than the header of any array of ours
+_HEADER_BYTES = 4_096  # more than any header needs
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -31,7 +31,7 @@ def save_array(url: str, array: npt.NDArray[Any]) -> None:
 
 
 class ArrayWriter:
-    """An array whose number of rows is not known beforehand, written row by row; whole or not at all.
+    """An array whose number of rows is not known beforehand, written in blocks of rows; whole or not at all.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ class ArrayWriter:
     def __init__(self, url: str, row_shape: Sequence[int], dtype: npt.DTypeLike) -> None:
         self.n_rows = 0
         self._row_shape, self._dtype = tuple(row_shape), np.dtype(dtype)
-        self._whole = AtomicFile(url)
-        self._whole.file.write(self._header())
+        self._atomic = AtomicFile(url)
+        self._atomic.file.write(self._header())
 
     def _header(self) -> bytes:
-        """The header for the rows so far; numpy pads it so that it keeps its length however many they become."""
+        """The header for the rows so far; numpy pads it so that its length does not depend on their number."""
         header = io.BytesIO()
         description = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.n_rows, *self._row_shape)}
         np.lib.format.write_array_header_1_0(header, description)
@@ -56,19 +56,19 @@ class ArrayWriter:
 
     def write(self, rows: npt.NDArray[np.generic]) -> None:
         """Append rows, rounded to the type of the file."""
-        # not by numpy's tofile, whose error of a full disk has no errno
-        self._whole.file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        # not numpy's tofile, whose error on a full disk has no errno
+        self._atomic.file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
         self.n_rows += len(rows)
 
     def close(self) -> int:
         """Write the header and give the file its name; returns its size in bytes."""
-        self._whole.file.seek(0)
-        self._whole.file.write(self._header())
-        return self._whole.close()
+        self._atomic.file.seek(0)
+        self._atomic.file.write(self._header())
+        return self._atomic.close()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._whole.abort()
+        self._atomic.abort()
 
     def __enter__(self) -> ArrayWriter:
         return self
@@ -95,20 +95,20 @@ def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
     if is_local(folder):
         paths = {str(name): str(name) for name in sorted(fs.glob(join(path, f"{prefix}*.npy")))}
     else:
-        found = {name: info for name, info in _listed(folder).items() if name.rpartition("/")[2].startswith(prefix)}
-        paths = {name: _fetched(fs, info) for name, info in found.items() if name.endswith(".npy")}
+        infos = {name: info for name, info in _listed(folder).items() if name.rpartition("/")[2].startswith(prefix)}
+        paths = {name: _fetched(fs, info) for name, info in infos.items() if name.endswith(".npy")}
     if not paths:
         raise RunDirectoryError(f"{folder} holds no {prefix}NNNNN.npy; run the stage that writes it first (dedup status shows which)")
     return {int(re.findall(r"(\d+)\.npy$", name)[0]): _mapped(local) for name, local in paths.items()}
 
 
 def read_array(url: str) -> npt.NDArray[Any]:
-    """An array that is read once: mapped where it is local, else fetched into memory."""
+    """An array to be read once: mapped if local, else fetched into memory."""
     return map_array(url) if is_local(url) else np.load(io.BytesIO(read_range(url)), allow_pickle=False)
 
 
 def read_rows(url: str, start: int, stop: int) -> npt.NDArray[Any]:
-    """Consecutive rows of an array; of a remote one no more than these are fetched."""
+    """Consecutive rows of an array; of a remote one only these are fetched."""
     if is_local(url):
         return map_array(url)[start:stop]
     shape, dtype, header_bytes = _read_header(url)
@@ -133,7 +133,7 @@ def _read_header(url: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 def folder_state(folder: str) -> str:
-    """A text that changes when files of a folder are replaced, so that maps of old files are let go."""
+    """A text that changes when files of a folder are replaced, so that caches of the old ones are dropped."""
     if is_local(folder):
         path = filesystem(folder)[1]
         return str(os.stat(path).st_mtime_ns) if os.path.isdir(path) else ""
@@ -148,12 +148,12 @@ def clear_files(folder: str, pattern: str) -> None:
 
 
 def _mapped(path: str) -> npt.NDArray[Any]:
-    # a plain view of the map: memmap's own indexing costs more than the gather
+    # a plain array over the map: memmap's own indexing costs more than the gather
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def _listed(folder: str) -> dict[str, dict[str, Any]]:
-    """Files of a remote folder, as they are now, with what the file system says of each."""
+    """Files of a remote folder as they are now, with the file system's information on each."""
     fs, path = filesystem(folder)
     fs.invalidate_cache(path)
     with suppress(FileNotFoundError):
@@ -166,7 +166,7 @@ def _identity(info: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _fetched(fs: Any, info: dict[str, Any]) -> str:
-    """A local copy of a remote file: one for all processes of this user, gone when the one that fetched it ends."""
+    """A local copy of a remote file, shared by all processes of this user and deleted when the one that fetched it ends."""
     folder = os.path.join(tempfile.gettempdir(), f"dedup-arrays-{os.getuid() if hasattr(os, 'getuid') else 0}")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     key = hashlib.sha256(repr((fs.protocol, _identity(info))).encode()).hexdigest()
@@ -174,7 +174,7 @@ def _fetched(fs: Any, info: dict[str, Any]) -> str:
     if not os.path.exists(target):
         with Replacement(target) as partial:
             fs.get_file(str(info["name"]), partial)
-        atexit.register(_unlink, target)  # others that have mapped it keep their map
+        atexit.register(_unlink, target)  # processes that have mapped it keep their map
     return target
 
 

@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are whole, and temporary ones that are gone when their process is."""
+"""Files that appear under their names only when complete, and temporary ones that vanish with their process."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _LOCK = ".lock"
 def hidden_name(path: str) -> str:
     """The name a file has while it is written: readers of the folder skip names that start with '_'."""
     folder, name = posixpath.split(path)
-    # a process id would do for one machine; two on a shared file system may have the same
+    # not the process id: two machines on a shared file system may have the same
     return posixpath.join(folder, f"_{uuid.uuid4().hex[:12]}-{name}")
 
 
 class Replacement:
-    """What is to stand at a path of this machine once it is whole; until then it has a hidden name beside it.
+    """A local file in the making: it has a hidden name beside its path until it is complete.
 
     As a context it gives that name, and renames at the end, or deletes after an error.
 
     Parameters
     ----------
     path : str
-        Absolute; folders that are missing are made.
+        Absolute; missing folders are created.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,7 +50,7 @@ class Replacement:
         self.path, self.hidden = path, hidden_name(path)
 
     def publish(self) -> None:
-        """Give it its name, in place of what stood there."""
+        """Move it to its path, replacing what was there."""
         try:
             os.replace(self.hidden, self.path)
         except OSError:
@@ -73,9 +73,9 @@ class Replacement:
 
 
 class AtomicFile:
-    """A binary file that appears under its name only when it is whole, on any fsspec URL.
+    """A binary file that appears under its name only when complete, on any fsspec URL.
 
-    Written under a hidden name beside its place, or in a temporary file for a remote place, which gets it in one PUT. As a context it
+    Written under a hidden name beside its path, or for a remote path in a temporary file that is uploaded in one PUT. As a context it
     gives the open file.
 
     Parameters
@@ -85,41 +85,41 @@ class AtomicFile:
     Attributes
     ----------
     file : binary file
-        Open for writing; may be searched, so that a header can be written again at the end.
+        Open for writing; seekable, so that a header can be rewritten at the end.
     """
 
     def __init__(self, url: str) -> None:
         self._fs, self._path = filesystem(url)
-        self._folder = ExitStack()
-        self._place = Replacement(self._path) if is_local(url) else None
-        if self._place is not None:
-            self._written = self._place.hidden
+        self._scratch = ExitStack()
+        self._replacement = Replacement(self._path) if is_local(url) else None
+        if self._replacement is not None:
+            self._hidden = self._replacement.hidden
         else:
-            self._written = os.path.join(self._folder.enter_context(scratch_folder()), os.path.basename(self._path))
-        self.file: IO[bytes] = open(self._written, "wb", buffering=_BUFFER_BYTES)  # noqa: SIM115 (closed in close and abort)
+            self._hidden = os.path.join(self._scratch.enter_context(scratch_folder()), os.path.basename(self._path))
+        self.file: IO[bytes] = open(self._hidden, "wb", buffering=_BUFFER_BYTES)  # noqa: SIM115 (closed in close and abort)
 
     def close(self) -> int:
         """Give the file its name, or leave nothing behind; returns its size in bytes."""
         try:
             self.file.close()
-            n_bytes = os.path.getsize(self._written)
-            if self._place is not None:
-                self._place.publish()
+            n_bytes = os.path.getsize(self._hidden)
+            if self._replacement is not None:
+                self._replacement.publish()
             else:
-                self._fs.put_file(self._written, self._path)
+                self._fs.put_file(self._hidden, self._path)
         except BaseException:
             self.abort()
             raise
-        self._folder.close()
+        self._scratch.close()
         return n_bytes
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        with suppress(OSError):  # the disk may be full: what counts is the error that led here
+        with suppress(OSError):  # the disk may be full: the error that led here matters
             self.file.close()
         with suppress(OSError):
-            os.unlink(self._written)
-        self._folder.close()
+            os.unlink(self._hidden)
+        self._scratch.close()
 
     def __enter__(self) -> IO[bytes]:
         return self.file
@@ -142,31 +142,31 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def write_json(url: str, value: JsonDict) -> None:
-    """Write a JSON object, readable and with sorted keys."""
+    """Write a JSON object, indented, with sorted keys."""
     write_bytes(url, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Let a file appear under a second name, whole or not at all; what stood there is replaced.
+    """Give a file a second name, completely or not at all, replacing what was there.
 
     `source`, `target`: paths or any fsspec URLs.
     Raises FileNotFoundError if there is no such file.
 
     Notes
     -----
-    On one local file system it is a hard link, which takes no room. That is safe because no file of a run is ever changed: all are
-    written under another name and then renamed, so that a run that is redone gets files of its own and the link keeps the old one.
+    On one local file system it is a hard link, which takes no room. That is safe because no file of a run is ever modified: all are
+    written under another name and then renamed, so that redoing a run makes new files and the link keeps the old one.
     """
     from_fs, from_path = filesystem(source)
     to_fs, to_path = filesystem(target)
     if is_local(target):
-        place = Replacement(to_path)
-        with place as hidden:
+        replacement = Replacement(to_path)
+        with replacement as hidden:
             if is_local(source):
-                _link_or_copy_here(from_path, hidden)
+                _link_or_copy_local(from_path, hidden)
             else:
                 from_fs.get_file(from_path, hidden)
-        place.discard()  # renaming one of two links to the same file onto the other does nothing
+        replacement.discard()  # renaming one of two links to the same file onto the other does nothing
     elif is_local(source):
         to_fs.put_file(from_path, to_path)
     elif from_fs is to_fs:
@@ -176,7 +176,7 @@ def link_or_copy(source: str, target: str) -> None:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
 
 
-def _link_or_copy_here(source: str, target: str) -> None:
+def _link_or_copy_local(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except FileNotFoundError:
@@ -187,7 +187,7 @@ def _link_or_copy_here(source: str, target: str) -> None:
 
 @contextmanager
 def hidden_folder(path: str) -> Iterator[str]:
-    """A hidden folder beside a path of this machine, so that what is made in it need only be renamed; removed at the end."""
+    """A hidden folder beside a local path, from which finished files are moved by renaming; removed at the end."""
     folder = hidden_name(path)
     os.makedirs(folder)
     try:
@@ -197,27 +197,27 @@ def hidden_folder(path: str) -> Iterator[str]:
 
 
 def remove_half_written(folder: str) -> None:
-    """Delete what processes that were killed left under hidden names in a folder and those in it; an object store shows no such files."""
+    """Delete what killed processes left under hidden names in a folder and its subfolders; object stores have no such files."""
     if not is_local(folder):
         return
-    for home, folders, names in os.walk(filesystem(folder)[1]):
+    for parent, folders, names in os.walk(filesystem(folder)[1]):
         for name in filter(_HALF_WRITTEN.match, folders):
-            shutil.rmtree(os.path.join(home, name), ignore_errors=True)
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
         for name in filter(_HALF_WRITTEN.match, names):
             with suppress(FileNotFoundError):
-                os.unlink(os.path.join(home, name))
+                os.unlink(os.path.join(parent, name))
 
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
     """A folder for temporary files (below TMPDIR), removed at the end.
 
-    One that a killed process left behind is removed by the next process that asks for one: the operating system lets go of the lock in
-    it when its holder ends.
+    What a killed process left behind is removed by the next process that wants such a folder: the operating system releases a lock when
+    its holder ends.
     """
     _remove_abandoned(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
-        # locked before it has the name by which others look for it
+        # locked before it has the name that others search for
         unnamed = os.path.join(folder, "lock")
         with open(unnamed, "wb") as lock:
             with suppress(OSError):  # a file system without locks
@@ -228,8 +228,8 @@ def scratch_folder() -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _remove_abandoned(root: str) -> None:
-    """Remove the folders that nobody holds any more; once for each process."""
+    """Remove folders whose lock nobody holds, once per process."""
     for path in glob(os.path.join(escape(root), f"{_PREFIX}*", _LOCK)):
-        with suppress(OSError), open(path, "rb+") as lock:  # those of others can't be opened
+        with suppress(OSError), open(path, "rb+") as lock:  # other users' can't be opened
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(os.path.dirname(path), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Parquet tables on any fsspec URL: folders of files that are written whole or not at all."""
+"""Parquet tables on any fsspec URL: folders of files, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class FileWriter:
         self.url, self.schema, self.n_rows = url, schema, 0
         fs, path = filesystem(url)
         # an object store shows an upload only when it is complete, so the final name is safe there
-        self._place = Replacement(path) if is_local(url) else None
-        self._file = fs.open(self._place.hidden if self._place else path, "wb")
+        self._replacement = Replacement(path) if is_local(url) else None
+        self._file = fs.open(self._replacement.hidden if self._replacement else path, "wb")
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
         self._held: list[pa.Table] = []
         self._n_held = 0
@@ -51,7 +51,7 @@ class FileWriter:
                 self._flush()
 
     def _flush(self) -> None:
-        """Write what is held as one row group: small ones bloat the footer and slow every scan."""
+        """Write the held rows as one row group: small ones bloat the footer and slow every scan."""
         if self._held:
             self._writer.write_table(pa.concat_tables(self._held).combine_chunks(), row_group_size=_ROW_GROUP)
         self._held, self._n_held = [], 0
@@ -61,17 +61,17 @@ class FileWriter:
         self._flush()
         self._writer.close()
         self._file.close()
-        if self._place:
-            self._place.publish()
+        if self._replacement:
+            self._replacement.publish()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        with suppress(OSError):  # the disk may be full: what counts is the error that led here
+        with suppress(OSError):  # the disk may be full: the error that led here matters
             self._writer.close()
-        if self._place:
+        if self._replacement:
             with suppress(OSError):
                 self._file.close()
-            self._place.discard()
+            self._replacement.discard()
         elif hasattr(self._file, "discard"):
             self._file.discard()
 
@@ -106,7 +106,7 @@ def write_table(table: Table, batches: Iterator[pa.Table] | Sequence[pa.Table], 
 
 
 def publish(table: Table, prefix: str) -> None:
-    """Give the files that were written under a hidden prefix ('_name') their visible names ('part')."""
+    """Rename the files written under a hidden prefix ('_name') to their visible names ('part')."""
     fs, path = filesystem(table.path)
     for name in sorted(fs.glob(join(path, f"{prefix}-*.parquet"))):
         folder, base = posixpath.split(str(name))
@@ -135,10 +135,10 @@ def files(table: Table) -> list[str]:
     Raises RunDirectoryError if there are none.
     """
     fs, path = filesystem(table.path)
-    found = sorted(str(name) for name in fs.glob(join(path, table.pattern)))
-    if not found:
+    paths = sorted(str(name) for name in fs.glob(join(path, table.pattern)))
+    if not paths:
         raise RunDirectoryError(f"{table.path} holds no table; run the stage that writes it first (dedup status shows which)")
-    return found
+    return paths
 
 
 def dataset(table: Table) -> ds.Dataset:
@@ -153,7 +153,7 @@ def read_table(table: Table, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def ask(engine: Engine, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> pa.Table:
-    """The whole answer to a query, in memory; without rows it still has its columns."""
+    """The whole result of a query, in memory; without rows it still has its columns."""
     batches = list(engine.sql(query, tables, schema))
     return pa.concat_tables(batches) if batches else schema.empty_table()
 

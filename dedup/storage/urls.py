@@ -1,4 +1,4 @@
-"""Paths and fsspec URLs: which lie on this machine, the one form that tables hold, and reading them."""
+"""Paths and fsspec URLs: which are local, the one form that tables hold, and reading them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dedup.errors import RunDirectoryError
 
 _BUFFER_BYTES: Final = 1024 * 1024
 _MAX_OPEN: Final = 64  # a process may often have no more than 256 or 1,024 files open
-_HERE: Final = ("file://", "local://")  # what fsspec takes for this machine's disk
+_LOCAL_SCHEMES: Final = ("file://", "local://")  # as fsspec has them
 
 
 def is_local(url: str) -> bool:
-    """Whether a path or URL names this machine's disk; `local_path` gives what Python's own functions take.
+    """Whether a path or URL is on this machine's disk; `local_path` gives what `open` takes.
 
     Examples
     --------
@@ -29,24 +29,24 @@ def is_local(url: str) -> bool:
     >>> is_local("s3://bucket/a.tar"), is_local("simplecache::file:///data/a.tar")
     (False, False)
     """
-    return "::" not in url and ("://" not in url or url.startswith(_HERE))
+    return "::" not in url and ("://" not in url or url.startswith(_LOCAL_SCHEMES))
 
 
 def local_path(url: str) -> str:
-    """The plain path of a local URL; a path as it is.
+    """The plain path of a local URL; a path is returned unchanged.
 
     Examples
     --------
     >>> local_path("file:///data/a.tar"), local_path("a.tar")
     ('/data/a.tar', 'a.tar')
     """
-    for prefix in _HERE:
+    for prefix in _LOCAL_SCHEMES:
         url = url.removeprefix(prefix)
     return url
 
 
 def absolute(url: str) -> str:
-    """Bring a path or URL to the one form that tables hold: local ones as absolute paths, others as they are.
+    """A path or URL in the one form that tables hold: local ones as absolute paths, others unchanged.
 
     Examples
     --------
@@ -68,18 +68,18 @@ def join(base: str, *parts: str) -> str:
 
 
 def open_binary(url: str) -> IO[bytes]:
-    """Open a path or fsspec URL to be read from its beginning, buffered; the caller closes it.
+    """Open a path or fsspec URL for buffered reading; the caller closes it.
 
-    Raises Exception: OSError for local files; for others whatever their file system raises.
+    Raises OSError for local files, for others whatever their file system raises.
     """
-    if is_local(url):  # past fsspec, whose wrapper costs a Python call for each read
+    if is_local(url):  # not through fsspec, whose wrapper costs a Python call per read
         return open(local_path(url), "rb", buffering=_BUFFER_BYTES)
     file: IO[bytes] = fsspec.open(url, "rb").open()
     return file
 
 
 def read_bytes(url: str) -> bytes | None:
-    """A small file's bytes, or None where there is none."""
+    """A small file's bytes, or None if it does not exist."""
     fs, path = filesystem(url)
     try:
         return bytes(fs.cat_file(path))
@@ -94,9 +94,9 @@ def read_range(url: str, start: int | None = None, stop: int | None = None) -> b
 
 
 def read_json(url: str) -> JsonDict | None:
-    """Read a JSON object, or None where there is no file.
+    """Read a JSON object; None if the file does not exist.
 
-    Raises RunDirectoryError if the file is there but broken.
+    Raises RunDirectoryError if the file is not valid JSON.
     """
     data = read_bytes(url)
     if data is None:
@@ -109,7 +109,7 @@ def read_json(url: str) -> JsonDict | None:
 
 
 class _OpenFiles(LRUCache[str, int]):
-    """Handles of open files by path; the one read longest ago is closed for a new one."""
+    """Handles of open files by path; the least recently read is closed to make room."""
 
     def popitem(self) -> tuple[str, int]:
         path, handle = super().popitem()
@@ -118,9 +118,7 @@ class _OpenFiles(LRUCache[str, int]):
 
 
 class RangeReader:
-    """Reads byte ranges; the local files read last stay open: an open costs as much as the read behind it.
-
-    Not for several threads at a time.
+    """Reads byte ranges and keeps recent local files open, since opening costs as much as reading. Not thread-safe.
 
     Parameters
     ----------
@@ -132,9 +130,9 @@ class RangeReader:
         self._open = _OpenFiles(max_open)
 
     def read(self, url: str, start: int, n_bytes: int) -> bytes:
-        """Bytes of a path or fsspec URL; fewer than asked for where the file ends before.
+        """Bytes of a path or fsspec URL; fewer than `n_bytes` if the file ends first.
 
-        Raises Exception: OSError for local files; for others whatever their file system raises.
+        Raises OSError for local files, for others whatever their file system raises.
         """
         if not is_local(url):
             return read_range(url, start, start + n_bytes)
@@ -144,7 +142,7 @@ class RangeReader:
         return os.pread(handle, n_bytes, start)
 
     def close(self) -> None:
-        """Close what is open; reading opens it again."""
+        """Close all files; reading opens them again."""
         while self._open:
             self._open.popitem()
 

@@ -270,7 +270,7 @@ class Code:
         ({"model": "ViT-B-32"}, "does not fit the model ViT-B-32: .*encoder.model"),
         (
             {"model": "ViT-B-32", "pretrained": "openai"},
-            "openai was trained with QuickGELU, which ViT-B-32 has not: .* encoder.model=ViT-B-32-quickgelu",
+            "openai was trained with QuickGELU, which ViT-B-32 does not use: .* encoder.model=ViT-B-32-quickgelu",
         ),
         ({"model": "ViT-B-32-quickgelu", "pretrained": "laion2b_s34b_b79k"}, "is not a tag of ViT-B-32-quickgelu"),
         ({"model": "ViT-H-14-378"}, "the published weights of ViT-H-14-378 are preprocessed in|does not fit"),

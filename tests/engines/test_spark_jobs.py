@@ -31,7 +31,7 @@ def at():
 
     def look(seconds):
         now[0] = 1000.0 + seconds
-        watch.look()
+        watch.check()
         return len(notes)
 
     look.tracker, look.notes = tracker, notes

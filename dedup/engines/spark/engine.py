@@ -1,7 +1,7 @@
-"""The engine for clusters: Spark carries the tasks, Spark SQL runs the queries. The DataFrame API only.
+"""The engine for clusters: Spark runs the tasks, Spark SQL the queries. The DataFrame API only.
 
-Tables are read and written by Python workers through fsspec, as on one machine, so that any URL works that the local
-engine reads, without a JAR for it; files on a file system that all machines mount are read by Spark itself.
+Python workers read and write tables through fsspec, so that any URL that the local engine reads works without a JAR;
+files on a file system that all machines mount are read by Spark itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from dedup.contracts import GpuUse, GroupSource, GroupWork, Pack, Result, Table, Task
 from dedup.engines.spark.groups import SENT, Routes, received, row_type, send
-from dedup.engines.spark.jobs import PATIENCE_S, IdleWatch, SparkJob, as_they_come
+from dedup.engines.spark.jobs import PATIENCE_S, IdleWatch, SparkJob, results_as_written
 from dedup.engines.spark.session import (
     cores,
     executor_settings,
@@ -48,27 +48,27 @@ class SparkEngine:
     Parameters
     ----------
     scratch : str
-        Folder that driver and workers reach, for tasks and intermediate tables: a path or fsspec URL.
+        Folder that driver and workers can reach, for tasks and intermediate tables: a path or fsspec URL.
     master : str
         ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
     options : sequence of str
-        Spark settings ``key=value`` for a session that is created here, where spark-submit was not told otherwise.
+        Spark settings ``key=value`` for a session that is created here; those of spark-submit take precedence.
     sends_rows : bool
-        Whether `map_groups` sends rows whole through the shuffle. Else workers gather them from the run's files, which is
-        cheaper where reading some bytes anywhere in them is: on one machine. By default not with a ``local`` master.
+        Whether `map_groups` sends whole rows through the shuffle. Else workers gather them from the run's files, which is
+        cheaper where random access is: on one machine. Default: unless the master is ``local``.
     gpus_per_task : float
         GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
     note : callable
-        Takes a line that a user should read: that tasks wait for executors that no worker offers.
+        Takes a line for the user: that tasks wait for executors that no worker offers.
     patience_s : float
-        Seconds without a task that starts or ends, before that is said.
+        Seconds without a task that starts or ends before `note` is called.
     session : pyspark.sql.SparkSession
-        One to use instead; it is not stopped by `close`.
+        An existing session to use; `close` does not stop it.
 
     Raises
     ------
     ConfigError
-        If Java is missing or too old, or the executors can't give a task so many GPUs.
+        If Java is missing or too old, or the executors can't give a task that many GPUs.
     StageError
         If the master can't be reached.
     """
@@ -85,19 +85,19 @@ class SparkEngine:
         patience_s: float = PATIENCE_S,
         session: SparkSession | None = None,
     ) -> None:
-        self._scratch, self._owns = scratch, session is None
+        self._scratch, self._owns_session = scratch, session is None
         session = session or start_session(master, options)
         self._spark = session
         try:
             self._gpu_profile = gpu_profile(session, gpus_per_task)
         except ConfigError:
-            if self._owns:
+            if self._owns_session:
                 session.stop()
             raise
         self._n_sharers = round(1 / gpus_per_task) if 0 < gpus_per_task < 1 else 1
         self._watch = IdleWatch(session.sparkContext.statusTracker(), executor_settings(session), note, patience_s=patience_s)
         self._sends_rows = not str(session.sparkContext.master).startswith("local") if sends_rows is None else sends_rows
-        remove_folder(scratch)  # of a driver that was killed
+        remove_folder(scratch)  # left by a driver that was killed
 
     @property
     def n_workers(self) -> int:
@@ -112,7 +112,7 @@ class SparkEngine:
     def map_partitions(
         self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:
-        """Run `work` on every task, one a Spark partition; Spark tries a failed one again.
+        """Run `work` on every task, each in a Spark partition; Spark retries failed ones.
 
         Raises StageError if a task has failed as often as ``spark.task.maxFailures`` allows.
         """
@@ -134,7 +134,7 @@ class SparkEngine:
     def map_groups(
         self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
-        """Shuffle the rows to their groups, a pack a Spark partition, sorted by group, and do the work as they stream by.
+        """Shuffle the rows to their groups, one pack per Spark partition, sorted by group, and run `work` as they stream by.
 
         Raises StageError if a pack has failed as often as ``spark.task.maxFailures`` allows.
         """
@@ -166,10 +166,10 @@ class SparkEngine:
         yield from self._results(shipment, n_packs, type(work).__name__, plan)
 
     def _results(self, shipment: Shipment, n: int, name: str, plan: Callable[[SparkSession], DataFrame]) -> Iterator[tuple[int, Any]]:
-        """Run a job whose tasks write results into a shipment's folder; yields them as they come."""
+        """Run a job whose tasks write results into a shipment's folder; yields them as they arrive."""
         job = SparkJob(self._spark, lambda spark: plan(spark).collect(), self._watch)
         try:
-            yield from as_they_come(job, shipment, n)
+            yield from results_as_written(job, shipment, n)
         finally:
             job.cancel()
             shipment.remove()
@@ -193,19 +193,19 @@ class SparkEngine:
         try:
             for name, table in tables.items():
                 if isinstance(table, pa.Table):
-                    held, table = table, Table(join(inputs, name), table.schema)
-                    write_table(table, [held])
+                    rows, table = table, Table(join(inputs, name), table.schema)
+                    write_table(table, [rows])
                 self._frame(table, query).createOrReplaceTempView(name)
                 views.append(name)
             frame = self._spark.sql(query)
             path, schema = output.path, output.schema
 
             def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-                n_rows = write_rows(join(path, f"{prefix}-{partition():05d}.parquet"), schema, batches)
-                yield pa.RecordBatch.from_pydict({"n": pa.array([n_rows], pa.int64())})
+                n_written = write_rows(join(path, f"{prefix}-{partition():05d}.parquet"), schema, batches)
+                yield pa.RecordBatch.from_pydict({"n": pa.array([n_written], pa.int64())})
 
             job = SparkJob(self._spark, lambda _: frame.mapInArrow(write, "n long").collect(), self._watch)
-            rows = [int(row["n"]) for row in job.result()]
+            n_rows = sum(int(row["n"]) for row in job.result())
         except DedupError:
             raise
         except Exception as error:
@@ -214,9 +214,9 @@ class SparkEngine:
             for name in views:
                 self._spark.catalog.dropTempView(name)
             remove_folder(inputs)
-        if not any(rows):
+        if not n_rows:
             write_table(output, [], prefix)
-        return sum(rows)
+        return n_rows
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -230,13 +230,13 @@ class SparkEngine:
     def close(self) -> None:
         """Stop the session, if it was created here."""
         remove_folder(self._scratch)
-        if self._owns:
+        if self._owns_session:
             self._spark.stop()
 
     def _frame(self, table: Table, query: str) -> DataFrame:
-        """A table as a DataFrame: of those columns whose names occur in the query, where Python reads it."""
+        """A table as a DataFrame; where Python reads it, only the columns whose names occur in the query."""
         names = files(table)
-        # Spark passes over names that start with '_', which tables have until they are published
+        # Spark skips names that start with '_', which tables have until they are published
         if is_local(table.path) and not any(name.rpartition("/")[2].startswith("_") for name in names):
             return self._spark.read.schema(from_arrow_schema(table.schema)).parquet(*(f"file://{os.path.abspath(name)}" for name in names))
         words = set(re.findall(r"\w+", query))

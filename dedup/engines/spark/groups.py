@@ -1,4 +1,4 @@
-"""What workers do for `map_groups` on Spark: rows are sent to their groups as bytes, and arrive sorted by group."""
+"""The workers' side of `map_groups` on Spark: rows are sent to their groups as bytes, and arrive sorted by group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64
 
 @dataclass(frozen=True)
 class Limits:
-    """What is held in memory."""
+    """Limits on what is held in memory."""
 
     batch_bytes: int = 8 << 20  # of records that are sent together
     record_bytes: int = 1 << 20  # of one group's rows in one record
@@ -30,7 +30,7 @@ LIMITS = Limits()
 
 
 def row_type(source: GroupSource, columns: np.dtype[np.void] | None) -> np.dtype[np.void]:
-    """A row as it is sent: its position, all its groups, and its columns unless workers gather those from files."""
+    """A row as sent: its position, its groups, and its columns unless workers gather those from files."""
     fields: list[Any] = [("_position", np.int64), ("_groups", np.int32, (source.n_groups_each,))]
     return np.dtype(fields if columns is None else [*fields, ("_columns", columns)])
 
@@ -40,61 +40,63 @@ class Routes:
     """The packs that each group's rows go to."""
 
     offsets: npt.NDArray[np.int64]  # shape (n_groups + 1,)
-    packs: npt.NDArray[np.int32]  # shape (n,); numbers of the packs of one group after the other
+    packs: npt.NDArray[np.int32]  # shape (n,); numbers of the packs, group by group
 
     @classmethod
     def of(cls, packs: Sequence[Pack]) -> Routes:
-        """Of all packs; a group may be in several."""
+        """The routes to all packs; a group may be in several."""
         groups = np.concatenate([np.zeros(0, np.int64), *(pack.groups for pack in packs)])
         numbers = np.repeat(np.array([pack.number for pack in packs], dtype=np.int32), [len(pack.groups) for pack in packs])
         counts = np.bincount(groups)
         return cls(np.concatenate([[0], np.cumsum(counts)]), numbers[np.argsort(groups, kind="stable")])
 
     def counts(self, groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """Packs of each of some groups; of those that are in none, 0."""
-        is_known = groups < len(self.offsets) - 1
-        known = np.where(is_known, groups, 0)
-        return np.where(is_known, self.offsets[known + is_known] - self.offsets[known], 0)
+        """Number of packs of each group; 0 for a group in none."""
+        is_routed = groups < len(self.offsets) - 1
+        routed = np.where(is_routed, groups, 0)
+        return np.where(is_routed, self.offsets[routed + is_routed] - self.offsets[routed], 0)
 
 
 def send(source: GroupSource, routes: Routes, block: int, *, has_columns: bool, limits: Limits = LIMITS) -> Iterator[pa.RecordBatch]:
-    """The rows of a block, once for each pack of each of their groups; those of one group are one record."""
+    """The rows of a block, once for each pack of each of their groups; the rows of one group form a record."""
     groups = source.groups(block)
     columns = source.rows(block) if has_columns else None
-    sent = np.empty(len(groups), dtype=row_type(source, None if columns is None else columns.dtype))
-    sent["_position"] = int(source.block_sizes[:block].sum()) + np.arange(len(groups))
-    sent["_groups"] = groups
+    rows = np.empty(len(groups), dtype=row_type(source, None if columns is None else columns.dtype))
+    rows["_position"] = int(source.block_sizes[:block].sum()) + np.arange(len(groups))
+    rows["_groups"] = groups
     if columns is not None:
-        sent["_columns"] = columns
+        rows["_columns"] = columns
     n_packs = routes.counts(groups)
     for copy in range(int(n_packs.max(initial=0))):
         place, column = np.nonzero(n_packs > copy)
         group = groups[place, column]
         order = np.argsort(group, kind="stable")
-        yield from _records(sent, group[order], place[order], routes.packs[routes.offsets[group[order]] + copy], limits)
+        yield from _records(rows, group[order], place[order], routes.packs[routes.offsets[group[order]] + copy], limits)
 
 
 def _records(
-    sent: npt.NDArray[np.void],
+    rows: npt.NDArray[np.void],
     group: npt.NDArray[np.int32],
     place: npt.NDArray[np.int64],
     pack: npt.NDArray[np.int32],
     limits: Limits,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows at some places, sorted by group, as records that end where the group does, or where they get too long."""
-    size = sent.dtype.itemsize
-    most = max(1, limits.record_bytes // size)
+    """The rows at some places, sorted by group, as records that end with the group or at the limit of their size."""
+    size = rows.dtype.itemsize
+    max_rows = max(1, limits.record_bytes // size)
     starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
-    starts = np.concatenate([np.arange(a, b, most) for a, b in zip(starts, np.append(starts[1:], len(group)), strict=True)])
+    starts = np.concatenate(
+        [np.arange(start, stop, max_rows) for start, stop in zip(starts, np.append(starts[1:], len(group)), strict=True)]
+    )
     first = 0
     while first < len(starts):
         last = max(first + 1, int(np.searchsorted(starts, starts[first] + max(1, limits.batch_bytes // size))))
         bounds = np.append(starts[first:last], starts[last] if last < len(starts) else len(group))
-        content = np.take(sent, place[bounds[0] : bounds[-1]])
+        content = np.take(rows, place[bounds[0] : bounds[-1]])
         offsets = pa.py_buffer(((bounds - bounds[0]) * size).astype(np.int32))
         binary = pa.Array.from_buffers(pa.binary(), last - first, [None, offsets, pa.py_buffer(content.view(np.uint8))])
         heads = bounds[:-1]
-        arrays = [pa.array(pack[heads]), pa.array(group[heads]), pa.array(sent["_position"][place[heads]]), binary]
+        arrays = [pa.array(pack[heads]), pa.array(group[heads]), pa.array(rows["_position"][place[heads]]), binary]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SENT)
         first = last
 
@@ -122,7 +124,7 @@ def received(
 
 
 class _Held:
-    """The rows of a group while they come: in memory, and beyond some size in a file that is mapped in the end."""
+    """The rows of a group as they arrive: in memory, and beyond a limit in a file that is mapped at the end."""
 
     def __init__(self, source: GroupSource, dtype: np.dtype[np.void], limits: Limits) -> None:
         self._source, self._dtype, self._limits, self._n, self._n_bytes = source, dtype, limits, 0, 0
@@ -149,7 +151,7 @@ class _Held:
             self._file.write(part.tobytes())
         self._file.flush()
         rows = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._n,))
-        self._file.close()  # nameless already: the map alone keeps it
+        self._file.close()  # it has no name: only the map keeps it
         return self._group(rows)
 
     def _group(self, rows: npt.NDArray[np.void]) -> GroupRows:

@@ -1,4 +1,4 @@
-"""The Spark session: what it is started with, what it must offer, and what its workers are told."""
+"""The Spark session: its settings, what it must offer, and what workers learn from it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from dedup.errors import ConfigError, StageError
 from dedup.storage.tables import FileWriter
 
 _GPUS = "spark.executor.resource.gpu"
-_LEAST_JAVA = 17
+_MIN_JAVA = 17
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
-    # files are written by tasks under their final names, whole or not at all: a twin overwrites equal by equal
     "spark.sql.adaptive.enabled": "true",
     "spark.python.worker.reuse": "true",
 }
 
-# what a Spark error says, and what to tell
+# pattern in the text of a Spark error -> message
 _CAUSES = (
     (r"PYTHON_VERSION_MISMATCH.*?worker(?: version)?\D*([\d.]+).*?driver(?: version)?\D*([\d.]+)",
      "the workers run Python {0}, the driver {1}; expected one version: set PYSPARK_PYTHON to the same Python on all machines"),
@@ -51,12 +50,12 @@ _CAUSES = (
 
 
 def start_session(master: str, options: Sequence[str]) -> SparkSession:
-    """Start Spark, or join the session that runs; see `SparkEngine`."""
+    """Start Spark, or join the running session; see `SparkEngine`."""
     check_java()
-    # workers on this machine run the interpreter of the driver unless told otherwise
+    # by default workers on this machine run the driver's interpreter
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("dedup")
-    # spark-submit starts the JVM before Python, and what it was told goes before what a file says
+    # spark-submit starts the JVM before Python, and its settings take precedence over those of a file
     submitted: SparkConf | None = None
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         SparkContext._ensure_initialized()  # connects to that JVM; without it the settings look empty
@@ -74,7 +73,7 @@ def start_session(master: str, options: Sequence[str]) -> SparkSession:
 
 
 def settings(options: Sequence[str]) -> dict[str, str]:
-    """Spark settings of a session: ours, then the given ones.
+    """Spark settings of a session: the defaults, overridden by the given ones.
 
     Raises ConfigError if one is not ``spark.…=value``.
 
@@ -84,7 +83,7 @@ def settings(options: Sequence[str]) -> dict[str, str]:
     '4g'
     """
     values = dict(_DEFAULTS)
-    # results must not depend on how many threads a matrix product was cut into
+    # results must not depend on the number of threads of a matrix product
     values |= {f"spark.executorEnv.{name}": "1" for name in _THREADS}
     for option in options:
         name, equals, value = option.partition("=")
@@ -97,10 +96,7 @@ def settings(options: Sequence[str]) -> dict[str, str]:
 
 
 def check_master(master: str, timeout: float = 10.0) -> None:
-    """Find out at once whether a standalone master listens: Spark itself takes minutes to give up.
-
-    Raises StageError
-    """
+    """Raise StageError at once if no standalone master listens: Spark itself takes minutes to give up."""
     addresses = [part.rpartition(":") for part in master.removeprefix("spark://").split(",")] if master.startswith("spark://") else []
     failures = []
     for host, _, port in addresses:
@@ -114,15 +110,12 @@ def check_master(master: str, timeout: float = 10.0) -> None:
 
 
 def check_java() -> None:
-    """Refuse to start Spark without the Java it needs.
-
-    Raises ConfigError
-    """
-    found, hint = java_version(), "install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME; engine.name=local needs no Java"
-    if found is None:
-        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, and none was found; {hint}")
-    if found < _LEAST_JAVA:
-        raise ConfigError(f"engine.name=spark needs Java {_LEAST_JAVA} or newer, found Java {found}; {hint}")
+    """Raise ConfigError without the Java that Spark needs."""
+    version, hint = java_version(), "install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME; engine.name=local needs no Java"
+    if version is None:
+        raise ConfigError(f"engine.name=spark needs Java {_MIN_JAVA} or newer, and none was found; {hint}")
+    if version < _MIN_JAVA:
+        raise ConfigError(f"engine.name=spark needs Java {_MIN_JAVA} or newer, found Java {version}; {hint}")
 
 
 def java_version() -> int | None:
@@ -135,28 +128,27 @@ def java_version() -> int | None:
         text = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', text)
-    return int(found[1]) if found else None
+    match = re.search(r'version "(?:1\.)?(\d+)', text)
+    return int(match[1]) if match else None
 
 
 def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> None:
-    """Refuse a number of GPUs for each task that executors can't give.
-
-    Raises ConfigError
-    """
-    asked = f"engine.gpus_per_task={gpus_per_task:g}"
+    """Raise ConfigError if executors can't give each task so many GPUs."""
+    setting = f"engine.gpus_per_task={gpus_per_task:g}"
     if master == "local" or master.startswith("local["):
-        raise ConfigError(f"{asked} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0")
+        raise ConfigError(
+            f"{setting} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0"
+        )
     if gpus_per_executor < gpus_per_task:
         name = "spark.executor.resource.gpu.amount"
-        raise ConfigError(f"{asked} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
+        raise ConfigError(f"{setting} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
 
 
 def gpu_profile(session: SparkSession, gpus_per_task: float) -> ResourceProfile | None:
-    """What a task on a GPU asks for; None if that is what every task asks for.
+    """Resources of a task on a GPU; None if they are those of any task.
 
-    Without dynamic allocation it may ask nothing of executors, which are there already. With it, Spark starts executors for
-    it that have the cores and the memory of the settings, but only those GPUs that it asks for.
+    Without dynamic allocation the profile must not name executor resources: the executors exist already. With it, Spark starts executors
+    with the cores and memory of the settings, but only the GPUs that the profile names.
 
     Raises ConfigError if the session's executors can't give it.
     """
@@ -173,24 +165,21 @@ def gpu_profile(session: SparkSession, gpus_per_task: float) -> ResourceProfile 
 
 
 def executor_settings(session: SparkSession) -> str:
-    """The least that a worker must offer for an executor to start there, as settings."""
+    """What a worker must offer for an executor to start there, as settings."""
     conf = session.sparkContext.getConf()
-    asked = {"spark.executor.cores": "1", "spark.executor.memory": "1g", f"{_GPUS}.amount": ""}
-    values = {name: conf.get(name, default) for name, default in asked.items()}
+    defaults = {"spark.executor.cores": "1", "spark.executor.memory": "1g", f"{_GPUS}.amount": ""}
+    values = {name: conf.get(name, default) for name, default in defaults.items()}
     return ", ".join(f"{name}={value}" for name, value in values.items() if value)
 
 
 def explained(error: BaseException | None, what: str) -> str:
-    """One line on what went wrong in Spark.
-
-    `what`: what was being done.
-    """
+    """One line on what went wrong in Spark; `what` says what was being done."""
     text = "" if error is None else str(error)
     again = "finished parts are kept: run the same command again"
     for pattern, meaning in _CAUSES:
-        found = re.search(pattern, text, re.DOTALL if "VERSION" in pattern else 0)
-        if found:
-            return f"{what}: {meaning.format(*found.groups())}; {again}"
+        match = re.search(pattern, text, re.DOTALL if "VERSION" in pattern else 0)
+        if match:
+            return f"{what}: {meaning.format(*match.groups())}; {again}"
     # a Python traceback ends with what was raised
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line)]
@@ -200,13 +189,13 @@ def explained(error: BaseException | None, what: str) -> str:
 
 
 def numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
-    """The rows of `spark.range`, which number what a task is to do."""
+    """The numbers in the rows of `spark.range`."""
     for batch in batches:
         yield from batch.column(0).to_pylist()
 
 
 def partition() -> int:
-    """Number of the partition this worker is at."""
+    """Number of the partition that this worker processes."""
     context = TaskContext.get()
     return 0 if context is None else int(context.partitionId())
 
@@ -214,8 +203,8 @@ def partition() -> int:
 def gpus() -> list[str]:
     """Addresses of the GPUs that Spark gave this task."""
     context = TaskContext.get()
-    found = None if context is None else context.resources().get("gpu")
-    return [] if found is None else list(found.addresses)
+    resource = None if context is None else context.resources().get("gpu")
+    return [] if resource is None else list(resource.addresses)
 
 
 def cores() -> int:
@@ -225,7 +214,7 @@ def cores() -> int:
 
 
 def write_rows(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
-    """Write a partition's rows; a partition without rows has no file."""
+    """Write a partition's rows, if it has any; returns their number."""
     writer: FileWriter | None = None
     try:
         for batch in batches:

@@ -1,10 +1,10 @@
-"""Tasks and results between the driver and workers on other machines, as files in a folder that all of them reach.
+"""Tasks and results between the driver and workers on other machines, as files in a folder that all can reach.
 
 Neither goes through Spark itself: the tasks of a stage may be gigabytes, which a closure would send to every worker, and
-results would be held by the driver until the last is there.
+the driver would hold all results until the last has arrived.
 
-They are pickled, as Spark pickles the functions it sends, and a pickle is code to whoever loads it: so each is sealed with a key that
-the driver draws and Spark takes to the workers inside the function, and one that others put into the folder is not loaded.
+They are pickled, as Spark pickles the functions it sends, and loading a pickle runs code: so each is sealed with a key that the
+driver draws and Spark carries to the workers inside the function. A file that others put into the folder is not loaded.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ _SEAL_BYTES = hashlib.sha256().digest_size
 
 @dataclass
 class Shipment:
-    """The tasks of one call, in one file, and where their results appear."""
+    """The tasks of one call, in one file, and the folder where their results appear."""
 
-    folder: str  # a path or fsspec URL, of this shipment alone
-    offsets: list[int]  # where each task's bytes start in ``tasks.pickle``; one more for the end
-    key: bytes = field(repr=False)  # bytes; seals all of it
+    folder: str  # a path or fsspec URL, used by this shipment only
+    offsets: list[int]  # where each task's bytes start in ``tasks.pickle``, and the end
+    key: bytes = field(repr=False)  # seals all files
     _seen: set[str] = field(default_factory=set)
 
     def results(self) -> Iterator[tuple[int, Any]]:
-        """Results that have come since the last call: (position of the task, result).
+        """Results that have arrived since the last call: (position of the task, result).
 
-        Raises DedupError: what the work raised.
+        Raises the DedupError that the work raised.
         Raises StageError if a result was not written by a worker of this job.
         """
         fs, path = filesystem(self.folder)
         fs.invalidate_cache(path)
-        for name in sorted(str(found) for found in fs.glob(join(path, "result-*.pickle"))):
+        for name in sorted(str(result) for result in fs.glob(join(path, "result-*.pickle"))):
             if name in self._seen:
                 continue
             self._seen.add(name)
             number = int(name.rpartition("-")[2].partition(".")[0])
-            is_good, value = _opened(self.key, _RESULT.format(number), fs.cat_file(name))
-            if not is_good:
+            is_ok, value = _opened(self.key, _RESULT.format(number), fs.cat_file(name))
+            if not is_ok:
                 raise value
             yield number, value
 
     @property
     def n_received(self) -> int:
-        """Results handed out."""
+        """Number of results yielded so far."""
         return len(self._seen)
 
     def remove(self) -> None:
@@ -78,17 +78,17 @@ def ship(scratch: str, work: Callable[..., Result], tasks: Sequence[Task]) -> Sh
 
 
 def perform(folder: str, key: bytes, number: int, start: int, stop: int) -> None:
-    """Do one task, in a worker, and write what came of it; it may be done twice.
+    """Run one task in a worker and write its outcome; Spark may run a task twice.
 
-    An error that the project raises on purpose is a result: doing the task again would not change it. Others are
-    raised, so that the task is tried again elsewhere.
+    A DedupError is an outcome too: running the task again would not change it. Other errors are raised, so that the task
+    is tried again elsewhere.
     """
     work, task = _received(folder, key, number, start, stop)
     _write_outcome(folder, key, number, lambda: work(task))
 
 
 def perform_pack(folder: str, key: bytes, number: int, start: int, stop: int, groups: Iterator[tuple[int, GroupRows]]) -> None:
-    """Do the work on the groups of one pack, as `perform` does a task."""
+    """Run the work on the groups of one pack, as `perform` does on a task."""
     work, pack = _received(folder, key, number, start, stop)
     _write_outcome(folder, key, number, lambda: work(pack, groups))
 
@@ -110,26 +110,26 @@ def _write_outcome(folder: str, key: bytes, number: int, work: Callable[[], Any]
 
 
 def _sealed(key: bytes, name: str, value: object) -> bytes:
-    """A pickle behind the seal of its name and bytes."""
+    """A pickle, preceded by the seal of its name and bytes."""
     data = pickle.dumps(value)
     return hmac.digest(key, name.encode() + b"\0" + data, "sha256") + data
 
 
 def _opened(key: bytes, name: str, sealed: bytes) -> Any:
-    """What was sealed under this name.
+    """Load what was sealed under this name.
 
-    Raises StageError if it was sealed with another key, or changed since: then it is not loaded.
+    Raises StageError, before loading, if it was sealed with another key or has changed since.
     """
     seal, data = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
     if not hmac.compare_digest(seal, hmac.digest(key, name.encode() + b"\0" + data, "sha256")):
         raise StageError(
             f"{name} in the run's _scratch was not written by this job, and was not loaded; who else writes to the run directory?"
         )
-    return pickle.loads(data)  # noqa: S301 (the seal says that it is ours)
+    return pickle.loads(data)  # noqa: S301 (the seal proves that this job wrote it)
 
 
 def remove_folder(folder: str) -> None:
-    """Delete a folder with what it holds; none need be there."""
+    """Delete a folder and its contents, if it exists."""
     fs, path = filesystem(folder)
     fs.invalidate_cache(path)
     if fs.exists(path):

@@ -1,1 +1,1 @@
-"""Images: decoding them, reading them again, thumbnails."""
+"""Images: decoding them, reading them again, and their thumbnails."""

@@ -26,9 +26,9 @@ from dedup.errors import SampleError
 
 _Pixels = npt.NDArray[np.uint8]
 
-# The plugins are called directly: Image.open would check Pillow's own pixel limit, a global that belongs to the program
-# that imports us, and the caller's limit is checked here anyway. The plugins of WebP and TIFF check twice Pillow's limit
-# (358 million pixels) all the same, so max_pixels can't raise it for those.
+# The plugins are called directly: Image.open would check Pillow's own pixel limit, a global that belongs to the importing
+# program, and the caller's limit is checked here anyway. The WebP and TIFF plugins still enforce twice Pillow's limit
+# (358 million pixels), so max_pixels can't go beyond it for those.
 _PLUGINS: Final[dict[str, type[ImageFile.ImageFile]]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -62,10 +62,10 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
     EXIF orientation is applied, transparency composited on white, every colour mode brought to 8-bit RGB: 16-bit grey by
     its full range, 32-bit and float grey by the range they use (see `grey_to_8_bits`).
 
-    `data`: bytes; the encoded image; its format is told by its first bytes, never by a name.
+    `data`: the encoded image; its first bytes tell the format, never a name.
     `max_pixels`: larger images are refused before a pixel is decoded.
     `min_side`: the image may be reduced while it is decoded, as long as both sides keep this many pixels; a smaller image keeps its size.
-    JPEGs are reduced by libjpeg in eighths, others by box averages over whole pixels. None decodes in full.
+    JPEGs are reduced by libjpeg in eighths, others by box averages over whole pixels. None decodes at full size.
     Raises SampleError with the reason empty_image, undecodable_image, truncated_image, unsupported_format or too_many_pixels.
     """
     if not data:
@@ -77,7 +77,7 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
             return decoded
     try:
         with warnings.catch_warnings():
-            # Damaged metadata makes Pillow warn; the pixels are what counts, and a library must not spill warnings.
+            # Damaged metadata makes Pillow warn; only the pixels count, and a library must not leak warnings.
             warnings.simplefilter("ignore")
             return _decode_pillow(data, kind, max_pixels, min_side)
     except SampleError:
@@ -104,7 +104,7 @@ def _sniff(data: bytes) -> str:
         return "TIFF"
     if data.startswith(b"BM"):
         return "BMP"
-    others = {
+    unsupported = {
         "AVIF or HEIC": data[4:8] == b"ftyp",
         "JPEG XL": data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")),
         "JPEG 2000": data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
@@ -113,8 +113,8 @@ def _sniff(data: bytes) -> str:
         "PSD": data.startswith(b"8BPS"),
         "PDF": data.startswith(b"%PDF"),
     }
-    for name, is_it in others.items():
-        if is_it:
+    for name, is_match in unsupported.items():
+        if is_match:
             raise SampleError("unsupported_format", f"{name}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
     raise SampleError("undecodable_image", f"no image: {len(data)} bytes that begin with {data[:8]!r}")
 
@@ -127,7 +127,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage | None:
-    """Decode with libjpeg-turbo; None leaves the image to Pillow, which knows CMYK and forgives more."""
+    """Decode with libjpeg-turbo; None leaves the image to Pillow, which reads CMYK and tolerates more damage."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except (ValueError, MemoryError):
@@ -141,11 +141,11 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> DecodedI
     except (ValueError, MemoryError):
         if data.rstrip(b"\0").endswith(b"\xff\xd9"):
             return None
-        try:  # all pixels may be there and only the end marker missing: then, with it, nothing is amiss
+        try:  # all pixels may be there and only the end marker missing: appending it repairs the file
             pixels = simplejpeg.decode_jpeg(data + b"\xff\xd9", "RGB", min_height=side, min_width=side)
         except (ValueError, MemoryError):
             return None
-    # Parsing EXIF costs as much as a tenth of the decoding, and most images on the web have none.
+    # Parsing EXIF costs up to a tenth of the decoding, and most images on the web have none.
     orientation = _jpeg_orientation(data) if b"Exif" in data[:_HEAD_BYTES] else 1
     eighths = next((n for n in range(1, 9) if (-(-height * n // 8), -(-width * n // 8)) == pixels.shape[:2]), 8)
     return _oriented(pixels, width, height, orientation, eighths / 8)
@@ -198,7 +198,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale: float) -> DecodedImage:
-    """Apply an EXIF orientation; `width` and `height` are those of the stored image, `scale` is what it was reduced by."""
+    """Apply an EXIF orientation; `width` and `height` are those of the stored image, `scale` the factor it was reduced by."""
     if orientation >= 5:
         pixels, width, height = pixels.transpose(1, 0, 2), height, width
     left, top, right, bottom = 0.0, 0.0, width * scale, height * scale
@@ -212,11 +212,11 @@ def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring a loaded image of any mode to RGB; transparency is composited on white.
+    """Convert a loaded image of any mode to RGB; transparency is composited on white.
 
     `image`: of any mode that Pillow reads: 1, L, P, RGB, LA, La, PA, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB, HSV, I;16…, I, F.
     Returns mode RGB, the same size.
-    Raises ValueError if Pillow knows no way from that mode.
+    Raises ValueError if Pillow can't convert that mode.
     """
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
@@ -236,15 +236,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def grey_to_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Bring grey of more than 8 bits to 8.
+    """Convert grey of more than 8 bits to 8.
 
     `values`: shape (height, width); integer or float array.
     Returns shape (height, width).
 
     Notes
     -----
-    Integers from 0 to 65535 count as 16-bit (v / 257), floats from 0 to 1 as v * 255, from 0 to 255 as they are; what
-    lies outside is stretched from its minimum to its maximum. Values that are not finite become 0.
+    Integers from 0 to 65535 count as 16-bit (v / 257), floats from 0 to 1 as v * 255, from 0 to 255 as they are; any
+    other range is stretched from its minimum to its maximum. Values that are not finite become 0.
 
     Examples
     --------

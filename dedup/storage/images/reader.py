@@ -1,4 +1,4 @@
-"""The pixels of an image that was embedded, for a second look: from its thumbnail, else from its shard."""
+"""Reading the pixels of an embedded image again: from its thumbnail, else from its shard."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies, as `metadata` has it."""
+    """Where an image is, as `metadata` records it."""
 
     sample_id: int
     shard: str
     key: str
-    byte_offset: int | None  # none in a compressed tar
+    byte_offset: int | None  # None in a compressed tar
     n_bytes: int  # size of the encoded image
 
 
 @dataclass
 class _Wanted:
-    """Images wanted of one compressed tar, and where they are held once it was read."""
+    """Images wanted from one compressed tar, and where they are held once it has been read."""
 
     n_bytes: dict[str, int] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
@@ -44,19 +44,19 @@ class _Wanted:
 
 
 class PictureReader:
-    """Gets pixels of images one at a time. Each worker process has its own; not for several threads at a time.
+    """Reads the pixels of images, one at a time. Each worker process has its own; not thread-safe.
 
     Parameters
     ----------
     embeddings : str
-        The folder of the run's embeddings, which thumbnails lie beside.
+        Folder of the run's embeddings, with their thumbnails.
     min_side : int or None
-        Images from shards may be reduced while they are decoded, as long as both sides keep this many pixels. Thumbnails
-        have the size they have.
+        Images from shards may be reduced while they are decoded, as long as both sides keep this many pixels; thumbnails
+        keep their size.
     max_pixels : int
         `input.max_pixels`: the limit the images were embedded under.
     max_held_bytes : int
-        Memory for images that `prefetch` keeps; what is more goes to a temporary file.
+        Memory for images that `prefetch` keeps; beyond it they go to a temporary file.
     uses_thumbnails : bool
         False: all images are read from their shards.
     """
@@ -98,11 +98,10 @@ class PictureReader:
         return np.ascontiguousarray(part)
 
     def prefetch(self, places: Iterable[Place]) -> None:
-        """Name the images that will be read, in place of those named before.
+        """Announce the images that will be read, in place of those announced before.
 
-        It costs nothing but memory for the names: only compressed tars need it, each of which is read once, when the
-        first of its images is asked for, and all its images named here are kept. An image that was not named is
-        looked for from the start of its tar.
+        Only compressed tars need it: each is read once, when its first image is requested, and all its announced images
+        are kept. Any other image is searched for from the start of its tar.
         """
         self._forget()
         for place in places:
@@ -150,10 +149,10 @@ class PictureReader:
         return self._held.read(place.n_bytes)
 
     def _hold(self, shard: str, wanted: _Wanted) -> None:
-        """Read a compressed tar up to the last image that is wanted of it, and hold those."""
+        """Read a compressed tar up to the last image wanted from it, and hold the wanted ones."""
         if self._held is None:
             self._held = tempfile.SpooledTemporaryFile(max_size=self._max_held_bytes)  # noqa: SIM115 (closed in _forget)
-        wanted.is_read = True  # whatever comes: a tar that is broken once is not read again for each image
+        wanted.is_read = True  # even if it fails: a broken tar is not read again for each image
         reader = read_shard(shard, max_image_bytes=max(wanted.n_bytes.values()))
         for sample in reader:
             if sample.image is None or wanted.n_bytes.get(sample.key) != len(sample.image):

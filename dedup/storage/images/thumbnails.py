@@ -1,4 +1,4 @@
-"""Thumbnails of a run's images, kept while they are embedded so that a later look at them needs no shard."""
+"""Thumbnails of a run's images, kept while embedding so that nothing later needs the shards."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from dedup.storage.urls import RangeReader, filesystem, is_local, join, read_byt
 THUMBNAIL_SIDE: Final = 160  # longer side in pixels, at most
 _QUALITY: Final = 88
 _SUBSAMPLING: Final = "420"  # 16 to 18 % fewer bytes than 444, and 0.5 to 0.7 of 256 levels more error
-_MAX_PARTITIONS: Final = 32  # whose offsets are held: 80 KB for 10,000 images, 8 MB for a million
+_MAX_PARTITIONS: Final = 32  # whose offsets are held: each takes 80 KB for 10,000 images, 8 MB for a million
 
 
 def thumbnail_paths(partition: int) -> tuple[str, str]:
-    """Where a partition's thumbnails and their offsets lie under `embeddings/`."""
+    """Paths of a partition's thumbnails and their offsets under `embeddings/`."""
     return f"thumbnails/thumbnails_{partition:05d}.bin", f"thumbnails/offsets_{partition:05d}.npy"
 
 
@@ -39,14 +39,13 @@ def make_thumbnail(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float
 
     `pixels`: shape (height, width, 3); RGB.
     `box`: left, top, right, bottom of the picture in pixels.
-    Returns bytes.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     scale = min(1.0, THUMBNAIL_SIDE / max(width, height))
     if scale < 1.0:
         pixels = area_resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)), box)
-    else:  # half a pixel at an edge is not worth a resize, which costs three times the encoding
+    else:  # half a pixel at an edge is not worth a resize, which takes three times as long as the encoding
         pixels = pixels[round(top) : max(round(top) + 1, round(bottom)), round(left) : max(round(left) + 1, round(right))]
     pixels = np.ascontiguousarray(pixels)
     return bytes(simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorspace="RGB", colorsubsampling=_SUBSAMPLING))
@@ -84,7 +83,7 @@ class ThumbnailWriter:
 
 
 def remove_thumbnails(folder: str, partition: int) -> None:
-    """Delete what an earlier run with another setting kept: its rows may be others."""
+    """Delete the thumbnails that an earlier run with other settings kept: its rows may differ."""
     for name in thumbnail_paths(partition):
         fs, path = filesystem(join(folder, name))
         with suppress(FileNotFoundError):
@@ -92,10 +91,9 @@ def remove_thumbnails(folder: str, partition: int) -> None:
 
 
 class ThumbnailStore:
-    """Random access to the thumbnails of a run by sample_id; of a remote run byte ranges are fetched, one request each.
+    """Random access to the thumbnails of a run by sample_id; from a remote run, one request for a byte range each.
 
-    The offsets of a partition are fetched or mapped once and kept while `max_partitions` others are not asked for:
-    ascending sample_ids are fastest.
+    The offsets of the last `max_partitions` partitions are kept: ascending sample_ids are fastest.
 
     Parameters
     ----------
@@ -104,7 +102,7 @@ class ThumbnailStore:
     partitions : iterable of int
         Those that have thumbnails.
     max_partitions : int
-        Whose offsets are held at most.
+        Partitions whose offsets are held, at most.
     """
 
     def __init__(self, folder: str, partitions: Sequence[int], max_partitions: int = _MAX_PARTITIONS) -> None:
@@ -127,7 +125,7 @@ class ThumbnailStore:
         if partition not in self._partitions:
             raise RunDirectoryError(f"{self._folder} holds no thumbnails of partition {partition}; read the image from its shard")
         try:
-            offsets = self._of(partition)
+            offsets = self._offsets_of(partition)
             if row + 1 >= len(offsets):
                 raise ValueError(f"{len(offsets) - 1} rows")
             start, stop = int(offsets[row]), int(offsets[row + 1])
@@ -139,28 +137,28 @@ class ThumbnailStore:
             raise RunDirectoryError(f"{text}; run embed again with --redo") from error
         return data
 
-    def _of(self, partition: int) -> npt.NDArray[np.int64]:
-        found = self._offsets.get(partition)
-        if found is not None:
-            return found
+    def _offsets_of(self, partition: int) -> npt.NDArray[np.int64]:
+        offsets = self._offsets.get(partition)
+        if offsets is not None:
+            return offsets
         url = join(self._folder, thumbnail_paths(partition)[1])
         if self._is_local:
-            # a plain view of the map, whose own indexing is slow
-            found = np.asarray(np.load(filesystem(url)[1], mmap_mode="r"))
+            # a plain array over the map: memmap's own indexing is slow
+            offsets = np.asarray(np.load(filesystem(url)[1], mmap_mode="r"))
         else:
             data = read_bytes(url)
             if data is None:
                 raise FileNotFoundError(url)
-            found = np.load(io.BytesIO(data))
-        self._offsets[partition] = found
-        return found
+            offsets = np.load(io.BytesIO(data))
+        self._offsets[partition] = offsets
+        return offsets
 
 
 def open_thumbnails(folder: str) -> ThumbnailStore | None:
-    """The thumbnails beside a run's embeddings, None if it kept none; opened once per process and again when they were replaced."""
+    """The thumbnails beside a run's embeddings, None if it kept none; opened once per process, and again after they were replaced."""
     if is_local(folder):
         state = str(folder_state(join(folder, "thumbnails")))
-    else:  # folders have no time there: the record of the stage is written anew with whatever it wrote
+    else:  # remote folders have no modification time, but the stage's record is rewritten with its files
         state = sha256(read_bytes(join(folder, "_stage.json")) or b"").hexdigest()
     return _open_thumbnails(folder, state)
 

@@ -1,14 +1,13 @@
 """Captions, addresses and carried columns: from txt and json members, from a parquet beside a shard, from a CSV.
 
-Each value is taken from the first of txt, json, parquet that has it: what lies in the tar belongs to the image for
-certain, the parquet is joined and fills the gaps. Every text is made valid UTF-8 without NUL, because Arrow refuses
-lone surrogates and DuckDB and Spark cut or refuse NUL.
+Each value comes from the first of txt, json, parquet that has it: what is in the tar certainly belongs to the image,
+the joined parquet fills gaps. Every text is made valid UTF-8 without NUL, because Arrow refuses lone surrogates and
+DuckDB and Spark cut or refuse NUL.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -29,7 +28,7 @@ _Record = Mapping[str, object]
 
 
 def clean_text(text: str) -> str:
-    r"""Replace what Arrow, DuckDB or Spark would choke on: lone surrogates and NUL become U+FFFD.
+    r"""Replace what Arrow, DuckDB or Spark can't handle: lone surrogates and NUL become U+FFFD.
 
     Examples
     --------
@@ -46,7 +45,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    r"""Make a member name valid UTF-8; bytes that are none become ``\xNN``, so that different names stay different.
+    r"""Make a member name valid UTF-8; invalid bytes become ``\xNN``, so that different names stay different.
 
     Examples
     --------
@@ -58,17 +57,17 @@ def clean_name(name: str) -> str:
     name = name.replace("\0", "\\x00")
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a surrogate that stands for no byte, from a pax header
+    except UnicodeEncodeError:  # a surrogate from a pax header that encodes no byte
         return name.encode("utf-8", "backslashreplace").decode()
 
 
 def parse_text(data: bytes) -> str | None:
-    """Decode a txt member: UTF-8 with invalid bytes replaced, white space around it stripped; None if nothing is left."""
+    """Decode a txt member: UTF-8, invalid bytes replaced, surrounding whitespace stripped; None if nothing remains."""
     return _text(data.decode("utf-8", "replace"))
 
 
 def parse_json(data: bytes) -> dict[str, object]:
-    """Parse a json member; {} if it is broken, no object, or nested too deeply."""
+    """Parse a json member; {} if it is broken, not an object, or nested too deeply."""
     try:
         record = json.loads(data.decode("utf-8", "replace").lstrip("\ufeff"))
     except (ValueError, RecursionError):
@@ -78,26 +77,29 @@ def parse_json(data: bytes) -> dict[str, object]:
 
 def read_caption(records: Iterable[_Record]) -> str | None:
     """First non-empty caption of the records, by `CAPTION_NAMES`."""
-    return next((text for record in records for name in CAPTION_NAMES if (text := _text(record.get(name))) is not None), None)
+    return _first_text(records, CAPTION_NAMES)
 
 
 def read_url(records: Iterable[_Record]) -> str | None:
     """First non-empty address of the records, by `URL_NAMES`."""
-    return next((text for record in records for name in URL_NAMES if (text := _text(record.get(name))) is not None), None)
+    return _first_text(records, URL_NAMES)
+
+
+def _first_text(records: Iterable[_Record], names: Sequence[str]) -> str | None:
+    return next((text for record in records for name in names if (text := _text(record.get(name))) is not None), None)
 
 
 def read_carried(records: Sequence[_Record], carry: Sequence[str]) -> dict[str, object]:
-    """Values of the carried columns, of the types of `CARRIED_TYPES`.
+    """Values of the carried columns, of the types of `CARRIED_TYPES`; None where no record has a usable one.
 
-    `records`: sequence of mappings; the first that has a usable value gives it.
-    `carry`: column names; the lower-case and the upper-case name are taken as well (LICENSE, license).
-    Returns A value or None for each name of `carry`.
+    `records`: the first that has a usable value gives it.
+    `carry`: column names; lower and upper case count as well (LICENSE, license).
     """
     return {name: _carried(records, name) for name in carry}
 
 
 def aliases(name: str) -> tuple[str, ...]:
-    """The names under which a carried column is looked for.
+    """The names that a carried column may have in the data.
 
     Examples
     --------
@@ -116,7 +118,7 @@ def _carried(records: Sequence[_Record], name: str) -> object:
 
 
 def coerce(name: str, value: object) -> float | int | str | None:
-    """Bring a value to the type of a carried column; None if it can't be.
+    """Convert a value to the type of a carried column; None if it can't be.
 
     Examples
     --------
@@ -135,10 +137,10 @@ def coerce(name: str, value: object) -> float | int | str | None:
     try:
         if pa.types.is_floating(kind):
             return float(value)
-        whole = int(value) if not isinstance(value, float) else int(value) if math.isfinite(value) else None
+        whole = int(value)
     except (ValueError, OverflowError):
         return None
-    return whole if whole is not None and -(2**63) <= whole < 2**63 else None
+    return whole if -(2**63) <= whole < 2**63 else None
 
 
 def _text(value: object) -> str | None:
@@ -162,7 +164,7 @@ def sidecar_url(shard: str) -> str:
 
 
 class Sidecar:
-    """The parquet beside a shard, by key: img2dataset's has rows for failed downloads too, so row numbers mean nothing.
+    """The parquet beside a shard, by key: img2dataset also writes rows for failed downloads, so row numbers mean nothing.
 
     Parameters
     ----------
@@ -174,12 +176,12 @@ class Sidecar:
     Attributes
     ----------
     note : str or None
-        Why there is nothing to join, if so.
+        Why there is nothing to join, or None.
 
     Raises
     ------
     OSError
-        If the file can't be fetched for another reason than that it does not exist.
+        If the file exists but can't be fetched.
     """
 
     def __init__(self, shard: str, carry: Sequence[str]) -> None:
@@ -201,30 +203,26 @@ class Sidecar:
 
     def _load(self, data: bytes, carry: Sequence[str]) -> None:
         file = pq.ParquetFile(pa.BufferReader(data))
-        there = set(file.schema_arrow.names)
-        key = next((name for name in KEY_NAMES if name in there), None)
+        names = set(file.schema_arrow.names)
+        key = next((name for name in KEY_NAMES if name in names), None)
         if key is None:
             raise ValueError(f"found {', '.join(file.schema_arrow.names)}")
         wanted = [*CAPTION_NAMES, *URL_NAMES, *(alias for name in carry for alias in aliases(name))]
-        columns = [name for name in dict.fromkeys(wanted) if name in there and name != key]
-        # Text is read as bytes: a string column may hold invalid UTF-8, on which to_pylist() would end the whole join.
-        table = file.read(columns=[key, *columns])
-        for row in _rows(table):
+        columns = [name for name in dict.fromkeys(wanted) if name in names and name != key]
+        for row in text_as_bytes(file.read(columns=[key, *columns])).to_pylist():
             name = _text(row.pop(key))
             if name is not None:
                 self._rows.setdefault(name, row)
 
     def get(self, key: str) -> _Record:
-        """The row of a sample, found by its key or else by the key's base name; {} if there is none."""
+        """The row of a sample, by its key or else the key's base name; {} if there is none."""
         row = self._rows.get(key)
         return row if row is not None else self._rows.get(posixpath.basename(key), {})
 
 
-def _rows(table: pa.Table) -> list[dict[str, object]]:
+def text_as_bytes(table: pa.Table) -> pa.Table:
+    """Cast text columns to bytes: they may hold invalid UTF-8, on which `to_pylist` would fail."""
     for position, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            table = table.set_column(position, field.name, table.column(position).cast(pa.binary()))
-        elif pa.types.is_large_string(field.type):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             table = table.set_column(position, field.name, table.column(position).cast(pa.large_binary()))
-    rows: list[dict[str, object]] = table.to_pylist()
-    return rows
+    return table

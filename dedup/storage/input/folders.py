@@ -30,33 +30,33 @@ def read_folder_part(part: FolderPart, *, carry: Sequence[str] = (), max_image_b
     `part`: see `dedup.storage.input.sources.folder_parts`.
     `carry`: columns to carry over from the file of captions.
     `max_image_bytes`: larger files become samples with the error ``too_many_bytes``, unread.
-    Returns of `RawSample`: `shard` is the folder's URL with '/' at its end, `key` and `image_name` the relative path, `byte_offset` 0. A
-    file that vanished or can't be read is a sample with the error ``undecodable_image``; the reader's status is "unreadable" only if the
-    file of captions can't be read or a remote folder does not answer.
+    Returns a reader of samples: `shard` is the folder's URL with a final '/', `key` and `image_name` the relative path, `byte_offset` 0.
+    A file that vanished or can't be read is a sample with the error ``undecodable_image``; the reader's status is "unreadable" only if
+    the captions can't be read or a remote folder does not answer.
     """
     return SampleReader(lambda reader: _samples(reader, part, carry, max_image_bytes))
 
 
 def _samples(reader: SampleReader, part: FolderPart, carry: Sequence[str], max_image_bytes: int) -> Iterator[RawSample]:
-    table: Mapping[str, Mapping[str, object]] = {}
+    rows: Mapping[str, Mapping[str, object]] = {}
     if part.captions:
         try:
-            table = load_captions(part.captions, part, carry)
+            rows = load_captions(part.captions, part, carry)
         except InputError as error:
             reader.fail("unreadable", str(error), is_reachable=False)
             return
     shard = part.folder + "/"
     for name in part.images:
         try:
-            image, n_bytes, problem = _read_image(shard + name, max_image_bytes)
-            row = table.get(name, table.get(posixpath.basename(name), {}))
+            image, n_bytes, damage = _read_image(shard + name, max_image_bytes)
+            row = rows.get(name, rows.get(posixpath.basename(name), {}))
             caption = captions.read_caption([row]) if part.captions else _read_txt(shard + name)
         except Exception as error:  # each file system has its own
             reader.fail("unreadable", f"{shard}{name} can't be fetched ({one_line(error)}); try again", is_reachable=False)
             return
-        values = captions.read_carried([row], carry)
+        carried = captions.read_carried([row], carry)
         key = captions.clean_name(name)
-        yield RawSample(key, shard, image, key, 0, n_bytes, caption, captions.read_url([row]), values, problem)
+        yield RawSample(key, shard, image, key, 0, n_bytes, caption, captions.read_url([row]), carried, damage)
 
 
 def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, SampleError | None]:
@@ -65,9 +65,9 @@ def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, Sam
         return None, 0, SampleError("unsupported_format", f"{suffix}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
     try:
         with open_binary(path) as file:
-            # One byte more than allowed tells a larger file without asking its size, which may cost a request of its own.
+            # Reading one byte too many reveals a larger file; asking for its size may cost a request.
             data = file.read(max_image_bytes + 1)
-    except _gone(path) as error:
+    except _lost_file_errors(path) as error:
         return None, 0, SampleError("undecodable_image", f"the file can't be read ({one_line(error)})")
     if not data:
         return None, 0, SampleError("empty_image", "the file has zero bytes")
@@ -81,29 +81,29 @@ def _read_txt(path: str) -> str | None:
     try:
         with open_binary(text) as file:
             data = file.read(captions.MAX_TEXT_BYTES + 1)
-    except _gone(text):
+    except _lost_file_errors(text):
         return None
     return captions.parse_text(data) if len(data) <= captions.MAX_TEXT_BYTES else None
 
 
-def _gone(path: str) -> tuple[type[Exception], ...]:
-    """What says that one file is lost; of a remote file anything else says that the connection is."""
+def _lost_file_errors(path: str) -> tuple[type[Exception], ...]:
+    """Errors that mean this file is lost; for a remote file any other means that the connection is."""
     return (FileNotFoundError, PermissionError) if not is_local(path) else (OSError,)
 
 
 def load_captions(url: str, part: FolderPart, carry: Sequence[str] = ()) -> dict[str, dict[str, object]]:
     """Rows of a file of captions that belong to the images of a part.
 
-    `url`: CSV (or TSV) with a header, UTF-8, or parquet; columns `file`, `caption` and, if there, `url` and carried ones. `file` is the
+    `url`: CSV (or TSV) with a header, UTF-8, or parquet; columns `file`, `caption` and optionally `url` and carried ones. `file` is the
     path relative to the folder, the absolute path, or the base name.
-    Returns from `file` as it is written, made relative to the folder, to the row; of several rows the first counts.
+    Returns the rows by relative path, or by base name where the file gives only that; of several rows the first counts.
     Raises InputError if the file can't be read or has no such columns.
     """
     try:
         table = _read_table(url)
     except InputError:
         raise
-    except Exception as error:  # of pyarrow, csv or the file system
+    except Exception as error:  # pyarrow, csv and the file system each have their own
         raise InputError(f"input.captions={url} can't be read ({one_line(error)}); expected a CSV or parquet with a header") from error
     name = next((column for column in _FILE_NAMES if column in table.column_names), None)
     if name is None:
@@ -117,9 +117,9 @@ def load_captions(url: str, part: FolderPart, carry: Sequence[str] = ()) -> dict
         for spelling, key in ((image, image), ("./" + image, image), (folder + image, image), (base, base)):
             spellings.setdefault(os.fsencode(spelling), key)
     # Filtered in Arrow first: the file may have 10^7 rows, the part 10^4.
-    mine = pc.is_in(table.column(name), value_set=pa.array(list(spellings), pa.large_binary()))
+    is_in_part = pc.is_in(table.column(name), value_set=pa.array(list(spellings), pa.large_binary()))
     rows: dict[str, dict[str, object]] = {}
-    for row in table.select([name, *(column for column in wanted if column != name)]).filter(mine).to_pylist():
+    for row in table.select([name, *(column for column in wanted if column != name)]).filter(is_in_part).to_pylist():
         rows.setdefault(spellings[row[name]], row)
     return rows
 
@@ -128,11 +128,7 @@ def _read_table(url: str) -> pa.Table:
     """The file's columns, all text as large_binary: invalid UTF-8 must not end a run."""
     if url.endswith(".parquet"):
         with fsspec.open(url, "rb") as file:
-            table = pq.read_table(file)
-        for position, field in enumerate(table.schema):
-            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-                table = table.set_column(position, field.name, table.column(position).cast(pa.large_binary()))
-        return table
+            return captions.text_as_bytes(pq.read_table(file))
     delimiter = "\t" if url.endswith(".tsv") else ","
     with fsspec.open(url, "r", encoding="utf-8-sig", errors="replace", newline="") as lines:
         header = next(csv.reader(lines, delimiter=delimiter), [])
@@ -141,7 +137,7 @@ def _read_table(url: str) -> pa.Table:
     with fsspec.open(url, "rb") as file:
         return pyarrow.csv.read_csv(
             file,
-            # More threads than one would take cores from other workers.
+            # More threads would take cores from other workers.
             read_options=pyarrow.csv.ReadOptions(use_threads=False),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             # Without types, captions that are all digits or dates would come back changed.

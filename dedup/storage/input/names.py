@@ -1,4 +1,4 @@
-"""Lists by which somebody names samples: those that shall stay, and those that must go."""
+"""Lists of samples: keep lists and takedown lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dedup.errors import InputError
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
 from dedup.storage.urls import read_bytes
 
-# what a keep list may name samples by; the first of a table's that is there, a shard beside a key included
+# columns that name the samples of a keep list; the first present counts, a key with its `shard` where there is one
 _KEPT_BY: Final = ("sample_id", "key", "sha256", "uid", "url")
 _TAKEN_DOWN_BY: Final = ("sha256", "url", "key", "image")
 _UID: Final = np.dtype("u8,u8")
@@ -29,7 +29,7 @@ _Names = TypeVar("_Names")
 
 
 class Entry(NamedTuple):
-    """One entry of a takedown list: what it is, its value, and the entry as it stands in the list."""
+    """One entry of a takedown list: what it is, its value, and its text in the list."""
 
     kind: str
     value: str
@@ -37,36 +37,35 @@ class Entry(NamedTuple):
 
 
 def read_keep_list(path: str) -> pa.Table:
-    """Read the names of what somebody else, or an export of another run, says shall stay.
+    """Read a list of samples to keep, such as another run's export.
 
-    `path`: path or fsspec URL of - a ``.parquet`` or ``.csv`` with one of the columns `sample_id`, `key` (and `shard`), `sha256`, `uid`,
-    `url`, - a ``.npy`` of DataComp's uids, dtype ``u8,u8``, - text with one key, sha256 (64 hex digits) or url (with ``://``) a line, all
-    of one kind.
-    Returns one or two columns, `shard` with `key`; rows as the list has them.
-    Raises InputError if the list can't be read, is empty, or names samples by nothing that is known.
+    `path`: path or fsspec URL of a ``.parquet`` or ``.csv`` with one of the columns `sample_id`, `key` (and `shard`), `sha256`, `uid`,
+    `url`; of a ``.npy`` of DataComp's uids, dtype ``u8,u8``; or of text with one key, sha256 (64 hex digits) or url (with ``://``) per
+    line, all of one kind.
+    Returns one column, or `shard` and `key`, in the order of the list.
+    Raises InputError if the list can't be read, is empty, or has none of the columns.
     """
     parse = _kept_uids if path.endswith(".npy") else partial(_kept_columns, path) if path.endswith(_TABLES) else _kept_lines
-    table = _parsed(f"the keep list {path}", path, ".parquet, .csv, .npy or UTF-8 text with a key a line", parse)
+    table = _parse_file(f"the keep list {path}", path, ".parquet, .csv, .npy or UTF-8 text with a key a line", parse)
     if not table.num_rows:
         raise InputError(f"the keep list {path} names no samples; expected at least one")
     return table
 
 
 def read_takedown_list(url: str) -> list[Entry]:
-    """Read the entries of a list of samples that must go, in order, none twice.
+    """Read the entries of a takedown list, in order, without repetitions.
 
-    `url`: a ``.csv`` or ``.parquet`` with columns named `sha256`, `url`, `key`, `image`, or text with an entry a line: ``sha256:…``,
-    ``url:…``, ``key:…``, ``image:…``, or without the word a sha256 (64 hex digits), a url (with ``://``), the path of an image that is
-    there, or else a key. Lines that begin with ``#`` are left out.
+    `url`: a ``.csv`` or ``.parquet`` with columns named `sha256`, `url`, `key`, `image`, or text with an entry per line: ``sha256:…``,
+    ``url:…``, ``key:…``, ``image:…``, or without a prefix a sha256 (64 hex digits), a url (with ``://``), the path of an existing image,
+    or else a key. Lines that begin with ``#`` are skipped.
     Raises InputError if the list can't be read, or a table has none of the columns.
     """
     parse = partial(_taken_down_columns, url) if url.endswith(_TABLES) else _taken_down_lines
     expected = f".parquet or .csv with columns {', '.join(_TAKEN_DOWN_BY)}, or UTF-8 text with one of these a line"
-    return list(dict.fromkeys(_parsed(f"exclude.list={url}", url, expected, parse)))
+    return list(dict.fromkeys(_parse_file(f"exclude.list={url}", url, expected, parse)))
 
 
-def _parsed(what: str, path: str, expected: str, parse: Callable[[bytes], _Names]) -> _Names:
-    """What `parse` makes of a list's bytes."""
+def _parse_file(what: str, path: str, expected: str, parse: Callable[[bytes], _Names]) -> _Names:
     data = read_bytes(path)
     if data is None:
         raise InputError(f"{what} does not exist; expected {expected}")
@@ -76,16 +75,16 @@ def _parsed(what: str, path: str, expected: str, parse: Callable[[bytes], _Names
         raise InputError(f"{what} can't be read ({one_line(error)}); expected {expected}") from error
 
 
-def _columns(path: str, data: bytes, known: Sequence[str]) -> pa.Table:
-    """A table of names, with at least one known column."""
+def _read_columns(path: str, data: bytes, allowed: Sequence[str]) -> pa.Table:
+    """A table with at least one of the allowed columns."""
     if path.endswith(".parquet"):
         table = pq.read_table(pa.BufferReader(data))
     else:
         header = data.partition(b"\n")[0].decode("utf-8-sig").strip().split(",")
-        kinds = {name.strip('"'): pa.string() for name in header}  # keys of digits alone stay texts
+        kinds = {name.strip('"'): pa.string() for name in header}  # keys that are all digits stay text
         table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=pyarrow.csv.ConvertOptions(column_types=kinds))
-    if not set(known) & set(table.column_names):
-        raise ValueError(f"found the columns {', '.join(table.column_names)}, expected one of {', '.join(known)}")
+    if not set(allowed) & set(table.column_names):
+        raise ValueError(f"found the columns {', '.join(table.column_names)}, expected one of {', '.join(allowed)}")
     return table
 
 
@@ -95,12 +94,12 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _kind(line: str) -> str:
-    """What a line without a word before it names a sample by."""
+    """What a line without a prefix names a sample by."""
     return "sha256" if _SHA256.fullmatch(line) else "url" if "://" in line else "key"
 
 
 def _kept_columns(path: str, data: bytes) -> pa.Table:
-    table = _columns(path, data, _KEPT_BY)
+    table = _read_columns(path, data, _KEPT_BY)
     name = next(name for name in _KEPT_BY if name in table.column_names)
     names = ["shard", "key"] if name == "key" and "shard" in table.column_names else [name]
     kind = pa.int64() if name == "sample_id" else pa.string()
@@ -126,7 +125,7 @@ def _kept_lines(data: bytes) -> pa.Table:
 
 
 def _taken_down_columns(path: str, data: bytes) -> list[Entry]:
-    table = _columns(path, data, _TAKEN_DOWN_BY)
+    table = _read_columns(path, data, _TAKEN_DOWN_BY)
     names = [name for name in table.column_names if name in _TAKEN_DOWN_BY]
     return [_entry(name, text, text) for name in names for text in table[name].cast(pa.string()).to_pylist() if text]
 

@@ -1,4 +1,4 @@
-"""Published embeddings as they lie: clip-retrieval's and LAION's folders, NeMo Curator's parquet, plain .npy beside .parquet."""
+"""Published embeddings: clip-retrieval's and LAION's folders, NeMo Curator's parquet, plain .npy beside .parquet."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _THREADS = 32
 
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """Vectors and what is known of each, row by row."""
+    """Vectors and their metadata, row by row."""
 
-    url: str  # the file the vectors lie in: .npy, or parquet with a column of them
+    url: str  # the file with the vectors: .npy, or parquet with a column of them
     metadata: str  # parquet with as many rows, in the same order; `url` itself where the vectors are a column of it
     column: str  # that column; '' for .npy
     n_rows: int
@@ -44,12 +44,12 @@ class EmbeddingFile:
 
     @property
     def has_sha256(self) -> bool:
-        """Whether images are known by their bytes."""
+        """Whether the metadata have a hash of each image's bytes."""
         return "sha256" in self.columns
 
     @property
     def has_places(self) -> bool:
-        """Whether it is known where in a tar the images lie."""
+        """Whether the metadata say where in a tar each image is."""
         return all(name in self.columns for name in _PLACE)
 
 
@@ -62,7 +62,7 @@ def find_embeddings(folder: str) -> list[EmbeddingFile]:
     Raises InputError if there are none, an array has no metadata, rows do not match, or widths differ.
     """
     root = absolute(folder).rstrip("/")
-    arrays, tables = _list(root)
+    arrays, tables = _list_urls(root)
     metadata = {_number(name, "metadata"): name for name in tables}
     pairs: list[tuple[str, str]] = []
     for array in arrays:
@@ -81,17 +81,17 @@ def find_embeddings(folder: str) -> list[EmbeddingFile]:
             "NAME.npy with NAME.parquet, or parquet with a column 'embedding'"
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda pair: _opened(*pair), sorted(pairs)))
-    for file in found:
-        if file.dim != found[0].dim:
+        files = list(pool.map(lambda pair: _read_headers(*pair), sorted(pairs)))
+    for file in files:
+        if file.dim != files[0].dim:
             raise InputError(
-                f"input.embeddings={folder}: {file.url} has vectors of width {file.dim}, {found[0].url} of {found[0].dim}; "
+                f"input.embeddings={folder}: {file.url} has vectors of width {file.dim}, {files[0].url} of {files[0].dim}; "
                 "expected one encoder: keep its files in a folder of their own"
             )
-    return found
+    return files
 
 
-def _list(root: str) -> tuple[list[str], list[str]]:
+def _list_urls(root: str) -> tuple[list[str], list[str]]:
     """URLs of arrays of image embeddings and of parquet files below a folder, sorted."""
     try:
         fs, path = filesystem(root)
@@ -106,15 +106,11 @@ def _list(root: str) -> tuple[list[str], list[str]]:
 
 
 def _number(url: str, prefix: str) -> int | None:
-    found = re.fullmatch(rf"{prefix}_?(\d+)\.\w+", posixpath.basename(url))
-    return int(found[1]) if found else None
+    match = re.fullmatch(rf"{prefix}_?(\d+)\.\w+", posixpath.basename(url))
+    return int(match[1]) if match else None
 
 
-def _opened(url: str, metadata: str) -> EmbeddingFile:
-    """Read the headers of a pair of files.
-
-    Raises InputError
-    """
+def _read_headers(url: str, metadata: str) -> EmbeddingFile:
     try:
         fs, path = filesystem(metadata)
         with fs.open(path, "rb") as file:
@@ -134,43 +130,43 @@ def _opened(url: str, metadata: str) -> EmbeddingFile:
             return EmbeddingFile(url, url, column, n_rows, next(lengths, 0), tuple(schema.names))
     except InputError:
         raise
-    except Exception as error:  # of pyarrow, numpy or the file system
+    except Exception as error:  # pyarrow, numpy and the file system each have their own
         raise InputError(f"{url} with {metadata} can't be read ({one_line(error)}); expected embeddings and their metadata") from error
 
 
 def read_embeddings(
     source: EmbeddingFile, carry: Sequence[str] = (), *, batch_rows: int = BATCH_ROWS
 ) -> Iterator[tuple[npt.NDArray[np.float32], pa.Table]]:
-    """The rows of a file, in batches.
+    """The rows of a file, in batches of (vectors, rows).
 
     `carry`: further columns.
-    Yields `vectors`: shape (n, dim); as they are, not normalised; a row that is null or of another width is NaN.
-    Yields `rows`: `key, url, caption, sha256, width, height, shard, byte_offset, n_bytes` and the carried columns; null where the file has
-    none. A file without keys gets the number of the row.
+    `vectors`: shape (n, dim); as stored, not normalised; a row that is null or of another width is NaN.
+    `rows`: `key, url, caption, sha256, width, height`, with places `shard, byte_offset, n_bytes`, and the carried columns; null where the
+    file has none. Without a key column the row numbers are the keys.
     """
     fs, path = filesystem(source.metadata)
-    names = {
+    spellings = {
         "key": KEY_NAMES, "url": URL_NAMES, "caption": CAPTION_NAMES, "sha256": ("sha256",), "width": _WIDTH_NAMES, "height": _HEIGHT_NAMES,
         **({name: (name,) for name in _PLACE} if source.has_places else {}), **{name: aliases(name) for name in carry},
     }  # fmt: skip
-    found = {name: next((alias for alias in known if alias in source.columns), None) for name, known in names.items()}
-    wanted = [*dict.fromkeys(name for name in found.values() if name), *([source.column] if source.column else [])]
+    origins = {name: next((alias for alias in names if alias in source.columns), None) for name, names in spellings.items()}
+    wanted = [*dict.fromkeys(origin for origin in origins.values() if origin), *([source.column] if source.column else [])]
     start = 0
     with fs.open(path, "rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_rows, columns=wanted or [source.columns[0]]):
             n = batch.num_rows
             if source.column:
-                vectors = _lists(batch.column(source.column), source.dim)
+                vectors = _stacked(batch.column(source.column), source.dim)
             else:
                 vectors = read_rows(source.url, start, start + n).astype(np.float32)
-            columns = {name: _column(name, None if there is None else batch.column(there), n) for name, there in found.items()}
-            if found["key"] is None:
+            columns = {name: _column(name, None if origin is None else batch.column(origin), n) for name, origin in origins.items()}
+            if origins["key"] is None:
                 columns["key"] = pa.array([str(number) for number in range(start, start + n)])
             yield vectors, pa.table(columns)
             start += n
 
 
-def _lists(column: pa.Array, dim: int) -> npt.NDArray[np.float32]:
+def _stacked(column: pa.Array, dim: int) -> npt.NDArray[np.float32]:
     """Vectors from a column of lists."""
     if pa.types.is_fixed_size_list(column.type):
         column = column.cast(pa.list_(column.type.value_type))
@@ -183,7 +179,7 @@ def _lists(column: pa.Array, dim: int) -> npt.NDArray[np.float32]:
 
 
 def _column(name: str, column: pa.Array | None, n: int) -> pa.Array:
-    """A column of our tables from one of the file's."""
+    """A column of the run's tables from one of the file's."""
     kind = {"width": pa.int32(), "height": pa.int32(), "byte_offset": pa.int64(), "n_bytes": pa.int64()}.get(name)
     kind = kind or CARRIED_TYPES.get(name, pa.string())
     if column is None:
@@ -192,13 +188,13 @@ def _column(name: str, column: pa.Array | None, n: int) -> pa.Array:
         return _texts(column)
     try:
         return column.cast(kind)
-    except pa.ArrowInvalid:  # some value is none of this type
+    except pa.ArrowInvalid:  # some value has another type
         like = name if name in CARRIED_TYPES else "original_width"  # a whole number
         return pa.array([coerce(like, value) for value in column.to_pylist()], CARRIED_TYPES[like]).cast(kind)
 
 
 def _texts(column: pa.Array) -> pa.Array:
-    """Valid UTF-8 without NUL; null where nothing is left."""
+    """Valid UTF-8 without NUL, stripped; null where nothing remains."""
     try:
         column = column.cast(pa.string())
         column.validate(full=True)

@@ -20,11 +20,11 @@ _META: Final = re.compile(r"__[^/]*__($|/)")  # webdataset's own rule
 
 
 class Member(NamedTuple):
-    """What a member's name says."""
+    """What a member's name tells."""
 
     key: str  # the name up to the first dot of its base name, folder included, as valid UTF-8
-    suffix: str  # what follows, in lower case; '' where there is none, and the member belongs to no sample
-    problem: str = ""  # why it belongs to none
+    suffix: str  # what follows, in lower case; '' if the member belongs to no sample
+    problem: str = ""  # why it belongs to no sample
 
 
 def parse_name(name: str) -> Member | None:
@@ -47,21 +47,25 @@ def parse_name(name: str) -> Member | None:
 
 
 class Grouping:
-    """Tells where one sample ends and the next begins, as the members of a tar come.
+    """Tells where one sample ends and the next begins in a stream of members.
 
-    Notes
-    -----
-    Consecutive members with one key are one sample; a suffix that occurs twice begins another sample of that key. Of samples with
-    one key the first stays.
+    Consecutive members with one key are one sample; a repeated suffix begins another sample of that key. Of samples with one key the
+    first is kept.
+
+    Attributes
+    ----------
+    is_duplicate : bool
+        Whether the current sample's key has occurred before.
     """
 
     def __init__(self) -> None:
+        self.is_duplicate = False
         self._key: str | None = None
         self._suffixes: set[str] = set()
         self._seen: set[str] = set()
 
     def begins(self, member: Member) -> bool:
-        """Whether a member is the first of a sample; to be asked once of each."""
+        """Whether a member is the first of a sample; call once per member, in order."""
         is_new = member.key != self._key or member.suffix in self._suffixes
         if is_new:
             self.is_duplicate = member.key in self._seen
@@ -69,9 +73,6 @@ class Grouping:
             self._seen.add(member.key)
         self._suffixes.add(member.suffix)
         return is_new
-
-    is_duplicate = False
-    """Whether a sample with the same key came before the one that the last member belongs to."""
 
 
 def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
@@ -81,24 +82,24 @@ def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, ma
     `carry`: columns to carry over from json members or the sidecar.
     `sidecar`: join the parquet beside the shard by key.
     `max_image_bytes`: larger images become samples with the error ``too_many_bytes``, unread.
-    Returns iterate over it for `RawSample`; then ask its `status`, `error` and `is_reachable`. No exception leaves it for any file: what
-    can't be used is a sample with an `error`, or the status.
+    Returns an iterable of `RawSample` whose `status`, `error` and `is_reachable` then tell how it ended. No file makes it raise: what
+    can't be used is a sample with an `error`, or shows in the status.
 
     Notes
     -----
     A key is the member's name up to the first dot of its base name; consecutive members with one key are one sample.
     The image is the first member whose whole suffix is an image's (``jpg``), else the first that ends like one
-    (``mask.png``). Differences from webdataset, which ends the shard or drops samples silently: a suffix that occurs
-    twice begins another sample of that key; of samples with one key the first stays and the others get
-    ``duplicate_key``; names without a suffix, and hidden files, get ``no_key``. Only txt and json members are parsed.
+    (``mask.png``). Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
+    begins another sample of that key; of samples with one key the first is kept and the others get ``duplicate_key``;
+    names without a suffix, and hidden files, get ``no_key``. Only txt and json members are parsed.
 
-    A zero-byte file counts as truncated; a tar of zero blocks alone is empty and ok.
+    A zero-byte file counts as truncated; a tar of only zero blocks is empty and ok.
     """
     return SampleReader(lambda reader: _samples(reader, url, carry, sidecar, max_image_bytes))
 
 
 class _Group:
-    """The members of one key, while they come."""
+    """The members of one sample, as they arrive."""
 
     __slots__ = ("error", "image", "image_name", "is_duplicate", "json", "key", "n_bytes", "offset", "rank", "suffixes", "txt")
 
@@ -115,7 +116,7 @@ class _Group:
         self.error: SampleError | None = None
 
     def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str, max_image_bytes: int) -> None:
-        """Read the member if it is of use; raises `Cut` if the tar ends inside it."""
+        """Read the member if it is needed; raises `Cut` if the tar ends inside it."""
         self.suffixes.add(suffix)
         if self.is_duplicate:
             return
@@ -128,7 +129,7 @@ class _Group:
         if rank >= self.rank:
             return
         self.rank, self.image, self.error = rank, None, None
-        self.image_name, self.offset, self.n_bytes = captions.clean_name(member.name), tar.offset(member), member.size
+        self.image_name, self.offset, self.n_bytes = clean_name(member.name), tar.offset(member), member.size
         if rank == 2:
             self.error = SampleError("unsupported_format", f"{ending}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
         elif member.size == 0:
@@ -142,19 +143,18 @@ class _Group:
                 self.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
                 raise
 
-    def sample(self, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str], *, is_last: bool) -> RawSample:
-        """The sample as it stands; `is_last`: the shard broke off, so that members may be missing."""
+    def sample(self, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str], *, is_cut: bool) -> RawSample:
+        """The sample so far; `is_cut`: the shard broke off here, so members may be missing."""
         if self.is_duplicate:
             text = "the key occurred before in this shard; the first sample stays"
             return RawSample(self.key, shard, error=SampleError("duplicate_key", text))
         error = self.error
         if error is None and self.image is None:
-            found = ", ".join(sorted(self.suffixes))
-            error = (
-                SampleError("truncated_image", "the shard breaks off before the image")
-                if is_last
-                else SampleError("no_image", captions.clean_text(f"no member with the suffix of an image; found {found}"[:300]))
-            )
+            if is_cut:
+                error = SampleError("truncated_image", "the shard breaks off before the image")
+            else:
+                text = f"no member with the suffix of an image; found {', '.join(sorted(self.suffixes))}"
+                error = SampleError("no_image", captions.clean_text(text[:300]))
         txt = captions.parse_text(self.txt) if self.txt else None
         records: list[Mapping[str, object]] = [captions.parse_json(self.json)] if self.json else []
         if sidecar is not None:
@@ -194,33 +194,32 @@ def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, m
             continue
         if grouping.begins(named) or group is None:
             if group is not None:
-                yield group.sample(url, sidecar, carry, is_last=False)
+                yield group.sample(url, sidecar, carry, is_cut=False)
             group = _Group(named.key, grouping.is_duplicate)
-        with suppress(Cut):  # the next step of the loop ends the iteration and notes why
+        with suppress(Cut):  # the tar's next step ends the loop and records why
             group.take(tar, member, named.suffix, max_image_bytes)
     if group is not None:
-        yield group.sample(url, sidecar, carry, is_last=reader.status != "ok")
+        yield group.sample(url, sidecar, carry, is_cut=reader.status != "ok")
     if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
         reader.error = sidecar.note
 
 
 def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> bytes:
-    """Fetch one image again, as `metadata` names it.
+    """Fetch one image again, by its place in `metadata`.
 
     `shard`: URL of the tar; of a folder of images, ending with '/'.
     `byte_offset`: where its bytes start; None streams the (compressed) tar up to the key.
     `n_bytes`: size of the encoded image.
-    Returns bytes, of length n_bytes.
     Raises InputError if shard or image are gone, can't be reached, or have another size.
     """
     path = shard + key if shard.endswith("/") else shard
     if byte_offset is None:
         reader = read_shard(shard, max_image_bytes=n_bytes)
-        found = next((sample.image for sample in reader if sample.key == key and sample.image is not None), None)
-        if found is None or len(found) != n_bytes:
+        image = next((sample.image for sample in reader if sample.key == key and sample.image is not None), None)
+        if image is None or len(image) != n_bytes:
             why = reader.error or "it has changed"
             raise InputError(f"{shard} has no image of {n_bytes} bytes under the key {key!r} ({why}); run embed again")
-        return found
+        return image
     try:
         if is_local(path):
             with open(local_path(path), "rb") as file:
@@ -234,10 +233,7 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
 
 
 def check_range(data: bytes, path: str, key: str, byte_offset: int, n_bytes: int) -> bytes:
-    """The bytes that were read of a file, if they are as many as the image has.
-
-    Raises InputError if the file ends before.
-    """
+    """The bytes read from a file; raises InputError if the file ends inside the image."""
     if len(data) != n_bytes:
         text = f"{path} ends inside the image {key!r}: expected {n_bytes} bytes at {byte_offset}, found {len(data)}"
         raise InputError(f"{text}; it has changed, run embed again")

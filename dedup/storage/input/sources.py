@@ -1,4 +1,4 @@
-"""From what a user wrote to the list of shards: globs, brace ranges, files of URLs, folders of images."""
+"""From the user's input settings to a list of shards: globs, brace ranges, lists of URLs, folders of images."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation
 
 @dataclass(frozen=True)
 class FolderPart:
-    """Some of the images of a folder: what a tar is to a run over shards."""
+    """Some of the images of a folder: its counterpart of a tar."""
 
     url: str  # ``{folder}/#{number:05d}``
     folder: str  # absolute path or URL, without a '/' at its end
     images: tuple[str, ...]  # relative paths, sorted
-    captions: str = ""  # URL of the CSV or parquet with captions; '' if they lie beside the images
+    captions: str = ""  # URL of the CSV or parquet with captions; '' if they are in files beside the images
 
 
 def expand_shards(patterns: Sequence[str]) -> list[str]:
-    """Expand what `input.shards` names into shards.
+    """Expand `input.shards` into shards.
 
     `patterns`: each a path or any fsspec URL, in which ``*``, ``?``, ``[…]`` and ``**`` are globs (in http URLs only ``*``, since ``?``
     begins their query) and ``{a,b}``, ``{00000..00999}`` are expanded; or ``@list.txt``, a file (a path or any URL) with one of these per
-    line, where empty lines and lines that begin with # don't count. Relative paths, those in a list included, start from the working
-    directory. A local file that has exactly the name given is taken as it is, whatever letters it holds.
+    line, where empty lines and lines that begin with # are skipped. Relative paths, also in a list, start from the working directory. A
+    local file with exactly the given name is taken literally, whatever characters are in it.
     Returns without repetitions, sorted; local paths absolute and without ``file://``. A shard missing from a brace range, or a remote one
-    that was named outright, is kept: reading it says that it can't be reached.
-    Raises InputError if a glob matches no file, a local path or each file of a local brace range does not exist, a list can't be read,
+    named outright, is kept: reading it reports that it can't be reached.
+    Raises InputError if a glob matches no file, a local path does not exist, nor any file of a local brace range, a list can't be read,
     braces don't match, or nothing is given.
     Raises MissingExtra if an s3:// address is given and s3fs is not installed.
 
@@ -106,34 +106,34 @@ def _read_lines(url: str) -> list[str]:
 
 def _glob(pattern: str) -> list[str]:
     if is_local(pattern):
-        found = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
+        shards = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
     else:
         chain, arrow, last = pattern.rpartition("::")
         prefix = chain + arrow + last.partition("://")[0]  # the scheme as the user wrote it: s3a stays s3a
         try:
             files, path = filesystem(last)
             names = [name for name, info in files.glob(path, detail=True).items() if info["type"] == "file"]
-            found = [f"{prefix}://{files.unstrip_protocol(name).partition('://')[2]}" for name in names]
+            shards = [f"{prefix}://{files.unstrip_protocol(name).partition('://')[2]}" for name in names]
         except Exception as error:  # each file system has its own
             raise InputError(f"input.shards={pattern} can't be listed ({one_line(error)}); check address and credentials") from error
-    if not found:
+    if not shards:
         raise InputError(f"input.shards={pattern} matches no file; check the path, and quote it so that the shell leaves it alone")
-    return found
+    return shards
 
 
 def _is_glob(url: str) -> bool:
-    return "*" in url if url.startswith(("http://", "https://")) else any(letter in url for letter in "*?[")
+    return "*" in url if url.startswith(("http://", "https://")) else any(character in url for character in "*?[")
 
 
 def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPart]:
     """Cut a folder of images into parts.
 
-    `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are left out, links to folders
-    are not followed.
+    `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are skipped, links to folders
+    not followed.
     `captions`: CSV or parquet with captions, or ''.
     `per_part`: images per part, at least 1.
-    Returns images in the order of their relative paths. Files in a format that is known but not read (AVIF, HEIC, …) are among them: they
-    are rejected with that reason rather than passed over.
+    Returns images in the order of their relative paths, including files in unsupported formats (AVIF, HEIC, …): they are rejected with
+    that reason rather than skipped.
     Raises InputError if the folder or the file of captions does not exist, or the folder holds no image.
     Raises ConfigError if per_part is below 1.
     """
@@ -157,9 +157,9 @@ def _list_images(folder: str) -> Iterator[str]:
     if is_local(folder):
         if not os.path.isdir(folder):
             raise InputError(f"input.images={folder} is not a folder; expected a folder of images, for tars use input.shards")
-        for here, folders, names in os.walk(folder):
+        for parent, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            prefix = os.path.relpath(here, folder).replace(os.sep, "/")
+            prefix = os.path.relpath(parent, folder).replace(os.sep, "/")
             prefix = "" if prefix == "." else prefix + "/"
             yield from (prefix + name for name in names if not name.startswith(".") and file_suffix(name) in kinds)
         return
@@ -172,11 +172,11 @@ def _list_images(folder: str) -> Iterator[str]:
 
 
 def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = False) -> str:
-    """Cheap identity of a shard or part of a folder, so that a resumed run sees whether it has changed.
+    """Cheap identity of a shard or part of a folder, by which a resumed run notices changes.
 
     `source`: URL of a shard, as `expand_shards` gives it.
     `sidecar`: whether the parquet beside a shard belongs to it.
-    Returns 32 hex digits, of size and modification time or ETag, for a part of those of each of its images; "absent" if the file does not
+    Returns 32 hex digits of size and modification time or ETag (for a part, of each of its images); "absent" if the file does not
     exist, "unreachable" if its file system does not answer.
     """
     url = source if isinstance(source, str) else source.url if isinstance(source, EmbeddingFile) else source.folder
@@ -193,7 +193,7 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
         return _digest([*rows, *(_optional_stamp(posixpath.join(url, posixpath.splitext(name)[0] + ".txt")) for name in source.images)])
     except FileNotFoundError:
         return "absent"
-    except Exception:  # each file system has its own; the reading of the shard will say what is wrong
+    except Exception:  # each file system has its own; reading the shard will report what is wrong
         return "unreachable"
 
 

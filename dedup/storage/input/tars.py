@@ -1,7 +1,7 @@
-"""Members of a tar as a stream, with the truth about how the tar ended.
+"""Members of a tar as a stream, and how the tar really ended.
 
-The standard library's `tarfile` does the parsing; it says nothing, though, when a tar simply stops or a header in its
-middle is damaged: both look like a regular end. The subclasses here note what the last header was.
+The standard library's `tarfile` does the parsing, but a tar that simply stops, or has a damaged header in its middle,
+looks to it like a regular end. The subclasses here record what the last header was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dedup.storage.urls import open_binary
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Headers that a long name or pax record needs are far smaller; tarfile would read them whole, however large they claim to be.
+# Headers of long names and pax records are far smaller; tarfile would read them whole, however large they claim to be.
 _MAX_EXTENDED_HEADER_BYTES: Final = 1024 * 1024
 
 _EXTENDED_TYPES: Final = frozenset(
@@ -29,12 +29,12 @@ _EXTENDED_TYPES: Final = frozenset(
 )
 
 _CHUNK_BYTES: Final = 1024 * 1024
-_MAX_EMPTY_READS: Final = 16  # an end is met a few times, never again and again
-_MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: what pads a tar is less, and endless zeros may be packed in a few bytes
+_MAX_EMPTY_READS: Final = 16  # a regular end is read a few times, not over and over
+_MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: padding is shorter, and a few compressed bytes can hold endless zeros
 
 
 class _Header(tarfile.TarInfo):
-    """A header that refuses impossible sizes, notes on its tar what ended it, and keeps its block."""
+    """A header that refuses impossible sizes, records on its tar what ended it, and keeps its block."""
 
     block = b""
 
@@ -65,7 +65,7 @@ class _Tar(tarfile.TarFile):
 
 
 class _Source(io.RawIOBase):
-    """A file that remembers whether it was the transport that failed, not the tar; its first bytes can be looked at."""
+    """A file that remembers whether the transport failed rather than the tar; its first bytes can be peeked at."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._head = file, b""
@@ -73,7 +73,7 @@ class _Source(io.RawIOBase):
         self.error: Exception | None = None
 
     def head(self, size: int) -> bytes:
-        """The first bytes, which stay to be read."""
+        """Peek at the first bytes."""
         while len(self._head) < size and (data := self._fetch(size - len(self._head))):
             self._head += data
         return self._head
@@ -99,7 +99,7 @@ class _Source(io.RawIOBase):
 
 
 class _Ending:
-    """A stream that refuses to be read on and on behind its end: tarfile skips what a header claims, up to 2^88 bytes, block by block."""
+    """A stream that refuses endless reads past its end: tarfile skips what a header claims, up to 2^88 bytes, block by block."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._n_empty = file, 0
@@ -114,7 +114,7 @@ class _Ending:
 
 
 def _unpacked(source: _Source) -> IO[bytes] | None:
-    """The bytes behind gzip, bzip2 or xz, of however many parts the file consists; None if it is packed by none of them."""
+    """The bytes unpacked from gzip, bzip2 or xz, of one or more parts; None if the file is packed by none of them."""
     head = source.head(6)
     packed: Any = source
     if head.startswith(b"\x1f\x8b"):
@@ -129,15 +129,15 @@ class Cut(Exception):
 
 
 class TarStream:
-    """Regular members of one tar, in order, unpacked nowhere and held one at a time.
+    """Regular members of one tar, in order, never extracted and held one at a time.
 
     Parameters
     ----------
     url : str
-        A path or any fsspec URL; plain, gzip, bzip2 and xz tars are told apart by their first bytes.
+        A path or any fsspec URL; a plain, gzip, bzip2 or xz tar, told by its first bytes.
     reader : SampleReader
         Receives `fail("unreadable", …)` if the file can't be fetched or is no tar, `fail("truncated", …)` if it breaks off:
-        no end-of-archive block, a damaged header, or no byte at all (what a download that never began leaves behind).
+        no end-of-archive block, a damaged header, or no byte at all (as left by a download that never began).
     """
 
     def __init__(self, url: str, reader: SampleReader) -> None:
@@ -167,7 +167,7 @@ class TarStream:
         stream: Any = _Ending(unpacked or source)  # type: ignore[arg-type]  # tarfile asks for read() alone in streaming mode
         tar = self._tar = _Tar.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape")
         while True:
-            # Python 3.10 would read on after an end that opening has met
+            # Python 3.10 would read on although opening has already met the end
             is_ended = tar.last_header is not None
             while not is_ended and (member := tar.next()) is not None:
                 tar.members.clear()
@@ -175,13 +175,13 @@ class TarStream:
                     yield member
                     if self._cut is not None:
                         raise self._cut
-            if not self._goes_on(tar):
+            if not self._is_followed(tar):
                 return
 
-    def _goes_on(self, tar: _Tar) -> bool:
-        """Whether another tar follows the end of this one: files that were put together by `cat` go on.
+    def _is_followed(self, tar: _Tar) -> bool:
+        """Whether another tar follows the end of this one, as in files joined by `cat`.
 
-        Raises tarfile.ReadError if what stands where a header should be is neither that nor an end.
+        Raises tarfile.ReadError if the tar ended without an end-of-archive block.
         """
         n_zero = 0
         while isinstance(tar.last_header, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
@@ -207,7 +207,7 @@ class TarStream:
 
     def _broke_off(self, error: Exception, source: _Source) -> None:
         if source.error is not None:
-            text = f"{self._url} can't be read on after {source.n_bytes} bytes ({one_line(source.error)}); try again"
+            text = f"{self._url} can't be read beyond {source.n_bytes} bytes ({one_line(source.error)}); try again"
             self._reader.fail("unreadable", text, is_reachable=False)
         elif self._tar is None and source.n_bytes:
             self._reader.fail("unreadable", f"{self._url} is not a tar ({one_line(error)}); expected a plain, gzip, bzip2 or xz tar")
@@ -216,7 +216,7 @@ class TarStream:
             self._reader.fail("truncated", text)
 
     def read(self, member: tarfile.TarInfo) -> bytes:
-        """Bytes of the member that was yielded last; raises `Cut` if the tar or the connection ends inside it."""
+        """Bytes of the last member yielded; raises `Cut` if the tar or the connection ends inside it."""
         tar = self._tar
         if tar is None or tar.fileobj is None:
             raise Cut("the tar is not open")
@@ -226,7 +226,7 @@ class TarStream:
                 data = file.read() if file is not None else b""
             else:
                 data = tar.fileobj.read(member.size)
-        except Exception as error:  # of tarfile, zlib, lzma or the file system; the iteration ends with it and tells which
+        except Exception as error:  # of tarfile, zlib, lzma or the file system; the iteration ends with it and reports it
             self._cut = Cut(one_line(error))
             raise self._cut from error
         if len(data) != member.size:
@@ -235,7 +235,7 @@ class TarStream:
         return data
 
     def chunks(self, member: tarfile.TarInfo) -> Iterator[bytes]:
-        """Bytes of the member that was yielded last, a mebibyte at a time; raises `Cut` as `read` does."""
+        """Bytes of the last member yielded, a mebibyte at a time; raises `Cut` as `read` does."""
         if member.size <= _CHUNK_BYTES or member.issparse():
             yield self.read(member)
             return
@@ -245,15 +245,15 @@ class TarStream:
             yield self.read(part)
 
     def header(self, member: tarfile.TarInfo) -> bytes:
-        """The header of the member that was yielded last, to be written before its bytes: as it was, unless it took several blocks."""
+        """Header to write before the bytes of the last member yielded: unchanged, unless it took several blocks."""
         block: bytes = getattr(member, "block", b"")
         if member.offset_data - member.offset == tarfile.BLOCKSIZE == len(block) and not member.issparse():
             return block
         plain = copy(member)
-        plain.type = tarfile.REGTYPE  # of a sparse member the bytes are written whole
-        # names that are no UTF-8 stay as they are only in this format
+        plain.type = tarfile.REGTYPE  # a sparse member's bytes are written whole
+        # only this format keeps names that are not UTF-8 as they are
         return plain.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
     def offset(self, member: tarfile.TarInfo) -> int | None:
-        """Where the member's bytes start in the file; None if they don't lie there as they are."""
+        """Where the member's bytes start in the file; None if they are compressed or sparse there."""
         return member.offset_data if self._is_plain and not member.issparse() else None
