@@ -56,12 +56,12 @@ def near_duplicates(
     min_similarity : float
         In (0, 1].
     nlist, nprobe : int
-        Inverted lists, and lists each row goes to; 0 = chosen from n and the threshold.
+        Inverted lists in total, and per row; 0 = chosen from n and the threshold.
     exhaustive_below : int
         With fewer rows every pair is compared.
     best_edges : int
-        Best edges kept for each row beside the maximum-similarity spanning forest, so that a crowd of n copies
-        has O(n) edges; `n_neighbors` counts all.
+        Best edges to keep per row besides the maximum-similarity spanning forest, so that n copies of one image
+        have O(n) edges; `n_neighbors` counts all.
     seed : int
 
     Returns

@@ -60,7 +60,7 @@ def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> p
 
 
 def by_duplication_count(scores: pa.Table) -> pa.Table:
-    """How many targets were memorised and extracted, by how often their images occur, in powers of two.
+    """How many targets were memorised and extracted, by how often their images occur, binned by powers of two.
 
     Returns
     -------

@@ -190,7 +190,7 @@ def find_outliers(
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> OutlierSummary:
-    """Rank the images of a finished run by how far they lie from all others in its embedding space.
+    """Rank the images of a finished run by their distance from all others in its embedding space.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def find_outliers(
     with_duplicates : bool
         Compare all distinct images. By default only those that the manifest keeps, so that copies of an image do not hide it.
     refine : int
-        Images that are compared with every other where inverted lists are used; -1 = twice `top`, fewer where that takes long.
+        Images to compare with every other when inverted lists are used; -1 = twice `top`, fewer if that would take long.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter

@@ -49,9 +49,9 @@ def explain(
     sample_id : int, optional
         Instead of a key.
     out : path, optional
-        PNG to draw: the sample, what joins it to its keeper, the keeper, and what was refused.
+        PNG to write: the sample, its path to the keeper, the keeper, and its refused pairs.
     max_refused : int
-        Refused pairs to list at most, the most similar.
+        Most similar refused pairs to list, at most.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def explain(
 
     Notes
     -----
-    Tables are read in batches, most of them once from end to end; what is held in memory is the sample's connected component.
+    Most tables are read once, in batches; only the sample's connected component is held in memory.
     """
     tables = RunTables(run_dir)
     match = find_sample(tables.run, key, shard, sample_id)

@@ -142,7 +142,7 @@ class Explanation:
     similarity_to_keeper, distance_to_keeper : float or None
         Of the two images compared directly, whatever path joins them.
     n_copies : int
-        Samples that were dropped for this one.
+        Samples dropped in favour of this one.
     component : Component or None
         None for a rejected sample.
     n_neighbors : int
@@ -150,7 +150,7 @@ class Explanation:
     min_similarity : float
         The run's threshold.
     rule : Rule or None
-        What put the keeper before this sample, or this sample before the best of its copies.
+        Why the keeper ranks before this sample, or this sample before the best of its copies.
     path_samples : tuple of Sample
         From the sample to its keeper, along the path whose weakest edge is the most similar.
     path : tuple of Step
@@ -160,16 +160,16 @@ class Explanation:
     edge_samples : tuple of Sample
         Their other ends.
     n_edges : int
-        How many it has.
+        Number of edges it has in all.
     other_keepers : tuple of OtherKeeper
-        For kept_further: kept before it.
+        For kept_further: samples of its group kept before it.
     refused : tuple of Refusal
-        The most similar pairs that the pixels refused.
+        The most similar of its refused pairs.
     n_refused : int
-        How many there are.
+        Number of refused pairs in all.
     exclusion : Exclusion or None
     rejections : tuple of Rejection
-        Rows of `rejected` with this shard and key: a key that occurs twice is embedded once.
+        Rows of `rejected` with this shard and key: only the first sample with a key is embedded.
     """
 
     run_dir: str

@@ -123,13 +123,13 @@ def flag_images(
     images : sequence of str
         Images, folders of images, tars.
     out : str
-        Parquet file of `dedup.schemas.FLAGS`, a row for each image.
+        Parquet file to write, with the columns of `dedup.schemas.FLAGS` and a row per image.
     k : int
-        Training images that each is compared with.
+        Training images to compare each image with.
     min_similarity : float, optional
-        Cosine from which training images are compared; the run's own by default.
+        Lowest cosine of training images to compare; by default the run's threshold.
     judge_pixels : bool
-        False: similarity alone decides.
+        If False, similarity alone decides.
     overrides : sequence of str
         See `dedup.open_index`.
     engine : Engine

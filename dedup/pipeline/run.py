@@ -85,17 +85,17 @@ def run(
     ----------
     config : Config
     stages : sequence of str
-        Names of `STAGE_NAMES`; the stages before them must be finished.
+        Names from `STAGE_NAMES`; the stages before them must be finished.
     redo : bool
         Redo from the first stage whose configuration or input changed, instead of refusing.
     engine : Engine
-        By default the one of `config.engine`.
+        By default the one that `config.engine` names.
     reporter : Reporter
 
     Raises
     ------
     ConfigError, RunDirectoryError
-        Before any work.
+        Before any work, if the configuration can't work or the run directory holds another run.
     InputError
         If a shard can't be reached.
     """

@@ -83,21 +83,21 @@ def export(
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> ExportSummary:
-    """Write what a run keeps in the form another tool reads.
+    """Write a list of the samples that a run keeps, in another tool's format.
 
     Parameters
     ----------
     run_dir : str
         A finished run.
     form : {"keys", "urls", "datacomp", "hf"}
-        A key a line, or `shard, key` in a ``.csv`` or ``.parquet``; a url a line; DataComp's sorted ``.npy`` of uids; a folder of parquet
-        files that Hugging Face's `datasets` reads.
+        Keys, one per line, or `shard, key` in a ``.csv`` or ``.parquet``; urls, one per line; DataComp's sorted ``.npy`` of uids; a
+        folder of parquet files for Hugging Face's `datasets`.
     out : str
         File, or for hf a folder; a path or any fsspec URL.
     keep_list : str
         Instead of the manifest: see `dedup.storage.input.names.read_keep_list`.
     with_images : bool
-        Whether the images' bytes go into hf's files.
+        For hf: include the images' bytes.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
@@ -107,7 +107,7 @@ def export(
     RunDirectoryError
         If the run is not finished.
     InputError
-        If samples can't be named in that form, or an image can't be read any more.
+        If samples can't be named in that form, or an image can no longer be read.
     """
     if form not in FORMATS:
         raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")

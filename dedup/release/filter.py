@@ -117,7 +117,7 @@ class KeepFilter:
 
 
 def keep(run_dir: str) -> KeepFilter:
-    """Make a filter of what a run keeps, for ``webdataset.WebDataset(...).select(...)``.
+    """Make a filter that passes the samples a run keeps, for ``webdataset.WebDataset(...).select(...)``.
 
     Parameters
     ----------

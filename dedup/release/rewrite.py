@@ -83,20 +83,20 @@ def rewrite(
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> RewriteSummary:
-    """Write new shards that hold the kept samples of a run, all their members byte for byte.
+    """Write new shards with the kept samples of a run, all members byte for byte.
 
     Parameters
     ----------
     run_dir : str
-        A finished run over tars or a folder of images, which must still be where they were.
+        A finished run over tars or a folder of images, which must not have moved.
     out : str
-        Folder for ``NNNNN.tar``, and ``NNNNN.parquet`` and ``NNNNN_stats.json`` as img2dataset has them; a path or any fsspec URL.
+        Folder for ``NNNNN.tar``, with ``NNNNN.parquet`` and ``NNNNN_stats.json`` as of img2dataset; a path or any fsspec URL.
     per_shard : int
-        Samples in each shard; 0 = a cleaned shard for each shard that keeps any. A shard ends early where a key would repeat.
+        Samples per shard; 0 = one cleaned shard for each shard with kept samples. A shard ends early where a key would repeat.
     keep_list : str
         Keep what this list names instead of the manifest: see `dedup.storage.input.names.read_keep_list`. Excluded samples stay out.
     dry_run : bool
-        Say what would be written.
+        Only report what would be written.
     engine : Engine
         By default processes on this machine.
     reporter : Reporter
@@ -114,8 +114,8 @@ def rewrite(
 
     Notes
     -----
-    Samples keep their order. A shard appears under its name when it is whole; a run that was stopped goes on with the missing ones.
-    Shards whose samples can't be read any more are left out and named in `errors`.
+    Samples keep their order. A shard appears under its name only when complete; an interrupted rewrite continues with the missing ones.
+    Shards whose samples can no longer be read are left out and named in `errors`.
     """
     if per_shard < 0:
         raise ConfigError(f"per_shard={per_shard} is negative; expected a number of samples, or 0 for a shard each")

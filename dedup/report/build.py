@@ -126,38 +126,38 @@ class Setting:
 def write_report(
     run_dir: str, out: str = "", *, n_galleries: int = 20, seed: int = 0, engine: Engine | None = None, limits: Limits = LIMITS
 ) -> ReportSummary:
-    """Write the HTML report of a finished run: one file without anything beside it.
+    """Write the HTML report of a finished run, as one self-contained file.
 
     Parameters
     ----------
     run_dir : str
-        A path or any fsspec URL. The stages up to `manifest` must be finished; what later ones would give is left out.
+        A path or any fsspec URL. The stages up to `manifest` must be finished; without later ones, their parts are left out.
     out : str
         File to write; by default `report.html` in the run directory.
     n_galleries : int
-        Groups drawn of the largest, and as many at random; 0 to 100.
+        How many of the largest groups to draw, and as many random ones; 0 to 100.
     seed : int
         Of the random groups and of the sample of vectors.
     engine : Engine
-        What answers questions to the tables; by default DuckDB on this machine.
+        Runs the queries; by default DuckDB on this machine.
     limits : Limits
-        How much it may be.
+        Limits on the size of the report.
 
     Returns
     -------
     ReportSummary
-        Path, bytes, pictures, and notes of what is missing: `notes` says why where there are no pictures.
+        Path, bytes, pictures, and `notes` on what is missing, such as why there are no pictures.
 
     Raises
     ------
     MissingExtra
         If jinja2 is not installed.
     RunDirectoryError
-        If the run is not finished so far, naming the stage that is missing.
+        If a stage up to `manifest` is not finished, naming it.
 
     Notes
     -----
-    At most 25 MB: beyond, pictures are left out, the first of each gallery last. Two reports of one run differ in their date alone.
+    At most 25 MB: beyond that, pictures are left out, the first of each gallery last. Two reports of one run differ only in their date.
     """
     if not can_write():
         raise MissingExtra("jinja2", "report")

@@ -58,7 +58,7 @@ def connected_components(src: npt.ArrayLike, dst: npt.ArrayLike, n: int) -> Ids:
 
 
 def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """How many samples share each sample's component, itself included.
+    """Size of each sample's component.
 
     Parameters
     ----------
