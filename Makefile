@@ -14,8 +14,8 @@ FUZZ_SECONDS ?= 600
 help:
 	@echo 'make demo    build demo shards, de-duplicate them, draw a montage'
 	@echo 'make test    lint, types, layers, documentation and all tests'
-	@echo 'make lint    the same without the tests'
-	@echo 'make format  ruff: format and mend'
+	@echo 'make lint    style, types and layers alone'
+	@echo 'make format  format, and fix what ruff can'
 	@echo 'make docs    regenerate docs/tables.md, configuration.md, commands.md, python.md, the drawing of architecture.md and conf/default.yaml'
 	@echo 'make site    build the documentation into .venv/site; open index.html there'
 	@echo 'make fuzz    tars, images and captions changed at random, ten minutes each (FUZZ_SECONDS=600), from a new seed'
