@@ -165,7 +165,7 @@ class ListJoin:
 
     def inside(self, ball: Ball) -> None:
         """Pairs of a ball: counted without a product, joined by a star around its middle and a path."""
-        if not self.strips.is_ours():
+        if not self.strips.takes_next():
             return
         rows = ball.rows
         is_earlier = rows < self.n_earlier

@@ -151,7 +151,7 @@ class _ViewJoin:
             spread = evenly_spread(len(by_cosine), _KEPT_SPREAD)
             is_left[ball.rows] = False
             is_left[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
-            if meets_middle and self.strips.is_ours():
+            if meets_middle and self.strips.takes_next():
                 self._judge(np.full(len(ball.rows), ball.rows[by_cosine[0]]), ball.rows, is_close=True)
         return np.flatnonzero(is_left)
 
