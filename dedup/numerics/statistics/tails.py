@@ -251,9 +251,8 @@ def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.
             value += total * float(np.log(max(1.0 - float(survival(upper, scale, shape)), 1e-300)))
         return float(value)
 
-    options = {"xatol": 1e-4, "fatol": 1e-4, "maxiter": 400}
-    log_scale, shape = optimize.minimize(loss, [np.log(mean), 0.01], method="Nelder-Mead", options=options).x
-    return float(np.exp(log_scale)), float(shape)
+    fit = optimize.minimize(loss, [np.log(mean), 0.01], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 400})
+    return float(np.exp(fit.x[0])), float(fit.x[1])
 
 
 def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
