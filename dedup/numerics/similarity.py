@@ -90,18 +90,9 @@ def exact_similarity(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -
 def half_limit(threshold: float, least_norm: float, largest_norm: float, dim: int) -> float:
     """Least product of two float16 rows, as a GPU computes it, whose cosine reaches a threshold.
 
-    Parameters
-    ----------
-    threshold : float
-        Cosine, in (0, 1].
-    least_norm, largest_norm : float
-        Of the rows, apart from those of zeros.
-    dim : int
-
-    Returns
-    -------
-    float
-        A float16 number.
+    `threshold`: cosine, in (0, 1].
+    `least_norm`, `largest_norm`: of the rows, apart from those of zeros.
+    Returns a float16 number.
 
     Notes
     -----
@@ -168,16 +159,8 @@ def centred(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def exact_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """All products of centred rows, as whole numbers.
 
-    Parameters
-    ----------
-    rows : float32 array, shape (m, dim)
-    columns : float32 array, shape (n, dim)
-        As `centred` gives them; dim below 2^39.
-
-    Returns
-    -------
-    float64 array, shape (m, n)
-        Exact, whatever the order in which a library sums, and however many threads it uses.
+    `rows`, `columns`: shape (m, dim) and (n, dim); as `centred` gives them; dim below 2^39.
+    Returns shape (m, n); exact, whatever the order in which a library sums, and however many threads it uses.
 
     Examples
     --------

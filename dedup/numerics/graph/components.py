@@ -106,16 +106,7 @@ def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 
 def weights_of(mask: Mask, weights: Ids) -> Ids:
-    """Summed weight of the true entries of each row, exact.
-
-    Parameters
-    ----------
-    mask : bool array, shape (n, m)
-    weights : int64 array, shape (m,)
-
-    Returns
-    -------
-    int64 array, shape (n,)
+    """Summed weight of the true entries of each row, exact; `mask`: shape (n, m).
 
     Examples
     --------
@@ -183,15 +174,7 @@ def maximum_spanning_forest(src: Ids, dst: Ids, similarity: Sims) -> Mask:
     Edges are ordered by (similarity descending, src, dst), a total order: the forest is unique, and the forest
     of a union of edge sets is the forest of the union of their forests.
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n_edges,)
-        Undirected edges between any ids, no edge twice.
-    similarity : float32 array, shape (n_edges,)
-
-    Returns
-    -------
-    bool array, shape (n_edges,)
+    `src`, `dst`: undirected edges between any ids, no edge twice.
 
     Notes
     -----

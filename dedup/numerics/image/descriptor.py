@@ -253,15 +253,9 @@ def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> spars
 def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
     """Descriptors of the turned images, without the images.
 
-    Parameters
-    ----------
-    descriptors : float array, shape (n, DIM)
-    name : str
-        A key of `VARIANTS`.
-
-    Returns
-    -------
-    float array, shape (n, DIM), of the same dtype
+    `descriptors`: shape (n, DIM).
+    `name`: a key of `VARIANTS`.
+    Returns shape (n, DIM), of the same dtype.
     """
     source, sign = variant_map(name)
     turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
@@ -279,18 +273,10 @@ def square_map(name: str, sides: tuple[int, ...]) -> tuple[npt.NDArray[np.intp],
 
     Reversing an axis changes the sign of its odd coefficients; transposing the image transposes them.
 
-    Parameters
-    ----------
-    name : str
-        A key of `VARIANTS`.
-    sides : tuple of int
-        Of the squares that a vector consists of, one after another.
-
-    Returns
-    -------
-    source : int array, shape (dim,)
-        Where each place of the turned vector comes from.
-    sign : float32 array, shape (dim,)
+    `name`: a key of `VARIANTS`.
+    `sides`: of the squares that a vector consists of, one after another.
+    Returns `source`: shape (dim,); the place that each place of the turned vector comes from.
+    Returns `sign`: shape (dim,).
     """
     transpose, reverse_rows, reverse_columns = VARIANTS[name]
     sources, signs = [], []

@@ -89,19 +89,10 @@ def warp(image: npt.NDArray[Any], matrix: Matrix, size: tuple[int, int], fill: f
 def local_correlation(a: Array, b: Array, mask: Array, window: int, noise: float) -> tuple[Array, Array, Array, Array]:
     """Correlation of two pictures in a window about each pixel.
 
-    Parameters
-    ----------
-    a, b, mask : float32 array, shape (height, width)
-        Only pixels with mask 1 count.
-    window : int
-        Pixels to a side.
-    noise : float
-        Added to the product of the variances, so that windows with less detail correlate with nothing.
-
-    Returns
-    -------
-    correlation, variance_a, variance_b, share : float32 array, shape (height, width)
-        share is the part of the window inside the mask.
+    `a`, `b`, `mask`: shape (height, width); only pixels with mask 1 count.
+    `window`: pixels to a side.
+    `noise`: added to the product of the variances, so that windows with less detail correlate with nothing.
+    Returns `correlation`, `variance_a`, `variance_b`, `share`: shape (height, width); share is the part of the window inside the mask.
     """
     share = box_mean(mask, window) + 1e-6
     a, b = a * mask, b * mask

@@ -75,18 +75,7 @@ class Tracked:
 
 
 def align(a: Level, b: Level) -> Alignment:
-    """Find how `b` lies on `a`.
-
-    Parameters
-    ----------
-    a, b : Level
-        At one side length.
-
-    Returns
-    -------
-    Alignment
-        The best one, however good; see its agreement.
-    """
+    """Find how `b` lies on `a`, both of one side length; the best alignment, however good its agreement."""
     boxes = [box_to_box(box_a, box_b) for box_a in a.boxes for box_b in b.boxes]
     scored = sorted(((agreement(a, b, matrix), k, matrix) for k, matrix in enumerate(boxes)), key=lambda item: (-item[0], item[1]))
     for hypotheses in (templates, rotations):
@@ -238,18 +227,9 @@ def magnification(matrix: Matrix) -> float:
 def distortion(matrix: Matrix, a: Level, b: Level) -> tuple[float, float]:
     """How a map bends shapes beyond shift, scale and rotation, which is all that crops and screenshots do.
 
-    Parameters
-    ----------
-    matrix : float64 array, shape (2, 3)
-    a, b : Level
-
-    Returns
-    -------
-    shear : float
-        Degrees by which the right angle between the axes of either picture is bent; the smaller of the two.
-    stretch : float
-        Ratio of the scales along the axes, 1 or more; relative to the aspect ratios of the boxes, if that is closer: a
-        copy may have been resized to another aspect ratio.
+    Returns `shear`: degrees by which the right angle between the axes of either picture is bent; the smaller of the two.
+    Returns `stretch`: ratio of the scales along the axes, 1 or more; relative to the aspect ratios of the boxes, if that is closer:
+    a copy may have been resized to another aspect ratio.
     """
     linear = matrix[:, :2]
     shears, ratios = [], []

@@ -72,14 +72,7 @@ def overlap(a: Level, b: Level, matrix: Matrix) -> Overlap | None:
 
 
 def tiles(shared: Overlap, *, least_share: float = 0.45) -> Tiles | None:
-    """Compare tile by tile; None where there are too few.
-
-    Parameters
-    ----------
-    shared : Overlap
-    least_share : float
-        Of a tile that must lie inside the mask.
-    """
+    """Compare tile by tile; None where there are too few tiles with at least `least_share` inside the mask."""
     left, right, mask = shared.left, shared.right, shared.mask
     height, width = mask.shape
     share = box_mean(mask, _TILE) + 1e-6

@@ -27,17 +27,9 @@ _MOST_CONTRARY = 0.1  # of the marked pixels that may have changed away from the
 def unmarked(a: Array, b: Array, mask: Array) -> Array | None:
     """The pixels that a watermark on one of the pictures leaves unmarked.
 
-    Parameters
-    ----------
-    a, b : float32 array, shape (height, width)
-        Luma in grey levels, registered.
-    mask : float32 array, shape (height, width)
-        Pixels with mask 1 are in both pictures.
-
-    Returns
-    -------
-    float32 array, shape (height, width), or None
-        The mask without the marked pixels and their neighbours; None where the difference is not a watermark.
+    `a`, `b`: shape (height, width); luma in grey levels, registered.
+    `mask`: shape (height, width); pixels with mask 1 are in both pictures.
+    Returns the mask without the marked pixels and their neighbours; None where the difference is not a watermark.
     """
     valid = mask > 0
     difference, spread = _residual(a, b, valid)

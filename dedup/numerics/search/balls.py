@@ -66,18 +66,9 @@ def may_hold_ball(rows: Rows32, sample: Rows32, limit: float, n: int) -> bool:
 def find_balls(vectors: Rows, min_similarity: float, candidates: Mask) -> list[Ball]:
     """Find large balls of mutual neighbours.
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n, dim), or Rows
-    min_similarity : float
-        The threshold; members of a ball are at least this similar to each other.
-    candidates : bool array, shape (n,)
-        Rows that may become members.
-
-    Returns
-    -------
-    list of Ball
-        Disjoint, in the order found; empty where the list is not dense anywhere.
+    `min_similarity`: members of a ball are at least this similar to each other.
+    `candidates`: rows that may become members.
+    Returns disjoint balls in the order found; none where the list is not dense anywhere.
 
     Notes
     -----

@@ -340,16 +340,8 @@ class HalfProducts:
     once takes as long as some 400 multiply-adds, so shorter vectors save little, and what they propose in vain has to be
     judged on the CPU.
 
-    Parameters
-    ----------
-    device : Device
-    vectors : float16 array, shape (n_all, dim), or Rows
-    rows : int64 array, shape (n,)
-    others : int64 array, shape (m,), or None
-        The columns; None = the rows themselves, each pair once.
-    threshold : float
-        Cosine, in (0, 1].
-    tiling : Tiling
+    `others`: the columns; None = the rows themselves, each pair once.
+    `threshold`: cosine, in (0, 1].
     """
 
     def __init__(self, device: Device, vectors: Rows, rows: Ids, others: Ids | None, threshold: float, *, tiling: Tiling = TILING) -> None:
@@ -365,18 +357,9 @@ class HalfProducts:
     def pairs(self, strips: Sequence[Strip]) -> Iterator[tuple[Ids, Ids]]:
         """Propose the pairs of strips, many strips at a time.
 
-        Parameters
-        ----------
-        strips : sequence of Strip
-            Of `grid.strips()`, in their order.
+        `strips`: of `grid.strips()`, in their order.
+        Yields places in `rows` and `others`: all pairs with a cosine of at least the threshold, and some below it, each once.
 
-        Yields
-        ------
-        i, j : int64 array, shape (n_pairs,)
-            Places in `rows` and `others`: all pairs with a cosine of at least the threshold, and some below it, each once.
-
-        Notes
-        -----
         Where memory runs out, fewer strips are computed at a time; if not even one fits, this ends after `n_done`.
         """
         while self.n_done < len(strips):

@@ -24,18 +24,10 @@ PROJECTION_BAND = 2 * 2.0**-11 + 1e-4
 
 
 def principal_axes(sample: Rows32) -> Rows32:
-    """Principal axes of the data, the one with the most energy first.
+    """Principal axes of unit rows, the one with the most energy first.
 
-    Parameters
-    ----------
-    sample : float32 array, shape (n, dim)
-        Unit rows.
-
-    Returns
-    -------
-    float32 array, shape (dim, dim)
-        Orthonormal columns: eigenvectors of the second moments about the origin, since the bound is on inner
-        products, not variances.
+    Returns shape (dim, dim); orthonormal columns: eigenvectors of the second moments about the origin, since the bound is
+    on inner products, not variances.
     """
     moments = (sample.T @ sample).astype(np.float64) / max(len(sample), 1)
     _, axes = np.linalg.eigh(moments)
@@ -48,19 +40,10 @@ def choose_axes(sample: Rows32, lists: ListIds | None, axes: Rows32, min_similar
     Fewer axes make cheaper products and propose more pairs in vain. This is measured on pairs that a join compares,
     members of one list, which are more alike than random pairs.
 
-    Parameters
-    ----------
-    sample : float32 array, shape (n, dim)
-        Unit rows.
-    lists : int32 array, shape (n, nprobe), or None
-        The lists of each row; None if all are in one.
-    axes : float32 array, shape (dim, dim)
-    min_similarity : float
-
-    Returns
-    -------
-    int
-        A multiple of 32 below dim; 0 where comparing whole vectors is cheapest.
+    `sample`: shape (n, dim); unit rows.
+    `lists`: the lists of each row; None if all are in one.
+    `axes`: shape (dim, dim).
+    Returns a multiple of 32 below dim; 0 where comparing whole vectors is cheapest.
     """
     dim = sample.shape[1]
     options = list(range(2 * _STEP, dim, _STEP))
@@ -94,14 +77,8 @@ def _compared_together(n: int, lists: ListIds | None) -> list[Ids]:
 def with_rest(head: Rows32) -> Rows32:
     """Append to the first coordinates of unit vectors the norm of the rest.
 
-    Parameters
-    ----------
-    head : float32 array, shape (n, k)
-
-    Returns
-    -------
-    float32 array, shape (n, k + 1)
-        Unit rows, up to 3e-7 in the square of the rest.
+    `head`: shape (n, k).
+    Returns shape (n, k + 1); unit rows, up to 3e-7 in the square of the rest.
 
     Examples
     --------

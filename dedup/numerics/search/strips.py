@@ -38,16 +38,10 @@ DEFAULTS = JoinSettings()
 class StripJoin:
     """The comparisons of one list, dealt out among its shares: products propose pairs, which a join judges.
 
-    Parameters
-    ----------
-    vectors : Rows
-        Unit rows up to float16 rounding.
-    threshold : float
-        Least cosine at which a pair may be of interest.
-    shortened : callable, optional
-        From rows to the shorter vectors whose products bound the similarities (`dedup.numerics.search.project`); None = whole
-        vectors are multiplied.
-    settings : JoinSettings
+    `vectors`: unit rows up to float16 rounding.
+    `threshold`: least cosine at which a pair may be of interest.
+    `shortened`: from rows to the shorter vectors whose products bound the similarities (`dedup.numerics.search.project`); None = whole
+    vectors are multiplied.
     """
 
     def __init__(self, vectors: Rows, threshold: float, shortened: Callable[[Ids], Rows32] | None, settings: JoinSettings) -> None:
@@ -70,16 +64,9 @@ class StripJoin:
     def pairs(self, rows: Ids, others: Ids) -> Iterator[tuple[Ids, Ids, bool]]:
         """Propose pairs of some rows with others; each pair once if both are the same rows.
 
-        Parameters
-        ----------
-        rows, others : int64 array, shape (n,) and (m,)
-
-        Yields
-        ------
-        a, b : int64 array, shape (n_pairs,)
-            All pairs of this share within the threshold, and some beyond it.
-        is_close : bool
-            Whether most of them are within it, so that float64 may decide at once; if not, `close` drops most of the others.
+        Yields `a`, `b`: all pairs of this share within the threshold, and some beyond it.
+        Yields `is_close`: whether most of them are within it, so that float64 may decide at once; if not, `close` drops most of the
+        others.
         """
         grid = Grid(len(rows), len(others), rows is others, self._tiling)
         strips = self._strips_of_share(grid)
@@ -133,14 +120,9 @@ class StripJoin:
 class EdgeBuffer:
     """Edges as they are found, in columns; thinned out whenever many have been added.
 
-    Parameters
-    ----------
-    thin : callable
-        From columns of edges to those worth keeping; thinning parts and then their union is the same as thinning all at once.
-    empty : tuple of arrays
-        Columns without an edge.
-    n_held : int
-        Edges held before they are thinned out.
+    `thin`: from columns of edges to those worth keeping; thinning parts and then their union is the same as thinning all at once.
+    `empty`: columns without an edge.
+    `n_held`: edges held before they are thinned out.
     """
 
     def __init__(self, thin: Callable[..., tuple[npt.NDArray[Any], ...]], empty: tuple[npt.NDArray[Any], ...], n_held: int) -> None:
