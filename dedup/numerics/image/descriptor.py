@@ -86,7 +86,7 @@ def ycbcr_grid(pixels: Pixels, box: tuple[float, float, float, float] | None = N
     ShapeError
         If `pixels` is not a non-empty uint8 RGB array.
     """
-    _check(pixels)
+    check_rgb(pixels)
     height, width, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
     # (GRID, width * 3): rows are averaged first, so that the large array is read once
@@ -217,7 +217,7 @@ def area_resize(pixels: Pixels, width: int, height: int, box: tuple[float, float
     >>> area_resize(np.array([[[0] * 3, [90] * 3, [30] * 3]], np.uint8), 2, 1)[0, :, 0].tolist()
     [30, 50]
     """
-    _check(pixels)
+    check_rgb(pixels)
     n_rows, n_columns, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(n_columns), float(n_rows))
     rows = area_matrix(n_rows, top, bottom, height) @ pixels.reshape(n_rows, n_columns * 3).astype(np.float32)
@@ -228,7 +228,8 @@ def area_resize(pixels: Pixels, width: int, height: int, box: tuple[float, float
     return np.ascontiguousarray(resized)
 
 
-def _check(pixels: Pixels) -> None:
+def check_rgb(pixels: Pixels) -> None:
+    """Raise ShapeError unless pixels are a non-empty RGB image."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dedup.errors import ShapeError
 from dedup.numerics.arraytypes import Floats, Pixels
+from dedup.numerics.image.descriptor import check_rgb
 
 Box = tuple[int, int, int, int]
 _TOLERANCE = 10  # grey levels that JPEG may move a uniform ground by
@@ -45,8 +45,7 @@ def picture_box(pixels: Pixels) -> Box | None:
     >>> picture_box(framed)
     (0, 10, 80, 50)
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+    check_rgb(pixels)
     height, width, _ = pixels.shape
     left, top, right, bottom = 0, 0, width, height
     # twice: between side bars, the rows of a caption are recognised only once the bars are gone

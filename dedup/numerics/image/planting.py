@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from dedup.errors import ConfigError, ShapeError
+from dedup.errors import ConfigError
 from dedup.numerics.arraytypes import Pixels
+from dedup.numerics.image.descriptor import check_rgb
 
 _WORDS = ("when you see it", "stock preview", "photo of the day", "sale 50% off", "wait for it", "look at this", "limited offer")
 _INKS = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (178, 34, 34), (24, 60, 120), (240, 224, 190))
@@ -331,8 +332,7 @@ def plant(image: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     """
     if name not in _BY_NAME:
         raise ConfigError(_unknown("change", name, list(_BY_NAME)))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {image.dtype} {image.shape}")
+    check_rgb(image)
     return _BY_NAME[name].apply(image, rng)
 
 

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dedup.errors import ShapeError
 from dedup.numerics.arraytypes import Pixels
-from dedup.numerics.image.descriptor import BT601
+from dedup.numerics.image.descriptor import BT601, check_rgb
 from dedup.numerics.image.frame import picture_box
 
 Array = npt.NDArray[np.float32]
@@ -33,8 +32,7 @@ class Picture:
     """
 
     def __init__(self, pixels: Pixels) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+        check_rgb(pixels)
         largest = _resized(pixels, SIDE) if max(pixels.shape[:2]) > SIDE else pixels
         self.pixels, self.native_side = largest, max(pixels.shape[:2])
         self._levels: dict[int, Level] = {}

@@ -205,10 +205,6 @@ def trained_index(centroids: Rows32, sample: Rows32, *, codes: str, nprobe: int)
         ``pq`` (`pq_bytes` a vector) or ``fp16`` (2 * dim bytes a vector).
     nprobe : int
         Lists searched by default.
-
-    Returns
-    -------
-    bytes
     """
     nlist, dim = centroids.shape
     quantizer = faiss.IndexFlatIP(dim)
@@ -234,10 +230,6 @@ def trained_factory(factory: str, sample: Rows32, *, nlist: int, nprobe: int, se
     sample : float32 array, shape (n, dim)
         Unit rows.
     nlist, nprobe, seed : int
-
-    Returns
-    -------
-    bytes
 
     Raises
     ------
@@ -277,10 +269,6 @@ def filled_part(trained: bytes, ids: Ids, rows: Rows32, home: ListIds | None) ->
         Unit rows.
     home : int32 array, shape (n,), or None
         The list of each vector; None = the index finds it.
-
-    Returns
-    -------
-    bytes
     """
     index = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
     rows, ids = np.ascontiguousarray(rows, np.float32), np.ascontiguousarray(ids, np.int64)
