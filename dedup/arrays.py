@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.join import self_join
-from dedup.numerics.search.lists import BLOCK, Training, draw_sample, train_lists
+from dedup.numerics.search.lists import BLOCK, Training, choose_nlist, choose_nprobe, draw_sample, train_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import unit_rows
 
@@ -28,7 +28,7 @@ class Edges(NamedTuple):
     similarity : float32 array, shape (n_edges,)
         Cosine, exact.
     n_neighbors : int64 array, shape (n,)
-        Other rows within the threshold of each row, counted whether or not their edge is among those returned.
+        Other rows within the threshold of each row, whether or not their edge is among those returned.
     """
 
     src: npt.NDArray[np.int64]
@@ -91,13 +91,13 @@ def near_duplicates(
     vectors = unit_rows(rows).astype(np.float16)
     lists, projected = _lists(vectors, min_similarity, nlist, nprobe, n < max(exhaustive_below, 2), seed)
     order = np.argsort(lists.ravel(), kind="stable")
-    owner = np.repeat(np.arange(n), lists.shape[1])[order]
+    rows_by_list = np.repeat(np.arange(n), lists.shape[1])[order]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(lists.ravel(), minlength=1))])
     n_neighbors = np.zeros(n, dtype=np.int64)
     thresholds, weights = np.full(n, min_similarity, dtype=np.float32), np.ones(n, dtype=np.int64)
     src, dst, similarity = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for number in range(len(offsets) - 1):
-        members = owner[offsets[number] : offsets[number + 1]]
+        members = rows_by_list[offsets[number] : offsets[number + 1]]
         joined = self_join(
             vectors[members],
             thresholds[members],
@@ -111,23 +111,21 @@ def near_duplicates(
         dst.append(members[joined.dst])
         similarity.append(joined.similarity)
     all_src, all_dst, all_similarity = np.concatenate(src), np.concatenate(dst), np.concatenate(similarity)
-    by_row = np.lexsort((all_dst, all_src))
-    return Edges(all_src[by_row], all_dst[by_row], all_similarity[by_row], n_neighbors)
+    order = np.lexsort((all_dst, all_src))
+    return Edges(all_src[order], all_dst[order], all_similarity[order], n_neighbors)
 
 
 def _lists(
     vectors: npt.NDArray[np.float16], min_similarity: float, nlist: int, nprobe: int, is_exhaustive: bool, seed: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
-    """Lists of each row, int32 (n, nprobe), and the projections that propose pairs."""
+    """Lists of each row, int32 (n, nprobe), and the projections that propose pairs, if any."""
     n = len(vectors)
     if is_exhaustive:
         return np.zeros((n, 1), dtype=np.int32), None
-    from dedup.numerics.search.lists import choose_nlist, choose_nprobe
-
     nprobe = nprobe or choose_nprobe(min_similarity, n)
     nlist = nlist or choose_nlist(n, nprobe)
     sample = unit_rows(vectors[draw_sample(n, _TRAIN_PER_LIST * nlist, seed)])
     trained = train_lists(sample, Training(nlist, nprobe, _ITERATIONS, seed), min_similarity)
     placed = [trained.place(unit_rows(vectors[start : start + BLOCK]), nprobe) for start in range(0, n, BLOCK)]
-    lists = np.concatenate([chosen for chosen, _ in placed])
-    return lists, np.concatenate([part for _, part in placed if part is not None]) if trained.n_filter else None
+    projected = [part for _, part in placed if part is not None]
+    return np.concatenate([part for part, _ in placed]), np.concatenate(projected) if projected else None

@@ -1,11 +1,11 @@
-"""Names of array types, so that a signature says what an array is for; its shape stands beside it where the name leaves it open."""
+"""Names of array types, so that a signature says what an array is for; shapes that the name leaves open are documented in place."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]  # (n,): numbers of samples, rows or lists, counts of them, and what they weigh
+Ids = npt.NDArray[np.int64]  # (n,): numbers of samples, rows or lists, counts of them, and weights
 ListIds = npt.NDArray[np.int32]  # (n, nprobe): the lists of each row
 Mask = npt.NDArray[np.bool_]
 Rows16 = npt.NDArray[np.float16]  # (n, dim): vectors as they are stored

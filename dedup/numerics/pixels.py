@@ -69,7 +69,7 @@ def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> Floats
 
 
 def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Device | None = None) -> Distances:
-    """Largest distance over tiles of all pairs, as matrix products per tile.
+    """Largest distance over tiles of all pairs, by matrix products per tile.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
     tiles : int
         To a side; an edge tile takes what does not divide.
     device : Device, optional
-        Where products are computed, as exactly; the CPU takes those that its memory does not suffice for.
+        Where products are computed, just as exactly; the CPU takes those that do not fit into its memory.
 
     Returns
     -------
@@ -87,12 +87,12 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
     Raises
     ------
     ShapeError
-        If images are no uint8 of one size, or smaller than the tiles.
+        If images are not uint8 of one size, or have fewer pixels to a side than tiles.
 
     Notes
     -----
-    The squared distance is |a|² + |b|² - 2ab, of whole numbers that float32 products sum without rounding (`exact_products`). Besides
-    the images it holds one tile of all of them in float32, n·height·width·channels / tiles² numbers.
+    The squared distance is |a|² + |b|² - 2ab, of whole numbers that float32 products sum without rounding (`exact_products`). Beside
+    the images, one tile of all of them is in memory as float32, n·height·width·channels / tiles² numbers.
     """
     _check_tiles(images, tiles)
     n = len(images)
@@ -142,7 +142,7 @@ def adaptive_distances(
     Raises
     ------
     ShapeError
-        If images are no uint8 of one size, or there are no training images.
+        If images are not uint8 of one size, or there are too few training images.
 
     Notes
     -----
@@ -150,35 +150,35 @@ def adaptive_distances(
 
         ℓ(x̂, x; S) = ℓ2(x̂, x) / (α · mean of ℓ2(x̂, y) over y in S),   α = 0.5,
 
-    S being the 50 training images nearest to x̂. With ``around="generated"`` it is that to the letter: x is one of S, so that
-    ℓ is at most 1/α = 2, and near 2 where x̂ is as far from the first of its neighbours as from the 50th. A small ℓ says
-    that x is much nearer than the others.
+    S being the 50 training images nearest to x̂. ``around="generated"`` is exactly that: x is one of S, so that ℓ is at most
+    1/α = 2, and near 2 where x̂ is as far from the first of its neighbours as from the 50th. A small ℓ means that x is much
+    nearer than the others.
 
-    The paper's words around the formula can also be read as a comparison with the neighbours of the *training image*, which is
-    another number: ℓ2(x̂, x) / (α · mean of ℓ2(x, y) over the 50 training images y nearest to x). ``around="training"`` gives it,
-    at the price of a second search. There ℓ has no bound; it is infinite where 50 others equal x and x̂ does not.
+    The paper's text around the formula can also be read as a comparison with the neighbours of the *training image*, which is
+    a different number: ℓ2(x̂, x) / (α · mean of ℓ2(x, y) over the 50 training images y nearest to x). ``around="training"`` gives
+    it, at the cost of a second search. There ℓ has no bound; it is infinite where 50 others equal x and x̂ does not.
 
-    Squared distances come as |x̂|² + |x|² - 2x̂x from float32 matrix products whose partial sums are whole numbers that float32 holds
-    exactly, so that nothing is rounded before the root, and no order of summation or number of threads matters.
+    Squared distances are computed as |x̂|² + |x|² - 2x̂x by float32 matrix products whose partial sums are whole numbers that float32
+    holds exactly, so nothing is rounded before the root, whatever the order of summation and the number of threads.
 
     Time m·n·height·width·channels; memory some 100 MB beside the images.
 
     Examples
     --------
     >>> training = np.arange(0, 240, 4, dtype=np.uint8).reshape(60, 1, 1, 1)
-    >>> found = adaptive_distances(np.array([81], np.uint8).reshape(1, 1, 1, 1), training, n_neighbors=5)
-    >>> found.nearest, found.distance.round(3)
+    >>> distances = adaptive_distances(np.array([81], np.uint8).reshape(1, 1, 1, 1), training, n_neighbors=5)
+    >>> distances.nearest, distances.distance.round(3)
     (array([20]), array([0.4]))
     """
     _check_sets(generated, training, 1 + (around == "training"), n_neighbors, alpha)
     k = min(n_neighbors, len(training))
     nearest, least = np.empty(len(generated), dtype=np.int64), np.empty((len(generated), k))
-    for part, first, errors in _search(generated, training, k, blocks):
-        nearest[part], least[part] = first, errors
+    for part, rows, errors in _search(generated, training, k, blocks):
+        nearest[part], least[part] = rows, errors
     l2, spread = np.sqrt(least[:, 0]), np.sqrt(least).mean(axis=1)
     if around == "training":
         distinct, place = np.unique(nearest, return_inverse=True)
-        # the image itself is one of those at 0
+        # the image itself is one of its neighbours, at distance 0
         k = min(n_neighbors, len(training) - 1)
         spread = np.empty(len(distinct))
         for start in range(0, len(distinct), blocks.images):
@@ -228,7 +228,7 @@ def _check_tiles(images: Pixels, tiles: int) -> None:
 
 
 def _search(images: Pixels, training: Pixels, k: int, blocks: Blocks) -> Iterator[tuple[slice, Ids, Floats]]:
-    """For blocks of images: their slice, the nearest training image, and the k least mean squared differences, ascending."""
+    """For each block of images: its slice, the nearest training images, and the k least mean squared differences, ascending."""
     images, training = (array.reshape(len(array), array[0].size if len(array) else 0) for array in (images, training))
     starts = range(0, len(training), blocks.training)
     squares = np.concatenate([exact_squares(centred(training[start : start + blocks.training])) for start in starts])
@@ -243,9 +243,9 @@ def _search(images: Pixels, training: Pixels, k: int, blocks: Blocks) -> Iterato
             errors *= -2.0
             errors += row_squares[:, None]
             errors += squares[None, first : first + blocks.training]
-            place = errors.argmin(axis=1)
-            is_nearer = errors[np.arange(len(rows)), place] < least.min(axis=1)
-            nearest[is_nearer] = first + place[is_nearer]
+            column = errors.argmin(axis=1)
+            is_nearer = errors[np.arange(len(rows)), column] < least.min(axis=1)
+            nearest[is_nearer] = first + column[is_nearer]
             least = np.partition(np.concatenate([least, errors], axis=1), k - 1, axis=1)[:, :k]
         yield part, nearest, np.sort(least, axis=1) / (rows.shape[1] * 255.0**2)
 

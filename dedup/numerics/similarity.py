@@ -1,7 +1,7 @@
 """Similarities that decide: float64, from the float16 rows as they are stored.
 
-Matrix products in float32 differ in the last bits between machines, so they only propose; every decision near
-a threshold and every similarity that is written down comes from here.
+Matrix products in float32 differ in the last bits between machines, so they only propose pairs; every decision
+near a threshold and every similarity that is stored comes from here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Turn = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
 # float32 products of unit rows of up to some thousand dimensions are within this of the float64 value
 FLOAT32_BAND = 1e-5
 _CHUNK = 16_384  # rows; bounds the float64 copies
-_MIDDLE = 128  # taken off each value, so that products of two are at most 2^14 ...
-EXACT = 1_024  # ... and a float32 sum of so many has no rounding: every partial sum is a whole number up to 2^24
+_MIDDLE = 128  # subtracted from each value, so that products of two are at most 2^14 ...
+EXACT = 1_024  # ... and a float32 sum of so many is not rounded: every partial sum is a whole number up to 2^24
 
 
 class Rows(Protocol):
@@ -79,46 +79,37 @@ def exact_similarity(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -
     similarity = np.empty(len(a), dtype=np.float32)
     for start in range(0, len(a), _CHUNK):
         part = slice(start, start + _CHUNK)
-        left = a[part].astype(np.float64)
-        right = np.broadcast_to(b, a.shape)[part].astype(np.float64)
-        norm = np.sqrt(np.einsum("ij,ij->i", left, left) * np.einsum("ij,ij->i", right, right))
-        dot = np.einsum("ij,ij->i", left, right)
+        x = a[part].astype(np.float64)
+        y = np.broadcast_to(b, a.shape)[part].astype(np.float64)
+        norm = np.sqrt(np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y))
+        dot = np.einsum("ij,ij->i", x, y)
         similarity[part] = np.clip(np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0.0), -1.0, 1.0)
     return similarity
 
 
 def half_limit(threshold: float, least_norm: float, largest_norm: float, dim: int) -> float:
-    """What the product of two float16 rows is at least, as a GPU computes it, if their cosine reaches a threshold.
+    """Least product of two float16 rows, as a GPU computes it, whose cosine reaches a threshold.
 
-    Parameters
-    ----------
-    threshold : float
-        Cosine, in (0, 1].
-    least_norm, largest_norm : float
-        Of the rows, those of zeros aside.
-    dim : int
-
-    Returns
-    -------
-    float
-        A float16 number.
+    `threshold`: cosine, in (0, 1].
+    `least_norm`, `largest_norm`: of the rows, apart from those of zeros.
+    Returns a float16 number.
 
     Notes
     -----
-    Rows are multiplied as they are stored: nothing is rounded on the way in, and with cosine c their product is
-    p = c |a| |b|. The product of two float16 numbers is exact in float32. Each of the dim additions of float32 loses at
-    most 2^-22 of |a| |b|, which no partial sum exceeds (Cauchy-Schwarz, of the sizes of the summands). Rounding to nearest
-    loses 2^-24; the rest is for tensor cores, which cut off instead and align several summands before they add them
-    (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021). That the sum is rounded to float16 in the end, up or
-    down, costs no more than rounding the limit down. For unit rows of 512 dimensions the limit is below the threshold by
-    0.0001, for the additions, and by what there is to the next float16 number, at most 0.0005.
+    Rows are multiplied as they are stored: nothing is rounded beforehand, and with cosine c their product is
+    p = c |a| |b|. The product of two float16 numbers is exact in float32. Each of the dim additions in float32 loses at
+    most 2^-22 of |a| |b|, which no partial sum exceeds (Cauchy-Schwarz on the sizes of the summands). Rounding to nearest
+    loses 2^-24; the rest is for tensor cores, which truncate instead and align several summands before adding them
+    (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021). The final rounding of the sum to float16, up or down,
+    is covered by rounding the limit down. For unit rows of 512 dimensions the limit is below the threshold by 0.0001, for
+    the additions, and by the distance to the next float16 number, at most 0.0005.
 
     Examples
     --------
     >>> round(0.9 - half_limit(0.9, 1.0, 1.0, 512), 4)
     0.0006
     """
-    # a similarity is written down as float32, which may round it up to the threshold
+    # similarities are stored as float32, which may round them up to the threshold
     least = (threshold - 2.0**-24) * least_norm**2 - 1.01 * dim * 2.0**-22 * largest_norm**2
     rounded = np.float16(least)
     return float(rounded if float(rounded) <= least else np.nextafter(rounded, np.float16(-np.inf)))
@@ -140,7 +131,7 @@ def best_turn_similarity(
     ----------
     a, b : float array, shape (n, dim)
     turns : sequence of Turn
-        Ways to turn `a` besides leaving it as it is; empty for encoders that know none.
+        Ways to turn `a` besides leaving it as it is; empty for encoders that have none.
 
     Returns
     -------
@@ -159,7 +150,7 @@ def best_turn_similarity(
 
 
 def centred(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Pixel values less 128, which no difference of two notices."""
+    """Pixel values less 128, which leaves their differences as they are."""
     values = pixels.astype(np.float32)
     values -= _MIDDLE
     return values
@@ -168,16 +159,8 @@ def centred(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def exact_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """All products of centred rows, as whole numbers.
 
-    Parameters
-    ----------
-    rows : float32 array, shape (m, dim)
-    columns : float32 array, shape (n, dim)
-        As `centred` gives them; dim below 2^39.
-
-    Returns
-    -------
-    float64 array, shape (m, n)
-        Exact, whatever the order in which a library sums, and however many threads it uses.
+    `rows`, `columns`: shape (m, dim) and (n, dim); as `centred` gives them; dim below 2^39.
+    Returns shape (m, n); exact, whatever the order in which a library sums, and however many threads it uses.
 
     Examples
     --------

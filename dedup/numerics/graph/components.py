@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.sparse.csgraph import connected_components as scipy_components
 
 from dedup.errors import EdgeError, ShapeError
+from dedup.numerics.arraytypes import Ids, Mask, Sims
 
-Ids = npt.NDArray[np.int64]
 _NETWORKX_UP_TO = 256  # edges; beyond, scipy's compiled code pays
 
 
@@ -105,17 +105,8 @@ def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray
     return size.astype(np.int64), n_components.astype(np.int64)
 
 
-def weights_of(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Summed weight of the true places of each row, exact.
-
-    Parameters
-    ----------
-    mask : bool array, shape (n, m)
-    weights : int64 array, shape (m,)
-
-    Returns
-    -------
-    int64 array, shape (n,)
+def weights_of(mask: Mask, weights: Ids) -> Ids:
+    """Summed weight of the true entries of each row, exact; `mask`: shape (n, m).
 
     Examples
     --------
@@ -123,14 +114,14 @@ def weights_of(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.int64]) -> n
     array([3, 7])
     """
     heavy = np.flatnonzero(weights != 1)  # few images have byte-identical copies, and counting beats multiplying
-    sums: npt.NDArray[np.int64] = np.count_nonzero(mask, axis=1) + mask[:, heavy] @ (weights[heavy] - 1)
+    sums: Ids = np.count_nonzero(mask, axis=1) + mask[:, heavy] @ (weights[heavy] - 1)
     return sums
 
 
 def removed_by_threshold(
     src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLike, n: int, thresholds: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """How many of n images are removed when one of each connected component stays, at each of several thresholds.
+    """How many of n images are removed at each threshold when one image of each connected component is kept.
 
     Parameters
     ----------
@@ -151,12 +142,12 @@ def removed_by_threshold(
     Raises
     ------
     EdgeError
-        If shapes differ, an id lies outside [0, n), or a similarity is no number.
+        If shapes differ, an id lies outside [0, n), or a similarity is NaN.
 
     Notes
     -----
-    One maximum-similarity spanning forest answers for all thresholds: above each, it connects what all edges connect (Kruskal 1956),
-    so that the images removed are its edges above the threshold. The same holds for edges that are such a forest already.
+    One maximum-similarity spanning forest serves all thresholds: above each it connects the same nodes as all edges do (Kruskal 1956),
+    so the images removed are as many as its edges above the threshold. The edges may already be such a forest.
 
     Examples
     --------
@@ -164,34 +155,26 @@ def removed_by_threshold(
     [2, 1, 0]
     """
     source, target = np.asarray(src, dtype=np.int64), np.asarray(dst, dtype=np.int64)
-    value, wanted = np.asarray(similarity, dtype=np.float32), np.asarray(thresholds, dtype=np.float32)
-    if not source.shape == target.shape == value.shape or source.ndim != 1 or wanted.ndim != 1:
-        shapes = f"{source.shape}, {target.shape}, {value.shape} and {wanted.shape}"
+    value, limits = np.asarray(similarity, dtype=np.float32), np.asarray(thresholds, dtype=np.float32)
+    if not source.shape == target.shape == value.shape or source.ndim != 1 or limits.ndim != 1:
+        shapes = f"{source.shape}, {target.shape}, {value.shape} and {limits.shape}"
         raise EdgeError(f"expected src, dst and similarity of one shape (n_edges,) and thresholds (n_thresholds,), found {shapes}")
     _check(source, target, n)
-    if np.isnan(value).any() or np.isnan(wanted).any():
+    if np.isnan(value).any() or np.isnan(limits).any():
         raise EdgeError("expected numbers as similarities and thresholds, found NaN")
     low, high, value = _each_once(np.minimum(source, target), np.maximum(source, target), value)
-    inside = np.sort(value[maximum_spanning_forest(low, high, value)])
-    removed: npt.NDArray[np.int64] = len(inside) - np.searchsorted(inside, wanted, side="left").astype(np.int64)
+    in_forest = np.sort(value[maximum_spanning_forest(low, high, value)])
+    removed: Ids = len(in_forest) - np.searchsorted(in_forest, limits, side="left").astype(np.int64)
     return removed
 
 
-def maximum_spanning_forest(src: Ids, dst: Ids, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def maximum_spanning_forest(src: Ids, dst: Ids, similarity: Sims) -> Mask:
     """Mark the edges of the maximum-similarity spanning forest.
 
     Edges are ordered by (similarity descending, src, dst), a total order: the forest is unique, and the forest
     of a union of edge sets is the forest of the union of their forests.
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n_edges,)
-        Undirected edges between any ids, no edge twice.
-    similarity : float32 array, shape (n_edges,)
-
-    Returns
-    -------
-    bool array, shape (n_edges,)
+    `src`, `dst`: undirected edges between any ids, no edge twice.
 
     Notes
     -----
@@ -218,14 +201,8 @@ def maximum_spanning_forest(src: Ids, dst: Ids, similarity: npt.NDArray[np.float
     return mask
 
 
-def best_edges(src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
-    """Mark every edge that is among the `k` best of one of its ends.
-
-    `src`, `dst`: shape (n_edges,).
-    `similarity`: shape (n_edges,).
-    `k`: edges per node; ties by (src, dst).
-    Returns shape (n_edges,).
-    """
+def best_edges(src: Ids, dst: Ids, similarity: Sims, k: int) -> Mask:
+    """Mark every edge that is among the `k` best of either of its ends; ties by (src, dst)."""
     if not len(src) or k < 1:
         return np.zeros(len(src), dtype=bool)
     n = len(src)
@@ -233,16 +210,16 @@ def best_edges(src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], k: int) 
     order = np.lexsort((np.tile(dst, 2), np.tile(src, 2), -np.tile(similarity, 2), end))
     sorted_end = end[order]
     starts = np.flatnonzero(np.r_[True, sorted_end[1:] != sorted_end[:-1]])
-    place = np.arange(2 * n) - np.repeat(starts, np.diff(np.r_[starts, 2 * n]))
+    rank = np.arange(2 * n) - np.repeat(starts, np.diff(np.r_[starts, 2 * n]))
     mask = np.zeros(n, dtype=bool)
-    mask[order[place < k] % n] = True
+    mask[order[rank < k] % n] = True
     return mask
 
 
-def sparsify(src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
+def sparsify(src: Ids, dst: Ids, similarity: Sims, k: int) -> Mask:
     """Mark the edges worth keeping: the maximum-similarity spanning forest and each node's `k` best.
 
-    Both compose: sparsifying in parts and then the union of the parts gives the same edges as all at once.
+    Sparsifying the parts and then their union gives the same edges as sparsifying all at once.
     """
     return maximum_spanning_forest(src, dst, similarity) | best_edges(src, dst, similarity, k)
 
@@ -253,7 +230,7 @@ def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLik
     Parameters
     ----------
     src, dst : int array, shape (n_edges,)
-        Undirected edges between any ids, in any order; of an edge that occurs twice the more similar one counts.
+        Undirected edges between any ids, in any order; where an edge occurs twice, the more similar one counts.
     similarity : float array, shape (n_edges,)
     start, end : int
         Ids.
@@ -271,7 +248,7 @@ def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLik
     Notes
     -----
     The path along the maximum spanning forest has the greatest minimum (Hu 1961, "The maximum capacity route problem"); a breadth-first
-    search through the edges that are no weaker finds the shortest of those. O(n_edges log n_edges).
+    search through the edges that are no weaker finds the shortest such path. O(n_edges log n_edges).
 
     Examples
     --------
@@ -300,25 +277,25 @@ def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLik
     weakest = weight[forest][order][np.searchsorted(keys, steps, sorter=order)].min()
     is_wide = weight >= weakest
     shortest = _shortest(low[is_wide], high[is_wide], len(nodes), first, last)
-    found: Ids = nodes[along if shortest is None else shortest]
-    return found
+    path: Ids = nodes[along if shortest is None else shortest]
+    return path
 
 
 def _shortest(low: npt.NDArray[np.int32], high: npt.NDArray[np.int32], n: int, first: int, last: int) -> Ids | None:
-    """Nodes from first to last along the fewest edges, by the smallest nodes; None if nothing joins them."""
+    """Nodes from first to last along the fewest edges, ties by the smaller node; None if nothing joins them."""
     graph = coo_array((np.ones(2 * len(low), dtype=np.int8), (np.r_[low, high], np.r_[high, low])), shape=(n, n)).tocsr()
     graph.sort_indices()
-    _, before = breadth_first_order(graph, last, directed=True, return_predecessors=True)
-    if before[first] < 0:
+    _, predecessors = breadth_first_order(graph, last, directed=True, return_predecessors=True)
+    if predecessors[first] < 0:
         return None
     path = [first]
     while path[-1] != last:
-        path.append(int(before[path[-1]]))
+        path.append(int(predecessors[path[-1]]))
     return np.array(path, dtype=np.int64)
 
 
-def _each_once(low: Ids, high: Ids, weight: npt.NDArray[np.float32]) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
-    """Edges sorted by their ends, each once with its greatest weight; without loops."""
+def _each_once(low: Ids, high: Ids, weight: Sims) -> tuple[Ids, Ids, Sims]:
+    """Edges sorted by their ends, each once with its greatest weight; without self-loops."""
     order = np.lexsort((-weight, high, low))
     low, high, weight = low[order], high[order], weight[order]
     is_first = np.ones(len(low), dtype=bool)

@@ -1,8 +1,8 @@
 """Anchored groups: a component cut so that every member is near its anchor.
 
-Chains are real: A is a copy of B and B of C, and A looks nothing like C. The same greedy cover serves twice:
-with the members in the order of their neighbour counts it makes the groups, with the members in the order
-of the keep policy it chooses the keepers.
+Chains are real: A is a copy of B, and B of C, yet A looks nothing like C. The same greedy cover serves twice:
+with members ordered by their neighbour counts it makes the groups, with members ordered by the keep policy
+it chooses the keepers.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.similarity import Rows, exact_similarity
 
 _CHUNK = 16_384  # rows gathered at a time
@@ -21,21 +21,21 @@ _CHUNK = 16_384  # rows gathered at a time
 
 @dataclass(frozen=True)
 class Link:
-    """What is known of two members that are copies."""
+    """How alike two members are that are copies of each other."""
 
     similarity: float
-    distance: float | None  # none where no look was taken
+    distance: float | None  # None where their pixels were not compared
 
 
 def greedy_cover(
     vectors: Rows,
-    min_similarity: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
+    min_similarity: Sims,
+    rows: Ids,
     *,
     n_forced: int = 1,
     nearest: bool = False,
     max_anchors: int | None = None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+) -> tuple[Ids, Sims]:
     """Choose anchors in order until every member is within the threshold of one.
 
     Parameters
@@ -43,7 +43,7 @@ def greedy_cover(
     vectors : float16 array, shape (n_vectors, dim), or Rows
         Distinct vectors of one component.
     min_similarity : float32 array, shape (n_vectors,)
-        Similarity each asks of a copy; a pair needs the larger of its two.
+        Similarity each requires of a copy; a pair needs the larger of its two.
     rows : int64 array, shape (n,)
         The members in order of preference, as positions in `vectors`; members with one position are
         byte-identical copies, similar by 1.
@@ -57,8 +57,8 @@ def greedy_cover(
     Returns
     -------
     anchor : int64 array, shape (n,)
-        Position in `rows` of each member's anchor; an anchor's own position for an anchor; -1 for a member that
-        `max_anchors` left without.
+        Position in `rows` of each member's anchor; an anchor is its own; -1 for a member that `max_anchors` left
+        without one.
     similarity : float32 array, shape (n,)
         To that anchor; 1 for anchors.
 
@@ -77,38 +77,38 @@ def greedy_cover(
             continue
         is_anchor[start], n_anchors = True, n_anchors + 1
         place = rows[start]
-        distinct = _similarities(vectors, len(min_similarity), place)
-        covers = distinct >= np.maximum(min_similarity, min_similarity[place])
-        distinct[place], covers[place] = 1.0, True
-        candidate, covered = distinct[rows], covers[rows]
-        taken = covered & (candidate > similarity if nearest else anchor < 0)
-        anchor[taken], similarity[taken] = start, candidate[taken]
+        to_anchor = _similarities(vectors, len(min_similarity), place)
+        is_near = to_anchor >= np.maximum(min_similarity, min_similarity[place])
+        to_anchor[place], is_near[place] = 1.0, True
+        candidate = to_anchor[rows]
+        is_taken = is_near[rows] & (candidate > similarity if nearest else anchor < 0)
+        anchor[is_taken], similarity[is_taken] = start, candidate[is_taken]
         start += 1
     positions = np.flatnonzero(is_anchor)
     anchor[positions], similarity[positions] = positions, 1.0
     return anchor, similarity
 
 
-def _similarities(vectors: Rows, n: int, place: np.int64) -> npt.NDArray[np.float32]:
+def _similarities(vectors: Rows, n: int, place: np.int64) -> Sims:
     """Similarity of every vector with one of them, float32 (n,)."""
-    at = vectors[np.array([place])]
+    vector = vectors[np.array([place])]
     parts = []
     for start in range(0, n, _CHUNK):
         rows = vectors[np.arange(start, min(start + _CHUNK, n))]
-        parts.append(exact_similarity(rows, np.broadcast_to(at, rows.shape)))
+        parts.append(exact_similarity(rows, np.broadcast_to(vector, rows.shape)))
     return np.concatenate(parts)
 
 
 def confirmed_cover(
-    rows: npt.NDArray[np.int64],
+    rows: Ids,
     links: Mapping[tuple[int, int], Link],
-    similarities: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float32]],
-    ask: Callable[[int, int, float], Link | None],
+    similarities: Callable[[int, Ids], Sims],
+    confirm: Callable[[int, int, float], Link | None],
     *,
-    min_similarity: npt.NDArray[np.float32],
+    min_similarity: Sims,
     n_forced: int = 1,
     tries: int = 3,
-) -> tuple[npt.NDArray[np.int64], list[Link]]:
+) -> tuple[Ids, list[Link]]:
     """Choose anchors in order until every member is confirmed as a copy of one.
 
     Parameters
@@ -119,66 +119,66 @@ def confirmed_cover(
     links : mapping of (smaller position, larger position) to Link
         Pairs that are confirmed already.
     similarities : callable
-        Of a position and an array of positions: cosines, float32.
-    ask : callable
-        Of an anchor's position, a member's and their similarity: the link, or None if they are no copies.
+        From a position and an array of positions to their cosines, float32.
+    confirm : callable
+        From an anchor's position, a member's and their similarity to the link, or None if they are not copies.
     min_similarity : float32 array, shape (n_distinct,)
-        Anchors within the threshold are all asked for.
+        All anchors within the threshold are tried.
     n_forced : int
         The first members that are anchors whether covered or not.
     tries : int
-        Anchors below the threshold that are asked for, the most similar first: an image and its crop may be far
-        apart as vectors.
+        How many anchors, the most similar first, are tried even below the threshold: an image and its crop may be
+        far apart as vectors.
 
     Returns
     -------
     anchor : int64 array, shape (n,)
-        Position in `rows` of each member's anchor; an anchor's own for an anchor.
+        Position in `rows` of each member's anchor; an anchor is its own.
     link : list of Link
         To that anchor; similarity 1 for anchors and byte-identical copies.
 
     Notes
     -----
-    A member goes to the most similar anchor that it is linked with, else to the most similar one that confirms it.
+    A member goes to the most similar anchor that it is linked with, otherwise to the most similar one that is confirmed.
     """
     anchor = np.arange(len(rows), dtype=np.int64)
-    found = [Link(1.0, None)] * len(rows)
+    link_of = [Link(1.0, None)] * len(rows)
     anchors: list[int] = []  # positions in `rows`
     placed: dict[int, tuple[int, Link]] = {}  # distinct image -> its first member's anchor
     for k, row in enumerate(rows.tolist()):
         if k >= n_forced and row in placed:
-            anchor[k], found[k] = placed[row]
+            anchor[k], link_of[k] = placed[row]
             continue
         if k >= n_forced:
-            choice = _choose(row, [int(rows[a]) for a in anchors], links, similarities, ask, min_similarity, tries)
+            choice = _choose(row, [int(rows[a]) for a in anchors], links, similarities, confirm, min_similarity, tries)
             if choice is not None:
-                anchor[k], found[k] = anchors[choice[0]], choice[1]
-                placed[row] = int(anchor[k]), found[k]
+                anchor[k], link_of[k] = anchors[choice[0]], choice[1]
+                placed[row] = int(anchor[k]), link_of[k]
                 continue
         anchors.append(k)
         placed.setdefault(row, (k, Link(1.0, None)))
-    return anchor, found
+    return anchor, link_of
 
 
 def _choose(
     row: int,
     anchors: Sequence[int],
     links: Mapping[tuple[int, int], Link],
-    similarities: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float32]],
-    ask: Callable[[int, int, float], Link | None],
-    min_similarity: npt.NDArray[np.float32],
+    similarities: Callable[[int, Ids], Sims],
+    confirm: Callable[[int, int, float], Link | None],
+    min_similarity: Sims,
     tries: int,
 ) -> tuple[int, Link] | None:
-    """Which anchor an image goes to, with the link."""
-    linked = [(k, links[pair]) for k, other in enumerate(anchors) if (pair := (min(row, other), max(row, other))) in links]
+    """Place in `anchors` of the one that an image goes to, with the link."""
+    linked = [(k, links[pair]) for k, anchor in enumerate(anchors) if (pair := (min(row, anchor), max(row, anchor))) in links]
     if linked:
         return max(linked, key=lambda item: (item[1].similarity, -item[0]))
     places = np.array(anchors, dtype=np.int64)
     similar = similarities(row, places)
-    for turn, k in enumerate(np.argsort(-similar, kind="stable").tolist()):
-        if turn >= tries and similar[k] < max(min_similarity[row], min_similarity[places[k]]):
+    for n_tried, k in enumerate(np.argsort(-similar, kind="stable").tolist()):
+        if n_tried >= tries and similar[k] < max(min_similarity[row], min_similarity[places[k]]):
             break
-        link = ask(anchors[k], row, float(similar[k]))
+        link = confirm(anchors[k], row, float(similar[k]))
         if link is not None:
             return k, link
     return None
@@ -186,15 +186,15 @@ def _choose(
 
 def region_cover(
     vectors: Rows,
-    min_similarity: npt.NDArray[np.float32],
-    src: npt.NDArray[np.int64],
-    dst: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    min_similarity: Sims,
+    src: Ids,
+    dst: Ids,
+) -> tuple[Ids, Sims]:
     """Groups of a component too large to compare each anchor with every member.
 
     A region grows from each anchor along the edges, through members within the threshold of the anchor and not yet
     taken. What `greedy_cover` would find beyond a gap in that region becomes a group of its own instead: two groups
-    may then be near, but every member is within the threshold of its anchor all the same.
+    may then be near each other, but every member is still within the threshold of its anchor.
 
     Parameters
     ----------
@@ -223,12 +223,12 @@ def region_cover(
         if anchor[start] >= 0:
             continue
         anchor[start] = start
-        at = vectors[np.array([start])]
+        vector = vectors[np.array([start])]
         frontier = np.array([start])
         while len(frontier):
             reached = np.unique(np.concatenate([neighbours[starts[k] : starts[k + 1]] for k in frontier]))
             reached = reached[(anchor[reached] < 0) & (refused_by[reached] != start)]
-            similar = exact_similarity(vectors[reached], np.repeat(at, len(reached), axis=0))
+            similar = exact_similarity(vectors[reached], np.repeat(vector, len(reached), axis=0))
             near = similar >= np.maximum(min_similarity[reached], min_similarity[start])
             frontier = reached[near]
             anchor[frontier], similarity[frontier] = start, similar[near]
@@ -236,7 +236,7 @@ def region_cover(
     return anchor, similarity
 
 
-def component_slices(component: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def component_slices(component: Ids) -> Ids:
     """Bounds of the runs of equal values in a sorted array, shape (n_runs + 1,).
 
     Examples

@@ -1,7 +1,7 @@
 """The weights-free image descriptor: low DCT coefficients of luma and chroma.
 
-After the perceptual hashes of Zauner (2010) and PDQ (Facebook, 2019), kept as real numbers instead of bits: a
-cosine between two descriptors ranks pairs where a Hamming distance only counts them.
+Based on the perceptual hashes of Zauner (2010) and PDQ (Facebook, 2019), with real numbers instead of bits: a
+cosine between two descriptors ranks pairs more finely than a Hamming distance.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Pixels
 
 DIM = 384
 GRID = 64  # side of the area-resized image
@@ -38,7 +39,7 @@ VARIANTS: dict[str, tuple[bool, bool, bool]] = {
 }
 
 
-def describe(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], float]:
+def describe(pixels: Pixels) -> tuple[npt.NDArray[np.float32], float]:
     """Describe one image.
 
     Parameters
@@ -65,7 +66,7 @@ def describe(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], fl
     return describe_grids(grids)[0], float(detail(grids)[0])
 
 
-def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float] | None = None) -> npt.NDArray[np.float32]:
+def ycbcr_grid(pixels: Pixels, box: tuple[float, float, float, float] | None = None) -> npt.NDArray[np.float32]:
     """Area-resize an image to `GRID` x `GRID` and convert it to luma and chroma.
 
     Parameters
@@ -73,7 +74,7 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
     pixels : uint8 array, shape (height, width, 3)
         RGB.
     box : tuple of float, optional
-        Left, top, right, bottom of the picture inside the pixels; by default all of them.
+        Left, top, right, bottom of the part to resize; by default the whole image.
 
     Returns
     -------
@@ -85,10 +86,10 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
     ShapeError
         If `pixels` is not a non-empty uint8 RGB array.
     """
-    _check(pixels)
+    check_rgb(pixels)
     height, width, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
-    # (GRID, width * 3): whole rows are averaged first, so the large array is read once
+    # (GRID, width * 3): rows are averaged first, so that the large array is read once
     rows = grid_matrix(height, top, bottom) @ pixels.reshape(height, width * 3).astype(np.float32)
     columns = grid_matrix(width, left, right) @ rows.reshape(GRID, width, 3)
     grid: npt.NDArray[np.float32] = np.ascontiguousarray((columns @ BT601.T).transpose(2, 0, 1))
@@ -97,9 +98,9 @@ def ycbcr_grid(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, fl
 
 @dataclass(frozen=True)
 class Crop:
-    """A picture as an encoder is shown it: what lies inside a box of some pixels."""
+    """A picture as encoders get it: the part of some pixels inside a box."""
 
-    pixels: npt.NDArray[np.uint8]  # shape (height, width, 3); RGB
+    pixels: Pixels  # shape (height, width, 3); RGB
     box: tuple[float, float, float, float]  # left, top, right, bottom
 
     @cached_property
@@ -119,9 +120,9 @@ def describe_grids(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     Returns
     -------
     float32 array, shape (n, DIM)
-        Unit rows: signed square roots of 256 low luma coefficients (the constant one left out, so that
-        brightness does not matter), 64 Cb, 64 Cr. An image without any of these (uniform grey) gets the unit
-        vector of the unused place.
+        Unit rows: signed square roots of 256 low luma coefficients (without the constant one, so that brightness
+        does not matter), 64 Cb, 64 Cr. An image where all of these are 0 (uniform grey) gets the unit vector of the
+        unused first place.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def describe_grids(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     chroma = coefficients[:, 1:, :CHROMA_SIDE, :CHROMA_SIDE].reshape(n, -1)
     flat = np.concatenate([luma, chroma], axis=1)
     flat[:, 0] = 0.0
-    # a coefficient below this is rounding noise of the decoder, which the square root would amplify
+    # smaller coefficients are rounding noise of the decoder, which the square root would amplify
     flat[np.abs(flat) < _NOISE_FLOOR] = 0.0
     vectors: npt.NDArray[np.float32] = np.sign(flat) * np.sqrt(np.abs(flat))
     norms = np.linalg.norm(vectors, axis=1)
@@ -150,9 +151,9 @@ def describe_grids(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def detail(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """How much of each image holds detail.
 
-    PDQ sums gradients, so that one strong edge counts like a full picture; here each cell counts once: a moon
-    on black has a sharp edge and yet little to tell it from another moon. Second differences, since a smooth
-    gradient is no detail.
+    PDQ sums gradients, so one strong edge counts like a full picture; here each cell counts once: a moon on
+    black has a sharp edge, yet little to tell it from another moon. Second differences are used, since a smooth
+    gradient is not detail.
 
     Parameters
     ----------
@@ -182,17 +183,15 @@ def dct_matrix() -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=2048)
 def grid_matrix(n_pixels: int, start: float = 0.0, stop: float | None = None) -> npt.NDArray[np.float32]:
-    """Area-resize a part of an axis, by default all of it, to `GRID` cells: `area_matrix` as a dense one, shape (GRID, n_pixels)."""
+    """Area-resize a part of an axis, by default all of it, to `GRID` cells: a dense `area_matrix`, shape (GRID, n_pixels)."""
     dense: npt.NDArray[np.float32] = area_matrix(n_pixels, start, float(n_pixels) if stop is None else stop, GRID).toarray()
     return dense
 
 
-def area_resize(
-    pixels: npt.NDArray[np.uint8], width: int, height: int, box: tuple[float, float, float, float] | None = None
-) -> npt.NDArray[np.uint8]:
+def area_resize(pixels: Pixels, width: int, height: int, box: tuple[float, float, float, float] | None = None) -> Pixels:
     """Area-resize an image, or the part of it inside a box.
 
-    Pillow's BOX filter takes whole pixels only, which shifts details by up to half a pixel where the factor is no whole
+    Pillow's BOX filter takes whole pixels only, which shifts details by up to half a pixel unless the factor is a whole
     number; its other filters reach beyond the area and blur.
 
     Parameters
@@ -218,33 +217,31 @@ def area_resize(
     >>> area_resize(np.array([[[0] * 3, [90] * 3, [30] * 3]], np.uint8), 2, 1)[0, :, 0].tolist()
     [30, 50]
     """
-    _check(pixels)
+    check_rgb(pixels)
     n_rows, n_columns, _ = pixels.shape
     left, top, right, bottom = box or (0.0, 0.0, float(n_columns), float(n_rows))
     rows = area_matrix(n_rows, top, bottom, height) @ pixels.reshape(n_rows, n_columns * 3).astype(np.float32)
     turned = np.ascontiguousarray(rows.reshape(height, n_columns, 3).transpose(1, 0, 2)).reshape(n_columns, height * 3)
     columns = area_matrix(n_columns, left, right, width) @ turned
-    columns += 0.5  # astype cuts off; means of 0..255 can't leave the range by more than rounding
-    found: npt.NDArray[np.uint8] = columns.astype(np.uint8).reshape(width, height, 3).transpose(1, 0, 2)
-    return np.ascontiguousarray(found)
+    columns += 0.5  # astype truncates; means of 0..255 can't leave the range by more than rounding
+    resized: Pixels = columns.astype(np.uint8).reshape(width, height, 3).transpose(1, 0, 2)
+    return np.ascontiguousarray(resized)
 
 
-def _check(pixels: npt.NDArray[np.uint8]) -> None:
+def check_rgb(pixels: Pixels) -> None:
+    """Raise ShapeError unless pixels are a non-empty RGB image."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
 
 
 @lru_cache(maxsize=512)
 def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> sparse.csr_array[np.float32]:
-    """Area-resize a part of an axis, as a matrix: exact means, no rounding.
+    """Area-resize the part from `start` to `stop` of an axis, in pixels, to equal cells: exact means, no rounding.
 
-    `n_pixels`: length of the axis.
-    `start`, `stop`: the part, in pixels.
-    `n_cells`: equal parts that it is cut into.
-    Returns shape (n_cells, n_pixels); sparse float32 array; rows sum to 1.
+    Returns shape (n_cells, n_pixels); rows sum to 1.
     """
     edges = np.linspace(start, stop, n_cells + 1)
-    # one weight for each stretch between two edges of cells or pixels; a dense matrix would cost ten times the work
+    # one weight for each stretch between two edges of cells or pixels; a dense matrix would be ten times the work
     cuts = np.union1d(edges, np.arange(np.ceil(start), np.floor(stop) + 1))
     cuts = cuts[(cuts >= start) & (cuts <= stop)]
     middle = (cuts[1:] + cuts[:-1]) / 2
@@ -257,15 +254,9 @@ def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> spars
 def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
     """Descriptors of the turned images, without the images.
 
-    Parameters
-    ----------
-    descriptors : float array, shape (n, DIM)
-    name : str
-        A key of `VARIANTS`.
-
-    Returns
-    -------
-    float array, shape (n, DIM), of the same dtype
+    `descriptors`: shape (n, DIM).
+    `name`: a key of `VARIANTS`.
+    Returns shape (n, DIM), of the same dtype.
     """
     source, sign = variant_map(name)
     turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
@@ -274,7 +265,7 @@ def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.flo
 
 @lru_cache(maxsize=16)
 def variant_map(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """How the descriptor of a turned image follows from the descriptor of the image; see `square_map`."""
+    """How the descriptor of a turned image follows from that of the image; see `square_map`."""
     return square_map(name, (LUMA_SIDE, CHROMA_SIDE, CHROMA_SIDE))
 
 
@@ -283,18 +274,10 @@ def square_map(name: str, sides: tuple[int, ...]) -> tuple[npt.NDArray[np.intp],
 
     Reversing an axis changes the sign of its odd coefficients; transposing the image transposes them.
 
-    Parameters
-    ----------
-    name : str
-        A key of `VARIANTS`.
-    sides : tuple of int
-        Of the squares that a vector holds one after the other.
-
-    Returns
-    -------
-    source : int array, shape (dim,)
-        Where each place of the turned vector comes from.
-    sign : float32 array, shape (dim,)
+    `name`: a key of `VARIANTS`.
+    `sides`: of the squares that a vector consists of, one after another.
+    Returns `source`: shape (dim,); the place that each place of the turned vector comes from.
+    Returns `sign`: shape (dim,).
     """
     transpose, reverse_rows, reverse_columns = VARIANTS[name]
     sources, signs = [], []

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Floats, Pixels
+from dedup.numerics.image.descriptor import check_rgb
 
 Box = tuple[int, int, int, int]
 _TOLERANCE = 10  # grey levels that JPEG may move a uniform ground by
-_EDGE_SHARE = 0.8  # of the outermost line that has the ground's colour, or there is no frame on that side
-_LINE_SHARE = 0.5  # of a further line: the words of a caption cover the rest
-_LINES = 16  # looked at at a time
+_EDGE_SHARE = 0.8  # of the outermost line that must have the ground's colour; otherwise there is no frame on that side
+_LINE_SHARE = 0.5  # of each further line: the words of a caption cover the rest
+_LINES = 16  # examined at a time
 _LEAST_TRIM = 0.015  # of a side that is worth trimming
-_LEAST_LEFT = 0.25  # of a side that a picture must have left
+_LEAST_LEFT = 0.25  # of a side that must remain
 
 
-def picture_box(pixels: npt.NDArray[np.uint8]) -> Box | None:
-    """Box of the picture that a frame of one colour on each side leaves.
+def picture_box(pixels: Pixels) -> Box | None:
+    """Box of the picture inside a frame that has one colour on each side.
 
-    A line belongs to the frame while at least half of it has the colour of the outermost line, so that the words of
-    a caption bar or a window's title go with it. The sky of a photo may go too: both copies lose it alike, and what
-    is trimmed is only ever a second look besides the whole picture.
+    A line belongs to the frame as long as at least half of it has the colour of the outermost line, so that the words
+    of a caption bar or a window's title are trimmed with it. The sky of a photo may be trimmed too: both copies lose it
+    alike, and the trimmed picture is only a further view beside the whole one.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def picture_box(pixels: npt.NDArray[np.uint8]) -> Box | None:
     Returns
     -------
     (left, top, right, bottom) in pixels, or None
-        None if there is no frame, it is thinner than 1.5% of the side, or little would be left.
+        None if there is no frame, it is thinner than 1.5% of the side, or less than a quarter of a side would remain.
 
     Raises
     ------
     ShapeError
-        If `pixels` is no non-empty uint8 RGB array.
+        If `pixels` is not a non-empty uint8 RGB array.
 
     Examples
     --------
@@ -45,13 +45,12 @@ def picture_box(pixels: npt.NDArray[np.uint8]) -> Box | None:
     >>> picture_box(framed)
     (0, 10, 80, 50)
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+    check_rgb(pixels)
     height, width, _ = pixels.shape
     left, top, right, bottom = 0, 0, width, height
-    # twice: within side bars the rows of a caption are all ground only once the bars are gone
+    # twice: between side bars, the rows of a caption are recognised only once the bars are gone
     for _ in range(2):
-        before = (left, top, right, bottom)
+        previous = (left, top, right, bottom)
         inside = pixels[top:bottom, left:right]
         top, bottom = top + _frame_lines(inside), bottom - _frame_lines(inside[::-1])
         if bottom <= top:
@@ -60,7 +59,7 @@ def picture_box(pixels: npt.NDArray[np.uint8]) -> Box | None:
         left, right = left + _frame_lines(inside), right - _frame_lines(inside[::-1])
         if right <= left:
             return None
-        if (left, top, right, bottom) == before:
+        if (left, top, right, bottom) == previous:
             break
     if max(top, height - bottom) < _LEAST_TRIM * height and max(left, width - right) < _LEAST_TRIM * width:
         return None
@@ -69,8 +68,8 @@ def picture_box(pixels: npt.NDArray[np.uint8]) -> Box | None:
     return left, top, right, bottom
 
 
-def _frame_lines(lines: npt.NDArray[np.uint8]) -> int:
-    """Leading lines of a frame, at most half of all; `lines` has the shape (n_lines, length, 3)."""
+def _frame_lines(lines: Pixels) -> int:
+    """Number of leading lines that are frame, at most half of all; `lines`: shape (n_lines, length, 3)."""
     first = np.ascontiguousarray(lines[0].T)
     ordered = np.sort(first, axis=1).astype(np.int16)
     middle = ordered.shape[1] // 2
@@ -88,8 +87,8 @@ def _frame_lines(lines: npt.NDArray[np.uint8]) -> int:
     return n_half
 
 
-def _ground_share(lines: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8], high: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Share of each line whose colour lies between two."""
+def _ground_share(lines: Pixels, low: Pixels, high: Pixels) -> Floats:
+    """Share of each line with a colour between `low` and `high`, shape (3,)."""
     inside = (lines >= low) & (lines <= high)
-    share: npt.NDArray[np.float64] = (inside[:, :, 0] & inside[:, :, 1] & inside[:, :, 2]).mean(axis=1)
+    share: Floats = (inside[:, :, 0] & inside[:, :, 1] & inside[:, :, 2]).mean(axis=1)
     return share

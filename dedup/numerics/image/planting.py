@@ -1,7 +1,7 @@
-"""The one list of planted changes: what happens to an image between two copies of it on the web.
+"""The one list of planted changes: what happens to images between one copy on the web and another.
 
 Demo shards, calibration and the quality benchmark plant the same changes, so that their figures can be compared.
-Arrays in, arrays out; Pillow encodes, filters and draws text.
+Pillow encodes, filters and draws text.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from dedup.errors import ConfigError, ShapeError
+from dedup.errors import ConfigError
+from dedup.numerics.arraytypes import Pixels
+from dedup.numerics.image.descriptor import check_rgb
 
-Pixels = npt.NDArray[np.uint8]
 _WORDS = ("when you see it", "stock preview", "photo of the day", "sale 50% off", "wait for it", "look at this", "limited offer")
 _INKS = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (178, 34, 34), (24, 60, 120), (240, 224, 190))
 
 
 def on_picture(change: Callable[..., Image.Image], image: Pixels, rng: np.random.Generator, **options: Any) -> Pixels:
-    """Run an edit that works on a Pillow image on an array, shape (height, width, 3)."""
+    """Apply an edit of Pillow images to an array, shape (height, width, 3)."""
     return np.array(change(Image.fromarray(image), rng, **options).convert("RGB"))
 
 
@@ -55,7 +56,7 @@ def encode(image: Image.Image, rng: np.random.Generator, *, kind: str, quality: 
 
 
 def resize(image: Image.Image, rng: np.random.Generator, *, x: float, y: float) -> Image.Image:
-    """Resize by a factor on each axis."""
+    """Resize by a factor along each axis."""
     size = (max(1, round(image.width * x)), max(1, round(image.height * y)))
     return image.resize(size, Image.Resampling.LANCZOS)
 
@@ -63,7 +64,7 @@ def resize(image: Image.Image, rng: np.random.Generator, *, x: float, y: float) 
 def crop(image: Image.Image, rng: np.random.Generator, *, percent: float, is_centred: bool) -> Image.Image:
     """Keep `percent` of each side, about the middle or against two edges."""
     width, height = (max(1, round(side * percent / 100)) for side in image.size)
-    # off-centre means against two edges: the farthest a crop of that size can lie from the middle
+    # off-centre means against two edges: as far from the middle as a crop of that size can be
     share = (0.5, 0.5) if is_centred else rng.integers(0, 2, 2).tolist()
     left, top = round((image.width - width) * share[0]), round((image.height - height) * share[1])
     return image.crop((left, top, left + width, top + height))
@@ -152,7 +153,7 @@ def saturate(image: Image.Image, rng: np.random.Generator, *, saturation: float)
 
 
 def blur_or_sharpen(image: Image.Image, rng: np.random.Generator, *, kernel: ImageFilter.Filter) -> Image.Image:
-    """Run one of Pillow's filters."""
+    """Apply one of Pillow's filters."""
     return image.filter(kernel)
 
 
@@ -163,7 +164,7 @@ def noise(image: Pixels, rng: np.random.Generator, *, deviation: float) -> Pixel
 
 
 def rotate(image: Image.Image, rng: np.random.Generator, *, degrees: float) -> Image.Image:
-    """Rotate to either side at the same size, the corners filled with black or white."""
+    """Rotate to either side at the same size; the corners are filled with black or white."""
     sign, fill = (1 if rng.integers(2) else -1), (0, 0, 0) if rng.integers(2) else (255, 255, 255)
     return image.rotate(sign * degrees, Image.Resampling.BICUBIC, fillcolor=fill)
 
@@ -200,20 +201,20 @@ class Change:
 
     name: str  # unique: the family and the strength, such as ``jpeg_30`` or ``mirror``
     family: str  # what is done, whatever the strength
-    strength: float  # in the family's own unit (see `CHANGES`); 0 where there is but one
+    strength: float  # in the family's unit (see `CHANGES`); 0 where there is only one
     # takes a uint8 array of shape (height, width, 3) and a numpy Generator; returns a new uint8 array of shape (new height, new
     # width, 3). Equal states of the generator give equal arrays.
     apply: _Apply
     is_expected: bool = True  # whether the default settings are expected to find such a copy
-    is_default: bool = True  # whether ``changes(strengths="default")`` holds it: the strengths that are common
+    is_default: bool = True  # whether it is one of ``changes(strengths="default")``: the common strengths
 
 
 def _filtered(kernel: ImageFilter.Filter) -> _Apply:
     return partial(on_picture, blur_or_sharpen, kernel=kernel)
 
 
-# Family, what a strength does, strengths, the common ones, those the default settings are not expected to find: of those
-# `benchmarks/quality.py` found fewer than 0.9 of the copies of photos.
+# Family, what a strength does, all strengths, the common ones, and those the default settings are not expected to find: of
+# these `benchmarks/quality.py` found fewer than 0.9 of the copies of photos.
 _Row = tuple[str, Callable[[float], _Apply], Sequence[float], Sequence[float], Sequence[float]]
 _CROPS = (95, 90, 80, 70, 50)
 
@@ -284,7 +285,7 @@ def changes(families: Sequence[str] | None = None, strengths: Literal["default",
     Raises
     ------
     ConfigError
-        If a family or the word for the strengths is unknown.
+        If a family, or the value of `strengths`, is unknown.
 
     Examples
     --------
@@ -310,7 +311,7 @@ def plant(image: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     name : str
         Name of a change of `CHANGES`.
     rng : numpy.random.Generator
-        Draws what a change leaves open: side, colour, words, noise. Equal states give equal copies.
+        Draws what a change leaves to chance: side, colour, words, noise. Equal states give equal copies.
 
     Returns
     -------
@@ -321,7 +322,7 @@ def plant(image: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     ConfigError
         If there is no change of that name.
     ShapeError
-        If the image is no uint8 RGB array.
+        If the image is not a non-empty uint8 RGB array.
 
     Examples
     --------
@@ -331,11 +332,10 @@ def plant(image: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     """
     if name not in _BY_NAME:
         raise ConfigError(_unknown("change", name, list(_BY_NAME)))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {image.dtype} {image.shape}")
+    check_rgb(image)
     return _BY_NAME[name].apply(image, rng)
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+def _unknown(what: str, name: str, names: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
     return f"unknown {what} '{name}'; the nearest is '{nearest}', all are listed in dedup.numerics.image.planting"

@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
 _FULL: Box = (0.0, 0.0, 1.0, 1.0)
 
-# One view meets copies that keep 93 to 107% of its sides at similarity 0.82, so these reach from 71% to the whole.
+# At similarity 0.82 a view matches copies with 93 to 107% of its sides, so these reach from 71% to the whole.
 _CENTRED = (0.87, 0.75)
 
 # Of the whole picture only, and in one orientation each, or there would be too many: crops against two edges, what a
@@ -25,12 +25,12 @@ _CENTRED = (0.87, 0.75)
 _CORNERS = (0.92, 0.82)
 _LEFT_BY_CAPTION = 0.81
 _ONE_ORIENTATION = 0.0  # factor on the orientation's margins
-_COLOURFUL = 0.2  # share of chroma in a vector's squared norm: a grey copy is at 0.89, less what else was done to it
-_LEAST_ENERGY = 0.05  # of a picture that a crop must hold: what is left else is ground
+_COLOURFUL = 0.2  # share of chroma in a vector's squared norm: its grey copy has similarity 0.89, less for further changes
+_LEAST_ENERGY = 0.05  # of a picture that a crop must hold; crops with less are mere ground
 SIDES = (10, 5, 5)  # squares of luma, Cb and Cr coefficients that a view holds
 VIEW_DIM = sum(side * side for side in SIDES)
 
-# Copies whose views are 0.82 or more alike decide otherwise than their picture in one of 200 cases beyond these.
+# Beyond these margins, copies whose views have similarity 0.82 or more are oriented otherwise than their picture in one of 200 cases.
 SIGN_MARGIN = 0.007
 ENERGY_MARGIN = 0.055
 _NAMES = tuple(VARIANTS)
@@ -42,9 +42,9 @@ _ANGLES = 32
 _HARMONICS = 6  # of luma
 _CHROMA_HARMONICS = 3  # at every other radius
 _SHARE = (np.arange(_RADII) + 0.7) / _RADII * 0.97  # of the largest radius that fits
-_ASPECT_STEP = 0.05  # of the logarithm of width / height: matrices are shared within
-_MOST_STEPS = 30  # aspect ratios beyond 1 : 4.5 are read as if they were that
-_LEAST_DIRECTION = 1e-3  # of the picture's size that the first coefficient must have to tell a direction
+_ASPECT_STEP = 0.05  # of the logarithm of width / height, within which matrices are shared
+_MOST_STEPS = 30  # more extreme aspect ratios than 1 : 4.5 are treated as that
+_LEAST_DIRECTION = 1e-3  # of the mean size of the values: what the first harmonic needs to tell a direction
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ class ViewRows:
 
     image: npt.NDArray[np.int64]  # shape (n,); position of the image, ascending
     # shape (n,); `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
-    # middle, at no angle)
+    # middle, independent of the angle)
     kind: npt.NDArray[np.int8]
     orientation: npt.NDArray[np.int8]  # shape (n,); how the image was turned, in the order of `VARIANTS`
-    # shape (n,); whether others are searched for it: whole and inner pictures in canonical orientation, and discs. The other rows are
-    # only compared with these.
+    # shape (n,); whether the row is compared with all others: whole and inner pictures in canonical orientation, and discs. The other
+    # rows are only compared with these.
     is_base: npt.NDArray[np.bool_]
     vectors: npt.NDArray[np.float32]  # shape (n, dim); unit rows
 
 
-# Whole pictures' vectors, those of pictures inside frames, which image each of the latter is of, and width / height.
+# Takes the vectors of whole pictures and of pictures inside frames, the image that each of the latter is of, and width / height.
 ViewMaker = Callable[[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.int64], npt.NDArray[np.floating]], ViewRows]
 
 
@@ -81,7 +81,7 @@ def view_rows(
     inner : float array, shape (m, DIM)
         Descriptors of the pictures inside a frame.
     inner_of : int64 array, shape (m,)
-        Which image each of them is of.
+        The image that each of these is of.
     aspect : float array, shape (n,)
         Width / height of each image.
 
@@ -92,9 +92,9 @@ def view_rows(
     """
     images = np.arange(len(whole), dtype=np.int64)
     parts: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64], int, Box, float]] = []
-    for pictures, of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
-        parts.append((pictures, of, kind, _FULL, 1.0))
-        parts += [(pictures, of, CROP, centre(share), 1.0) for share in _CENTRED]
+    for pictures, image_of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
+        parts.append((pictures, image_of, kind, _FULL, 1.0))
+        parts += [(pictures, image_of, CROP, centre(share), 1.0) for share in _CENTRED]
     boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
     boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
     parts += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
@@ -104,20 +104,20 @@ def view_rows(
     grey[:, LUMA_SIDE**2 :] = 0.0
     parts.append((grey, colourful, CROP, _FULL, _ONE_ORIENTATION))
     columns: list[tuple[npt.NDArray[np.generic], ...]] = []
-    for pictures, of, kind, box, margin in parts:
+    for pictures, image_of, kind, box, margin in parts:
         views, is_usable = crop_views(pictures, box)
-        asked = orient(views, margin)
+        orientations = orient(views, margin)
         for number, name in enumerate(VARIANTS):
-            rows = np.flatnonzero((asked[:, number] > 0) & is_usable)
+            rows = np.flatnonzero((orientations[:, number] > 0) & is_usable)
             source, sign = view_turn(name)
             n = len(rows)
-            is_base = (asked[rows, number] == 2) & (kind != CROP)
-            columns.append((of[rows], np.full(n, kind, np.int8), np.full(n, number, np.int8), is_base, views[rows][:, source] * sign))
+            is_base = (orientations[rows, number] == 2) & (kind != CROP)
+            columns.append((image_of[rows], np.full(n, kind, np.int8), np.full(n, number, np.int8), is_base, views[rows][:, source] * sign))
     discs, is_usable = disc_views(whole, aspect)
     rows = np.flatnonzero(is_usable)
     padded = np.pad(discs[rows], ((0, 0), (0, VIEW_DIM - DISC_DIM)))
-    none = np.zeros(len(rows), np.int8)
-    columns.append((rows, none + np.int8(DISC), none, np.ones(len(rows), bool), padded))
+    unturned = np.zeros(len(rows), np.int8)
+    columns.append((rows, np.full(len(rows), DISC, np.int8), unturned, np.ones(len(rows), bool), padded))
     image, kinds, orientation, is_base, vectors = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.argsort(image, kind="stable")
     return ViewRows(image[order], kinds[order], orientation[order], is_base[order], vectors[order])
@@ -138,7 +138,7 @@ def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple
 
     Notes
     -----
-    Within 0.98 (its 1% quantile on photos) of the view of the cropped pixels down to 76% of each side.
+    Down to 76% of each side its similarity with the view of the cropped pixels is 0.98 or more (1% quantile on photos).
     """
     signed = np.asarray(descriptors, dtype=np.float32)
     coefficients = signed * np.abs(signed)
@@ -149,7 +149,7 @@ def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple
     flat = np.concatenate(parts, axis=1)
     flat[:, 0] = 0.0
     energy = np.abs(flat).sum(axis=1)
-    # square roots make the norm of a descriptor the sum of its coefficients' sizes, which is 1
+    # the squared norm of a descriptor, 1, is the sum of its coefficients' sizes
     is_usable: npt.NDArray[np.bool_] = energy > _LEAST_ENERGY
     views = np.sign(flat) * np.sqrt(np.abs(flat) / np.maximum(energy, 1e-12)[:, None])
     return views.astype(np.float32, copy=False), is_usable
@@ -169,49 +169,49 @@ def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
 
 
 def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[np.int8]:
-    """Bring views to their canonical orientation, and name the other orientations a copy may have.
+    """Decide which turn brings each view to its canonical orientation, and which would for a near copy.
 
-    `views`: shape (n, DIM); unit rows.
-    `margin`: factor on the margins within which a decision counts as open; 0 leaves none open.
-    Returns shape (n, 8); for each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if a
-    near copy may find so, else 0.
+    `views`: shape (n, VIEW_DIM); unit rows.
+    `margin`: factor on the margins within which a near copy may be decided otherwise; 0 = never.
+    Returns shape (n, 8); for each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if
+    it may do so for a near copy, otherwise 0.
 
     Notes
     -----
-    Turning a view turns the answer with it: `views` turned by g are canonical after h if and only if `views` are
+    Turning a view turns the result with it: `views` turned by g are canonical after h if and only if `views` are canonical
     after g followed by h, unless a number is exactly zero.
     """
     to_columns, to_rows, to_energy = _weights()
     signed = views * np.abs(views)
     columns, rows = signed @ to_columns, signed @ to_rows
     energy = np.square(views) @ to_energy
-    found = np.zeros((len(views), len(_NAMES)), dtype=np.int8)
+    decisions = np.zeros((len(views), len(_NAMES)), dtype=np.int8)
     for place, name in enumerate(_NAMES):
         is_transposed, rows_reversed, columns_reversed = VARIANTS[name]
-        # transposing comes first and exchanges the two sums
+        # transposing comes first and swaps the two sums
         along_columns, along_rows = (rows, columns) if is_transposed else (columns, rows)
         canonical, possible = np.ones(len(views), dtype=bool), np.ones(len(views), dtype=bool)
-        for number, is_turned, width in (
+        for sums, is_turned, width in (
             (energy, is_transposed, ENERGY_MARGIN),
             (along_columns, columns_reversed, SIGN_MARGIN),
             (along_rows, rows_reversed, SIGN_MARGIN),
         ):
-            right = (number < 0.0) == is_turned
-            canonical &= right
-            possible &= right | (np.abs(number) < margin * width)
-        found[:, place] = possible
-        found[canonical, place] = 2
-    return found
+            agrees = (sums < 0.0) == is_turned
+            canonical &= agrees
+            possible &= agrees | (np.abs(sums) < margin * width)
+        decisions[:, place] = possible
+        decisions[canonical, place] = 2
+    return decisions
 
 
 @lru_cache(maxsize=1)
 def _weights() -> npt.NDArray[np.float32]:
-    """Of signed squares for the sums that reversed columns and reversed rows negate, and of squares for the energy."""
+    """Weights of the signed squares in the sums that reversing columns or rows negates, and of the squares in the energy."""
     columns, rows, energy = [], [], []
     for side in SIDES:
         i, j = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
         frequency = np.maximum(i + j, 1).astype(np.float64)
-        # low frequencies survive a crop, so they weigh more; even along the other axis: its reversal changes nothing
+        # low frequencies survive a crop, so they weigh more; only even ones along the other axis, whose reversal changes nothing
         column = ((j % 2 == 1) & (i % 2 == 0)) / frequency**2
         columns.append(column.ravel())
         rows.append(column.T.ravel())
@@ -221,26 +221,23 @@ def _weights() -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def view_turn(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """How the view of a turned picture follows from its view; see `dedup.numerics.image.descriptor.square_map`."""
+    """How the view of a turned picture follows from that of the picture; see `dedup.numerics.image.descriptor.square_map`."""
     return square_map(name, SIDES)
 
 
 @lru_cache(maxsize=1)
 def relative_turns() -> npt.NDArray[np.int8]:
-    """How one picture is turned to meet another, from how each is turned to meet the same view.
+    """How one picture is turned to match another, from how each is turned to match the same view.
 
-    Returns
-    -------
-    int8 array, shape (8, 8)
-        Entry [a, b], all in the order of `VARIANTS`: turned by it, a picture that a makes canonical has the
-        orientation of one that b makes canonical.
+    Returns shape (8, 8); entry [a, b], all in the order of `VARIANTS`: turned by it, a picture that a makes canonical has the
+    orientation of one that b makes canonical.
     """
     probe = np.arange(1, VIEW_DIM + 1, dtype=np.float32)
     turned = np.stack([probe[source] * sign for source, sign in map(view_turn, _NAMES)])
     table = np.empty((len(_NAMES), len(_NAMES)), dtype=np.int8)
     for b, name in enumerate(_NAMES):
         source, sign = view_turn(name)
-        # turned by g and then by b, a picture is what a makes of it
+        # turning a picture by g and then by b is the same as turning it by a
         for a in range(len(_NAMES)):
             table[a, b] = int(np.argmax((turned[:, source] * sign == turned[a]).all(axis=1)))
     return table
@@ -250,9 +247,9 @@ def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.flo
     """The view of each picture's disc.
 
     `descriptors`: shape (n, DIM); of whole pictures.
-    `aspect`: shape (n,); width / height of each: the descriptor's square grid has forgotten it.
+    `aspect`: shape (n,); width / height of each, which the descriptor's square grid does not keep.
     Returns `views`: shape (n, DISC_DIM); unit rows.
-    Returns `is_usable`: shape (n,); whether the disc tells a direction.
+    Returns `is_usable`: shape (n,); whether the disc has a direction.
     Raises ShapeError if the shapes do not match.
 
     Examples
@@ -280,8 +277,8 @@ def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.flo
     spectrum = np.fft.rfft(circles, axis=3)[..., : _HARMONICS + 1] / _ANGLES
     direction = (spectrum[:, 0, :, 1] * _SHARE**2).sum(axis=1)
     is_usable = np.abs(direction) > _LEAST_DIRECTION * np.abs(circles[:, 0]).mean(axis=(1, 2))
-    turned = np.exp(-1j * np.angle(direction)[:, None] * np.arange(_HARMONICS + 1))
-    spectrum = spectrum * turned[:, None, None, :] * np.sqrt(_SHARE)[:, None]
+    rotation = np.exp(-1j * np.angle(direction)[:, None] * np.arange(_HARMONICS + 1))
+    spectrum = spectrum * rotation[:, None, None, :] * np.sqrt(_SHARE)[:, None]
     luma_part, chroma_part = spectrum[:, 0], spectrum[:, 1:, ::2, : _CHROMA_HARMONICS + 1]
     level = (luma_part[:, :, 0].real * np.sqrt(_SHARE)).sum(axis=1) / _SHARE.sum()
     parts = [luma_part[:, :, 0].real - level[:, None] * np.sqrt(_SHARE), chroma_part[..., 0].real]

@@ -1,4 +1,4 @@
-"""Pictures as arrays at the sizes they are compared at, and the few filters that comparisons are made of."""
+"""Pictures as arrays at the sizes they are compared at, and the few filters that comparisons use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dedup.errors import ShapeError
-from dedup.numerics.image.descriptor import BT601
+from dedup.numerics.arraytypes import Pixels
+from dedup.numerics.image.descriptor import BT601, check_rgb
 from dedup.numerics.image.frame import picture_box
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 SIDE = 128  # longer side at which pictures are compared, in pixels
-SMALL_PICTURE_SIDE = 64  # for pictures that have less to show
+SMALL_PICTURE_SIDE = 64  # instead, for pictures with fewer pixels
 _SMALL = 48  # longer side at which hypotheses are compared
 _LEAST_SIDE = 12  # of the shorter side: extreme aspect ratios are stretched to it
 _BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on the small copy, in its pixels
@@ -31,9 +31,8 @@ class Picture:
         RGB; kept with a longer side of at most `SIDE`.
     """
 
-    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise ShapeError(f"expected non-empty uint8 (height, width, 3), found {pixels.dtype} {pixels.shape}")
+    def __init__(self, pixels: Pixels) -> None:
+        check_rgb(pixels)
         largest = _resized(pixels, SIDE) if max(pixels.shape[:2]) > SIDE else pixels
         self.pixels, self.native_side = largest, max(pixels.shape[:2])
         self._levels: dict[int, Level] = {}
@@ -46,9 +45,9 @@ class Picture:
 
 
 class Level:
-    """A picture at one size: luma and chroma, band-passed and equalised copies, the boxes it may be framed by."""
+    """A picture at one size: luma and chroma, band-passed and equalised copies, the boxes of the whole and inside a frame."""
 
-    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, pixels: Pixels) -> None:
         self.ycc: Array = cv2.transform(pixels.astype(np.float32), BT601)
         self.luma: Array = np.ascontiguousarray(self.ycc[:, :, 0])
         self.height, self.width = self.luma.shape
@@ -58,19 +57,19 @@ class Level:
 
     @cached_property
     def small(self) -> tuple[Array, Array, npt.NDArray[np.float64]]:
-        """Luma with a longer side of 48 pixels, the same band-passed, and the factors of x, y and 1 to it."""
+        """Luma with a longer side of 48 pixels, the same band-passed, and the scale factors of (x, y, 1)."""
         factor = _SMALL / max(self.height, self.width)
         size = (max(_LEAST_SIDE, round(self.width * factor)), max(_LEAST_SIDE, round(self.height * factor)))
         luma: Array = cv2.resize(self.luma, size, interpolation=cv2.INTER_AREA)
         return luma, band_pass(luma, *_BAND), np.array([size[0] / self.width, size[1] / self.height, 1.0])
 
     @cached_property
-    def equalised(self) -> npt.NDArray[np.uint8]:
+    def equalised(self) -> Pixels:
         """Detail at equal local contrast, so that gamma, fading and grey copies track alike."""
         detail = band_pass(self.luma, 0.8, 5.5)
         spread = np.sqrt(cv2.boxFilter(detail * detail, -1, (15, 15)))
-        equal: npt.NDArray[np.uint8] = np.clip(128.0 + 48.0 * detail / (spread + 3.0), 0.0, 255.0).astype(np.uint8)
-        return equal
+        equalised: Pixels = np.clip(128.0 + 48.0 * detail / (spread + 3.0), 0.0, 255.0).astype(np.uint8)
+        return equalised
 
 
 def band_pass(image: Array, fine: float, coarse: float) -> Array:
@@ -80,7 +79,7 @@ def band_pass(image: Array, fine: float, coarse: float) -> Array:
 
 
 def warp(image: npt.NDArray[Any], matrix: Matrix, size: tuple[int, int], fill: float = 0.0) -> npt.NDArray[Any]:
-    """Look up `image` where `matrix` takes each pixel of a picture of `size` (width, height)."""
+    """Sample `image` where `matrix` maps each pixel of a picture of `size` (width, height)."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill))
 
@@ -88,19 +87,10 @@ def warp(image: npt.NDArray[Any], matrix: Matrix, size: tuple[int, int], fill: f
 def local_correlation(a: Array, b: Array, mask: Array, window: int, noise: float) -> tuple[Array, Array, Array, Array]:
     """Correlation of two pictures in a window about each pixel.
 
-    Parameters
-    ----------
-    a, b, mask : float32 array, shape (height, width)
-        Only pixels with mask 1 count.
-    window : int
-        Pixels to a side.
-    noise : float
-        Added to the product of the variances: what has less detail than this correlates with nothing.
-
-    Returns
-    -------
-    correlation, variance_a, variance_b, share : float32 array, shape (height, width)
-        share is the part of the window inside the mask.
+    `a`, `b`, `mask`: shape (height, width); only pixels with mask 1 count.
+    `window`: pixels to a side.
+    `noise`: added to the product of the variances, so that windows with less detail correlate with nothing.
+    Returns `correlation`, `variance_a`, `variance_b`, `share`: shape (height, width); share is the part of the window inside the mask.
     """
     share = box_mean(mask, window) + 1e-6
     a, b = a * mask, b * mask
@@ -117,7 +107,7 @@ def box_mean(image: Array, window: int) -> Array:
     return mean
 
 
-def _resized(pixels: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def _resized(pixels: Pixels, side: int) -> Pixels:
     height, width = pixels.shape[:2]
     factor = side / max(height, width)
     size = (max(_LEAST_SIDE, round(width * factor)), max(_LEAST_SIDE, round(height * factor)))
@@ -127,5 +117,5 @@ def _resized(pixels: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
 
 
 def use_one_thread() -> None:
-    """Let OpenCV work on the calling thread alone, as all else does in a worker process."""
+    """Make OpenCV use the calling thread only, like everything else in a worker process."""
     cv2.setNumThreads(1)

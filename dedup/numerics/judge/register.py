@@ -1,4 +1,4 @@
-"""Registration: the affine map that lays one picture over another, from hypotheses that tracked corners refine."""
+"""Registration: the affine map that lays one picture over another, from hypotheses refined by tracked points."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from dedup.numerics.arraytypes import Pixels
 from dedup.numerics.judge.picture import Array, Level, Matrix, local_correlation, warp
 
-UNALIGNED = 0.42  # agreement below which nothing was found that two pictures share
-_SURE = 0.6  # agreement from which no template is looked for
-_HOPELESS = 0.2  # agreement below which tracking starts from nothing
+UNALIGNED = 0.42  # agreement below which two pictures share nothing
+_SURE = 0.6  # agreement from which no further hypotheses are tried
+_HOPELESS = 0.2  # agreement below which tracking has nothing to start from
 _HOPELESS_SHEAR = 8.0  # degrees; small pictures of copies may have 4
 _HOPELESS_STRETCH = 1.5
 _GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
-_QUICK_GRID = 17  # pixels between the points that most look-alikes end with
+_QUICK_GRID = 17  # pixels between the points of a quick check, which is enough to refuse most look-alikes
 _ENOUGH_QUICK = 25  # tracks
-_LEAST_TRACKS = 0.25  # below which nothing holds the tracks together: of planted copies 0.6 and more, of most look-alikes 0.2 and less
-_ENOUGH_TRACKS = 50  # from which the share says so
-_TRACKS_GAIN = 0.15  # of agreement that such a map may fall short by
+_LEAST_TRACKS = 0.25  # share of tracks that must agree on one map: of planted copies 0.6 and more do, of most look-alikes 0.2 and less
+_ENOUGH_TRACKS = 50  # from which that share is reliable
+_TRACKS_GAIN = 0.15  # of agreement that a map may lose if most tracks agree on it
 
 # Hypotheses, on small copies of the pictures.
 _WINDOW = 9  # of local correlation on the small copy
@@ -36,20 +36,20 @@ _LK_OPTIONS: dict[str, Any] = {"winSize": _LK_WINDOW, "minEigThreshold": 1e-3}
 _LEAST_POINTS = 8
 _MOST_TRACKS = 0.6  # share of the points whose tracks agree on one map, from which the map is trusted
 _ENOUGH_AGREEING = 30  # tracks
-_MOVED = 1.3  # pixels from where the fitted map puts a point to where it is found
-_MOVED_LEFT = 0.65  # of the difference in place that may be left where it is found
-_MOVED_GAIN = 7.0  # equalised grey levels that the difference must fall by there: stripes match themselves anywhere
+_MOVED = 1.3  # pixels from where the fitted map puts a point to where its track ends
+_MOVED_LEFT = 0.65  # of the difference in place that may remain where the track ends
+_MOVED_GAIN = 7.0  # equalised grey levels by which the difference must fall there: stripes match themselves anywhere
 
 
 @dataclass(frozen=True)
 class Alignment:
     """How a second picture lies on a first."""
 
-    matrix: Matrix  # shape (2, 3); takes a point (x, y) of the first picture to its place in the second, in pixels of their levels
+    matrix: Matrix  # shape (2, 3); maps a point (x, y) of the first picture to its place in the second, in pixels of their levels
     # mean local correlation of the small copies where they overlap, 0 to 1; `UNALIGNED` or more where most tracks agree on the map, 0
     # where hardly any do
     agreement: float
-    # share of the tracked points that are found again away from where the map puts them: what moved between two shots of one scene
+    # share of the tracked points that end away from where the map puts them: what moved between two shots of one scene
     moved: float
 
 
@@ -58,41 +58,30 @@ class Tracked:
     """A map fitted to tracks."""
 
     matrix: Matrix  # shape (2, 3)
-    inliers: float  # share of the tracks that agree with it; where there is nothing to see no track is begun
+    inliers: float  # share of the tracks that agree with it
     n_tracks: int
-    n_points: int
+    n_points: int  # points that tracks were begun at; flat places get no track
     pyramid: int
-    there: npt.NDArray[np.uint8]  # shape (height, width); the second picture warped on the first before it was tracked
-    # at, to: shape (n_astray, 2); points whose tracks do not agree, and where they were found
-    at: Array
-    to: Array
-    left: Array  # shape (n_astray,); mean difference left there, in equalised grey levels
+    warped: Pixels  # shape (height, width); the second picture laid on the first before it was tracked
+    # starts, ends: shape (n_astray, 2); of the tracks that do not agree
+    starts: Array
+    ends: Array
+    remaining: Array  # shape (n_astray,); mean difference at the ends, in equalised grey levels
 
     @property
     def is_sure(self) -> bool:
-        """Whether so many tracks agree that the map is trusted."""
+        """Whether enough tracks agree to trust the map."""
         return self.inliers >= _MOST_TRACKS and self.inliers * self.n_tracks >= _ENOUGH_AGREEING
 
 
 def align(a: Level, b: Level) -> Alignment:
-    """Find how `b` lies on `a`.
-
-    Parameters
-    ----------
-    a, b : Level
-        At one side length.
-
-    Returns
-    -------
-    Alignment
-        The best found; its agreement tells how good that is.
-    """
-    starts = [box_to_box(left, right) for left in a.boxes for right in b.boxes]
-    scored = sorted(((agreement(a, b, matrix), k, matrix) for k, matrix in enumerate(starts)), key=lambda item: (-item[0], item[1]))
-    for others in (templates, rotations):
+    """Find how `b` lies on `a`, both of one side length; the best alignment, however good its agreement."""
+    boxes = [box_to_box(box_a, box_b) for box_a in a.boxes for box_b in b.boxes]
+    scored = sorted(((agreement(a, b, matrix), k, matrix) for k, matrix in enumerate(boxes)), key=lambda item: (-item[0], item[1]))
+    for hypotheses in (templates, rotations):
         if scored[0][0] < _SURE:
-            found = [(agreement(a, b, matrix), len(scored) + k, matrix) for k, matrix in enumerate(others(a, b))]
-            scored = sorted([*scored, *found], key=lambda item: (-item[0], item[1]))
+            further = [(agreement(a, b, matrix), len(scored) + k, matrix) for k, matrix in enumerate(hypotheses(a, b))]
+            scored = sorted([*scored, *further], key=lambda item: (-item[0], item[1]))
     best, matrix = scored[0][0], scored[0][2]
     kept: Tracked | None = None
     inliers = []
@@ -108,10 +97,10 @@ def align(a: Level, b: Level) -> Alignment:
         if tracked is None:
             continue
         inliers.append(tracked.inliers if tracked.n_tracks >= _ENOUGH_TRACKS else 1.0)
-        # fine grain is lost on the small copy; tracks that agree with each other say more than it does
+        # fine grain is lost on the small copies; tracks that agree with each other are better evidence
         allowance = _TRACKS_GAIN if tracked.is_sure else 0.0
-        if (there := agreement(a, b, tracked.matrix)) > best - allowance:
-            best, matrix, kept = there, tracked.matrix, tracked
+        if (refined := agreement(a, b, tracked.matrix)) > best - allowance:
+            best, matrix, kept = refined, tracked.matrix, tracked
             if allowance:
                 break
     if max(inliers, default=1.0) < _LEAST_TRACKS:
@@ -120,8 +109,8 @@ def align(a: Level, b: Level) -> Alignment:
         best = max(best, UNALIGNED)
     if best >= UNALIGNED and not _is_hopelessly_bent(matrix, a, b):
         tracked = track(a, b, matrix, _GRIDS[1], pyramid=1, tolerance=0.7)
-        if tracked is not None and (there := agreement(a, b, tracked.matrix)) >= best - 0.03:
-            best, matrix, kept = max(best, there), tracked.matrix, tracked
+        if tracked is not None and (refined := agreement(a, b, tracked.matrix)) >= best - 0.03:
+            best, matrix, kept = max(best, refined), tracked.matrix, tracked
         moved = 0.0 if kept is None else share_moved(a, kept)
     else:
         moved = 0.0
@@ -129,7 +118,7 @@ def align(a: Level, b: Level) -> Alignment:
 
 
 def _is_hopelessly_bent(matrix: Matrix, a: Level, b: Level) -> bool:
-    """Whether a map is so far from what copies need that no refinement brings it back."""
+    """Whether a map bends shapes so much that no refinement can make it one of copies."""
     shear, stretch = distortion(matrix, a, b)
     return shear > _HOPELESS_SHEAR or stretch > _HOPELESS_STRETCH
 
@@ -152,7 +141,7 @@ def agreement(a: Level, b: Level, matrix: Matrix) -> float:
 def templates(a: Level, b: Level) -> list[Matrix]:
     """The two best places and scales of one picture within the other."""
     (small_a, _, scale_a), (small_b, _, scale_b) = a.small, b.small
-    found: list[tuple[float, Matrix]] = []
+    matches: list[tuple[float, Matrix]] = []
     for is_reverse, (large, part) in enumerate(((small_a, small_b), (small_b, small_a))):
         for scale in _TEMPLATE_SCALES:
             width, height = round(part.shape[1] * scale), round(part.shape[0] * scale)
@@ -162,28 +151,28 @@ def templates(a: Level, b: Level) -> list[Matrix]:
             _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(large, template, cv2.TM_CCOEFF_NORMED))
             to_large = np.array([[width / part.shape[1], 0.0, place[0]], [0.0, height / part.shape[0], place[1]]])
             # + 0.0: no negative zeros
-            found.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large) + 0.0))
-    best = sorted(found, key=lambda item: -item[0])[:2]
+            matches.append((value, to_large if is_reverse else cv2.invertAffineTransform(to_large) + 0.0))
+    best = sorted(matches, key=lambda item: -item[0])[:2]
     return [matrix * scale_a / scale_b[:2, None] for _, matrix in best]
 
 
 def rotations(a: Level, b: Level) -> list[Matrix]:
-    """The whole on the whole, rotated about the middle: the most likely angles."""
-    middle, on = (a.width / 2, a.height / 2), box_to_box(a.boxes[0], b.boxes[0])
-    turned = [compose(on, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
+    """The whole pictures on each other, rotated about the middle by the most likely angles."""
+    middle, unrotated = (a.width / 2, a.height / 2), box_to_box(a.boxes[0], b.boxes[0])
+    turned = [compose(unrotated, cv2.getRotationMatrix2D(middle, degrees, 1.0)) for degrees in _ROTATIONS]
     return sorted(turned, key=lambda matrix: -_likeness(a, b, matrix))[:_BEST_ROTATIONS]
 
 
 def _likeness(a: Level, b: Level, matrix: Matrix) -> float:
     """Correlation of the small copies as a whole: a fifth of the cost of `agreement`, and good enough to choose by."""
     (_, band_a, scale_a), (_, band_b, scale_b) = a.small, b.small
-    there = warp(band_b, matrix * scale_b[:2, None] / scale_a, (band_a.shape[1], band_a.shape[0]))
-    return float(np.vdot(band_a, there)) / (float(np.linalg.norm(there)) + 1e-6)
+    warped = warp(band_b, matrix * scale_b[:2, None] / scale_a, (band_a.shape[1], band_a.shape[0]))
+    return float(np.vdot(band_a, warped)) / (float(np.linalg.norm(warped)) + 1e-6)
 
 
 def track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolerance: float) -> Tracked | None:
     """Refine a map by tracks; None where there are too few or they fit no map."""
-    there = warp(b.equalised, matrix, (a.width, a.height), 128.0)
+    warped = warp(b.equalised, matrix, (a.width, a.height), 128.0)
     y, x = np.mgrid[grid // 2 : a.height : grid, grid // 2 : a.width : grid]
     points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
     places = points @ matrix[:, :2].T + matrix[:, 2]
@@ -192,63 +181,55 @@ def track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolera
     if len(points) < _LEAST_POINTS:
         return None
     tracked, status, error = cv2.calcOpticalFlowPyrLK(
-        a.equalised, there, points[:, None], None, maxLevel=pyramid, criteria=_LK_STOPS[pyramid > 1], **_LK_OPTIONS
+        a.equalised, warped, points[:, None], None, maxLevel=pyramid, criteria=_LK_STOPS[pyramid > 1], **_LK_OPTIONS
     )
-    found = status[:, 0] > 0
-    if found.sum() < _LEAST_POINTS:
+    is_tracked = status[:, 0] > 0
+    if is_tracked.sum() < _LEAST_POINTS:
         return None
-    at, to, left = points[found], tracked[found, 0], error[found, 0]
-    # OpenCV seeds RANSAC itself, with the same seed in every call
+    starts, ends, remaining = points[is_tracked], tracked[is_tracked, 0], error[is_tracked, 0]
+    # OpenCV seeds RANSAC with the same seed in every call
     fitted, agreeing = cv2.estimateAffine2D(
-        at, to, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=200, confidence=0.99, refineIters=3
+        starts, ends, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=200, confidence=0.99, refineIters=3
     )
     if fitted is None or not np.isfinite(fitted).all():
         return None
     refined = compose(matrix, fitted)
     if not 0.05 < magnification(refined) < 20.0:
         return None
-    distance = np.linalg.norm(to - (at @ fitted[:, :2].T + fitted[:, 2]), axis=1)
+    distance = np.linalg.norm(ends - (starts @ fitted[:, :2].T + fitted[:, 2]), axis=1)
     astray = (distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0])
-    return Tracked(refined, float(agreeing.mean()), len(at), len(points), pyramid, there, at[astray], to[astray], left[astray])
+    inliers = float(agreeing.mean())
+    return Tracked(refined, inliers, len(starts), len(points), pyramid, warped, starts[astray], ends[astray], remaining[astray])
 
 
 def share_moved(a: Level, tracked: Tracked) -> float:
-    """Share of the points that are found again away from where the map puts them, and back from there."""
-    if not len(tracked.at):
+    """Share of the points whose tracks end away from where the map puts them, and lead back from there."""
+    if not len(tracked.starts):
         return 0.0
-    difference = cv2.boxFilter(cv2.absdiff(a.equalised, tracked.there).astype(np.float32), -1, _LK_WINDOW)
-    in_place = difference[tracked.at[:, 1].astype(int), tracked.at[:, 0].astype(int)]
-    is_better = (tracked.left < _MOVED_LEFT * in_place) & (in_place - tracked.left >= _MOVED_GAIN)
+    difference = cv2.boxFilter(cv2.absdiff(a.equalised, tracked.warped).astype(np.float32), -1, _LK_WINDOW)
+    in_place = difference[tracked.starts[:, 1].astype(int), tracked.starts[:, 0].astype(int)]
+    is_better = (tracked.remaining < _MOVED_LEFT * in_place) & (in_place - tracked.remaining >= _MOVED_GAIN)
     if not is_better.any():
         return 0.0
-    at, to = tracked.at[is_better], tracked.to[is_better]
+    starts, ends = tracked.starts[is_better], tracked.ends[is_better]
     back, status, _ = cv2.calcOpticalFlowPyrLK(
-        tracked.there, a.equalised, to[:, None], None, maxLevel=tracked.pyramid, criteria=_LK_STOPS[0], **_LK_OPTIONS
+        tracked.warped, a.equalised, ends[:, None], None, maxLevel=tracked.pyramid, criteria=_LK_STOPS[0], **_LK_OPTIONS
     )
-    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - at, axis=1) < 0.5)
+    returned = (status[:, 0] > 0) & (np.linalg.norm(back[:, 0] - starts, axis=1) < 0.5)
     return float(returned.sum() / tracked.n_points)
 
 
 def magnification(matrix: Matrix) -> float:
-    """Area in the second picture of a pixel of the first."""
+    """Area that a pixel of the first picture has in the second."""
     return float(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
 
 
 def distortion(matrix: Matrix, a: Level, b: Level) -> tuple[float, float]:
-    """What a map does to shapes beyond shift, scale and rotation, which is all that crops and screenshots do.
+    """How a map bends shapes beyond shift, scale and rotation, which is all that crops and screenshots do.
 
-    Parameters
-    ----------
-    matrix : float64 array, shape (2, 3)
-    a, b : Level
-
-    Returns
-    -------
-    shear : float
-        Degrees that right angles of the axes, in either picture, are bent by.
-    stretch : float
-        Ratio of the scales along the axes, 1 or more; relative to whole on whole, if that is closer: a copy may have
-        been resized to another aspect ratio.
+    Returns `shear`: degrees by which the right angle between the axes of either picture is bent; the smaller of the two.
+    Returns `stretch`: ratio of the scales along the axes, 1 or more; relative to the aspect ratios of the boxes, if that is closer:
+    a copy may have been resized to another aspect ratio.
     """
     linear = matrix[:, :2]
     shears, ratios = [], []
@@ -257,7 +238,7 @@ def distortion(matrix: Matrix, a: Level, b: Level) -> tuple[float, float]:
         shears.append(float(np.degrees(np.arcsin(min(1.0, abs(float(axes[0] @ axes[1])) / (first * second))))))
         ratios.append(np.log(first / second))
     likely = [0.0] + [float(np.log((x[2] - x[0]) * (y[3] - y[1]) / ((x[3] - x[1]) * (y[2] - y[0])))) for x in b.boxes for y in a.boxes]
-    stretch = min(abs(float(ratio) - other) for ratio in ratios for other in likely)
+    stretch = min(abs(float(ratio) - resized) for ratio in ratios for resized in likely)
     return min(shears), float(np.exp(stretch))
 
 

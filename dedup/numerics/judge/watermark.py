@@ -1,20 +1,20 @@
 """Find a watermark: words or lines of one tone over the whole of one of two registered pictures.
 
-Between copies a watermark changes few pixels much and the others not at all, everywhere in the picture and all towards
-the tone of its ink. Look-alikes differ in most pixels, to either side, and a print on one of two shirts differs in the
-middle alone.
+Between copies, a watermark changes few pixels much and the others not at all, all over the picture and always towards
+the tone of its ink. Look-alikes differ in most pixels, in either direction, and a print on one of two shirts differs in
+the middle only.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from dedup.numerics.arraytypes import Floats, Mask
 from dedup.numerics.judge.picture import Array
 
 _TUKEY = 4.7  # deviations beyond which a pixel says nothing about the fit
-_LEAST_SPREAD = 1.5  # grey levels: JPEG leaves as much
+_LEAST_SPREAD = 1.5  # grey levels, as JPEG causes
 _MOST_SPREAD = 6.0  # grey levels of the pixels that are not marked
 _MARKED = 4.0  # deviations from which a pixel is marked
 _LEAST_MARKED = 8.0  # grey levels
@@ -25,22 +25,14 @@ _MOST_CONTRARY = 0.1  # of the marked pixels that may have changed away from the
 
 
 def unmarked(a: Array, b: Array, mask: Array) -> Array | None:
-    """The pixels that a watermark on one of the pictures leaves.
+    """The pixels that a watermark on one of the pictures leaves unmarked.
 
-    Parameters
-    ----------
-    a, b : float32 array, shape (height, width)
-        Luma in grey levels, registered.
-    mask : float32 array, shape (height, width)
-        Pixels with mask 1 are in both pictures.
-
-    Returns
-    -------
-    float32 array, shape (height, width), or None
-        The mask without the marked pixels and those about them; None where what differs is no watermark.
+    `a`, `b`: shape (height, width); luma in grey levels, registered.
+    `mask`: shape (height, width); pixels with mask 1 are in both pictures.
+    Returns the mask without the marked pixels and their neighbours; None where the difference is not a watermark.
     """
     valid = mask > 0
-    difference, spread = _left_over(a, b, valid)
+    difference, spread = _residual(a, b, valid)
     if spread > _MOST_SPREAD:
         return None
     threshold = max(_MARKED * spread, _LEAST_MARKED)
@@ -55,8 +47,8 @@ def unmarked(a: Array, b: Array, mask: Array) -> Array | None:
     return np.where(near > 0, np.float32(0.0), mask)
 
 
-def _left_over(a: Array, b: Array, valid: npt.NDArray[np.bool_]) -> tuple[Array, float]:
-    """`b` less an affine function of `a` fitted to most pixels (Tukey's biweight), and the deviation of what is left."""
+def _residual(a: Array, b: Array, valid: Mask) -> tuple[Array, float]:
+    """`b` less an affine function of `a` fitted to most pixels (Tukey's biweight), and the deviation of the residual."""
     x, y = a[valid].astype(np.float64), b[valid].astype(np.float64)
     weight = np.ones(len(x))
     gain, offset, spread = 1.0, 0.0, np.inf
@@ -65,15 +57,15 @@ def _left_over(a: Array, b: Array, valid: npt.NDArray[np.bool_]) -> tuple[Array,
         mean_x, mean_y = (weight @ x) / total, (weight @ y) / total
         gain = float((weight @ ((x - mean_x) * (y - mean_y))) / max(float(weight @ (x - mean_x) ** 2), 1e-6))
         offset = float(mean_y - gain * mean_x)
-        left = y - gain * x - offset
-        spread = max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(left))))
-        weight = np.square(np.clip(1.0 - (left / (_TUKEY * spread)) ** 2, 0.0, None)) + 1e-9
+        residual = y - gain * x - offset
+        spread = max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(residual))))
+        weight = np.square(np.clip(1.0 - (residual / (_TUKEY * spread)) ** 2, 0.0, None)) + 1e-9
     return (b - np.float32(gain) * a - np.float32(offset)).astype(np.float32), spread
 
 
-def _cell_shares(marked: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def _cell_shares(marked: Mask, valid: Mask) -> Floats:
     shares = []
-    for rows, pixels in zip(np.array_split(marked, _CELLS), np.array_split(valid, _CELLS), strict=True):
-        for cell, inside in zip(np.array_split(rows, _CELLS, axis=1), np.array_split(pixels, _CELLS, axis=1), strict=True):
+    for marked_rows, valid_rows in zip(np.array_split(marked, _CELLS), np.array_split(valid, _CELLS), strict=True):
+        for cell, inside in zip(np.array_split(marked_rows, _CELLS, axis=1), np.array_split(valid_rows, _CELLS, axis=1), strict=True):
             shares.append(cell.sum() / max(1, inside.sum()))
     return np.array(shares)

@@ -18,12 +18,12 @@ from scipy.sparse import csr_array
 from dedup.numerics.arraytypes import Floats, Ids, ListIds, Mask, Rows16, Rows32, Sims
 from dedup.numerics.similarity import Rows, unit_rows
 
-_SAMPLE = 512  # rows that stand for the list while balls are looked for
+_SAMPLE = 512  # rows in which balls are searched for
 _CHUNK = 8_192
 _MIN_BALL = 256  # members below which the products of a ball are cheaper than finding it
-_REFINE = 8_192  # rows that move a pivot to its place
+_REFINE = 8_192  # rows that a pivot is refined on
 _REFINEMENTS = 3
-_DIRECT = 64  # comparisons of two numbers that cost about what one number costs in a sort of rows
+_DIRECT = 64  # comparisons of two numbers that cost about as much as one number in a sort of rows
 SAFETY = 1e-5  # of a cosine; keeps float32 rounding on the safe side of the triangle inequality
 
 
@@ -48,17 +48,17 @@ def half_angle_cosine(min_similarity: float) -> float:
 
 
 def fewest_in_sample(n_sample: int, n: int) -> float:
-    """How many of a sample of `n_sample` out of `n` rows a ball worth finding holds, give or take."""
+    """Roughly how many rows of a sample of `n_sample` out of `n` a ball worth finding holds."""
     return max(4.0, 0.5 * _MIN_BALL * n_sample / n)
 
 
 def evenly_spread(n: int, most: int) -> Ids:
-    """At most so many of n places, at even distances, the first and the last among them."""
+    """At most so many of n places at even distances, including the first and the last."""
     return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
 
 
 def may_hold_ball(rows: Rows32, sample: Rows32, limit: float, n: int) -> bool:
-    """Whether one of some rows has so many neighbours in a sample of n that there may be a ball."""
+    """Whether a row has so many neighbours in a sample of n rows that there may be a ball."""
     near = (rows @ sample.T >= limit).sum(axis=1)
     return bool(near.max(initial=0) >= fewest_in_sample(len(sample), n))
 
@@ -66,23 +66,14 @@ def may_hold_ball(rows: Rows32, sample: Rows32, limit: float, n: int) -> bool:
 def find_balls(vectors: Rows, min_similarity: float, candidates: Mask) -> list[Ball]:
     """Find large balls of mutual neighbours.
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n, dim), or Rows
-    min_similarity : float
-        The threshold; members of a ball are at least this similar to each other.
-    candidates : bool array, shape (n,)
-        Rows that may become members.
-
-    Returns
-    -------
-    list of Ball
-        Disjoint, in the order found; empty where the list is not dense anywhere.
+    `min_similarity`: members of a ball are at least this similar to each other.
+    `candidates`: rows that may become members.
+    Returns disjoint balls in the order found; none where the list is not dense anywhere.
 
     Notes
     -----
     A pivot is the mean direction of a dense neighbourhood, not one of the vectors: copies scatter around their
-    original, and twice the scatter of one copy from another would ask for twice the angle.
+    original, and around one of the copies the ball would need twice the angle.
     Cost per ball: one pass over the remaining rows.
     """
     cos_half = half_angle_cosine(min_similarity) + SAFETY
@@ -106,7 +97,7 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: Mask) -> list[B
 
 
 def _grow(vectors: Rows, rows: Ids, pivot: Floats, cos_half: float) -> Ball:
-    """Members within the half angle of a pivot that first moves to the mean direction of a sample of them."""
+    """Rows within the half angle of a pivot that is first moved to the mean direction of a sample of them."""
     pivot = pivot / np.linalg.norm(pivot)
     sample = unit_rows(vectors[rows[evenly_spread(len(rows), _REFINE)]])
     for _ in range(_REFINEMENTS):
@@ -135,13 +126,13 @@ class Ownership:
     """
 
     def __init__(self, lists: ListIds, list_id: int) -> None:
-        self._earlier = np.where(lists < list_id, lists, -1)  # -1: not of interest
+        self._earlier = np.where(lists < list_id, lists, -1)  # -1: not an earlier list
         self.is_trivial = bool((self._earlier < 0).all())
-        self._n_left = _DIRECT * self._earlier.size  # comparisons of lists that cost less than the signatures
+        self._n_direct = _DIRECT * self._earlier.size  # comparisons of lists that still cost less than the signatures
 
     @cached_property
     def _signatures(self) -> tuple[Ids, csr_array]:
-        """Signature of each row, and the lists of each signature: rows of one own the same pairs, and most rows of a list share few."""
+        """Signature of each row, and the lists of each signature. Rows of one signature own the same pairs; a list has few signatures."""
         signatures, signature = np.unique(np.sort(self._earlier, axis=1), axis=0, return_inverse=True)
         place, column = np.nonzero(signatures >= 0)
         _, columns = np.unique(signatures[place, column], return_inverse=True)
@@ -152,15 +143,14 @@ class Ownership:
         """Whether this list owns each of the pairs (a[i], b[i])."""
         if self.is_trivial or not len(a):
             return np.ones(len(a), dtype=bool)
-        self._n_left -= len(a) * self._earlier.shape[1] ** 2
-        if self._n_left >= 0:
+        self._n_direct -= len(a) * self._earlier.shape[1] ** 2
+        if self._n_direct >= 0:
             others = self._earlier[b]
-            others[others < 0] = -2  # what is not of interest meets nothing
-            met: Mask = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
-            return met
+            others[others < 0] = -2  # equal to no list of `a`
+            is_owned: Mask = ~(self._earlier[a][:, :, None] == others[:, None, :]).any(axis=(1, 2))
+            return is_owned
         signature, incidence = self._signatures
-        left, right = signature[a], signature[b]
-        keys, inverse = np.unique(left * np.int64(incidence.shape[0]) + right, return_inverse=True)
+        keys, inverse = np.unique(signature[a] * np.int64(incidence.shape[0]) + signature[b], return_inverse=True)
         first, second = np.divmod(keys, incidence.shape[0])
         both: csr_array = incidence[first, :].multiply(incidence[second, :])
         shared = np.asarray(both.sum(axis=1)).ravel()
@@ -172,46 +162,38 @@ class Ownership:
         if self.is_trivial:
             return np.ones((len(rows), len(others)), dtype=bool)
         signature, incidence = self._signatures
-        left, row = np.unique(signature[rows], return_inverse=True)
-        right, column = np.unique(signature[others], return_inverse=True)
-        shared: csr_array = incidence[left, :] @ incidence[right, :].T
+        of_rows, row = np.unique(signature[rows], return_inverse=True)
+        of_others, column = np.unique(signature[others], return_inverse=True)
+        shared: csr_array = incidence[of_rows, :] @ incidence[of_others, :].T
         owned: Mask = (shared.toarray() == 0)[row][:, column]
         return owned
 
     def weights(self, rows: Ids, others: Ids, weights: Ids) -> Ids:
-        """Summed weight, for each of `rows`, of the `others` whose pair with it this list owns.
+        """For each of `rows`, the summed weight, int64 (n,), of the `others` whose pair with it this list owns.
 
-        Parameters
-        ----------
-        rows, others : int64 array, shapes (n,) and (m,)
-        weights : int64 array, shape (m,)
-            Of the others.
-
-        Returns
-        -------
-        int64 array, shape (n,)
+        `weights`: shape (m,); of the others.
         """
         total = int(weights.sum())
         if self.is_trivial:
             return np.full(len(rows), total, dtype=np.int64)
         signature, incidence = self._signatures
-        of_signature = np.bincount(signature[others], weights=weights, minlength=incidence.shape[0]).astype(np.int64)
-        wanted, inverse = np.unique(signature[rows], return_inverse=True)
-        present = np.flatnonzero(of_signature)
-        owned = np.empty(len(wanted), dtype=np.int64)
-        for start in range(0, len(wanted), 1024):
-            shared: csr_array = incidence[wanted[start : start + 1024], :] @ incidence[present, :].T
+        weight_of = np.bincount(signature[others], weights=weights, minlength=incidence.shape[0]).astype(np.int64)
+        of_rows, inverse = np.unique(signature[rows], return_inverse=True)
+        of_others = np.flatnonzero(weight_of)
+        owned = np.empty(len(of_rows), dtype=np.int64)
+        for start in range(0, len(of_rows), 1024):
+            shared: csr_array = incidence[of_rows[start : start + 1024], :] @ incidence[of_others, :].T
             shared.data = np.ones_like(shared.data)
-            owned[start : start + 1024] = total - np.asarray(shared @ of_signature[present])
+            owned[start : start + 1024] = total - np.asarray(shared @ weight_of[of_others])
         return owned[inverse]
 
 
 @dataclass(frozen=True)
 class Crowds:
-    """Balls and their surroundings, where these meet taken together: each is joined by itself, and no index asked about it."""
+    """Balls with their surroundings, merged where these meet: each crowd is joined by itself, without searching an index."""
 
-    group: npt.NDArray[np.int32]  # the crowd that each vector is in, -1 for none: pairs inside one are found by joining it
-    is_inside: Mask  # members of a ball, all of whose neighbours are in its crowd
+    group: npt.NDArray[np.int32]  # the crowd that each vector is in, -1 for none; a join of the crowd finds its pairs
+    is_inside: Mask  # members of a ball: all their neighbours are in its crowd
 
     @property
     def n_groups(self) -> int:
@@ -238,8 +220,8 @@ def find_crowds(sample: Rows16, n: int, blocks: Iterable[tuple[slice, Rows16]], 
 
     Notes
     -----
-    Vectors within half the threshold's angle θ of a pivot are mutual neighbours; whatever is a neighbour of one of them is within
-    1.5 θ of the pivot. Surroundings that meet are one.
+    Vectors within half the threshold's angle θ of a pivot are mutual neighbours; every neighbour of one of them is within 1.5 θ
+    of the pivot. Surroundings that meet are merged.
     """
     group = np.full(n, -1, dtype=np.int32)
     is_inside = np.zeros(n, dtype=bool)
@@ -249,7 +231,7 @@ def find_crowds(sample: Rows16, n: int, blocks: Iterable[tuple[slice, Rows16]], 
     pivots = np.stack([ball.pivot for ball in balls]).astype(np.float32)
     within = half_angle_cosine(min_similarity) + SAFETY
     around = float(np.cos(min(np.pi, 1.5 * np.arccos(min_similarity)))) - SAFETY
-    united = np.arange(len(balls))  # the smallest ball whose surroundings each shares
+    united = np.arange(len(balls))  # the first ball of those that each is merged with
     for part, rows in blocks:
         product = unit_rows(rows) @ pivots.T
         near = product >= around

@@ -1,4 +1,4 @@
-"""Exhaustive search: every query against every vector, for what must not be approximate."""
+"""Exhaustive search: every query against every vector, where results must not be approximate."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Places = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """The pairs of a row and a column that float32 products propose; what they are, float64 decides."""
+    """The pairs of a row and a column that float32 products propose, for float64 to decide."""
 
     products: Sims  # (n_rows, n_columns)
-    places: Ids  # of those that reach the limit, row after row
+    places: Ids  # of the products that reach the limit, row by row
 
     @property
     def pairs(self) -> tuple[Ids, Ids]:
-        """Row and column of each."""
+        """Row and column of each pair."""
         row, column = np.divmod(self.places, self.products.shape[1])
         return row, column
 
     @property
     def values(self) -> Sims:
-        """Product of each."""
+        """Product of each pair."""
         return self.products.ravel()[self.places]
 
     def is_dense(self, share: float) -> bool:
-        """Whether more than a share of all pairs are close."""
+        """Whether more than this share of all pairs is close."""
         return len(self.places) > share * self.products.size
 
 
 def themselves(row_ids: Ids, column_ids: Ids) -> tuple[Places, Places]:
-    """Rows and columns of the vectors that are among both."""
+    """Rows and columns of the vectors that are in both."""
     _, rows, columns = np.intersect1d(row_ids, column_ids, return_indices=True)
     return rows, columns
 
@@ -54,7 +54,7 @@ def close_pairs(rows: Rows32, columns: Rows32, limit: float, *, but: tuple[Place
     limit : float
         The threshold, less what rounding may have taken from a product.
     but : (rows, columns), optional
-        Pairs that are left out, their products lowered to -2: vectors are not compared with themselves.
+        Pairs that are left out, such as vectors with themselves; their products become -2.
     """
     products = rows @ columns.T
     if but is not None:
@@ -63,7 +63,7 @@ def close_pairs(rows: Rows32, columns: Rows32, limit: float, *, but: tuple[Place
 
 
 _PRODUCTS = 2**23  # float32 products at a time
-_MANY = 8  # times k: near vectors of a query in one block that are judged exactly; where there are more, those with the largest products
+_MANY = 8  # times k: near vectors of a query in one block judged exactly; where there are more, those with the largest products
 
 
 def nearest_neighbors(
@@ -92,7 +92,7 @@ def nearest_neighbors(
     Notes
     -----
     float32 products propose and exact similarities decide. Only where more than 8·k vectors of a block are as near as the k-th to
-    within the rounding of float32 (a crowd of copies) do products decide which are looked at: similarities are then right to 0.00001.
+    within the rounding of float32 (a crowd of copies) do products choose which are judged: similarities are then right to 0.00001.
     """
     m = len(queries)
     best, ids = np.full((m, k), -2.0, dtype=np.float32), np.full((m, k), -1, dtype=np.int64)
@@ -114,7 +114,7 @@ def _proposed(product: Sims, query_ids: Ids, block_ids: Ids, worst: Sims, k: int
     worst = worst - np.float32(FLOAT32_BAND)
     is_short = worst < -1.5
     if is_short.any() and width > k:
-        # nothing to compare with yet: no worse than the k-th of this block
+        # fewer than k neighbours so far: none that is worse than the k-th of this block
         worst[is_short] = np.partition(product[is_short], width - k, axis=1)[:, width - k] - np.float32(2 * FLOAT32_BAND)
     np.maximum(worst, np.float32(-1.5), out=worst)
     is_near = product >= worst[:, None]
@@ -127,20 +127,20 @@ def _proposed(product: Sims, query_ids: Ids, block_ids: Ids, worst: Sims, k: int
 
 
 def _merged(best: Sims, ids: Ids, query: Places, neighbor_ids: Ids, similarity: Sims) -> tuple[Sims, Ids]:
-    """The k best of those there were and some further neighbours."""
+    """The k best of the previous neighbours and some further ones."""
     m, k = best.shape
     rows = np.concatenate([np.repeat(np.arange(m), k), query])
-    values, names = np.concatenate([best.ravel(), similarity]), np.concatenate([ids.ravel(), neighbor_ids])
-    order = np.lexsort((names, -values, rows))
+    values, all_ids = np.concatenate([best.ravel(), similarity]), np.concatenate([ids.ravel(), neighbor_ids])
+    order = np.lexsort((all_ids, -values, rows))
     starts = np.searchsorted(rows[order], np.arange(m))
     kept = order[starts[:, None] + np.arange(k)]
-    return values[kept], names[kept]
+    return values[kept], all_ids[kept]
 
 
 def mean_distances(similarity: Sims) -> Floats:
-    """Mean of 1 - cosine over the neighbours of each query; one that was not found counts as opposite, at distance 2.
+    """Mean of 1 - cosine over the neighbours of each query.
 
-    So that the mean is an upper bound of what more neighbours would give.
+    A missing neighbour counts as opposite, at distance 2, so that the mean is an upper bound.
 
     Examples
     --------
@@ -151,18 +151,18 @@ def mean_distances(similarity: Sims) -> Floats:
     return means
 
 
-_DENSE = 0.02  # share of close pairs from which sums over all beat lists of some
+_DENSE = 0.02  # share of close pairs above which sums over all pairs beat lists of some
 
 
 def count_neighbors(queries: Rows16, query_ids: Ids, query_thresholds: Sims, blocks: Iterable[tuple[Ids, Rows16, Sims, Ids]]) -> Ids:
-    """Weight of all other vectors within the threshold of each query, by comparing with every one.
+    """Weight of all other vectors within the threshold of each query, by comparing it with every one.
 
     Parameters
     ----------
     queries : float16 array, shape (n, dim)
     query_ids : int64 array, shape (n,)
     query_thresholds : float32 array, shape (n,)
-        Similarity that each asks of a neighbour; a pair needs the larger of its two.
+        Similarity that each requires of a neighbour; a pair needs the larger of its two.
     blocks : iterable of (ids (m,), rows float16 (m, dim), thresholds (m,), weights (m,))
         All vectors, the queries among them.
 
@@ -176,7 +176,7 @@ def count_neighbors(queries: Rows16, query_ids: Ids, query_thresholds: Sims, blo
     for ids, rows, thresholds, weights in blocks:
         close = close_pairs(unit, unit_rows(rows), limit, but=themselves(query_ids, ids))
         sure, q, r = _count_sure(close, query_thresholds, thresholds, weights)
-        # an edge is src < dst: the exact value is taken that way round
+        # in the order of edges, src < dst, so that the value is theirs to the last bit
         swap = query_ids[q] > ids[r]
         a, b = queries[q], rows[r]
         a[swap], b[swap] = b[swap], a[swap].copy()
@@ -204,10 +204,11 @@ _STRIP = 256  # rows whose products are held at a time
 
 @dataclass(frozen=True)
 class Alike:
-    """What a comparison of rows with columns found."""
+    """Counts and similar pairs of a comparison of rows with columns."""
 
     counts: Ids  # (n_rows, n_thresholds): columns of another label at or above each threshold
-    row: Ids  # the pairs at or above the floor, by row, then column
+    # row, column: the pairs at or above the floor, by row, then column
+    row: Ids
     column: Ids
     similarity: Sims  # exact
 
@@ -226,7 +227,7 @@ def count_alike(
     ----------
     rows, columns : float array, shape (n_rows, dim) and (n_columns, dim)
     row_labels, column_labels : int64 array, shape (n_rows,) and (n_columns,)
-        Images of one label are copies, or the same; they are left out.
+        Images of one label are copies or the same image; their pairs are left out.
     thresholds : float64 array, shape (n_thresholds,)
         Ascending.
     floor : float
@@ -235,7 +236,7 @@ def count_alike(
     Returns
     -------
     Alike
-        Counts within 1e-5 of similarity; from the floor up exact.
+        Counts are right to within 1e-5 of similarity; from the floor up they are exact.
 
     Raises
     ------
@@ -246,22 +247,22 @@ def count_alike(
         raise ShapeError(f"expected rows and columns of one width with labels, found {rows.shape} and {columns.shape}")
     if not len(thresholds):
         raise ShapeError("expected at least one threshold, found none")
-    left, right = unit_rows(rows), unit_rows(columns)
-    edges = thresholds.astype(np.float32)
-    n_bins, limit = len(edges), min(float(edges[0]), floor) - FLOAT32_BAND
+    unit, unit_columns = unit_rows(rows), unit_rows(columns)
+    bins = thresholds.astype(np.float32)
+    n_bins, limit = len(bins), min(float(bins[0]), floor) - FLOAT32_BAND
     binned = np.zeros((len(rows), n_bins), dtype=np.int64)
     parts: list[tuple[Ids, Ids, Sims]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for top in range(0, len(rows), _STRIP):
-        close = close_pairs(left[top : top + _STRIP], right, limit)
+        close = close_pairs(unit[top : top + _STRIP], unit_columns, limit)
         i, j = close.pairs
         is_other = row_labels[i + top] != column_labels[j]
         i, j, value = i[is_other], j[is_other], close.values[is_other]
         high = np.flatnonzero(value >= floor - FLOAT32_BAND)
         value[high] = exact_similarity(rows[i[high] + top], columns[j[high]])
-        place = np.searchsorted(edges, value, side="right") - 1
-        is_counted = place >= 0
+        number = np.searchsorted(bins, value, side="right") - 1
+        is_counted = number >= 0
         n_strip = len(close.products)
-        counted = np.bincount(i[is_counted] * n_bins + place[is_counted], minlength=n_strip * n_bins)
+        counted = np.bincount(i[is_counted] * n_bins + number[is_counted], minlength=n_strip * n_bins)
         binned[top : top + n_strip] += counted.reshape(n_strip, n_bins)
         high = high[value[high] >= np.float32(floor)]
         parts.append((i[high] + top, j[high], value[high]))

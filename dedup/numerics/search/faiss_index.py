@@ -11,54 +11,51 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
+from dedup.numerics.arraytypes import Ids, ListIds, Rows32, Sims
 
 FIRST = 128  # candidates that a search begins with
-_TAIL = 0.25  # of the candidates, by their codes the farthest, that must hold no neighbour for a search to end
+_TAIL = 0.25  # of the candidates, the farthest by their codes, that must hold no neighbour for a search to end
 _AGAIN = "delete index/_stage.json of the run directory and run: dedup run --only index output.run_dir=… …"
-Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # ids and exact similarities, in the order of their codes
+Candidates = tuple[Ids, Sims]  # ids and exact similarities, in the order of their codes
 
 
-def search_all(
-    search: Callable[[npt.NDArray[np.int64], int], Found], least: npt.NDArray[np.float32], n: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def search_all(search: Callable[[Ids, int], Candidates], least: Sims, n: int) -> tuple[Ids, Ids, Sims]:
     """All neighbours of some queries, as far as a search by codes finds them.
 
     Parameters
     ----------
     search : callable
-        Takes rows of queries and k; gives ids (m, k), -1 where there are fewer, and exact similarities (m, k), the candidates in the order
-        of their codes. Fewer than k columns mean that it gives no more.
+        From rows of queries and k to ids (m, k), -1 where there are fewer, and exact similarities (m, k) of the candidates, in the order
+        of their codes. With fewer than k columns there are no more candidates.
     least : float32 array, shape (n_queries,)
-        Similarity that each asks of a neighbour.
+        Similarity that each requires of a neighbour.
     n : int
         Vectors in the index.
 
     Returns
     -------
-    query : int64 array, shape (n_found,)
-    ids : int64 array, shape (n_found,)
-    similarity : float32 array, shape (n_found,)
+    query : int64 array, shape (n_neighbors,)
+    ids : int64 array, shape (n_neighbors,)
+    similarity : float32 array, shape (n_neighbors,)
 
     Notes
     -----
-    A query is asked for twice as many until the last quarter of its candidates holds no neighbour.
+    A query is searched again for twice as many until the last quarter of its candidates holds no neighbour.
     """
-    k, open_rows = min(FIRST, n), np.arange(len(least))
-    queries, ids_found, similarities = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    while len(open_rows):
-        ids, similarity = search(open_rows, k)
-        is_near = (similarity >= least[open_rows, None]) & (ids >= 0)
+    k, queries = min(FIRST, n), np.arange(len(least))
+    parts: list[tuple[Ids, Ids, Sims]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    while len(queries):
+        ids, similarity = search(queries, k)
+        is_near = (similarity >= least[queries, None]) & (ids >= 0)
         is_last = k >= n or ids.shape[1] < k
-        is_done = np.logical_or(~np.any(is_near[:, -max(1, int(_TAIL * k)) :], axis=1), np.full(len(open_rows), is_last))
+        is_done = np.logical_or(~np.any(is_near[:, -max(1, int(_TAIL * k)) :], axis=1), np.full(len(queries), is_last))
         row, place = np.nonzero(is_near & is_done[:, None])
-        queries.append(open_rows[row])
-        ids_found.append(ids[row, place])
-        similarities.append(similarity[row, place])
-        open_rows, k = open_rows[~is_done], min(2 * k, n)
-    return np.concatenate(queries), np.concatenate(ids_found), np.concatenate(similarities)
+        parts.append((queries[row], ids[row, place], similarity[row, place]))
+        queries, k = queries[~is_done], min(2 * k, n)
+    query, neighbors, similarities = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return query, neighbors, similarities
 
 
 try:
@@ -66,8 +63,8 @@ try:
 except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
 
-faiss: Any = _faiss  # its type hints lack half of what there is
-GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
+faiss: Any = _faiss  # its type hints are incomplete
+GPU_MOST = 2048  # neighbours that FAISS can find on a GPU
 
 
 def open_merged(path: str) -> Any:
@@ -78,8 +75,8 @@ def open_merged(path: str) -> Any:
     beside = os.path.join(os.path.dirname(path), os.path.basename(lists.filename))
     n_bytes = os.path.getsize(beside) if os.path.exists(beside) else -1
     if n_bytes < lists.totsize:
-        there = "is missing" if n_bytes < 0 else f"has {n_bytes:,} bytes"
-        raise RunDirectoryError(f"{beside} {there}, expected {lists.totsize:,}; {_AGAIN}")
+        state = "is missing" if n_bytes < 0 else f"has {n_bytes:,} bytes"
+        raise RunDirectoryError(f"{beside} {state}, expected {lists.totsize:,}; {_AGAIN}")
     lists.filename, lists.read_only = beside, True
     if lists.totsize:
         lists.do_mmap()
@@ -87,19 +84,19 @@ def open_merged(path: str) -> Any:
 
 
 class IvfIndex:
-    """An index of `merge_parts`, its lists mapped into memory; for several threads at a time.
+    """An index of `merge_parts`, its lists mapped into memory; thread-safe.
 
     Parameters
     ----------
     path : str
         The index; its lists lie beside it.
     n_gpus : int
-        GPUs that hold a copy of it, if FAISS has any; 0 = it is searched where it lies.
+        GPUs that share a copy of it; 0 = it is searched on the CPU.
 
     Raises
     ------
     RunDirectoryError
-        If the file is no index, or is cut off.
+        If the file is not an index, or is truncated.
     """
 
     def __init__(self, path: str, *, n_gpus: int = 0) -> None:
@@ -124,7 +121,7 @@ class IvfIndex:
 
     @property
     def dim(self) -> int:
-        """Length of a vector."""
+        """Dimensions of a vector."""
         return int(self._cpu.d)
 
     @property
@@ -134,7 +131,7 @@ class IvfIndex:
 
     @property
     def nprobe(self) -> int:
-        """Lists that a search looks into by default."""
+        """Lists searched by default."""
         return int(self._inner.nprobe)
 
     @property
@@ -144,16 +141,14 @@ class IvfIndex:
 
     @property
     def description(self) -> str:
-        """Kind of index, as FAISS names it."""
+        """FAISS's name of this kind of index."""
         return type(faiss.downcast_index(self._inner)).__name__
 
-    def list_sizes(self) -> npt.NDArray[np.int64]:
+    def list_sizes(self) -> Ids:
         """Vectors in each list, shape (nlist,)."""
         return np.array([self._inner.invlists.list_size(number) for number in range(self.nlist)], dtype=np.int64)
 
-    def search(
-        self, rows: npt.NDArray[np.float32], k: int, lists: npt.NDArray[np.int32] | None = None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def search(self, rows: Rows32, k: int, lists: ListIds | None = None) -> tuple[Ids, Sims]:
         """Candidates near some vectors, by their codes; to be refined.
 
         Parameters
@@ -163,14 +158,14 @@ class IvfIndex:
         k : int
             Candidates for each.
         lists : int32 array, shape (n, nprobe), or None
-            Lists looked into; None = the nearest `nprobe`, as the index finds them. A GPU always finds them itself.
+            Lists to search; None = the `nprobe` nearest, as the index finds them. A GPU always finds them itself.
 
         Returns
         -------
         ids : int64 array, shape (n, k)
             -1 where there are fewer.
         similarity : float32 array, shape (n, k)
-            As the codes have it, largest first.
+            Computed from the codes, largest first.
         """
         rows = np.ascontiguousarray(rows, np.float32)
         if self.on_gpu:
@@ -188,18 +183,18 @@ class IvfIndex:
         return ids, similarity
 
     @cached_property
-    def _centroids(self) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = self._inner.quantizer.reconstruct_n(0, self.nlist)
-        return found
+    def _centroids(self) -> Rows32:
+        centroids: Rows32 = self._inner.quantizer.reconstruct_n(0, self.nlist)
+        return centroids
 
 
-_PQ_TRAIN = 10_000  # vectors; 39 for each of the 256 centroids, as FAISS asks
+_PQ_TRAIN = 10_000  # vectors; 39 for each of the 256 centroids, as FAISS requires
 _PQ_ITERATIONS = 8
-_LEAST_PER_LIST = 39  # training vectors that FAISS asks for each list, where it trains its own
+_LEAST_PER_LIST = 39  # training vectors that FAISS requires for each list it trains
 
 
-def trained_index(centroids: npt.NDArray[np.float32], sample: npt.NDArray[np.float32], *, codes: str, nprobe: int) -> bytes:
-    """An empty index over lists that are there already.
+def trained_index(centroids: Rows32, sample: Rows32, *, codes: str, nprobe: int) -> bytes:
+    """An empty index over existing lists.
 
     Parameters
     ----------
@@ -207,13 +202,9 @@ def trained_index(centroids: npt.NDArray[np.float32], sample: npt.NDArray[np.flo
     sample : float32 array, shape (n, dim)
         Unit rows the product quantizer is trained on.
     codes : str
-        ``pq`` (64 bytes a vector, or as many as divide dim) or ``fp16`` (2 * dim bytes).
+        ``pq`` (`pq_bytes` a vector) or ``fp16`` (2 * dim bytes a vector).
     nprobe : int
-        Lists that a search looks into, unless it says otherwise.
-
-    Returns
-    -------
-    bytes
+        Lists searched by default.
     """
     nlist, dim = centroids.shape
     quantizer = faiss.IndexFlatIP(dim)
@@ -229,8 +220,8 @@ def trained_index(centroids: npt.NDArray[np.float32], sample: npt.NDArray[np.flo
     return bytes(faiss.serialize_index(index))
 
 
-def trained_factory(factory: str, sample: npt.NDArray[np.float32], *, nlist: int, nprobe: int, seed: int) -> bytes:
-    """An empty index as a FAISS factory string describes it, which trains lists of its own.
+def trained_factory(factory: str, sample: Rows32, *, nlist: int, nprobe: int, seed: int) -> bytes:
+    """An empty index that a FAISS factory string describes, which trains its own lists.
 
     Parameters
     ----------
@@ -240,14 +231,10 @@ def trained_factory(factory: str, sample: npt.NDArray[np.float32], *, nlist: int
         Unit rows.
     nlist, nprobe, seed : int
 
-    Returns
-    -------
-    bytes
-
     Raises
     ------
     ConfigError
-        If FAISS knows no such index, it has no inverted lists, or the sample is too small for it.
+        If FAISS knows no such index, it has no inverted lists, or the sample is too small.
     """
     text = factory.replace("{nlist}", str(nlist))
     try:
@@ -271,7 +258,7 @@ def trained_factory(factory: str, sample: npt.NDArray[np.float32], *, nlist: int
     return bytes(faiss.serialize_index(index))
 
 
-def filled_part(trained: bytes, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float32], home: npt.NDArray[np.int32] | None) -> bytes:
+def filled_part(trained: bytes, ids: Ids, rows: Rows32, home: ListIds | None) -> bytes:
     """A copy of an empty index with some vectors in it.
 
     Parameters
@@ -281,11 +268,7 @@ def filled_part(trained: bytes, ids: npt.NDArray[np.int64], rows: npt.NDArray[np
     rows : float32 array, shape (n, dim)
         Unit rows.
     home : int32 array, shape (n,), or None
-        The list of each; None = the index finds it.
-
-    Returns
-    -------
-    bytes
+        The list of each vector; None = the index finds it.
     """
     index = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
     rows, ids = np.ascontiguousarray(rows, np.float32), np.ascontiguousarray(ids, np.int64)
@@ -298,7 +281,7 @@ def filled_part(trained: bytes, ids: npt.NDArray[np.int64], rows: npt.NDArray[np
 
 
 def merge_parts(trained: bytes, parts: Sequence[str], index_path: str, lists_path: str, *, base: str = "") -> int:
-    """Merge filled parts into one index whose lists lie in a file of their own; never more than a list is in memory.
+    """Merge filled parts into one index with its lists in a separate file; at most one list is in memory.
 
     Parameters
     ----------
@@ -306,18 +289,18 @@ def merge_parts(trained: bytes, parts: Sequence[str], index_path: str, lists_pat
     parts : sequence of str
         Files of `filled_part`.
     index_path, lists_path : str
-        Files to write. The index finds its lists by their name in its own folder.
+        Files to write. The index finds its lists by their name in its folder.
     base : str
-        An index that was merged before: it comes first.
+        An index that was merged before; its vectors come first.
 
     Returns
     -------
     int
-        Vectors in it.
+        Vectors in the index.
 
     Notes
     -----
-    As `faiss.contrib.ondisk.merge_ondisk` does it.
+    The same as `faiss.contrib.ondisk.merge_ondisk`.
     """
     opened = [open_merged(base)] if base else []
     opened += [faiss.read_index(part, faiss.IO_FLAG_MMAP) for part in parts]
@@ -327,23 +310,18 @@ def merge_parts(trained: bytes, parts: Sequence[str], index_path: str, lists_pat
     sources = faiss.InvertedListsPtrVector()
     for part in opened:
         sources.push_back(faiss.extract_index_ivf(part).invlists)
-    with _without_its_prints():
+    with _silent():
         n = int(lists.merge_from_multiple(sources.data(), sources.size(), False)) if opened else 0
     index.ntotal = inner.ntotal = n
     inner.replace_invlists(lists, True)
     lists.this.disown()
-    lists.filename = lists_path.rpartition("/")[2]  # whoever opens it looks beside the index
+    lists.filename = lists_path.rpartition("/")[2]  # `open_merged` expects it beside the index
     faiss.write_index(index, index_path)
     return n
 
 
 def emptied(path: str) -> bytes:
-    """A merged index without its vectors, to be filled anew: its quantizers are those it has.
-
-    Returns
-    -------
-    bytes
-    """
+    """A merged index without its vectors, to be filled anew; it keeps its quantizers."""
     index = faiss.read_index(path, faiss.IO_FLAG_SKIP_IVF_DATA)
     inner = faiss.extract_index_ivf(index)
     lists = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
@@ -354,18 +332,18 @@ def emptied(path: str) -> bytes:
 
 
 @contextmanager
-def _without_its_prints() -> Iterator[None]:
-    """FAISS prints to standard output what it does to the file, whoever may be reading that."""
+def _silent() -> Iterator[None]:
+    """Discard what FAISS prints to standard output, which may be read by another program."""
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    stdout, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
+        os.dup2(null, 1)
         yield
-        ctypes.CDLL(None).fflush(None)  # what C holds back goes nowhere too
+        ctypes.CDLL(None).fflush(None)  # C's buffer is discarded too
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(null)
 
 
 def pq_bytes(dim: int) -> int:

@@ -15,7 +15,7 @@ from dedup.numerics.search.gpu import TILING
 from dedup.numerics.search.strips import DEFAULTS, EdgeBuffer, JoinSettings, StripJoin
 from dedup.numerics.similarity import FLOAT32_BAND, Rows, exact_similarity, unit_rows
 
-_BALLS_FROM = 1_024  # members from which looking for balls pays
+_BALLS_FROM = 1_024  # members from which searching for balls pays
 
 
 def self_join(
@@ -35,24 +35,24 @@ def self_join(
     vectors : float16 array, shape (n, dim), or Rows
         Unit rows up to float16 rounding, ordered by sample_id.
     thresholds : float32 array, shape (n,)
-        Similarity each row asks of a copy; a pair needs the larger of its two.
+        Similarity each row requires of a copy; a pair needs the larger of its two.
     weights : int64 array, shape (n,)
-        Samples each row stands for.
+        Samples each row represents.
     ownership : Ownership
         Pairs that another list owns are left out.
     settings : JoinSettings
     projected : float16 array, shape (n, k + 1), optional
         Projections (`dedup.numerics.search.project`) whose products bound the similarities.
     earlier : Earlier, optional
-        What an earlier join of the first rows has found. Only pairs with another row are compared, and those of rows that stand for
-        more samples than then.
+        Result of an earlier join of the first rows. Only pairs with at least one other row are compared, and those of rows that
+        represent more samples than they did then.
 
     Returns
     -------
     Joined
-        With `earlier`, the edges of all rows, and by how much the counts are more than they were then (weights of the rows themselves
+        With `earlier`, the edges of all rows, and by how much the counts have grown since (weights of the rows themselves
         left out).
-        Without balls, the edges are exactly forest and best edges of all pairs within the threshold. Inside a
+        Without balls, the edges are exactly the forest and the best edges of all pairs within the threshold. Inside a
         ball (`find_balls`) they are a star around its middle and a path: linear in its members.
 
     Raises
@@ -68,7 +68,7 @@ def self_join(
     if earlier is not None and len(earlier.added) != n:
         raise ShapeError(f"expected what was added to {n} rows, found {len(earlier.added)}")
     join = ListJoin(vectors, thresholds, weights, ownership, settings, projected, earlier)
-    usable = thresholds <= 1.0  # others ask for equal bytes, which are one row already
+    usable = thresholds <= 1.0  # others match equal bytes only, which are one row already
     balls: list[Ball] = []
     if n >= _BALLS_FROM and join.may_be_dense():
         least = float(thresholds.min())
@@ -80,20 +80,20 @@ def self_join(
     for number, ball in enumerate(balls):
         join.inside(ball)
         join.between(rest, ball)
-        for other in balls[number + 1 :]:
-            join.between(other.rows, ball)
+        for later in balls[number + 1 :]:
+            join.between(later.rows, ball)
     return join.result()
 
 
 _HELD = 2_000_000  # edges held before they are sparsified
-_DENSE = 0.05  # share of a product's pairs from which each row's best edges stand for all of them
-_PROBE = 512  # rows whose projections tell whether a list is dense anywhere
+_DENSE = 0.05  # share of a product's pairs that are close, above which only each row's best edges are kept
+_PROBE = 512  # rows whose projections show whether a list is dense anywhere
 _FRESH_PROBE = 64  # rows added to a list that are compared with these
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Edges and counts of one list; positions refer to the rows handed in."""
+    """Edges and counts of one list, in positions of its rows."""
 
     src: Ids  # src < dst
     dst: Ids
@@ -103,17 +103,18 @@ class Joined:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What is known of the pairs of a list's first rows, which an earlier join has compared."""
+    """The first rows of a list, which an earlier join has compared, and its edges."""
 
-    n_rows: int  # how many rows come first
-    added: Ids  # samples by which each row stands for more than it did then; of the other rows, what they stand for
-    src: Ids  # edges the list had then; src < dst
+    n_rows: int  # number of these first rows
+    added: Ids  # how many more samples each row represents than it did then; for the other rows, how many it represents
+    # src, dst, similarity: edges of the list then; src < dst
+    src: Ids
     dst: Ids
     similarity: Sims
 
 
 class ListJoin:
-    """Counts and edges of one list while they grow; its parameters are those of `self_join`."""
+    """Counts and edges of one list as they are found; its parameters are those of `self_join`."""
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class ListJoin:
         self.vectors, self.thresholds, self.weights = vectors, thresholds, weights
         self.ownership, self.best, self.projected = ownership, settings.best, projected
         self.threshold = float(thresholds.min()) if len(thresholds) else 2.0
-        self.strips = StripJoin(vectors, self.threshold, None if projected is None else partial(_taken, projected), settings)
+        self.strips = StripJoin(vectors, self.threshold, None if projected is None else partial(_projections, projected), settings)
         self.n_neighbors = np.zeros(len(vectors), dtype=np.int64)
         no_ids = np.zeros(0, np.int64)
         self.edges = EdgeBuffer(partial(_sparse, best=self.best), (no_ids, no_ids, np.zeros(0, np.float32)), _HELD)
@@ -140,7 +141,7 @@ class ListJoin:
             self.edges.add(earlier.src, earlier.dst, earlier.similarity)
 
     def may_be_dense(self) -> bool:
-        """Whether many rows could be near one that is compared: a cheap look; to miss a small ball costs time only."""
+        """Whether many rows may be near one that is compared: a cheap estimate; missing a small ball only costs time."""
         if self.projected is None:
             return True
         n = len(self.projected)
@@ -152,20 +153,20 @@ class ListJoin:
         return may_hold_ball(compared, sample, self.strips.limit, n)
 
     def among(self, rows: Ids) -> None:
-        """All pairs of the given rows that an earlier join has not counted as they are now."""
+        """Compare all pairs of some rows, except those that an earlier join has counted with their present weights."""
         fresh = rows[self.is_fresh[rows]]
         self._compare(fresh, fresh)
         if len(fresh) < len(rows):
             self._compare(fresh, rows[~self.is_fresh[rows]])
 
     def _compare(self, rows: Ids, others: Ids) -> None:
-        """All pairs of some rows with others; of the same rows twice each pair once."""
+        """Compare some rows with others; each pair once if both are the same rows."""
         for a, b, is_close in self.strips.pairs(rows, others):
             self._judge(a, b, is_close=is_close)
 
     def inside(self, ball: Ball) -> None:
         """Pairs of a ball: counted without a product, joined by a star around its middle and a path."""
-        if not self.strips.is_ours():
+        if not self.strips.takes_next():
             return
         rows = ball.rows
         is_earlier = rows < self.n_earlier
@@ -181,8 +182,8 @@ class ListJoin:
         self._add_edges(low[owned], high[owned])
 
     def between(self, rows: Ids, ball: Ball) -> None:
-        """Pairs of other rows with a ball's: rows too far from its pivot need no product."""
-        # a cosine near 1 says little about a small angle: what was rounded away counts as angle
+        """Compare other rows with a ball's: rows too far from its pivot need no product."""
+        # a cosine near 1 tells little about a small angle, so its rounding error counts as angle
         radius = np.arccos(np.clip(float(ball.cosines.min()) - FLOAT32_BAND, -1.0, 1.0))
         reach = np.arccos(np.clip(self.threshold, -1.0, 1.0)) + radius
         limit = float(np.cos(min(reach, np.pi))) - FLOAT32_BAND
@@ -192,15 +193,15 @@ class ListJoin:
         self._with_members(near[~is_fresh], ball.rows[self.is_fresh[ball.rows]])
 
     def _with_members(self, rows: Ids, members: Ids) -> None:
-        """Pairs of rows near a ball with members of it."""
-        held, unit = -1, np.zeros((0, 0), dtype=np.float32)
+        """Compare rows near a ball with members of it."""
+        loaded, unit = -1, np.zeros((0, 0), dtype=np.float32)  # first of the columns in memory
         for strip, columns, close in self.strips.strips(rows, members):
             if not close.is_dense(_DENSE):
                 i, j = close.pairs
                 self._judge(strip[i], columns[j], is_close=self.projected is None)
                 continue
-            if columns[0] != held:
-                held, unit = int(columns[0]), unit_rows(self.vectors[columns])
+            if columns[0] != loaded:
+                loaded, unit = int(columns[0]), unit_rows(self.vectors[columns])
             self._judge_dense(strip, columns, unit)
 
     def _products(self, rows: Ids, pivot: Sims) -> Sims:
@@ -212,9 +213,9 @@ class ListJoin:
         return products
 
     def _judge_dense(self, rows: Ids, members: Ids, unit: Rows32) -> None:
-        """Pairs of rows with a ball's members where most are near: all are counted, each row's best edges are kept.
+        """Pairs of rows with a ball's members where many are near: all are counted, each row's best edges are kept.
 
-        The members hold together without these edges, so one edge joins a row to all of them.
+        The members are connected without these edges, so one edge connects a row to all of them.
         """
         product = unit_rows(self.vectors[rows]) @ unit.T
         above = product - np.maximum.outer(self.thresholds[rows], self.thresholds[members])
@@ -224,11 +225,11 @@ class ListJoin:
         near[i, j] = similarity >= np.maximum(self.thresholds[rows[i]], self.thresholds[members[j]])
         near &= self.ownership.mask(rows, members)
         if self.n_earlier:
-            is_known = np.logical_and.outer(rows < self.n_earlier, members < self.n_earlier)
-            heavier = near & is_known
+            is_earlier = np.logical_and.outer(rows < self.n_earlier, members < self.n_earlier)
+            heavier = near & is_earlier
             self.n_neighbors[rows] += heavier @ self.added[members]
             self.n_neighbors[members] += heavier.T @ self.added[rows]
-            near &= ~is_known
+            near &= ~is_earlier
         self.n_neighbors[rows] += weights_of(near, self.weights[members])
         self.n_neighbors[members] += weights_of(near.T, self.weights[rows])
         k = min(max(self.best, 1), len(members))
@@ -245,7 +246,7 @@ class ListJoin:
         return similarity
 
     def _judge(self, rows: Ids, others: Ids, *, is_close: bool) -> None:
-        """Judge candidate pairs exactly; count and keep those within the threshold."""
+        """Judge proposed pairs exactly; count and keep those within the threshold."""
         if not len(rows):
             return
         a, b = np.minimum(rows, others), np.maximum(rows, others)
@@ -262,9 +263,9 @@ class ListJoin:
         # float64 sums of weights are exact up to 2^53
         n = len(self.vectors)
         is_new = b >= self.n_earlier
-        for one, other in ((a, b), (b, a)):
-            weights = np.where(is_new, self.weights[other], self.added[other]) if self.n_earlier else self.weights[other]
-            self.n_neighbors += np.bincount(one, weights=weights, minlength=n).astype(np.int64)
+        for row, neighbor in ((a, b), (b, a)):
+            weights = np.where(is_new, self.weights[neighbor], self.added[neighbor]) if self.n_earlier else self.weights[neighbor]
+            self.n_neighbors += np.bincount(row, weights=weights, minlength=n).astype(np.int64)
         if self.n_earlier:
             a, b, similarity = a[is_new], b[is_new], similarity[is_new]
         self.edges.add(a, b, similarity)
@@ -279,7 +280,7 @@ class ListJoin:
         return Joined(src[order], dst[order], similarity[order], self.n_neighbors)
 
 
-def _taken(projected: Rows16, rows: Ids) -> Rows32:
+def _projections(projected: Rows16, rows: Ids) -> Rows32:
     return projected[rows].astype(np.float32)
 
 

@@ -16,9 +16,9 @@ from dedup.numerics.search.gpu import Device, best_lists, release, unless_full
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
 from dedup.numerics.similarity import FLOAT32_BAND
 
-_SPARE = 4  # lists beyond those asked for that are looked at, since the order of near ties is settled afterwards
+_SPARE = 4  # lists searched beyond those wanted, since the order of near ties is settled afterwards
 _MAX_SCORES = 2**26  # scores a device computes at a time, 4 bytes each
-_LEAST_ROWS = 64  # rows scored at a time below which a device is as good as full
+_LEAST_ROWS = 64  # rows scored at a time, below which a device counts as full
 _CHUNK = 65_536  # pairs of a vector and a list whose exact score is computed at a time
 _BALANCE_STEPS = (1.0, 1.0, 0.7, 0.5, 0.35, 0.25)
 _PLACES_PER_DOUBLING = 2.0  # how many places down the order of lists a list of twice the mean size is moved
@@ -26,7 +26,7 @@ _PLACES_PER_DOUBLING = 2.0  # how many places down the order of lists a list of 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Centroids, and what each list's score is lowered by so that lists are of one size."""
+    """Centroids, and by how much each list's score is lowered so that lists are of one size."""
 
     centroids: Rows32  # shape (nlist, dim); unit rows
     offsets: Sims  # shape (nlist,)
@@ -35,9 +35,9 @@ class Quantizer:
         """The lists of each vector, best first, by <row, centroid> - offset.
 
         `rows`: shape (n, dim); of norm 1 at most.
-        `device`: where scores are computed; None = the CPU. The lists are the same: where scores in float32 are too near each other to tell
-        their order, float64 decides, and between equal ones the smaller number.
-        Returns shape (n, min(nprobe, nlist); ).
+        `device`: where scores are computed; None = the CPU. The lists are the same: where float32 scores are too close to tell their
+        order, float64 decides, and between equal ones the smaller number.
+        Returns shape (n, min(nprobe, nlist)).
         """
         nprobe = min(nprobe, len(self.centroids))
         scores, lists = self.search(rows, min(nprobe + _SPARE, len(self.centroids)), device)
@@ -47,12 +47,11 @@ class Quantizer:
         """Scores and lists, best first by the score in float32, shapes (n, n_best)."""
         n_rows = max(_LEAST_ROWS, _MAX_SCORES // len(self.centroids))
         while device is not None and n_rows >= _LEAST_ROWS:
-            found = unless_full(lambda n=n_rows: best_lists(device.name, rows, self.centroids, self.offsets, n_best, n))  # type: ignore[misc]
-            if found is not None:
-                return found
+            best = unless_full(lambda n=n_rows: best_lists(device.name, rows, self.centroids, self.offsets, n_best, n))  # type: ignore[misc]
+            if best is not None:
+                return best
             release(device.name)
             n_rows //= 2
-
         return search_flat(rows, self.centroids, self.offsets, n_best)
 
     def balanced(self, rows: Rows32, nprobe: int, device: Device | None = None) -> Quantizer:
@@ -63,8 +62,8 @@ class Quantizer:
         for step in _BALANCE_STEPS:
             scores, lists = quantizer.search(rows, min(nprobe + _SPARE, nlist), device)
             sizes = np.bincount(quantizer._settled(rows, scores, lists, nprobe)[:, :nprobe].ravel(), minlength=nlist)
-            # the distance between neighbouring places in the order of lists is the natural unit of an offset; in a few bits, since the
-            # last ones of a score depend on how many threads share a product
+            # the mean difference between consecutive scores is the natural unit of an offset; it is rounded to few bits, since the last
+            # bits of a score depend on how many threads share a product
             unit = float(np.float16(np.mean(scores[:, 0] - scores[:, nprobe - 1], dtype=np.float64))) / max(1, nprobe - 1)
             change = step * unit * _PLACES_PER_DOUBLING * np.log2((sizes + 1.0) / (sizes.mean() + 1.0))
             quantizer = Quantizer(self.centroids, (quantizer.offsets + change).astype(np.float32))
@@ -74,8 +73,8 @@ class Quantizer:
         """Put the first `nprobe` of the best lists into the order of their exact scores.
 
         A float32 score is within FLOAT32_BAND of the exact one, times the sizes of its summands, so that two scores further
-        apart than twice that are in order. Lists in a row that are nearer form a run, which is sorted anew; where a run reaches
-        from the lists wanted to the last one known, it may go on, and all lists of that row are scored.
+        apart than twice that are in order. Consecutive lists that are closer form a run, which is sorted anew; where a run
+        reaches from the wanted lists to the last one searched, it may go on, and all lists of that row are scored.
         """
         margin = 2.0 * FLOAT32_BAND * (1.0 + float(np.abs(self.offsets).max(initial=0.0)))
         is_tied = scores[:, :-1] - scores[:, 1:] <= margin
@@ -91,18 +90,18 @@ class Quantizer:
         settled[unsure[row], place] = number[order]
         if lists.shape[1] < len(self.centroids):
             every = np.arange(len(self.centroids))
-            for open_row in unsure[run[:, nprobe - 1] == run[:, -1]].tolist():
-                exact = self._exact(rows, np.full(len(every), open_row), every)
-                settled[open_row] = np.argsort(-exact, kind="stable")[: lists.shape[1]]
+            for unsettled in unsure[run[:, nprobe - 1] == run[:, -1]].tolist():
+                exact = self._exact(rows, np.full(len(every), unsettled), every)
+                settled[unsettled] = np.argsort(-exact, kind="stable")[: lists.shape[1]]
         return settled
 
     def _exact(self, rows: Rows32, places: Ids, lists: Ids) -> Floats:
-        """Scores of some rows for a list each, float64 (n,)."""
+        """Scores of pairs of a row and a list, float64 (n,)."""
         exact = np.empty(len(places), dtype=np.float64)
         for start in range(0, len(places), _CHUNK):
             part = slice(start, start + _CHUNK)
-            left, right = rows[places[part]].astype(np.float64), self.centroids[lists[part]].astype(np.float64)
-            exact[part] = np.einsum("ij,ij->i", left, right) - self.offsets[lists[part]]
+            vectors, centroids = rows[places[part]].astype(np.float64), self.centroids[lists[part]].astype(np.float64)
+            exact[part] = np.einsum("ij,ij->i", vectors, centroids) - self.offsets[lists[part]]
         return exact
 
 
@@ -118,12 +117,8 @@ _BALANCE_SAMPLE = 16  # vectors per list that sizes are estimated from
 def search_flat(rows: Rows32, centroids: Rows32, offsets: Sims, n_best: int) -> tuple[Sims, Ids]:
     """The lists of the largest <row, centroid> - offset of each row, best first, in float32.
 
-    `rows`: shape (n, dim).
-    `centroids`: shape (nlist, dim).
-    `offsets`: shape (nlist,).
     `n_best`: at most nlist.
-    Returns `scores`: shape (n, n_best).
-    Returns `lists`: shape (n, n_best).
+    Returns `scores`, `lists`: shape (n, n_best).
     """
     # a coordinate that is 1 in every vector carries the offset through the inner product
     flat = faiss.IndexFlatIP(centroids.shape[1] + 1)
@@ -141,7 +136,7 @@ def count_gpus() -> int:
 def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
     """Lists each vector goes to, from the threshold and the number of vectors.
 
-    P(two vectors share a list) falls with their similarity, and as lists grow narrower; the tables of `docs/results.md` show it.
+    The less similar two vectors are, and the narrower the lists, the less likely they share one; see the tables of `docs/results.md`.
 
     Examples
     --------
@@ -169,7 +164,7 @@ def choose_nlist(n_vectors: int, nprobe: int) -> int:
 class Training:
     """How lists are trained."""
 
-    nlist: int  # 1 = not at all
+    nlist: int  # 1 = no training
     nprobe: int  # lists each vector will go to: what is balanced
     iterations: int  # of k-means
     seed: int
@@ -178,21 +173,21 @@ class Training:
 def train_quantizer(sample: Rows32, training: Training, device: Device | None = None) -> Quantizer:
     """Train the coarse quantizer: spherical k-means, then offsets that balance the lists.
 
-    `sample`: shape (n, dim); more than 32 rows a list bring little.
-    `device`: where FAISS has GPUs too, the lists are trained on all of these, and balanced on this device.
-    Returns with fewer lists than asked for where the sample has fewer distinct rows.
+    `sample`: shape (n, dim); more than 32 rows per list gain little.
+    `device`: where FAISS has GPUs too, the lists are trained on all of them, and balanced on this device.
+    Returns fewer lists than `training.nlist` where the sample has fewer distinct rows.
     Raises ShapeError if there are fewer rows than lists.
 
     Notes
     -----
-    A crowd of near-copies would draw centroids in proportion to its size and be torn over hundreds of lists,
-    so that its pairs are compared nowhere or often. Each ball is one vector of the sample.
+    A crowd of near-copies would draw centroids in proportion to its size and be spread over hundreds of lists,
+    so that its pairs are compared nowhere or many times. Therefore each ball is one vector of the sample.
 
     A join costs the sum of the squared list sizes, and k-means leaves hubs: offsets learnt on the sample halve
-    that sum at equal recall, since near vectors are offset alike (`docs/results.md`).
+    that sum at equal recall, since near vectors get the same offsets (`docs/results.md`).
 
-    A GPU sums in another order, and k-means carries that on: the lists are as good as the CPU's, but others, as with another
-    seed. So the training is all on GPUs, or all on the CPU, where it gives the same lists every time.
+    A GPU sums in another order, which k-means amplifies: the lists are as good as the CPU's, but different, as with another
+    seed. So training runs all on GPUs, or all on the CPU, where it gives the same lists every time.
     """
     if len(sample) < training.nlist:
         raise ShapeError(f"can't train {training.nlist} lists from {len(sample)} vectors; lower search.nlist")
@@ -221,7 +216,7 @@ def train_quantizer(sample: Rows32, training: Training, device: Device | None = 
     return quantizer.balanced(part, min(training.nprobe, nlist), device if n_gpus else None)
 
 
-LEAST_SAMPLE = 10_000  # vectors to train on, however few the lists
+LEAST_SAMPLE = 10_000  # training vectors, however few the lists
 BLOCK = 65_536  # vectors placed at a time
 _QUANTIZER_DIM = 128  # principal coordinates the lists are chosen by; more cost time and find no more pairs
 
@@ -232,7 +227,7 @@ class Lists:
 
     axes: Rows32  # shape (dim, k)
     centroids: Rows32  # shape (nlist, k_lists); in the first k_lists coordinates along the axes
-    offsets: Sims  # shape (nlist,); what each list's product is lowered by, so that lists are of one size
+    offsets: Sims  # shape (nlist,); by how much each list's product is lowered, so that lists are of one size
     n_filter: int  # coordinates of the projections that propose pairs; 0 = whole vectors are compared
 
     @property
@@ -260,7 +255,7 @@ class Lists:
         Returns
         -------
         lists : int32 array, shape (n, nprobe)
-            Of each vector, none twice, its nearest first; with one list, shape (n, 1).
+            Of each vector, distinct and nearest first; with one list, shape (n, 1).
         projected : float16 array, shape (n, n_filter + 1), or None
         """
         along = rows @ self.axes
@@ -283,7 +278,7 @@ def train_lists(
     training : Training
     min_similarity : float
     is_rotated : bool
-        Keep every axis, so that rows along them hold all of a vector.
+        Keep every axis, so that the coordinates hold the whole vector.
     device : Device, optional
         See `train_quantizer`.
 
@@ -312,7 +307,7 @@ def n_sampled(n: int, n_wanted: int) -> int:
     return min(n, max(n_wanted, LEAST_SAMPLE))
 
 
-_PACKS_PER_WORKER = 24  # small enough at the end that no core waits long for the last
+_PACKS_PER_WORKER = 24  # so small that no core waits long for the last one
 HOT_ROWS = 131_072  # members up to which a list is one worker's: some 30 s
 HOT_COST = 4.0  # times the mean cost of a list, up to which it is too
 
@@ -343,17 +338,17 @@ def pack_lists(
 ) -> list[Pack]:
     """Pack lists into tasks of about equal cost, the costliest first; a hot list is shared out.
 
-    A list costs its square and its gather; lists of one member cost nothing. Into how many shares a list is cut depends on the
-    sizes alone, because each share keeps edges of its own: the edges must not depend on the number of workers.
+    A list costs its comparisons and its gather; lists of one member cost nothing. The number of shares of a list depends on the
+    sizes alone: each share sparsifies its edges by itself, and they must not depend on the number of workers.
 
     Parameters
     ----------
     sizes : int64 array, shape (nlist,)
     n_workers : int
     fresh : int64 array, shape (nlist,), optional
-        Members that are compared with all others; None = all are. Lists without any cost nothing.
+        Members that are compared with all others; None = all are. Lists without fresh members cost nothing.
     hot_rows, hot_cost : int, float
-        What a list must cost more than to be hot: the square of so many rows, and so many times the mean.
+        A list is hot if it costs more than the square of `hot_rows` and more than `hot_cost` times the mean.
 
     Returns
     -------
@@ -361,8 +356,8 @@ def pack_lists(
         One empty pack where there is nothing to do.
     """
     lists = np.flatnonzero(sizes > 1 if fresh is None else (sizes > 1) & (fresh > 0))
-    known = np.zeros(len(lists)) if fresh is None else (sizes[lists] - fresh[lists]).astype(np.float64)
-    cost = sizes[lists].astype(np.float64) ** 2 - known**2 + 500.0 * sizes[lists]
+    n_earlier = np.zeros(len(lists)) if fresh is None else (sizes[lists] - fresh[lists]).astype(np.float64)
+    cost = sizes[lists].astype(np.float64) ** 2 - n_earlier**2 + 500.0 * sizes[lists]
     order = np.argsort(-cost, kind="stable")
     lists, cost = lists[order], cost[order]
     n_shares = np.ceil(cost / max(float(hot_rows) ** 2, hot_cost * float(cost.mean()))).astype(np.int64) if len(lists) else lists
@@ -377,5 +372,5 @@ def pack_lists(
             packs.append(Pack(len(packs), np.sort(lists[start:place])))
             start, filled = place, 0.0
         filled += float(cost[place])
-    # an empty table still has one file
+    # even an empty table has one file
     return [*packs, Pack(len(packs), np.sort(lists[start:]))] if len(lists) > start or not packs else packs

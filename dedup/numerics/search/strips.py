@@ -1,4 +1,4 @@
-"""The join of one inverted list, strip by strip: what the joins of whole pictures and of views have in common."""
+"""The join of one inverted list, strip by strip: what joining whole pictures and joining views have in common."""
 
 from __future__ import annotations
 
@@ -23,31 +23,25 @@ class JoinSettings:
     """How a list is joined."""
 
     best: int = 8  # best edges kept for each row, or image, beside the maximum-similarity spanning forest
-    # (int, int); which share of the comparisons is made, and of how many. The counts of all shares add up to those of the whole;
-    # their edges, sparsified once more, are its edges.
+    # the number of the share of the comparisons that is made, and the number of shares. The counts of all shares add up to those of
+    # the whole; their edges, sparsified once more, are its edges.
     share: tuple[int, int] = (0, 1)
-    # where the products are computed that propose pairs; None = the CPU. Edges and counts are the same: float64 on the CPU judges
-    # what is proposed. What balls there are, and their rows' products with others, stay on the CPU.
+    # where the products that propose pairs are computed; None = the CPU. Edges and counts are the same: float64 on the CPU judges
+    # the proposals. Balls, and the products of their rows with others, stay on the CPU.
     device: Device | None = None
-    tiling: Tiling = TILING  # into what the products are cut up
+    tiling: Tiling = TILING
 
 
 DEFAULTS = JoinSettings()
 
 
 class StripJoin:
-    """The comparisons of one list: dealt out among its shares, and made by products, whose proposals a join judges.
+    """The comparisons of one list, dealt out among its shares: products propose pairs, which a join judges.
 
-    Parameters
-    ----------
-    vectors : Rows
-        Unit rows up to float16 rounding.
-    threshold : float
-        Cosine from which a pair may be wanted.
-    shortened : callable, optional
-        Gives of some rows the shorter vectors whose products bound the similarities (`dedup.numerics.search.project`); None = whole
-        vectors are multiplied.
-    settings : JoinSettings
+    `vectors`: unit rows up to float16 rounding.
+    `threshold`: least cosine at which a pair may be of interest.
+    `shortened`: from rows to the shorter vectors whose products bound the similarities (`dedup.numerics.search.project`); None = whole
+    vectors are multiplied.
     """
 
     def __init__(self, vectors: Rows, threshold: float, shortened: Callable[[Ids], Rows32] | None, settings: JoinSettings) -> None:
@@ -58,31 +52,24 @@ class StripJoin:
         # what products must reach: shorter vectors overestimate, and were rounded to float16
         self.limit = threshold - (FLOAT32_BAND if shortened is None else PROJECTION_BAND)
 
-    def is_ours(self) -> bool:
-        """Whether the next product is of the share that is joined here: they are dealt out in turn."""
+    def takes_next(self) -> bool:
+        """Whether the next product is of the share that is joined here: products are dealt out in turn."""
         self._n_dealt += 1
         return (self._n_dealt - 1) % self._n_shares == self._share
 
     def columns(self, rows: Ids) -> Rows32:
-        """What products are taken of: shorter vectors where there are any, else unit vectors."""
+        """The vectors to multiply: shorter ones where there are any, else unit vectors."""
         return unit_rows(self._vectors[rows]) if self._shortened is None else self._shortened(rows)
 
     def pairs(self, rows: Ids, others: Ids) -> Iterator[tuple[Ids, Ids, bool]]:
-        """Propose pairs of some rows with others; of the same rows twice each pair once.
+        """Propose pairs of some rows with others; each pair once if both are the same rows.
 
-        Parameters
-        ----------
-        rows, others : int64 array, shape (n,) and (m,)
-
-        Yields
-        ------
-        a, b : int64 array, shape (n_pairs,)
-            A row and another: all pairs within the threshold that are of this share, and some that are not.
-        is_close : bool
-            Whether few of them are proposed in vain, so that float64 may decide at once; else `close` leaves most of those out.
+        Yields `a`, `b`: all pairs of this share within the threshold, and some beyond it.
+        Yields `is_close`: whether most of them are within it, so that float64 may decide at once; if not, `close` drops most of the
+        others.
         """
         grid = Grid(len(rows), len(others), rows is others, self._tiling)
-        strips = self._ours(grid)
+        strips = self._strips_of_share(grid)
         if self._device is not None and strips and len(others) >= self._device.least_columns:
             columns = None if grid.is_same else others
             products = HalfProducts(self._device, self._vectors, rows, columns, self._threshold, tiling=self._tiling)
@@ -97,21 +84,22 @@ class StripJoin:
             yield rows[i], others[j], self._shortened is None
 
     def strips(self, rows: Ids, others: Ids) -> Iterator[tuple[Ids, Ids, ClosePairs]]:
-        """Strips of this share of some rows with others than those: rows, columns and what is close of them; on the CPU."""
+        """Strips of this share, of some rows with different ones: rows, columns and the close pairs; on the CPU."""
         width, height = self._tiling.columns, self._tiling.strip
-        for (left, top), close in self._close_strips(rows, others, self._ours(Grid(len(rows), len(others), False, self._tiling))):
+        strips = self._strips_of_share(Grid(len(rows), len(others), False, self._tiling))
+        for (left, top), close in self._close_strips(rows, others, strips):
             yield rows[top : top + height], others[left : left + width], close
 
-    def _ours(self, grid: Grid) -> list[Strip]:
-        return [strip for strip in grid.strips() if self.is_ours()]
+    def _strips_of_share(self, grid: Grid) -> list[Strip]:
+        return [strip for strip in grid.strips() if self.takes_next()]
 
     def _close_strips(self, rows: Ids, others: Ids, strips: Sequence[Strip]) -> Iterator[tuple[Strip, ClosePairs]]:
-        """The first column and row of each product, and what is close in it; of the same rows twice only those not below the diagonal."""
+        """First column and row of each product, and its close pairs; if both are the same rows, without what is below the diagonal."""
         width, height = self._tiling.columns, self._tiling.strip
-        held, columns = -1, self.columns(others[:0])
+        loaded, columns = -1, self.columns(others[:0])  # first column of the block in memory
         for left, top in strips:
-            if left != held:
-                held, columns = left, self.columns(others[left : left + width])
+            if left != loaded:
+                loaded, columns = left, self.columns(others[left : left + width])
             if rows is not others:
                 yield (left, top), close_pairs(self.columns(rows[top : top + height]), columns, self.limit)
                 continue
@@ -120,7 +108,7 @@ class StripJoin:
             yield (left + first, top), close_pairs(strip, columns[first:], self.limit)
 
     def close(self, a: Ids, b: Ids) -> Mask:
-        """Which pairs of rows whole vectors propose too, in float32."""
+        """Which pairs of rows are also proposed by whole vectors, in float32."""
         is_close = np.empty(len(a), dtype=bool)
         for start in range(0, len(a), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -130,16 +118,11 @@ class StripJoin:
 
 
 class EdgeBuffer:
-    """Edges while they are found, as columns; thinned out whenever many have come.
+    """Edges as they are found, in columns; thinned out whenever many have been added.
 
-    Parameters
-    ----------
-    thin : callable
-        Gives of columns of edges those worth keeping; of parts and then of their union the same as of all at once.
-    empty : tuple of arrays
-        Columns of no edge.
-    n_held : int
-        Edges held before they are thinned out.
+    `thin`: from columns of edges to those worth keeping; thinning parts and then their union is the same as thinning all at once.
+    `empty`: columns without an edge.
+    `n_held`: edges held before they are thinned out.
     """
 
     def __init__(self, thin: Callable[..., tuple[npt.NDArray[Any], ...]], empty: tuple[npt.NDArray[Any], ...], n_held: int) -> None:
@@ -151,7 +134,7 @@ class EdgeBuffer:
         self._parts.append(columns)
         self._n_new += len(columns[0])
         if self._n_new > self._n_held:
-            # what is left may be more than is to be held; the next pass waits until as much has come again
+            # more than `n_held` may remain; the next pass still waits for that many new ones
             self._parts, self._n_new = [self.thinned()], 0
 
     def thinned(self) -> tuple[npt.NDArray[Any], ...]:

@@ -1,4 +1,4 @@
-"""Pairs of views in one inverted list: what whole pictures in one orientation can't tell."""
+"""Pairs of views in one inverted list, for copies that whole pictures in one orientation don't reveal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dedup.numerics.search.project import PROJECTION_BAND
 from dedup.numerics.search.strips import DEFAULTS, EdgeBuffer, JoinSettings, StripJoin
 from dedup.numerics.similarity import Rows, exact_similarity, unit_rows
 
-ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an angle that is not known
-DISC_SIMILARITY = 0.85  # that discs need: they hold less of the picture than the other views
+ROTATED = len(VARIANTS)  # the turn of pairs whose discs are alike: by an unknown angle
+DISC_SIMILARITY = 0.85  # required of discs, which hold less of the picture than the other views
 _JUDGED = 8_192  # pairs judged at a time
 _HELD = 1_000_000  # pairs held before they are sparsified
-_KEPT_MIDDLE = 8  # views of a ball's middle that stand for it
+_KEPT_MIDDLE = 8  # views in a ball's middle that represent it
 _KEPT_SPREAD = 56  # and others from its middle to its edge
-_BALLS_FROM = 1_024  # rows from which looking for balls pays
-_PROBE = 256  # rows that tell whether there may be one
+_BALLS_FROM = 1_024  # rows from which searching for balls pays
+_PROBE = 256  # rows that show whether there may be one
 Turns = npt.NDArray[np.int8]
 
 
@@ -41,9 +41,9 @@ class Views:
 
 @dataclass(frozen=True)
 class ViewRule:
-    """Which pairs of views are wanted, and how they are proposed."""
+    """Which pairs of views are kept, and how they are proposed."""
 
-    min_similarity: float  # of whole pictures, from which a pair is the main join's
+    min_similarity: float  # of whole pictures, from which a pair belongs to the main join
     view_min_similarity: float  # of views
     n_filter: int = 0  # leading coordinates that propose pairs; 0 = all
 
@@ -59,15 +59,15 @@ class ViewEdges:
 
 
 def no_edges() -> ViewEdges:
-    """No pair at all."""
-    none = np.zeros(0, dtype=np.int64)
-    return ViewEdges(none, none, np.zeros(0, np.float32), np.zeros(0, np.int8))
+    """Edges without any pair."""
+    no_ids = np.zeros(0, dtype=np.int64)
+    return ViewEdges(no_ids, no_ids, np.zeros(0, np.float32), np.zeros(0, np.int8))
 
 
 def best_of_pairs(edges: ViewEdges, best: int) -> ViewEdges:
-    """One edge for each pair of images, its best; of these the maximum-similarity forest and each image's `best`.
+    """Best edge of each pair of images; of these the maximum-similarity forest and each image's `best`.
 
-    Both compose: of parts and then of their union, as of all at once.
+    Taking the best of parts and then of their union is the same as taking it of all at once.
     """
     order = np.lexsort((edges.turn, -edges.similarity, edges.dst, edges.src))
     src, dst = edges.src[order], edges.dst[order]
@@ -80,7 +80,7 @@ def best_of_pairs(edges: ViewEdges, best: int) -> ViewEdges:
 
 
 def united(parts: Sequence[ViewEdges], best: int) -> ViewEdges:
-    """`best_of_pairs` of parts, of which there is at least one."""
+    """`best_of_pairs` of the union of at least one part."""
     columns = [[getattr(part, name) for part in parts] for name in ("src", "dst", "similarity", "turn")]
     return best_of_pairs(ViewEdges(*(np.concatenate(column) for column in columns)), best)
 
@@ -88,7 +88,7 @@ def united(parts: Sequence[ViewEdges], best: int) -> ViewEdges:
 def join_views(
     views: Views, ownership: Ownership, wholes: Rows, rule: ViewRule, settings: JoinSettings = DEFAULTS, *, n_earlier: int = 0
 ) -> ViewEdges:
-    """Find pairs of images of which two views are alike and the whole pictures are not.
+    """Find pairs of images that have two views alike, though the whole pictures are not.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def join_views(
     ownership : Ownership
         Pairs of rows that another list owns are left out.
     wholes : Rows
-        Of each row the vector of the whole image that it is a view of.
+        For each row the vector of the whole image that it is a view of.
     rule : ViewRule
     settings : JoinSettings
-        `best_of_pairs` of the edges of all shares are those of the whole.
+        `best_of_pairs` of the edges of all shares gives those of the whole.
     n_earlier : int
-        Images below this number were compared with each other before: only pairs with another one are looked for.
+        Images below this number were compared with each other before: only pairs with at least one other are compared.
 
     Returns
     -------
@@ -109,8 +109,8 @@ def join_views(
 
     Notes
     -----
-    Base rows are compared with all rows, others only with base rows. A ball of rows that are alike is represented
-    by a few from its middle to its edge, and its own base rows are compared with the middle only: linear in its members.
+    Base rows are compared with all rows, others only with base rows. A ball of similar rows is represented by a few
+    from its middle to its edge, and its base rows are compared with the middle only: linear in its members.
     """
     join = _ViewJoin(views, ownership, wholes, rule, settings, n_earlier)
     base, others = np.flatnonzero(views.is_base), np.flatnonzero(~views.is_base)
@@ -127,7 +127,7 @@ def join_views(
 
 
 class _ViewJoin:
-    """The pairs of one list while they are found."""
+    """The pairs of one list as they are found."""
 
     def __init__(self, views: Views, ownership: Ownership, wholes: Rows, rule: ViewRule, settings: JoinSettings, n_earlier: int) -> None:
         self.views, self.ownership, self.wholes, self.rule = views, ownership, wholes, rule
@@ -136,24 +136,24 @@ class _ViewJoin:
         self.edges = EdgeBuffer(lambda *columns: _columns(best_of_pairs(ViewEdges(*columns), settings.best)), _columns(no_edges()), _HELD)
 
     def _leading(self, rows: Ids) -> Rows32:
-        """The leading coordinates and the norm of the rest."""
+        """Leading coordinates and the norm of the rest."""
         unit, n = unit_rows(self.views.vectors[rows]), self.rule.n_filter
-        tail = unit[:, n:]
-        rest = np.sqrt(np.einsum("ij,ij->i", tail, tail))
-        return np.concatenate([unit[:, :n], rest[:, None]], axis=1)
+        rest = unit[:, n:]
+        norm = np.sqrt(np.einsum("ij,ij->i", rest, rest))
+        return np.concatenate([unit[:, :n], norm[:, None]], axis=1)
 
     def represented(self, rows: Ids, *, meets_middle: bool) -> Ids:
-        """Rows, of each ball only those that stand for it; its members, where they are to, meet its middle here."""
-        is_left = np.zeros(len(self.views.image), dtype=bool)
-        is_left[rows] = True
-        for ball in self._balls(rows, is_left):
+        """Rows without those of balls, but with a ball's representatives; with `meets_middle`, a ball is compared with its middle."""
+        is_kept = np.zeros(len(self.views.image), dtype=bool)
+        is_kept[rows] = True
+        for ball in self._balls(rows, is_kept):
             by_cosine = np.argsort(-ball.cosines, kind="stable")
             spread = evenly_spread(len(by_cosine), _KEPT_SPREAD)
-            is_left[ball.rows] = False
-            is_left[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
-            if meets_middle and self.strips.is_ours():
+            is_kept[ball.rows] = False
+            is_kept[ball.rows[by_cosine[np.concatenate([np.arange(_KEPT_MIDDLE), spread])]]] = True
+            if meets_middle and self.strips.takes_next():
                 self._judge(np.full(len(ball.rows), ball.rows[by_cosine[0]]), ball.rows, is_close=True)
-        return np.flatnonzero(is_left)
+        return np.flatnonzero(is_kept)
 
     def _balls(self, rows: Ids, candidates: Mask) -> list[Ball]:
         if len(rows) < _BALLS_FROM // 2:
@@ -163,15 +163,15 @@ class _ViewJoin:
         return find_balls(self.views.vectors, self.threshold, candidates) if may_be else []
 
     def between(self, rows: Ids, others: Ids) -> None:
-        """Pairs of some rows with others; of the same rows twice each pair once."""
+        """Compare some rows with others; each pair once if both are the same rows."""
         for a, b, is_close in self.strips.pairs(rows, others):
             self._judge(a, b, is_close=is_close)
 
     def _judge(self, a: Ids, b: Ids, *, is_close: bool) -> None:
-        """Keep the pairs of rows whose views are alike, that this list owns, and that tell something new."""
+        """Keep the pairs of rows whose views are alike, that this list owns, and that no other join finds."""
         views = self.views
         is_whole = (views.kind[a] == WHOLE) & (views.kind[b] == WHOLE)
-        # whole pictures in one orientation are the main join's to judge
+        # pairs of whole pictures in one orientation are judged by the main join
         is_new = (views.image[a] != views.image[b]) & ~(is_whole & (views.orientation[a] == views.orientation[b]))
         is_new &= (views.kind[a] == DISC) == (views.kind[b] == DISC)
         is_new &= np.maximum(views.image[a], views.image[b]) >= self.n_earlier
@@ -181,7 +181,7 @@ class _ViewJoin:
             self._keep(*self._alike(a[part], b[part], is_close=is_close))
 
     def _alike(self, a: Ids, b: Ids, *, is_close: bool) -> tuple[Ids, Ids, Sims]:
-        """Those of some pairs of rows that this list owns and whose views are alike, and their similarity."""
+        """The pairs of rows that this list owns and whose views are alike, with their similarity."""
         if not is_close:
             close = self.strips.close(a, b)
             a, b = a[close], b[close]
@@ -193,16 +193,16 @@ class _ViewJoin:
         return a[near], b[near], similarity[near]
 
     def _keep(self, a: Ids, b: Ids, similarity: Sims) -> None:
-        """Keep those of some pairs of rows whose whole pictures are not alike, as edges of images."""
+        """Keep the pairs of rows whose whole pictures are not alike, as edges of images."""
         if not len(a):
             return
         views = self.views
         swap = views.image[a] > views.image[b]
         a, b = np.where(swap, b, a), np.where(swap, a, b)
         src, dst = views.image[a], views.image[b]
-        left = ~(exact_similarity(self.wholes[a], self.wholes[b]) >= np.float32(self.rule.min_similarity))
+        is_kept = ~(exact_similarity(self.wholes[a], self.wholes[b]) >= np.float32(self.rule.min_similarity))
         turn = np.where(views.kind[a] == DISC, ROTATED, relative_turns()[views.orientation[a], views.orientation[b]]).astype(np.int8)
-        self.edges.add(src[left], dst[left], similarity[left], turn[left])
+        self.edges.add(src[is_kept], dst[is_kept], similarity[is_kept], turn[is_kept])
 
     def result(self) -> ViewEdges:
         """The sparse edges."""

@@ -9,15 +9,15 @@ import numpy.typing as npt
 from scipy import stats
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Floats
 
-Floats = npt.NDArray[np.float64]
 LEVEL = 0.95  # of all intervals
-_LEAST = 0.5  # of pairs, right and wrong together, that a precision is said of
+_LEAST = 0.5  # pairs, right and wrong together, below which there is no precision
 
 
-@lru_cache(maxsize=4096)  # a curve asks for the same few counts at each of its thresholds
+@lru_cache(maxsize=4096)  # a curve has the same few counts at each of its thresholds
 def wilson(n_found: int, n: int) -> tuple[float, float]:
-    """Wilson's interval of a share, at 95%; `n` is 1 or more.
+    """Wilson's 95% interval of the share n_found / n; `n` is 1 or more.
 
     Notes
     -----
@@ -34,34 +34,34 @@ def wilson(n_found: int, n: int) -> tuple[float, float]:
 
 
 def interval(replicates: Floats) -> tuple[Floats, Floats]:
-    """The middle 95% of replicates, shape (n_replicates, n), of each column."""
+    """The middle 95% of each column of replicates, shape (n_replicates, n)."""
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return low, high
 
 
 def accepted_share(n_accepted: npt.ArrayLike, n_judged: npt.ArrayLike, n_replicates: int, rng: np.random.Generator) -> Floats:
-    """Draws of a share of which n_accepted of n_judged were seen, shape (n_replicates, k): Jeffreys' posterior."""
-    seen, judged = np.asarray(n_accepted, dtype=np.float64), np.asarray(n_judged, dtype=np.float64)
-    return rng.beta(seen + 0.5, judged - seen + 0.5, size=(n_replicates, len(seen)))
+    """Draws from Jeffreys' posterior of the share n_accepted / n_judged, shape (n_replicates, k)."""
+    accepted, judged = np.asarray(n_accepted, dtype=np.float64), np.asarray(n_judged, dtype=np.float64)
+    return rng.beta(accepted + 0.5, judged - accepted + 0.5, size=(n_replicates, len(accepted)))
 
 
 def share_beside(n_right: npt.ArrayLike, expected: Floats, replicates: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Precision where the right ones are known and the wrong ones are expected beside them: right / (right + wrong).
+    """Precision where the right pairs are known and wrong ones are expected besides: right / (right + wrong).
 
     Parameters
     ----------
     n_right : int array, shape (n,)
     expected : float64 array, shape (n,)
-        Wrong ones expected.
+        Wrong pairs expected.
     replicates : float64 array, shape (n_replicates, n)
-        The same of other samples.
+        The same from other samples.
     rng : numpy.random.Generator
 
     Returns
     -------
     precision, low, high : float64 array, shape (n,)
-        Between 0 and 1; NaN where there are less than half a one. The interval is one for what is found in the run, where as many wrong
-        ones occur as chance wants it: their expected number is not certain, and the number that occurs varies about it (Poisson).
+        Between 0 and 1; NaN where less than half a pair is expected in all. The interval is for the pairs that a run finds: the expected
+        number of wrong ones is uncertain, and the number that occurs varies about it (Poisson).
 
     Raises
     ------
@@ -73,20 +73,20 @@ def share_beside(n_right: npt.ArrayLike, expected: Floats, replicates: Floats, r
 
 
 def share_within(n_found: npt.ArrayLike, expected: Floats, replicates: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Precision where the wrong ones are expected among those found: (found - wrong) / found; otherwise as `share_beside`."""
-    found, wrong = _checked(n_found, expected, replicates), _drawn(replicates, rng)
-    return _bounded(found - expected, found, found - wrong, np.broadcast_to(found, wrong.shape))
+    """Precision where the wrong pairs are expected among those found: (found - wrong) / found; otherwise as `share_beside`."""
+    pairs, wrong = _checked(n_found, expected, replicates), _drawn(replicates, rng)
+    return _bounded(pairs - expected, pairs, pairs - wrong, np.broadcast_to(pairs, wrong.shape))
 
 
 def _checked(n: npt.ArrayLike, expected: Floats, replicates: Floats) -> Floats:
-    known = np.asarray(n, dtype=np.float64)
-    if known.shape != expected.shape or replicates.shape[1:] != expected.shape:
-        raise ShapeError(f"expected counts and replicates of one width, found {known.shape}, {expected.shape}, {replicates.shape}")
-    return known
+    counts = np.asarray(n, dtype=np.float64)
+    if counts.shape != expected.shape or replicates.shape[1:] != expected.shape:
+        raise ShapeError(f"expected counts and replicates of one width, found {counts.shape}, {expected.shape}, {replicates.shape}")
+    return counts
 
 
 def _drawn(replicates: Floats, rng: np.random.Generator) -> Floats:
-    # beyond some billions a Poisson number is its mean
+    # at a billion and more a Poisson number is practically its mean
     return np.where(replicates < 1e9, rng.poisson(np.minimum(replicates, 1e9)), replicates)
 
 

@@ -1,10 +1,10 @@
-"""The tail of how much alike unrelated images are: a generalised Pareto distribution.
+"""The tail of the similarities of unrelated images: a generalised Pareto distribution.
 
 Similarities enter as -log(1 - similarity). Near 1 the share of pairs that are closer than some distance falls like a power
-of that distance, whose exponent is the number of dimensions in which images vary (the ground of Levina and Bickel's estimator
-of dimension, 2004). In this scale such a tail is exponential, so that the generalised Pareto distribution has little left
-to bend, and it never ends before similarity 1. Fitted to plain similarities it ends where the sample does, and calls
-pairs impossible that only were not drawn.
+of that distance, whose exponent is the number of dimensions in which images vary (the basis of Levina and Bickel's estimator
+of dimension, 2004). On this scale such a tail is exponential, so that the generalised Pareto distribution has little left
+to bend, and it never ends before similarity 1. Fitted to plain similarities it would end where the sample does, and call
+pairs impossible that merely were not drawn.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Floats, Ids, Mask, Sims
 
-Floats = npt.NDArray[np.float64]
 _REPLICATES = 400
 LEAST_EXCESSES = 50  # below, no tail is fitted
 _MOST_EXCESSES = 2_000
 _FEWEST_TRIED = 250
 _MOST_SHARE = 0.01  # of the pairs that may count as their tail
-_CLOSEST = 1e-6  # 1 - similarity, at least: float32 tells no smaller ones apart
+_CLOSEST = 1e-6  # 1 - similarity, at least: float32 can't tell smaller ones apart
 _SHAPES = (-0.5, 0.5)  # below -0.5 the maximum of the likelihood has no known distribution (Smith 1985)
-_GOOD_FIT = 1.0  # of `_misfit`: up to which a tail is taken as one
+_GOOD_FIT = 1.0  # `_misfit` up to which a fit is accepted
 
 
 @dataclass(frozen=True)
 class PairSample:
-    """The most alike pairs of sampled images with others."""
+    """The most similar pairs of sampled images with others."""
 
-    # shape (n,); the sampled image of each pair, 0 .. n_rows - 1. A pair of two sampled images is there from both sides.
-    row: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]  # shape (n,); all pairs at `floor` and above, below `upper`
+    # shape (n,); the sampled image of each pair, 0 .. n_rows - 1; a pair of two sampled images is listed from both sides
+    row: Ids
+    similarity: Sims  # shape (n,); all pairs at `floor` and above, below `upper`
     n_rows: int  # sampled images
     n_others: int  # images that each is compared with
     floor: float
@@ -48,9 +48,9 @@ class PairShares:
     # thresholds, shares: shape (n,)
     thresholds: Floats
     shares: Floats
-    replicates: Floats  # shape (n_replicates, n); the same of samples drawn anew
-    n_counted: npt.NDArray[np.int64]  # shape (n,); pairs of the sample
-    is_counted: npt.NDArray[np.bool_]  # shape (n,); whether the share is that of the pairs counted; otherwise it is that of the tail
+    replicates: Floats  # shape (n_replicates, n); the same from resampled images
+    n_counted: Ids  # shape (n,); pairs of the sample
+    is_counted: Mask  # shape (n,); whether the share is that of the pairs counted; otherwise it is that of the tail
     tail: Tail | None
 
 
@@ -66,7 +66,7 @@ class Tail:
     n_excesses: int
     # largest difference between the fitted and the counted distribution of the excesses (Kolmogorov and Smirnov's), 0 to 1
     deviation: float
-    upper: float = 1.0  # similarity from which nothing was taken, since copies can't be told there; 1 = all was
+    upper: float = 1.0  # similarity from which pairs were left out, since they may be copies; 1 = none were
 
     def shares(self, thresholds: npt.ArrayLike) -> Floats:
         """Share of the pairs that reach each threshold; meaningful from `start` up."""
@@ -74,10 +74,8 @@ class Tail:
         return self.share * survival(excess, self.scale, self.shape)
 
 
-def pair_shares(
-    sample: PairSample, counts: npt.NDArray[np.int64], thresholds: Floats, *, seed: int, n_replicates: int = _REPLICATES
-) -> PairShares:
-    """Share of the pairs at or above each threshold, with what other samples of images would have given.
+def pair_shares(sample: PairSample, counts: Ids, thresholds: Floats, *, seed: int, n_replicates: int = _REPLICATES) -> PairShares:
+    """Share of the pairs at or above each threshold, with replicates that show how it varies between samples of images.
 
     Parameters
     ----------
@@ -92,7 +90,7 @@ def pair_shares(
     Raises
     ------
     ShapeError
-        If the shapes do not fit.
+        If the shapes do not match.
     """
     if counts.shape != (sample.n_rows, len(thresholds)):
         raise ShapeError(f"expected counts of shape ({sample.n_rows}, {len(thresholds)}), found {counts.shape}")
@@ -105,24 +103,24 @@ def pair_shares(
     if tail is not None and (sample.upper < 1.0 or not is_counted.all()):
         shares = _with_tail(shares, thresholds, tail)
         starts = _starts(sample, tail)
-        for number, drawn in enumerate(weights):
-            again = _drawn_again(sample, tail, starts[number % len(starts)], drawn)
-            replicates[number] = _with_tail(replicates[number], thresholds, again)
+        for number, replicate_weights in enumerate(weights):
+            refitted = _refitted(sample, tail, starts[number % len(starts)], replicate_weights)
+            replicates[number] = _with_tail(replicates[number], thresholds, refitted)
     return PairShares(thresholds, shares, replicates, n_counted, is_counted, tail)
 
 
 def image_weights(n_rows: int, n_others: int, n_replicates: int, rng: np.random.Generator) -> Floats:
-    """Weights of sampled images, drawn as often as replicates are wanted: a smooth bootstrap over images.
+    """Weights of sampled images for each replicate: a smooth bootstrap over images.
 
     `n_rows`, `n_others`: sampled images, and those each is compared with.
     Returns shape (n_replicates, n_rows); gamma distributed, of mean 1 and variance 1 + 3 n_rows / n_others.
 
     Notes
     -----
-    Pairs that share an image depend on each other: what is drawn anew are images, by smooth weights, as in Rubin's Bayesian
+    Pairs that share an image depend on each other, so images are resampled, by smooth weights as in Rubin's Bayesian
     bootstrap (1981). With few rows against many others the variance of the count is that of its rows. Where all N images are
-    rows, each also is a column of all others, so that its influence is double and the variance four times that of the rows
-    alone. Between, each of m rows has an influence of N / m as a row and of 1 as a column, the N - m others one of 1:
+    rows, each is also a column of all others, so that its influence is double and the variance four times that of the rows
+    alone. In between, each of m rows has an influence of N / m as a row and of 1 as a column, the N - m others one of 1:
     m (N/m + 1)² + (N - m) = N²/m (1 + 3 m/N).
     """
     variance = 1.0 + 3.0 * min(1.0, n_rows / max(n_others, 1))
@@ -130,7 +128,7 @@ def image_weights(n_rows: int, n_others: int, n_replicates: int, rng: np.random.
 
 
 def _starts(sample: PairSample, tail: Tail) -> list[float]:
-    """Where the tails of replicates begin: with as many pairs, half and a quarter as many. Where a tail begins is a choice too."""
+    """Where the tails of replicates start: with as many pairs, half and a quarter as many, since the start is a choice too."""
     if sample.upper < 1.0:
         return [tail.start]
     order = np.sort(sample.similarity.astype(np.float64))[::-1]
@@ -139,22 +137,22 @@ def _starts(sample: PairSample, tail: Tail) -> list[float]:
 
 
 def _with_tail(counted: Floats, thresholds: Floats, tail: Tail) -> Floats:
-    """What is counted, beyond it the tail; where nothing was taken from `upper` up, what the tail has there is added."""
+    """Counted shares up to the start of the tail, beyond it the tail's; the tail also stands in for pairs left out above `upper`."""
     missing = float(tail.shares(tail.upper)) if tail.upper < 1.0 else 0.0
     return np.where(thresholds <= tail.start, counted + missing, tail.shares(thresholds))
 
 
-def _drawn_again(sample: PairSample, tail: Tail, start: float, weights: Floats) -> Tail:
-    """The tail from some start with other weights of the images."""
+def _refitted(sample: PairSample, tail: Tail, start: float, weights: Floats) -> Tail:
+    """The tail fitted anew from some start, with other weights of the images."""
     inside = sample.similarity > start
     upper = upper_excess(sample, start)
     excess = np.clip(log_closeness(sample.similarity[inside]) - float(log_closeness(start)), 0.0, upper)
-    own = weights[sample.row[inside]]
-    if float(own @ excess) <= 0.0:
+    pair_weights = weights[sample.row[inside]]
+    if float(pair_weights @ excess) <= 0.0:
         return Tail(start, 0.0, tail.scale, tail.shape, 0, 1.0, tail.upper)
-    scale, shape = fit_gpd(excess, own, upper=upper)
+    scale, shape = fit_gpd(excess, pair_weights, upper=upper)
     below = share_below(upper, scale, shape)
-    share = float(own.sum()) / (float(weights.sum()) * sample.n_others) / below
+    share = float(pair_weights.sum()) / (float(weights.sum()) * sample.n_others) / below
     return Tail(start, share, scale, shape, len(excess), 0.0, tail.upper)
 
 
@@ -163,36 +161,36 @@ def fit_tail(sample: PairSample) -> Tail | None:
 
     Notes
     -----
-    The largest 2,000 similarities, at most a hundredth of all pairs, are taken. While the fit misses what was counted, as a whole
-    (the largest distance of the distributions beyond 1 / sqrt(n)) or at its end (the numbers of the 16, 32, 64, … largest by more
-    than two of their deviations), half as many are, down to 250: fewer pairs say less, but more of the end. Below an `upper` all
-    pairs of the sample are taken.
+    The largest 2,000 similarities, at most a hundredth of all pairs, are used. While the fit misses the counts, as a whole (the
+    distributions differ by more than 1 / sqrt(n)) or at its end (the ranks 16, 32, 64, … are off by more than two standard
+    deviations), the number is halved, down to 250: fewer pairs say less, but more about the end. With an `upper` below 1 all
+    pairs of the sample are used.
     """
     n_pairs = sample.n_rows * sample.n_others
     order = np.sort(sample.similarity.astype(np.float64))[::-1]
     if sample.upper < 1.0:
-        # where the end is missing, only a wide stretch below it tells how the tail bends
+        # where the end is missing, only a wide stretch below it shows how the tail bends
         return _fit_from(sample, float(order[-1])) if len(order) > LEAST_EXCESSES else None
     n = min(_MOST_EXCESSES, int(_MOST_SHARE * n_pairs), len(order))
     if n < LEAST_EXCESSES:
         return None
     best: tuple[float, Tail] | None = None
     while True:
-        # the next smaller value is where the tail starts; where there is none, the floor
+        # the tail starts at the next smaller value; where there is none, at the floor
         start = float(order[n]) if n < len(order) else sample.floor
-        found = _fit_from(sample, start)
-        if found is not None:
-            misfit = _misfit(found, order)
+        tail = _fit_from(sample, start)
+        if tail is not None:
+            misfit = _misfit(tail, order)
             if misfit <= _GOOD_FIT:
-                return found
-            best = min(best or (misfit, found), (misfit, found), key=lambda pair: pair[0])
+                return tail
+            best = min(best or (misfit, tail), (misfit, tail), key=lambda pair: pair[0])
         if n // 2 < _FEWEST_TRIED:
             return None if best is None else best[1]
         n //= 2
 
 
 def _misfit(tail: Tail, order: Floats) -> float:
-    """By how much a tail and what was counted differ, in units of noise, at the worst of some ranks; `order` descends."""
+    """By how much a tail and the counts differ, in units of noise, at the worst of some ranks; `order` is descending."""
     ranks = np.array([rank for rank in (16 * 2**k for k in range(12)) if rank <= tail.n_excesses])
     if not len(ranks):
         return tail.deviation * float(np.sqrt(tail.n_excesses))
@@ -224,8 +222,8 @@ def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.
 
     `excess`: shape (n,); by how much values exceed the start of the tail.
     `weights`: shape (n,); how often each counts.
-    `upper`: values above are unknown: the distribution is fitted to what lies below, as the part of it that does (truncated).
-    Returns `scale, shape`: The shape within -0.5 and 0.5.
+    `upper`: values above are unknown, so the distribution is fitted truncated at it.
+    Returns `scale, shape`: the shape between -0.5 and 0.5.
     Raises ShapeError if there are fewer than two values, or one is negative or above `upper`.
 
     Notes
@@ -253,22 +251,22 @@ def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.
             value += total * float(np.log(max(1.0 - float(survival(upper, scale, shape)), 1e-300)))
         return float(value)
 
-    found = optimize.minimize(loss, [np.log(mean), 0.01], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 400})
-    return float(np.exp(found.x[0])), float(found.x[1])
+    fit = optimize.minimize(loss, [np.log(mean), 0.01], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 400})
+    return float(np.exp(fit.x[0])), float(fit.x[1])
 
 
 def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
     """Share of a generalised Pareto distribution that is larger.
 
     `excess`: not negative.
-    `scale`, `shape`: the shape as `scipy.stats.genpareto` has it: 0 is exponential, below 0 the distribution ends at -scale / shape.
+    `scale`, `shape`: as `scipy.stats.genpareto` defines the shape: 0 is exponential, below 0 the distribution ends at -scale / shape.
 
     Examples
     --------
     >>> survival([0.0, 1.0], 1.0, 0.0).round(4)
     array([1.    , 0.3679])
     """
-    # what genpareto.sf calls after its checks, which take 50 µs; a fit comes here some hundred times
+    # what genpareto.sf calls after its checks, which take 50 µs; a fit needs some hundred calls
     x = np.asarray(excess, dtype=np.float64) / scale
     return np.asarray(special.inv_boxcox(-x if shape >= 0.0 else np.maximum(-x, 1.0 / shape), -shape))
 
@@ -285,10 +283,10 @@ def log_closeness(similarity: npt.ArrayLike) -> Floats:
 
 
 def share_below(upper: float, scale: float, shape: float) -> float:
-    """Share of the tail that lies below `upper`, never 0: more than all but a millionth can't be missing."""
+    """Share of the tail that lies below `upper`, at least a millionth."""
     return max(1.0 - float(survival(upper, scale, shape)), 1e-6) if np.isfinite(upper) else 1.0
 
 
 def upper_excess(sample: PairSample, start: float) -> float:
-    """By how much the largest known pair may exceed a start, in the scale of the tail."""
+    """By how much the largest known pair may exceed a start, on the scale of the tail."""
     return float("inf") if sample.upper >= 1.0 else float(log_closeness(sample.upper) - log_closeness(start))
