@@ -86,7 +86,7 @@ def test_every_row_is_accounted_for(laion, run_dir):
     kept, dropped = table(run_dir, "manifest"), table(run_dir, "duplicates")
     assert len(kept) + len(dropped) + len(rejected) == sum(N)
     assert set(kept["shard"].to_pylist()) == {f"{folder}/img_emb/img_emb_{number}.npy" for number in range(2)}
-    assert read_table(Run(str(run_dir), ("NSFW",)).table("manifest"))["NSFW"].to_pylist()[:2] == ["UNLIKELY"] * 2
+    assert read_table(Run(str(run_dir)).table("manifest"))["NSFW"].to_pylist()[:2] == ["UNLIKELY"] * 2
     record = json.loads((run_dir / "embeddings" / "_stage.json").read_text())
     assert record["summary"]["exact_by"] == "embedding"
 
