@@ -55,7 +55,7 @@ def config_for(shards, run_dir, *settings):
 
 
 def table(run_dir, name):
-    return read_table(Run(str(run_dir), ("LANGUAGE", "punsafe")).table(name)).to_pylist()
+    return read_table(Run(str(run_dir)).table(name)).to_pylist()
 
 
 def redo(shards, run_dir, *settings):
