@@ -173,7 +173,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
          "source": ["whole"] * m, "found_by": ["dct"] * m, "reason": np.array(REASONS)[rng.integers(0, 5, m)], "distance": 0.15 + 0.8 * rng.random(m),
          "moved": rng.random(m), "transform": pa.nulls(m, nulls.type), "stage": ["confirm"] * m},
     )  # fmt: skip
-    found = statistics.run(StageContext(config, LocalEngine()))
+    found = statistics.count_duplicates(StageContext(config, LocalEngine()))
     rows["statistics"] = found.rows
     near = int(is_near[is_copy].sum())
     summaries = {

@@ -189,7 +189,7 @@ def test_giant_components_are_cut_alike(shards, tmp_path):
     expected = table(tmp_path, "groups").to_pylist()
     assert len(expected) > 20
     for comparisons in (10**6, 1):  # all anchors compared with all members; one, and the rest along the edges
-        groups.run(StageContext(config, LocalEngine(1)), groups.Limits(compared_up_to=1, comparisons=comparisons))
+        groups.form_groups(StageContext(config, LocalEngine(1)), groups.Limits(compared_up_to=1, comparisons=comparisons))
         assert table(tmp_path, "groups").to_pylist() == expected
 
 
