@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from short_jvms import EXECUTORS
 
@@ -39,6 +40,7 @@ class Sessions:
         settings = (master, *_OPTIONS, *options)
         if self._session is None or settings != self._settings:
             self.stop()
+            SparkContext._ensure_initialized()  # a JVM that starts with a session hands its settings on to every later one
             self._session, self._settings = start_session(master, settings[1:]), settings
         return SparkEngine(self._make_scratch(), session=self._session, **arguments)
 
