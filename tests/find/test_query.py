@@ -185,7 +185,7 @@ def test_a_run_that_does_not_fit_is_refused(run, tmp_path, monkeypatch):
         shutil.copytree(run[0], tmp_path / name)
         return tmp_path / name
 
-    with pytest.raises(RunDirectoryError, match="has no finished stage 'embed'"):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         dedup.open_index(str(tmp_path / "nowhere"))
     target = damaged("vectors")
     (target / "embeddings" / "img_emb" / "img_emb_00001.npy").unlink()
@@ -238,7 +238,7 @@ def planted(tmp_path_factory):
 
 def test_planted_copies_are_found_through_product_codes(planted):
     index, rows = planted
-    assert index.opened.index["codes"] == "pq"
+    assert index.run.index_facts["codes"] == "pq"
     rng = np.random.default_rng(1)
     chosen = rng.choice(np.arange(1, 24_000), 500, replace=False)
     queries = np.concatenate([copies_of(rng, rows[place], 1, 0.95) for place in chosen])
@@ -312,7 +312,7 @@ def test_another_index_by_its_factory_string(tmp_path):
     rows = power_law(rng, 3_000, 32)
     index = precomputed_run(tmp_path, rows, "index.factory=IVF20,Flat", "search.nprobe=10", "search.exhaustive_below=0", "search.nlist=30")
     assert index.index.nlist == 20
-    assert index.opened.index["codes"] == "IVF20,Flat"
+    assert index.run.index_facts["codes"] == "IVF20,Flat"
     ids, _ = index.search_vectors(rows[:200], k=1)
     assert (ids[:, 0] == np.arange(200)).mean() > 0.97
 

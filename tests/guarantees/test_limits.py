@@ -92,7 +92,7 @@ def test_the_command_ends_with_it(shards, tmp_path):
     command = [sys.executable, "-m", "dedup", "run", f"input.shards={shards}", f"output.run_dir={tmp_path}/run", "engine.workers=10000"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "GB needed for 10000 workers, " in done.stderr.splitlines()[-1]
+    assert "TB needed for 10000 workers, " in done.stderr.splitlines()[-1]
     assert "would fit" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
