@@ -329,4 +329,4 @@ def test_the_command_serves(tmp_path):
     assert (server.returncode, "Traceback" in said) == (0, False)
     refused = subprocess.run([*command[:4], str(tmp_path / "nowhere")], capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "has no finished stage" in refused.stderr
+    assert "holds no run" in refused.stderr
