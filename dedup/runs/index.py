@@ -47,8 +47,9 @@ def publish_index(folder: str, index: str, lists: str) -> None:
 
 
 def how_to_rebuild(folder: str) -> str:
-    """What to do about a damaged index: its stage counts as done as long as its record exists."""
-    return f"delete {join(folder, '_stage.json')} and run: dedup run --only index …"
+    """What to do about an index whose files are damaged: its stage counts as done while its record is there."""
+    run_dir = folder.rpartition("/")[0]
+    return f"delete {join(folder, '_stage.json')} and run: dedup run --only index output.run_dir={run_dir} …"
 
 
 def find_index(folder: str) -> str:

@@ -72,7 +72,7 @@ def view_edges(out):
     layout = Run(str(out))
     keys = dict(zip(*(read_table(layout.table("metadata"))[name].to_pylist() for name in ("sample_id", "key")), strict=True))
     edges = read_table(layout.table("candidates")).to_pylist()
-    return {(keys[row["src"]], keys[row["dst"]]): row for row in edges if row["source"] == "view"}
+    return {(keys[row["src"]], keys[row["dst"]]): row for row in edges if row["source"] == "look"}
 
 
 @pytest.mark.parametrize("search", [{}, {"exhaustive_below": 0}])
