@@ -26,6 +26,7 @@ VOLATILE = {
     "end_time",
     "finished",
     "dedup_version",
+    "layout",
     "output_version",
     "digest",
     "inputs",
