@@ -6,9 +6,7 @@ import dataclasses
 import io
 import re
 import tarfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dedup.demo.pictures import photo_scenes
 from dedup.demo.samples import BROKEN, COPY, EXACT, MAX_JPEG_SIZE, MIN_JPEG_SIZE, Plan, Sample, SampleMaker, make_plan
-from dedup.engines.workers import start_pool, starting_workers, stop_pool
+from dedup.engines.workers import completed, start_pool, stop_pool
 from dedup.errors import ConfigError
 
 TRUTH = pa.schema(
@@ -191,16 +189,15 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
     if workers == 1 or len(tasks) == 1:
         yield from map(write_shard, tasks)
         return
-    waiting: deque[Future[pa.Table]] = deque()
     pool = start_pool(min(workers, len(tasks)))
+    early: dict[int, pa.Table] = {}
+    n_yielded = 0
     try:
-        for task in tasks:
-            with starting_workers():
-                waiting.append(pool.submit(write_shard, task))
-            if len(waiting) >= 2 * workers:  # the truth of only a few shards is held in memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for number, future in completed(pool, write_shard, tasks, 2 * workers):
+            early[number] = future.result()
+            while n_yielded in early:
+                yield early.pop(n_yielded)
+                n_yielded += 1
     finally:
         stop_pool(pool)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Engine, GpuUse, GroupRows, GroupSource, GroupWork, Pack, Result, Table, Task
-from dedup.engines.workers import start_pool, starting_workers, stop_pool
+from dedup.engines.workers import completed, start_pool, stop_pool
 from dedup.errors import DedupError, StageError, no_room
 from dedup.machine import available_cores
 from dedup.schemas import conform
@@ -100,19 +100,9 @@ class LocalEngine:
     def _map(
         self, pool: ProcessPoolExecutor, n_processes: int, work: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
-        waiting: dict[Future[Result], int] = {}
-        queue = iter(enumerate(tasks))
         try:
-            while True:
-                # a window, so that 10^5 pickled tasks are never held at once
-                with starting_workers():
-                    while len(waiting) < 3 * n_processes and (item := next(queue, None)) is not None:
-                        waiting[pool.submit(work, item[1])] = item[0]
-                if not waiting:
-                    return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    number = waiting.pop(future)
-                    yield number, _result(work, number, future)
+            for number, future in completed(pool, work, tasks, 3 * n_processes):
+                yield number, _result(work, number, future)
         except BrokenProcessPool as error:
             self._pool = None
             raise StageError(
@@ -122,9 +112,6 @@ class LocalEngine:
         except (GeneratorExit, KeyboardInterrupt):
             self.close()
             raise
-        finally:
-            for future in waiting:
-                future.cancel()
 
     def map_groups(
         self, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False

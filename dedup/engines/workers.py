@@ -6,15 +6,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
+from queue import SimpleQueue as ThreadQueue
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from dedup.machine import give_gpus
+
+if TYPE_CHECKING:
+    from dedup.contracts import Result, Task
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -42,6 +48,41 @@ def stop_pool(pool: ProcessPoolExecutor) -> None:
             process.terminate()
         # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def completed(
+    pool: ProcessPoolExecutor, work: Callable[[Task], Result], tasks: Iterable[Task], n_ahead: int
+) -> Iterator[tuple[int, Future[Result]]]:
+    """Give `work` on every task to the pool, `n_ahead` at a time: 10^5 pickled tasks are never held at once.
+
+    Yields the number of each task with its future, as soon as it is done.
+
+    It waits on a queue of its own. A Ctrl-C inside `concurrent.futures.wait` may leave a future locked by this thread; the pool's thread
+    wants that lock, and stopping the pool would wait for it for ever.
+    """
+    done: ThreadQueue[tuple[int, Future[Result]]] = ThreadQueue()
+    waiting: dict[int, Future[Result]] = {}
+    remaining = iter(enumerate(tasks))
+    try:
+        while True:
+            with starting_workers():
+                while len(waiting) < n_ahead and (item := next(remaining, None)) is not None:
+                    number, task = item
+                    waiting[number] = pool.submit(work, task)
+                    waiting[number].add_done_callback(partial(_put, done, number))
+            if not waiting:
+                return
+            number, future = done.get()
+            del waiting[number]
+            yield number, future
+    finally:
+        with _deferred_interrupts():
+            for future in waiting.values():
+                future.cancel()
+
+
+def _put(done: ThreadQueue[tuple[int, Future[Result]]], number: int, future: Future[Result]) -> None:
+    done.put((number, future))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The local engine: order, errors, memory, threads."""
 
+import itertools
+import operator
 import os
 import signal
 import subprocess
@@ -100,3 +102,40 @@ def test_workers_end_when_the_driver_is_killed(tmp_path):
     driver.kill()
     driver.wait()
     wait_for(lambda: not any(Path("/proc", path.name).exists() for path in pids.iterdir()))
+
+
+def interrupted_at(moment):
+    """Run tasks and press Ctrl-C as the nth function written in C returns, such as the one that takes a lock; whether there was an nth."""
+    n_returned = itertools.count()
+
+    def watch(frame, event, _):
+        is_waiting = (
+            frame.f_code.co_filename.endswith(("threading.py", "_base.py", "workers.py")) and "deferred" not in frame.f_code.co_name
+        )
+        if event == "c_return" and is_waiting and next(n_returned) == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    engine = LocalEngine(1)
+    is_interrupted = False
+    try:
+        try:
+            for _ in engine.map_partitions(operator.neg, range(8)):
+                sys.setprofile(watch)
+        finally:
+            sys.setprofile(None)
+    except KeyboardInterrupt:
+        is_interrupted = True
+    engine.close()
+    return is_interrupted
+
+
+def test_ctrl_c_at_any_moment_stops_the_workers():
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from test_local import interrupted_at\n"
+        "if __name__ == '__main__':\n"
+        "    print(sum(interrupted_at(moment) for moment in range(0, 60, 2)))\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, Path(__file__).parents[:2])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
+    assert int(done.stdout) > 20, done.stderr

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -95,7 +96,7 @@ def errors_shown(how_to_continue: str = HOW_TO_CONTINUE) -> Iterator[None]:
 
     `how_to_continue`: what to do after Ctrl-C.
     """
-    with _interruptions() as is_interrupted:
+    with _interruptions(how_to_continue) as is_interrupted:
         try:
             yield
         except KeyboardInterrupt:
@@ -115,15 +116,27 @@ def errors_shown(how_to_continue: str = HOW_TO_CONTINUE) -> Iterator[None]:
             sys.exit(1)
 
 
+_STOPPING_S = 10.0
+
+
 @contextmanager
-def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Watch for Ctrl-C; yields a function that says whether it was pressed."""
-    signals: list[int] = []
+def _interruptions(how_to_continue: str) -> Iterator[Callable[[], bool]]:
+    """Watch for Ctrl-C; yields a function that says whether it was pressed.
+
+    The first one is raised. A later one would cut short what stops the workers: it does nothing, or, if they have not stopped after
+    `_STOPPING_S` seconds, ends the program there; the workers follow.
+    """
+    pressed_s: list[float] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        logging.disable(logging.CRITICAL)  # py4j would log a traceback
-        signal.default_int_handler(number, frame)
+        pressed_s.append(time.monotonic())
+        if len(pressed_s) == 1:
+            logging.disable(logging.CRITICAL)  # py4j would log a traceback
+            signal.default_int_handler(number, frame)
+        elif pressed_s[-1] - pressed_s[0] > _STOPPING_S:
+            sys.stderr.write(f"interrupted; {how_to_continue}\n")
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
 
     # background jobs of a shell ignore SIGINT; leave it so
     installs_handler = (
@@ -132,7 +145,7 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
     if installs_handler:
         signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: bool(signals)
+        yield lambda: bool(pressed_s)
     finally:
         if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
