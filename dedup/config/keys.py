@@ -145,6 +145,12 @@ class InputConfig:
         stage="embed",
         form="commas",
     )
+    images_per_sample: str = key(
+        "all",
+        "which images of a sample in a tar count: all, first, or the one member of this name, such as output.jpg; samples are copies only if "
+        "all these are",
+        stage="embed",
+    )
     max_pixels: int = key(MAX_PIXELS, "images with more pixels are rejected before they are decoded", stage="embed", low=1)
     max_image_bytes: int = key(MAX_IMAGE_BYTES, "images with more bytes are rejected without being read", stage="embed", low=1)
     allow_missing: bool = key(False, "publish a manifest even if a shard could not be reached", stage="free")

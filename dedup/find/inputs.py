@@ -20,7 +20,7 @@ from dedup.numerics.image.views import ViewMaker, ViewRows, centre
 from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.similarity import apply_turn
 from dedup.storage.images.decode import DecodedImage, decode_image
-from dedup.storage.input.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
+from dedup.storage.input.samples import HEAD_BYTES, IMAGE_SUFFIXES, file_suffix, is_image, may_be_image, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import expand_shards
 from dedup.storage.urls import filesystem, is_local, local_path, open_binary
@@ -102,8 +102,16 @@ def _files_in(path: str) -> list[str]:
     return [str(fs.unstrip_protocol(name)) for name in sorted(fs.find(root))]
 
 
-def _is_image(name: str) -> bool:
-    return file_suffix(os.path.basename(name)) in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
+def _is_image(path: str) -> bool:
+    """Whether a file is an image by its suffix, or, where that tells nothing, by its bytes."""
+    suffix = file_suffix(os.path.basename(path))
+    if suffix in IMAGE_SUFFIXES or not may_be_image(suffix):
+        return suffix in IMAGE_SUFFIXES
+    try:
+        with open_binary(path) as file:
+            return is_image(file.read(HEAD_BYTES))
+    except Exception:  # each file system has its own; an image would be reported when it is read
+        return False
 
 
 _PARTS = (0.87, 0.75)  # sides of the centre crops, as shares of the image's

@@ -222,7 +222,14 @@ class PairJudge:
 
 
 PLACES = pa.schema(
-    [("sample_id", pa.int64()), ("shard", pa.string()), ("key", pa.string()), ("byte_offset", pa.int64()), ("n_bytes", pa.int64())]
+    [
+        ("sample_id", pa.int64()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("byte_offset", pa.int64()),
+        ("n_bytes", pa.int64()),
+        ("member", pa.string()),
+    ]
 )
 
 PLACES_SQL = """

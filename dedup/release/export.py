@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
-from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
+from dedup.release.plan import FIRST_IMAGES, CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import AtomicFile, write_bytes, write_json
 from dedup.storage.input.samples import RawSample, SampleReader
-from dedup.storage.input.shards import read_shard
+from dedup.storage.input.shards import is_place, read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
@@ -30,7 +30,7 @@ FORMATS = ("keys", "urls", "datacomp", "hf")
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
 _UID_TYPE: Final = np.dtype("<u8,<u8")
 UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
-REPEATED_SQL = "SELECT key, count(*) AS n FROM kept GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
+REPEATED_SQL = "SELECT key, count(*) AS n FROM kept WHERE sample_id = first_image_id GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 1"
 _BEGUN = "_export.json"
 FILE_BYTES: Final = 500_000_000  # of images in a file: a size that suits the Hub
 _GROUP_ROWS: Final = 10_000
@@ -135,7 +135,7 @@ def export_keys(kept: Table, out: str, engine: Engine) -> int:
     """
     if out.endswith(".parquet"):
         with FileWriter(out, _KEYS) as writer:
-            for batch in dataset(kept).to_batches(columns=_KEYS.names):
+            for batch in dataset(kept).to_batches(columns=_KEYS.names, filter=FIRST_IMAGES):
                 writer.write(batch)
         return writer.n_rows
     if not out.endswith(".csv"):
@@ -148,7 +148,7 @@ def export_keys(kept: Table, out: str, engine: Engine) -> int:
         return _write_lines(kept, "key", out, is_strict=True)[0]
     n_rows, schema = 0, pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
     with AtomicFile(out) as file, pyarrow.csv.CSVWriter(file, schema) as lines:
-        for batch in dataset(kept).to_batches(columns=schema.names):
+        for batch in dataset(kept).to_batches(columns=schema.names, filter=FIRST_IMAGES):
             lines.write(batch.cast(schema))
             n_rows += batch.num_rows
     return n_rows
@@ -185,7 +185,7 @@ def _write_lines(kept: Table, column: str, out: str, *, is_strict: bool) -> tupl
     """
     n_rows, n_all = 0, 0
     with AtomicFile(out) as file:
-        for batch in dataset(kept).to_batches(columns=[column]):
+        for batch in dataset(kept).to_batches(columns=[column], filter=FIRST_IMAGES):
             n_all += batch.num_rows
             values = batch[column].drop_null()
             is_line = pc.invert(pc.match_substring_regex(values, "[\r\n]"))
@@ -203,7 +203,7 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
     for batch in dataset(kept).to_batches(columns=["n_bytes"]):
         n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + (pc.sum(batch["n_bytes"]).as_py() or 0)
     per_file = max(1, min(1_000_000, int(FILE_BYTES / max(1, n_bytes / max(1, n_rows))) if with_images else 1_000_000))
-    plan = list(plan_shards(kept, per_file))
+    plan = list(plan_shards(kept, per_file, by_image=True))
     tasks = [HfTask(kept, part, len(plan), out, with_images) for part in plan]
     record = read_record(run_dir, "manifest")
     identity = digest(["" if record is None else record.digest, with_images, [asdict(part) for part in plan]])
@@ -230,7 +230,7 @@ def export_file(task: HfTask) -> int:
     fs, path = filesystem(target)
     if fs.exists(path):
         return task.file.n_samples
-    places = kept_rows(task.kept, task.file)
+    places = kept_rows(task.kept, task.file, by_image=True)
     rows = places.select([name for name in places.column_names if name not in _NOT_COPIED or not task.with_images])
     schema = _schema(rows.schema, task.with_images)
     with AtomicFile(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -267,16 +267,16 @@ def _images(places: pa.Table) -> Iterator[dict[str, Any]]:
     """The images of samples, in the order of their shards; each shard is read once, as a stream."""
     shard_read, reader = "", SampleReader(lambda reader: iter(()))
     samples: Iterator[RawSample] = iter(())
-    columns = (places[name].to_pylist() for name in ("shard", "key", "n_bytes"))
-    for shard, key, n_bytes in zip(*columns, strict=True):
+    columns = (places[name].to_pylist() for name in ("shard", "key", "n_bytes", "member"))
+    for shard, key, n_bytes, member in zip(*columns, strict=True):
         if shard.endswith("/"):
             yield {"bytes": read_file(shard + key, n_bytes), "path": key}
             continue
         if shard != shard_read:
             reader = read_shard(shard)
             shard_read, samples = shard, iter(reader)
-        sample = next((sample for sample in samples if sample.key == key and sample.image is not None), None)
-        if sample is None or sample.image is None or len(sample.image) != n_bytes:
+        sample = next((sample for sample in samples if is_place(sample, key, n_bytes, member)), None)
+        if sample is None:
             why = reader.error or "it has changed since it was embedded"
             raise InputError(f"{shard} gave no image of {n_bytes} bytes under the key {key!r} ({why}); restore it, or run embed again")
         yield {"bytes": sample.image, "path": sample.image_name}

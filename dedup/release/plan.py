@@ -22,14 +22,19 @@ from dedup.storage.urls import filesystem, open_binary
 
 _NAMES_SHOWN = 3
 
+FIRST_IMAGES = pc.field("sample_id") == pc.field("first_image_id")  # a row for each sample, however many images it has
+
 _SAMPLES = """
 (SELECT {columns}, FALSE AS is_excluded FROM manifest UNION ALL SELECT {columns}, FALSE AS is_excluded FROM duplicates
  UNION ALL SELECT {columns}, TRUE AS is_excluded FROM excluded) AS samples
 """
 
-# several samples may have one url: a name means all of them
+# several samples may have one url: a name means all of them, each with all its images
 NAMED_SQL = """
-SELECT {columns} FROM {samples} JOIN (SELECT DISTINCT {names} FROM named) AS named ON {same}
+SELECT {columns} FROM {samples}
+JOIN (SELECT DISTINCT samples.first_image_id AS first_image_id
+      FROM {samples} JOIN (SELECT DISTINCT {names} FROM named) AS named ON {same}) AS chosen
+  ON samples.first_image_id = chosen.first_image_id
 WHERE NOT samples.is_excluded
 ORDER BY samples.sample_id
 """
@@ -130,13 +135,13 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     return output, result
 
 
-def kept_rows(kept: Table, shard: CleanedShard) -> pa.Table:
-    """All columns of the samples of one cleaned shard, by ascending sample_id."""
+def kept_rows(kept: Table, shard: CleanedShard, *, by_image: bool = False) -> pa.Table:
+    """All columns of the samples of one cleaned shard, by ascending sample_id; `by_image`: a row for each of their images."""
     fs, _ = filesystem(kept.path)
     names = files(kept)[shard.first_file : shard.last_file + 1]
     source = ds.dataset(names, schema=kept.schema, format="parquet", filesystem=fs)
     in_shard = (pc.field("sample_id") >= shard.first_id) & (pc.field("sample_id") <= shard.last_id)
-    return source.to_table(filter=in_shard).sort_by("sample_id")
+    return source.to_table(filter=in_shard if by_image else in_shard & FIRST_IMAGES).sort_by("sample_id")
 
 
 def read_file(path: str, n_bytes: int) -> bytes:
@@ -155,23 +160,24 @@ def read_file(path: str, n_bytes: int) -> bytes:
     return data
 
 
-def plan_shards(kept: Table, per_shard: int) -> Iterator[CleanedShard]:
+def plan_shards(kept: Table, per_shard: int, *, by_image: bool = False) -> Iterator[CleanedShard]:
     """Cut the kept samples into shards, in their order.
 
     `kept`: columns of the manifest; files and rows ordered by sample_id, as every engine writes them.
     `per_shard`: samples in each but the last; 0 = a cleaned shard for each shard that keeps any.
+    `by_image`: count images instead of samples.
 
     Notes
     -----
-    A shard ends early where its next sample would repeat a key: readers of webdatasets tell samples by their keys alone. The rows of one
-    file and of one shard are held in memory.
+    A shard ends early where its next sample would repeat a key: readers of webdatasets tell samples by their keys alone. Images of a
+    folder get keys of their own, so their shards end only where a tar follows. The rows of one file and of one shard are held in memory.
     """
     fs, _ = filesystem(kept.path)
     held: list[tuple[int, pa.Table]] = []  # place of the file, rows
     number = 0
     for place, name in enumerate(files(kept)):
         source = ds.dataset([name], schema=kept.schema, format="parquet", filesystem=fs)
-        for batch in source.to_batches(columns=list(_COLUMNS)):
+        for batch in source.to_batches(columns=list(_COLUMNS), filter=None if by_image else FIRST_IMAGES):
             if batch.num_rows:
                 held.append((place, pa.Table.from_batches([batch])))
             while (n := _next_cut(held, per_shard, is_end=False)) > 0:
@@ -195,34 +201,19 @@ def _next_cut(held: list[tuple[int, pa.Table]], per_shard: int, *, is_end: bool)
         return _before_repetition(rows, int(other_shards[0]) if len(other_shards) else n_held) if len(other_shards) or is_end else 0
     n = min(per_shard, n_held)
     # inside one tar the keys differ
-    return n if bool((codes[:n] == codes[0]).all()) and not _is_folder(rows) else _before_repetition(rows, n)
-
-
-def _is_folder(rows: pa.Table) -> bool:
-    return bool(rows["shard"][0].as_py().endswith("/"))
+    return n if bool((codes[:n] == codes[0]).all()) else _before_repetition(rows, n)
 
 
 def _before_repetition(rows: pa.Table, n: int) -> int:
-    """How many of the first n rows come before one that repeats a key."""
-    keys = rows["key"].slice(0, n)
-    if _is_folder(rows):
-        keys = pa.chunked_array([pa.array([tar_key(key) for key in keys.to_pylist()], pa.string())])
-    codes = keys.combine_chunks().dictionary_encode().indices.to_numpy()
+    """How many of the first n rows come before one that repeats a key, or before folder and tar meet."""
+    in_folder = pc.ends_with(rows["shard"].slice(0, n), "/").to_numpy()
+    n = int(np.argmax(np.append(in_folder != in_folder[0], True)))
+    if in_folder[0]:
+        return n
+    codes = rows["key"].slice(0, n).combine_chunks().dictionary_encode().indices.to_numpy()
     # codes are numbered by first occurrence: one that is not larger than all before it has occurred
     repeated = np.flatnonzero(codes[1:] <= np.maximum.accumulate(codes)[:-1])
     return int(repeated[0]) + 1 if len(repeated) else n
-
-
-def tar_key(path: str) -> str:
-    """The key that webdataset gives a file of a folder.
-
-    Examples
-    --------
-    >>> tar_key("2024/photo.v2.jpg")
-    '2024/photo'
-    """
-    folder, slash, base = path.rpartition("/")
-    return folder + slash + (base.partition(".")[0] or base)
 
 
 def _take(held: list[tuple[int, pa.Table]], n: int, number: int) -> CleanedShard:

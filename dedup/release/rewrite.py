@@ -17,14 +17,13 @@ import pyarrow as pa
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
-from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file, tar_key
+from dedup.release.feed import Feed, unsorted_shards
+from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.release.sidecar import write_beside
 from dedup.runs.lock import locked
 from dedup.runs.record import digest, read_record
 from dedup.storage.atomic import AtomicFile, write_json
-from dedup.storage.input.samples import SampleReader, one_line
-from dedup.storage.input.shards import Grouping, parse_name
-from dedup.storage.input.tars import Cut, TarStream
+from dedup.storage.input.samples import one_line, usual_suffix
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _BLOCK: Final = tarfile.BLOCKSIZE
@@ -61,6 +60,7 @@ class RewriteTask:
     kept: Table
     shards: tuple[CleanedShard, ...]
     out: str  # folder
+    unsorted: frozenset[str] = frozenset()  # tars of the input in which members of one sample stand apart
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def rewrite(
         if dry_run:
             return replace(summary, keep_list=keep_list_result, is_dry_run=True)
         _begin(run_dir, out, per_shard, shards)
-        summary = _carry_out(RewriteTask(kept, tuple(shards), out), summary, engine, reporter)
+        summary = _carry_out(RewriteTask(kept, tuple(shards), out, unsorted_shards(run_dir)), summary, engine, reporter)
         return replace(summary, keep_list=keep_list_result)
 
 
@@ -238,14 +238,14 @@ def rewrite_shards(task: RewriteTask) -> list[Written]:
 
     Raises InputError if the disk is full.
     """
-    feed = _Feed()
+    feed = Feed(task.unsorted)
     try:
         return [write_shard(task, shard, feed) for shard in task.shards]
     finally:
         feed.close()
 
 
-def write_shard(task: RewriteTask, shard: CleanedShard, feed: _Feed) -> Written:
+def write_shard(task: RewriteTask, shard: CleanedShard, feed: Feed) -> Written:
     """Write one cleaned shard, whole or not at all, unless it is there already."""
     if (done := finished(task.out, shard)) is not None:
         return done
@@ -257,7 +257,7 @@ def write_shard(task: RewriteTask, shard: CleanedShard, feed: _Feed) -> Written:
     except OSError as error:
         raise _failed(target, shard, error) from error
     try:
-        _copy(rows, scratch.file, feed)
+        rows = _copy(rows, shard.number, scratch.file, feed)
         scratch.file.write(_END)
         scratch.file.write(b"\0" * (-scratch.file.tell() % tarfile.RECORDSIZE))
         n_bytes = scratch.close()
@@ -300,101 +300,34 @@ def _stats(shard: CleanedShard, n_bytes: int, started: float) -> JsonDict:
     }
 
 
-def _copy(rows: pa.Table, file: IO[bytes], feed: _Feed) -> None:
-    """Copy the members of samples, which are in the order of their shards."""
+def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed) -> pa.Table:
+    """Copy the members of samples, which are in the order of their shards; returns the rows as they are named now.
+
+    Images of a folder get a key without dots, the number of the shard and theirs, and the field of their format: their paths, which may
+    hold dots or differ in nothing but the suffix, become the column `path`.
+    """
     columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "caption"))
-    for shard, key, n_bytes, caption in zip(*columns, strict=True):
+    keys, paths = [], []
+    for place, (shard, key, n_bytes, caption) in enumerate(zip(*columns, strict=True)):
         if shard.endswith("/"):
-            _copy_file(shard, key, n_bytes, caption, file)
+            keys.append(f"{number:05d}{place:04d}")
+            paths.append(key)
+            _copy_file(keys[-1], read_file(shard + key, n_bytes), caption, file)
         else:
+            keys.append(key)
+            paths.append(None)
             feed.copy(shard, key, n_bytes, file)
+    if not any(paths):
+        return rows
+    rows = rows.set_column(rows.column_names.index("key"), "key", pa.array(keys, pa.string()))
+    return rows.append_column("path", pa.array(paths, pa.string()))
 
 
-def _copy_file(folder: str, key: str, n_bytes: int, caption: str | None, file: IO[bytes]) -> None:
-    """Copy an image of a folder, and its caption as a txt member."""
-    members = [(key, read_file(folder + key, n_bytes))] + ([] if caption is None else [(tar_key(key) + ".txt", caption.encode())])
+def _copy_file(key: str, image: bytes, caption: str | None, file: IO[bytes]) -> None:
+    """Write an image of a folder, and its caption as a txt member."""
+    members = [(f"{key}.{usual_suffix(image)}", image)] + ([] if caption is None else [(f"{key}.txt", caption.encode())])
     for name, content in members:
         header = tarfile.TarInfo(name)
         header.size = len(content)
         file.write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
         file.write(content + b"\0" * (-len(content) % _BLOCK))
-
-
-class _Feed:
-    """The tar that is being read: the next shard to be written goes on where the last one stopped."""
-
-    def __init__(self) -> None:
-        self._shard = ""
-        self._reader: SampleReader | None = None
-        self._samples: _Samples | None = None
-
-    def copy(self, shard: str, key: str, n_bytes: int, file: IO[bytes]) -> None:
-        """Copy the members of the next sample with a key.
-
-        Raises InputError if the shard has no such sample from here on, or its image has another size.
-        """
-        if self._samples is None or shard != self._shard:
-            self._reader = SampleReader(lambda reader: iter(()))
-            self._shard, self._samples = shard, _Samples(TarStream(shard, self._reader))
-        try:
-            sizes = self._samples.copy_to(file) if self._samples.go_to(key) else []
-        except Cut as cut:
-            self.close()
-            raise InputError(f"{shard} breaks off inside the sample {key!r} ({cut}); restore the shard, or run embed again") from cut
-        if n_bytes in sizes:
-            return
-        why = (self._reader.error if self._reader else None) or "it has changed since it was embedded"
-        self.close()
-        if not sizes:
-            raise InputError(f"{shard} gave no sample {key!r} ({why}); restore the shard, or run embed again")
-        held = ", ".join(map(str, sizes))
-        raise InputError(f"{shard}: {key!r} has members of {held} bytes, expected an image of {n_bytes} ({why}); run embed again")
-
-    def close(self) -> None:
-        """Drop the tar; a shard that is read again begins anew."""
-        self._shard, self._samples, self._reader = "", None, None
-
-
-class _Samples:
-    """The samples of a tar, one at a time; only the first member of the next one shows that a sample has ended."""
-
-    def __init__(self, tar: TarStream) -> None:
-        self._tar, self._members, self._grouping = tar, iter(tar), Grouping()
-        self._first: tarfile.TarInfo | None = None  # of the current sample, not read yet
-        self._key = ""
-
-    def go_to(self, key: str) -> bool:
-        """Skip to the first sample with this key, from the current one on; False if there is none."""
-        while self._first is None or self._key != key or self._grouping.is_duplicate:
-            for _ in self._sample():
-                pass
-            if self._first is None:
-                return False
-        return True
-
-    def copy_to(self, file: IO[bytes]) -> list[int]:
-        """Copy all members of the current sample with their headers; returns the members' sizes."""
-        sizes = []
-        for member in self._sample():
-            file.write(self._tar.header(member))
-            n_bytes = 0
-            for chunk in self._tar.chunks(member):
-                file.write(chunk)
-                n_bytes += len(chunk)
-            file.write(b"\0" * (-n_bytes % _BLOCK))
-            sizes.append(n_bytes)
-        return sizes
-
-    def _sample(self) -> Iterator[tarfile.TarInfo]:
-        """The members of the current sample; afterwards the next one is current, if there is one."""
-        first, self._first = self._first, None
-        if first is not None:
-            yield first
-        for member in self._members:
-            named = parse_name(member.name)
-            if named is None or named.problem:
-                continue
-            if self._grouping.begins(named):
-                self._first, self._key = member, named.key
-                return
-            yield member

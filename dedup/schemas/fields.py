@@ -37,6 +37,16 @@ SHARD = field(
 KEY = field(
     "key", pa.string(), "the sample's key: in a tar, the member name up to the first dot of its base name; in a folder, the relative path"
 )
+MEMBER = field(
+    "member",
+    pa.string(),
+    "which image of the sample: what follows the key in the name of its member, in lower case; null in a folder, or if not known",
+    nullable=True,
+)
+N_IMAGES = field("n_images", pa.int32(), "images of the sample, rejected ones included; each has a row of its own")
+FIRST_IMAGE_ID = field(
+    "first_image_id", pa.int64(), "sample_id of the first row of the same sample; its own where the sample has one image"
+)
 CAPTION = field("caption", pa.string(), "the caption, with invalid UTF-8 replaced; null if there is none", nullable=True)
 URL = field("url", pa.string(), "the image's address on the web, as the shard gives it", nullable=True)
 

@@ -6,7 +6,21 @@ from typing import Final
 
 import pyarrow as pa
 
-from dedup.schemas.fields import BYTE_OFFSET, CAPTION, COMPONENT_ID, COUNT, KEY, N_BYTES, SAMPLE_ID, SHARD, URL, field
+from dedup.schemas.fields import (
+    BYTE_OFFSET,
+    CAPTION,
+    COMPONENT_ID,
+    COUNT,
+    FIRST_IMAGE_ID,
+    KEY,
+    MEMBER,
+    N_BYTES,
+    N_IMAGES,
+    SAMPLE_ID,
+    SHARD,
+    URL,
+    field,
+)
 
 REJECT_REASONS: Final = {
     "no_image": "the sample has no member that is an image",
@@ -26,6 +40,9 @@ METADATA: Final = pa.schema(
         SAMPLE_ID,
         SHARD,
         KEY,
+        MEMBER,
+        N_IMAGES,
+        FIRST_IMAGE_ID,
         URL,
         CAPTION,
         field(
@@ -64,6 +81,7 @@ REJECTED: Final = pa.schema(
     [
         SHARD,
         KEY,
+        MEMBER,
         field("reason", pa.string(), "one of the reasons below"),
         field("detail", pa.string(), "details, for people to read"),
     ]
@@ -76,6 +94,7 @@ PARTITIONS: Final = pa.schema(
         field("error", pa.string(), "why it is not ok", nullable=True),
         field("n_samples", pa.int64(), "samples embedded from this shard"),
         field("n_rejected", pa.int64(), "rejected samples of this shard"),
+        field("n_late", pa.int64(), "samples some of whose members stand apart from the others: the tar is not sorted by name"),
     ]
 )
 MANIFEST: Final = pa.schema([*METADATA, COMPONENT_ID, COUNT])
@@ -96,7 +115,8 @@ _EXCLUSION = (
     field(
         "reason",
         pa.string(),
-        "reference: near an image of exclude.reference_*; listed: named by exclude.list; copy: a copy of a listed sample",
+        "reference: near an image of exclude.reference_*; listed: named by exclude.list; copy: a copy of a listed sample; "
+        "sample: another image of its sample is excluded",
     ),
     field("excluded_by", pa.string(), "key of the reference image, or the entry of the list"),
     field("reference_shard", pa.string(), "shard or folder of the reference image; null for entries of a list", nullable=True),

@@ -175,6 +175,23 @@ ORDER BY sample_id
 """
 
 
+# a sample goes as a whole: an image of it that nothing names goes with those that something does
+WHOLE_SQL = """
+SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference FROM excluded_images
+UNION ALL
+SELECT metadata.sample_id AS sample_id, 'sample' AS reason, min(excluded_images.excluded_by) AS excluded_by,
+       CAST(NULL AS STRING) AS reference_shard, CAST(NULL AS FLOAT) AS similarity_to_reference,
+       CAST(NULL AS FLOAT) AS distance_to_reference
+FROM metadata
+JOIN metadata AS named ON metadata.first_image_id = named.first_image_id
+JOIN excluded_images ON named.sample_id = excluded_images.sample_id
+LEFT JOIN excluded_images AS own ON metadata.sample_id = own.sample_id
+WHERE metadata.n_images > 1 AND named.n_images > 1 AND own.sample_id IS NULL
+GROUP BY metadata.sample_id
+ORDER BY sample_id
+"""
+
+
 def reference_inputs(config: Config) -> StageInputs:
     """What identifies the reference images and the list.
 
@@ -204,6 +221,7 @@ def find_excluded(context: StageContext) -> StageResult:
     hits, figures = _near(context, [(paths, "reference"), (images, "listed")])
     with context.engine.scratch() as scratch:
         near, listed, twins = (Table(join(scratch, name), _HITS) for name in ("near", "listed", "twins"))
+        each = Table(join(scratch, "excluded_images"), EXCLUSIONS)
         context.engine.sql_to(TWINS_SQL, {"hits": hits, "exact": context.run.table("exact")}, near)
         context.engine.sql_to(
             f"SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference, priority FROM near "  # noqa: S608
@@ -212,7 +230,8 @@ def find_excluded(context: StageContext) -> StageResult:
             listed,
         )
         _copies(context, listed, twins, scratch)
-        n_rows = context.engine.sql_to(ONE_EACH_SQL, {"near": near, "listed": listed, "twins": twins}, table)
+        context.engine.sql_to(ONE_EACH_SQL, {"near": near, "listed": listed, "twins": twins}, each)
+        n_rows = context.engine.sql_to(WHOLE_SQL, {"excluded_images": each, "metadata": context.run.table("metadata")}, table)
     counts = _counts(context, table)
     if entries and not (counts.get("listed", 0) + counts.get("copy", 0)):
         context.reporter.note(f"exclude: none of the {len(entries):,} entries of {config.exclude.list} names a sample of this run")

@@ -25,6 +25,7 @@ class StageInputs:
     identity: JsonDict = field(default_factory=dict)  # a digest of each, for the stage's record
     sources: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # URL to (what `embed` reads, its fingerprint), by URL
     encoder: dict[str, str] = field(default_factory=dict)  # the encoder's fingerprint
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # files that the input matches, but that are not read, by reason
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,15 @@ def summary_lines(summary: RunSummary, config: Config) -> list[Line]:
 def _embed(summary: RunSummary, _: Config) -> list[Line]:
     record = summary.records["embed"]
     n_samples, n_rejected = record.rows["metadata"], record.rows["rejected"]
-    lines = [("samples", f"{n_samples + n_rejected:,} in {record.summary['n_shards']:,} shards")]
+    figures = record.summary
+    lines = [("samples", f"{n_samples + n_rejected:,} in {figures['n_shards']:,} shards")]
+    if (n_keys := figures.get("n_keys", 0)) and n_keys != n_samples + n_rejected:
+        # of samples with several images each image counts
+        lines = [("images", f"{n_samples + n_rejected:,} of {n_keys:,} samples in {figures['n_shards']:,} shards")]
+    if passed_over := figures.get("passed_over"):
+        lines.append(("not looked at", _counts(passed_over)))
+    if figures.get("n_unreadable"):
+        lines.append(("unreadable", f"{figures['n_unreadable']:,} shards (input.allow_missing)"))
     if "embed" not in summary.skipped and record.seconds:
         n_embedded = n_samples - record.summary.get("n_base_samples", 0)
         lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))
@@ -157,6 +165,7 @@ def _exclude(summary: RunSummary, _: Config) -> list[Line]:
     if not n_excluded:
         return []
     reasons = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
+    reasons["sample"] = "of samples with such an image"
     text = ", ".join(f"{figures['excluded'][reason]:,} {words}" for reason, words in reasons.items() if figures["excluded"].get(reason))
     references = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
     return [("excluded", f"{n_excluded:,}: {text}{references}")]

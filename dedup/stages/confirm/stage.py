@@ -32,7 +32,8 @@ _TASKS_PER_WORKER = 8
 _BLOCK = 512  # pairs whose turned similarities are found at a time
 
 _PLACE = (
-    "{side}.shard AS {name}_shard, {side}.key AS {name}_key, {side}.byte_offset AS {name}_byte_offset, {side}.n_bytes AS {name}_n_bytes"
+    "{side}.shard AS {name}_shard, {side}.key AS {name}_key, {side}.byte_offset AS {name}_byte_offset, "
+    "{side}.n_bytes AS {name}_n_bytes, {side}.member AS {name}_member"
 )
 
 WORK_SQL = f"""

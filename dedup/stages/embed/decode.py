@@ -48,6 +48,7 @@ class RejectedSample:
     shard: str
     key: str
     error: SampleError
+    member: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ class Preparation:
             inner = _inner_grid(image) if self.finds_inner else None
             thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
         except SampleError as error:
-            return RejectedSample(source, sample.shard, sample.key, error)
+            return RejectedSample(source, sample.shard, sample.key, error, sample.member)
         row = {
             "shard": sample.shard,
             "key": sample.key,
+            "member": sample.member,
+            "n_images": sample.n_images,
             "url": sample.url,
             "caption": sample.caption,
             "sha256": hashlib.sha256(sample.image).hexdigest(),

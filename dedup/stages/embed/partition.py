@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
 from dedup.stages.embed.decode import in_order
+from dedup.stages.embed.late import join_late
 from dedup.stages.embed.sources import Source, has_files, marker_path, source_url
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.arrays import ArrayWriter
@@ -51,6 +53,7 @@ class CopiedRows:
     status: ShardStatus = "ok"
     error: str | None = None
     is_reachable: bool = True
+    n_late: int = 0
 
 
 def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, by_bytes: bool) -> tuple[list[CopiedRows], dict[str, int]]:
@@ -133,6 +136,11 @@ def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, 
         columns |= {"shard": pa.repeat(source.url, n), "byte_offset": pa.nulls(n, pa.int64()), "n_bytes": pa.nulls(n, pa.int64())}
     for name in ("width", "height", "n_bytes"):
         columns[name] = pc.fill_null(columns[name], 0)
+    columns |= {
+        "member": pa.nulls(n, pa.string()),
+        "n_images": pa.repeat(pa.scalar(1, pa.int32()), n),
+        "first_image_id": columns["sample_id"],
+    }
     columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
     return pa.table(columns)
 
@@ -143,6 +151,7 @@ def _rejected(table: pa.Table, source: EmbeddingFile) -> pa.Table:
         {
             "shard": pa.repeat(source.url, n),
             "key": pc.coalesce(table["key"], pa.scalar("")),
+            "member": pa.nulls(n, pa.string()),
             "reason": pa.repeat("bad_embedding", n),
             "detail": pa.repeat(f"expected {source.dim} finite numbers that are not all 0", n),
         }
@@ -181,6 +190,8 @@ class EmbedResult:
     batch_size: int = 0
     device: str = ""
     notes: list[str] = field(default_factory=list)
+    n_keys: int = 0  # samples, whose images are counted one by one otherwise
+    passed_over: dict[str, int] = field(default_factory=dict)  # members and files that were not looked at, by reason
 
 
 def embed_partition(task: EmbedTask) -> EmbedResult:
@@ -224,6 +235,9 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         for sample in in_order(writer.preparation, samples(), n_threads):
             writer.add(sample)
         files = writer.close()
+    late = {source_url(source): reader.late for source, reader in zip(task.sources, readers, strict=True) if reader.late}
+    if late:
+        files |= join_late(task.run, task.partition, late, config, encoder)
     shards = [
         _shard(source, reader, writer.n_samples[number], writer.n_rejected[number])
         for number, (source, reader) in enumerate(zip(task.sources, readers, strict=True))
@@ -237,6 +251,8 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         batch_size=min(batch_size, encoder.limit or batch_size),
         device=encoder.device,
         notes=encoder.notes(),
+        n_keys=sum(reader.n_samples for reader in readers),
+        passed_over=dict(sum((reader.passed_over for reader in readers), Counter())),
     )
     return result, files
 
@@ -249,6 +265,7 @@ def _shard(source: Source, outcome: SampleReader | CopiedRows, n_samples: int, n
         "is_reachable": outcome.is_reachable,
         "n_samples": n_samples,
         "n_rejected": n_rejected,
+        "n_late": outcome.n_late,
     }
 
 
@@ -282,7 +299,13 @@ def open_source(config: Config, source: Source) -> SampleReader:
         raise AssertionError(f"{source.url} holds no images")
     if isinstance(source, FolderPart):
         return read_folder_part(source, carry=options.carry, max_image_bytes=options.max_image_bytes)
-    return read_shard(source, carry=options.carry, sidecar=options.sidecar, max_image_bytes=options.max_image_bytes)
+    return read_shard(
+        source,
+        carry=options.carry,
+        sidecar=options.sidecar,
+        max_image_bytes=options.max_image_bytes,
+        images=options.images_per_sample,
+    )
 
 
 def finished(task: EmbedTask) -> EmbedResult | None:

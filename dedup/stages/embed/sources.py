@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -143,19 +144,20 @@ def find_sources(config: Config) -> StageInputs:
 
     Raises InputError if nothing matches, or if a source embedded there has changed.
     """
+    passed_over: Counter[str] = Counter()
     if config.input.images:
         sources: list[Source] = [*folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)]
     elif config.input.embeddings:
         sources = [*find_embeddings(config.input.embeddings)]
     else:
-        sources = [*expand_shards(config.input.shards)]
+        sources = [*expand_shards(config.input.shards, passed_over)]
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, but many requests at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
     by_url = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
     if config.base.run_dir:
         by_url = without_embedded(Run(config.base.run_dir), by_url)
     listed = digest([[url, stamp] for url, (_, stamp) in by_url.items()])
-    return StageInputs({"input": f"{len(by_url)} shards, {listed}"}, by_url, encoder_fingerprint(config.encoder))
+    return StageInputs({"input": f"{len(by_url)} shards, {listed}"}, by_url, encoder_fingerprint(config.encoder), passed_over)
 
 
 def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:

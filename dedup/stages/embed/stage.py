@@ -66,13 +66,7 @@ def embed(context: StageContext) -> StageResult:
     _note_devices(context, results)
     rows = _write_partitions(context, [results[number] for number in sorted(results)])
     _note_broken(context, [results[task.partition] for task in tasks])
-    unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
-    if unreachable and not context.config.input.allow_missing:
-        first = unreachable[0]
-        raise InputError(
-            f"{len(unreachable)} of {len(sources)} shards can't be reached, the first {first['shard']} ({first['error']}); "
-            "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
-        )
+    unreadable = _refuse_unreadable(context, list(results.values()), len(sources))
     rows["metadata"] = sum(result.n_samples for result in results.values())
     rows["rejected"] = sum(result.n_rejected for result in results.values())
     reasons: Counter[str] = Counter()
@@ -85,7 +79,40 @@ def embed(context: StageContext) -> StageResult:
         summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
     if inherited:
         summary["n_base_samples"] = sum(results[number].n_samples for number in inherited)
-    return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": len(unreachable)})
+    summary |= {"n_keys": sum(result.n_keys for result in results.values()), "passed_over": _passed_over(context, results)}
+    n_unreachable = sum(not shard["is_reachable"] for shard in unreadable)
+    return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": n_unreachable, "n_unreadable": len(unreadable)})
+
+
+def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_sources: int) -> list[JsonDict]:
+    """The shards that can't be reached or read.
+
+    Raises InputError if there are any and `input.allow_missing` is not set, or if no shard gave an image.
+    """
+    unreadable = [shard for result in results for shard in result.shards if not shard["is_reachable"] or shard["status"] == "unreadable"]
+    if unreadable and not context.config.input.allow_missing:
+        first = unreadable[0]
+        raise InputError(
+            f"{len(unreadable)} of {n_sources} shards can't be read, the first {first['shard']} ({first['error']}); "
+            "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
+        )
+    if not any(result.n_samples for result in results):
+        n_rejected = sum(result.n_rejected for result in results)
+        reasons = sum((Counter(result.reasons) for result in results), Counter[str]()).most_common(3)
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons) or "they are empty"
+        raise InputError(
+            f"none of the {n_sources} shards gave an image ({n_rejected:,} samples were rejected: {why}); expected tars with images: "
+            f"{context.run.table('rejected').path} says more"
+        )
+    return unreadable
+
+
+def _passed_over(context: StageContext, results: Mapping[int, EmbedResult]) -> dict[str, int]:
+    """What was not looked at, by reason."""
+    counts = Counter(context.inputs.passed_over)
+    for result in results.values():
+        counts.update(result.passed_over)
+    return dict(sorted(counts.items()))
 
 
 def _tasks(context: StageContext, sources: Sources, by_bytes: bool) -> list[EmbedTask]:
@@ -201,7 +228,7 @@ def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:
 STAGE = Stage(
     "embed",
     reads=(),
-    output_version=3,
+    output_version=4,
     run=embed,
     inputs=find_sources,
     refuse=refuse_to_embed,

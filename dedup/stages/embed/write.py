@@ -127,7 +127,8 @@ class PartitionWriter:
         )
         self._with_text = config.embed.text
         self._held: list[PreparedSample] = []
-        self._rejects: list[dict[str, str]] = []
+        self._rejects: list[dict[str, str | None]] = []
+        self._last_sample = ("", "", 0)  # shard, key, sample_id of its first row
         self._pool = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="encode") if overlaps else None
         self._encoding: deque[tuple[list[PreparedSample], Future[_Encoded]]] = deque()
         self.n_samples: Counter[int] = Counter()  # by source
@@ -180,15 +181,22 @@ class PartitionWriter:
         for place in np.flatnonzero(~finite).tolist():
             sample = batch[place]
             error = SampleError("bad_embedding", "the encoder's vector is not finite")
-            self._reject(RejectedSample(sample.source, sample.row["shard"], sample.row["key"], error))
+            self._reject(RejectedSample(sample.source, sample.row["shard"], sample.row["key"], error, sample.row["member"]))
         quality = detail(np.stack([sample.grid for sample in batch]))
         first = (self._partition << 32) + self.n_samples.total()
         kept = np.flatnonzero(finite).tolist()
         rows = []
         for number, place in enumerate(kept):
             to_caption = None if np.isnan(similarity[place]) else float(similarity[place])
+            row = batch[place].row
             rows.append(
-                batch[place].row | {"sample_id": first + number, "quality": float(quality[place]), "caption_similarity": to_caption}
+                row
+                | {
+                    "sample_id": first + number,
+                    "first_image_id": self._first_image(row["shard"], row["key"], first + number),
+                    "quality": float(quality[place]),
+                    "caption_similarity": to_caption,
+                }
             )
             self.n_samples[batch[place].source] += 1
         self._vectors.write(vectors[finite])
@@ -198,6 +206,12 @@ class PartitionWriter:
         self._metadata.write(pa.Table.from_pylist(rows, schema=self._metadata_table.schema))
         if self._thumbnails is not None:
             self._thumbnails.write([batch[place].thumbnail for place in kept])
+
+    def _first_image(self, shard: str, key: str, sample_id: int) -> int:
+        """The first row of a sample, whose images come one after another; `sample_id` if this is it."""
+        if self._last_sample[:2] != (shard, key):
+            self._last_sample = (shard, key, sample_id)
+        return self._last_sample[2]
 
     def _write_inner(self, batch: list[PreparedSample], is_kept: Mask, first: int) -> None:
         """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first kept row."""
@@ -235,7 +249,9 @@ class PartitionWriter:
 
     def _reject(self, sample: RejectedSample) -> None:
         error = sample.error
-        self._rejects.append({"shard": sample.shard, "key": sample.key, "reason": error.reason, "detail": error.detail})
+        self._rejects.append(
+            {"shard": sample.shard, "key": sample.key, "member": sample.member, "reason": error.reason, "detail": error.detail}
+        )
         self.n_rejected[sample.source] += 1
         self.reasons[error.reason] += 1
 

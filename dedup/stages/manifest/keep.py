@@ -17,6 +17,7 @@ from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
 from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.groups.cover import cover, min_similarity_of
+from dedup.stages.manifest.whole import with_whole_samples
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import ask
 
@@ -114,14 +115,15 @@ def keepers(context: StageContext) -> pa.Table:
     query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
     tables = {name: run.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
     members = ask(context.engine, query, tables, ORDER_SCHEMA)
-    component, ids, reps, is_kept = (members[name].to_numpy() for name in ORDER_SCHEMA.names)
+    decided = with_whole_samples(context, *(members[name].to_numpy() for name in ORDER_SCHEMA.names))
+    component, ids, reps, is_kept = decided.group, decided.ids, decided.representatives, decided.is_kept
     bounds = component_slices(component)
     # of each group, all that the base kept, and at least `keep.per_component`
     n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
     settings = context.judge_settings
     if settings is not None:
         covered = cover(context, settings, "manifest", component, reps, confirmed_links(context), n_forced)
-        return _table(ids, covered.anchor, covered.similarity, covered.distance)
+        return _table(ids, decided.only_whole(covered.anchor), covered.similarity, covered.distance)
     thresholds = min_similarity_of(context, reps)
 
     cuts = np.unique(np.searchsorted(bounds, np.arange(0, len(ids) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(bounds) - 1))
@@ -135,7 +137,7 @@ def keepers(context: StageContext) -> pa.Table:
     for number, (chosen, similar) in context.run_tasks("manifest", "members", choose_keepers, tasks, sizes):
         rows = slice(bounds[cuts[number]], bounds[cuts[number + 1]])
         keeper[rows], similarity[rows] = chosen + bounds[cuts[number]], similar
-    return _table(ids, keeper, similarity, np.full(len(ids), np.nan, dtype=np.float32))
+    return _table(ids, decided.only_whole(keeper), similarity, np.full(len(ids), np.nan, dtype=np.float32))
 
 
 def kept_before(context: StageContext) -> dict[str, Table]:

@@ -31,14 +31,19 @@ class Place:
     key: str
     byte_offset: int | None  # None in a compressed tar
     n_bytes: int  # size of the encoded image
+    member: str | None = None  # which image of the sample; None: the first of that size
+
+
+_Name = tuple[str, str | None]
 
 
 @dataclass
 class _Wanted:
     """Images wanted from one compressed tar, and where they are held once it has been read."""
 
-    n_bytes: dict[str, int] = field(default_factory=dict)
-    starts: dict[str, int] = field(default_factory=dict)
+    # by key and member
+    n_bytes: dict[_Name, int] = field(default_factory=dict)
+    starts: dict[_Name, int] = field(default_factory=dict)
     is_read: bool = False
     error: str = ""
 
@@ -106,7 +111,7 @@ class PictureReader:
         self._forget()
         for place in places:
             if place.byte_offset is None and (self._thumbnails is None or place.sample_id not in self._thumbnails):
-                self._wanted.setdefault(place.shard, _Wanted()).n_bytes[place.key] = place.n_bytes
+                self._wanted.setdefault(place.shard, _Wanted()).n_bytes[place.key, place.member] = place.n_bytes
 
     def close(self) -> None:
         """Close files and forget what was prefetched."""
@@ -129,7 +134,7 @@ class PictureReader:
     def _bytes(self, place: Place) -> bytes:
         if place.byte_offset is None:
             wanted = self._wanted.get(place.shard)
-            if wanted is not None and place.key in wanted.n_bytes:
+            if wanted is not None and (place.key, place.member) in wanted.n_bytes:
                 return self._held_bytes(place, wanted)
         elif not place.shard.endswith("/") and is_local(place.shard):
             try:
@@ -137,12 +142,12 @@ class PictureReader:
             except OSError as error:
                 raise InputError(f"{place.shard} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
             return check_range(data, place.shard, place.key, place.byte_offset, place.n_bytes)
-        return read_image_bytes(place.shard, place.key, place.byte_offset, place.n_bytes)
+        return read_image_bytes(place.shard, place.key, place.byte_offset, place.n_bytes, place.member)
 
     def _held_bytes(self, place: Place, wanted: _Wanted) -> bytes:
         if not wanted.is_read:
             self._hold(place.shard, wanted)
-        start = wanted.starts.get(place.key)
+        start = wanted.starts.get((place.key, place.member))
         if start is None or self._held is None:
             raise InputError(f"{place.shard} gave no image of {place.n_bytes} bytes under the key {place.key!r}: {wanted.error}")
         self._held.seek(start)
@@ -155,7 +160,9 @@ class PictureReader:
         wanted.is_read = True  # even if it fails: a broken tar is not read again for each image
         reader = read_shard(shard, max_image_bytes=max(wanted.n_bytes.values()))
         for sample in reader:
-            if sample.image is None or wanted.n_bytes.get(sample.key) != len(sample.image):
+            names = [name for name in ((sample.key, sample.member), (sample.key, None)) if name in wanted.n_bytes]
+            names = [name for name in names if sample.image is not None and wanted.n_bytes[name] == len(sample.image)]
+            if sample.image is None or wanted.starts.keys() >= set(names):
                 continue
             try:
                 self._held.seek(self._n_held)
@@ -163,7 +170,7 @@ class PictureReader:
             except OSError as error:  # the disk is full
                 wanted.error = f"no room in {tempfile.gettempdir()} ({one_line(error)}); name a larger folder with TMPDIR"
                 return
-            wanted.starts[sample.key] = self._n_held
+            wanted.starts |= dict.fromkeys(names, self._n_held)
             self._n_held += len(sample.image)
             if len(wanted.starts) == len(wanted.n_bytes):
                 return

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage.input import captions
-from dedup.storage.input.samples import UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
+from dedup.storage.input.samples import HEAD_BYTES, IMAGE_SUFFIXES, RawSample, SampleReader, file_suffix, is_image, one_line
 from dedup.storage.input.sources import FolderPart
 from dedup.storage.urls import is_local, open_binary
 
@@ -46,9 +46,13 @@ def _samples(reader: SampleReader, part: FolderPart, carry: Sequence[str], max_i
             reader.fail("unreadable", str(error), is_reachable=False)
             return
     shard = part.folder + "/"
+    reader.passed_over.update(dict(part.passed_over))
     for name in part.images:
         try:
             image, n_bytes, damage = _read_image(shard + name, max_image_bytes)
+            if image is None and damage is None:
+                reader.passed_over[f"files .{file_suffix(name)}" if file_suffix(name) else "files without a suffix"] += 1
+                continue
             row = rows.get(name, rows.get(posixpath.basename(name), {}))
             caption = captions.read_caption([row]) if part.captions else _read_txt(shard + name)
         except Exception as error:  # each file system has its own
@@ -56,17 +60,31 @@ def _samples(reader: SampleReader, part: FolderPart, carry: Sequence[str], max_i
             return
         carried = captions.read_carried([row], carry)
         key = captions.clean_name(name)
-        yield RawSample(key, shard, image, key, 0, n_bytes, caption, captions.read_url([row]), carried, damage)
+        reader.n_samples += 1
+        yield RawSample(
+            key,
+            shard,
+            image,
+            key,
+            byte_offset=0,
+            n_bytes=n_bytes,
+            caption=caption,
+            url=captions.read_url([row]),
+            carried=carried,
+            error=damage,
+        )
 
 
 def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, SampleError | None]:
-    suffix = file_suffix(path)
-    if suffix in UNSUPPORTED_SUFFIXES:
-        return None, 0, SampleError("unsupported_format", f"{suffix}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
+    """The file's bytes, their number, and what is wrong with them; without either, it is a file of another kind."""
+    is_named = file_suffix(path) in IMAGE_SUFFIXES
     try:
         with open_binary(path) as file:
+            head = b"" if is_named else file.read(HEAD_BYTES)
+            if not is_named and not is_image(head):
+                return None, 0, None
             # Reading one byte too many reveals a larger file; asking for its size may cost a request.
-            data = file.read(max_image_bytes + 1)
+            data = head + file.read(max_image_bytes + 1 - len(head))
     except _lost_file_errors(path) as error:
         return None, 0, SampleError("undecodable_image", f"the file can't be read ({one_line(error)})")
     if not data:

@@ -2,20 +2,151 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from dedup.errors import SampleError
 
-IMAGE_SUFFIXES: Final = frozenset({"jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"})
-UNSUPPORTED_SUFFIXES: Final = frozenset({"avif", "avifs", "heic", "heif", "jxl", "svg", "jp2", "j2k", "ico", "psd"})
+# what names promise: such a file counts as an image even if its bytes are none. What it is, its bytes decide.
+IMAGE_SUFFIXES: Final = frozenset(
+    {
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "pjpeg",
+        "mpo",
+        "png",
+        "apng",
+        "webp",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "avif",
+        "avifs",
+        "heic",
+        "heif",
+    }
+    | {"jxl", "jp2", "j2k", "jpx", "svg", "ico", "psd", "ppm", "pgm", "pbm", "pnm", "tga", "pcx", "dds"}
+)
+# of these, kinds that not every installation reads
+SELDOM_READ: Final = frozenset({"heic", "heif", "jxl", "svg", "ico", "psd"})
+# what may hold the caption of an image beside it
+TEXT_SUFFIXES: Final = frozenset({"txt", "caption", "captions", "cap", "text", "json"})
+# files of other kinds, whose bytes are not looked at
+_OTHER_SUFFIXES: Final = frozenset(
+    {
+        "txt",
+        "caption",
+        "captions",
+        "cap",
+        "text",
+        "json",
+        "jsonl",
+        "ndjson",
+        "csv",
+        "tsv",
+        "parquet",
+        "arrow",
+        "yaml",
+        "yml",
+        "xml",
+        "html",
+        "htm",
+        "md",
+    }
+    | {
+        "npy",
+        "npz",
+        "pt",
+        "pth",
+        "pyd",
+        "pkl",
+        "pickle",
+        "safetensors",
+        "msgpack",
+        "cbor",
+        "ten",
+        "tenbin",
+        "h5",
+        "hdf5",
+        "bin",
+        "index",
+        "id",
+    }
+    | {
+        "mp3",
+        "wav",
+        "flac",
+        "ogg",
+        "m4a",
+        "opus",
+        "mp4",
+        "mkv",
+        "webm",
+        "mov",
+        "avi",
+        "m4v",
+        "cls",
+        "cls2",
+        "inx",
+        "pdf",
+        "py",
+        "sh",
+        "log",
+        "ini",
+    }
+    | {"tar", "gz", "tgz", "bz2", "xz", "zst", "zip", "7z", "rar", "sqlite", "db", "lock", "part", "crdownload", "aria2", "download", "tmp"}
+)
 ShardStatus = Literal["ok", "truncated", "unreadable"]
+
+_SPACES: Final = (b"\n", b" ", b"\r", b"\t")
+_HEADS: Final = (
+    (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (8, b"WEBP"), (0, b"GIF87a"), (0, b"GIF89a"), (0, b"BM"),
+    (0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"), (0, b"\xff\x0a"), (4, b"JXL "), (4, b"jP  "), (0, b"\xff\x4f\xff\x51"),
+    (0, b"8BPS"), (0, b"DDS "), (0, b"\0\0\1\0"), *((0, b"P%d" % kind + space) for kind in range(1, 8) for space in _SPACES),
+    *((8, brand) for brand in (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
+)  # fmt: skip
+HEAD_BYTES: Final = 16
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file begins like an image of a kind that is known, read or not; `head`: its first `HEAD_BYTES` bytes or more."""
+    return any(head.startswith(magic, place) for place, magic in _HEADS)
+
+
+_USUAL_SUFFIXES: Final = {
+    b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"II*": "tif", b"MM\0*": "tif", b"II+": "tif",
+    b"MM\0+": "tif", b"\xff\x0a": "jxl", b"\xff\x4f\xff\x51": "j2k", b"8BPS": "psd", b"DDS ": "dds", b"\0\0\1\0": "ico",
+    b"RIFF": "webp", b"P": "pnm",
+}  # fmt: skip
+
+
+def usual_suffix(image: bytes) -> str:
+    r"""The suffix that files of an image's format usually have, by its bytes.
+
+    Examples
+    --------
+    >>> usual_suffix(b"\xff\xd8\xff\xe0"), usual_suffix(b"    ftypavif")
+    ('jpg', 'avif')
+    """
+    inner = {b"JXL ": "jxl", b"jP  ": "jp2", b"ftyp": "avif" if image[8:12] in (b"avif", b"avis") else "heic"}
+    by_head = next((suffix for head, suffix in _USUAL_SUFFIXES.items() if image.startswith(head)), "img")
+    return inner.get(image[4:8], by_head)
+
+
+def may_be_image(suffix: str) -> bool:
+    """Whether a file of an unknown kind may turn out to be an image: its bytes tell. `suffix`: without the dot, in lower case."""
+    return suffix not in _OTHER_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    r"""One sample as it is in the shard, nothing decoded."""
+    r"""One image of a sample as it is in the shard, nothing decoded; or a sample without an image, with the reason."""
 
     # member name up to the first dot of its base name, folder included; the relative path in a folder of images. Invalid UTF-8 is
     # written as ``\xNN``.
@@ -23,6 +154,7 @@ class RawSample:
     shard: str  # URL of the tar; of the folder, ending with '/', for a folder of images
     image: bytes | None = None  # the encoded image; None if `error` is set
     image_name: str | None = None  # name of the image's member in the tar
+    member: str | None = None  # what follows the key in that name, in lower case: ``jpg``; None in a folder, and without an image
     byte_offset: int | None = None  # where the image's bytes start in the file `shard`; None in a compressed tar
     n_bytes: int = 0  # size of the encoded image; 0 if there is none
     # caption, url: valid UTF-8 without NUL
@@ -31,6 +163,17 @@ class RawSample:
     # for each name of `input.carry`, a value of its type in `dedup.schemas.CARRIED_TYPES`, or None
     carried: dict[str, object] = field(default_factory=dict)
     error: SampleError | None = None  # why the sample can't be used
+    n_images: int = 1  # images of the sample; more may come later: see `SampleReader.late`
+
+
+@dataclass(slots=True)
+class LateMembers:
+    """Members of a sample that do not stand beside its first ones: the tar is not sorted."""
+
+    caption: str | None = None
+    url: str | None = None
+    carried: dict[str, object] = field(default_factory=dict)
+    n_images: int = 0  # images of the sample, early ones included
 
 
 class SampleReader:
@@ -51,6 +194,14 @@ class SampleReader:
     is_reachable : bool
         False if the bytes could not be fetched (missing file, no permission, connection broken), so that a retry
         may help; True if they were fetched but are no tar.
+    n_samples : int
+        Samples so far, each of one or more images, or of none.
+    n_late : int
+        Samples some of whose members stand apart from the others: the tar is not sorted.
+    passed_over : Counter
+        How many members or files were not looked at, by reason.
+    late : dict
+        Key to what came too late to be yielded with its sample.
 
     Examples
     --------
@@ -63,6 +214,9 @@ class SampleReader:
         self.status: ShardStatus = "ok"
         self.error: str | None = None
         self.is_reachable = True
+        self.n_samples = self.n_late = 0
+        self.passed_over: Counter[str] = Counter()
+        self.late: dict[str, LateMembers] = {}
         self._samples = start(self)
 
     def __iter__(self) -> Iterator[RawSample]:

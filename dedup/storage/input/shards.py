@@ -6,13 +6,25 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage.input import captions
 from dedup.storage.input.captions import clean_name
-from dedup.storage.input.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
+from dedup.storage.input.samples import (
+    HEAD_BYTES,
+    IMAGE_SUFFIXES,
+    SELDOM_READ,
+    LateMembers,
+    RawSample,
+    SampleReader,
+    file_suffix,
+    is_image,
+    may_be_image,
+    one_line,
+)
 from dedup.storage.input.tars import Cut, TarStream
 from dedup.storage.urls import is_local, local_path, read_range
 
@@ -47,176 +59,286 @@ def parse_name(name: str) -> Member | None:
 
 
 class Grouping:
-    """Tells where one sample ends and the next begins in a stream of members.
+    """Tells where one run of members ends and the next begins, and which earlier sample a run belongs to.
 
-    Consecutive members with one key are one sample; a repeated suffix begins another sample of that key. Of samples with one key the
-    first is kept.
-
-    Attributes
-    ----------
-    is_duplicate : bool
-        Whether the current sample's key has occurred before.
+    Consecutive members with one key are a run; a repeated suffix begins another run. The first run of a key is a sample, or its
+    beginning: a later run of that key whose suffixes are all new belongs to it, as in a tar of ``*.jpg *.txt``. Any other is another
+    sample of that key.
     """
 
     def __init__(self) -> None:
-        self.is_duplicate = False
         self._key: str | None = None
         self._suffixes: set[str] = set()
-        self._seen: set[str] = set()
+        self._of_key: dict[str, frozenset[str]] = {}
+        self._sets: dict[frozenset[str], frozenset[str]] = {}  # each kept once: a shard's samples mostly have the same suffixes
 
     def begins(self, member: Member) -> bool:
-        """Whether a member is the first of a sample; call once per member, in order."""
+        """Whether a member is the first of a run; call once per member, in order."""
         is_new = member.key != self._key or member.suffix in self._suffixes
         if is_new:
-            self.is_duplicate = member.key in self._seen
+            self._close()
             self._key, self._suffixes = member.key, set()
-            self._seen.add(member.key)
         self._suffixes.add(member.suffix)
         return is_new
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the key of the current run has occurred in an earlier run."""
+        return self._key in self._of_key
 
-def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES) -> SampleReader:
-    """Stream a tar into samples, grouped by key as webdataset does.
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the current run, as far as it has come, repeats a suffix of an earlier run with its key."""
+        return not self._suffixes.isdisjoint(self._of_key.get(self._key or "", ()))
+
+    def _close(self) -> None:
+        if self._key is not None and not self.is_duplicate:
+            suffixes = frozenset(self._suffixes | self._of_key.get(self._key, frozenset()))
+            self._of_key[self._key] = self._sets.setdefault(suffixes, suffixes)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How shards are read."""
+
+    carry: tuple[str, ...] = ()  # columns to carry over from json members or the sidecar
+    sidecar: bool = False  # join the parquet beside the shard by key
+    max_image_bytes: int = MAX_IMAGE_BYTES  # larger images become samples with the error ``too_many_bytes``, unread
+    images: str = "all"  # `input.images_per_sample`
+
+
+def read_shard(
+    url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES, images: str = "all"
+) -> SampleReader:
+    """Stream a tar into the images of its samples, grouped by key as webdataset does.
 
     `url`: a path or any fsspec URL of a tar, plain or compressed.
-    `carry`: columns to carry over from json members or the sidecar.
-    `sidecar`: join the parquet beside the shard by key.
-    `max_image_bytes`: larger images become samples with the error ``too_many_bytes``, unread.
-    Returns an iterable of `RawSample` whose `status`, `error` and `is_reachable` then tell how it ended. No file makes it raise: what
-    can't be used is a sample with an `error`, or shows in the status.
+    `carry`, `sidecar`, `max_image_bytes`, `images`: see `ReadOptions`.
+    Returns an iterable of `RawSample` whose `status`, `error`, `is_reachable`, `passed_over` and `late` then tell how it ended. No file
+    makes it raise: what can't be used is a sample with an `error`, is counted, or shows in the status.
 
     Notes
     -----
     A key is the member's name up to the first dot of its base name; consecutive members with one key are one sample.
-    The image is the first member whose whole suffix is an image's (``jpg``), else the first that ends like one
-    (``mask.png``). Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
+    Members whose last suffix is an image's, or whose bytes begin like an image's, are its images: ``jpg``, ``input.png``. With
+    `images` ``first`` only the first whose whole suffix is an image's counts, else the first that ends like one; with any other word
+    only the member of that suffix. Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
     begins another sample of that key; of samples with one key the first is kept and the others get ``duplicate_key``;
+    members of a sample that come later, with suffixes it does not have yet, still belong to it;
     names without a suffix, and hidden files, get ``no_key``. Only txt and json members are parsed.
 
     A zero-byte file counts as truncated; a tar of only zero blocks is empty and ok.
     """
-    return SampleReader(lambda reader: _samples(reader, url, carry, sidecar, max_image_bytes))
+    options = ReadOptions(tuple(carry), sidecar, max_image_bytes, images)
+    return SampleReader(lambda reader: _samples(reader, url, options))
 
 
-class _Group:
-    """The members of one sample, as they arrive."""
+@dataclass(slots=True)
+class _Image:
+    """One image of a sample."""
 
-    __slots__ = ("error", "image", "image_name", "is_duplicate", "json", "key", "n_bytes", "offset", "rank", "suffixes", "txt")
+    member: str
+    name: str
+    offset: int | None
+    n_bytes: int
+    data: bytes | None = None
+    error: SampleError | None = None
 
-    def __init__(self, key: str, is_duplicate: bool) -> None:
-        self.key, self.is_duplicate = key, is_duplicate
+
+class _Run:
+    """Consecutive members of one sample, as they arrive."""
+
+    __slots__ = ("images", "is_duplicate", "json", "key", "rank", "suffixes", "txt")
+
+    def __init__(self, key: str) -> None:
+        self.key, self.is_duplicate = key, False
         self.suffixes: set[str] = set()
-        self.image: bytes | None = None
-        self.image_name: str | None = None
-        self.offset: int | None = None
-        self.n_bytes = 0
-        self.rank = 9  # of the image member: 0 whole suffix, 1 compound suffix, 2 a format that is not read
+        self.images: list[_Image] = []
+        self.rank = 9  # of the only image wanted: 0 whole suffix, 1 compound suffix, 2 and 3 kinds that are seldom read
         self.txt = b""
         self.json = b""
-        self.error: SampleError | None = None
 
-    def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str, max_image_bytes: int) -> None:
+    def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str, reader: SampleReader, options: ReadOptions) -> None:
         """Read the member if it is needed; raises `Cut` if the tar ends inside it."""
         self.suffixes.add(suffix)
         if self.is_duplicate:
             return
-        if suffix == "txt" or suffix == "json":
+        if suffix in ("txt", "json"):
             if member.size <= captions.MAX_TEXT_BYTES:
                 setattr(self, suffix, tar.read(member))
             return
         ending = suffix if "." not in suffix else file_suffix(suffix)
-        rank = (0 if ending == suffix else 1) if ending in IMAGE_SUFFIXES else 2 if ending in UNSUPPORTED_SUFFIXES else 9
-        if rank >= self.rank:
+        is_named = ending in IMAGE_SUFFIXES
+        if not is_named and not may_be_image(ending):
+            reader.passed_over[f"members .{ending}"] += 1
             return
-        self.rank, self.image, self.error = rank, None, None
-        self.image_name, self.offset, self.n_bytes = clean_name(member.name), tar.offset(member), member.size
-        if rank == 2:
-            self.error = SampleError("unsupported_format", f"{ending}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
-        elif member.size == 0:
-            self.error = SampleError("empty_image", f"{self.image_name} has zero bytes")
-        elif member.size > max_image_bytes:
-            self.error = SampleError("too_many_bytes", f"{member.size} bytes, input.max_image_bytes={max_image_bytes}")
-        else:
-            try:
-                self.image = tar.read(member)
-            except Cut as cut:
-                self.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
-                raise
-
-    def sample(self, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str], *, is_cut: bool) -> RawSample:
-        """The sample so far; `is_cut`: the shard broke off here, so members may be missing."""
-        if self.is_duplicate:
-            text = "the key occurred before in this shard; the first sample stays"
-            return RawSample(self.key, shard, error=SampleError("duplicate_key", text))
-        error = self.error
-        if error is None and self.image is None:
-            if is_cut:
-                error = SampleError("truncated_image", "the shard breaks off before the image")
-            else:
-                text = f"no member with the suffix of an image; found {', '.join(sorted(self.suffixes))}"
-                error = SampleError("no_image", captions.clean_text(text[:300]))
-        txt = captions.parse_text(self.txt) if self.txt else None
-        records: list[Mapping[str, object]] = [captions.parse_json(self.json)] if self.json else []
-        if sidecar is not None:
-            records.append(sidecar.get(self.key))
-        return RawSample(
-            self.key,
-            shard,
-            None if error is not None else self.image,
-            self.image_name,
-            self.offset,
-            self.n_bytes,
-            txt if txt is not None else captions.read_caption(records),
-            captions.read_url(records),
-            captions.read_carried(records, carry),
-            error,
-        )
-
-
-def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, max_image_bytes: int) -> Iterator[RawSample]:
-    sidecar = None
-    if join:
+        rank = (0 if ending == suffix else 1) + (2 if ending in SELDOM_READ else 0)
+        if (options.images == "first" and rank >= self.rank) or (options.images not in ("all", "first") and suffix != options.images):
+            if is_named:
+                reader.passed_over["images that input.images_per_sample leaves out"] += 1
+            return
+        image = _Image(suffix, clean_name(member.name), tar.offset(member), member.size)
         try:
-            sidecar = captions.Sidecar(url, carry)
+            data = self._read(tar, member, image, options) if is_named or member.size <= options.max_image_bytes else None
+        except Cut as cut:
+            if is_named:
+                image.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
+                self.images.append(image)
+            raise
+        if not is_named and not is_image((data or b"")[:HEAD_BYTES]):
+            reader.passed_over[f"members .{ending}"] += 1
+            return
+        image.data = data
+        if options.images == "first":
+            if self.images:
+                reader.passed_over["images that input.images_per_sample leaves out"] += 1
+                self.images.clear()
+            self.rank = rank
+        self.images.append(image)
+
+    @staticmethod
+    def _read(tar: TarStream, member: tarfile.TarInfo, image: _Image, options: ReadOptions) -> bytes | None:
+        if member.size == 0:
+            image.error = SampleError("empty_image", f"{image.name} has zero bytes")
+        elif member.size > options.max_image_bytes:
+            image.error = SampleError(
+                "too_many_bytes", f"{image.name}: {member.size} bytes, input.max_image_bytes={options.max_image_bytes}"
+            )
+        else:
+            return tar.read(member)
+        return None
+
+
+class _Joiner:
+    """Turns runs of members into samples; what comes late is joined, or left for the end."""
+
+    def __init__(self, reader: SampleReader, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str]) -> None:
+        self._reader, self._shard, self._sidecar, self._carry = reader, shard, sidecar, carry
+        self._n_images: dict[str, int] = {}
+        self._without_image: dict[str, list[_Run]] = {}
+
+    def join(self, run: _Run, *, is_late: bool, is_cut: bool) -> Iterator[RawSample]:
+        """The images of a run, as samples; `is_cut`: the shard broke off here, so members may be missing."""
+        if run.is_duplicate:
+            self._reader.n_samples += 1
+            text = "the key occurred before in this shard; the first sample stays"
+            yield RawSample(run.key, self._shard, error=SampleError("duplicate_key", text))
+            return
+        earlier = self._without_image.pop(run.key, [])
+        runs = [*earlier, run]
+        if run.images:
+            n_before = self._n_images.get(run.key, 0)
+            self._reader.n_samples += not n_before
+            self._n_images[run.key] = n_before + len(run.images)
+            yield from self._images(run, runs)
+            self._reader.n_late += bool(n_before or earlier)
+            if n_before:
+                self._late(run.key).n_images = n_before + len(run.images)
+        elif is_late and run.key in self._n_images:
+            self._add_late(run)
+        elif is_cut:
+            self._reader.n_samples += 1
+            error = SampleError("truncated_image", "the shard breaks off before the image")
+            yield self._sample(run.key, self._texts(run.key, runs), error=error)
+        else:
+            self._without_image[run.key] = runs
+
+    def rest(self) -> Iterator[RawSample]:
+        """The samples that have no image."""
+        for key, runs in self._without_image.items():
+            self._reader.n_samples += 1
+            suffixes = sorted({suffix for run in runs for suffix in run.suffixes})
+            text = f"no member is an image; found {', '.join(suffixes)}"
+            yield self._sample(key, self._texts(key, runs), error=SampleError("no_image", captions.clean_text(text[:300])))
+        self._without_image.clear()
+
+    def _images(self, run: _Run, runs: Sequence[_Run]) -> Iterator[RawSample]:
+        texts = self._texts(run.key, runs)
+        for image in run.images:
+            data = image.data if image.error is None else None
+            yield self._sample(
+                run.key,
+                texts,
+                image=data,
+                image_name=image.name,
+                member=image.member,
+                byte_offset=image.offset,
+                n_bytes=image.n_bytes,
+                error=image.error,
+                n_images=len(run.images),
+            )
+
+    def _sample(self, key: str, texts: LateMembers, **values: Any) -> RawSample:
+        return RawSample(key, self._shard, caption=texts.caption, url=texts.url, carried=texts.carried, **values)
+
+    def _texts(self, key: str, runs: Sequence[_Run], *, with_sidecar: bool = True) -> LateMembers:
+        txt = next((text for run in runs if run.txt and (text := captions.parse_text(run.txt)) is not None), None)
+        records: list[Mapping[str, object]] = [captions.parse_json(run.json) for run in runs if run.json]
+        if self._sidecar is not None and with_sidecar:
+            records.append(self._sidecar.get(key))
+        caption = txt if txt is not None else captions.read_caption(records)
+        return LateMembers(caption, captions.read_url(records), captions.read_carried(records, self._carry))
+
+    def _late(self, key: str) -> LateMembers:
+        return self._reader.late.setdefault(key, LateMembers(n_images=self._n_images.get(key, 0)))
+
+    def _add_late(self, run: _Run) -> None:
+        self._reader.n_late += 1
+        texts, late = self._texts(run.key, [run], with_sidecar=False), self._late(run.key)
+        late.caption, late.url = late.caption or texts.caption, late.url or texts.url
+        late.carried |= {name: value for name, value in texts.carried.items() if late.carried.get(name) is None}
+
+
+def _samples(reader: SampleReader, url: str, options: ReadOptions) -> Iterator[RawSample]:
+    sidecar = None
+    if options.sidecar:
+        try:
+            sidecar = captions.Sidecar(url, options.carry)
         except Exception as error:  # each file system has its own
             text = f"{captions.sidecar_url(url)} can't be fetched ({one_line(error)}); try again, or set input.sidecar=false"
             reader.fail("unreadable", text, is_reachable=False)
             return
-    tar = TarStream(url, reader)
-    grouping = Grouping()
-    group: _Group | None = None
+    tar, grouping = TarStream(url, reader), Grouping()
+    joiner = _Joiner(reader, url, sidecar, options.carry)
+    run: _Run | None = None
+    is_late = False
     for member in tar:
         named = parse_name(member.name)
         if named is None:
+            reader.passed_over["members of webdataset itself, such as __info__"] += 1
             continue
         if named.problem:
+            reader.n_samples += 1
             yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX"))
             continue
-        if grouping.begins(named) or group is None:
-            if group is not None:
-                yield group.sample(url, sidecar, carry, is_cut=False)
-            group = _Group(named.key, grouping.is_duplicate)
+        if grouping.begins(named) or run is None:
+            if run is not None:
+                yield from joiner.join(run, is_late=is_late, is_cut=False)
+            run, is_late = _Run(named.key), grouping.is_late
+        run.is_duplicate = run.is_duplicate or grouping.is_duplicate
         with suppress(Cut):  # the tar's next step ends the loop and records why
-            group.take(tar, member, named.suffix, max_image_bytes)
-    if group is not None:
-        yield group.sample(url, sidecar, carry, is_cut=reader.status != "ok")
+            run.take(tar, member, named.suffix, reader, options)
+    if run is not None:
+        yield from joiner.join(run, is_late=is_late, is_cut=reader.status != "ok")
+    yield from joiner.rest()
     if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
         reader.error = sidecar.note
 
 
-def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> bytes:
+def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int, member: str | None = None) -> bytes:
     """Fetch one image again, by its place in `metadata`.
 
     `shard`: URL of the tar; of a folder of images, ending with '/'.
     `byte_offset`: where its bytes start; None streams the (compressed) tar up to the key.
     `n_bytes`: size of the encoded image.
+    `member`: which of the sample's images, where the key is searched for; None: the first of that size.
     Raises InputError if shard or image are gone, can't be reached, or have another size.
     """
     path = shard + key if shard.endswith("/") else shard
     if byte_offset is None:
         reader = read_shard(shard, max_image_bytes=n_bytes)
-        image = next((sample.image for sample in reader if sample.key == key and sample.image is not None), None)
-        if image is None or len(image) != n_bytes:
+        image = next((sample.image for sample in reader if is_place(sample, key, n_bytes, member)), None)
+        if image is None:
             why = reader.error or "it has changed"
             raise InputError(f"{shard} has no image of {n_bytes} bytes under the key {key!r} ({why}); run embed again")
         return image
@@ -230,6 +352,11 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
     except Exception as error:  # each file system has its own
         raise InputError(f"{path} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
     return check_range(data, path, key, byte_offset, n_bytes)
+
+
+def is_place(sample: RawSample, key: str, n_bytes: int, member: str | None) -> bool:
+    """Whether a sample is the image of a key with a size; `member`: None = whichever."""
+    return sample.key == key and sample.image is not None and len(sample.image) == n_bytes and member in (None, sample.member)
 
 
 def check_range(data: bytes, path: str, key: str, byte_offset: int, n_bytes: int) -> bytes:

@@ -7,8 +7,9 @@ import hashlib
 import importlib.util
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import fsspec
@@ -16,8 +17,9 @@ from braceexpand import braceexpand
 
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.storage.input.captions import sidecar_url
+from dedup.storage.input.listing import list_images
 from dedup.storage.input.published import EmbeddingFile
-from dedup.storage.input.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, file_suffix, one_line
+from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.urls import absolute, filesystem, is_local
 
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
@@ -31,15 +33,18 @@ class FolderPart:
     folder: str  # absolute path or URL, without a '/' at its end
     images: tuple[str, ...]  # relative paths, sorted
     captions: str = ""  # URL of the CSV or parquet with captions; '' if they are in files beside the images
+    passed_over: tuple[tuple[str, int], ...] = ()  # how many files of the folder are in no part, by reason; with its first part
 
 
-def expand_shards(patterns: Sequence[str]) -> list[str]:
+def expand_shards(patterns: Sequence[str], passed_over: Counter[str] | None = None) -> list[str]:
     """Expand `input.shards` into shards.
 
     `patterns`: each a path or any fsspec URL, in which ``*``, ``?``, ``[…]`` and ``**`` are globs (in http URLs only ``*``, since ``?``
     begins their query) and ``{a,b}``, ``{00000..00999}`` are expanded; or ``@list.txt``, a file (a path or any URL) with one of these per
     line, where empty lines and lines that begin with # are skipped. Relative paths, also in a list, start from the working directory. A
-    local file with exactly the given name is taken literally, whatever characters are in it.
+    local file with exactly the given name is taken literally, whatever characters are in it. A glob leaves out files whose names begin
+    with _ or a dot, unless its own does: something is still writing them.
+    `passed_over`: counts these.
     Returns without repetitions, sorted; local paths absolute and without ``file://``. A shard missing from a brace range, or a remote one
     named outright, is kept: reading it reports that it can't be reached.
     Raises InputError if a glob matches no file, a local path does not exist, nor any file of a local brace range, a list can't be read,
@@ -53,13 +58,18 @@ def expand_shards(patterns: Sequence[str]) -> list[str]:
     """
     if any(pattern.strip().lstrip("@").startswith("s3://") for pattern in patterns) and importlib.util.find_spec("s3fs") is None:
         raise MissingExtra("s3fs", "s3")
-    shards = {shard for pattern in patterns for shard in _expand(pattern.strip(), depth=0)}
+    found = [shard for pattern in patterns for shard in _expand(pattern.strip(), depth=0)]
+    hidden = {shard for shard, is_hidden in found if is_hidden}
+    shards = {shard for shard, is_hidden in found if not is_hidden}
+    if passed_over is not None and hidden - shards:
+        passed_over["files whose names begin with _ or a dot"] += len(hidden - shards)
     if not shards:
         raise InputError(f"input.shards={list(patterns)} names no shard; expected paths, globs, brace ranges or @list.txt")
     return sorted(shards)
 
 
-def _expand(pattern: str, depth: int) -> Iterator[str]:
+def _expand(pattern: str, depth: int) -> Iterator[tuple[str, bool]]:
+    """The shards that a pattern names, each with whether it is hidden."""
     if not pattern:
         return
     if pattern.startswith("@"):
@@ -70,7 +80,7 @@ def _expand(pattern: str, depth: int) -> Iterator[str]:
         return
     path = absolute(pattern)
     if is_local(path) and os.path.isfile(path):
-        yield path
+        yield path, False
         return
     try:
         names = list(dict.fromkeys(braceexpand(path, escape=False))) if "{" in path else [path]
@@ -82,7 +92,7 @@ def _expand(pattern: str, depth: int) -> Iterator[str]:
     local = [name for name in plain if is_local(name)]
     if local and not any(os.path.isfile(name) for name in local):
         _refuse(pattern, local)
-    yield from plain
+    yield from ((name, False) for name in plain)
 
 
 def _refuse(pattern: str, names: list[str]) -> None:
@@ -104,7 +114,7 @@ def _read_lines(url: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _glob(pattern: str) -> list[str]:
+def _glob(pattern: str) -> list[tuple[str, bool]]:
     if is_local(pattern):
         shards = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
     else:
@@ -118,7 +128,8 @@ def _glob(pattern: str) -> list[str]:
             raise InputError(f"input.shards={pattern} can't be listed ({one_line(error)}); check address and credentials") from error
     if not shards:
         raise InputError(f"input.shards={pattern} matches no file; check the path, and quote it so that the shell leaves it alone")
-    return shards
+    is_asked = posixpath.basename(pattern).startswith(("_", "."))
+    return [(shard, not is_asked and posixpath.basename(shard).startswith(("_", "."))) for shard in shards]
 
 
 def _is_glob(url: str) -> bool:
@@ -128,19 +139,19 @@ def _is_glob(url: str) -> bool:
 def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPart]:
     """Cut a folder of images into parts.
 
-    `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are skipped, links to folders
-    not followed.
+    `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are passed over. Links to
+    folders are followed, once; a file that several links or names lead to is one image.
     `captions`: CSV or parquet with captions, or ''.
     `per_part`: images per part, at least 1.
-    Returns images in the order of their relative paths, including files in unsupported formats (AVIF, HEIC, …): they are rejected with
-    that reason rather than skipped.
+    Returns images in the order of their relative paths, including files in formats that are not read: they are rejected with
+    that reason rather than skipped. Files whose suffix tells nothing are included too: their bytes tell.
     Raises InputError if the folder or the file of captions does not exist, or the folder holds no image.
     Raises ConfigError if per_part is below 1.
     """
     if per_part < 1:
         raise ConfigError(f"embed.images_per_partition={per_part} is below 1; expected a number of images")
     folder = absolute(images_dir).rstrip("/")
-    images = sorted(_list_images(folder))
+    images, passed_over = list_images(folder)
     if not images:
         raise InputError(f"input.images={images_dir} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     url = absolute(captions) if captions else ""
@@ -149,26 +160,8 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
         if not files.isfile(path):
             raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
     starts = range(0, len(images), per_part)
-    return [FolderPart(f"{folder}/#{number:05d}", folder, tuple(images[i : i + per_part]), url) for number, i in enumerate(starts)]
-
-
-def _list_images(folder: str) -> Iterator[str]:
-    kinds = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
-    if is_local(folder):
-        if not os.path.isdir(folder):
-            raise InputError(f"input.images={folder} is not a folder; expected a folder of images, for tars use input.shards")
-        for parent, folders, names in os.walk(folder):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            prefix = os.path.relpath(parent, folder).replace(os.sep, "/")
-            prefix = "" if prefix == "." else prefix + "/"
-            yield from (prefix + name for name in names if not name.startswith(".") and file_suffix(name) in kinds)
-        return
-    try:
-        files, path = filesystem(folder)
-        relative = [posixpath.relpath(name, path) for name in files.find(path)]
-    except Exception as error:  # each file system has its own
-        raise InputError(f"input.images={folder} can't be listed ({one_line(error)}); check address and credentials") from error
-    yield from (name for name in relative if "/." not in "/" + name and file_suffix(name) in kinds)
+    parts = [FolderPart(f"{folder}/#{number:05d}", folder, tuple(images[i : i + per_part]), url) for number, i in enumerate(starts)]
+    return [replace(parts[0], passed_over=tuple(sorted(passed_over.items()))), *parts[1:]]
 
 
 def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = False) -> str:

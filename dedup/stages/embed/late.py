@@ -1,0 +1,70 @@
+"""What a tar that is not sorted says of a sample after its first images: joined once the partition is written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dedup.config import Config
+from dedup.contracts import JsonDict
+from dedup.encoders.encoder import Encoder
+from dedup.errors import RunDirectoryError
+from dedup.numerics.similarity import exact_similarity
+from dedup.runs.directory import Run
+from dedup.runs.vectors import embedding_path
+from dedup.storage.arrays import read_rows
+from dedup.storage.input.samples import LateMembers
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import filesystem, join, read_bytes
+
+
+def join_late(run: Run, partition: int, late: Mapping[str, Mapping[str, LateMembers]], config: Config, encoder: Encoder) -> dict[str, int]:
+    """Write the metadata of a partition anew, with the captions and the numbers of images that came late.
+
+    `late`: shard to key to what came late.
+    Returns the file's name under `embeddings/` with its size in bytes.
+    """
+    table = run.table("metadata")
+    name = f"metadata_{partition:05d}.parquet"
+    url = join(table.path, name)
+    data = read_bytes(url)
+    if data is None:
+        raise RunDirectoryError(f"{url} is gone; was something else writing into this run directory?")
+    rows = pq.read_table(io.BytesIO(data), schema=table.schema).to_pylist()
+    first_ids: dict[tuple[str, str], int] = {}
+    captioned = []
+    for number, row in enumerate(rows):
+        members = late.get(row["shard"], {}).get(row["key"])
+        if members is None:
+            continue
+        if row["caption"] is None and members.caption is not None:
+            captioned.append(number)
+        _join(row, members, first_ids.setdefault((row["shard"], row["key"]), row["sample_id"]))
+    if config.embed.text and captioned:
+        _compare(rows, captioned, encoder, embedding_path(run.path("embeddings"), partition))
+    writer = FileWriter(url, table.schema)
+    writer.write(pa.Table.from_pylist(rows, schema=table.schema))
+    writer.close()
+    fs, path = filesystem(url)
+    return {f"metadata/{name}": int(fs.size(path))}
+
+
+def _join(row: JsonDict, members: LateMembers, first_id: int) -> None:
+    values = {"caption": members.caption, "url": members.url, **members.carried}
+    row |= {name: value for name, value in values.items() if row[name] is None}
+    if members.n_images:
+        row |= {"n_images": members.n_images, "first_image_id": first_id}
+
+
+def _compare(rows: list[JsonDict], captioned: list[int], encoder: Encoder, vectors_url: str) -> None:
+    """Fill in the similarity of images to captions that came late."""
+    texts = encoder.encode_captions([rows[number]["caption"] for number in captioned])
+    if texts is None:
+        return
+    vectors = np.concatenate([read_rows(vectors_url, number, number + 1) for number in captioned])
+    for number, similarity in zip(captioned, exact_similarity(vectors, texts).tolist(), strict=True):
+        rows[number]["caption_similarity"] = similarity
