@@ -208,8 +208,8 @@ class Tars:
             if sample.error is not None:
                 assert sample.error.reason in REJECT_REASONS
                 continue
-            assert sample.key not in seen
-            seen.add(sample.key)
+            assert (sample.key, sample.member) not in seen
+            seen.add((sample.key, sample.member))
             assert sample.n_bytes == len(sample.image) <= 1_000_000
             if sample.byte_offset is not None:
                 assert data[sample.byte_offset : sample.byte_offset + sample.n_bytes] == sample.image

@@ -25,7 +25,7 @@ from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import expand_shards
 from dedup.storage.urls import filesystem, is_local, local_path, open_binary
 
-_TARS = (".tar", ".tar.gz", ".tgz")
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
     inputs: list[str] = []
     for path in paths:
         if _is_folder(path):
-            usable = [name for name in _files_in(path) if _is_image(name) or name.endswith(_TARS)]
+            usable = [name for name in _files_in(path) if _is_image(name) or is_tar(name)]
             if not usable:
                 raise InputError(f"{path} holds no images; expected files such as .jpg, .png, .webp, or .tar")
             inputs += usable
-        elif path.endswith(_TARS):
+        elif is_tar(path):
             inputs += expand_shards([path])
         elif is_local(path) and not os.path.isfile(local_path(path)):
             raise InputError(f"{path} does not exist; expected an image, a folder of images, or a tar")
@@ -63,7 +63,7 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
 def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[InputImage]:
     """The images of files and tars, one after another; one that can't be read comes with the reason."""
     for path in paths:
-        if path.endswith(_TARS):
+        if is_tar(path):
             reader = read_shard(path, max_image_bytes=max_image_bytes)
             for sample in reader:
                 name = f"{path}:{sample.key}"
@@ -85,10 +85,15 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Input
         yield InputImage(path, data, shard=folder + slash, key=name)
 
 
+def is_tar(path: str) -> bool:
+    """Whether a path is that of a tar, by its name."""
+    return path.endswith(_TARS)
+
+
 def _is_folder(path: str) -> bool:
     if is_local(path):
         return os.path.isdir(local_path(path))
-    if path.endswith(_TARS) or _is_image(path):
+    if is_tar(path) or _is_image(path):
         return False
     fs, root = filesystem(path)
     return bool(fs.isdir(root))

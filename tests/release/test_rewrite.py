@@ -318,15 +318,49 @@ def test_a_folder_of_images_becomes_tars(tmp_path):
     for number in range(4):
         (folder / "sub" / f"{number}.v1.jpg").write_bytes(encode(scene(number)))
         (folder / "sub" / f"{number}.v1.txt").write_text(f"caption {number}")
-    (folder / "sub" / "0.png").write_bytes(encode(scene(40), "PNG"))  # webdataset's key is that of 0.v1.jpg
+    (folder / "sub" / "0.png").write_bytes(encode(scene(40), "PNG"))  # webdataset's key would be that of 0.v1.jpg
+    (folder / "no_suffix").write_bytes(encode(scene(41), "PNG"))
     run_dir = str(tmp_path / "run")
     dedup.run(dedup.load_config(None, [f"input.images={folder}", f"output.run_dir={run_dir}", "engine.workers=1"]))
     rewrite(run_dir, str(tmp_path / "out"))
     samples = read_webdataset(sorted((tmp_path / "out").glob("*.tar")))
-    assert sorted(sample["__key__"] for sample in samples) == ["sub/0", "sub/0", "sub/1", "sub/2", "sub/3"]
-    images = {bytes.fromhex(value) for sample in samples for name, value in sample.items() if name.endswith(("jpg", "png"))}
-    assert images == {path.read_bytes() for path in folder.rglob("*.*g")}
+    assert [sample["__key__"] for sample in samples] == [f"00000{number:04d}" for number in range(6)]
+    assert {name for sample in samples for name in sample if not name.startswith("__")} == {"jpg", "png", "txt"}
+    paths = {row["key"]: row["path"] for row in pq.read_table(tmp_path / "out" / "00000.parquet").to_pylist()}
+    for sample in samples:
+        assert bytes.fromhex(sample.get("jpg") or sample["png"]) == (folder / paths[sample["__key__"]]).read_bytes()
     assert {bytes.fromhex(sample["txt"]) for sample in samples if "txt" in sample} == {f"caption {number}".encode() for number in range(4)}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_tars_that_are_not_sorted(tmp_path, pack):
+    """Members of a sample come out together; of samples with several images, all members."""
+    (tmp_path / "shards").mkdir()
+    pictures = [encode(scene(number)) for number in range(6)]
+    members_in = [(f"{k}.jpg", pictures[k]) for k in range(4)] + [(f"{k}.txt", b"%d" % k) for k in range(4)]
+    members_in += [("1.edited.jpg", pictures[4]), ("2.jpg", b"another sample of that key"), ("4.jpg", pictures[0])]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members_in:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+    (tmp_path / "shards" / "0.tar").write_bytes(pack(buffer.getvalue()))
+    run_dir = str(tmp_path / "run")
+    dedup.run(dedup.load_config(None, [f"input.shards={tmp_path}/shards/*.tar", f"output.run_dir={run_dir}", "engine.workers=1"]))
+    kept = {(row["key"], row["member"]): row for row in manifest(run_dir)}
+    assert {name: (row["caption"], row["n_images"]) for name, row in kept.items()} == {
+        ("0", "jpg"): ("0", 1),
+        ("1", "jpg"): ("1", 2),
+        ("1", "edited.jpg"): ("1", 2),
+        ("2", "jpg"): ("2", 1),
+        ("3", "jpg"): ("3", 1),
+    }
+    assert kept["1", "edited.jpg"]["first_image_id"] == kept["1", "jpg"]["sample_id"]
+    assert rewrite(run_dir, str(tmp_path / "out")).n_samples == 4
+    assert all_members(tmp_path / "out") == [
+        member for k in range(4) for member in members_in if member[0].startswith(f"{k}.") and member[1] != b"another sample of that key"
+    ]
 
 
 def test_keep_lists(run, tmp_path):
@@ -392,10 +426,16 @@ def test_the_plan_on_many_files(tmp_path):
     for shard in range(7):
         for key in range(5 + 3 * shard):
             rows.append(
-                {"sample_id": (shard << 32) + 2 * key, "shard": f"/s/{shard}.tar", "key": f"{key if shard % 2 else number}", "n_bytes": 10}
+                {
+                    "sample_id": (sample_id := (shard << 32) + 2 * key),
+                    "first_image_id": sample_id,
+                    "shard": f"/s/{shard}.tar",
+                    "key": f"{key if shard % 2 else number}",
+                    "n_bytes": 10,
+                }
             )
             number += 1
-    table = Table(str(tmp_path), pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key", "n_bytes")]))
+    table = Table(str(tmp_path), pa.schema([MANIFEST.field(name) for name in ("sample_id", "first_image_id", "shard", "key", "n_bytes")]))
     for part, start in enumerate(range(0, len(rows), 13)):
         with FileWriter(f"{tmp_path}/part-{part:05d}.parquet", table.schema) as writer:
             writer.write(pa.Table.from_pylist(rows[start : start + 13]))

@@ -1,8 +1,7 @@
 """What a user writes becomes the shards that are there."""
 
-from __future__ import annotations
-
 import os
+from collections import Counter
 from pathlib import Path
 
 import fsspec
@@ -147,8 +146,46 @@ def test_remote_folder() -> None:
     memory.pipe_file("/images/0.png", b"x")
     memory.pipe_file("/images/.cache/0.png", b"x")
     (part,) = folder_parts("memory://images", "", per_part=10)
-    assert part == FolderPart("memory://images/#00000", "memory://images", ("0.png", "a/1.jpg"))
+    passed_over = (("hidden files", 1),)
+    assert part == FolderPart("memory://images/#00000", "memory://images", ("0.png", "a/1.jpg"), passed_over=passed_over)
     assert len(fingerprint(part)) == 32
+
+
+def test_each_file_of_a_folder_is_there_once(tmp_path: Path) -> None:
+    images, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    for path in (
+        images / "real" / "b.jpg",
+        elsewhere / "z.jpg",
+        elsewhere / "deep" / "y.jpg",
+        images / "notes.html",
+        images / ".hidden" / "a.jpg",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\xff\xd8\xff")
+    (images / "a_link.jpg").symlink_to("real/b.jpg")
+    (images / "a_twin.jpg").hardlink_to(images / "real" / "b.jpg")
+    (images / "gone.jpg").symlink_to("nowhere.jpg")
+    (images / "linked").symlink_to(elsewhere)
+    (elsewhere / "deep" / "round").symlink_to(images)
+    (part,) = folder_parts(str(images), "", 10)
+    assert part.images == ("a_twin.jpg", "linked/deep/y.jpg", "linked/z.jpg")
+    assert dict(part.passed_over) == {
+        "broken links": 1,
+        "files .html": 1,
+        "hidden folders": 1,
+        "links to a file that is looked at already": 2,
+        "links to a folder that is looked at already": 1,
+    }
+
+
+def test_files_that_are_still_written_are_left_out(tmp_path: Path) -> None:
+    for name in ("00000.tar", "_00001.tar", ".00002.tar"):
+        (tmp_path / name).write_bytes(b"x")
+    passed_over: Counter[str] = Counter()
+    assert expand_shards([f"{tmp_path}/*.tar"], passed_over) == [f"{tmp_path}/00000.tar"]
+    assert passed_over == {"files whose names begin with _ or a dot": 1}
+    assert expand_shards([f"{tmp_path}/_*.tar"]) == [f"{tmp_path}/_00001.tar"]
+    assert expand_shards([f"{tmp_path}/_00001.tar"]) == [f"{tmp_path}/_00001.tar"]
 
 
 def test_folder_refusals(tmp_path: Path) -> None:

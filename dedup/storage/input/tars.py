@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from copy import copy
 from typing import IO, TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+
 from dedup.storage.input.samples import SampleReader, one_line
 from dedup.storage.urls import open_binary
 
@@ -114,13 +116,15 @@ class _Ending:
 
 
 def _unpacked(source: _Source) -> IO[bytes] | None:
-    """The bytes unpacked from gzip, bzip2 or xz, of one or more parts; None if the file is packed by none of them."""
+    """The bytes unpacked from gzip, bzip2, xz or zstd, of one or more parts; None if the file is packed by none of them."""
     head = source.head(6)
     packed: Any = source
     if head.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=packed, mode="rb")  # type: ignore[return-value]
     if head.startswith(b"BZh"):
         return bz2.BZ2File(packed)
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")  # type: ignore[return-value]
     return lzma.LZMAFile(packed) if head.startswith(b"\xfd7zXZ\0") else None
 
 
@@ -134,7 +138,7 @@ class TarStream:
     Parameters
     ----------
     url : str
-        A path or any fsspec URL; a plain, gzip, bzip2 or xz tar, told by its first bytes.
+        A path or any fsspec URL; a plain, gzip, bzip2, xz or zstd tar, told by its first bytes.
     reader : SampleReader
         Receives `fail("unreadable", …)` if the file can't be fetched or is no tar, `fail("truncated", …)` if it breaks off:
         no end-of-archive block, a damaged header, or no byte at all (as left by a download that never began).
@@ -210,7 +214,7 @@ class TarStream:
             text = f"{self._url} can't be read beyond {source.n_bytes} bytes ({one_line(source.error)}); try again"
             self._reader.fail("unreadable", text, is_reachable=False)
         elif self._tar is None and source.n_bytes:
-            self._reader.fail("unreadable", f"{self._url} is not a tar ({one_line(error)}); expected a plain, gzip, bzip2 or xz tar")
+            self._reader.fail("unreadable", f"{self._url} is not a tar ({one_line(error)}); expected a plain, gzip, bzip2, xz or zstd tar")
         else:
             text = f"{self._url} breaks off after {source.n_bytes} bytes ({one_line(error)}); fetch it again to get the rest"
             self._reader.fail("truncated", text)
