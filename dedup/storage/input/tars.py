@@ -124,7 +124,8 @@ def _unpacked(source: _Source) -> IO[bytes] | None:
     if head.startswith(b"BZh"):
         return bz2.BZ2File(packed)
     if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")  # type: ignore[return-value]
+        unpacked: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")
+        return unpacked
     return lzma.LZMAFile(packed) if head.startswith(b"\xfd7zXZ\0") else None
 
 
