@@ -64,26 +64,11 @@ def _load(config: EncoderConfig, device: str, fingerprint: str) -> ClipEncoder:
 class ClipEncoder:
     """Unit vectors of a vision model.
 
-    Parameters
-    ----------
-    config : EncoderConfig
-    spec : ModelSpec
-    device : str
-        ``cpu`` or ``cuda:0``.
-
-    Attributes
-    ----------
-    dtype : torch.dtype
-        Of the model's computation.
-    embed : callable
-        The model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
-    embed_text : callable
-        The text half of a model that has one: tokens on its device to vectors, of any length.
-
-    Raises
-    ------
-    ConfigError
-        If the weights can't be read or do not fit the model.
+    `device`: ``cpu`` or ``cuda:0``.
+    `dtype`: of the model's computation.
+    `embed`: the model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
+    `embed_text`: the text half of a model that has one: tokens on its device to vectors, of any length.
+    Raises ConfigError if the weights can't be read or do not fit the model.
     """
 
     def __init__(self, config: EncoderConfig, spec: ModelSpec, device: str) -> None:

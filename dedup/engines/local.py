@@ -44,14 +44,9 @@ def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
 class LocalEngine:
     """One process per core and an embedded SQL engine.
 
-    Parameters
-    ----------
-    n_workers : int
-        Processes; 0 = one per core this process may use.
-    memory_limit : str
-        Memory of the SQL engine before it spills to disk, in DuckDB's notation: ``4GB``.
-    count_gpus : callable
-        Number of GPUs for tasks that use one exclusively. Called when such tasks come: torch takes seconds to load.
+    `n_workers`: processes; 0 = one per core this process may use.
+    `memory_limit`: memory of the SQL engine before it spills to disk, in DuckDB's notation: ``4GB``.
+    `count_gpus`: number of GPUs for tasks that use one exclusively. Called when such tasks come: torch takes seconds to load.
     """
 
     def __init__(self, n_workers: int = 0, memory_limit: str = "4GB", count_gpus: Callable[[], int] = lambda: 0) -> None:

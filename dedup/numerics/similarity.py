@@ -34,16 +34,7 @@ class Rows(Protocol):
 
 
 def unit_rows(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Rows as float32, scaled to norm 1; rows of zeros stay zero.
-
-    Parameters
-    ----------
-    rows : float array, shape (n, dim)
-
-    Returns
-    -------
-    float32 array, shape (n, dim)
-    """
+    """Rows (n, dim) as float32, scaled to norm 1; rows of zeros stay zero."""
     unit = np.array(rows, dtype=np.float32, order="C")
     norms = np.sqrt(np.einsum("ij,ij->i", unit, unit))
     norms[norms == 0.0] = 1.0
@@ -54,20 +45,9 @@ def unit_rows(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
 def exact_similarity(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Cosine of each row of `a` with the row of `b` beside it: the number written into tables.
 
-    Parameters
-    ----------
-    a, b : float array, shape (n, dim)
-        Rows as stored; `b` may also be one row of shape (dim,).
-
-    Returns
-    -------
-    float32 array, shape (n,)
-        From float64 products, clipped to [-1, 1]. 0 where a row is zero.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `a`, `b`: shape (n, dim); rows as stored; `b` may also be one row of shape (dim,).
+    Returns shape (n,); from float64 products, clipped to [-1, 1]. 0 where a row is zero.
+    Raises ShapeError if the shapes do not match.
 
     Examples
     --------
@@ -127,17 +107,10 @@ def best_turn_similarity(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
     """Exact similarity, the best over the ways `a` may be turned.
 
-    Parameters
-    ----------
-    a, b : float array, shape (n, dim)
-    turns : sequence of Turn
-        Ways to turn `a` besides leaving it as it is; empty for encoders that have none.
-
-    Returns
-    -------
-    similarity : float32 array, shape (n,)
-    turn : int8 array, shape (n,)
-        0 = as it is, k = `turns[k - 1]`; the smallest where several are equal.
+    `a`, `b`: shape (n, dim).
+    `turns`: ways to turn `a` besides leaving it as it is; empty for encoders that have none.
+    Returns `similarity`: shape (n,).
+    Returns `turn`: shape (n,); 0 = as it is, k = `turns[k - 1]`; the smallest where several are equal.
     """
     best = exact_similarity(a, b)
     which = np.zeros(len(a), dtype=np.int8)

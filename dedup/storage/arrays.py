@@ -33,12 +33,7 @@ def save_array(url: str, array: npt.NDArray[Any]) -> None:
 class ArrayWriter:
     """An array whose number of rows is not known beforehand, written in blocks of rows; whole or not at all.
 
-    Parameters
-    ----------
-    url : str
-    row_shape : sequence of int
-        Shape of one row: (dim,) for vectors, () for numbers.
-    dtype : dtype
+    `row_shape`: shape of one row: (dim,) for vectors, () for numbers.
     """
 
     def __init__(self, url: str, row_shape: Sequence[int], dtype: npt.DTypeLike) -> None:

@@ -39,10 +39,7 @@ class Replacement:
 
     As a context it gives that name, and renames at the end, or deletes after an error.
 
-    Parameters
-    ----------
-    path : str
-        Absolute; missing folders are created.
+    `path`: absolute; missing folders are created.
     """
 
     def __init__(self, path: str) -> None:
@@ -78,14 +75,7 @@ class AtomicFile:
     Written under a hidden name beside its path, or for a remote path in a temporary file that is uploaded in one PUT. As a context it
     gives the open file.
 
-    Parameters
-    ----------
-    url : str
-
-    Attributes
-    ----------
-    file : binary file
-        Open for writing; seekable, so that a header can be rewritten at the end.
+    `file`: open for writing; seekable, so that a header can be rewritten at the end.
     """
 
     def __init__(self, url: str) -> None:

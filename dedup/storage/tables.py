@@ -22,13 +22,7 @@ _ROW_GROUP = 65_536
 
 
 class FileWriter:
-    """One parquet file, streamed; it appears under its name only when it is whole.
-
-    Parameters
-    ----------
-    url : str
-    schema : pyarrow.Schema
-    """
+    """One parquet file, streamed; it appears under its name only when it is whole."""
 
     def __init__(self, url: str, schema: pa.Schema) -> None:
         self.url, self.schema, self.n_rows = url, schema, 0

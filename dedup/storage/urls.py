@@ -120,10 +120,7 @@ class _OpenFiles(LRUCache[str, int]):
 class RangeReader:
     """Reads byte ranges and keeps recent local files open, since opening costs as much as reading. Not thread-safe.
 
-    Parameters
-    ----------
-    max_open : int
-        Local files kept open at most.
+    `max_open`: local files kept open at most.
     """
 
     def __init__(self, max_open: int = _MAX_OPEN) -> None:

@@ -45,32 +45,17 @@ _NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
 class SparkEngine:
     """Tasks and queries on a Spark session.
 
-    Parameters
-    ----------
-    scratch : str
-        Folder that driver and workers can reach, for tasks and intermediate tables: a path or fsspec URL.
-    master : str
-        ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
-    options : sequence of str
-        Spark settings ``key=value`` for a session that is created here; those of spark-submit take precedence.
-    sends_rows : bool
-        Whether `map_groups` sends whole rows through the shuffle. Else workers gather them from the run's files, which is
-        cheaper where random access is: on one machine. Default: unless the master is ``local``.
-    gpus_per_task : float
-        GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
-    note : callable
-        Takes a line for the user: that tasks wait for executors that no worker offers.
-    patience_s : float
-        Seconds without a task that starts or ends before `note` is called.
-    session : pyspark.sql.SparkSession
-        An existing session to use; `close` does not stop it.
-
-    Raises
-    ------
-    ConfigError
-        If Java is missing or too old, or the executors can't give a task that many GPUs.
-    StageError
-        If the master can't be reached.
+    `scratch`: folder that driver and workers can reach, for tasks and intermediate tables: a path or fsspec URL.
+    `master`: ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
+    `options`: Spark settings ``key=value`` for a session that is created here; those of spark-submit take precedence.
+    `sends_rows`: whether `map_groups` sends whole rows through the shuffle. Else workers gather them from the run's files, which is cheaper
+    where random access is: on one machine. Default: unless the master is ``local``.
+    `gpus_per_task`: GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
+    `note`: takes a line for the user: that tasks wait for executors that no worker offers.
+    `patience_s`: seconds without a task that starts or ends before `note` is called.
+    `session`: an existing session to use; `close` does not stop it.
+    Raises ConfigError if Java is missing or too old, or the executors can't give a task that many GPUs.
+    Raises StageError if the master can't be reached.
     """
 
     def __init__(

@@ -25,12 +25,8 @@ class Clique:
 def largest_clique(is_near: Mask, *, most_cliques: int = _MOST_CLIQUES) -> Clique:
     """The largest set of nodes that are all near each other; of equal ones, the first that is met.
 
-    Parameters
-    ----------
-    is_near : bool array, shape (n, n)
-        Symmetric; the diagonal does not count.
-    most_cliques : int
-        Maximal cliques that may be enumerated (their number can be exponential).
+    `is_near`: shape (n, n); symmetric; the diagonal does not count.
+    `most_cliques`: maximal cliques that may be enumerated (their number can be exponential).
 
     Notes
     -----

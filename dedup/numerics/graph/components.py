@@ -227,23 +227,10 @@ def sparsify(src: Ids, dst: Ids, similarity: Sims, k: int) -> Mask:
 def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLike, start: int, end: int) -> Ids:
     """The path whose weakest edge is the most similar; of several, one with the fewest edges.
 
-    Parameters
-    ----------
-    src, dst : int array, shape (n_edges,)
-        Undirected edges between any ids, in any order; where an edge occurs twice, the more similar one counts.
-    similarity : float array, shape (n_edges,)
-    start, end : int
-        Ids.
-
-    Returns
-    -------
-    int64 array, shape (n_nodes_of_the_path,)
-        From start to end; one node where they are the same.
-
-    Raises
-    ------
-    EdgeError
-        If the shapes differ, or no path joins the two.
+    `src`, `dst`: shape (n_edges,); undirected edges between any ids, in any order; where an edge occurs twice, the more similar one counts.
+    `similarity`: shape (n_edges,).
+    Returns shape (n_nodes_of_the_path,); from start to end; one node where they are the same.
+    Raises EdgeError if the shapes differ, or no path joins the two.
 
     Notes
     -----

@@ -23,20 +23,10 @@ def picture_box(pixels: Pixels) -> Box | None:
     of a caption bar or a window's title are trimmed with it. The sky of a photo may be trimmed too: both copies lose it
     alike, and the trimmed picture is only a further view beside the whole one.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
-
-    Returns
-    -------
-    (left, top, right, bottom) in pixels, or None
-        None if there is no frame, it is thinner than 1.5% of the side, or less than a quarter of a side would remain.
-
-    Raises
-    ------
-    ShapeError
-        If `pixels` is not a non-empty uint8 RGB array.
+    `pixels`: shape (height, width, 3); RGB.
+    Returns left, top, right, bottom in pixels; None if there is no frame, it is thinner than 1.5% of the side, or less than a quarter of a
+    side would remain.
+    Raises ShapeError if `pixels` is not a non-empty uint8 RGB array.
 
     Examples
     --------

@@ -270,22 +270,10 @@ _BY_NAME = {change.name: change for change in CHANGES}
 def changes(families: Sequence[str] | None = None, strengths: Literal["default", "all"] = "default") -> tuple[Change, ...]:
     """Pick changes from the list.
 
-    Parameters
-    ----------
-    families : sequence of str, optional
-        Names of `FAMILIES`; every family where not given.
-    strengths : {"default", "all"}
-        The common strengths of each family, or all of them.
-
-    Returns
-    -------
-    tuple of Change
-        In the order of `CHANGES`.
-
-    Raises
-    ------
-    ConfigError
-        If a family, or the value of `strengths`, is unknown.
+    `families`: names of `FAMILIES`; every family where not given.
+    `strengths`: the common strengths of each family, or all of them.
+    Returns them in the order of `CHANGES`.
+    Raises ConfigError if a family, or the value of `strengths`, is unknown.
 
     Examples
     --------
@@ -304,25 +292,12 @@ def changes(families: Sequence[str] | None = None, strengths: Literal["default",
 def plant(image: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     """Make the copy that a change makes of an image.
 
-    Parameters
-    ----------
-    image : uint8 array, shape (height, width, 3)
-        RGB; not written to.
-    name : str
-        Name of a change of `CHANGES`.
-    rng : numpy.random.Generator
-        Draws what a change leaves to chance: side, colour, words, noise. Equal states give equal copies.
-
-    Returns
-    -------
-    uint8 array, shape (new height, new width, 3)
-
-    Raises
-    ------
-    ConfigError
-        If there is no change of that name.
-    ShapeError
-        If the image is not a non-empty uint8 RGB array.
+    `image`: shape (height, width, 3); RGB; not written to.
+    `name`: name of a change of `CHANGES`.
+    `rng`: draws what a change leaves to chance: side, colour, words, noise. Equal states give equal copies.
+    Returns shape (new height, new width, 3).
+    Raises ConfigError if there is no change of that name.
+    Raises ShapeError if the image is not a non-empty uint8 RGB array.
 
     Examples
     --------

@@ -74,21 +74,11 @@ def view_rows(
 ) -> ViewRows:
     """All views of some images.
 
-    Parameters
-    ----------
-    whole : float array, shape (n, DIM)
-        Descriptors of the images.
-    inner : float array, shape (m, DIM)
-        Descriptors of the pictures inside a frame.
-    inner_of : int64 array, shape (m,)
-        The image that each of these is of.
-    aspect : float array, shape (n,)
-        Width / height of each image.
-
-    Returns
-    -------
-    ViewRows
-        By image, then in a fixed order.
+    `whole`: shape (n, DIM); descriptors of the images.
+    `inner`: shape (m, DIM); descriptors of the pictures inside a frame.
+    `inner_of`: shape (m,); the image that each of these is of.
+    `aspect`: shape (n,); width / height of each image.
+    Returns them by image, then in a fixed order.
     """
     images = np.arange(len(whole), dtype=np.int64)
     parts: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64], int, Box, float]] = []

@@ -83,12 +83,8 @@ def turned(pixels: Pixels, variant: str) -> Pixels:
 def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Verdict:
     """Judge two pictures.
 
-    Parameters
-    ----------
-    a, b : Picture
-        `a` already turned as the candidate pair says.
-    max_distance : float
-        Up to which they are copies.
+    `a`: already turned as the candidate pair says.
+    `max_distance`: up to which they are copies.
     """
     side = SIDE if min(a.native_side, b.native_side) >= 0.75 * SIDE else SMALL_PICTURE_SIDE
     first, second = a.level(side), b.level(side)

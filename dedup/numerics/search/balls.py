@@ -117,12 +117,8 @@ def _grow(vectors: Rows, rows: Ids, pivot: Floats, cos_half: float) -> Ball:
 class Ownership:
     """Which list counts a pair that several lists compare: the smallest list that both are in.
 
-    Parameters
-    ----------
-    lists : int32 array, shape (n, n_lists_each)
-        The lists each row of this list is in.
-    list_id : int
-        This list.
+    `lists`: shape (n, n_lists_each); the lists each row of this list is in.
+    `list_id`: this list.
     """
 
     def __init__(self, lists: ListIds, list_id: int) -> None:
@@ -204,19 +200,10 @@ class Crowds:
 def find_crowds(sample: Rows16, n: int, blocks: Iterable[tuple[slice, Rows16]], min_similarity: float) -> Crowds:
     """Find balls in a sample, and their surroundings among all vectors.
 
-    Parameters
-    ----------
-    sample : float16 array, shape (m, dim)
-    n : int
-        Vectors in all.
-    blocks : iterable of (slice, float16 array (b, dim))
-        All vectors, in order; read only if the sample holds a ball.
-    min_similarity : float
-        Cosine from which two vectors are neighbours.
-
-    Returns
-    -------
-    Crowds
+    `sample`: shape (m, dim).
+    `n`: vectors in all.
+    `blocks`: (slice, rows (b, dim)) of all vectors, in order; read only if the sample holds a ball.
+    `min_similarity`: cosine from which two vectors are neighbours.
 
     Notes
     -----

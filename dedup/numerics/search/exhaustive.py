@@ -48,13 +48,9 @@ def themselves(row_ids: Ids, column_ids: Ids) -> tuple[Places, Places]:
 def close_pairs(rows: Rows32, columns: Rows32, limit: float, *, but: tuple[Places, Places] | None = None) -> ClosePairs:
     """Propose the pairs whose product in float32 is at least a limit.
 
-    Parameters
-    ----------
-    rows, columns : float32 array, shape (n_rows, dim) and (n_columns, dim)
-    limit : float
-        The threshold, less what rounding may have taken from a product.
-    but : (rows, columns), optional
-        Pairs that are left out, such as vectors with themselves; their products become -2.
+    `rows`, `columns`: shape (n_rows, dim) and (n_columns, dim).
+    `limit`: the threshold, less what rounding may have taken from a product.
+    `but`: rows and columns of pairs that are left out, such as vectors with themselves; their products become -2.
     """
     products = rows @ columns.T
     if but is not None:
@@ -71,23 +67,12 @@ def nearest_neighbors(
 ) -> tuple[Ids, Sims]:
     """The k most similar others of each query.
 
-    Parameters
-    ----------
-    queries : float16 array, shape (m, dim)
-    query_ids : int64 array, shape (m,)
-        A vector of the same id is not its own neighbour.
-    blocks : iterable of (ids int64 (b,), rows float16 (b, dim))
-        All vectors, no id twice.
-    k : int
-    max_products : int
-        float32 products at a time.
-
-    Returns
-    -------
-    ids : int64 array, shape (m, k)
-        Nearest first, ties by the smaller id; -1 where there are fewer.
-    similarity : float32 array, shape (m, k)
-        Exact cosines; -2 where there are fewer.
+    `queries`: shape (m, dim).
+    `query_ids`: shape (m,); a vector of the same id is not its own neighbour.
+    `blocks`: (ids (b,), rows (b, dim)) of all vectors, no id twice.
+    `max_products`: float32 products at a time.
+    Returns `ids`: shape (m, k); nearest first, ties by the smaller id; -1 where there are fewer.
+    Returns `similarity`: shape (m, k); exact cosines; -2 where there are fewer.
 
     Notes
     -----
@@ -157,18 +142,10 @@ _DENSE = 0.02  # share of close pairs above which sums over all pairs beat lists
 def count_neighbors(queries: Rows16, query_ids: Ids, query_thresholds: Sims, blocks: Iterable[tuple[Ids, Rows16, Sims, Ids]]) -> Ids:
     """Weight of all other vectors within the threshold of each query, by comparing it with every one.
 
-    Parameters
-    ----------
-    queries : float16 array, shape (n, dim)
-    query_ids : int64 array, shape (n,)
-    query_thresholds : float32 array, shape (n,)
-        Similarity that each requires of a neighbour; a pair needs the larger of its two.
-    blocks : iterable of (ids (m,), rows float16 (m, dim), thresholds (m,), weights (m,))
-        All vectors, the queries among them.
-
-    Returns
-    -------
-    int64 array, shape (n,)
+    `queries`: shape (n, dim).
+    `query_ids`, `query_thresholds`: shape (n,); the similarity that each requires of a neighbour; a pair needs the larger of its two.
+    `blocks`: (ids (m,), rows (m, dim), thresholds (m,), weights (m,)) of all vectors, the queries among them.
+    Returns shape (n,).
     """
     unit = unit_rows(queries)
     counts = np.zeros(len(queries), dtype=np.int64)
@@ -223,25 +200,13 @@ def count_alike(
 ) -> Alike:
     """Compare every row with every column of another label.
 
-    Parameters
-    ----------
-    rows, columns : float array, shape (n_rows, dim) and (n_columns, dim)
-    row_labels, column_labels : int64 array, shape (n_rows,) and (n_columns,)
-        Images of one label are copies or the same image; their pairs are left out.
-    thresholds : float64 array, shape (n_thresholds,)
-        Ascending.
-    floor : float
-        Similarity from which pairs are given one by one.
-
-    Returns
-    -------
-    Alike
-        Counts are right to within 1e-5 of similarity; from the floor up they are exact.
-
-    Raises
-    ------
-    ShapeError
-        If shapes do not match, or there is no threshold.
+    `rows`, `columns`: shape (n_rows, dim) and (n_columns, dim).
+    `row_labels`, `column_labels`: shape (n_rows,) and (n_columns,); images of one label are copies or the same image; their pairs are left
+    out.
+    `thresholds`: shape (n_thresholds,); ascending.
+    `floor`: similarity from which pairs are given one by one.
+    Returns counts that are right to within 1e-5 of similarity; from the floor up they are exact.
+    Raises ShapeError if shapes do not match, or there is no threshold.
     """
     if rows.shape[1:] != columns.shape[1:] or len(rows) != len(row_labels) or len(columns) != len(column_labels):
         raise ShapeError(f"expected rows and columns of one width with labels, found {rows.shape} and {columns.shape}")

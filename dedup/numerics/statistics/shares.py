@@ -48,25 +48,12 @@ def accepted_share(n_accepted: npt.ArrayLike, n_judged: npt.ArrayLike, n_replica
 def share_beside(n_right: npt.ArrayLike, expected: Floats, replicates: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """Precision where the right pairs are known and wrong ones are expected besides: right / (right + wrong).
 
-    Parameters
-    ----------
-    n_right : int array, shape (n,)
-    expected : float64 array, shape (n,)
-        Wrong pairs expected.
-    replicates : float64 array, shape (n_replicates, n)
-        The same from other samples.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    precision, low, high : float64 array, shape (n,)
-        Between 0 and 1; NaN where less than half a pair is expected in all. The interval is for the pairs that a run finds: the expected
-        number of wrong ones is uncertain, and the number that occurs varies about it (Poisson).
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `n_right`: shape (n,).
+    `expected`: shape (n,); wrong pairs expected.
+    `replicates`: shape (n_replicates, n); the same from other samples.
+    Returns `precision`, `low`, `high`: shape (n,); between 0 and 1; NaN where less than half a pair is expected in all. The interval is for
+    the pairs that a run finds: the expected number of wrong ones is uncertain, and the number that occurs varies about it (Poisson).
+    Raises ShapeError if the shapes do not match.
     """
     right, wrong = _checked(n_right, expected, replicates), _drawn(replicates, rng)
     return _bounded(right, right + expected, right, right + wrong)

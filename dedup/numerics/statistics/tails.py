@@ -77,20 +77,9 @@ class Tail:
 def pair_shares(sample: PairSample, counts: Ids, thresholds: Floats, *, seed: int, n_replicates: int = _REPLICATES) -> PairShares:
     """Share of the pairs at or above each threshold, with replicates that show how it varies between samples of images.
 
-    Parameters
-    ----------
-    sample : PairSample
-    counts : int64 array, shape (n_rows, n)
-        Of each sampled image, others at or above each threshold, and below `sample.upper`.
-    thresholds : float64 array, shape (n,)
-        Ascending.
-    seed : int
-    n_replicates : int
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `counts`: shape (n_rows, n); of each sampled image, others at or above each threshold, and below `sample.upper`.
+    `thresholds`: shape (n,); ascending.
+    Raises ShapeError if the shapes do not match.
     """
     if counts.shape != (sample.n_rows, len(thresholds)):
         raise ShapeError(f"expected counts of shape ({sample.n_rows}, {len(thresholds)}), found {counts.shape}")
