@@ -89,22 +89,6 @@ def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return counts[inverse].astype(np.int64)
 
 
-def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Number of components of each size.
-
-    `labels`: shape (n,).
-    Returns `duplication_count, n_components`: shape (n_sizes,); sizes ascending.
-
-    Examples
-    --------
-    >>> histogram([0, 0, 2, 0, 4])
-    (array([1, 3]), array([2, 1]))
-    """
-    _, sizes = np.unique(np.asarray(labels), return_counts=True)
-    size, n_components = np.unique(sizes, return_counts=True)
-    return size.astype(np.int64), n_components.astype(np.int64)
-
-
 def weights_of(mask: Mask, weights: Ids) -> Ids:
     """Summed weight of the true entries of each row, exact; `mask`: shape (n, m).
 

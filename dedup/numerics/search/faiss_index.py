@@ -89,37 +89,15 @@ class IvfIndex:
             why = " ".join(str(error).split())[-200:]
             raise RunDirectoryError(f"{path} can't be read as an index ({why}); {_AGAIN}") from error
         self._index = self._cpu
+        self.n_vectors, self.dim = int(self._cpu.ntotal), int(self._cpu.d)
+        self.nlist, self.nprobe = int(self._inner.nlist), int(self._inner.nprobe)  # inverted lists, and how many a search visits by default
+        self.code_bytes = int(self._inner.code_size)  # of a vector; its id takes 8 more
         self.on_gpu = n_gpus > 0
         if self.on_gpu:
             options = faiss.GpuMultipleClonerOptions()
             # codes of more than 48 bytes need half-precision tables
             options.useFloat16, options.usePrecomputed, options.shard = True, False, True
             self._index = faiss.index_cpu_to_all_gpus(self._cpu, co=options, ngpu=n_gpus)
-
-    @property
-    def n_vectors(self) -> int:
-        """Vectors in the index."""
-        return int(self._cpu.ntotal)
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of a vector."""
-        return int(self._cpu.d)
-
-    @property
-    def nlist(self) -> int:
-        """Inverted lists."""
-        return int(self._inner.nlist)
-
-    @property
-    def nprobe(self) -> int:
-        """Lists searched by default."""
-        return int(self._inner.nprobe)
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of a vector's code; its id takes 8 more."""
-        return int(self._inner.code_size)
 
     @property
     def description(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache, cached
 
 from dedup.contracts import PickledByFields
 from dedup.numerics.arraytypes import Ids, ListIds, Rows16
@@ -21,7 +22,7 @@ from dedup.storage.urls import join
 
 def projected_rows(run: Run, rows: Ids) -> Rows16:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
-    parts = _projected(run, folder_state(run.path("index", "projected")))
+    parts = _projected(run.path("index", "projected"))
     block = rows // BLOCK
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
     pieces = [
@@ -35,9 +36,9 @@ def projected_part(run: Run, block: int) -> Rows16:
     return read_rows(run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
 
 
-@lru_cache(maxsize=1)
-def _projected(run: Run, state: str) -> dict[int, Rows16]:
-    return map_arrays(run.path("index", "projected"), "part-")
+@cached(LRUCache(1), key=lambda folder: (folder, folder_state(folder)))
+def _projected(folder: str) -> dict[int, Rows16]:
+    return map_arrays(folder, "part-")
 
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")

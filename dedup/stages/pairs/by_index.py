@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from cachetools import LRUCache, cached
 
 from dedup.contracts import Table
 from dedup.numerics.arraytypes import Ids, Sims
@@ -26,7 +26,7 @@ from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, read_array, save_array
 from dedup.storage.tables import FileWriter
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import join
 
 _BLOCKS_PER_TASK = 4
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine
@@ -208,11 +208,9 @@ def _part(scratch: str, number: int, bucket: int) -> str:
 
 def _index(run: Run) -> tuple[IvfIndex, bool]:
     """The index, and whether its lists are the run's: one made from a factory string has lists of its own."""
-    path = run.index_path()
-    codes = (read_json(run.path("index", "_index.json")) or {}).get("codes")
-    return _open_index(path, str(os.stat(path).st_mtime_ns)), codes in ("pq", "fp16")
+    return _open_index(run.index_path()), run.index_facts.get("codes") in ("pq", "fp16")
 
 
-@lru_cache(maxsize=1)
-def _open_index(path: str, state: str) -> IvfIndex:
+@cached(LRUCache(1), key=lambda path: (path, os.stat(path).st_mtime_ns))
+def _open_index(path: str) -> IvfIndex:
     return IvfIndex(path)
