@@ -32,7 +32,7 @@ from dedup.engines.spark.session import (
     start_session,
     write_rows,
 )
-from dedup.engines.spark.shipment import Shipment, perform, perform_pack, remove_folder, ship
+from dedup.engines.spark.shipment import Shipment, remove_folder, ship
 from dedup.errors import ConfigError, DedupError, StageError
 from dedup.machine import given_gpus
 from dedup.storage.tables import dataset, files, write_table
@@ -104,12 +104,12 @@ class SparkEngine:
         if not tasks:
             return
         shipment = ship(self._scratch, work, tasks)
-        folder, key, offsets, n, n_sharers = shipment.folder, shipment.key, shipment.offsets, len(tasks), self._n_sharers
+        n, n_sharers = len(tasks), self._n_sharers
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             with given_gpus(gpus(), cores(), n_sharers):
                 for number in numbers(batches):
-                    perform(folder, key, number, offsets[number], offsets[number + 1])
+                    shipment.perform(number)
             yield _NOTHING
 
         name = getattr(work, "__name__", type(work).__name__)
@@ -128,7 +128,6 @@ class SparkEngine:
         n_blocks, n_packs = len(source.block_sizes), len(packs)
         routes = Routes.of(packs)
         shipment = ship(self._scratch, work, packs)
-        folder, key, offsets = shipment.folder, shipment.key, shipment.offsets
         has_columns = self._sends_rows and n_blocks > 0
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
@@ -137,9 +136,8 @@ class SparkEngine:
                 yield from send(source, routes, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            number = partition()
             with given_gpus(gpus()):
-                perform_pack(folder, key, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
+                shipment.perform(partition(), received(batches, source, dtype))
             yield _NOTHING
 
         profile = self._gpu_profile if uses_gpu else None
@@ -163,13 +161,11 @@ class SparkEngine:
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query; the result comes in batches conformed to `schema`, through files of the scratch folder."""
-        result = Table(join(self._scratch, uuid.uuid4().hex), schema)
-        try:
+        with self.scratch() as folder:
+            result = Table(folder, schema)
             self.sql_to(query, tables, result)
             for batch in dataset(result).to_batches(batch_size=_READ_ROWS):
                 yield pa.Table.from_batches([batch], schema=schema)
-        finally:
-            remove_folder(result.path)
 
     def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
         """Run a query and let the workers write its result, in the order of its ORDER BY, as files of a table; returns its rows."""
