@@ -71,8 +71,6 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
     Returns shape (n, n); symmetric, 0 on the diagonal, 0 to 1; exact up to float32, the same as `tiled_distances` rounded to it.
     Raises ShapeError if images are not uint8 of one size, or have fewer pixels to a side than tiles.
 
-    Notes
-    -----
     The squared distance is |a|² + |b|² - 2ab, of whole numbers that float32 products sum without rounding (`exact_products`). Beside
     the images, one tile of all of them is in memory as float32, n·height·width·channels / tiles² numbers.
     """

@@ -92,8 +92,6 @@ def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
 def weights_of(mask: Mask, weights: Ids) -> Ids:
     """Summed weight of the true entries of each row, exact; `mask`: shape (n, m).
 
-    Examples
-    --------
     >>> weights_of(np.array([[True, False], [True, True]]), np.array([3, 4]))
     array([3, 7])
     """
@@ -160,12 +158,8 @@ def maximum_spanning_forest(src: Ids, dst: Ids, similarity: Sims) -> Mask:
 
     `src`, `dst`: undirected edges between any ids, no edge twice.
 
-    Notes
-    -----
     The ranks of the order are the weights of scipy's Kruskal, so equal similarities cannot tie.
 
-    Examples
-    --------
     >>> edges = np.array([[0, 1], [1, 2], [0, 2]]).T
     >>> maximum_spanning_forest(edges[0], edges[1], np.array([0.9, 0.7, 0.8], np.float32))
     array([ True, False,  True])
@@ -211,18 +205,14 @@ def sparsify(src: Ids, dst: Ids, similarity: Sims, k: int) -> Mask:
 def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLike, start: int, end: int) -> Ids:
     """The path whose weakest edge is the most similar; of several, one with the fewest edges.
 
-    `src`, `dst`: shape (n_edges,); undirected edges between any ids, in any order; where an edge occurs twice, the more similar one counts.
-    `similarity`: shape (n_edges,).
+    `src`, `dst`, `similarity`: shape (n_edges,); undirected edges between any ids, in any order; where an edge occurs twice, the more
+    similar one counts.
     Returns shape (n_nodes_of_the_path,); from start to end; one node where they are the same.
     Raises EdgeError if the shapes differ, or no path joins the two.
 
-    Notes
-    -----
     The path along the maximum spanning forest has the greatest minimum (Hu 1961, "The maximum capacity route problem"); a breadth-first
     search through the edges that are no weaker finds the shortest such path. O(n_edges log n_edges).
 
-    Examples
-    --------
     >>> widest_path([0, 1, 0], [1, 2, 2], [0.9, 0.8, 0.7], 0, 2)
     array([0, 1, 2])
     """

@@ -49,8 +49,6 @@ def greedy_cover(
     without one.
     Returns `similarity`: shape (n,); to that anchor; 1 for anchors.
 
-    Notes
-    -----
     Each anchor costs one pass over the component's vectors: O(anchors * n_vectors * dim).
     """
     n = len(rows)
@@ -77,7 +75,6 @@ def greedy_cover(
 
 
 def _similarities(vectors: Rows, n: int, place: np.int64) -> Sims:
-    """Similarity of every vector with one of them, float32 (n,)."""
     vector = vectors[np.array([place])]
     parts = []
     for start in range(0, n, _CHUNK):
@@ -110,8 +107,6 @@ def confirmed_cover(
     Returns `anchor`: shape (n,); position in `rows` of each member's anchor; an anchor is its own.
     Returns `link`: to that anchor; similarity 1 for anchors and byte-identical copies.
 
-    Notes
-    -----
     A member goes to the most similar anchor that it is linked with, otherwise to the most similar one that is confirmed.
     """
     anchor = np.arange(len(rows), dtype=np.int64)
@@ -170,12 +165,9 @@ def region_cover(
     may then be near each other, but every member is still within the threshold of its anchor.
 
     `vectors`: shape (n, dim); members in the order anchors are taken.
-    `min_similarity`: shape (n,).
     `src`, `dst`: shape (n_edges,); edges, as positions in `vectors`.
     Returns `anchor`, `similarity`: shape (n,).
 
-    Notes
-    -----
     Each member is taken once and refused at most once per edge and anchor.
     """
     n = len(min_similarity)
@@ -204,8 +196,6 @@ def region_cover(
 def component_slices(component: Ids) -> Ids:
     """Bounds of the runs of equal values in a sorted array, shape (n_runs + 1,).
 
-    Examples
-    --------
     >>> component_slices(np.array([3, 3, 7]))
     array([0, 2, 3])
     """

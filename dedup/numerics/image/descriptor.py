@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dedup.errors import ShapeError
-from dedup.numerics.arraytypes import Pixels
+from dedup.numerics.arraytypes import Pixels, Vectors
 
 DIM = 384
 GRID = 64  # side of the area-resized image
@@ -46,8 +46,6 @@ def describe(pixels: Pixels) -> tuple[npt.NDArray[np.float32], float]:
     Returns `descriptor`: shape (DIM,); unit norm.
     Returns `quality`: amount of detail, see `detail`.
 
-    Examples
-    --------
     >>> image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     >>> descriptor, quality = describe(image)
     >>> mirrored, _ = describe(image[:, ::-1])
@@ -162,8 +160,6 @@ def area_resize(pixels: Pixels, width: int, height: int, box: tuple[float, float
     Returns shape (height, width, 3); C-contiguous.
     Raises ShapeError if `pixels` is not a non-empty uint8 RGB array.
 
-    Examples
-    --------
     >>> area_resize(np.array([[[0] * 3, [90] * 3, [30] * 3]], np.uint8), 2, 1)[0, :, 0].tolist()
     [30, 50]
     """
@@ -201,7 +197,7 @@ def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> spars
     return sparse.csr_array((weights, (cell, pixel)), shape=(n_cells, n_pixels))
 
 
-def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
+def turn(descriptors: Vectors, name: str) -> Vectors:
     """Descriptors of the turned images, without the images.
 
     `descriptors`: shape (n, DIM).
@@ -209,7 +205,7 @@ def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.flo
     Returns shape (n, DIM), of the same dtype.
     """
     source, sign = variant_map(name)
-    turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
+    turned: Vectors = descriptors[:, source] * sign.astype(descriptors.dtype)
     return turned
 
 

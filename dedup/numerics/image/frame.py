@@ -28,8 +28,6 @@ def picture_box(pixels: Pixels) -> Box | None:
     side would remain.
     Raises ShapeError if `pixels` is not a non-empty uint8 RGB array.
 
-    Examples
-    --------
     >>> framed = np.full((60, 80, 3), 255, dtype=np.uint8)
     >>> framed[10:50] = np.random.default_rng(0).integers(0, 200, (40, 80, 3), dtype=np.uint8)
     >>> picture_box(framed)

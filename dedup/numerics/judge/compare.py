@@ -69,8 +69,6 @@ class Verdict:
 def turned(pixels: Pixels, variant: str) -> Pixels:
     """Turn a picture by one of `dedup.numerics.image.descriptor.VARIANTS`.
 
-    Examples
-    --------
     >>> turned(np.arange(6, dtype=np.uint8).reshape(1, 2, 3), "mirror").tolist()
     [[[3, 4, 5], [0, 1, 2]]]
     """

@@ -39,8 +39,6 @@ class Ball:
 def half_angle_cosine(min_similarity: float) -> float:
     """Cosine of half the angle whose cosine is `min_similarity`.
 
-    Examples
-    --------
     >>> round(half_angle_cosine(0.5), 4)
     0.866
     """
@@ -70,8 +68,6 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: Mask) -> list[B
     `candidates`: rows that may become members.
     Returns disjoint balls in the order found; none where the list is not dense anywhere.
 
-    Notes
-    -----
     A pivot is the mean direction of a dense neighbourhood, not one of the vectors: copies scatter around their
     original, and around one of the copies the ball would need twice the angle.
     Cost per ball: one pass over the remaining rows.
@@ -205,8 +201,6 @@ def find_crowds(sample: Rows16, n: int, blocks: Iterable[tuple[slice, Rows16]], 
     `blocks`: (slice, rows (b, dim)) of all vectors, in order; read only if the sample holds a ball.
     `min_similarity`: cosine from which two vectors are neighbours.
 
-    Notes
-    -----
     Vectors within half the threshold's angle θ of a pivot are mutual neighbours; every neighbour of one of them is within 1.5 θ
     of the pivot. Surroundings that meet are merged.
     """

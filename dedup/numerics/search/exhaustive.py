@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
-from dedup.numerics.arraytypes import Floats, Ids, Rows16, Rows32, Sims
+from dedup.numerics.arraytypes import Floats, Ids, Rows16, Rows32, Sims, Vectors
 from dedup.numerics.graph.components import weights_of
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
 
@@ -74,8 +74,6 @@ def nearest_neighbors(
     Returns `ids`: shape (m, k); nearest first, ties by the smaller id; -1 where there are fewer.
     Returns `similarity`: shape (m, k); exact cosines; -2 where there are fewer.
 
-    Notes
-    -----
     float32 products propose and exact similarities decide. Only where more than 8·k vectors of a block are as near as the k-th to
     within the rounding of float32 (a crowd of copies) do products choose which are judged: similarities are then right to 0.00001.
     """
@@ -112,7 +110,6 @@ def _proposed(product: Sims, query_ids: Ids, block_ids: Ids, worst: Sims, k: int
 
 
 def _merged(best: Sims, ids: Ids, query: Places, neighbor_ids: Ids, similarity: Sims) -> tuple[Sims, Ids]:
-    """The k best of the previous neighbours and some further ones."""
     m, k = best.shape
     rows = np.concatenate([np.repeat(np.arange(m), k), query])
     values, all_ids = np.concatenate([best.ravel(), similarity]), np.concatenate([ids.ravel(), neighbor_ids])
@@ -127,8 +124,6 @@ def mean_distances(similarity: Sims) -> Floats:
 
     A missing neighbour counts as opposite, at distance 2, so that the mean is an upper bound.
 
-    Examples
-    --------
     >>> mean_distances(np.array([[1.0, 0.5], [0.5, -2.0]], np.float32))
     array([0.25, 1.25])
     """
@@ -145,7 +140,6 @@ def count_neighbors(queries: Rows16, query_ids: Ids, query_thresholds: Sims, blo
     `queries`: shape (n, dim).
     `query_ids`, `query_thresholds`: shape (n,); the similarity that each requires of a neighbour; a pair needs the larger of its two.
     `blocks`: (ids (m,), rows (m, dim), thresholds (m,), weights (m,)) of all vectors, the queries among them.
-    Returns shape (n,).
     """
     unit = unit_rows(queries)
     counts = np.zeros(len(queries), dtype=np.int64)
@@ -190,14 +184,7 @@ class Alike:
     similarity: Sims  # exact
 
 
-def count_alike(
-    rows: npt.NDArray[np.floating],
-    row_labels: Ids,
-    columns: npt.NDArray[np.floating],
-    column_labels: Ids,
-    thresholds: Floats,
-    floor: float,
-) -> Alike:
+def count_alike(rows: Vectors, row_labels: Ids, columns: Vectors, column_labels: Ids, thresholds: Floats, floor: float) -> Alike:
     """Compare every row with every column of another label.
 
     `rows`, `columns`: shape (n_rows, dim) and (n_columns, dim).

@@ -30,8 +30,6 @@ def search_all(search: Callable[[Ids, int], Candidates], least: Sims, n: int) ->
     `n`: vectors in the index.
     Returns `query`, `ids`, `similarity`: shape (n_neighbors,).
 
-    Notes
-    -----
     A query is searched again for twice as many until the last quarter of its candidates holds no neighbour.
     """
     k, queries = min(FIRST, n), np.arange(len(least))
@@ -197,7 +195,6 @@ def trained_factory(factory: str, sample: Rows32, *, nlist: int, nprobe: int, se
 def filled_part(trained: bytes, ids: Ids, rows: Rows32, home: ListIds | None) -> bytes:
     """A copy of an empty index with some vectors in it.
 
-    `ids`: shape (n,).
     `rows`: shape (n, dim); unit rows.
     `home`: shape (n,); the list of each vector; None = the index finds it.
     """
@@ -219,8 +216,6 @@ def merge_parts(trained: bytes, parts: Sequence[str], index_path: str, lists_pat
     `base`: an index that was merged before; its vectors come first.
     Returns the number of vectors in the index.
 
-    Notes
-    -----
     The same as `faiss.contrib.ondisk.merge_ondisk`.
     """
     opened = [open_merged(base)] if base else []
@@ -270,8 +265,6 @@ def _silent() -> Iterator[None]:
 def pq_bytes(dim: int) -> int:
     """Bytes of a product-quantized vector: the largest divisor of `dim` up to 64.
 
-    Examples
-    --------
     >>> pq_bytes(512), pq_bytes(384)
     (64, 64)
     """

@@ -116,8 +116,6 @@ class Piece:
 def padded(n: int, multiple: int = BLOCK) -> int:
     """`n` rounded up to a multiple.
 
-    Examples
-    --------
     >>> padded(65), padded(150, 8)
     (128, 152)
     """

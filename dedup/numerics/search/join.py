@@ -142,7 +142,6 @@ class ListJoin:
             self._compare(fresh, rows[~self.is_fresh[rows]])
 
     def _compare(self, rows: Ids, others: Ids) -> None:
-        """Compare some rows with others; each pair once if both are the same rows."""
         for a, b, is_close in self.strips.pairs(rows, others):
             self._judge(a, b, is_close=is_close)
 
@@ -175,7 +174,6 @@ class ListJoin:
         self._with_members(near[~is_fresh], ball.rows[self.is_fresh[ball.rows]])
 
     def _with_members(self, rows: Ids, members: Ids) -> None:
-        """Compare rows near a ball with members of it."""
         loaded, unit = -1, np.zeros((0, 0), dtype=np.float32)  # first of the columns in memory
         for strip, columns, close in self.strips.strips(rows, members):
             if not close.is_dense(_DENSE):
@@ -187,7 +185,6 @@ class ListJoin:
             self._judge_dense(strip, columns, unit)
 
     def _products(self, rows: Ids, pivot: Sims) -> Sims:
-        """Product of each row with a pivot."""
         products = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), TILING.columns):
             part = slice(start, start + TILING.columns)

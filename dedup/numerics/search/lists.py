@@ -138,8 +138,6 @@ def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
 
     The less similar two vectors are, and the narrower the lists, the less likely they share one; see the tables of `docs/results.md`.
 
-    Examples
-    --------
     >>> [choose_nprobe(t, 1_000_000) for t in (0.96, 0.85, 0.7)]
     [8, 16, 32]
     >>> [choose_nprobe(0.96, n) for n in (10_000, 10_000_000, 1_000_000_000)]
@@ -152,8 +150,6 @@ def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
 def choose_nlist(n_vectors: int, nprobe: int) -> int:
     """Number of inverted lists: sqrt(nprobe * n) balances assignment and join.
 
-    Examples
-    --------
     >>> choose_nlist(1_000_000, 4)
     2000
     """
@@ -178,8 +174,6 @@ def train_quantizer(sample: Rows32, training: Training, device: Device | None = 
     Returns fewer lists than `training.nlist` where the sample has fewer distinct rows.
     Raises ShapeError if there are fewer rows than lists.
 
-    Notes
-    -----
     A crowd of near-copies would draw centroids in proportion to its size and be spread over hundreds of lists,
     so that its pairs are compared nowhere or many times. Therefore each ball is one vector of the sample.
 
@@ -292,15 +286,13 @@ HOT_ROWS = 131_072  # members up to which a list is one worker's: some 30 s
 HOT_COST = 4.0  # times the mean cost of a list, up to which it is too
 
 
-def count_lists(blocks: Iterable[ListIds]) -> Ids:
-    """Members of each list, int64 (nlist,), from blocks of the lists of each member.
+def count_lists(blocks: Iterable[ListIds], nlist: int = 0) -> Ids:
+    """Members of each list, int64 (nlist or more,), from blocks of the lists of each member.
 
-    Examples
-    --------
     >>> count_lists([np.array([[0, 2], [2, 3]], np.int32), np.array([[3, 0]], np.int32)])
     array([2, 0, 2, 2])
     """
-    sizes = np.zeros(0, dtype=np.int64)
+    sizes = np.zeros(nlist, dtype=np.int64)
     for lists in blocks:
         counted = np.bincount(lists.ravel(), minlength=len(sizes))
         counted[: len(sizes)] += sizes

@@ -95,8 +95,6 @@ def join_views(
     `settings`: `best_of_pairs` of the edges of all shares gives those of the whole.
     `n_earlier`: images below this number were compared with each other before: only pairs with at least one other are compared.
 
-    Notes
-    -----
     Base rows are compared with all rows, others only with base rows. A ball of similar rows is represented by a few
     from its middle to its edge, and its base rows are compared with the middle only: linear in its members.
     """

@@ -57,8 +57,6 @@ def quantization_error(lists: Lists, rows: Rows32) -> float | None:
 def imbalance(sizes: Ids) -> float:
     """Sum of the squared sizes of lists over that of lists of one size; 1 = even.
 
-    Examples
-    --------
     >>> imbalance(np.array([2, 2])), imbalance(np.array([4, 0]))
     (1.0, 2.0)
     """
@@ -74,8 +72,6 @@ def cost_against(sizes: Ids, n: int, nlist: int, nprobe: int, imbalance_before: 
     `nlist`, `nprobe`: retrained lists, and how many a vector goes to.
     `imbalance_before`: how uneven lists are when freshly trained.
 
-    Examples
-    --------
     >>> cost_against(np.array([20, 20]), 40, 4, 1, 1.0)
     2.0
     """

@@ -19,12 +19,8 @@ _LEAST = 0.5  # pairs, right and wrong together, below which there is no precisi
 def wilson(n_found: int, n: int) -> tuple[float, float]:
     """Wilson's 95% interval of the share n_found / n; `n` is 1 or more.
 
-    Notes
-    -----
     Wilson (1927); Brown, Cai and DasGupta (2001) recommend it for samples of any size.
 
-    Examples
-    --------
     >>> low, high = wilson(9, 10)
     >>> round(low, 3), round(high, 3)
     (0.596, 0.982)
