@@ -142,8 +142,6 @@ def link_or_copy(source: str, target: str) -> None:
     `source`, `target`: paths or any fsspec URLs.
     Raises FileNotFoundError if there is no such file.
 
-    Notes
-    -----
     On one local file system it is a hard link, which takes no room. That is safe because no file of a run is ever modified: all are
     written under another name and then renamed, so that redoing a run makes new files and the link keeps the old one.
     """

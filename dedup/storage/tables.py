@@ -116,13 +116,6 @@ def clear(table: Table) -> None:
                 fs.rm_file(str(name))
 
 
-def clear_prefix(table: Table, prefix: str) -> None:
-    """Delete the files of a table whose names start with `prefix` and a dash."""
-    fs, path = filesystem(table.path)
-    for name in fs.glob(join(path, f"{prefix}-*.parquet")) if fs.exists(path) else []:
-        fs.rm_file(str(name))
-
-
 def files(table: Table) -> list[str]:
     """Paths of a table's files inside its file system, sorted.
 

@@ -75,7 +75,6 @@ def write_manifest(context: StageContext) -> StageResult:
 
 
 def _hidden(context: StageContext, name: str) -> Table:
-    """A table's unpublished files."""
     return replace(context.run.table(name), pattern=f"{_HIDDEN}-*.parquet")
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from cachetools import LRUCache, cached
 
-from dedup.contracts import Table
 from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import sparsify
 from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
@@ -55,16 +54,16 @@ class MergeTask:
     number: int
     parts: tuple[int, ...]
     best: int
-    edges: Table
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The outcome of a merge."""
+class Found:
+    """The pairs that a task found and wrote."""
 
     n_edges: int  # written
     rows: Ids  # positions of images with neighbours
     counts: Ids  # how many each has
+    n_left: int = 0  # strips of products that a GPU had no memory for
 
 
 def query_blocks(task: QueryTask) -> list[int]:
@@ -119,7 +118,7 @@ def _hits(members: Members, rows: Ids, ids: Ids, thresholds: Sims, group: npt.ND
     return hits
 
 
-def merge_hits(task: MergeTask) -> Merged:
+def merge_hits(task: MergeTask) -> Found:
     """Each pair once, however often it was found: count all of them, write the edges worth keeping."""
     scratch = task.members.scratch
     ids, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "weight"))
@@ -132,20 +131,28 @@ def merge_hits(task: MergeTask) -> Merged:
     rows, place = np.unique(np.concatenate([src, dst]), return_inverse=True)
     counts = np.bincount(place, weights=np.concatenate([weights[dst], weights[src]]), minlength=len(rows)).astype(np.int64)
     keep = sparsify(src, dst, similarity, task.best)
-    n_edges = write_edges(task.edges, f"part-{task.number:05d}", ids[src[keep]], ids[dst[keep]], similarity[keep])
-    return Merged(n_edges, rows, counts)
+    n_edges = write_edges(task.members.run, f"part-{task.number:05d}", ids[src[keep]], ids[dst[keep]], similarity[keep])
+    return Found(n_edges, rows, counts)
 
 
-def write_edges(edges: Table, name: str, src: Ids, dst: Ids, similarity: Sims) -> int:
-    """Write near edges of whole images as one file of `candidates`; returns their number."""
+def edge_table(
+    src: Ids, dst: Ids, similarity: Sims, kind: str = "near", source: str = "whole", variant: pa.Array | None = None
+) -> pa.Table:
+    """Rows of `candidates`; `variant` is ``none`` unless given."""
     n = len(src)
+    columns = {"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat(kind, n)}
+    return pa.table(columns | {"variant": pa.repeat("none", n) if variant is None else variant, "source": pa.repeat(source, n)})
+
+
+def write_edges(run: Run, name: str, src: Ids, dst: Ids, similarity: Sims) -> int:
+    """Write near edges of whole images as one file of `candidates`; returns their number."""
+    edges = run.table("candidates")
     with FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) as writer:
-        columns = {"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat("near", n), "variant": pa.repeat("none", n)}
-        writer.write(pa.table(columns | {"source": pa.repeat("whole", n)}))
-    return n
+        writer.write(edge_table(src, dst, similarity))
+    return len(src)
 
 
-def query_all(context: StageContext, members: Members, edges: Table) -> Iterator[Merged]:
+def query_all(context: StageContext, members: Members) -> Iterator[Found]:
     """Look every image up; yields what was written, part by part."""
     scratch, best = members.scratch, context.config.search.best_edges
     code_error = _code_error(context, members)
@@ -154,7 +161,7 @@ def query_all(context: StageContext, members: Members, edges: Table) -> Iterator
     save_array(join(scratch, "group.npy"), crowds.group)
     save_array(join(scratch, "is_inside.npy"), crowds.is_inside)
     for number in range(crowds.n_groups):
-        yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, thresholds, weights), edges)
+        yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, thresholds, weights))
     n_blocks = len(members.block_sizes)
     tasks = [
         QueryTask(members, number, tuple(range(first, min(first + _BLOCKS_PER_TASK, n_blocks))), code_error)
@@ -165,7 +172,7 @@ def query_all(context: StageContext, members: Members, edges: Table) -> Iterator
     for number, buckets in context.run_tasks("pairs", "vectors", query_blocks, tasks, sizes):
         for bucket in buckets:
             parts.setdefault(bucket, []).append(number)
-    merges = [MergeTask(members, bucket, tuple(sorted(numbers)), best, edges) for bucket, numbers in sorted(parts.items())]
+    merges = [MergeTask(members, bucket, tuple(sorted(numbers)), best) for bucket, numbers in sorted(parts.items())]
     for _, merged in context.engine.map_partitions(merge_hits, merges):
         yield merged
 
@@ -190,7 +197,7 @@ def _crowds(context: StageContext, ids: Ids) -> Crowds:
     return find_crowds(store.take(ids[positions]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
 
 
-def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids], edges: Table) -> Merged:
+def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids]) -> Found:
     """All pairs of a crowd and its surroundings."""
     ids, thresholds, weights = columns
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
@@ -198,8 +205,8 @@ def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Id
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
     joined = self_join(vectors, thresholds[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
     near = np.flatnonzero(joined.n_neighbors)
-    n_edges = write_edges(edges, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
-    return Merged(n_edges, rows[near], joined.n_neighbors[near])
+    n_edges = write_edges(context.run, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
+    return Found(n_edges, rows[near], joined.n_neighbors[near])
 
 
 def _part(scratch: str, number: int, bucket: int) -> str:
