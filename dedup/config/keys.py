@@ -46,35 +46,18 @@ _THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for 
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """Properties of a key besides its name, type and default."""
-
-    meaning: str
-    stage: str  # one of STAGE_NAMES, or FREE
-    low: float  # smallest value allowed
-    high: float  # largest value allowed
-    choices: tuple[str, ...]  # the values it takes; empty = any
-    form: Form
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown stage."""
-        if self.stage not in (*STAGE_NAMES, FREE):
-            raise ValueError(f"a key of stage '{self.stage}' ({self.meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
-
-
-@dataclasses.dataclass(frozen=True)
 class Key:
     """A configuration key, as ``section.name``."""
 
     name: str
     type: Any  # str, int, float, bool or list[str]
     default: Any
-    facts: Facts
-
-    @property
-    def meaning(self) -> str:
-        """Its meaning, for documentation."""
-        return self.facts.meaning
+    meaning: str
+    stage: str  # one of STAGE_NAMES, or FREE
+    low: float  # smallest value allowed
+    high: float  # largest value allowed
+    choices: tuple[str, ...]  # the values it takes; empty = any
+    form: Form
 
     @property
     def type_name(self) -> str:
@@ -107,10 +90,13 @@ def key(
     encoder's default.
     Raises ValueError if there is no such stage.
     """
-    facts = Facts(meaning, stage, low, high, SWITCHES if form == "switch" else choices, form)
+    if stage not in (*STAGE_NAMES, FREE):
+        raise ValueError(f"a key of stage '{stage}' ({meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
+    choices = SWITCHES if form == "switch" else choices
+    facts = {"meaning": meaning, "stage": stage, "low": low, "high": high, "choices": choices, "form": form}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"facts": facts})
-    return dataclasses.field(default=default, metadata={"facts": facts})
+        return dataclasses.field(default_factory=lambda: list(default), metadata=facts)
+    return dataclasses.field(default=default, metadata=facts)
 
 
 free = functools.partial(key, stage=FREE)  # a field of a section on which no record depends
@@ -500,9 +486,9 @@ def all_keys(sections: Mapping[str, Any]) -> dict[str, Key]:
         defaults, types = cls(), typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             name = f"{section}.{field.name}"
-            if "facts" not in field.metadata:
+            if not field.metadata:
                 raise TypeError(f"{name} is a field without facts; expected key(default, meaning, stage=…)")
-            keys[name] = Key(name, types[field.name], getattr(defaults, field.name), field.metadata["facts"])
+            keys[name] = Key(name, types[field.name], getattr(defaults, field.name), **field.metadata)
     return keys
 
 
@@ -515,7 +501,7 @@ def keys_of(stage: str) -> tuple[str, ...]:
     >>> keys_of("pairs")
     ('search.method', 'search.best_edges', 'search.recall_queries')
     """
-    return tuple(name for name, entry in KEYS.items() if entry.facts.stage == stage)
+    return tuple(name for name, entry in KEYS.items() if entry.stage == stage)
 
 
 def values_of(config: Config) -> dict[str, Any]:
