@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic
@@ -34,11 +34,8 @@ def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
     if engine is not None:
         yield engine
         return
-    local = LocalEngine()
-    try:
+    with closing(LocalEngine()) as local:
         yield local
-    finally:
-        local.close()
 
 
 class LocalEngine:

@@ -146,11 +146,9 @@ def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
     if not config.report.enabled or not reports.can_write():
         return ""
     try:
-        return (
-            reports.path_of(run.url)
-            if reports.is_current(run.url)
-            else reports.write_report(run.url, engine=_report_engine(run, engine)).path
-        )
+        if reports.is_current(run.url):
+            return reports.path_of(run.url)
+        return reports.write_report(run.url, engine=_report_engine(run, engine)).path
     except Exception as error:  # the tables are complete without it
         reporter.note(f"report: not written: {one_line(error)}; dedup report {run} tries again")
         return ""

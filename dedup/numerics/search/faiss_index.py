@@ -90,17 +90,13 @@ class IvfIndex:
         self.n_vectors, self.dim = int(self._cpu.ntotal), int(self._cpu.d)
         self.nlist, self.nprobe = int(self._inner.nlist), int(self._inner.nprobe)  # inverted lists, and how many a search visits by default
         self.code_bytes = int(self._inner.code_size)  # of a vector; its id takes 8 more
+        self.description = type(faiss.downcast_index(self._inner)).__name__  # FAISS's name of this kind of index
         self.on_gpu = n_gpus > 0
         if self.on_gpu:
             options = faiss.GpuMultipleClonerOptions()
             # codes of more than 48 bytes need half-precision tables
             options.useFloat16, options.usePrecomputed, options.shard = True, False, True
             self._index = faiss.index_cpu_to_all_gpus(self._cpu, co=options, ngpu=n_gpus)
-
-    @property
-    def description(self) -> str:
-        """FAISS's name of this kind of index."""
-        return type(faiss.downcast_index(self._inner)).__name__
 
     def list_sizes(self) -> Ids:
         """Vectors in each list, shape (nlist,)."""

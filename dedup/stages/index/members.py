@@ -31,11 +31,6 @@ def projected_rows(run: Run, rows: Ids) -> Rows16:
     return np.concatenate(pieces)
 
 
-def projected_part(run: Run, block: int) -> Rows16:
-    """Projections of one block of representatives."""
-    return read_rows(run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
-
-
 @cached(LRUCache(1), key=lambda folder: (folder, folder_state(folder)))
 def _projected(folder: str) -> dict[int, Rows16]:
     return map_arrays(folder, "part-")
@@ -79,7 +74,7 @@ class Members(PickledByFields):
         columns = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
         columns["vector"] = self.run.read_vectors(columns["sample_id"])
         if self.is_projected:
-            columns["projected"] = projected_part(self.run, block)
+            columns["projected"] = read_rows(self.run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
         return _structured(part.stop - part.start, columns)
 
     def take(self, name: str, positions: Ids) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ from cachetools import LRUCache, cached
 
 from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import sparsify
-from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
+from dedup.numerics.search.balls import Ownership, find_crowds
 from dedup.numerics.search.faiss_index import IvfIndex, search_all
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
@@ -57,7 +57,7 @@ class MergeTask:
 
 
 @dataclass(frozen=True)
-class Found:
+class WrittenPairs:
     """The pairs that a task found and wrote."""
 
     n_edges: int  # written
@@ -118,7 +118,7 @@ def _hits(members: Members, rows: Ids, ids: Ids, thresholds: Sims, group: npt.ND
     return hits
 
 
-def merge_hits(task: MergeTask) -> Found:
+def merge_hits(task: MergeTask) -> WrittenPairs:
     """Each pair once, however often it was found: count all of them, write the edges worth keeping."""
     scratch = task.members.scratch
     ids, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "weight"))
@@ -132,7 +132,7 @@ def merge_hits(task: MergeTask) -> Found:
     counts = np.bincount(place, weights=np.concatenate([weights[dst], weights[src]]), minlength=len(rows)).astype(np.int64)
     keep = sparsify(src, dst, similarity, task.best)
     n_edges = write_edges(task.members.run, f"part-{task.number:05d}", ids[src[keep]], ids[dst[keep]], similarity[keep])
-    return Found(n_edges, rows, counts)
+    return WrittenPairs(n_edges, rows, counts)
 
 
 def edge_table(
@@ -152,12 +152,13 @@ def write_edges(run: Run, name: str, src: Ids, dst: Ids, similarity: Sims) -> in
     return len(src)
 
 
-def query_all(context: StageContext, members: Members) -> Iterator[Found]:
+def query_all(context: StageContext, members: Members) -> Iterator[WrittenPairs]:
     """Look every image up; yields what was written, part by part."""
     scratch, best = members.scratch, context.config.search.best_edges
     code_error = _code_error(context, members)
     ids, thresholds, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity", "weight"))
-    crowds = _crowds(context, ids)
+    store, sample = context.run.vectors(), draw_sample(len(ids), _SAMPLE, context.config.index.seed)
+    crowds = find_crowds(store.take(ids[sample]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
     save_array(join(scratch, "group.npy"), crowds.group)
     save_array(join(scratch, "is_inside.npy"), crowds.is_inside)
     for number in range(crowds.n_groups):
@@ -191,13 +192,7 @@ def _code_error(context: StageContext, members: Members) -> float:
     return error if is_itself.any(axis=1).mean() > 0.99 else 2.0
 
 
-def _crowds(context: StageContext, ids: Ids) -> Crowds:
-    store = context.run.vectors()
-    positions = draw_sample(len(ids), _SAMPLE, context.config.index.seed)
-    return find_crowds(store.take(ids[positions]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
-
-
-def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids]) -> Found:
+def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids]) -> WrittenPairs:
     """All pairs of a crowd and its surroundings."""
     ids, thresholds, weights = columns
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
@@ -206,7 +201,7 @@ def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Id
     joined = self_join(vectors, thresholds[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
     near = np.flatnonzero(joined.n_neighbors)
     n_edges = write_edges(context.run, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
-    return Found(n_edges, rows[near], joined.n_neighbors[near])
+    return WrittenPairs(n_edges, rows[near], joined.n_neighbors[near])
 
 
 def _part(scratch: str, number: int, bucket: int) -> str:

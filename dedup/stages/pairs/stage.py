@@ -20,7 +20,7 @@ from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.stages.index.members import Members, save_members
-from dedup.stages.pairs.by_index import Found, edge_table, query_all
+from dedup.stages.pairs.by_index import WrittenPairs, edge_table, query_all
 from dedup.stages.pairs.known import EarlierEdges, earlier_neighbors, earlier_view_edges, earlier_weights, save_owned_edges
 from dedup.stages.pairs.views import find_view_edges
 from dedup.stages.stage import Stage, StageContext, StageResult, always
@@ -102,7 +102,7 @@ class JoinLists:
     edges: Table
     earlier: EarlierEdges | None = None
 
-    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> Found:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> WrittenPairs:
         """Join each list and write the edges."""
         device = choose_device(self.device)
         counted, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -124,7 +124,7 @@ class JoinLists:
                 counts.append(joined.n_neighbors[near])
                 if len(joined.src):
                     writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity))
-        return Found(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
+        return WrittenPairs(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
 
 
 def find_pairs(context: StageContext) -> StageResult:
@@ -181,7 +181,7 @@ def _join(context: StageContext, columns: dict[str, npt.NDArray[np.generic]], n_
 
 def _join_lists(
     context: StageContext, members: Members, packs: Sequence[Pack], earlier: EarlierEdges | None, edges: Table
-) -> Iterator[Found]:
+) -> Iterator[WrittenPairs]:
     device, n_left = context.device(members.n), 0
     work = JoinLists(context.config.search.best_edges, members.is_projected, device, edges, earlier)
     for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):
