@@ -54,11 +54,6 @@ class Preprocessing:
         """Pixels to which a decoder may reduce an image's sides; None = full size."""
         return None if self.is_exact else _SPARE * max(self.height, self.width)
 
-    @property
-    def decoding(self) -> str:
-        """How far decoding may reduce images, in words."""
-        return "full size" if self.is_exact else f"scaled to >= {self.min_side} px"
-
     def __str__(self) -> str:
         kind = "exact" if self.is_exact else "one resampling"
         values = ", ".join(f"{value:g}" for value in (*self.mean, *self.std))
@@ -148,7 +143,8 @@ class ModelSpec:
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that changes the vectors."""
-        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {self.preprocessing.decoding}"
+        size = "full size" if self.preprocessing.is_exact else f"scaled to >= {self.preprocessing.min_side} px"
+        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {size}"
         precision = "fp16 on a GPU, fp32 on a CPU" if self.precision == "auto" else self.precision
         return self.description | {"preprocessing": str(self.preprocessing), "decoder": decoder, "precision": precision}
 

@@ -13,10 +13,9 @@ from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
 from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
-from dedup.schemas.pairs import NEAR
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
-from dedup.storage.tables import dataset, read_table
+from dedup.storage.tables import read_table
 
 _TASK_ROWS = 2_000
 
@@ -170,11 +169,6 @@ def cover(
         rows = slices[number]
         result.anchor[rows], result.similarity[rows], result.distance[rows] = rows[covered.anchor], covered.similarity, covered.distance
     return result
-
-
-def near_links(context: StageContext) -> pa.Table:
-    """Near edges as `src, dst, similarity, distance`: with confirm.unreadable=keep also those whose pixels could not be read."""
-    return dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
 
 
 def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:

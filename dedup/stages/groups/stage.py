@@ -12,9 +12,9 @@ from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
-from dedup.schemas.pairs import STANDING
+from dedup.schemas.pairs import NEAR, STANDING
 from dedup.stages.groups.contract import contract
-from dedup.stages.groups.cover import cover, near_links
+from dedup.stages.groups.cover import cover
 from dedup.stages.pairs.known import read_neighbors
 from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, read_table
@@ -78,7 +78,9 @@ def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
     settings, distance = context.judge_settings, np.full(len(order), np.nan, dtype=np.float32)
     if settings is not None:
-        covered = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
+        # with confirm.unreadable=keep also those whose pixels could not be read
+        links = dataset(run.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
+        covered = cover(context, settings, "groups", labels[order], ids[order], links)
         anchor, similarity, distance = order[covered.anchor], covered.similarity, covered.distance
     else:
         min_similarity = representatives["min_similarity"].to_numpy()

@@ -136,11 +136,6 @@ def earlier_weights(context: StageContext, n: int) -> npt.NDArray[np.int64]:
     return weights
 
 
-def earlier_neighbors(context: StageContext, ids: Ids) -> npt.NDArray[np.int64]:
-    """Neighbours that each distinct image had in the base, int64 (n,); 0 for images it did not have."""
-    return np.zeros(len(ids), dtype=np.int64) if context.base is None else read_neighbors(context.base, ids)
-
-
 def read_neighbors(run: Run, ids: Ids) -> Ids:
     """Neighbours that a run has found of each of some distinct images, int64 (n,); 0 for images it does not have."""
     counts = np.zeros(len(ids), dtype=np.int64)

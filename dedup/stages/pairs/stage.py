@@ -21,7 +21,7 @@ from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.stages.index.members import Members, save_members
 from dedup.stages.pairs.by_index import WrittenPairs, edge_table, query_all
-from dedup.stages.pairs.known import EarlierEdges, earlier_neighbors, earlier_view_edges, earlier_weights, save_owned_edges
+from dedup.stages.pairs.known import EarlierEdges, earlier_view_edges, earlier_weights, read_neighbors, save_owned_edges
 from dedup.stages.pairs.views import find_view_edges
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.tables import FileWriter, clear, read_table, write_table
@@ -134,7 +134,7 @@ def find_pairs(context: StageContext) -> StageResult:
     if context.base is not None:
         # the base counted the byte-identical copies that each image had then; those it has now are counted above
         weights = earlier_weights(context, len(n_neighbors))
-        n_neighbors += earlier_neighbors(context, columns["sample_id"]) - np.maximum(weights - 1, 0)
+        n_neighbors += read_neighbors(context.base, columns["sample_id"]) - np.maximum(weights - 1, 0)
     figures = _join(context, columns, n_neighbors, measures=True)
     n_exact = _write_exact_edges(context)
     n_also = 0 if context.also is None else _write_also_edges(context, context.also)
