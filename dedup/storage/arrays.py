@@ -10,14 +10,13 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
-from dedup.storage.atomic import AtomicFile, Replacement
+from dedup.storage.atomic import AtomicFile, Replacement, close_or_abort
 from dedup.storage.urls import filesystem, is_local, join, read_range
 
 _HEADER_BYTES = 4_096  # more than any header needs
@@ -68,11 +67,7 @@ class ArrayWriter:
     def __enter__(self) -> ArrayWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    __exit__ = close_or_abort
 
 
 def map_array(url: str) -> npt.NDArray[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Engine, Table
 from dedup.errors import RunDirectoryError
 from dedup.schemas import conform
-from dedup.storage.atomic import Replacement
+from dedup.storage.atomic import Replacement, close_or_abort
 from dedup.storage.urls import filesystem, is_local, join
 
 _ROWS_PER_FILE = 1_000_000
@@ -56,7 +55,7 @@ class FileWriter:
         self._writer.close()
         self._file.close()
         if self._replacement:
-            self._replacement.publish()
+            self._replacement.close()
 
     def abort(self) -> None:
         """Leave nothing behind."""
@@ -65,18 +64,14 @@ class FileWriter:
         if self._replacement:
             with suppress(OSError):
                 self._file.close()
-            self._replacement.discard()
+            self._replacement.abort()
         elif hasattr(self._file, "discard"):
             self._file.discard()
 
     def __enter__(self) -> FileWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    __exit__ = close_or_abort
 
 
 def write_table(table: Table, batches: Iterator[pa.Table] | Sequence[pa.Table], prefix: str = "part") -> int:

@@ -143,7 +143,7 @@ class SparkEngine:
         profile = self._gpu_profile if uses_gpu else None
 
         def plan(spark: SparkSession) -> DataFrame:
-            rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, SENT)
+            rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, from_arrow_schema(SENT))
             return rows.repartitionById(n_packs, "pack").sortWithinPartitions("grp", "place").mapInArrow(run, "n long", profile=profile)
 
         yield from self._results(shipment, n_packs, type(work).__name__, plan)

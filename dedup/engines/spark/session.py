@@ -139,7 +139,7 @@ def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> N
             f"{setting} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0"
         )
     if gpus_per_executor < gpus_per_task:
-        name = "spark.executor.resource.gpu.amount"
+        name = f"{_GPUS}.amount"
         raise ConfigError(f"{setting} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
 
 
