@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -283,9 +284,11 @@ class VerdictWriter:
     """
 
     def __init__(self, run: Run, name: str, stage: str, *, writes_edges: bool = True) -> None:
+        self._files = ExitStack()
         edges, refused = (run.table(table) for table in ("edges", "refused"))
-        self._edges = FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) if writes_edges else None
-        self._refused = FileWriter(join(refused.path, f"{name}.parquet"), refused.schema)
+        open_file = self._files.enter_context
+        self._edges = open_file(FileWriter(join(edges.path, f"{name}.parquet"), edges.schema)) if writes_edges else None
+        self._refused = open_file(FileWriter(join(refused.path, f"{name}.parquet"), refused.schema))
         self._stage = stage
         self._standing: list[dict[str, object]] = []
         self._refusals: list[dict[str, object]] = []
@@ -322,8 +325,4 @@ class VerdictWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self._flush()
-        for writer in (self._edges, self._refused):
-            if writer is not None and kind is None:
-                writer.close()
-            elif writer is not None:
-                writer.abort()
+        self._files.__exit__(kind, value, trace)

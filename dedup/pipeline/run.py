@@ -26,7 +26,7 @@ from dedup.pipeline.stages import STAGES
 from dedup.report import build as reports
 from dedup.runs.directory import CONFIG_FILE, Run
 from dedup.runs.lock import locked
-from dedup.runs.record import StageRecord, digest, write_record
+from dedup.runs.record import HOMES, StageRecord, digest, write_record
 from dedup.stages.stage import Stage, StageContext
 from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.input.samples import one_line
@@ -178,7 +178,7 @@ def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted:
 
 
 def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> StageRecord:
-    fs, path = filesystem(context.run.path(stage.home, "_stage.json"))
+    fs, path = filesystem(context.run.path(HOMES[stage.name], "_stage.json"))
     if fs.exists(path):
         fs.rm_file(path)  # from here on the stage counts as not done
     started = time.perf_counter()

@@ -12,7 +12,7 @@ from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Prog
 from dedup.judge.pair import JudgeSettings, Space
 from dedup.numerics.search.gpu import Device, choose_device
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES, Difference, StageRecord
+from dedup.runs.record import Difference, StageRecord
 from dedup.storage.tables import clear
 
 _GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which torch and CUDA take to start in each worker
@@ -163,11 +163,6 @@ class Stage:
     reads_samples: bool = False
     reads_base: Callable[[Config], bool] = lambda config: False  # whether its result depends on the same stage's in `base.run_dir`
     told_again: tuple[str, ...] | None = None  # keys that must be given again where its finished result is used; None = all its keys
-
-    @property
-    def home(self) -> str:
-        """Folder of its `_stage.json`."""
-        return HOMES[self.name]
 
     def picked(self, config: Config) -> JsonDict:
         """The keys that its result depends on, besides those of the stages before it, with their values."""
