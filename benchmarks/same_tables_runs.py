@@ -135,7 +135,7 @@ def run_codes(place: Place) -> None:
 
 def run_exclusion(place: Place) -> None:
     """A list of samples to remove, and pictures that none may be near."""
-    place.run(place.shards, f"exclude.list={place.inputs}/exclude.txt", f"reference.images={place.inputs}/reference")
+    place.run(place.shards, f"exclude.list={place.inputs}/exclude.txt", f"exclude.reference_images={place.inputs}/reference")
 
 
 def run_spark(place: Place) -> None:

@@ -210,7 +210,7 @@ def configuration_md() -> str:
     ]
     for section, cls in _sections().items():
         rows = [
-            (f"`{name}`", f"`{key.type_name}`", f"`{json.dumps(key.default)}`", key.meaning, key.facts.stage)
+            (f"`{name}`", f"`{key.type_name}`", f"`{json.dumps(key.default)}`", key.meaning, key.stage)
             for name, key in KEYS.items()
             if name.startswith(f"{section}.")
         ]

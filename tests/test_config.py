@@ -84,7 +84,7 @@ def test_a_key_without_a_stage_is_refused() -> None:
 
 def test_what_a_key_takes_is_checked_by_what_it_says() -> None:
     for name, entry in KEYS.items():
-        low, high, choices = entry.facts.low, entry.facts.high, entry.facts.choices
+        low, high, choices = entry.low, entry.high, entry.choices
         section, _, field = name.partition(".")
         wrong = [low - 1] * (low > -math.inf) + [high + 1] * (high < math.inf) + ["nonsense"] * bool(choices)
         for value in wrong:
@@ -94,7 +94,7 @@ def test_what_a_key_takes_is_checked_by_what_it_says() -> None:
 
 
 def test_an_address_holds_no_password() -> None:
-    for name in (name for name, entry in KEYS.items() if entry.facts.form == "address"):
+    for name in (name for name, entry in KEYS.items() if entry.form == "address"):
         with pytest.raises(ConfigError, match=f"{re.escape(name)} holds a password"):
             validate(load_config(None, [f"{name}=https://me:secret@host/x.tar"]))
 

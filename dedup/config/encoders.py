@@ -54,8 +54,6 @@ def encoder_kind(name: str) -> EncoderKind:
 
     Raises ConfigError if there is none.
 
-    Examples
-    --------
     >>> encoder_kind("clip").needs_weights, encoder_kind("dct").can_turn
     (True, True)
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,6 @@ HINT: Final = "run `dedup config` for all keys"
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A hint at the known name closest to a word, to end a message with; empty if none is close.
 
-    Examples
-    --------
     >>> did_you_mean("nprobe", ["search.nlist", "search.nprobe"])
     "; did you mean 'search.nprobe'?"
     """
@@ -47,35 +46,18 @@ _THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for 
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """Properties of a key besides its name, type and default."""
-
-    meaning: str
-    stage: str  # one of STAGE_NAMES, or FREE
-    low: float  # smallest value allowed
-    high: float  # largest value allowed
-    choices: tuple[str, ...]  # the values it takes; empty = any
-    form: Form
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown stage."""
-        if self.stage not in (*STAGE_NAMES, FREE):
-            raise ValueError(f"a key of stage '{self.stage}' ({self.meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
-
-
-@dataclasses.dataclass(frozen=True)
 class Key:
     """A configuration key, as ``section.name``."""
 
     name: str
     type: Any  # str, int, float, bool or list[str]
     default: Any
-    facts: Facts
-
-    @property
-    def meaning(self) -> str:
-        """Its meaning, for documentation."""
-        return self.facts.meaning
+    meaning: str
+    stage: str  # one of STAGE_NAMES, or FREE
+    low: float  # smallest value allowed
+    high: float  # largest value allowed
+    choices: tuple[str, ...]  # the values it takes; empty = any
+    form: Form
 
     @property
     def type_name(self) -> str:
@@ -108,20 +90,25 @@ def key(
     encoder's default.
     Raises ValueError if there is no such stage.
     """
-    facts = Facts(meaning, stage, low, high, SWITCHES if form == "switch" else choices, form)
+    if stage not in (*STAGE_NAMES, FREE):
+        raise ValueError(f"a key of stage '{stage}' ({meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
+    choices = SWITCHES if form == "switch" else choices
+    facts = {"meaning": meaning, "stage": stage, "low": low, "high": high, "choices": choices, "form": form}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"facts": facts})
-    return dataclasses.field(default=default, metadata={"facts": facts})
+        return dataclasses.field(default_factory=lambda: list(default), metadata=facts)
+    return dataclasses.field(default=default, metadata=facts)
+
+
+free = functools.partial(key, stage=FREE)  # a field of a section on which no record depends
 
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
     """Where samples come from."""
 
-    shards: Texts = key(
+    shards: Texts = free(
         [],
         "webdataset tars: globs, brace ranges {00000..00999}, lists of URLs (@list.txt), any fsspec URL; may be given several times",
-        stage="free",
         form="address",
     )
     images: str = key("", "instead of shards: a folder of images, with its subfolders", stage="embed", form="address")
@@ -153,25 +140,24 @@ class InputConfig:
     )
     max_pixels: int = key(MAX_PIXELS, "images with more pixels are rejected before they are decoded", stage="embed", low=1)
     max_image_bytes: int = key(MAX_IMAGE_BYTES, "images with more bytes are rejected without being read", stage="embed", low=1)
-    allow_missing: bool = key(False, "publish a manifest even if a shard could not be reached", stage="free")
+    allow_missing: bool = free(False, "publish a manifest even if a shard could not be reached")
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:
     """Where tables go."""
 
-    run_dir: str = key("", "the run directory: a path or any fsspec URL", stage="free", form="address")
+    run_dir: str = free("", "the run directory: a path or any fsspec URL", form="address")
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
     """An earlier run that this one adds to."""
 
-    run_dir: str = key(
+    run_dir: str = free(
         "",
         "a finished run over earlier shards: only new shards are embedded, and their images compared with those of that run and with each other; "
         "the tables cover both",
-        stage="free",
         form="address",
     )
 
@@ -187,28 +173,21 @@ class EncoderConfig:
         stage="embed",
         choices=ENCODER_NAMES,
     )
-    model: str = key("ViT-B-32", "clip: a model name of open_clip, or the path of an open_clip JSON configuration", stage="free")
-    pretrained: str = key(
+    model: str = free("ViT-B-32", "clip: a model name of open_clip, or the path of an open_clip JSON configuration")
+    pretrained: str = free(
         "",
         "clip: a pretrained tag of the model, or a checkpoint (safetensors, or a torch file with weights only); torchscript: the model file",
-        stage="free",
         form="address",
     )
-    precision: str = key(
-        "auto",
-        "clip, torchscript: fp32, fp16 or bf16; auto = fp16 on a GPU, fp32 on a CPU",
-        stage="free",
-        choices=("auto", "fp32", "fp16", "bf16"),
+    precision: str = free(
+        "auto", "clip, torchscript: fp32, fp16 or bf16; auto = fp16 on a GPU, fp32 on a CPU", choices=("auto", "fp32", "fp16", "bf16")
     )
-    exact_preprocessing: bool = key(
-        False, "clip, torchscript: decode in full, and resize 8-bit images exactly as open_clip does", stage="free"
-    )
-    compile: bool = key(False, "clip: compile the model with torch.compile: takes minutes at the start, then runs faster", stage="free")
-    image_size: int = key(288, "torchscript: width and height the model takes, in pixels", stage="free", low=1)
-    normalization: str = key(
+    exact_preprocessing: bool = free(False, "clip, torchscript: decode in full, and resize 8-bit images exactly as open_clip does")
+    compile: bool = free(False, "clip: compile the model with torch.compile: takes minutes at the start, then runs faster")
+    image_size: int = free(288, "torchscript: width and height the model takes, in pixels", low=1)
+    normalization: str = free(
         "imagenet",
         "torchscript: mean and standard deviation to normalise pixels with: imagenet, clip, half (to -1 to 1)",
-        stage="free",
         choices=("imagenet", "clip", "half"),
     )
 
@@ -219,13 +198,10 @@ class EmbedConfig:
 
     shards_per_partition: int = key(1, "tars per partition: 1 on one machine, about 100 on a cluster", stage="embed", low=1)
     images_per_partition: int = key(10_000, "for input.images: files per partition", stage="embed", low=1)
-    batch_size: int = key(
-        0, "images per encoder batch; 0 = what suits the encoder; on a GPU, what fits into free memory", stage="free", low=0
-    )
-    decode_threads: int = key(
+    batch_size: int = free(0, "images per encoder batch; 0 = what suits the encoder; on a GPU, what fits into free memory", low=0)
+    decode_threads: int = free(
         0,
         "threads that decode images for the encoder; 0 = one per core of the task if a GPU encodes, otherwise none besides the encoder's own",
-        stage="free",
         low=0,
     )
     also: Texts = key(
@@ -342,10 +318,9 @@ class ConfirmConfig:
 class GroupsConfig:
     """How connected components are found."""
 
-    max_driver_edges: int = key(
+    max_driver_edges: int = free(
         50_000_000,
         "up to this number of edges the driver finds components on its own (about 80 bytes an edge); above it, the engine does",
-        stage="free",
         low=0,
     )
 
@@ -418,12 +393,8 @@ class TargetsConfig:
         low=0,
         high=1,
     )
-    images_per_second: float = key(
-        0.0,
-        "images that one GPU generates per second, for the GPU hours in the summary; 0 = not known",
-        stage="free",
-        low=0,
-        high=2**31,
+    images_per_second: float = free(
+        0.0, "images that one GPU generates per second, for the GPU hours in the summary; 0 = not known", low=0, high=2**31
     )
     n_generations: int = key(500, "images to generate for each target (Carlini et al. 2023)", stage="targets", low=1, high=2**31 - 1)
 
@@ -432,70 +403,59 @@ class TargetsConfig:
 class ExtractionConfig:
     """When generated images count as memorised; after Carlini et al. 2023."""
 
-    max_tile_distance: float = key(
+    max_tile_distance: float = free(
         0.1,
         "two generations of a prompt are one picture if their l2 is at most this in each of 16 tiles, 0 to 1 (the paper gives no number)",
-        stage="free",
         low=0,
         high=1,
     )
-    min_clique: int = key(
-        10, "number of generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)", stage="free", low=2
+    min_clique: int = free(
+        10, "number of generations that must be one picture for a prompt to count as memorised (Carlini et al. 2023)", low=2
     )
-    max_distance: float = key(
-        0.15, "δ: a generation is a training image if its distance to it is at most this (Carlini et al. 2023)", stage="free", low=0, high=1
+    max_distance: float = free(
+        0.15, "δ: a generation is a training image if its distance to it is at most this (Carlini et al. 2023)", low=0, high=1
     )
-    max_side: int = key(512, "generations with a longer side are reduced to this many pixels", stage="free", low=8, high=4096)
-    targets_per_part: int = key(16, "targets scored by one task; after an interruption only missing parts are scored", stage="free", low=1)
+    max_side: int = free(512, "generations with a longer side are reduced to this many pixels", low=8, high=4096)
+    targets_per_part: int = free(16, "targets scored by one task; after an interruption only missing parts are scored", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """The HTML report of a run."""
 
-    enabled: bool = key(True, "write report.html at the end of every run of all stages, if the extra `report` is installed", stage="free")
+    enabled: bool = free(True, "write report.html at the end of every run of all stages, if the extra `report` is installed")
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
     """Where the work is done."""
 
-    name: str = key(
-        "local", "the engine: local (processes and DuckDB on this machine), spark (needs Java)", stage="free", choices=("local", "spark")
-    )
-    device: str = key(
+    name: str = free("local", "the engine: local (processes and DuckDB on this machine), spark (needs Java)", choices=("local", "spark"))
+    device: str = free(
         "auto",
         "where models and products of vectors are computed: cpu, cuda; auto = cuda if torch finds a GPU and it pays: for an encoder of "
         "torch and for generated images always, in `index` and `pairs` from 200,000 vectors up. The pairs are the same; crowds of near-copies are compared on the CPU",
-        stage="free",
         choices=("auto", "cpu", "cuda"),
     )
-    workers: int = key(0, "local: worker processes; 0 = one per core this process may use, fewer if memory is short", stage="free", low=0)
-    memory_limit: str = key("4GB", "local: memory of the SQL engine before it spills to disk", stage="free")
-    preflight: str = key(
+    workers: int = free(0, "local: worker processes; 0 = one per core this process may use, fewer if memory is short", low=0)
+    memory_limit: str = free("4GB", "local: memory of the SQL engine before it spills to disk")
+    preflight: str = free(
         "refuse",
         "what to do if memory or disk seem too small before any work: refuse to start, or warn and continue (needs are estimated)",
-        stage="free",
         choices=("refuse", "warn"),
     )
-    master: str = key(
-        "", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, otherwise local[*]", stage="free"
-    )
-    sends_rows: str = key(
+    master: str = free("", "spark: local[*], spark://host:7077, yarn, k8s://…; empty = that of spark-submit, otherwise local[*]")
+    sends_rows: str = free(
         "auto",
         "spark: send vectors through the shuffle (true), or let workers read them from the run's files (false); auto = false only with local[N]",
-        stage="free",
         form="switch",
     )
-    gpus_per_task: float = key(
+    gpus_per_task: float = free(
         0.0,
         "spark: GPUs per task, only for tasks of `embed`, `index` and `pairs` that can use one (stage-level scheduling); 0 = as for any task, spark.task.resource.gpu.amount",
-        stage="free",
         low=0,
     )
-    spark: Texts = key(
-        [], "spark: settings of the session as NAME=VALUE, such as spark.executor.memory=8g; may be given several times", stage="free"
-    )
+    spark: Texts = free([], "spark: settings of the session as NAME=VALUE, such as spark.executor.memory=8g; may be given several times")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -532,9 +492,9 @@ def all_keys(sections: Mapping[str, Any]) -> dict[str, Key]:
         defaults, types = cls(), typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             name = f"{section}.{field.name}"
-            if "facts" not in field.metadata:
+            if not field.metadata:
                 raise TypeError(f"{name} is a field without facts; expected key(default, meaning, stage=…)")
-            keys[name] = Key(name, types[field.name], getattr(defaults, field.name), field.metadata["facts"])
+            keys[name] = Key(name, types[field.name], getattr(defaults, field.name), **field.metadata)
     return keys
 
 
@@ -544,12 +504,10 @@ KEYS: Final[Mapping[str, Key]] = MappingProxyType(all_keys(SECTIONS))
 def keys_of(stage: str) -> tuple[str, ...]:
     """Names of the keys that a stage's result depends on, besides those of the stages before it.
 
-    Examples
-    --------
     >>> keys_of("pairs")
     ('search.method', 'search.best_edges', 'search.recall_queries')
     """
-    return tuple(name for name, entry in KEYS.items() if entry.facts.stage == stage)
+    return tuple(name for name, entry in KEYS.items() if entry.stage == stage)
 
 
 def values_of(config: Config) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
             value = [*values[section][name], *value]
         given.add(key)
         values[section][name] = value
-    for key in (key for key, entry in KEYS.items() if entry.facts.form == "switch"):  # YAML's yes and True mean true
+    for key in (key for key, entry in KEYS.items() if entry.form == "switch"):  # YAML's yes and True mean true
         section, _, name = key.partition(".")
         text = str(values[section][name]).lower()
         values[section][name] = str(_BOOLS.get(text, text)).lower()
@@ -138,7 +138,7 @@ def _parse(key: str, text: str) -> Any:
     if kind is str:
         return text
     if kind == Texts:
-        if KEYS[key].facts.form != "commas":
+        if KEYS[key].form != "commas":
             return [text] if text else []
         inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
         return [" ".join(entry.split()) for entry in inner.split(",") if entry.strip()]

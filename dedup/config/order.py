@@ -24,8 +24,6 @@ class OrderTerm:
     def columns(self) -> tuple[str, ...]:
         """The columns whose product is compared.
 
-        Examples
-        --------
         >>> parse_order(["width*height desc"])[0].columns
         ('width', 'height')
         """
@@ -42,8 +40,6 @@ def parse_order(order_by: Sequence[str], carry: Sequence[str] = ()) -> tuple[Ord
     `carry`: carried columns, which may be named besides `ORDER_COLUMNS`.
     Raises ConfigError if there is no term, or one names an unknown column or direction.
 
-    Examples
-    --------
     >>> [(term.name, term.is_descending) for term in parse_order(["width*height desc", "key"])]
     [('width*height', True), ('key', False)]
     """

@@ -31,18 +31,17 @@ def validate(config: Config, *, require_input: bool = False) -> None:
 
 
 def _check_value(key: Key, value: Any) -> None:
-    facts = key.facts
-    if facts.form == "address":
+    if key.form == "address":
         _refuse_password(key.name, [value] if isinstance(value, str) else value)
-    if facts.form in ("similarity", "similarity or 0") and not 0 < value <= 1 and not (facts.form == "similarity or 0" and value == 0):
+    if key.form in ("similarity", "similarity or 0") and not 0 < value <= 1 and not (key.form == "similarity or 0" and value == 0):
         raise ConfigError(f"{key.name}={value} is not a similarity; expected more than 0 and at most 1, such as 0.9")
-    is_bounded = facts.low > -math.inf or facts.high < math.inf
-    if is_bounded and not facts.low <= value <= facts.high:  # negated, so that NaN is refused
-        limits = f"{facts.low} or more" if facts.high == math.inf else f"{facts.low} to {facts.high}"
+    is_bounded = key.low > -math.inf or key.high < math.inf
+    if is_bounded and not key.low <= value <= key.high:  # negated, so that NaN is refused
+        limits = f"{key.low} or more" if key.high == math.inf else f"{key.low} to {key.high}"
         raise ConfigError(f"{key.name}={value} is out of range; expected {limits}; {HINT}")
-    if facts.choices and value not in facts.choices:
-        choices = " or ".join(facts.choices)
-        raise ConfigError(f"{key.name}={value} is unknown; expected {choices}{did_you_mean(str(value), facts.choices)}")
+    if key.choices and value not in key.choices:
+        choices = " or ".join(key.choices)
+        raise ConfigError(f"{key.name}={value} is unknown; expected {choices}{did_you_mean(str(value), key.choices)}")
 
 
 def _refuse_password(name: str, addresses: list[str]) -> None:

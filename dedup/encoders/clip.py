@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import open_clip
 import torch
+from cachetools import LRUCache, cached
 
 from dedup.config import EncoderConfig
 from dedup.encoders.clip_models import ModelSpec, find_model
@@ -33,14 +33,6 @@ def n_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def load_clip(config: EncoderConfig, device: str) -> ClipEncoder:
-    """The configured model, on the task's device; loaded once per process and device.
-
-    Raises ConfigError if `device` is ``cuda`` and there is none, or the weights do not fit the model.
-    """
-    return _load(config, _device_of_task(device), json.dumps(find_model(config).fingerprint(), sort_keys=True))
-
-
 def _device_of_task(device: str) -> str:
     """The GPU that the scheduler gave the running task, else the first; the CPU if there is none or `device` is ``cpu``."""
     if device == "cpu":
@@ -56,34 +48,28 @@ def _device_of_task(device: str) -> str:
     return "cpu"
 
 
-@lru_cache(maxsize=1)
-def _load(config: EncoderConfig, device: str, fingerprint: str) -> ClipEncoder:
-    return ClipEncoder(config, find_model(config), device)
+def _identity(config: EncoderConfig, device: str) -> tuple[object, ...]:
+    return config, _device_of_task(device), tuple(find_model(config).fingerprint().items())
+
+
+@cached(LRUCache(1), key=_identity, lock=threading.Lock())
+def load_clip(config: EncoderConfig, device: str) -> ClipEncoder:
+    """The configured model, on the task's device; loaded once per process and device.
+
+    Raises ConfigError if `device` is ``cuda`` and there is none, or the weights do not fit the model.
+    """
+    return ClipEncoder(config, find_model(config), _device_of_task(device))
 
 
 class ClipEncoder:
     """Unit vectors of a vision model.
 
-    Parameters
-    ----------
-    config : EncoderConfig
-    spec : ModelSpec
-    device : str
-        ``cpu`` or ``cuda:0``.
-
-    Attributes
-    ----------
-    dtype : torch.dtype
-        Of the model's computation.
-    embed : callable
-        The model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
-    embed_text : callable
-        The text half of a model that has one: tokens on its device to vectors, of any length.
-
-    Raises
-    ------
-    ConfigError
-        If the weights can't be read or do not fit the model.
+    `device`: ``cpu`` or ``cuda:0``.
+    `dim`, `min_side`, `limit`: see `Encoder`.
+    `dtype`: of the model's computation.
+    `embed`: the model alone: normalised pixels (n, 3, height, width) on its device to vectors, of any length.
+    `embed_text`: the text half of a model that has one: tokens on its device to vectors, of any length.
+    Raises ConfigError if the weights can't be read or do not fit the model.
     """
 
     def __init__(self, config: EncoderConfig, spec: ModelSpec, device: str) -> None:
@@ -100,12 +86,11 @@ class ClipEncoder:
             torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (spec.preprocessing.mean, spec.preprocessing.std)
         )
         self._tokenizer: Any = None
+        self.device, self.min_side, self.limit = str(self._device), spec.preprocessing.min_side, 0
         self._largest_batch = 0
-        self._limit = 0  # images at a time since memory ran out; 0 = it has not
         self._notes: list[str] = []
         self._lock = threading.Lock()
-        self._dim = self._probe()
-        self._batch_size = 0
+        self.dim = self._probe()
         self._streams = threading.local()
         self._is_compiled = config.compile
         if config.compile:  # only after the probe, whose batch has another size
@@ -113,32 +98,10 @@ class ClipEncoder:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the weights must arrive before other streams read them
 
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        return self._dim
-
-    @property
-    def min_side(self) -> int | None:
-        """Pixels to which a decoder may reduce an image's sides; None = full size."""
-        return self._preprocessing.min_side
-
-    @property
-    def device(self) -> str:
-        """What it computes on."""
-        return str(self._device)
-
-    @property
-    def limit(self) -> int:
-        """Images per batch since memory ran out; 0 = it has not."""
-        return self._limit
-
-    @property
+    @cached_property
     def batch_size(self) -> int:
         """Images per batch: on a GPU, as many as fit into its free memory, at most 1,024."""
-        if not self._batch_size:
-            self._batch_size = _CPU_BATCH if self._device.type == "cpu" else self._measure_batch_size()
-        return self._batch_size
+        return _CPU_BATCH if self._device.type == "cpu" else self._measure_batch_size()
 
     def prepare(self, crop: Crop) -> npt.NDArray[np.uint8]:
         """Resize and crop to uint8 (height, width, 3); pixels are normalised on the model's device."""
@@ -171,9 +134,9 @@ class ClipEncoder:
 
     def _in_parts(self, n: int, compute: Callable[[int, int, int], torch.Tensor]) -> npt.NDArray[np.float32]:
         """Unit rows of n inputs, as many at a time as fit; `compute` takes start, stop and the size of a full batch."""
-        parts, start = [np.zeros((0, self._dim), np.float32)], 0
+        parts, start = [np.zeros((0, self.dim), np.float32)], 0
         while start < n:
-            limit = self._limit  # read once: the other thread may lower it
+            limit = self.limit  # read once: the other thread may lower it
             size, is_out_of_memory = min(limit or n, n - start), False
             try:
                 parts.append(self._unit(compute(start, start + size, limit or self._largest_batch)))
@@ -252,10 +215,10 @@ class ClipEncoder:
                 f"{self.device} has no memory for one image of {self._spec.pretrained}; free some, or choose a smaller model or precision"
             )
         with self._lock:
-            if self._limit and self._limit <= size // 2:
+            if self.limit and self.limit <= size // 2:
                 return  # the other thread has halved it
-            self._limit = size // 2
-            self._notes.append(f"{self.device} ran out of memory at {size} images; batches of {self._limit} since then (embed.batch_size)")
+            self.limit = size // 2
+            self._notes.append(f"{self.device} ran out of memory at {size} images; batches of {self.limit} since then (embed.batch_size)")
 
     def _measure_batch_size(self) -> int:
         """A power of two that fits into the free memory, extrapolated from the peaks of two small batches."""

@@ -11,13 +11,13 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import open_clip
+from cachetools import LRUCache, cached
 from PIL import Image
 
 from dedup.config import EncoderConfig
@@ -53,11 +53,6 @@ class Preprocessing:
     def min_side(self) -> int | None:
         """Pixels to which a decoder may reduce an image's sides; None = full size."""
         return None if self.is_exact else _SPARE * max(self.height, self.width)
-
-    @property
-    def decoding(self) -> str:
-        """How far decoding may reduce images, in words."""
-        return "full size" if self.is_exact else f"scaled to >= {self.min_side} px"
 
     def __str__(self) -> str:
         kind = "exact" if self.is_exact else "one resampling"
@@ -148,7 +143,8 @@ class ModelSpec:
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that changes the vectors."""
-        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {self.preprocessing.decoding}"
+        size = "full size" if self.preprocessing.is_exact else f"scaled to >= {self.preprocessing.min_side} px"
+        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {size}"
         precision = "fp16 on a GPU, fp32 on a CPU" if self.precision == "auto" else self.precision
         return self.description | {"preprocessing": str(self.preprocessing), "decoder": decoder, "precision": precision}
 
@@ -195,7 +191,7 @@ def _find_torchscript(config: EncoderConfig) -> ModelSpec:
 def _find_architecture(model: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """open_clip's name of a model, its architecture, and the preprocessing that its file gives."""
     if os.path.isfile(model):
-        return _read_architecture(model, _stamp(model))
+        return _read_architecture(model)
     if model.endswith(".json") or os.sep in model:
         raise ConfigError(f"encoder.model={model} is not a file; expected an open_clip JSON configuration, or the name of a model")
     names = open_clip.list_models()
@@ -204,8 +200,13 @@ def _find_architecture(model: str) -> tuple[str, dict[str, Any], dict[str, Any]]
     return model, open_clip.get_model_config(model), {}
 
 
-@lru_cache(maxsize=4)
-def _read_architecture(path: str, stamp: tuple[int, int]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _stamp(path: str) -> tuple[str, int, int]:
+    status = os.stat(path)
+    return path, status.st_size, status.st_mtime_ns
+
+
+@cached(LRUCache(4), key=_stamp)
+def _read_architecture(path: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """A configuration file's model, registered with open_clip under a unique name."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -283,19 +284,10 @@ def _first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
-
-
+@cached(LRUCache(8), key=_stamp)
 def _sha256_of(path: str) -> str:
     if os.path.isdir(path):
         raise ConfigError(f"encoder.pretrained={path} is a folder; expected a checkpoint file")
-    return _sha256(path, _stamp(path))
-
-
-@lru_cache(maxsize=8)
-def _sha256(path: str, stamp: tuple[int, int]) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):

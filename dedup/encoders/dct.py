@@ -17,30 +17,11 @@ MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch chang
 class DctEncoder:
     """Unit vectors of low DCT coefficients."""
 
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        return descriptor.DIM
-
-    @property
-    def min_side(self) -> int | None:
-        """Pixels to which a decoder may reduce an image's sides."""
-        return MIN_SIDE
-
-    @property
-    def batch_size(self) -> int:
-        """Images per batch, unless configured."""
-        return 256
-
-    @property
-    def limit(self) -> int:
-        """0: it never runs out of memory."""
-        return 0
-
-    @property
-    def device(self) -> str:
-        """What it computes on."""
-        return "cpu"
+    dim: int = descriptor.DIM
+    min_side: int | None = MIN_SIDE
+    batch_size: int = 256
+    limit: int = 0
+    device: str = "cpu"
 
     def prepare(self, crop: descriptor.Crop) -> npt.NDArray[np.float32]:
         """The crop's grid, float32 (3, 64, 64)."""

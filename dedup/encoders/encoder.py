@@ -14,25 +14,14 @@ from dedup.numerics.image.descriptor import Crop
 class Encoder(Protocol):
     """Turns decoded images into unit vectors. `prepare` may be called by several threads at a time, and `encode` by two."""
 
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-
-    @property
-    def min_side(self) -> int | None:
-        """Pixels to which a decoder may reduce an image's sides; None = full size."""
+    dim: int  # length of a vector
+    min_side: int | None  # pixels to which a decoder may reduce an image's sides; None = full size
+    limit: int  # images per batch since memory ran out; 0 = it has not
+    device: str  # where it computes: ``cpu``, ``cuda:1``
 
     @property
     def batch_size(self) -> int:
         """Images per batch, unless configured."""
-
-    @property
-    def limit(self) -> int:
-        """Images per batch since memory ran out; 0 = it has not."""
-
-    @property
-    def device(self) -> str:
-        """Where it computes: ``cpu``, ``cuda:1``."""
 
     def prepare(self, crop: Crop) -> npt.NDArray[Any]:
         """Bring one image to a fixed shape."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic
@@ -34,24 +34,16 @@ def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
     if engine is not None:
         yield engine
         return
-    local = LocalEngine()
-    try:
+    with closing(LocalEngine()) as local:
         yield local
-    finally:
-        local.close()
 
 
 class LocalEngine:
     """One process per core and an embedded SQL engine.
 
-    Parameters
-    ----------
-    n_workers : int
-        Processes; 0 = one per core this process may use.
-    memory_limit : str
-        Memory of the SQL engine before it spills to disk, in DuckDB's notation: ``4GB``.
-    count_gpus : callable
-        Number of GPUs for tasks that use one exclusively. Called when such tasks come: torch takes seconds to load.
+    `n_workers`: processes; 0 = one per core this process may use.
+    `memory_limit`: memory of the SQL engine before it spills to disk, in DuckDB's notation: ``4GB``.
+    `count_gpus`: number of GPUs for tasks that use one exclusively. Called when such tasks come: torch takes seconds to load.
     """
 
     def __init__(self, n_workers: int = 0, memory_limit: str = "4GB", count_gpus: Callable[[], int] = lambda: 0) -> None:
@@ -118,7 +110,8 @@ class LocalEngine:
     ) -> Iterator[tuple[int, Result]]:
         """Run `work` on packs of groups, whose rows are gathered from memory-mapped files."""
         with self.scratch() as folder:
-            yield from self.map_partitions(PackWork(source, work), sort_by_group(source, packs, folder), uses_gpu=uses_gpu)
+            sort_by_group(source, packs, folder)
+            yield from self.map_partitions(PackWork(source, work, folder), packs, uses_gpu=uses_gpu)
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query, in the SQL that all engines share, in DuckDB; the result comes in batches conformed to `schema`."""
@@ -146,11 +139,9 @@ class LocalEngine:
         """Write the result of a query as files of a table; returns its rows."""
         return write_table(output, self.sql(query, tables, output.schema), prefix)
 
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
+    def scratch(self) -> AbstractContextManager[str]:
         """A temporary folder."""
-        with scratch_folder() as folder:
-            yield folder
+        return scratch_folder()
 
     def close(self) -> None:
         """Stop the workers, in the middle of a task if need be."""
@@ -173,33 +164,26 @@ def _result(work: Callable[[Task], Result], number: int, future: Future[Result])
 
 
 @dataclass(frozen=True)
-class PackTask:
-    """One pack, and the folder with the arrays of `sort_by_group`."""
-
-    folder: str
-    pack: Pack
-
-
-@dataclass(frozen=True)
 class PackWork(Generic[Result]):
     """Runs the work on one pack in a worker process."""
 
     source: GroupSource
     work: GroupWork[Result]
+    folder: str  # with the arrays of `sort_by_group`
 
-    def __call__(self, task: PackTask) -> Result:
+    def __call__(self, pack: Pack) -> Result:
         """Run the work on the pack's groups."""
-        return self.work(task.pack, self._groups(task))
+        return self.work(pack, self._groups(pack))
 
-    def _groups(self, task: PackTask) -> Iterator[tuple[int, GroupRows]]:
-        places, offsets, lists = _arrays(task.folder)
-        for group in task.pack.groups.tolist():
+    def _groups(self, pack: Pack) -> Iterator[tuple[int, GroupRows]]:
+        places, offsets, lists = _arrays(self.folder)
+        for group in pack.groups.tolist():
             positions = places[offsets[group] : offsets[group + 1]].astype(np.int64)
             yield group, GroupRows(self.source, positions, lists[positions])
 
 
-def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> list[PackTask]:
-    """Write the rows of each group as arrays that all workers map; returns the tasks."""
+def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> None:
+    """Write the rows of each group as arrays that all workers map."""
     blocks = [source.groups(block) for block in range(len(source.block_sizes))]
     lists = np.concatenate(blocks) if blocks else np.zeros((0, source.n_groups_each), dtype=np.int32)
     del blocks
@@ -210,7 +194,6 @@ def sort_by_group(source: GroupSource, packs: Sequence[Pack], folder: str) -> li
     places = (order // max(1, lists.shape[1])).astype(np.int32 if len(lists) < 2**31 else np.int64)
     for name, array in (("places", places), ("offsets", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)), ("lists", lists)):
         save_array(join(folder, f"{name}.npy"), array)
-    return [PackTask(folder, pack) for pack in packs]
 
 
 @lru_cache(maxsize=1)

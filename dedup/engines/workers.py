@@ -128,14 +128,12 @@ def _deferred_interrupts() -> Iterator[None]:
 
 
 def _begin(addresses: SimpleQueue[str] | None, n_cores: int, n_sharers: int) -> None:
-    """Set up a worker: take a GPU for good, and end with the driver."""
+    """Set up a worker: take a GPU for good, and end when the driver is gone.
+
+    It would wait for ever, on a pipe whose other end the workers hold too.
+    """
     if addresses is not None:
         give_gpus([addresses.get()], n_cores, n_sharers)
-    _end_with_parent()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the driver is gone: it would wait for ever, on a pipe whose other end the workers hold too."""
     # Ctrl-C reaches the whole process group; the driver stops the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -18,6 +20,7 @@ from dedup.encoders import decoded_side
 from dedup.encoders.dct import turn_names, turns
 from dedup.errors import InputError, SampleError
 from dedup.judge.verdicts import VERDICTS, Remembered
+from dedup.numerics.arraytypes import Pixels, Vectors
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.judge.compare import compare, turned
 from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
@@ -36,14 +39,10 @@ QUARTER_TURNS = ("none", "rotate90", "rotate270", "rotate180")
 _AS_LIKELY = 0.15  # how much less similar than upright a turn may be and still be tried
 _GAIN = 0.05  # how much more similar than upright a turn must be to be tried first
 
-Vectors = npt.NDArray[np.floating]
-
 
 def turns_of(view: str) -> tuple[str, ...]:
     """The turns to try for an image that matched in a view.
 
-    Examples
-    --------
     >>> turns_of("crop mirror"), turns_of("inner"), turns_of("rotated")
     (('mirror',), ('none',), ('none', 'rotate90', 'rotate270', 'rotate180'))
     """
@@ -91,8 +90,6 @@ def likelier_first(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> tuple[s
 
 
 _HELD = 192  # pictures held, some 0.5 MB each
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -288,18 +285,21 @@ _ROWS_HELD = 5_000
 class VerdictWriter:
     """Writes pairs that stand to `edges` and the others to `refused`, in one file each.
 
-    `edges`: None: pairs that stand are not written.
     `name`: of the files, without the suffix.
     `stage`: for the column of that name.
+    `writes_edges`: whether pairs that stand are written.
     """
 
-    def __init__(self, edges: Table | None, refused: Table, name: str, stage: str) -> None:
-        self._edges = FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) if edges else None
-        self._refused = FileWriter(join(refused.path, f"{name}.parquet"), refused.schema)
+    def __init__(self, run: Run, name: str, stage: str, *, writes_edges: bool = True) -> None:
+        self._files = ExitStack()
+        edges, refused = (run.table(table) for table in ("edges", "refused"))
+        open_file = self._files.enter_context
+        self._edges = open_file(FileWriter(join(edges.path, f"{name}.parquet"), edges.schema)) if writes_edges else None
+        self._refused = open_file(FileWriter(join(refused.path, f"{name}.parquet"), refused.schema))
         self._stage = stage
         self._standing: list[dict[str, object]] = []
         self._refusals: list[dict[str, object]] = []
-        self.reasons: dict[str, int] = {}
+        self.reasons: Counter[str] = Counter()
         self.n_standing = self.n_unread = 0
 
     def add(self, src: int, dst: int, similarity: float, outcome: Outcome, source: str, found_by: str | None = None) -> None:
@@ -313,7 +313,7 @@ class VerdictWriter:
             self.n_standing += 1
             self._standing.append(row | {"confirmed": True if outcome.was_read else None})
         else:
-            self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
+            self.reasons[outcome.reason] += 1
             self._refusals.append(row | {"reason": outcome.reason, "moved": outcome.moved, "stage": self._stage})
         if len(self._standing) + len(self._refusals) >= _ROWS_HELD:
             self._flush()
@@ -332,8 +332,4 @@ class VerdictWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self._flush()
-        for writer in (self._edges, self._refused):
-            if writer is not None and kind is None:
-                writer.close()
-            elif writer is not None:
-                writer.abort()
+        self._files.__exit__(kind, value, trace)

@@ -14,6 +14,7 @@ from dedup.contracts import Engine, Table
 from dedup.runs.directory import Run
 from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
+from dedup.storage.tables import ask
 
 VERDICTS_VERSION = 3  # of the judge's verdicts and of the tables that hold them
 AGAIN, GROUP = "again", "group"  # who asked, besides the sources of candidates: `reconnect`; groups and keepers
@@ -67,21 +68,13 @@ WHERE known.src IS NULL
 GROUP BY pairs.src, pairs.dst
 """  # noqa: S608 (a condition of our own)
 
+# pairs of a query with both ends among the samples of `wanted`
 INSIDE_SQL = """
-SELECT judged.src AS src, judged.dst AS dst, judged.question AS question, judged.stands AS stands, judged.variant AS variant,
-       judged.distance AS distance, judged.moved AS moved, judged.reason AS reason, judged.transform AS transform
-FROM ({judged}) AS judged
+SELECT {columns}
+FROM ({pairs}) AS judged
 JOIN wanted AS a ON judged.src = a.sample_id
 JOIN wanted AS b ON judged.dst = b.sample_id
 ORDER BY judged.src, judged.dst
-"""
-
-GROUPED_INSIDE_SQL = """
-SELECT grouped.src AS src, grouped.dst AS dst, grouped.distance AS distance
-FROM ({grouped}) AS grouped
-JOIN wanted AS a ON grouped.src = a.sample_id
-JOIN wanted AS b ON grouped.dst = b.sample_id
-ORDER BY grouped.src, grouped.dst
 """
 
 _TABLES = ("edges", "refused", "groups", "exact", "duplicates")
@@ -107,13 +100,15 @@ def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDA
     """
     if not base or not len(sample_ids):
         return VERDICTS.empty_table()
-    wanted = {"wanted": pa.table({"sample_id": sample_ids})}
-    judged = {name: base[name] for name in JUDGED_TABLES}
-    batches = list(engine.sql(INSIDE_SQL.format(judged=JUDGED_SQL), judged | wanted, VERDICTS))
+
+    def inside_of(pairs: str, schema: pa.Schema, tables: Mapping[str, Table]) -> pa.Table:
+        query = INSIDE_SQL.format(pairs=pairs, columns=", ".join(f"judged.{name} AS {name}" for name in schema.names))
+        return ask(engine, query, {**tables, "wanted": pa.table({"sample_id": sample_ids})}, schema)
+
+    verdicts = inside_of(JUDGED_SQL, VERDICTS, {name: base[name] for name in JUDGED_TABLES})
     if of_groups:
-        grouped = {name: table for name, table in base.items() if name != "base_refused"}
-        batches += map(_of_groups, engine.sql(GROUPED_INSIDE_SQL.format(grouped=GROUPED_SQL), grouped | wanted, _GROUPED))
-    verdicts = pa.concat_tables(batches) if batches else VERDICTS.empty_table()
+        grouped = inside_of(GROUPED_SQL, _GROUPED, {name: table for name, table in base.items() if name != "base_refused"})
+        verdicts = pa.concat_tables([verdicts, _of_groups(grouped)])
     return verdicts.sort_by([("src", "ascending"), ("dst", "ascending")])
 
 

@@ -48,15 +48,9 @@ class AdaptiveDistances(NamedTuple):
 def l2_distances(images: Pixels, other: Pixels) -> Floats:
     """Distance of each image to one other.
 
-    Parameters
-    ----------
-    images : uint8 array, shape (n, height, width, channels)
-    other : uint8 array, shape (height, width, channels)
-
-    Returns
-    -------
-    float64 array, shape (n,)
-        Exact, from whole numbers; 0 to 1.
+    `images`: shape (n, height, width, channels).
+    `other`: shape (height, width, channels).
+    Returns shape (n,); exact, from whole numbers; 0 to 1.
     """
     distances: Floats = np.sqrt(_tile_errors(images, other, 1)[:, 0])
     return distances
@@ -71,26 +65,12 @@ def tiled_distances(images: Pixels, other: Pixels, tiles: int = TILES) -> Floats
 def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Device | None = None) -> Distances:
     """Largest distance over tiles of all pairs, by matrix products per tile.
 
-    Parameters
-    ----------
-    images : uint8 array, shape (n, height, width, channels)
-    tiles : int
-        To a side; an edge tile takes what does not divide.
-    device : Device, optional
-        Where products are computed, just as exactly; the CPU takes those that do not fit into its memory.
+    `images`: shape (n, height, width, channels).
+    `tiles`: to a side; an edge tile takes what does not divide.
+    `device`: where products are computed, just as exactly; the CPU takes those that do not fit into its memory.
+    Returns shape (n, n); symmetric, 0 on the diagonal, 0 to 1; exact up to float32, the same as `tiled_distances` rounded to it.
+    Raises ShapeError if images are not uint8 of one size, or have fewer pixels to a side than tiles.
 
-    Returns
-    -------
-    float32 array, shape (n, n)
-        Symmetric, 0 on the diagonal, 0 to 1; exact up to float32, the same as `tiled_distances` rounded to it.
-
-    Raises
-    ------
-    ShapeError
-        If images are not uint8 of one size, or have fewer pixels to a side than tiles.
-
-    Notes
-    -----
     The squared distance is |a|² + |b|² - 2ab, of whole numbers that float32 products sum without rounding (`exact_products`). Beside
     the images, one tile of all of them is in memory as float32, n·height·width·channels / tiles² numbers.
     """

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Sims, Vectors
 
 Turn = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
 
@@ -33,17 +34,8 @@ class Rows(Protocol):
         """Unit rows up to float16 rounding, shape (len(rows), dim)."""
 
 
-def unit_rows(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Rows as float32, scaled to norm 1; rows of zeros stay zero.
-
-    Parameters
-    ----------
-    rows : float array, shape (n, dim)
-
-    Returns
-    -------
-    float32 array, shape (n, dim)
-    """
+def unit_rows(rows: Vectors) -> npt.NDArray[np.float32]:
+    """Rows (n, dim) as float32, scaled to norm 1; rows of zeros stay zero."""
     unit = np.array(rows, dtype=np.float32, order="C")
     norms = np.sqrt(np.einsum("ij,ij->i", unit, unit))
     norms[norms == 0.0] = 1.0
@@ -51,26 +43,13 @@ def unit_rows(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return unit
 
 
-def exact_similarity(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def exact_similarity(a: Vectors, b: Vectors) -> npt.NDArray[np.float32]:
     """Cosine of each row of `a` with the row of `b` beside it: the number written into tables.
 
-    Parameters
-    ----------
-    a, b : float array, shape (n, dim)
-        Rows as stored; `b` may also be one row of shape (dim,).
+    `a`, `b`: shape (n, dim); rows as stored; `b` may also be one row of shape (dim,).
+    Returns shape (n,); from float64 products, clipped to [-1, 1]. 0 where a row is zero.
+    Raises ShapeError if the shapes do not match.
 
-    Returns
-    -------
-    float32 array, shape (n,)
-        From float64 products, clipped to [-1, 1]. 0 where a row is zero.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
-
-    Examples
-    --------
     >>> exact_similarity(np.array([[3.0, 4.0]], np.float16), np.array([[4.0, 3.0]], np.float16))
     array([0.96], dtype=float32)
     """
@@ -94,8 +73,6 @@ def half_limit(threshold: float, least_norm: float, largest_norm: float, dim: in
     `least_norm`, `largest_norm`: of the rows, apart from those of zeros.
     Returns a float16 number.
 
-    Notes
-    -----
     Rows are multiplied as they are stored: nothing is rounded beforehand, and with cosine c their product is
     p = c |a| |b|. The product of two float16 numbers is exact in float32. Each of the dim additions in float32 loses at
     most 2^-22 of |a| |b|, which no partial sum exceeds (Cauchy-Schwarz on the sizes of the summands). Rounding to nearest
@@ -104,8 +81,6 @@ def half_limit(threshold: float, least_norm: float, largest_norm: float, dim: in
     is covered by rounding the limit down. For unit rows of 512 dimensions the limit is below the threshold by 0.0001, for
     the additions, and by the distance to the next float16 number, at most 0.0005.
 
-    Examples
-    --------
     >>> round(0.9 - half_limit(0.9, 1.0, 1.0, 512), 4)
     0.0006
     """
@@ -115,29 +90,19 @@ def half_limit(threshold: float, least_norm: float, largest_norm: float, dim: in
     return float(rounded if float(rounded) <= least else np.nextafter(rounded, np.float16(-np.inf)))
 
 
-def apply_turn(rows: npt.NDArray[np.floating], turn: Turn) -> npt.NDArray[np.floating]:
+def apply_turn(rows: Vectors, turn: Turn) -> Vectors:
     """Rows of the turned images: a signed permutation of the columns."""
     source, sign = turn
-    turned: npt.NDArray[np.floating] = rows[:, source] * sign.astype(rows.dtype)
+    turned: Vectors = rows[:, source] * sign.astype(rows.dtype)
     return turned
 
 
-def best_turn_similarity(
-    a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], turns: Sequence[Turn]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+def best_turn_similarity(a: Vectors, b: Vectors, turns: Sequence[Turn]) -> tuple[Sims, npt.NDArray[np.int8]]:
     """Exact similarity, the best over the ways `a` may be turned.
 
-    Parameters
-    ----------
-    a, b : float array, shape (n, dim)
-    turns : sequence of Turn
-        Ways to turn `a` besides leaving it as it is; empty for encoders that have none.
-
-    Returns
-    -------
-    similarity : float32 array, shape (n,)
-    turn : int8 array, shape (n,)
-        0 = as it is, k = `turns[k - 1]`; the smallest where several are equal.
+    `turns`: ways to turn `a` besides leaving it as it is; empty for encoders that have none.
+    Returns `similarity`: shape (n,).
+    Returns `turn`: shape (n,); 0 = as it is, k = `turns[k - 1]`; the smallest where several are equal.
     """
     best = exact_similarity(a, b)
     which = np.zeros(len(a), dtype=np.int8)
@@ -162,8 +127,6 @@ def exact_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float3
     `rows`, `columns`: shape (m, dim) and (n, dim); as `centred` gives them; dim below 2^39.
     Returns shape (m, n); exact, whatever the order in which a library sums, and however many threads it uses.
 
-    Examples
-    --------
     >>> pixels = np.array([[0, 255], [128, 129]], np.uint8)
     >>> exact_products(centred(pixels), centred(pixels)).tolist()
     [[32513.0, 127.0], [127.0, 1.0]]

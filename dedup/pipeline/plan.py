@@ -27,6 +27,11 @@ class Plan:
     expected: Mapping[str, StageRecord]
     todo: frozenset[str]  # names of the requested stages that are not done
 
+    @property
+    def due(self) -> list[Stage]:
+        """The requested stages that are not done, in order."""
+        return [stage for stage in self.stages if stage.name in self.todo]
+
 
 def make_plan(config: Config, stages: Sequence[Stage], inputs: Inputs, *, redo: bool) -> Plan:
     """Compare the requested stages with the finished ones.
@@ -39,16 +44,10 @@ def make_plan(config: Config, stages: Sequence[Stage], inputs: Inputs, *, redo: 
     return Plan(tuple(stages), expected, _stages_to_do(config, stages, inputs, expected, redo=redo))
 
 
-def gather_inputs(config: Config, stages: Sequence[Stage]) -> dict[str, StageInputs]:
-    """What the stages read besides tables of the run, by their names."""
-    return {stage.name: stage.inputs(config) for stage in stages}
-
-
 def _expected_records(config: Config, stages: Sequence[Stage], inputs: Inputs) -> dict[str, StageRecord]:
     names = {stage.name for stage in stages}
     needed = with_those_before(names) - names
-    encoder = inputs["embed"].encoder if "embed" in names else {}
-    base = base_records(config, encoder)
+    base = base_records(config, next((read.encoder for read in inputs.values() if read.encoder), {}))
     records: dict[str, StageRecord] = {}
     for stage in STAGES:
         of_base = {"base": base[stage.name].digest} if stage.name in base and stage.reads_base(config) else {}
@@ -93,7 +92,8 @@ def _stages_to_do(
     url, todo = config.output.run_dir, set[str]()
     for stage in stages:
         record = read_record(url, stage.name)
-        stage.refuse(config, inputs[stage.name], record, redo=redo)
+        if stage.refuse is not None:
+            stage.refuse(config, inputs[stage.name], record, redo=redo)
         if record is None or any(name in todo for name in stage.reads):
             todo.add(stage.name)
             continue

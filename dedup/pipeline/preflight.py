@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,10 +20,10 @@ from dedup.encoders import n_gpus
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.machine import free_disk, free_memory
 from dedup.runs.directory import Run
-from dedup.runs.record import read_record
 from dedup.stages.embed.partition import keeps_thumbnails
 from dedup.stages.embed.sources import Source
 from dedup.stages.index.faiss_index import PQ_FROM
+from dedup.stages.stage import Stage
 from dedup.storage.atomic import scratch_folder
 from dedup.storage.input.published import EmbeddingFile
 from dedup.storage.input.shards import read_shard
@@ -75,7 +75,7 @@ def bounded_workers(config: Config, cores: int, memory: int | None) -> tuple[int
 def check(
     config: Config,
     sources: Mapping[str, tuple[Source, str]],
-    todo: Set[str],
+    due: Sequence[Stage],
     engine: Engine,
     reporter: Reporter,
     *,
@@ -84,14 +84,14 @@ def check(
     """Report what a run needs and what is available.
 
     `config`: its `engine.preflight` says whether to refuse, or to warn and continue.
-    `sources`: of the stage `embed`; empty if it is done.
-    `todo`: stages to be done; without any, nothing is checked.
+    `sources`: of the samples.
+    `due`: stages to be done; without any, nothing is checked.
     `again`: the second check, once the number of images is known: of the disk alone, and silent unless it is too small.
     Raises ResourceError if memory or disk are too small, with both numbers and what to do; nothing was written.
     """
-    if not todo:
+    if not due:
         return None
-    needs = estimate(config, sources, "embed" in todo, engine.n_workers)
+    needs = estimate(config, sources, any(stage.reads_samples for stage in due), engine.n_workers)
     is_here = engine.is_local
     memory = free_memory() if is_here and not again else None  # by the second check the workers have taken theirs
     run_dir, scratch = config.output.run_dir, tempfile.gettempdir()
@@ -106,9 +106,10 @@ def check(
             short.append(f"memory: {figures}; {_less_memory(config, needs, memory)}")
     if needs.n_images is not None and disk is not None:
         parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} there")
+        savers = ", or ".join(("another output.run_dir", *needs.savers))
         n_bytes = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
         if n_bytes > disk[0]:
-            short.append(f"disk of {run_dir}: {bytes_text(n_bytes)} needed, {bytes_text(disk[0])} there; {_less_disk(needs)}")
+            short.append(f"disk of {run_dir}: {bytes_text(n_bytes)} needed, {bytes_text(disk[0])} there; choose {savers}")
     if needs.n_images is not None and is_here:
         needed, free = bytes_text(needs.temporary), bytes_text(temporary[0])
         parts.append(f"temporary files {needed} in {scratch}, {free} there")
@@ -128,17 +129,17 @@ def check(
 
 def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: bool, n_workers: int) -> Needs:
     """What a run needs; see `check`."""
-    run_dir = config.output.run_dir
-    n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run_dir), True)
+    run = Run(config.output.run_dir, config)
+    n_images, is_exact = _count([source for source, _ in sources.values()]) if embeds else (_count_embedded(run), True)
     kind = encoder_kind(config.encoder.name)
     second_kinds = [encoder_kind(name) for name in config.embed.also]
     dim = next((source.dim for source, _ in sources.values() if isinstance(source, EmbeddingFile)), kind.typical_dim)
-    if not embeds and is_local(run_dir):
+    if not embeds and is_local(run.url):
         with suppress(RunDirectoryError):  # a run without images has no vectors
-            dim = Run(run_dir).vectors().dim
+            dim = run.vectors().dim
     dims = dim + sum(second.typical_dim for second in second_kinds)
     if n_images is not None and config.base.run_dir:
-        n_images += embeds * (_count_embedded(config.base.run_dir) or 0)
+        n_images += embeds * (_count_embedded(Run(config.base.run_dir)) or 0)
     n = n_images or 0
     has_views = config.search.views and any(each.makes_views for each in (kind, *second_kinds))
     has_thumbnails = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
@@ -147,8 +148,8 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     nprobe = config.search.nprobe or 32
     n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
-    disk = max(0, n * bytes_per_image - _bytes_in(run_dir))
-    temporary = n * nprobe * _PER_LIST + (0 if is_local(run_dir) else n * codes)
+    disk = max(0, n * bytes_per_image - _bytes_in(run))
+    temporary = n * nprobe * _PER_LIST + (0 if is_local(run.url) else n * codes)
     savers = ("embed.thumbnails=false",) * has_thumbnails + ("search.views=false",) * has_views
     return Needs(n_images, is_exact, memory, disk, temporary, n_processes, savers)
 
@@ -189,17 +190,17 @@ def _bytes_per_sample(shards: Sequence[str]) -> float | None:
     return None
 
 
-def _count_embedded(run_dir: str) -> int | None:
-    record = read_record(run_dir, "embed")
+def _count_embedded(run: Run) -> int | None:
+    record = run.record("embed")
     return None if record is None else record.rows["metadata"]
 
 
-def _bytes_in(run_dir: str) -> int:
+def _bytes_in(run: Run) -> int:
     """Bytes that an earlier attempt left in the run directory; 0 if it is remote."""
-    if not is_local(run_dir):
+    if not is_local(run.url):
         return 0
     total = 0
-    for home, _, names in os.walk(filesystem(run_dir)[1]):
+    for home, _, names in os.walk(filesystem(run.url)[1]):
         for name in names:
             with suppress(OSError):
                 total += os.path.getsize(posixpath.join(home, name))
@@ -209,12 +210,8 @@ def _bytes_in(run_dir: str) -> int:
 def _images(needs: Needs) -> str:
     if needs.n_images is None:
         return "how many images there are can't be told before they are read"
-    return f"{'' if needs.is_exact else 'about '}{needs.n_images if needs.is_exact else _rounded(needs.n_images):,} images"
-
-
-def _rounded(n: int) -> int:
-    """Two significant digits: more would pretend precision."""
-    return int(float(f"{n:.1e}"))
+    # two significant digits of an estimate: more would pretend precision
+    return f"{needs.n_images:,} images" if needs.is_exact else f"about {int(float(f'{needs.n_images:.1e}')):,} images"
 
 
 def _less_memory(config: Config, needs: Needs, memory: int) -> str:
@@ -222,7 +219,3 @@ def _less_memory(config: Config, needs: Needs, memory: int) -> str:
     if fitting >= 1:
         return f"engine.workers={fitting} would fit"
     return "take a machine with more, or fewer shards at a time (base.run_dir adds the others)"
-
-
-def _less_disk(needs: Needs) -> str:
-    return f"choose {', or '.join(('another output.run_dir', *needs.savers))}"

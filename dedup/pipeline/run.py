@@ -20,14 +20,13 @@ from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipment import SCRATCH, remove_folder
 from dedup.errors import ConfigError, MissingExtra
 from dedup.machine import available_cores, free_memory, package_version
-from dedup.pipeline.plan import Inputs, Plan, gather_inputs, make_plan
+from dedup.pipeline.plan import Inputs, Plan, make_plan
 from dedup.pipeline.preflight import bounded_workers, check
 from dedup.pipeline.stages import STAGES
 from dedup.report import build as reports
-from dedup.runs.directory import CONFIG_FILE
+from dedup.runs.directory import CONFIG_FILE, Run
 from dedup.runs.lock import locked
-from dedup.runs.record import StageRecord, digest, read_record, write_record
-from dedup.stages.embed.sources import Sources
+from dedup.runs.record import HOMES, StageRecord, digest, write_record
 from dedup.stages.stage import Stage, StageContext
 from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.input.samples import one_line
@@ -104,7 +103,7 @@ def run(
     if unknown:
         raise ConfigError(f"unknown stage '{unknown[0]}'; expected one of {', '.join(STAGE_NAMES)}")
     requested = [stage for stage in STAGES if stage.name in stages]
-    validate(config, require_input="embed" in stages)
+    validate(config, require_input=any(stage.reads_samples for stage in requested))
     config = resolved(config)
     if not config.output.run_dir:
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
@@ -118,14 +117,14 @@ def run(
 def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, reporter: Reporter, *, redo: bool) -> RunSummary:
     """Plan, check memory and disk, take the lock, plan again, and carry out the plan."""
     run_dir = config.output.run_dir
-    inputs = gather_inputs(config, stages)
+    inputs = {stage.name: stage.inputs(config) for stage in stages}
     plan = make_plan(config, stages, inputs, redo=redo)
     if "index" in plan.todo and config.index.codes != "none" and importlib.util.find_spec("faiss") is None:
         raise MissingExtra("faiss", "cpu")  # better now than after embedding
     engine = given or make_engine(config, reporter)
-    sources: Sources = inputs["embed"].sources if "embed" in inputs else {}
+    sources = {url: source for read in inputs.values() for url, source in read.sources.items()}
     try:
-        needs = check(config, sources, plan.todo, engine, reporter)
+        needs = check(config, sources, plan.due, engine, reporter)
         with locked(run_dir) if plan.todo else nullcontext():
             plan = make_plan(config, stages, inputs, redo=redo)  # another run may have held the lock until now
             if plan.todo:
@@ -143,28 +142,28 @@ def _finish(config: Config, stages: Sequence[Stage], given: Engine | None, repor
 
 def update_report(config: Config, engine: Engine, reporter: Reporter) -> str:
     """Write the report of a run unless it is up to date; returns its path, '' if there is none."""
-    run_dir = config.output.run_dir
+    run = Run(config.output.run_dir, config)
     if not config.report.enabled or not reports.can_write():
         return ""
     try:
-        path = reports.path_of(run_dir)
-        return path if reports.is_current(run_dir) else reports.write_report(run_dir, engine=_report_engine(run_dir, engine)).path
+        if reports.is_current(run.url):
+            return reports.path_of(run.url)
+        return reports.write_report(run.url, engine=_report_engine(run, engine)).path
     except Exception as error:  # the tables are complete without it
-        reporter.note(f"report: not written: {one_line(error)}; dedup report {run_dir} tries again")
+        reporter.note(f"report: not written: {one_line(error)}; dedup report {run} tries again")
         return ""
 
 
-def _report_engine(run_dir: str, engine: Engine) -> Engine:
+def _report_engine(run: Run, engine: Engine) -> Engine:
     """The engine for a report's queries: unless a run is large, DuckDB answers in less time than Spark takes to plan."""
-    record = read_record(run_dir, "embed")
+    record = run.record("embed")
     is_large = record is not None and record.rows["metadata"] > _REPORTED_HERE
     return engine if is_large or engine.is_local else LocalEngine()
 
 
 def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted: bool) -> dict[str, StageRecord]:
-    """Carry out what is to be done; returns the records of all requested stages."""
     config, run = context.config, context.run
-    if "embed" in plan.todo:
+    if any(stage.reads_samples for stage in plan.due):
         # for later lookups; the engine's settings may hold secrets of a cluster
         write_json(run.path(CONFIG_FILE), {name: keys for name, keys in to_dict(config).items() if name != "engine"})
     records: dict[str, StageRecord] = {}
@@ -173,13 +172,13 @@ def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted:
             records[stage.name] = run.finished(stage.name)
             continue
         records[stage.name] = _do_stage(replace(context, inputs=inputs[stage.name]), stage, plan.expected[stage.name])
-        if stage.name == "embed" and not is_counted:  # now they are
-            check(config, {}, plan.todo - {"embed"}, context.engine, context.reporter, again=True)
+        if stage.reads_samples and not is_counted:  # now they are
+            check(config, {}, [later for later in plan.due if not later.reads_samples], context.engine, context.reporter, again=True)
     return records
 
 
 def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> StageRecord:
-    fs, path = filesystem(context.run.path(stage.home, "_stage.json"))
+    fs, path = filesystem(context.run.path(HOMES[stage.name], "_stage.json"))
     if fs.exists(path):
         fs.rm_file(path)  # from here on the stage counts as not done
     started = time.perf_counter()

@@ -21,8 +21,6 @@ STAGES: Final[tuple[Stage, ...]] = (EMBED, INDEX, PAIRS, CONFIRM, GROUPS, EXCLUD
 def with_those_before(names: set[str]) -> set[str]:
     """These stages, and all whose results they read, directly or through others.
 
-    Examples
-    --------
     >>> sorted(with_those_before({"confirm"}))
     ['confirm', 'embed', 'index', 'pairs']
     """

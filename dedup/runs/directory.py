@@ -208,6 +208,11 @@ class Run:
         """`_index.json`: size, lists and files of the index; empty if there is none."""
         return read_json(self.path("index", "_index.json")) or {}
 
+    @property
+    def nprobe(self) -> int:
+        """The number of lists that each image is in."""
+        return max(1, int(self.index_facts.get("nprobe", 1)))
+
     def index_path(self) -> str:
         """The path of its FAISS index on this machine, checked, and fetched if the run is remote."""
         return find_index(self.path("index"))
@@ -239,7 +244,6 @@ class Run:
                 raise RunDirectoryError(f"{url} has changed since the index was built: expected {expected}, found {shape}; {redo}")
 
     def _n_samples(self) -> dict[int, int]:
-        """Samples of each partition."""
         table = read_table(self.table("partitions"), ["partition", "n_samples"])
         partitions, place = np.unique(table["partition"].to_numpy(), return_inverse=True)
         counts = np.bincount(place, weights=table["n_samples"].to_numpy()).astype(np.int64)

@@ -26,8 +26,8 @@ _STALE_S = 600.0  # after which a lock not renewed is considered abandoned
 
 
 @contextmanager
-def locked(run_dir: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
-    """Hold the lock of a run directory.
+def locked(folder: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
+    """Hold the lock of a folder that is written, such as a run directory.
 
     On a file system the operating system holds the lock, and releases it however the process ends. On an object store a small object
     names the holder, who renews it; one not renewed for ten minutes is taken over. Two processes that start within the same second may
@@ -36,20 +36,20 @@ def locked(run_dir: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
     `renewed_s`: how often a lock on an object store is renewed.
     Raises RunDirectoryError naming the holder, if another process has it.
     """
-    with _on_disk(run_dir) if is_local(run_dir) else _in_store(run_dir, renewed_s):
+    with _on_disk(folder) if is_local(folder) else _in_store(folder, renewed_s):
         yield
 
 
 @contextmanager
-def _on_disk(run_dir: str) -> Iterator[None]:
-    path = filesystem(join(run_dir, _LOCK))[1]
+def _on_disk(folder: str) -> Iterator[None]:
+    path = filesystem(join(folder, _LOCK))[1]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise _held(run_dir, _parsed(file.read())) from None
+            raise _held(folder, _parsed(file.read())) from None
         except OSError:
             pass  # a file system without locks
         file.truncate(0)
@@ -62,11 +62,11 @@ def _on_disk(run_dir: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_store(run_dir: str, renewed_s: float) -> Iterator[None]:
-    url, holder = join(run_dir, _LOCK), _this_process()
+def _in_store(folder: str, renewed_s: float) -> Iterator[None]:
+    url, holder = join(folder, _LOCK), _this_process()
     other = read_json(url)
     if other and _is_alive(other):
-        raise _held(run_dir, other)
+        raise _held(folder, other)
     write_json(url, holder)
     ended = threading.Event()
 
@@ -122,9 +122,9 @@ def _parsed(text: str) -> JsonDict:
     return {}
 
 
-def _held(run_dir: str, holder: JsonDict) -> RunDirectoryError:
+def _held(folder: str, holder: JsonDict) -> RunDirectoryError:
     who = "another process"
     if holder:
         command = f"({holder.get('command')}) of {holder.get('user')}"
         who = f"process {holder.get('pid')} {command} on {holder.get('host')} since {holder.get('since')}"
-    return RunDirectoryError(f"{run_dir} is being written by {who}; wait until it ends, or choose another output.run_dir")
+    return RunDirectoryError(f"{folder} is being written by {who}; wait until it ends, or choose another output.run_dir")

@@ -46,8 +46,6 @@ class Difference:
 def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """What differs between two mappings, in the order of the keys.
 
-    Examples
-    --------
     >>> [str(difference) for difference in differences_of({"search.nprobe": 8}, {"search.nprobe": 16})]
     ['search.nprobe: 8 → 16']
     """

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache, cached
 
 from dedup.contracts import Gathered
 from dedup.errors import RunDirectoryError
 from dedup.numerics.image.views import ViewRows
 from dedup.schemas.fields import ROW_MASK
-from dedup.storage.arrays import clear_files, folder_state, map_arrays, read_rows, save_array
+from dedup.storage.arrays import folder_state, map_arrays, read_rows, save_array
 from dedup.storage.urls import filesystem, is_local, join
 
 _GAP = 256  # rows not needed that are read rather than starting another request, which costs about as much as some hundred rows
@@ -118,13 +119,10 @@ def read_vectors(folder: str, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[
     return np.concatenate(parts)
 
 
+# two, since a run may have two sources of candidates
+@cached(LRUCache(2), key=lambda folder: (folder, folder_state(join(folder, "img_emb"))), lock=Lock())
 def open_store(folder: str) -> EmbeddingStore:
     """The store of a run, opened once per process, and again if its files are replaced; workers call it for every task."""
-    return _open_store(folder, folder_state(join(folder, "img_emb")))
-
-
-@lru_cache(maxsize=2)  # a run may have two sources of candidates
-def _open_store(folder: str, state: str) -> EmbeddingStore:
     return EmbeddingStore(folder)
 
 
@@ -161,11 +159,6 @@ def write_views(folder: str, number: int, rows: ViewRows, vectors: npt.NDArray[n
         save_array(view_part(folder, name, number), array)
 
 
-def clear_views(folder: str) -> None:
-    """Delete the views."""
-    clear_files(folder, "*.npy")
-
-
 class ViewStore:
     """Random access to the views of a run by number: rows are counted part after part."""
 
@@ -185,11 +178,7 @@ class ViewStore:
         return np.concatenate(pieces) if pieces else parts[0][:0]
 
 
+@cached(LRUCache(1), key=lambda folder: (folder, folder_state(folder)), lock=Lock())
 def open_views(folder: str) -> ViewStore:
     """The views of a run, opened once per process, and again if its files are replaced."""
-    return _open_views(folder, folder_state(folder))
-
-
-@lru_cache(maxsize=1)
-def _open_views(folder: str, state: str) -> ViewStore:
     return ViewStore(folder)

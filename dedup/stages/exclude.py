@@ -22,7 +22,7 @@ from dedup.schemas.pairs import STANDING_SQL
 from dedup.stages.stage import Stage, StageContext, StageInputs, StageResult
 from dedup.storage.input.names import Entry, read_takedown_list
 from dedup.storage.input.sources import expand_shards, fingerprint
-from dedup.storage.tables import clear
+from dedup.storage.tables import ask, clear
 from dedup.storage.urls import join
 
 _JUDGED = 2_000  # training images judged for one reference image
@@ -113,35 +113,22 @@ _HITS = pa.schema([*EXCLUSIONS, ("priority", pa.int32())])
 _PRIORITY = {"listed": 0, "copy": 1, "reference": 2}
 _WANTED = pa.schema([("kind", pa.string()), ("name", pa.string()), ("entry", pa.string())])
 
-NAMED_SQL = """
+NAMED_SQL = " UNION ALL ".join(
+    f"""
 SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
-FROM metadata JOIN wanted
-  ON (wanted.kind = 'sha256' AND metadata.sha256 = wanted.name)
+FROM metadata JOIN wanted ON (wanted.kind = '{kind}' AND metadata.{kind} = wanted.name)
 GROUP BY metadata.sample_id
-UNION ALL
-SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
-FROM metadata JOIN wanted
-  ON (wanted.kind = 'url' AND metadata.url = wanted.name)
-GROUP BY metadata.sample_id
-UNION ALL
-SELECT metadata.sample_id AS sample_id, min(wanted.entry) AS excluded_by
-FROM metadata JOIN wanted
-  ON (wanted.kind = 'key' AND metadata.key = wanted.name)
-GROUP BY metadata.sample_id
-"""
+"""  # noqa: S608 (names of our own columns only)
+    for kind in ("sha256", "url", "key")
+)
 
 # the index holds representatives only: their byte-identical copies are added
-TWINS_SQL = """
-SELECT hits.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS excluded_by, hits.reference_shard AS reference_shard,
-       hits.similarity_to_reference AS similarity_to_reference, hits.distance_to_reference AS distance_to_reference,
-       hits.priority AS priority
-FROM hits
+_HIT = ", ".join(f"hits.{name} AS {name}" for name in _HITS.names[1:])
+TWINS_SQL = f"""
+SELECT hits.sample_id AS sample_id, {_HIT} FROM hits
 UNION ALL
-SELECT exact.sample_id AS sample_id, hits.reason AS reason, hits.excluded_by AS excluded_by, hits.reference_shard AS reference_shard,
-       hits.similarity_to_reference AS similarity_to_reference, hits.distance_to_reference AS distance_to_reference,
-       hits.priority AS priority
-FROM hits JOIN exact ON hits.sample_id = exact.representative_id
-"""
+SELECT exact.sample_id AS sample_id, {_HIT} FROM hits JOIN exact ON hits.sample_id = exact.representative_id
+"""  # noqa: S608 (names of our own columns only)
 
 # copies of a listed sample: the others of its group, and those that an edge joins to it directly
 COPIES_SQL = f"""
@@ -224,8 +211,7 @@ def find_excluded(context: StageContext) -> StageResult:
         each = Table(join(scratch, "excluded_images"), EXCLUSIONS)
         context.engine.sql_to(TWINS_SQL, {"hits": hits, "exact": context.run.table("exact")}, near)
         context.engine.sql_to(
-            f"SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference, priority FROM near "  # noqa: S608
-            f"WHERE reason = 'listed' UNION ALL {_as_hits(NAMED_SQL, 'listed')}",
+            f"SELECT {', '.join(_HITS.names)} FROM near WHERE reason = 'listed' UNION ALL {_as_hits(NAMED_SQL, 'listed')}",  # noqa: S608
             {"near": near, "metadata": context.run.table("metadata"), "wanted": _wanted(entries)},
             listed,
         )
@@ -269,11 +255,9 @@ def _near(context: StageContext, references: Sequence[tuple[list[str], str]]) ->
         raise InputError(f"none of the reference images can be read, the first: {errors[0] if errors else 'there is none'}")
     for error in sorted(errors)[:_ERRORS_SHOWN]:
         context.reporter.note(f"exclude: skipped: {error}")
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    table = {name: list(column) for name, column in zip(EXCLUSIONS.names, columns, strict=True)}
-    table["priority"] = [_PRIORITY[reason] for reason in table["reason"]]
+    hits = [dict(zip(_HITS.names, (*row, _PRIORITY[row[1]]), strict=True)) for row in rows]
     figures: JsonDict = {"n_references": n_images, "n_reference_errors": len(errors), "n_unreadable": n_unreadable}
-    return pa.table(table, schema=_HITS), figures
+    return pa.Table.from_pylist(hits, schema=_HITS), figures
 
 
 def _copies(context: StageContext, listed: Table, output: Table, scratch: str) -> None:
@@ -298,15 +282,14 @@ def _as_hits(query: str, reason: str) -> str:
 
 
 def _wanted(entries: Sequence[Entry]) -> pa.Table:
-    rows = [entry for entry in entries if entry.kind != "image"]
-    columns = {"kind": [entry.kind for entry in rows], "name": [entry.value for entry in rows], "entry": [entry.text for entry in rows]}
-    return pa.table(columns, schema=_WANTED)
+    rows = [{"kind": entry.kind, "name": entry.value, "entry": entry.text} for entry in entries if entry.kind != "image"]
+    return pa.Table.from_pylist(rows, schema=_WANTED)
 
 
 def _counts(context: StageContext, table: Table) -> dict[str, int]:
     schema = pa.schema([("reason", pa.string()), ("n", pa.int64())])
     query = "SELECT reason, count(*) AS n FROM exclusions GROUP BY reason ORDER BY reason"
-    return {row["reason"]: row["n"] for batch in context.engine.sql(query, {"exclusions": table}, schema) for row in batch.to_pylist()}
+    return {row["reason"]: row["n"] for row in ask(context.engine, query, {"exclusions": table}, schema).to_pylist()}
 
 
 STAGE = Stage("exclude", reads=("groups",), output_version=1, run=find_excluded, inputs=reference_inputs)

@@ -12,7 +12,7 @@ from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Prog
 from dedup.judge.pair import JudgeSettings, Space
 from dedup.numerics.search.gpu import Device, choose_device
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES, Difference, StageRecord
+from dedup.runs.record import Difference, StageRecord
 from dedup.storage.tables import clear
 
 _GPU_FROM = 200_000  # vectors that a core compares in some ten seconds, which torch and CUDA take to start in each worker
@@ -111,12 +111,7 @@ class StageContext:
         self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
         """Run tasks on the engine with progress in units of `sizes`; yields (position, result) as they end."""
-        done, total = 0, sum(sizes)
-        self.reporter.progress(Progress(stage, 0, total, unit))
-        for number, result in self.engine.map_partitions(work, tasks, uses_gpu=uses_gpu):
-            done += sizes[number]
-            self.reporter.progress(Progress(stage, done, total, unit))
-            yield number, result
+        return self._reported(stage, unit, self.engine.map_partitions(work, tasks, uses_gpu=uses_gpu), sizes)
 
     def run_groups(
         self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
@@ -124,9 +119,12 @@ class StageContext:
         """Run packs of groups on the engine with progress in groups; yields (pack, result) as they end."""
         # a group split into shares counts with its first share
         sizes = [0 if pack.share else len(pack.groups) for pack in packs]
+        return self._reported(stage, unit, self.engine.map_groups(source, work, packs, uses_gpu=uses_gpu), sizes)
+
+    def _reported(self, stage: str, unit: str, results: Iterator[tuple[int, Result]], sizes: Sequence[int]) -> Iterator[tuple[int, Result]]:
         done, total = 0, sum(sizes)
         self.reporter.progress(Progress(stage, 0, total, unit))
-        for number, result in self.engine.map_groups(source, work, packs, uses_gpu=uses_gpu):
+        for number, result in results:
             done += sizes[number]
             self.reporter.progress(Progress(stage, done, total, unit))
             yield number, result
@@ -145,18 +143,6 @@ class StageResult:
     summary: JsonDict = field(default_factory=dict)
 
 
-def _no_inputs(config: Config) -> StageInputs:
-    return StageInputs()
-
-
-def _never(config: Config) -> bool:
-    return False
-
-
-def _nothing_to_refuse(config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:
-    pass
-
-
 class Refusal(Protocol):
     """Stops a stage before any work, by raising."""
 
@@ -172,25 +158,17 @@ class Stage:
     reads: tuple[str, ...]  # stages whose results it reads
     output_version: int  # raised only when its result changes, so that a patch release redoes nothing
     run: Callable[[StageContext], StageResult]
-    inputs: Callable[[Config], StageInputs] = _no_inputs  # what it reads besides, before any work
-    refuse: Refusal = _nothing_to_refuse
-    reads_base: Callable[[Config], bool] = _never  # whether its result depends on the same stage's result in `base.run_dir`
+    inputs: Callable[[Config], StageInputs] = lambda config: StageInputs()  # what it reads besides, before any work
+    refuse: Refusal | None = None
+    # whether it reads the samples: their input must be given, their number may be unknown before, and the run begins with it
+    reads_samples: bool = False
+    reads_base: Callable[[Config], bool] = lambda config: False  # whether its result depends on the same stage's in `base.run_dir`
     told_again: tuple[str, ...] | None = None  # keys that must be given again where its finished result is used; None = all its keys
 
-    @property
-    def home(self) -> str:
-        """Folder of its `_stage.json`."""
-        return HOMES[self.name]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Configuration keys that its result depends on, besides those of the stages before it."""
-        return keys_of(self.name)
-
     def picked(self, config: Config) -> JsonDict:
-        """Its keys with their values."""
+        """The keys that its result depends on, besides those of the stages before it, with their values."""
         values = values_of(config)
-        return {key: values[key] for key in self.keys}
+        return {key: values[key] for key in keys_of(self.name)}
 
     def changes(self, record: StageRecord, config: Config) -> list[Difference]:
         """What a configuration, or this version, would change in its finished result."""

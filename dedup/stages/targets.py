@@ -86,8 +86,6 @@ def rank_targets(context: StageContext) -> StageResult:
 def captions_sql(targets: TargetsConfig) -> str:
     """Which captions may be prompts.
 
-    Examples
-    --------
     >>> captions_sql(TargetsConfig(min_caption_length=5))
     "caption <> '' AND length(caption) >= 5"
     """
@@ -98,8 +96,6 @@ def captions_sql(targets: TargetsConfig) -> str:
 def keepers_sql(targets: TargetsConfig) -> str:
     """Which groups may be targets, by carried columns of the sample that is kept; names and values are validated.
 
-    Examples
-    --------
     >>> keepers_sql(TargetsConfig(language=["en", "de"], max_punsafe=0.5))
     "kept.LANGUAGE IN ('en', 'de') AND kept.punsafe <= 0.5"
     """

@@ -10,14 +10,13 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
-from dedup.storage.atomic import AtomicFile, Replacement
+from dedup.storage.atomic import AtomicFile, Replacement, close_or_abort
 from dedup.storage.urls import filesystem, is_local, join, read_range
 
 _HEADER_BYTES = 4_096  # more than any header needs
@@ -33,12 +32,7 @@ def save_array(url: str, array: npt.NDArray[Any]) -> None:
 class ArrayWriter:
     """An array whose number of rows is not known beforehand, written in blocks of rows; whole or not at all.
 
-    Parameters
-    ----------
-    url : str
-    row_shape : sequence of int
-        Shape of one row: (dim,) for vectors, () for numbers.
-    dtype : dtype
+    `row_shape`: shape of one row: (dim,) for vectors, () for numbers.
     """
 
     def __init__(self, url: str, row_shape: Sequence[int], dtype: npt.DTypeLike) -> None:
@@ -73,11 +67,7 @@ class ArrayWriter:
     def __enter__(self) -> ArrayWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    __exit__ = close_or_abort
 
 
 def map_array(url: str) -> npt.NDArray[Any]:

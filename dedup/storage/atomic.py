@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from glob import escape, glob
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from dedup.contracts import JsonDict
 from dedup.storage.urls import filesystem, is_local
@@ -34,30 +34,35 @@ def hidden_name(path: str) -> str:
     return posixpath.join(folder, f"_{uuid.uuid4().hex[:12]}-{name}")
 
 
+def close_or_abort(writer: Any, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    """The `__exit__` of what is written whole or not at all: `close` it, or after an error `abort`."""
+    if kind is None:
+        writer.close()
+    else:
+        writer.abort()
+
+
 class Replacement:
     """A local file in the making: it has a hidden name beside its path until it is complete.
 
     As a context it gives that name, and renames at the end, or deletes after an error.
 
-    Parameters
-    ----------
-    path : str
-        Absolute; missing folders are created.
+    `path`: absolute; missing folders are created.
     """
 
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self.path, self.hidden = path, hidden_name(path)
 
-    def publish(self) -> None:
+    def close(self) -> None:
         """Move it to its path, replacing what was there."""
         try:
             os.replace(self.hidden, self.path)
         except OSError:
-            self.discard()
+            self.abort()
             raise
 
-    def discard(self) -> None:
+    def abort(self) -> None:
         """Leave nothing behind."""
         with suppress(OSError):
             os.unlink(self.hidden)
@@ -65,11 +70,7 @@ class Replacement:
     def __enter__(self) -> str:
         return self.hidden
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.publish()
-        else:
-            self.discard()
+    __exit__ = close_or_abort
 
 
 class AtomicFile:
@@ -78,14 +79,7 @@ class AtomicFile:
     Written under a hidden name beside its path, or for a remote path in a temporary file that is uploaded in one PUT. As a context it
     gives the open file.
 
-    Parameters
-    ----------
-    url : str
-
-    Attributes
-    ----------
-    file : binary file
-        Open for writing; seekable, so that a header can be rewritten at the end.
+    `file`: open for writing; seekable, so that a header can be rewritten at the end.
     """
 
     def __init__(self, url: str) -> None:
@@ -104,7 +98,7 @@ class AtomicFile:
             self.file.close()
             n_bytes = os.path.getsize(self._hidden)
             if self._replacement is not None:
-                self._replacement.publish()
+                self._replacement.close()
             else:
                 self._fs.put_file(self._hidden, self._path)
         except BaseException:
@@ -124,11 +118,7 @@ class AtomicFile:
     def __enter__(self) -> IO[bytes]:
         return self.file
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    __exit__ = close_or_abort
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -152,8 +142,6 @@ def link_or_copy(source: str, target: str) -> None:
     `source`, `target`: paths or any fsspec URLs.
     Raises FileNotFoundError if there is no such file.
 
-    Notes
-    -----
     On one local file system it is a hard link, which takes no room. That is safe because no file of a run is ever modified: all are
     written under another name and then renamed, so that redoing a run makes new files and the link keeps the old one.
     """
@@ -166,7 +154,7 @@ def link_or_copy(source: str, target: str) -> None:
                 _link_or_copy_local(from_path, hidden)
             else:
                 from_fs.get_file(from_path, hidden)
-        replacement.discard()  # renaming one of two links to the same file onto the other does nothing
+        replacement.abort()  # renaming one of two links to the same file onto the other does nothing
     elif is_local(source):
         to_fs.put_file(from_path, to_path)
     elif from_fs is to_fs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Engine, Table
 from dedup.errors import RunDirectoryError
 from dedup.schemas import conform
-from dedup.storage.atomic import Replacement
+from dedup.storage.atomic import Replacement, close_or_abort
 from dedup.storage.urls import filesystem, is_local, join
 
 _ROWS_PER_FILE = 1_000_000
@@ -22,13 +21,7 @@ _ROW_GROUP = 65_536
 
 
 class FileWriter:
-    """One parquet file, streamed; it appears under its name only when it is whole.
-
-    Parameters
-    ----------
-    url : str
-    schema : pyarrow.Schema
-    """
+    """One parquet file, streamed; it appears under its name only when it is whole."""
 
     def __init__(self, url: str, schema: pa.Schema) -> None:
         self.url, self.schema, self.n_rows = url, schema, 0
@@ -62,7 +55,7 @@ class FileWriter:
         self._writer.close()
         self._file.close()
         if self._replacement:
-            self._replacement.publish()
+            self._replacement.close()
 
     def abort(self) -> None:
         """Leave nothing behind."""
@@ -71,18 +64,14 @@ class FileWriter:
         if self._replacement:
             with suppress(OSError):
                 self._file.close()
-            self._replacement.discard()
+            self._replacement.abort()
         elif hasattr(self._file, "discard"):
             self._file.discard()
 
     def __enter__(self) -> FileWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+    __exit__ = close_or_abort
 
 
 def write_table(table: Table, batches: Iterator[pa.Table] | Sequence[pa.Table], prefix: str = "part") -> int:
@@ -120,13 +109,6 @@ def clear(table: Table) -> None:
         for name in fs.glob(join(path, "*.parquet")) + fs.glob(join(path, "_*")) + fs.glob(join(path, ".*")):
             if fs.isfile(name):
                 fs.rm_file(str(name))
-
-
-def clear_prefix(table: Table, prefix: str) -> None:
-    """Delete the files of a table whose names start with `prefix` and a dash."""
-    fs, path = filesystem(table.path)
-    for name in fs.glob(join(path, f"{prefix}-*.parquet")) if fs.exists(path) else []:
-        fs.rm_file(str(name))
 
 
 def files(table: Table) -> list[str]:

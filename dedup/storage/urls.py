@@ -22,8 +22,6 @@ _LOCAL_SCHEMES: Final = ("file://", "local://")  # as fsspec has them
 def is_local(url: str) -> bool:
     """Whether a path or URL is on this machine's disk; `local_path` gives what `open` takes.
 
-    Examples
-    --------
     >>> is_local("/data/a.tar"), is_local("file:///data/a.tar"), is_local("local:///data/a.tar")
     (True, True, True)
     >>> is_local("s3://bucket/a.tar"), is_local("simplecache::file:///data/a.tar")
@@ -35,8 +33,6 @@ def is_local(url: str) -> bool:
 def local_path(url: str) -> str:
     """The plain path of a local URL; a path is returned unchanged.
 
-    Examples
-    --------
     >>> local_path("file:///data/a.tar"), local_path("a.tar")
     ('/data/a.tar', 'a.tar')
     """
@@ -48,8 +44,6 @@ def local_path(url: str) -> str:
 def absolute(url: str) -> str:
     """A path or URL in the one form that tables hold: local ones as absolute paths, others unchanged.
 
-    Examples
-    --------
     >>> absolute("file:///data/../a.tar"), absolute("s3://bucket/a.tar")
     ('/a.tar', 's3://bucket/a.tar')
     """
@@ -120,10 +114,7 @@ class _OpenFiles(LRUCache[str, int]):
 class RangeReader:
     """Reads byte ranges and keeps recent local files open, since opening costs as much as reading. Not thread-safe.
 
-    Parameters
-    ----------
-    max_open : int
-        Local files kept open at most.
+    `max_open`: local files kept open at most.
     """
 
     def __init__(self, max_open: int = _MAX_OPEN) -> None:

@@ -5,7 +5,7 @@ import pytest
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
 from dedup.errors import ShapeError
-from dedup.numerics.graph.components import duplication_counts, histogram
+from dedup.numerics.graph.components import duplication_counts
 from dedup.numerics.graph.cover import greedy_cover, region_cover
 from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.similarity import exact_similarity, unit_rows
@@ -76,11 +76,9 @@ def test_regions_of_a_long_chain_are_within_the_threshold():
     assert 5 <= len(np.unique(anchor)) <= 16
 
 
-def test_counts_and_histogram():
+def test_counts():
     labels = np.random.default_rng(0).integers(0, 50, 300)
     assert duplication_counts(labels).tolist() == [(labels == label).sum() for label in labels]
-    sizes, n_components = histogram(labels)
-    assert (sizes * n_components).sum() == 300
     assert duplication_counts([]).shape == (0,)
     with pytest.raises(ShapeError):
         duplication_counts([[1, 2]])

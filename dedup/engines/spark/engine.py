@@ -32,7 +32,7 @@ from dedup.engines.spark.session import (
     start_session,
     write_rows,
 )
-from dedup.engines.spark.shipment import Shipment, perform, perform_pack, remove_folder, ship
+from dedup.engines.spark.shipment import Shipment, remove_folder, ship
 from dedup.errors import ConfigError, DedupError, StageError
 from dedup.machine import given_gpus
 from dedup.storage.tables import dataset, files, write_table
@@ -45,32 +45,17 @@ _NOTHING = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
 class SparkEngine:
     """Tasks and queries on a Spark session.
 
-    Parameters
-    ----------
-    scratch : str
-        Folder that driver and workers can reach, for tasks and intermediate tables: a path or fsspec URL.
-    master : str
-        ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
-    options : sequence of str
-        Spark settings ``key=value`` for a session that is created here; those of spark-submit take precedence.
-    sends_rows : bool
-        Whether `map_groups` sends whole rows through the shuffle. Else workers gather them from the run's files, which is
-        cheaper where random access is: on one machine. Default: unless the master is ``local``.
-    gpus_per_task : float
-        GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
-    note : callable
-        Takes a line for the user: that tasks wait for executors that no worker offers.
-    patience_s : float
-        Seconds without a task that starts or ends before `note` is called.
-    session : pyspark.sql.SparkSession
-        An existing session to use; `close` does not stop it.
-
-    Raises
-    ------
-    ConfigError
-        If Java is missing or too old, or the executors can't give a task that many GPUs.
-    StageError
-        If the master can't be reached.
+    `scratch`: folder that driver and workers can reach, for tasks and intermediate tables: a path or fsspec URL.
+    `master`: ``local[*]``, ``spark://host:7077``, …; empty = that of the session or of spark-submit.
+    `options`: Spark settings ``key=value`` for a session that is created here; those of spark-submit take precedence.
+    `sends_rows`: whether `map_groups` sends whole rows through the shuffle. Else workers gather them from the run's files, which is cheaper
+    where random access is: on one machine. Default: unless the master is ``local``.
+    `gpus_per_task`: GPUs of a task that uses one, by stage-level scheduling; 0 = those of any task, ``spark.task.resource.gpu.amount``.
+    `note`: takes a line for the user: that tasks wait for executors that no worker offers.
+    `patience_s`: seconds without a task that starts or ends before `note` is called.
+    `session`: an existing session to use; `close` does not stop it.
+    Raises ConfigError if Java is missing or too old, or the executors can't give a task that many GPUs.
+    Raises StageError if the master can't be reached.
     """
 
     def __init__(
@@ -119,12 +104,12 @@ class SparkEngine:
         if not tasks:
             return
         shipment = ship(self._scratch, work, tasks)
-        folder, key, offsets, n, n_sharers = shipment.folder, shipment.key, shipment.offsets, len(tasks), self._n_sharers
+        n, n_sharers = len(tasks), self._n_sharers
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             with given_gpus(gpus(), cores(), n_sharers):
                 for number in numbers(batches):
-                    perform(folder, key, number, offsets[number], offsets[number + 1])
+                    shipment.perform(number)
             yield _NOTHING
 
         name = getattr(work, "__name__", type(work).__name__)
@@ -143,7 +128,6 @@ class SparkEngine:
         n_blocks, n_packs = len(source.block_sizes), len(packs)
         routes = Routes.of(packs)
         shipment = ship(self._scratch, work, packs)
-        folder, key, offsets = shipment.folder, shipment.key, shipment.offsets
         has_columns = self._sends_rows and n_blocks > 0
         dtype = row_type(source, source.rows(0).dtype if has_columns else None)
 
@@ -152,15 +136,14 @@ class SparkEngine:
                 yield from send(source, routes, block, has_columns=has_columns)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            number = partition()
             with given_gpus(gpus()):
-                perform_pack(folder, key, number, offsets[number], offsets[number + 1], received(batches, source, dtype))
+                shipment.perform(partition(), received(batches, source, dtype))
             yield _NOTHING
 
         profile = self._gpu_profile if uses_gpu else None
 
         def plan(spark: SparkSession) -> DataFrame:
-            rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, SENT)
+            rows = spark.range(0, n_blocks, 1, max(1, n_blocks)).mapInArrow(read, from_arrow_schema(SENT))
             return rows.repartitionById(n_packs, "pack").sortWithinPartitions("grp", "place").mapInArrow(run, "n long", profile=profile)
 
         yield from self._results(shipment, n_packs, type(work).__name__, plan)
@@ -178,13 +161,11 @@ class SparkEngine:
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query; the result comes in batches conformed to `schema`, through files of the scratch folder."""
-        result = Table(join(self._scratch, uuid.uuid4().hex), schema)
-        try:
+        with self.scratch() as folder:
+            result = Table(folder, schema)
             self.sql_to(query, tables, result)
             for batch in dataset(result).to_batches(batch_size=_READ_ROWS):
                 yield pa.Table.from_batches([batch], schema=schema)
-        finally:
-            remove_folder(result.path)
 
     def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
         """Run a query and let the workers write its result, in the order of its ORDER BY, as files of a table; returns its rows."""

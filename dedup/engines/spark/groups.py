@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from dedup.contracts import GroupRows, GroupSource, Pack
 
-SENT = "pack int, grp int, place long, content binary"
-_SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
+SENT = pa.schema([("pack", pa.int32()), ("grp", pa.int32()), ("place", pa.int64()), ("content", pa.binary())])
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _records(
         binary = pa.Array.from_buffers(pa.binary(), last - first, [None, offsets, pa.py_buffer(content.view(np.uint8))])
         heads = bounds[:-1]
         arrays = [pa.array(pack[heads]), pa.array(group[heads]), pa.array(rows["_position"][place[heads]]), binary]
-        yield pa.RecordBatch.from_arrays(arrays, schema=_SENT)
+        yield pa.RecordBatch.from_arrays(arrays, schema=SENT)
         first = last
 
 

@@ -17,17 +17,10 @@ PATIENCE_S = 30.0  # without a task that starts or ends, before the user is told
 class IdleWatch:
     """Reports, once, that tasks wait and none starts: Spark waits for ever for executors that no worker can offer.
 
-    Parameters
-    ----------
-    tracker : pyspark.StatusTracker
-    demand : str
-        What an executor needs from a worker.
-    note : callable
-        Takes the line.
-    patience_s : float
-        Time without a task that starts or ends, before `note` is called.
-    clock : callable
-        Returns seconds.
+    `demand`: what an executor needs from a worker.
+    `note`: takes the line.
+    `patience_s`: time without a task that starts or ends, before `note` is called.
+    `clock`: returns seconds.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 from pyspark import SparkConf, SparkContext, TaskContext
@@ -77,8 +78,6 @@ def settings(options: Sequence[str]) -> dict[str, str]:
 
     Raises ConfigError if one is not ``spark.…=value``.
 
-    Examples
-    --------
     >>> settings(["spark.executor.memory=4g"])["spark.executor.memory"]
     '4g'
     """
@@ -140,7 +139,7 @@ def check_gpus(gpus_per_task: float, master: str, gpus_per_executor: float) -> N
             f"{setting} needs a cluster, found the master {master}, where Spark deals out no GPUs; set engine.gpus_per_task=0"
         )
     if gpus_per_executor < gpus_per_task:
-        name = "spark.executor.resource.gpu.amount"
+        name = f"{_GPUS}.amount"
         raise ConfigError(f"{setting} exceeds {name}={gpus_per_executor:g}; raise {name}, as engine.spark or --conf (docs/cluster.md)")
 
 
@@ -215,17 +214,11 @@ def cores() -> int:
 
 def write_rows(url: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
     """Write a partition's rows, if it has any; returns their number."""
-    writer: FileWriter | None = None
-    try:
-        for batch in batches:
-            if batch.num_rows:
-                writer = writer or FileWriter(url, schema)
-                writer.write(batch)
-    except BaseException:
-        if writer is not None:
-            writer.abort()
-        raise
-    if writer is None:
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    if first is None:
         return 0
-    writer.close()
+    with FileWriter(url, schema) as writer:
+        for batch in chain([first], filled):
+            writer.write(batch)
     return writer.n_rows

@@ -31,7 +31,7 @@ _SEAL_BYTES = hashlib.sha256().digest_size
 
 @dataclass
 class Shipment:
-    """The tasks of one call, in one file, and the folder where their results appear."""
+    """The tasks of one call, in one file, and the folder where their results appear; the driver sends it to workers."""
 
     folder: str  # a path or fsspec URL, used by this shipment only
     offsets: list[int]  # where each task's bytes start in ``tasks.pickle``, and the end
@@ -61,6 +61,22 @@ class Shipment:
         """Number of results yielded so far."""
         return len(self._seen)
 
+    def perform(self, number: int, *groups: Iterator[tuple[int, GroupRows]]) -> None:
+        """Run the work on one task in a worker, or on a pack with its groups, and write the outcome; Spark may run a task twice.
+
+        A DedupError is an outcome too: running the task again would not change it. Other errors are raised, so that the task
+        is tried again elsewhere.
+        """
+        work = _opened(self.key, _WORK, read_range(join(self.folder, _WORK)))
+        sealed = read_range(join(self.folder, _TASKS), self.offsets[number], self.offsets[number + 1])
+        task, name = _opened(self.key, f"{_TASKS} {number}", sealed), _RESULT.format(number)
+        outcome: tuple[bool, Any]
+        try:
+            outcome = (True, work(task, *groups))
+        except DedupError as error:
+            outcome = (False, error)
+        write_bytes(join(self.folder, name), _sealed(self.key, name, outcome))
+
     def remove(self) -> None:
         """Delete the folder."""
         remove_folder(self.folder)
@@ -75,38 +91,6 @@ def ship(scratch: str, work: Callable[..., Result], tasks: Sequence[Task]) -> Sh
         for number, task in enumerate(tasks):
             offsets.append(offsets[-1] + file.write(_sealed(key, f"{_TASKS} {number}", task)))
     return Shipment(folder, offsets, key)
-
-
-def perform(folder: str, key: bytes, number: int, start: int, stop: int) -> None:
-    """Run one task in a worker and write its outcome; Spark may run a task twice.
-
-    A DedupError is an outcome too: running the task again would not change it. Other errors are raised, so that the task
-    is tried again elsewhere.
-    """
-    work, task = _received(folder, key, number, start, stop)
-    _write_outcome(folder, key, number, lambda: work(task))
-
-
-def perform_pack(folder: str, key: bytes, number: int, start: int, stop: int, groups: Iterator[tuple[int, GroupRows]]) -> None:
-    """Run the work on the groups of one pack, as `perform` does on a task."""
-    work, pack = _received(folder, key, number, start, stop)
-    _write_outcome(folder, key, number, lambda: work(pack, groups))
-
-
-def _received(folder: str, key: bytes, number: int, start: int, stop: int) -> tuple[Any, Any]:
-    """The work and one of its tasks."""
-    work = _opened(key, _WORK, read_range(join(folder, _WORK)))
-    return work, _opened(key, f"{_TASKS} {number}", read_range(join(folder, _TASKS), start, stop))
-
-
-def _write_outcome(folder: str, key: bytes, number: int, work: Callable[[], Any]) -> None:
-    outcome: tuple[bool, Any]
-    try:
-        outcome = (True, work())
-    except DedupError as error:
-        outcome = (False, error)
-    name = _RESULT.format(number)
-    write_bytes(join(folder, name), _sealed(key, name, outcome))
 
 
 def _sealed(key: bytes, name: str, value: object) -> bytes:

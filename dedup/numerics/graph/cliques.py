@@ -25,20 +25,12 @@ class Clique:
 def largest_clique(is_near: Mask, *, most_cliques: int = _MOST_CLIQUES) -> Clique:
     """The largest set of nodes that are all near each other; of equal ones, the first that is met.
 
-    Parameters
-    ----------
-    is_near : bool array, shape (n, n)
-        Symmetric; the diagonal does not count.
-    most_cliques : int
-        Maximal cliques that may be enumerated (their number can be exponential).
+    `is_near`: shape (n, n); symmetric; the diagonal does not count.
+    `most_cliques`: maximal cliques that may be enumerated (their number can be exponential).
 
-    Notes
-    -----
     A clique of s nodes lies in the (s - 1)-core. A greedy clique bounds s from below, so only that core is searched,
     component by component, by networkx's enumeration of maximal cliques (Bron and Kerbosch 1973, with pivots by Tomita et al. 2006).
 
-    Examples
-    --------
     >>> graph = np.zeros((5, 5), bool)
     >>> graph[:3, :3] = graph[3:, 3:] = True
     >>> largest_clique(graph).members.tolist()

@@ -89,27 +89,9 @@ def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return counts[inverse].astype(np.int64)
 
 
-def histogram(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Number of components of each size.
-
-    `labels`: shape (n,).
-    Returns `duplication_count, n_components`: shape (n_sizes,); sizes ascending.
-
-    Examples
-    --------
-    >>> histogram([0, 0, 2, 0, 4])
-    (array([1, 3]), array([2, 1]))
-    """
-    _, sizes = np.unique(np.asarray(labels), return_counts=True)
-    size, n_components = np.unique(sizes, return_counts=True)
-    return size.astype(np.int64), n_components.astype(np.int64)
-
-
 def weights_of(mask: Mask, weights: Ids) -> Ids:
     """Summed weight of the true entries of each row, exact; `mask`: shape (n, m).
 
-    Examples
-    --------
     >>> weights_of(np.array([[True, False], [True, True]]), np.array([3, 4]))
     array([3, 7])
     """
@@ -176,12 +158,8 @@ def maximum_spanning_forest(src: Ids, dst: Ids, similarity: Sims) -> Mask:
 
     `src`, `dst`: undirected edges between any ids, no edge twice.
 
-    Notes
-    -----
     The ranks of the order are the weights of scipy's Kruskal, so equal similarities cannot tie.
 
-    Examples
-    --------
     >>> edges = np.array([[0, 1], [1, 2], [0, 2]]).T
     >>> maximum_spanning_forest(edges[0], edges[1], np.array([0.9, 0.7, 0.8], np.float32))
     array([ True, False,  True])
@@ -227,31 +205,14 @@ def sparsify(src: Ids, dst: Ids, similarity: Sims, k: int) -> Mask:
 def widest_path(src: npt.ArrayLike, dst: npt.ArrayLike, similarity: npt.ArrayLike, start: int, end: int) -> Ids:
     """The path whose weakest edge is the most similar; of several, one with the fewest edges.
 
-    Parameters
-    ----------
-    src, dst : int array, shape (n_edges,)
-        Undirected edges between any ids, in any order; where an edge occurs twice, the more similar one counts.
-    similarity : float array, shape (n_edges,)
-    start, end : int
-        Ids.
+    `src`, `dst`, `similarity`: shape (n_edges,); undirected edges between any ids, in any order; where an edge occurs twice, the more
+    similar one counts.
+    Returns shape (n_nodes_of_the_path,); from start to end; one node where they are the same.
+    Raises EdgeError if the shapes differ, or no path joins the two.
 
-    Returns
-    -------
-    int64 array, shape (n_nodes_of_the_path,)
-        From start to end; one node where they are the same.
-
-    Raises
-    ------
-    EdgeError
-        If the shapes differ, or no path joins the two.
-
-    Notes
-    -----
     The path along the maximum spanning forest has the greatest minimum (Hu 1961, "The maximum capacity route problem"); a breadth-first
     search through the edges that are no weaker finds the shortest such path. O(n_edges log n_edges).
 
-    Examples
-    --------
     >>> widest_path([0, 1, 0], [1, 2, 2], [0.9, 0.8, 0.7], 0, 2)
     array([0, 1, 2])
     """

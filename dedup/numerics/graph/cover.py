@@ -38,32 +38,17 @@ def greedy_cover(
 ) -> tuple[Ids, Sims]:
     """Choose anchors in order until every member is within the threshold of one.
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n_vectors, dim), or Rows
-        Distinct vectors of one component.
-    min_similarity : float32 array, shape (n_vectors,)
-        Similarity each requires of a copy; a pair needs the larger of its two.
-    rows : int64 array, shape (n,)
-        The members in order of preference, as positions in `vectors`; members with one position are
-        byte-identical copies, similar by 1.
-    n_forced : int
-        The first members that are anchors whether covered or not.
-    nearest : bool
-        False: a member stays with the first anchor that covers it. True: with the most similar one.
-    max_anchors : int, optional
-        Stop after so many anchors.
+    `vectors`: shape (n_vectors, dim); distinct vectors of one component.
+    `min_similarity`: shape (n_vectors,); similarity each requires of a copy; a pair needs the larger of its two.
+    `rows`: shape (n,); the members in order of preference, as positions in `vectors`; members with one position are byte-identical copies,
+    similar by 1.
+    `n_forced`: the first members that are anchors whether covered or not.
+    `nearest`: whether a member goes with the most similar anchor that covers it, not with the first one.
+    `max_anchors`: stop after so many anchors.
+    Returns `anchor`: shape (n,); position in `rows` of each member's anchor; an anchor is its own; -1 for a member that `max_anchors` left
+    without one.
+    Returns `similarity`: shape (n,); to that anchor; 1 for anchors.
 
-    Returns
-    -------
-    anchor : int64 array, shape (n,)
-        Position in `rows` of each member's anchor; an anchor is its own; -1 for a member that `max_anchors` left
-        without one.
-    similarity : float32 array, shape (n,)
-        To that anchor; 1 for anchors.
-
-    Notes
-    -----
     Each anchor costs one pass over the component's vectors: O(anchors * n_vectors * dim).
     """
     n = len(rows)
@@ -90,7 +75,6 @@ def greedy_cover(
 
 
 def _similarities(vectors: Rows, n: int, place: np.int64) -> Sims:
-    """Similarity of every vector with one of them, float32 (n,)."""
     vector = vectors[np.array([place])]
     parts = []
     for start in range(0, n, _CHUNK):
@@ -111,34 +95,18 @@ def confirmed_cover(
 ) -> tuple[Ids, list[Link]]:
     """Choose anchors in order until every member is confirmed as a copy of one.
 
-    Parameters
-    ----------
-    rows : int64 array, shape (n,)
-        The members in order of preference, as positions among the distinct images; members with one position are
-        byte-identical copies.
-    links : mapping of (smaller position, larger position) to Link
-        Pairs that are confirmed already.
-    similarities : callable
-        From a position and an array of positions to their cosines, float32.
-    confirm : callable
-        From an anchor's position, a member's and their similarity to the link, or None if they are not copies.
-    min_similarity : float32 array, shape (n_distinct,)
-        All anchors within the threshold are tried.
-    n_forced : int
-        The first members that are anchors whether covered or not.
-    tries : int
-        How many anchors, the most similar first, are tried even below the threshold: an image and its crop may be
-        far apart as vectors.
+    `rows`: shape (n,); the members in order of preference, as positions among the distinct images; members with one position are
+    byte-identical copies.
+    `links`: by (smaller position, larger position); pairs that are confirmed already.
+    `similarities`: from a position and an array of positions to their cosines, float32.
+    `confirm`: from an anchor's position, a member's and their similarity to the link, or None if they are not copies.
+    `min_similarity`: shape (n_distinct,); all anchors within the threshold are tried.
+    `n_forced`: the first members that are anchors whether covered or not.
+    `tries`: how many anchors, the most similar first, are tried even below the threshold: an image and its crop may be far apart as
+    vectors.
+    Returns `anchor`: shape (n,); position in `rows` of each member's anchor; an anchor is its own.
+    Returns `link`: to that anchor; similarity 1 for anchors and byte-identical copies.
 
-    Returns
-    -------
-    anchor : int64 array, shape (n,)
-        Position in `rows` of each member's anchor; an anchor is its own.
-    link : list of Link
-        To that anchor; similarity 1 for anchors and byte-identical copies.
-
-    Notes
-    -----
     A member goes to the most similar anchor that it is linked with, otherwise to the most similar one that is confirmed.
     """
     anchor = np.arange(len(rows), dtype=np.int64)
@@ -196,21 +164,10 @@ def region_cover(
     taken. What `greedy_cover` would find beyond a gap in that region becomes a group of its own instead: two groups
     may then be near each other, but every member is still within the threshold of its anchor.
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n, dim), or Rows
-        Members in the order anchors are taken.
-    min_similarity : float32 array, shape (n,)
-    src, dst : int64 array, shape (n_edges,)
-        Edges, as positions in `vectors`.
+    `vectors`: shape (n, dim); members in the order anchors are taken.
+    `src`, `dst`: shape (n_edges,); edges, as positions in `vectors`.
+    Returns `anchor`, `similarity`: shape (n,).
 
-    Returns
-    -------
-    anchor : int64 array, shape (n,)
-    similarity : float32 array, shape (n,)
-
-    Notes
-    -----
     Each member is taken once and refused at most once per edge and anchor.
     """
     n = len(min_similarity)
@@ -239,8 +196,6 @@ def region_cover(
 def component_slices(component: Ids) -> Ids:
     """Bounds of the runs of equal values in a sorted array, shape (n_runs + 1,).
 
-    Examples
-    --------
     >>> component_slices(np.array([3, 3, 7]))
     array([0, 2, 3])
     """

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dedup.errors import ShapeError
-from dedup.numerics.arraytypes import Pixels
+from dedup.numerics.arraytypes import Pixels, Vectors
 
 DIM = 384
 GRID = 64  # side of the area-resized image
@@ -42,20 +42,10 @@ VARIANTS: dict[str, tuple[bool, bool, bool]] = {
 def describe(pixels: Pixels) -> tuple[npt.NDArray[np.float32], float]:
     """Describe one image.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
+    `pixels`: shape (height, width, 3); RGB.
+    Returns `descriptor`: shape (DIM,); unit norm.
+    Returns `quality`: amount of detail, see `detail`.
 
-    Returns
-    -------
-    descriptor : float32 array, shape (DIM,)
-        Unit norm.
-    quality : float
-        Amount of detail, see `detail`.
-
-    Examples
-    --------
     >>> image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     >>> descriptor, quality = describe(image)
     >>> mirrored, _ = describe(image[:, ::-1])
@@ -69,22 +59,10 @@ def describe(pixels: Pixels) -> tuple[npt.NDArray[np.float32], float]:
 def ycbcr_grid(pixels: Pixels, box: tuple[float, float, float, float] | None = None) -> npt.NDArray[np.float32]:
     """Area-resize an image to `GRID` x `GRID` and convert it to luma and chroma.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
-    box : tuple of float, optional
-        Left, top, right, bottom of the part to resize; by default the whole image.
-
-    Returns
-    -------
-    float32 array, shape (3, GRID, GRID)
-        Y in 0..255, Cb and Cr in -128..127.
-
-    Raises
-    ------
-    ShapeError
-        If `pixels` is not a non-empty uint8 RGB array.
+    `pixels`: shape (height, width, 3); RGB.
+    `box`: left, top, right, bottom of the part to resize; by default the whole image.
+    Returns shape (3, GRID, GRID); Y in 0..255, Cb and Cr in -128..127.
+    Raises ShapeError if `pixels` is not a non-empty uint8 RGB array.
     """
     check_rgb(pixels)
     height, width, _ = pixels.shape
@@ -112,22 +90,10 @@ class Crop:
 def describe_grids(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Turn area-resized images into unit descriptors.
 
-    Parameters
-    ----------
-    grids : float32 array, shape (n, 3, GRID, GRID)
-        As `ycbcr_grid` gives them.
-
-    Returns
-    -------
-    float32 array, shape (n, DIM)
-        Unit rows: signed square roots of 256 low luma coefficients (without the constant one, so that brightness
-        does not matter), 64 Cb, 64 Cr. An image where all of these are 0 (uniform grey) gets the unit vector of the
-        unused first place.
-
-    Raises
-    ------
-    ShapeError
-        If the shape differs.
+    `grids`: shape (n, 3, GRID, GRID); as `ycbcr_grid` gives them.
+    Returns shape (n, DIM); unit rows: signed square roots of 256 low luma coefficients (without the constant one, so that brightness does
+    not matter), 64 Cb, 64 Cr. An image where all of these are 0 (uniform grey) gets the unit vector of the unused first place.
+    Raises ShapeError if the shape differs.
     """
     if grids.ndim != 4 or grids.shape[1:] != (3, GRID, GRID):
         raise ShapeError(f"expected (n, 3, {GRID}, {GRID}), found {grids.shape}")
@@ -155,15 +121,9 @@ def detail(grids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     black has a sharp edge, yet little to tell it from another moon. Second differences are used, since a smooth
     gradient is not detail.
 
-    Parameters
-    ----------
-    grids : float32 array, shape (n, 3, GRID, GRID)
-
-    Returns
-    -------
-    float32 array, shape (n,)
-        Per cent of the inner cells whose luma differs from the mean of two opposite neighbours by half of
-        `DETAIL_STEP` or more; 0 for uniform images and gradients, 30 to 95 for most photos.
+    `grids`: shape (n, 3, GRID, GRID).
+    Returns shape (n,); per cent of the inner cells whose luma differs from the mean of two opposite neighbours by half of `DETAIL_STEP` or
+    more; 0 for uniform images and gradients, 30 to 95 for most photos.
     """
     luma = grids[:, 0]
     across = np.abs(np.diff(luma, n=2, axis=2))[:, 1:-1, :] >= DETAIL_STEP
@@ -194,26 +154,12 @@ def area_resize(pixels: Pixels, width: int, height: int, box: tuple[float, float
     Pillow's BOX filter takes whole pixels only, which shifts details by up to half a pixel unless the factor is a whole
     number; its other filters reach beyond the area and blur.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (h, w, 3)
-    width, height : int
-        Of the result, in pixels, 1 or more.
-    box : tuple of float, optional
-        Left, top, right, bottom in pixels; by default all of the image.
+    `pixels`: shape (h, w, 3).
+    `width`, `height`: of the result, in pixels, 1 or more.
+    `box`: left, top, right, bottom in pixels; by default all of the image.
+    Returns shape (height, width, 3); C-contiguous.
+    Raises ShapeError if `pixels` is not a non-empty uint8 RGB array.
 
-    Returns
-    -------
-    uint8 array, shape (height, width, 3)
-        C-contiguous.
-
-    Raises
-    ------
-    ShapeError
-        If `pixels` is not a non-empty uint8 RGB array.
-
-    Examples
-    --------
     >>> area_resize(np.array([[[0] * 3, [90] * 3, [30] * 3]], np.uint8), 2, 1)[0, :, 0].tolist()
     [30, 50]
     """
@@ -251,7 +197,7 @@ def area_matrix(n_pixels: int, start: float, stop: float, n_cells: int) -> spars
     return sparse.csr_array((weights, (cell, pixel)), shape=(n_cells, n_pixels))
 
 
-def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.floating]:
+def turn(descriptors: Vectors, name: str) -> Vectors:
     """Descriptors of the turned images, without the images.
 
     `descriptors`: shape (n, DIM).
@@ -259,7 +205,7 @@ def turn(descriptors: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.flo
     Returns shape (n, DIM), of the same dtype.
     """
     source, sign = variant_map(name)
-    turned: npt.NDArray[np.floating] = descriptors[:, source] * sign.astype(descriptors.dtype)
+    turned: Vectors = descriptors[:, source] * sign.astype(descriptors.dtype)
     return turned
 
 

@@ -23,23 +23,11 @@ def picture_box(pixels: Pixels) -> Box | None:
     of a caption bar or a window's title are trimmed with it. The sky of a photo may be trimmed too: both copies lose it
     alike, and the trimmed picture is only a further view beside the whole one.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB.
+    `pixels`: shape (height, width, 3); RGB.
+    Returns left, top, right, bottom in pixels; None if there is no frame, it is thinner than 1.5% of the side, or less than a quarter of a
+    side would remain.
+    Raises ShapeError if `pixels` is not a non-empty uint8 RGB array.
 
-    Returns
-    -------
-    (left, top, right, bottom) in pixels, or None
-        None if there is no frame, it is thinner than 1.5% of the side, or less than a quarter of a side would remain.
-
-    Raises
-    ------
-    ShapeError
-        If `pixels` is not a non-empty uint8 RGB array.
-
-    Examples
-    --------
     >>> framed = np.full((60, 80, 3), 255, dtype=np.uint8)
     >>> framed[10:50] = np.random.default_rng(0).integers(0, 200, (40, 80, 3), dtype=np.uint8)
     >>> picture_box(framed)

@@ -209,10 +209,6 @@ class Change:
     is_default: bool = True  # whether it is one of ``changes(strengths="default")``: the common strengths
 
 
-def _filtered(kernel: ImageFilter.Filter) -> _Apply:
-    return partial(on_picture, blur_or_sharpen, kernel=kernel)
-
-
 # Family, what a strength does, all strengths, the common ones, and those the default settings are not expected to find: of
 # these `benchmarks/quality.py` found fewer than 0.9 of the copies of photos.
 _Row = tuple[str, Callable[[float], _Apply], Sequence[float], Sequence[float], Sequence[float]]
@@ -245,9 +241,9 @@ _ROWS: tuple[_Row, ...] = (
     ("cast", lambda s: partial(cast, percent=s), (10, 25), (10,), ()),
     ("grey", lambda s: partial(on_picture, saturate, saturation=0.0), (0,), (0,), ()),
     # deviation in pixels, in grey levels; per cent of an unsharp mask
-    ("blur", lambda s: _filtered(ImageFilter.GaussianBlur(s)), (1, 2, 4), (1, 2), ()),
+    ("blur", lambda s: partial(on_picture, blur_or_sharpen, kernel=ImageFilter.GaussianBlur(s)), (1, 2, 4), (1, 2), ()),
     ("noise", lambda s: partial(noise, deviation=s), (5, 10, 25), (5, 10), ()),
-    ("sharpen", lambda s: _filtered(ImageFilter.UnsharpMask(2, int(s), 2)), (100, 300), (100,), ()),
+    ("sharpen", lambda s: partial(on_picture, blur_or_sharpen, kernel=ImageFilter.UnsharpMask(2, int(s), 2)), (100, 300), (100,), ()),
     # degrees to either side, corners filled; mirrors; quarter turns, in degrees
     ("rotate", lambda s: partial(on_picture, rotate, degrees=s), (1, 2, 5, 10, 15), (1, 2, 5), ()),
     ("mirror", lambda s: partial(turn, axis=1), (0,), (0,), ()),
@@ -270,25 +266,11 @@ _BY_NAME = {change.name: change for change in CHANGES}
 def changes(families: Sequence[str] | None = None, strengths: Literal["default", "all"] = "default") -> tuple[Change, ...]:
     """Pick changes from the list.
 
-    Parameters
-    ----------
-    families : sequence of str, optional
-        Names of `FAMILIES`; every family where not given.
-    strengths : {"default", "all"}
-        The common strengths of each family, or all of them.
+    `families`: names of `FAMILIES`; every family where not given.
+    `strengths`: the common strengths of each family, or all of them.
+    Returns them in the order of `CHANGES`.
+    Raises ConfigError if a family, or the value of `strengths`, is unknown.
 
-    Returns
-    -------
-    tuple of Change
-        In the order of `CHANGES`.
-
-    Raises
-    ------
-    ConfigError
-        If a family, or the value of `strengths`, is unknown.
-
-    Examples
-    --------
     >>> [change.name for change in changes(["rotate", "mirror"])]
     ['rotate_1', 'rotate_2', 'rotate_5', 'mirror']
     """
@@ -304,28 +286,13 @@ def changes(families: Sequence[str] | None = None, strengths: Literal["default",
 def plant(image: Pixels, name: str, rng: np.random.Generator) -> Pixels:
     """Make the copy that a change makes of an image.
 
-    Parameters
-    ----------
-    image : uint8 array, shape (height, width, 3)
-        RGB; not written to.
-    name : str
-        Name of a change of `CHANGES`.
-    rng : numpy.random.Generator
-        Draws what a change leaves to chance: side, colour, words, noise. Equal states give equal copies.
+    `image`: shape (height, width, 3); RGB; not written to.
+    `name`: name of a change of `CHANGES`.
+    `rng`: draws what a change leaves to chance: side, colour, words, noise. Equal states give equal copies.
+    Returns shape (new height, new width, 3).
+    Raises ConfigError if there is no change of that name.
+    Raises ShapeError if the image is not a non-empty uint8 RGB array.
 
-    Returns
-    -------
-    uint8 array, shape (new height, new width, 3)
-
-    Raises
-    ------
-    ConfigError
-        If there is no change of that name.
-    ShapeError
-        If the image is not a non-empty uint8 RGB array.
-
-    Examples
-    --------
     >>> image = np.zeros((40, 60, 3), dtype=np.uint8)
     >>> plant(image, "crop_80", np.random.default_rng(0)).shape
     (32, 48, 3)

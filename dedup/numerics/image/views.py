@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Ids, Mask, Rows32, Vectors
 from dedup.numerics.image.descriptor import CHROMA_SIDE, DIM, GRID, LUMA_SIDE, VARIANTS, dct_matrix, grid_matrix, square_map
 
-Array = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
 WHOLE, INNER, CROP, DISC = 0, 1, 2, 3
 _FULL: Box = (0.0, 0.0, 1.0, 1.0)
@@ -51,47 +51,32 @@ _LEAST_DIRECTION = 1e-3  # of the mean size of the values: what the first harmon
 class ViewRows:
     """Views of some images."""
 
-    image: npt.NDArray[np.int64]  # shape (n,); position of the image, ascending
+    image: Ids  # shape (n,); position of the image, ascending
     # shape (n,); `WHOLE`, `INNER` (the picture inside a frame), `CROP` (of either, or the whole without colour) or `DISC` (about the
     # middle, independent of the angle)
     kind: npt.NDArray[np.int8]
     orientation: npt.NDArray[np.int8]  # shape (n,); how the image was turned, in the order of `VARIANTS`
     # shape (n,); whether the row is compared with all others: whole and inner pictures in canonical orientation, and discs. The other
     # rows are only compared with these.
-    is_base: npt.NDArray[np.bool_]
-    vectors: npt.NDArray[np.float32]  # shape (n, dim); unit rows
+    is_base: Mask
+    vectors: Rows32  # shape (n, dim); unit rows
 
 
 # Takes the vectors of whole pictures and of pictures inside frames, the image that each of the latter is of, and width / height.
-ViewMaker = Callable[[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.int64], npt.NDArray[np.floating]], ViewRows]
+ViewMaker = Callable[[Vectors, Vectors, Ids, Vectors], ViewRows]
 
 
-def view_rows(
-    whole: npt.NDArray[np.floating],
-    inner: npt.NDArray[np.floating],
-    inner_of: npt.NDArray[np.int64],
-    aspect: npt.NDArray[np.floating],
-) -> ViewRows:
+def view_rows(whole: Vectors, inner: Vectors, inner_of: Ids, aspect: Vectors) -> ViewRows:
     """All views of some images.
 
-    Parameters
-    ----------
-    whole : float array, shape (n, DIM)
-        Descriptors of the images.
-    inner : float array, shape (m, DIM)
-        Descriptors of the pictures inside a frame.
-    inner_of : int64 array, shape (m,)
-        The image that each of these is of.
-    aspect : float array, shape (n,)
-        Width / height of each image.
-
-    Returns
-    -------
-    ViewRows
-        By image, then in a fixed order.
+    `whole`: shape (n, DIM); descriptors of the images.
+    `inner`: shape (m, DIM); descriptors of the pictures inside a frame.
+    `inner_of`: shape (m,); the image that each of these is of.
+    `aspect`: shape (n,); width / height of each image.
+    Returns them by image, then in a fixed order.
     """
     images = np.arange(len(whole), dtype=np.int64)
-    parts: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.int64], int, Box, float]] = []
+    parts: list[tuple[Vectors, Ids, int, Box, float]] = []
     for pictures, image_of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
         parts.append((pictures, image_of, kind, _FULL, 1.0))
         parts += [(pictures, image_of, CROP, centre(share), 1.0) for share in _CENTRED]
@@ -128,7 +113,7 @@ def centre(share: float) -> Box:
     return (1 - share) / 2, (1 - share) / 2, (1 + share) / 2, (1 + share) / 2
 
 
-def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def crop_views(descriptors: Vectors, box: Box = _FULL) -> tuple[Rows32, Mask]:
     """The view of a part of each picture.
 
     `descriptors`: shape (n, DIM); of the pictures, as `describe_grids` gives them.
@@ -136,8 +121,6 @@ def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple
     Returns `views`: shape (n, dim); unit rows: signed square roots of 100 luma coefficients (the constant one left out), 25 Cb, 25 Cr.
     Returns `is_usable`: shape (n,); whether the part holds anything of the picture.
 
-    Notes
-    -----
     Down to 76% of each side its similarity with the view of the cropped pixels is 0.98 or more (1% quantile on photos).
     """
     signed = np.asarray(descriptors, dtype=np.float32)
@@ -150,13 +133,13 @@ def crop_views(descriptors: npt.NDArray[np.floating], box: Box = _FULL) -> tuple
     flat[:, 0] = 0.0
     energy = np.abs(flat).sum(axis=1)
     # the squared norm of a descriptor, 1, is the sum of its coefficients' sizes
-    is_usable: npt.NDArray[np.bool_] = energy > _LEAST_ENERGY
+    is_usable: Mask = energy > _LEAST_ENERGY
     views = np.sign(flat) * np.sqrt(np.abs(flat) / np.maximum(energy, 1e-12)[:, None])
     return views.astype(np.float32, copy=False), is_usable
 
 
 @lru_cache(maxsize=64)
-def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _crop_matrices(box: Box) -> tuple[Rows32, Rows32]:
     """Coefficients of a crop from those of the picture: luma (256, 100) and chroma (64, 25)."""
     left, top, right, bottom = box
     dct = dct_matrix().astype(np.float64)
@@ -168,7 +151,7 @@ def _crop_matrices(box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
     return luma.astype(np.float32), chroma.astype(np.float32)
 
 
-def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[np.int8]:
+def orient(views: Rows32, margin: float = 1.0) -> npt.NDArray[np.int8]:
     """Decide which turn brings each view to its canonical orientation, and which would for a near copy.
 
     `views`: shape (n, VIEW_DIM); unit rows.
@@ -176,8 +159,6 @@ def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[n
     Returns shape (n, 8); for each way to turn a view, in the order of `VARIANTS`: 2 if that makes it canonical (exactly one does), 1 if
     it may do so for a near copy, otherwise 0.
 
-    Notes
-    -----
     Turning a view turns the result with it: `views` turned by g are canonical after h if and only if `views` are canonical
     after g followed by h, unless a number is exactly zero.
     """
@@ -205,7 +186,7 @@ def orient(views: npt.NDArray[np.float32], margin: float = 1.0) -> npt.NDArray[n
 
 
 @lru_cache(maxsize=1)
-def _weights() -> npt.NDArray[np.float32]:
+def _weights() -> Rows32:
     """Weights of the signed squares in the sums that reversing columns or rows negates, and of the squares in the energy."""
     columns, rows, energy = [], [], []
     for side in SIDES:
@@ -220,7 +201,7 @@ def _weights() -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=8)
-def view_turn(name: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+def view_turn(name: str) -> tuple[npt.NDArray[np.intp], Rows32]:
     """How the view of a turned picture follows from that of the picture; see `dedup.numerics.image.descriptor.square_map`."""
     return square_map(name, SIDES)
 
@@ -243,7 +224,7 @@ def relative_turns() -> npt.NDArray[np.int8]:
     return table
 
 
-def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.floating]) -> tuple[Array, npt.NDArray[np.bool_]]:
+def disc_views(descriptors: Vectors, aspect: Vectors) -> tuple[Rows32, Mask]:
     """The view of each picture's disc.
 
     `descriptors`: shape (n, DIM); of whole pictures.
@@ -252,8 +233,6 @@ def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.flo
     Returns `is_usable`: shape (n,); whether the disc has a direction.
     Raises ShapeError if the shapes do not match.
 
-    Examples
-    --------
     >>> from dedup.numerics.image.descriptor import describe
     >>> noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     >>> picture = np.kron(noise, np.ones((16, 16, 1), dtype=np.uint8))
@@ -291,7 +270,7 @@ def disc_views(descriptors: npt.NDArray[np.floating], aspect: npt.NDArray[np.flo
 
 
 @lru_cache(maxsize=2 * _MOST_STEPS + 1)
-def _sampling(step: int) -> tuple[Array, Array]:
+def _sampling(step: int) -> tuple[Rows32, Rows32]:
     """Values on the circles from the DCT coefficients: (radii * angles, 256) of luma and (…, 64) of chroma."""
     width, height = np.exp(step * _ASPECT_STEP), 1.0
     radius = _SHARE[:, None] * min(width, height) / 2

@@ -69,8 +69,6 @@ class Verdict:
 def turned(pixels: Pixels, variant: str) -> Pixels:
     """Turn a picture by one of `dedup.numerics.image.descriptor.VARIANTS`.
 
-    Examples
-    --------
     >>> turned(np.arange(6, dtype=np.uint8).reshape(1, 2, 3), "mirror").tolist()
     [[[3, 4, 5], [0, 1, 2]]]
     """
@@ -83,12 +81,8 @@ def turned(pixels: Pixels, variant: str) -> Pixels:
 def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Verdict:
     """Judge two pictures.
 
-    Parameters
-    ----------
-    a, b : Picture
-        `a` already turned as the candidate pair says.
-    max_distance : float
-        Up to which they are copies.
+    `a`: already turned as the candidate pair says.
+    `max_distance`: up to which they are copies.
     """
     side = SIDE if min(a.native_side, b.native_side) >= 0.75 * SIDE else SMALL_PICTURE_SIDE
     first, second = a.level(side), b.level(side)

@@ -25,10 +25,7 @@ _BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on 
 class Picture:
     """Pixels of an image with what comparisons derive from them.
 
-    Parameters
-    ----------
-    pixels : uint8 array, shape (height, width, 3)
-        RGB; kept with a longer side of at most `SIDE`.
+    `pixels`: shape (height, width, 3); RGB; kept with a longer side of at most `SIDE`.
     """
 
     def __init__(self, pixels: Pixels) -> None:

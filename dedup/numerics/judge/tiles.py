@@ -152,7 +152,6 @@ def _residuals(a: Array, b: Array, correlation: Array, scale: float) -> Array:
 
 
 def _global_similarity(left: Array, right: Array, mask: Array) -> float:
-    """Cosine of the descriptors of the two overlaps."""
     small = cv2.resize(mask, (GRID, GRID), interpolation=cv2.INTER_AREA)
     grids = []
     for side in (left, right):

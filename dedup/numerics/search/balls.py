@@ -39,8 +39,6 @@ class Ball:
 def half_angle_cosine(min_similarity: float) -> float:
     """Cosine of half the angle whose cosine is `min_similarity`.
 
-    Examples
-    --------
     >>> round(half_angle_cosine(0.5), 4)
     0.866
     """
@@ -70,8 +68,6 @@ def find_balls(vectors: Rows, min_similarity: float, candidates: Mask) -> list[B
     `candidates`: rows that may become members.
     Returns disjoint balls in the order found; none where the list is not dense anywhere.
 
-    Notes
-    -----
     A pivot is the mean direction of a dense neighbourhood, not one of the vectors: copies scatter around their
     original, and around one of the copies the ball would need twice the angle.
     Cost per ball: one pass over the remaining rows.
@@ -117,12 +113,8 @@ def _grow(vectors: Rows, rows: Ids, pivot: Floats, cos_half: float) -> Ball:
 class Ownership:
     """Which list counts a pair that several lists compare: the smallest list that both are in.
 
-    Parameters
-    ----------
-    lists : int32 array, shape (n, n_lists_each)
-        The lists each row of this list is in.
-    list_id : int
-        This list.
+    `lists`: shape (n, n_lists_each); the lists each row of this list is in.
+    `list_id`: this list.
     """
 
     def __init__(self, lists: ListIds, list_id: int) -> None:
@@ -204,22 +196,11 @@ class Crowds:
 def find_crowds(sample: Rows16, n: int, blocks: Iterable[tuple[slice, Rows16]], min_similarity: float) -> Crowds:
     """Find balls in a sample, and their surroundings among all vectors.
 
-    Parameters
-    ----------
-    sample : float16 array, shape (m, dim)
-    n : int
-        Vectors in all.
-    blocks : iterable of (slice, float16 array (b, dim))
-        All vectors, in order; read only if the sample holds a ball.
-    min_similarity : float
-        Cosine from which two vectors are neighbours.
+    `sample`: shape (m, dim).
+    `n`: vectors in all.
+    `blocks`: (slice, rows (b, dim)) of all vectors, in order; read only if the sample holds a ball.
+    `min_similarity`: cosine from which two vectors are neighbours.
 
-    Returns
-    -------
-    Crowds
-
-    Notes
-    -----
     Vectors within half the threshold's angle θ of a pivot are mutual neighbours; every neighbour of one of them is within 1.5 θ
     of the pivot. Surroundings that meet are merged.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
-from dedup.numerics.arraytypes import Floats, Ids, Rows16, Rows32, Sims
+from dedup.numerics.arraytypes import Floats, Ids, Rows16, Rows32, Sims, Vectors
 from dedup.numerics.graph.components import weights_of
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows
 
@@ -48,13 +48,9 @@ def themselves(row_ids: Ids, column_ids: Ids) -> tuple[Places, Places]:
 def close_pairs(rows: Rows32, columns: Rows32, limit: float, *, but: tuple[Places, Places] | None = None) -> ClosePairs:
     """Propose the pairs whose product in float32 is at least a limit.
 
-    Parameters
-    ----------
-    rows, columns : float32 array, shape (n_rows, dim) and (n_columns, dim)
-    limit : float
-        The threshold, less what rounding may have taken from a product.
-    but : (rows, columns), optional
-        Pairs that are left out, such as vectors with themselves; their products become -2.
+    `rows`, `columns`: shape (n_rows, dim) and (n_columns, dim).
+    `limit`: the threshold, less what rounding may have taken from a product.
+    `but`: rows and columns of pairs that are left out, such as vectors with themselves; their products become -2.
     """
     products = rows @ columns.T
     if but is not None:
@@ -71,26 +67,13 @@ def nearest_neighbors(
 ) -> tuple[Ids, Sims]:
     """The k most similar others of each query.
 
-    Parameters
-    ----------
-    queries : float16 array, shape (m, dim)
-    query_ids : int64 array, shape (m,)
-        A vector of the same id is not its own neighbour.
-    blocks : iterable of (ids int64 (b,), rows float16 (b, dim))
-        All vectors, no id twice.
-    k : int
-    max_products : int
-        float32 products at a time.
+    `queries`: shape (m, dim).
+    `query_ids`: shape (m,); a vector of the same id is not its own neighbour.
+    `blocks`: (ids (b,), rows (b, dim)) of all vectors, no id twice.
+    `max_products`: float32 products at a time.
+    Returns `ids`: shape (m, k); nearest first, ties by the smaller id; -1 where there are fewer.
+    Returns `similarity`: shape (m, k); exact cosines; -2 where there are fewer.
 
-    Returns
-    -------
-    ids : int64 array, shape (m, k)
-        Nearest first, ties by the smaller id; -1 where there are fewer.
-    similarity : float32 array, shape (m, k)
-        Exact cosines; -2 where there are fewer.
-
-    Notes
-    -----
     float32 products propose and exact similarities decide. Only where more than 8·k vectors of a block are as near as the k-th to
     within the rounding of float32 (a crowd of copies) do products choose which are judged: similarities are then right to 0.00001.
     """
@@ -127,7 +110,6 @@ def _proposed(product: Sims, query_ids: Ids, block_ids: Ids, worst: Sims, k: int
 
 
 def _merged(best: Sims, ids: Ids, query: Places, neighbor_ids: Ids, similarity: Sims) -> tuple[Sims, Ids]:
-    """The k best of the previous neighbours and some further ones."""
     m, k = best.shape
     rows = np.concatenate([np.repeat(np.arange(m), k), query])
     values, all_ids = np.concatenate([best.ravel(), similarity]), np.concatenate([ids.ravel(), neighbor_ids])
@@ -142,8 +124,6 @@ def mean_distances(similarity: Sims) -> Floats:
 
     A missing neighbour counts as opposite, at distance 2, so that the mean is an upper bound.
 
-    Examples
-    --------
     >>> mean_distances(np.array([[1.0, 0.5], [0.5, -2.0]], np.float32))
     array([0.25, 1.25])
     """
@@ -157,18 +137,9 @@ _DENSE = 0.02  # share of close pairs above which sums over all pairs beat lists
 def count_neighbors(queries: Rows16, query_ids: Ids, query_thresholds: Sims, blocks: Iterable[tuple[Ids, Rows16, Sims, Ids]]) -> Ids:
     """Weight of all other vectors within the threshold of each query, by comparing it with every one.
 
-    Parameters
-    ----------
-    queries : float16 array, shape (n, dim)
-    query_ids : int64 array, shape (n,)
-    query_thresholds : float32 array, shape (n,)
-        Similarity that each requires of a neighbour; a pair needs the larger of its two.
-    blocks : iterable of (ids (m,), rows float16 (m, dim), thresholds (m,), weights (m,))
-        All vectors, the queries among them.
-
-    Returns
-    -------
-    int64 array, shape (n,)
+    `queries`: shape (n, dim).
+    `query_ids`, `query_thresholds`: shape (n,); the similarity that each requires of a neighbour; a pair needs the larger of its two.
+    `blocks`: (ids (m,), rows (m, dim), thresholds (m,), weights (m,)) of all vectors, the queries among them.
     """
     unit = unit_rows(queries)
     counts = np.zeros(len(queries), dtype=np.int64)
@@ -213,35 +184,16 @@ class Alike:
     similarity: Sims  # exact
 
 
-def count_alike(
-    rows: npt.NDArray[np.floating],
-    row_labels: Ids,
-    columns: npt.NDArray[np.floating],
-    column_labels: Ids,
-    thresholds: Floats,
-    floor: float,
-) -> Alike:
+def count_alike(rows: Vectors, row_labels: Ids, columns: Vectors, column_labels: Ids, thresholds: Floats, floor: float) -> Alike:
     """Compare every row with every column of another label.
 
-    Parameters
-    ----------
-    rows, columns : float array, shape (n_rows, dim) and (n_columns, dim)
-    row_labels, column_labels : int64 array, shape (n_rows,) and (n_columns,)
-        Images of one label are copies or the same image; their pairs are left out.
-    thresholds : float64 array, shape (n_thresholds,)
-        Ascending.
-    floor : float
-        Similarity from which pairs are given one by one.
-
-    Returns
-    -------
-    Alike
-        Counts are right to within 1e-5 of similarity; from the floor up they are exact.
-
-    Raises
-    ------
-    ShapeError
-        If shapes do not match, or there is no threshold.
+    `rows`, `columns`: shape (n_rows, dim) and (n_columns, dim).
+    `row_labels`, `column_labels`: shape (n_rows,) and (n_columns,); images of one label are copies or the same image; their pairs are left
+    out.
+    `thresholds`: shape (n_thresholds,); ascending.
+    `floor`: similarity from which pairs are given one by one.
+    Returns counts that are right to within 1e-5 of similarity; from the floor up they are exact.
+    Raises ShapeError if shapes do not match, or there is no threshold.
     """
     if rows.shape[1:] != columns.shape[1:] or len(rows) != len(row_labels) or len(columns) != len(column_labels):
         raise ShapeError(f"expected rows and columns of one width with labels, found {rows.shape} and {columns.shape}")

@@ -24,24 +24,12 @@ Candidates = tuple[Ids, Sims]  # ids and exact similarities, in the order of the
 def search_all(search: Callable[[Ids, int], Candidates], least: Sims, n: int) -> tuple[Ids, Ids, Sims]:
     """All neighbours of some queries, as far as a search by codes finds them.
 
-    Parameters
-    ----------
-    search : callable
-        From rows of queries and k to ids (m, k), -1 where there are fewer, and exact similarities (m, k) of the candidates, in the order
-        of their codes. With fewer than k columns there are no more candidates.
-    least : float32 array, shape (n_queries,)
-        Similarity that each requires of a neighbour.
-    n : int
-        Vectors in the index.
+    `search`: from rows of queries and k to ids (m, k), -1 where there are fewer, and exact similarities (m, k) of the candidates, in the
+    order of their codes. With fewer than k columns there are no more candidates.
+    `least`: shape (n_queries,); similarity that each requires of a neighbour.
+    `n`: vectors in the index.
+    Returns `query`, `ids`, `similarity`: shape (n_neighbors,).
 
-    Returns
-    -------
-    query : int64 array, shape (n_neighbors,)
-    ids : int64 array, shape (n_neighbors,)
-    similarity : float32 array, shape (n_neighbors,)
-
-    Notes
-    -----
     A query is searched again for twice as many until the last quarter of its candidates holds no neighbour.
     """
     k, queries = min(FIRST, n), np.arange(len(least))
@@ -86,17 +74,9 @@ def open_merged(path: str) -> Any:
 class IvfIndex:
     """An index of `merge_parts`, its lists mapped into memory; thread-safe.
 
-    Parameters
-    ----------
-    path : str
-        The index; its lists lie beside it.
-    n_gpus : int
-        GPUs that share a copy of it; 0 = it is searched on the CPU.
-
-    Raises
-    ------
-    RunDirectoryError
-        If the file is not an index, or is truncated.
+    `path`: the index; its lists lie beside it.
+    `n_gpus`: GPUs that share a copy of it; 0 = it is searched on the CPU.
+    Raises RunDirectoryError if the file is not an index, or is truncated.
     """
 
     def __init__(self, path: str, *, n_gpus: int = 0) -> None:
@@ -107,42 +87,16 @@ class IvfIndex:
             why = " ".join(str(error).split())[-200:]
             raise RunDirectoryError(f"{path} can't be read as an index ({why}); {_AGAIN}") from error
         self._index = self._cpu
+        self.n_vectors, self.dim = int(self._cpu.ntotal), int(self._cpu.d)
+        self.nlist, self.nprobe = int(self._inner.nlist), int(self._inner.nprobe)  # inverted lists, and how many a search visits by default
+        self.code_bytes = int(self._inner.code_size)  # of a vector; its id takes 8 more
+        self.description = type(faiss.downcast_index(self._inner)).__name__  # FAISS's name of this kind of index
         self.on_gpu = n_gpus > 0
         if self.on_gpu:
             options = faiss.GpuMultipleClonerOptions()
             # codes of more than 48 bytes need half-precision tables
             options.useFloat16, options.usePrecomputed, options.shard = True, False, True
             self._index = faiss.index_cpu_to_all_gpus(self._cpu, co=options, ngpu=n_gpus)
-
-    @property
-    def n_vectors(self) -> int:
-        """Vectors in the index."""
-        return int(self._cpu.ntotal)
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of a vector."""
-        return int(self._cpu.d)
-
-    @property
-    def nlist(self) -> int:
-        """Inverted lists."""
-        return int(self._inner.nlist)
-
-    @property
-    def nprobe(self) -> int:
-        """Lists searched by default."""
-        return int(self._inner.nprobe)
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of a vector's code; its id takes 8 more."""
-        return int(self._inner.code_size)
-
-    @property
-    def description(self) -> str:
-        """FAISS's name of this kind of index."""
-        return type(faiss.downcast_index(self._inner)).__name__
 
     def list_sizes(self) -> Ids:
         """Vectors in each list, shape (nlist,)."""
@@ -151,21 +105,11 @@ class IvfIndex:
     def search(self, rows: Rows32, k: int, lists: ListIds | None = None) -> tuple[Ids, Sims]:
         """Candidates near some vectors, by their codes; to be refined.
 
-        Parameters
-        ----------
-        rows : float32 array, shape (n, dim)
-            Unit rows.
-        k : int
-            Candidates for each.
-        lists : int32 array, shape (n, nprobe), or None
-            Lists to search; None = the `nprobe` nearest, as the index finds them. A GPU always finds them itself.
-
-        Returns
-        -------
-        ids : int64 array, shape (n, k)
-            -1 where there are fewer.
-        similarity : float32 array, shape (n, k)
-            Computed from the codes, largest first.
+        `rows`: shape (n, dim); unit rows.
+        `k`: candidates for each.
+        `lists`: shape (n, nprobe); lists to search; None = the `nprobe` nearest, as the index finds them. A GPU always finds them itself.
+        Returns `ids`: shape (n, k); -1 where there are fewer.
+        Returns `similarity`: shape (n, k); computed from the codes, largest first.
         """
         rows = np.ascontiguousarray(rows, np.float32)
         if self.on_gpu:
@@ -196,15 +140,10 @@ _LEAST_PER_LIST = 39  # training vectors that FAISS requires for each list it tr
 def trained_index(centroids: Rows32, sample: Rows32, *, codes: str, nprobe: int) -> bytes:
     """An empty index over existing lists.
 
-    Parameters
-    ----------
-    centroids : float32 array, shape (nlist, dim)
-    sample : float32 array, shape (n, dim)
-        Unit rows the product quantizer is trained on.
-    codes : str
-        ``pq`` (`pq_bytes` a vector) or ``fp16`` (2 * dim bytes a vector).
-    nprobe : int
-        Lists searched by default.
+    `centroids`: shape (nlist, dim).
+    `sample`: shape (n, dim); unit rows the product quantizer is trained on.
+    `codes`: ``pq`` (`pq_bytes` a vector) or ``fp16`` (2 * dim bytes a vector).
+    `nprobe`: lists searched by default.
     """
     nlist, dim = centroids.shape
     quantizer = faiss.IndexFlatIP(dim)
@@ -223,18 +162,9 @@ def trained_index(centroids: Rows32, sample: Rows32, *, codes: str, nprobe: int)
 def trained_factory(factory: str, sample: Rows32, *, nlist: int, nprobe: int, seed: int) -> bytes:
     """An empty index that a FAISS factory string describes, which trains its own lists.
 
-    Parameters
-    ----------
-    factory : str
-        Such as ``IVF{nlist},Flat`` or ``OPQ64,IVF4096,PQ64``; ``{nlist}`` is replaced.
-    sample : float32 array, shape (n, dim)
-        Unit rows.
-    nlist, nprobe, seed : int
-
-    Raises
-    ------
-    ConfigError
-        If FAISS knows no such index, it has no inverted lists, or the sample is too small.
+    `factory`: such as ``IVF{nlist},Flat`` or ``OPQ64,IVF4096,PQ64``; ``{nlist}`` is replaced.
+    `sample`: shape (n, dim); unit rows.
+    Raises ConfigError if FAISS knows no such index, it has no inverted lists, or the sample is too small.
     """
     text = factory.replace("{nlist}", str(nlist))
     try:
@@ -261,14 +191,8 @@ def trained_factory(factory: str, sample: Rows32, *, nlist: int, nprobe: int, se
 def filled_part(trained: bytes, ids: Ids, rows: Rows32, home: ListIds | None) -> bytes:
     """A copy of an empty index with some vectors in it.
 
-    Parameters
-    ----------
-    trained : bytes
-    ids : int64 array, shape (n,)
-    rows : float32 array, shape (n, dim)
-        Unit rows.
-    home : int32 array, shape (n,), or None
-        The list of each vector; None = the index finds it.
+    `rows`: shape (n, dim); unit rows.
+    `home`: shape (n,); the list of each vector; None = the index finds it.
     """
     index = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
     rows, ids = np.ascontiguousarray(rows, np.float32), np.ascontiguousarray(ids, np.int64)
@@ -283,23 +207,11 @@ def filled_part(trained: bytes, ids: Ids, rows: Rows32, home: ListIds | None) ->
 def merge_parts(trained: bytes, parts: Sequence[str], index_path: str, lists_path: str, *, base: str = "") -> int:
     """Merge filled parts into one index with its lists in a separate file; at most one list is in memory.
 
-    Parameters
-    ----------
-    trained : bytes
-    parts : sequence of str
-        Files of `filled_part`.
-    index_path, lists_path : str
-        Files to write. The index finds its lists by their name in its folder.
-    base : str
-        An index that was merged before; its vectors come first.
+    `parts`: files of `filled_part`.
+    `index_path`, `lists_path`: files to write. The index finds its lists by their name in its folder.
+    `base`: an index that was merged before; its vectors come first.
+    Returns the number of vectors in the index.
 
-    Returns
-    -------
-    int
-        Vectors in the index.
-
-    Notes
-    -----
     The same as `faiss.contrib.ondisk.merge_ondisk`.
     """
     opened = [open_merged(base)] if base else []
@@ -349,8 +261,6 @@ def _silent() -> Iterator[None]:
 def pq_bytes(dim: int) -> int:
     """Bytes of a product-quantized vector: the largest divisor of `dim` up to 64.
 
-    Examples
-    --------
     >>> pq_bytes(512), pq_bytes(384)
     (64, 64)
     """

@@ -116,8 +116,6 @@ class Piece:
 def padded(n: int, multiple: int = BLOCK) -> int:
     """`n` rounded up to a multiple.
 
-    Examples
-    --------
     >>> padded(65), padded(150, 8)
     (128, 152)
     """
@@ -149,17 +147,9 @@ class Device:
 def choose_device(setting: str) -> Device | None:
     """The device on which this process computes products; None = the CPU, without torch.
 
-    Parameters
-    ----------
-    setting : str
-        `engine.device`: ``cpu``; ``cuda``; ``auto`` = cuda where torch is installed and computes on a CUDA device.
-
-    Raises
-    ------
-    MissingExtra
-        If the setting is cuda and torch is not installed.
-    ConfigError
-        If the setting is cuda and torch computes on no CUDA device.
+    `setting`: `engine.device`: ``cpu``; ``cuda``; ``auto`` = cuda where torch is installed and computes on a CUDA device.
+    Raises MissingExtra if the setting is cuda and torch is not installed.
+    Raises ConfigError if the setting is cuda and torch computes on no CUDA device.
     """
     if setting == "cpu" or (setting == "auto" and not may_have_gpu()):
         return None

@@ -30,35 +30,17 @@ def self_join(
 ) -> Joined:
     """Find all pairs within the threshold and keep a sparse set of them.
 
-    Parameters
-    ----------
-    vectors : float16 array, shape (n, dim), or Rows
-        Unit rows up to float16 rounding, ordered by sample_id.
-    thresholds : float32 array, shape (n,)
-        Similarity each row requires of a copy; a pair needs the larger of its two.
-    weights : int64 array, shape (n,)
-        Samples each row represents.
-    ownership : Ownership
-        Pairs that another list owns are left out.
-    settings : JoinSettings
-    projected : float16 array, shape (n, k + 1), optional
-        Projections (`dedup.numerics.search.project`) whose products bound the similarities.
-    earlier : Earlier, optional
-        Result of an earlier join of the first rows. Only pairs with at least one other row are compared, and those of rows that
-        represent more samples than they did then.
-
-    Returns
-    -------
-    Joined
-        With `earlier`, the edges of all rows, and by how much the counts have grown since (weights of the rows themselves
-        left out).
-        Without balls, the edges are exactly the forest and the best edges of all pairs within the threshold. Inside a
-        ball (`find_balls`) they are a star around its middle and a path: linear in its members.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `vectors`: shape (n, dim); unit rows up to float16 rounding, ordered by sample_id.
+    `thresholds`: shape (n,); similarity each row requires of a copy; a pair needs the larger of its two.
+    `weights`: shape (n,); samples each row represents.
+    `ownership`: pairs that another list owns are left out.
+    `projected`: shape (n, k + 1); projections (`dedup.numerics.search.project`) whose products bound the similarities.
+    `earlier`: result of an earlier join of the first rows. Only pairs with at least one other row are compared, and those of rows that
+    represent more samples than they did then.
+    Returns, with `earlier`, the edges of all rows, and by how much the counts have grown since (weights of the rows themselves left out).
+    Without balls, the edges are exactly the forest and the best edges of all pairs within the threshold. Inside a ball (`find_balls`) they
+    are a star around its middle and a path: linear in its members.
+    Raises ShapeError if the shapes do not match.
     """
     n = len(vectors)
     if thresholds.shape != (n,) or weights.shape != (n,):
@@ -160,7 +142,6 @@ class ListJoin:
             self._compare(fresh, rows[~self.is_fresh[rows]])
 
     def _compare(self, rows: Ids, others: Ids) -> None:
-        """Compare some rows with others; each pair once if both are the same rows."""
         for a, b, is_close in self.strips.pairs(rows, others):
             self._judge(a, b, is_close=is_close)
 
@@ -193,7 +174,6 @@ class ListJoin:
         self._with_members(near[~is_fresh], ball.rows[self.is_fresh[ball.rows]])
 
     def _with_members(self, rows: Ids, members: Ids) -> None:
-        """Compare rows near a ball with members of it."""
         loaded, unit = -1, np.zeros((0, 0), dtype=np.float32)  # first of the columns in memory
         for strip, columns, close in self.strips.strips(rows, members):
             if not close.is_dense(_DENSE):
@@ -205,7 +185,6 @@ class ListJoin:
             self._judge_dense(strip, columns, unit)
 
     def _products(self, rows: Ids, pivot: Sims) -> Sims:
-        """Product of each row with a pivot."""
         products = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), TILING.columns):
             part = slice(start, start + TILING.columns)

@@ -138,8 +138,6 @@ def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
 
     The less similar two vectors are, and the narrower the lists, the less likely they share one; see the tables of `docs/results.md`.
 
-    Examples
-    --------
     >>> [choose_nprobe(t, 1_000_000) for t in (0.96, 0.85, 0.7)]
     [8, 16, 32]
     >>> [choose_nprobe(0.96, n) for n in (10_000, 10_000_000, 1_000_000_000)]
@@ -152,8 +150,6 @@ def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
 def choose_nlist(n_vectors: int, nprobe: int) -> int:
     """Number of inverted lists: sqrt(nprobe * n) balances assignment and join.
 
-    Examples
-    --------
     >>> choose_nlist(1_000_000, 4)
     2000
     """
@@ -178,8 +174,6 @@ def train_quantizer(sample: Rows32, training: Training, device: Device | None = 
     Returns fewer lists than `training.nlist` where the sample has fewer distinct rows.
     Raises ShapeError if there are fewer rows than lists.
 
-    Notes
-    -----
     A crowd of near-copies would draw centroids in proportion to its size and be spread over hundreds of lists,
     so that its pairs are compared nowhere or many times. Therefore each ball is one vector of the sample.
 
@@ -243,20 +237,11 @@ class Lists:
     def place(self, rows: Rows32, nprobe: int, device: Device | None = None) -> tuple[ListIds, Rows16 | None]:
         """Choose the lists of vectors and project them.
 
-        Parameters
-        ----------
-        rows : float32 array, shape (n, dim)
-            Unit rows.
-        nprobe : int
-            Lists each vector goes to.
-        device : Device, optional
-            Where the scores of lists are computed; None = the CPU. The lists are the same.
-
-        Returns
-        -------
-        lists : int32 array, shape (n, nprobe)
-            Of each vector, distinct and nearest first; with one list, shape (n, 1).
-        projected : float16 array, shape (n, n_filter + 1), or None
+        `rows`: shape (n, dim); unit rows.
+        `nprobe`: lists each vector goes to.
+        `device`: where the scores of lists are computed; None = the CPU. The lists are the same.
+        Returns `lists`: shape (n, nprobe); of each vector, distinct and nearest first; with one list, shape (n, 1).
+        Returns `projected`: shape (n, n_filter + 1).
         """
         along = rows @ self.axes
         projected = with_rest(along[:, : self.n_filter]).astype(np.float16) if self.n_filter else None
@@ -271,20 +256,9 @@ def train_lists(
 ) -> Lists:
     """Find the axes, train the quantizer, and choose how many axes propose pairs.
 
-    Parameters
-    ----------
-    sample : float32 array, shape (n, dim)
-        Unit rows.
-    training : Training
-    min_similarity : float
-    is_rotated : bool
-        Keep every axis, so that the coordinates hold the whole vector.
-    device : Device, optional
-        See `train_quantizer`.
-
-    Returns
-    -------
-    Lists
+    `sample`: shape (n, dim); unit rows.
+    `is_rotated`: keep every axis, so that the coordinates hold the whole vector.
+    `device`: see `train_quantizer`.
     """
     axes = principal_axes(sample)
     k = min(_QUANTIZER_DIM, sample.shape[1])
@@ -312,15 +286,13 @@ HOT_ROWS = 131_072  # members up to which a list is one worker's: some 30 s
 HOT_COST = 4.0  # times the mean cost of a list, up to which it is too
 
 
-def count_lists(blocks: Iterable[ListIds]) -> Ids:
-    """Members of each list, int64 (nlist,), from blocks of the lists of each member.
+def count_lists(blocks: Iterable[ListIds], nlist: int = 0) -> Ids:
+    """Members of each list, int64 (nlist or more,), from blocks of the lists of each member.
 
-    Examples
-    --------
     >>> count_lists([np.array([[0, 2], [2, 3]], np.int32), np.array([[3, 0]], np.int32)])
     array([2, 0, 2, 2])
     """
-    sizes = np.zeros(0, dtype=np.int64)
+    sizes = np.zeros(nlist, dtype=np.int64)
     for lists in blocks:
         counted = np.bincount(lists.ravel(), minlength=len(sizes))
         counted[: len(sizes)] += sizes
@@ -341,19 +313,10 @@ def pack_lists(
     A list costs its comparisons and its gather; lists of one member cost nothing. The number of shares of a list depends on the
     sizes alone: each share sparsifies its edges by itself, and they must not depend on the number of workers.
 
-    Parameters
-    ----------
-    sizes : int64 array, shape (nlist,)
-    n_workers : int
-    fresh : int64 array, shape (nlist,), optional
-        Members that are compared with all others; None = all are. Lists without fresh members cost nothing.
-    hot_rows, hot_cost : int, float
-        A list is hot if it costs more than the square of `hot_rows` and more than `hot_cost` times the mean.
-
-    Returns
-    -------
-    list of Pack
-        One empty pack where there is nothing to do.
+    `sizes`: shape (nlist,).
+    `fresh`: shape (nlist,); members that are compared with all others; None = all are. Lists without fresh members cost nothing.
+    `hot_rows`, `hot_cost`: a list is hot if it costs more than the square of `hot_rows` and more than `hot_cost` times the mean.
+    Returns at least one pack: an empty one where there is nothing to do.
     """
     lists = np.flatnonzero(sizes > 1 if fresh is None else (sizes > 1) & (fresh > 0))
     n_earlier = np.zeros(len(lists)) if fresh is None else (sizes[lists] - fresh[lists]).astype(np.float64)

@@ -80,8 +80,6 @@ def with_rest(head: Rows32) -> Rows32:
     `head`: shape (n, k).
     Returns shape (n, k + 1); unit rows, up to 3e-7 in the square of the rest.
 
-    Examples
-    --------
     >>> with_rest(np.array([[0.6, 0.0]], np.float32)).round(4)
     array([[0.6, 0. , 0.8]], dtype=float32)
     """

@@ -90,25 +90,11 @@ def join_views(
 ) -> ViewEdges:
     """Find pairs of images that have two views alike, though the whole pictures are not.
 
-    Parameters
-    ----------
-    views : Views
-    ownership : Ownership
-        Pairs of rows that another list owns are left out.
-    wholes : Rows
-        For each row the vector of the whole image that it is a view of.
-    rule : ViewRule
-    settings : JoinSettings
-        `best_of_pairs` of the edges of all shares gives those of the whole.
-    n_earlier : int
-        Images below this number were compared with each other before: only pairs with at least one other are compared.
+    `ownership`: pairs of rows that another list owns are left out.
+    `wholes`: for each row the vector of the whole image that it is a view of.
+    `settings`: `best_of_pairs` of the edges of all shares gives those of the whole.
+    `n_earlier`: images below this number were compared with each other before: only pairs with at least one other are compared.
 
-    Returns
-    -------
-    ViewEdges
-
-    Notes
-    -----
     Base rows are compared with all rows, others only with base rows. A ball of similar rows is represented by a few
     from its middle to its edge, and its base rows are compared with the middle only: linear in its members.
     """

@@ -45,11 +45,7 @@ class Drift:
 def quantization_error(lists: Lists, rows: Rows32) -> float | None:
     """Mean of 1 - <row, nearest centroid>, in the coordinates that lists are chosen by; None for one list or no rows.
 
-    Parameters
-    ----------
-    lists : Lists
-    rows : float32 array, shape (n, dim)
-        Unit rows.
+    `rows`: shape (n, dim); unit rows.
     """
     if lists.nlist == 1 or not len(rows):
         return None
@@ -61,8 +57,6 @@ def quantization_error(lists: Lists, rows: Rows32) -> float | None:
 def imbalance(sizes: Ids) -> float:
     """Sum of the squared sizes of lists over that of lists of one size; 1 = even.
 
-    Examples
-    --------
     >>> imbalance(np.array([2, 2])), imbalance(np.array([4, 0]))
     (1.0, 2.0)
     """
@@ -73,19 +67,11 @@ def imbalance(sizes: Ids) -> float:
 def cost_against(sizes: Ids, n: int, nlist: int, nprobe: int, imbalance_before: float) -> float:
     """Comparisons of a join with the present lists over those with retrained ones.
 
-    Parameters
-    ----------
-    sizes : int64 array, shape (n_lists,)
-        Of the present lists.
-    n : int
-        Vectors.
-    nlist, nprobe : int
-        Retrained lists, and how many a vector goes to.
-    imbalance_before : float
-        How uneven lists are when freshly trained.
+    `sizes`: shape (n_lists,); of the present lists.
+    `n`: vectors.
+    `nlist`, `nprobe`: retrained lists, and how many a vector goes to.
+    `imbalance_before`: how uneven lists are when freshly trained.
 
-    Examples
-    --------
     >>> cost_against(np.array([20, 20]), 40, 4, 1, 1.0)
     2.0
     """

@@ -19,12 +19,8 @@ _LEAST = 0.5  # pairs, right and wrong together, below which there is no precisi
 def wilson(n_found: int, n: int) -> tuple[float, float]:
     """Wilson's 95% interval of the share n_found / n; `n` is 1 or more.
 
-    Notes
-    -----
     Wilson (1927); Brown, Cai and DasGupta (2001) recommend it for samples of any size.
 
-    Examples
-    --------
     >>> low, high = wilson(9, 10)
     >>> round(low, 3), round(high, 3)
     (0.596, 0.982)
@@ -48,25 +44,12 @@ def accepted_share(n_accepted: npt.ArrayLike, n_judged: npt.ArrayLike, n_replica
 def share_beside(n_right: npt.ArrayLike, expected: Floats, replicates: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """Precision where the right pairs are known and wrong ones are expected besides: right / (right + wrong).
 
-    Parameters
-    ----------
-    n_right : int array, shape (n,)
-    expected : float64 array, shape (n,)
-        Wrong pairs expected.
-    replicates : float64 array, shape (n_replicates, n)
-        The same from other samples.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    precision, low, high : float64 array, shape (n,)
-        Between 0 and 1; NaN where less than half a pair is expected in all. The interval is for the pairs that a run finds: the expected
-        number of wrong ones is uncertain, and the number that occurs varies about it (Poisson).
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `n_right`: shape (n,).
+    `expected`: shape (n,); wrong pairs expected.
+    `replicates`: shape (n_replicates, n); the same from other samples.
+    Returns `precision`, `low`, `high`: shape (n,); between 0 and 1; NaN where less than half a pair is expected in all. The interval is for
+    the pairs that a run finds: the expected number of wrong ones is uncertain, and the number that occurs varies about it (Poisson).
+    Raises ShapeError if the shapes do not match.
     """
     right, wrong = _checked(n_right, expected, replicates), _drawn(replicates, rng)
     return _bounded(right, right + expected, right, right + wrong)

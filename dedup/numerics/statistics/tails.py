@@ -77,20 +77,9 @@ class Tail:
 def pair_shares(sample: PairSample, counts: Ids, thresholds: Floats, *, seed: int, n_replicates: int = _REPLICATES) -> PairShares:
     """Share of the pairs at or above each threshold, with replicates that show how it varies between samples of images.
 
-    Parameters
-    ----------
-    sample : PairSample
-    counts : int64 array, shape (n_rows, n)
-        Of each sampled image, others at or above each threshold, and below `sample.upper`.
-    thresholds : float64 array, shape (n,)
-        Ascending.
-    seed : int
-    n_replicates : int
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not match.
+    `counts`: shape (n_rows, n); of each sampled image, others at or above each threshold, and below `sample.upper`.
+    `thresholds`: shape (n,); ascending.
+    Raises ShapeError if the shapes do not match.
     """
     if counts.shape != (sample.n_rows, len(thresholds)):
         raise ShapeError(f"expected counts of shape ({sample.n_rows}, {len(thresholds)}), found {counts.shape}")
@@ -115,8 +104,6 @@ def image_weights(n_rows: int, n_others: int, n_replicates: int, rng: np.random.
     `n_rows`, `n_others`: sampled images, and those each is compared with.
     Returns shape (n_replicates, n_rows); gamma distributed, of mean 1 and variance 1 + 3 n_rows / n_others.
 
-    Notes
-    -----
     Pairs that share an image depend on each other, so images are resampled, by smooth weights as in Rubin's Bayesian
     bootstrap (1981). With few rows against many others the variance of the count is that of its rows. Where all N images are
     rows, each is also a column of all others, so that its influence is double and the variance four times that of the rows
@@ -159,8 +146,6 @@ def _refitted(sample: PairSample, tail: Tail, start: float, weights: Floats) -> 
 def fit_tail(sample: PairSample) -> Tail | None:
     """Fit the tail of the pairs of a sample; None where there are fewer than 50.
 
-    Notes
-    -----
     The largest 2,000 similarities, at most a hundredth of all pairs, are used. While the fit misses the counts, as a whole (the
     distributions differ by more than 1 / sqrt(n)) or at its end (the ranks 16, 32, 64, … are off by more than two standard
     deviations), the number is halved, down to 250: fewer pairs say less, but more about the end. With an `upper` below 1 all
@@ -226,8 +211,6 @@ def fit_gpd(excess: Floats, weights: Floats | None = None, *, upper: float = np.
     Returns `scale, shape`: the shape between -0.5 and 0.5.
     Raises ShapeError if there are fewer than two values, or one is negative or above `upper`.
 
-    Notes
-    -----
     Nelder and Mead's search over the logarithm of the scale and the shape.
     """
     if excess.ndim != 1 or len(excess) < 2 or excess.min() < 0 or excess.max() > upper:
@@ -261,8 +244,6 @@ def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
     `excess`: not negative.
     `scale`, `shape`: as `scipy.stats.genpareto` defines the shape: 0 is exponential, below 0 the distribution ends at -scale / shape.
 
-    Examples
-    --------
     >>> survival([0.0, 1.0], 1.0, 0.0).round(4)
     array([1.    , 0.3679])
     """
@@ -274,8 +255,6 @@ def survival(excess: npt.ArrayLike, scale: float, shape: float) -> Floats:
 def log_closeness(similarity: npt.ArrayLike) -> Floats:
     """-log(1 - similarity), float64.
 
-    Examples
-    --------
     >>> log_closeness([0.5, 0.9]).round(4)
     array([0.6931, 2.3026])
     """

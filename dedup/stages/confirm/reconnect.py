@@ -7,6 +7,7 @@ the most similar pairs first, until every image has been compared with its neare
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.cluster.hierarchy import DisjointSet
 
-from dedup.contracts import Table
 from dedup.judge.pair import JudgeInputs, JudgeSettings, VerdictWriter, find_places
 from dedup.judge.verdicts import AGAIN, base_tables, find_verdicts, inside
 from dedup.numerics.arraytypes import Ids, Sims
@@ -42,8 +42,6 @@ class ReconnectTask:
     bounds: Ids
     judged: Ids
     limit: int
-    edges: Table
-    refused: Table
 
 
 @dataclass
@@ -52,14 +50,14 @@ class Reconnected:
 
     n_judged: int = 0
     n_standing: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
 def reconnect_components(task: ReconnectTask) -> Reconnected:
     """Search the components of one task."""
     judge = task.inputs.judge()
     outcome = Reconnected()
-    with VerdictWriter(task.edges, task.refused, f"part-again-{task.number:05d}", "confirm") as writer:
+    with VerdictWriter(task.inputs.settings.run, f"part-again-{task.number:05d}", "confirm") as writer:
         for start, stop in zip(task.bounds[:-1], task.bounds[1:], strict=True):
             ids, parts = task.sample_ids[start:stop], task.parts[start:stop]
             judged = task.judged[(task.judged >= start).all(axis=1) & (task.judged < stop).all(axis=1)] - start
@@ -86,7 +84,6 @@ def join_parts(
 ) -> Ids:
     """Judge pairs between different parts, the most similar first, until no pair remains that could join two.
 
-    `vectors`: shape (n, dim).
     `min_similarity`: shape (n,); a pair needs the larger of its two.
     `parts`: shape (n,); the part of each row so far.
     `judged`: shape (n_judged, 2); pairs that are not judged again.
@@ -94,8 +91,6 @@ def join_parts(
     `are_copies`: judges two positions (the smaller first) of a given similarity.
     Returns shape (n,); the part of each row now.
 
-    Notes
-    -----
     After Kruskal (1956): with a limit that no image reaches, and an `are_copies` that never errs, the parts joined are
     the components of the complete graph of true copies within the threshold.
     """
@@ -179,14 +174,13 @@ def reconnect(context: StageContext, settings: JudgeSettings) -> Reconnected:
         offsets = bounds[first : last + 1] - bounds[first]
         places = find_places(context.engine, run.table("metadata"), ids[nodes])
         inputs = JudgeInputs(settings, places, inside(verdicts, np.sort(ids[nodes])), context.spaces)
-        of_nodes, tables_out = tuple(column[nodes] for column in thresholds), (run.table("edges"), run.table("refused"))
-        tasks.append(ReconnectTask(inputs, len(tasks), ids[nodes], of_nodes, parts[nodes], offsets, place[both[rows]], limit, *tables_out))
+        of_nodes = tuple(column[nodes] for column in thresholds)
+        tasks.append(ReconnectTask(inputs, len(tasks), ids[nodes], of_nodes, parts[nodes], offsets, place[both[rows]], limit))
         sizes.append(len(nodes))
     for _, outcome in context.run_tasks("confirm", "images searched again", reconnect_components, tasks, sizes):
         total.n_judged += outcome.n_judged
         total.n_standing += outcome.n_standing
-        for reason, count in outcome.reasons.items():
-            total.reasons[reason] = total.reasons.get(reason, 0) + count
+        total.reasons.update(outcome.reasons)
     return total
 
 

@@ -8,6 +8,7 @@ all candidates would give.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Table
 from dedup.judge.pair import PLACES, JudgeInputs, JudgeSettings, Space, VerdictWriter, likely_turns, turns_to_try
 from dedup.judge.verdicts import JUDGED_SQL, JUDGED_TABLES, VERDICTS, VERDICTS_VERSION, base_tables
-from dedup.numerics.arraytypes import Ids, Mask, Sims
+from dedup.numerics.arraytypes import Ids, Mask, Rows16, Sims
 from dedup.numerics.graph.components import connected_components, maximum_spanning_forest
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import reconnect
@@ -81,8 +82,6 @@ class ConfirmTask:
     work: str
     name: str
     spaces: tuple[Space, ...]
-    edges: Table
-    refused: Table
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class ConfirmCounts:
 
     stands: Mask
     n_unread: int
-    reasons: dict[str, int]
+    reasons: Counter[str]
     unreadable: list[str]
 
 
@@ -109,7 +108,7 @@ def confirm_pairs(task: ConfirmTask) -> ConfirmCounts:
     judge = JudgeInputs(task.settings, places, _judged(work)).judge()
     columns = [work[name].to_pylist() for name in ("src", "dst", "similarity", "source")] + [_found_by(task, work), _turns(task, work)]
     stands = []
-    with VerdictWriter(task.edges, task.refused, task.name, "confirm") as writer:
+    with VerdictWriter(task.settings.run, task.name, "confirm") as writer:
         for src, dst, similarity, source, found_by, turns in zip(*columns, strict=True):
             outcome = judge.judge(src, dst, turns, source)
             writer.add(src, dst, similarity, outcome, source, found_by)
@@ -129,29 +128,32 @@ def _judged(work: pa.Table) -> pa.Table:
 
 def _found_by(task: ConfirmTask, work: pa.Table) -> list[str]:
     """The encoders that each pair is a candidate of."""
-    source, ends = np.array(work["source"].to_pylist(), dtype=object), [work[end].to_numpy() for end in ("src", "dst")]
+    source = np.array(work["source"].to_pylist(), dtype=object)
     names = np.full(len(work), "", dtype=object)
     for number, space in enumerate(task.spaces):
         is_found = np.isin(source, ("also", "also_look") if number else ("whole", "look"))
         if len(task.spaces) > 1:
-            store = space.run.vectors()
-            for start in range(0, len(work), _BLOCK):
-                src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
-                is_found[start : start + _BLOCK] |= exact_similarity(src, dst) >= np.float32(space.min_similarity)
+            for part, src, dst in _vectors(space, work):
+                is_found[part] |= exact_similarity(src, dst) >= np.float32(space.min_similarity)
         names[is_found] = [f"{name}+{space.encoder}" if name else space.encoder for name in names[is_found]]
     return list(names)
 
 
 def _turns(task: ConfirmTask, work: pa.Table) -> list[tuple[str, ...]]:
-    """The turns to try for each pair."""
     space = task.spaces[-1]  # the one that can be turned, if any can
     likely: list[str | None] = [None] * len(work)
     if space.turns:
-        store, ends = space.run.vectors(), [work[end].to_numpy() for end in ("src", "dst")]
-        for start in range(0, len(work), _BLOCK):
-            src, dst = (store.take(end[start : start + _BLOCK]) for end in ends)
-            likely[start : start + _BLOCK] = likely_turns(src, dst, space.turns)
+        for part, src, dst in _vectors(space, work):
+            likely[part] = likely_turns(src, dst, space.turns)
     return [turns_to_try(variant, turn) for variant, turn in zip(work["variant"].to_pylist(), likely, strict=True)]
+
+
+def _vectors(space: Space, work: pa.Table) -> Iterator[tuple[slice, Rows16, Rows16]]:
+    """The vectors of both ends of the pairs, in blocks."""
+    store, ends = space.run.vectors(), [work[end].to_numpy() for end in ("src", "dst")]
+    for start in range(0, len(work), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        yield part, store.take(ends[0][part]), store.take(ends[1][part])
 
 
 def judge_candidates(context: StageContext) -> StageResult:
@@ -234,12 +236,11 @@ class _Judged:
 def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table, judged: _Judged) -> Mask:
     """Judge the pairs of one round; returns which stand, in the order of the table, which is by (src, dst)."""
     run = context.run
-    edges, refused = run.table("edges"), run.table("refused")
     size = min(_MOST_PAIRS, max(_LEAST_PAIRS, len(pairs) // (_TASKS_PER_WORKER * context.engine.n_workers)))
     # with the places of their images the pairs lie in files, not in the driver's memory; hidden, and deleted after the round
     of_base = base_tables(context.base, context.config.confirm)
     base = {name: of_base[name] for name in JUDGED_TABLES} if of_base else {}
-    work = Table(join(edges.path, "_work"), _WORK_JUDGED if base else WORK)
+    work = Table(join(run.table("edges").path, "_work"), _WORK_JUDGED if base else WORK)
     clear(work)
     query = WORK_SQL.format(verdict=_BASE_VERDICT if base else _NO_VERDICT, judged=_JUDGED if base else "")
     tasks: list[ConfirmTask] = []
@@ -249,9 +250,7 @@ def _judge_pairs(context: StageContext, settings: JudgeSettings, pairs: pa.Table
             part = batch.slice(start, size)
             write_table(work, [part], f"part-{len(tasks):05d}")
             name = f"part-{judged.n_tasks + len(tasks):05d}"
-            tasks.append(
-                ConfirmTask(settings, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.spaces, edges, refused)
-            )
+            tasks.append(ConfirmTask(settings, join(work.path, f"part-{len(tasks):05d}-00000.parquet"), name, context.spaces))
             sizes.append(len(part))
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     stands = np.zeros(len(pairs), dtype=bool)

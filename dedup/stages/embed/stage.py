@@ -232,6 +232,7 @@ STAGE = Stage(
     run=embed,
     inputs=find_sources,
     refuse=refuse_to_embed,
+    reads_samples=True,
     reads_base=always,
     told_again=("input.carry", "encoder.name", "embed.also"),
 )

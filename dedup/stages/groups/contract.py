@@ -122,6 +122,5 @@ def contract(
 
 
 def _is_open(engine: Engine, links: Table) -> bool:
-    """Whether the links are not stars yet."""
     counts = next(iter(engine.sql(OPEN_SQL, {"links": links}, _OPEN))).to_pylist()[0]
     return bool(counts["n_several"] or counts["n_both"])

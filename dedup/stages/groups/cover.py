@@ -8,15 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.contracts import Table
 from dedup.judge.pair import JudgeInputs, JudgeSettings, PairJudge, Space, VerdictWriter, find_places, likelier_first
 from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
 from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
-from dedup.schemas.pairs import NEAR
 from dedup.stages.stage import StageContext
-from dedup.storage.tables import clear_prefix, dataset, read_table
+from dedup.storage.arrays import clear_files
+from dedup.storage.tables import read_table
 
 _TASK_ROWS = 2_000
 
@@ -35,7 +34,6 @@ class CoverTask:
     min_similarity: Sims
     links: pa.Table
     refused: Ids
-    refusals: Table
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def cover_components(task: CoverTask) -> Cover:
     anchor = np.arange(len(task.sample_ids), dtype=np.int64)
     similarity = np.ones(len(anchor), dtype=np.float32)
     distance = np.full(len(anchor), np.nan, dtype=np.float32)
-    with VerdictWriter(None, task.refusals, f"{task.stage}-{task.number:05d}", task.stage) as writer:
+    with VerdictWriter(task.inputs.settings.run, f"{task.stage}-{task.number:05d}", task.stage, writes_edges=False) as writer:
         for start, stop, n_forced in zip(task.bounds[:-1], task.bounds[1:], task.n_forced.tolist(), strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
             thresholds = np.array([threshold_of[int(sample)] for sample in ids], dtype=np.float32)
@@ -130,7 +128,7 @@ def cover(
     `n_forced`: shape (n_components,); how many first members of each component are anchors in any case; None = one.
     """
     n, refusals = len(sample_ids), context.run.table("refused")
-    clear_prefix(refusals, stage)
+    clear_files(refusals.path, f"{stage}-*.parquet")
     result = Cover(np.arange(n, dtype=np.int64), np.ones(n, dtype=np.float32), np.full(n, np.nan, dtype=np.float32))
     if not n:
         return result
@@ -163,7 +161,7 @@ def cover(
         tasks.append(
             CoverTask(
                 inputs, stage, len(tasks), sample_ids[rows], offsets, forced[part], ids, thresholds[np.searchsorted(distinct, ids)],
-                linked.slice(links_part.start, links_part.stop - links_part.start), refused_pairs, refusals,
+                linked.slice(links_part.start, links_part.stop - links_part.start), refused_pairs,
             )
         )  # fmt: skip
         slices.append(rows)
@@ -173,13 +171,7 @@ def cover(
     return result
 
 
-def near_links(context: StageContext) -> pa.Table:
-    """Near edges as `src, dst, similarity, distance`: with confirm.unreadable=keep also those whose pixels could not be read."""
-    return dataset(context.run.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
-
-
 def _links(table: pa.Table) -> dict[int, list[tuple[int, Link]]]:
-    """Links by their smaller end."""
     links: dict[int, list[tuple[int, Link]]] = {}
     columns = (table[name].to_pylist() for name in ("src", "dst", "similarity", "distance"))
     for src, dst, similarity, distance in zip(*columns, strict=True):

@@ -12,9 +12,10 @@ from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
-from dedup.schemas.pairs import STANDING
+from dedup.schemas.pairs import NEAR, STANDING
 from dedup.stages.groups.contract import contract
-from dedup.stages.groups.cover import cover, near_links
+from dedup.stages.groups.cover import cover
+from dedup.stages.pairs.known import read_neighbors
 from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, read_table
 
@@ -72,18 +73,14 @@ def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     size = np.bincount(labels, minlength=len(ids))[labels]
     members = np.flatnonzero((size > 1) | (representatives["weight"].to_numpy() > 1))
 
-    neighbors = read_table(run.table("neighbors"))
-    n_neighbors = np.zeros(len(ids), dtype=np.int64)
-    place = np.searchsorted(ids, neighbors["sample_id"].to_numpy())
-    if len(ids):
-        is_distinct = ids[place.clip(0, len(ids) - 1)] == neighbors["sample_id"].to_numpy()
-        n_neighbors[place[is_distinct]] = neighbors["n_neighbors"].to_numpy()[is_distinct]
-
+    n_neighbors = read_neighbors(run, ids)
     # anchors are taken by (n_neighbors descending, sample_id)
     order = members[np.lexsort((members, -n_neighbors[members], labels[members]))]
     settings, distance = context.judge_settings, np.full(len(order), np.nan, dtype=np.float32)
     if settings is not None:
-        covered = cover(context, settings, "groups", labels[order], ids[order], near_links(context))
+        # with confirm.unreadable=keep also those whose pixels could not be read
+        links = dataset(run.table("edges")).to_table(columns=["src", "dst", "similarity", "distance"], filter=NEAR)
+        covered = cover(context, settings, "groups", labels[order], ids[order], links)
         anchor, similarity, distance = order[covered.anchor], covered.similarity, covered.distance
     else:
         min_similarity = representatives["min_similarity"].to_numpy()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from cachetools import LRUCache, cached
 
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, RunDirectoryError
@@ -18,7 +18,7 @@ from dedup.runs.index import FORMAT, INDEX, LISTS, index_files, publish_index, r
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.atomic import hidden_folder, scratch_folder, write_bytes
-from dedup.storage.urls import filesystem, is_local, read_bytes, read_json
+from dedup.storage.urls import filesystem, is_local, read_bytes
 
 _PQ_LEAST = 256  # one vector for each centroid of a product quantizer's byte
 PQ_FROM = 20_000  # vectors from which the index holds codes instead of float16
@@ -83,7 +83,7 @@ def fill_index(context: StageContext, ids: Ids, lists: Lists, sample: Rows32, np
     beside = f", beside {n_held:,} of base.run_dir" if n_held else ""
     context.reporter.note(f"index: filling it with {codes} codes of {len(ids) - n_held:,} vectors{beside}")
     n_filled = sum(n for _, n in context.run_tasks("index", "codes", fill_part, tasks, [len(task.sample_ids) for task in tasks]))
-    n_merged = _merge(run, [part_path(run, task.number) for task in tasks], base)
+    n_merged = _merge(run, trained, [part_path(run, task.number) for task in tasks], base)
     if n_filled != len(ids) - n_held or n_merged != len(ids):
         raise RunDirectoryError(f"{run.url}: the index holds {n_merged:,} of {len(ids):,} vectors; run the same command again")
     clear_files(run.path("index", "_parts"), "*.faiss")
@@ -108,20 +108,17 @@ def _base_index(context: StageContext, codes: str, n_base: int) -> str:
     """The index of the run's base, if it holds the same kind of codes of all its images; else ''."""
     if context.base is None or not n_base:
         return ""
-    record = read_json(context.base.path("index", "_index.json")) or {}
+    record = context.base.index_facts
     if record.get("codes") != codes or record.get("n_images") != n_base or record.get("format") != FORMAT:
         return ""
     return context.base.index_path()
 
 
-def _merge(run: Run, parts: list[str], base: str) -> int:
+def _merge(run: Run, trained: bytes, parts: list[str], base: str) -> int:
     """Merge parts on this machine's disk and give the result its name."""
     from dedup.numerics.search.faiss_index import merge_parts
 
     local = is_local(run.url)
-    trained = read_bytes(_trained_path(run))
-    if trained is None:
-        raise RunDirectoryError(f"{_trained_path(run)} vanished while the index was filled; run the same command again")
     with hidden_folder(filesystem(run.path("index", "merged"))[1]) if local else scratch_folder() as scratch:
         paths = []
         for part in parts:
@@ -139,16 +136,15 @@ def _trained_path(run: Run) -> str:
     return run.path("index", "_parts", "trained.faiss")
 
 
-@lru_cache(maxsize=1)
-def _trained_cached(path: str, state: str) -> bytes:
-    data = read_bytes(path)
-    if data is None:
-        raise RunDirectoryError(f"{path} vanished while the index was filled; run the same command again")
-    return data
+def _trained_state(run: Run) -> tuple[object, ...]:
+    fs, path = filesystem(_trained_path(run))
+    info = fs.info(path)
+    return run, info.get("size"), info.get("mtime", info.get("ETag"))
 
 
+@cached(LRUCache(1), key=_trained_state)
 def _trained(run: Run) -> bytes:
-    path = _trained_path(run)
-    fs, name = filesystem(path)
-    info = fs.info(name)
-    return _trained_cached(path, f"{info.get('size')}-{info.get('mtime', info.get('ETag'))}")
+    data = read_bytes(_trained_path(run))
+    if data is None:
+        raise RunDirectoryError(f"{_trained_path(run)} vanished while the index was filled; run the same command again")
+    return data

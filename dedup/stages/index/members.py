@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache, cached
 
 from dedup.contracts import PickledByFields
 from dedup.numerics.arraytypes import Ids, ListIds, Rows16
@@ -21,7 +22,7 @@ from dedup.storage.urls import join
 
 def projected_rows(run: Run, rows: Ids) -> Rows16:
     """Projections of representatives by their position, float16 (n, n_filter + 1)."""
-    parts = _projected(run, folder_state(run.path("index", "projected")))
+    parts = _projected(run.path("index", "projected"))
     block = rows // BLOCK
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [len(rows)]])
     pieces = [
@@ -30,14 +31,9 @@ def projected_rows(run: Run, rows: Ids) -> Rows16:
     return np.concatenate(pieces)
 
 
-def projected_part(run: Run, block: int) -> Rows16:
-    """Projections of one block of representatives."""
-    return read_rows(run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
-
-
-@lru_cache(maxsize=1)
-def _projected(run: Run, state: str) -> dict[int, Rows16]:
-    return map_arrays(run.path("index", "projected"), "part-")
+@cached(LRUCache(1), key=lambda folder: (folder, folder_state(folder)))
+def _projected(folder: str) -> dict[int, Rows16]:
+    return map_arrays(folder, "part-")
 
 
 _ARRAYS = ("sample_id", "weight", "min_similarity")
@@ -78,7 +74,7 @@ class Members(PickledByFields):
         columns = {name: read_rows(join(self.scratch, f"{name}.npy"), part.start, part.stop) for name in self._arrays}
         columns["vector"] = self.run.read_vectors(columns["sample_id"])
         if self.is_projected:
-            columns["projected"] = projected_part(self.run, block)
+            columns["projected"] = read_rows(self.run.path("index", "projected", f"part-{block:05d}.npy"), 0, BLOCK)
         return _structured(part.stop - part.start, columns)
 
     def take(self, name: str, positions: Ids) -> npt.NDArray[Any]:

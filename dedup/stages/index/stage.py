@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from dedup.contracts import JsonDict, Table
+from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, StageError
 from dedup.numerics.arraytypes import Ids, Rows32
 from dedup.numerics.search.gpu import choose_device
@@ -34,7 +34,7 @@ from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.arrays import clear_files, save_array
 from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.tables import FileWriter, clear, read_table
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import join
 
 _SAMPLED = 10_000  # vectors whose mean error is measured, of the base and of those added
 
@@ -52,11 +52,6 @@ def count_base(context: StageContext, ids: Ids) -> int:
     return len(base_ids)
 
 
-def base_nprobe(run: Run) -> int:
-    """Number of lists that each vector of a run is in."""
-    return max(1, int((read_json(run.path("index", "_index.json")) or {}).get("nprobe", 1)))
-
-
 def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fresh: tuple[int, int]) -> JsonDict:
     """Compare the images added with those of the base, and note where the lists no longer suit them.
 
@@ -70,13 +65,11 @@ def measure_drift(context: StageContext, ids: Ids, n_base: int, lists: Lists, fr
     for part in (ids[:n_base], ids[n_base:]):
         chosen = np.sort(random.choice(len(part), min(_SAMPLED, len(part)), replace=False))
         errors.append(quantization_error(lists, unit_rows(store.take(part[chosen]))))
-    before = np.zeros(lists.nlist, dtype=np.int64)
-    after = np.zeros(lists.nlist, dtype=np.int64)
+    before, after = np.zeros((2, lists.nlist), dtype=np.int64)
     for block, start in enumerate(range(0, len(ids), BLOCK)):
         assigned = read_assignments(context.run.path("index"), block)
-        for sizes, rows in ((before, assigned[: max(0, n_base - start)]), (after, assigned)):
-            counts = count_lists([rows])
-            sizes[: len(counts)] += counts
+        before += count_lists([assigned[: max(0, n_base - start)]], lists.nlist)
+        after += count_lists([assigned], lists.nlist)
     imbalance_before = imbalance(before)
     drift = Drift(
         errors[0],
@@ -116,19 +109,18 @@ ORDER BY sample_id
 
 @dataclass(frozen=True)
 class AssignTask:
-    """Vectors of one block, and the table that their lists are written to."""
+    """Vectors of one block."""
 
     run: Run
     number: int
     sample_ids: Ids
     nprobe: int
     device: str
-    output: Table
 
 
 def assign_block(task: AssignTask) -> int:
     """Write the lists, and the projections, of one block of vectors; returns its rows."""
-    lists, n = task.run.lists(), len(task.sample_ids)
+    lists, n, output = task.run.lists(), len(task.sample_ids), task.run.table("assignments")
     chosen = np.zeros((n, 1), dtype=np.int32)
     if not lists.is_idle:
         rows = unit_rows(task.run.vectors().take(task.sample_ids))
@@ -136,8 +128,8 @@ def assign_block(task: AssignTask) -> int:
         if projected is not None:
             save_array(task.run.path("index", "projected", f"part-{task.number:05d}.npy"), projected)
     offsets = np.arange(n + 1, dtype=np.int32) * np.int32(chosen.shape[1])
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=task.output.schema.field("lists").type)
-    with FileWriter(join(task.output.path, f"part-{task.number:05d}.parquet"), task.output.schema) as writer:
+    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen.ravel()), type=output.schema.field("lists").type)
+    with FileWriter(join(output.path, f"part-{task.number:05d}.parquet"), output.schema) as writer:
         writer.write(pa.table({"sample_id": task.sample_ids, "lists": column}))
     return n
 
@@ -160,23 +152,18 @@ def build_index(context: StageContext) -> StageResult:
     ids = read_table(run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
     n_base = count_base(context, ids)
     if context.base is not None and n_base:
-        lists, nprobe = context.base.lists(), base_nprobe(context.base)
+        lists, nprobe = context.base.lists(), context.base.nprobe
         sample = _sample(context, ids, lists.nlist)
     else:
         nlist, nprobe = _lists(context, len(ids))
         lists, sample = _train(context, ids, nlist, nprobe)
     nlist, nprobe = lists.nlist, min(nprobe, lists.nlist)
     save_lists(run.path("index"), lists)
-    output = run.table("assignments")
-    clear(output)
+    clear(run.table("assignments"))
     starts = range(0, max(len(ids), 1), BLOCK)
     device = context.device(len(ids))
     n_linked = _link_assigned(context, n_base // BLOCK, lists)
-    tasks = [
-        AssignTask(run, block, ids[start : start + BLOCK], nprobe, device, output)
-        for block, start in enumerate(starts)
-        if block >= n_linked
-    ]
+    tasks = [AssignTask(run, block, ids[start : start + BLOCK], nprobe, device) for block, start in enumerate(starts) if block >= n_linked]
     sizes = [len(task.sample_ids) for task in tasks]
     assigned = context.run_tasks("index", "vectors", assign_block, tasks, sizes, uses_gpu=device != "cpu")
     rows["assignments"] = n_linked * BLOCK + sum(n for _, n in assigned)
@@ -204,7 +191,6 @@ def _link_assigned(context: StageContext, n_blocks: int, lists: Lists) -> int:
 
 
 def _lists(context: StageContext, n: int) -> tuple[int, int]:
-    """Number of lists and lists per vector."""
     search = context.config.search
     if n < max(search.exhaustive_below, 2):
         return 1, 1

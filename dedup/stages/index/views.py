@@ -19,9 +19,9 @@ from dedup.numerics.search.lists import Lists, Training, draw_sample, train_list
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
 from dedup.runs.index import save_lists
-from dedup.runs.vectors import clear_views, view_part, view_parts, write_views
+from dedup.runs.vectors import view_part, view_parts, write_views
 from dedup.stages.stage import StageContext
-from dedup.storage.arrays import array_shape
+from dedup.storage.arrays import array_shape, clear_files
 from dedup.storage.atomic import link_or_copy
 from dedup.storage.tables import ask, read_table
 
@@ -77,7 +77,7 @@ def place_views(task: ViewTask) -> int:
 def index_views(context: StageContext) -> JsonDict:
     """Make the views of all images that have enough detail and assign them to inverted lists of their own."""
     run, config = context.run, context.config
-    clear_views(run.views_folder)
+    clear_files(run.views_folder, "*.npy")
     images, ids, aspect = _searched(context)
     if not config.search.views or not len(ids) or view_maker(config.encoder) is None:
         return {"n_views": 0}

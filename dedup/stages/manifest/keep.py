@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config.order import parse_order
-from dedup.contracts import Table
 from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.cover import component_slices, greedy_cover
 from dedup.numerics.similarity import exact_similarity
@@ -72,8 +71,6 @@ class KeepTask:
 def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
     """The ORDER BY terms of a keep policy over a table, from whitelisted names only; see `parse_order` for what it raises.
 
-    Examples
-    --------
     >>> policy_sql(["width*height desc", "sample_id"], [])
     'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
     """
@@ -111,7 +108,8 @@ def keepers(context: StageContext) -> pa.Table:
     Returns `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
     run, keep = context.run, context.config.keep
-    policy, kept = policy_sql(keep.order_by, context.config.input.carry), kept_before(context)
+    policy = policy_sql(keep.order_by, context.config.input.carry)
+    kept = {"kept": context.base.table("manifest")} if context.base is not None and keep.prefer_base else {}
     query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
     tables = {name: run.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
     members = ask(context.engine, query, tables, ORDER_SCHEMA)
@@ -122,7 +120,9 @@ def keepers(context: StageContext) -> pa.Table:
     n_forced = np.maximum(np.add.reduceat(is_kept, bounds[:-1]) if len(ids) else is_kept, keep.per_component)
     settings = context.judge_settings
     if settings is not None:
-        covered = cover(context, settings, "manifest", component, reps, confirmed_links(context), n_forced)
+        # confirmed already: the edges, and each representative with the anchor of its group
+        links = ask(context.engine, LINKS_SQL, {name: run.table(name) for name in ("edges", "groups", "exact")}, LINKS)
+        covered = cover(context, settings, "manifest", component, reps, links, n_forced)
         return _table(ids, decided.only_whole(covered.anchor), covered.similarity, covered.distance)
     thresholds = min_similarity_of(context, reps)
 
@@ -138,17 +138,6 @@ def keepers(context: StageContext) -> pa.Table:
         rows = slice(bounds[cuts[number]], bounds[cuts[number + 1]])
         keeper[rows], similarity[rows] = chosen + bounds[cuts[number]], similar
     return _table(ids, decided.only_whole(keeper), similarity, np.full(len(ids), np.nan, dtype=np.float32))
-
-
-def kept_before(context: StageContext) -> dict[str, Table]:
-    """What the run's base kept, as the table `kept`, if `keep.prefer_base` is set."""
-    return {"kept": context.base.table("manifest")} if context.base is not None and context.config.keep.prefer_base else {}
-
-
-def confirmed_links(context: StageContext) -> pa.Table:
-    """Pairs that are confirmed already: the edges, and each representative with the anchor of its group."""
-    tables = {name: context.run.table(name) for name in ("edges", "groups", "exact")}
-    return ask(context.engine, LINKS_SQL, tables, LINKS)
 
 
 def _table(ids: Ids, keeper: Ids, similarity: Sims, distance: npt.NDArray[np.float32]) -> pa.Table:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from dedup.contracts import Table
 from dedup.schemas import METADATA
 from dedup.stages.manifest.accounts import check
 from dedup.stages.manifest.keep import keepers
@@ -67,16 +66,11 @@ def write_manifest(context: StageContext) -> StageResult:
         table = run.table(name)
         clear(table)
         rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
-    check(context, rows, {name: _hidden(context, name) for name in rows})
+    check(context, rows, {name: replace(run.table(name), pattern=f"{_HIDDEN}-*.parquet") for name in rows})
     for name in rows:
         publish(run.table(name), _HIDDEN)
     n_exact = dataset(run.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
     return StageResult(rows, {"n_exact": n_exact, "n_near": rows["duplicates"] - n_exact})
-
-
-def _hidden(context: StageContext, name: str) -> Table:
-    """A table's unpublished files."""
-    return replace(context.run.table(name), pattern=f"{_HIDDEN}-*.parquet")
 
 
 STAGE = Stage(

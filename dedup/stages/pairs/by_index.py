@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from cachetools import LRUCache, cached
 
-from dedup.contracts import Table
 from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import sparsify
-from dedup.numerics.search.balls import Crowds, Ownership, find_crowds
+from dedup.numerics.search.balls import Ownership, find_crowds
 from dedup.numerics.search.faiss_index import IvfIndex, search_all
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
@@ -26,7 +25,7 @@ from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, read_array, save_array
 from dedup.storage.tables import FileWriter
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import join
 
 _BLOCKS_PER_TASK = 4
 _QUERIES = 512  # at a time: of each, some hundred vectors are gathered to refine
@@ -55,16 +54,16 @@ class MergeTask:
     number: int
     parts: tuple[int, ...]
     best: int
-    edges: Table
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The outcome of a merge."""
+class WrittenPairs:
+    """The pairs that a task found and wrote."""
 
     n_edges: int  # written
     rows: Ids  # positions of images with neighbours
     counts: Ids  # how many each has
+    n_left: int = 0  # strips of products that a GPU had no memory for
 
 
 def query_blocks(task: QueryTask) -> list[int]:
@@ -119,7 +118,7 @@ def _hits(members: Members, rows: Ids, ids: Ids, thresholds: Sims, group: npt.ND
     return hits
 
 
-def merge_hits(task: MergeTask) -> Merged:
+def merge_hits(task: MergeTask) -> WrittenPairs:
     """Each pair once, however often it was found: count all of them, write the edges worth keeping."""
     scratch = task.members.scratch
     ids, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "weight"))
@@ -132,29 +131,38 @@ def merge_hits(task: MergeTask) -> Merged:
     rows, place = np.unique(np.concatenate([src, dst]), return_inverse=True)
     counts = np.bincount(place, weights=np.concatenate([weights[dst], weights[src]]), minlength=len(rows)).astype(np.int64)
     keep = sparsify(src, dst, similarity, task.best)
-    n_edges = write_edges(task.edges, f"part-{task.number:05d}", ids[src[keep]], ids[dst[keep]], similarity[keep])
-    return Merged(n_edges, rows, counts)
+    n_edges = write_edges(task.members.run, f"part-{task.number:05d}", ids[src[keep]], ids[dst[keep]], similarity[keep])
+    return WrittenPairs(n_edges, rows, counts)
 
 
-def write_edges(edges: Table, name: str, src: Ids, dst: Ids, similarity: Sims) -> int:
-    """Write near edges of whole images as one file of `candidates`; returns their number."""
+def edge_table(
+    src: Ids, dst: Ids, similarity: Sims, kind: str = "near", source: str = "whole", variant: pa.Array | None = None
+) -> pa.Table:
+    """Rows of `candidates`; `variant` is ``none`` unless given."""
     n = len(src)
+    columns = {"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat(kind, n)}
+    return pa.table(columns | {"variant": pa.repeat("none", n) if variant is None else variant, "source": pa.repeat(source, n)})
+
+
+def write_edges(run: Run, name: str, src: Ids, dst: Ids, similarity: Sims) -> int:
+    """Write near edges of whole images as one file of `candidates`; returns their number."""
+    edges = run.table("candidates")
     with FileWriter(join(edges.path, f"{name}.parquet"), edges.schema) as writer:
-        columns = {"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat("near", n), "variant": pa.repeat("none", n)}
-        writer.write(pa.table(columns | {"source": pa.repeat("whole", n)}))
-    return n
+        writer.write(edge_table(src, dst, similarity))
+    return len(src)
 
 
-def query_all(context: StageContext, members: Members, edges: Table) -> Iterator[Merged]:
+def query_all(context: StageContext, members: Members) -> Iterator[WrittenPairs]:
     """Look every image up; yields what was written, part by part."""
     scratch, best = members.scratch, context.config.search.best_edges
     code_error = _code_error(context, members)
     ids, thresholds, weights = (map_array(join(scratch, f"{name}.npy")) for name in ("sample_id", "min_similarity", "weight"))
-    crowds = _crowds(context, ids)
+    store, sample = context.run.vectors(), draw_sample(len(ids), _SAMPLE, context.config.index.seed)
+    crowds = find_crowds(store.take(ids[sample]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
     save_array(join(scratch, "group.npy"), crowds.group)
     save_array(join(scratch, "is_inside.npy"), crowds.is_inside)
     for number in range(crowds.n_groups):
-        yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, thresholds, weights), edges)
+        yield _join_crowd(context, number, np.flatnonzero(crowds.group == number), (ids, thresholds, weights))
     n_blocks = len(members.block_sizes)
     tasks = [
         QueryTask(members, number, tuple(range(first, min(first + _BLOCKS_PER_TASK, n_blocks))), code_error)
@@ -165,7 +173,7 @@ def query_all(context: StageContext, members: Members, edges: Table) -> Iterator
     for number, buckets in context.run_tasks("pairs", "vectors", query_blocks, tasks, sizes):
         for bucket in buckets:
             parts.setdefault(bucket, []).append(number)
-    merges = [MergeTask(members, bucket, tuple(sorted(numbers)), best, edges) for bucket, numbers in sorted(parts.items())]
+    merges = [MergeTask(members, bucket, tuple(sorted(numbers)), best) for bucket, numbers in sorted(parts.items())]
     for _, merged in context.engine.map_partitions(merge_hits, merges):
         yield merged
 
@@ -184,13 +192,7 @@ def _code_error(context: StageContext, members: Members) -> float:
     return error if is_itself.any(axis=1).mean() > 0.99 else 2.0
 
 
-def _crowds(context: StageContext, ids: Ids) -> Crowds:
-    store = context.run.vectors()
-    positions = draw_sample(len(ids), _SAMPLE, context.config.index.seed)
-    return find_crowds(store.take(ids[positions]), len(ids), store.blocks(ids, BLOCK), context.config.search.min_similarity)
-
-
-def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids], edges: Table) -> Merged:
+def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Ids, Sims, Ids]) -> WrittenPairs:
     """All pairs of a crowd and its surroundings."""
     ids, thresholds, weights = columns
     context.reporter.note(f"pairs: {len(rows):,} images in and around a crowd of near-copies are compared with each other")
@@ -198,8 +200,8 @@ def _join_crowd(context: StageContext, number: int, rows: Ids, columns: tuple[Id
     ownership = Ownership(np.zeros((len(rows), 1), dtype=np.int32), 0)
     joined = self_join(vectors, thresholds[rows], weights[rows], ownership, JoinSettings(context.config.search.best_edges))
     near = np.flatnonzero(joined.n_neighbors)
-    n_edges = write_edges(edges, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
-    return Merged(n_edges, rows[near], joined.n_neighbors[near])
+    n_edges = write_edges(context.run, f"part-crowd-{number:05d}", ids[rows[joined.src]], ids[rows[joined.dst]], joined.similarity)
+    return WrittenPairs(n_edges, rows[near], joined.n_neighbors[near])
 
 
 def _part(scratch: str, number: int, bucket: int) -> str:
@@ -208,11 +210,9 @@ def _part(scratch: str, number: int, bucket: int) -> str:
 
 def _index(run: Run) -> tuple[IvfIndex, bool]:
     """The index, and whether its lists are the run's: one made from a factory string has lists of its own."""
-    path = run.index_path()
-    codes = (read_json(run.path("index", "_index.json")) or {}).get("codes")
-    return _open_index(path, str(os.stat(path).st_mtime_ns)), codes in ("pq", "fp16")
+    return _open_index(run.index_path()), run.index_facts.get("codes") in ("pq", "fp16")
 
 
-@lru_cache(maxsize=1)
-def _open_index(path: str, state: str) -> IvfIndex:
+@cached(LRUCache(1), key=lambda path: (path, os.stat(path).st_mtime_ns))
+def _open_index(path: str) -> IvfIndex:
     return IvfIndex(path)

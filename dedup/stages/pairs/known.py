@@ -19,6 +19,7 @@ from dedup.numerics.arraytypes import Ids, Mask
 from dedup.numerics.search.join import Earlier
 from dedup.numerics.search.lists import BLOCK
 from dedup.numerics.search.viewjoin import ViewEdges, no_edges
+from dedup.runs.directory import Run
 from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import map_array, save_array
@@ -135,11 +136,11 @@ def earlier_weights(context: StageContext, n: int) -> npt.NDArray[np.int64]:
     return weights
 
 
-def earlier_neighbors(context: StageContext, ids: Ids) -> npt.NDArray[np.int64]:
-    """Neighbours that each distinct image had in the base, int64 (n,); 0 for images it did not have."""
+def read_neighbors(run: Run, ids: Ids) -> Ids:
+    """Neighbours that a run has found of each of some distinct images, int64 (n,); 0 for images it does not have."""
     counts = np.zeros(len(ids), dtype=np.int64)
-    if context.base is not None and len(ids):
-        table = read_table(context.base.table("neighbors"), ["sample_id", "n_neighbors"])
+    if len(ids):
+        table = read_table(run.table("neighbors"), ["sample_id", "n_neighbors"])
         sample_ids = table["sample_id"].to_numpy()
         place = np.searchsorted(ids, sample_ids).clip(0, len(ids) - 1)
         is_distinct = ids[place] == sample_ids  # the others are byte-identical copies

@@ -20,8 +20,8 @@ from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.stages.index.members import Members, save_members
-from dedup.stages.pairs.by_index import query_all
-from dedup.stages.pairs.known import EarlierEdges, earlier_neighbors, earlier_view_edges, earlier_weights, save_owned_edges
+from dedup.stages.pairs.by_index import WrittenPairs, edge_table, query_all
+from dedup.stages.pairs.known import EarlierEdges, earlier_view_edges, earlier_weights, read_neighbors, save_owned_edges
 from dedup.stages.pairs.views import find_view_edges
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.tables import FileWriter, clear, read_table, write_table
@@ -93,16 +93,6 @@ ORDER BY also.src, also.dst
 
 
 @dataclass(frozen=True)
-class JoinedLists:
-    """The outcome of a pack."""
-
-    n_edges: int  # written
-    rows: Ids  # positions of images with neighbours
-    counts: Ids  # how many each has
-    n_left: int  # strips of products that a GPU had no memory for
-
-
-@dataclass(frozen=True)
 class JoinLists:
     """Joins the lists of a pack and writes the edges."""
 
@@ -112,7 +102,7 @@ class JoinLists:
     edges: Table
     earlier: EarlierEdges | None = None
 
-    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> JoinedLists:
+    def __call__(self, pack: Pack, groups: Iterator[tuple[int, GroupRows]]) -> WrittenPairs:
         """Join each list and write the edges."""
         device = choose_device(self.device)
         counted, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -133,15 +123,8 @@ class JoinLists:
                 counted.append(rows.positions[near])
                 counts.append(joined.n_neighbors[near])
                 if len(joined.src):
-                    writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity, "near"))
-        return JoinedLists(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
-
-
-def edge_table(src: Ids, dst: Ids, similarity: Sims, kind: str, source: str = "whole", variant: pa.Array | None = None) -> pa.Table:
-    """Rows of `candidates`; `variant` is ``none`` unless given."""
-    n = len(src)
-    columns = {"src": src, "dst": dst, "similarity": similarity, "kind": pa.repeat(kind, n)}
-    return pa.table(columns | {"variant": pa.repeat("none", n) if variant is None else variant, "source": pa.repeat(source, n)})
+                    writer.write(edge_table(ids[joined.src], ids[joined.dst], joined.similarity))
+        return WrittenPairs(writer.n_rows, np.concatenate(counted), np.concatenate(counts), 0 if device is None else device.n_left)
 
 
 def find_pairs(context: StageContext) -> StageResult:
@@ -151,7 +134,7 @@ def find_pairs(context: StageContext) -> StageResult:
     if context.base is not None:
         # the base counted the byte-identical copies that each image had then; those it has now are counted above
         weights = earlier_weights(context, len(n_neighbors))
-        n_neighbors += earlier_neighbors(context, columns["sample_id"]) - np.maximum(weights - 1, 0)
+        n_neighbors += read_neighbors(context.base, columns["sample_id"]) - np.maximum(weights - 1, 0)
     figures = _join(context, columns, n_neighbors, measures=True)
     n_exact = _write_exact_edges(context)
     n_also = 0 if context.also is None else _write_also_edges(context, context.also)
@@ -172,7 +155,7 @@ def _join(context: StageContext, columns: dict[str, npt.NDArray[np.generic]], n_
     """
     run, edges = context.run, context.run.table("candidates")
     clear(edges)
-    n, index = len(columns["sample_id"]), run.index_facts
+    n = len(columns["sample_id"])
     is_projected = run.lists().n_filter > 0
     before = earlier_weights(context, n)
     n_earlier, added = int(np.count_nonzero(before)), columns["weight"].astype(np.int64) - before
@@ -180,17 +163,15 @@ def _join(context: StageContext, columns: dict[str, npt.NDArray[np.generic]], n_
         columns = columns | {"added": added}
     with context.engine.scratch() as scratch:
         save_members(scratch, columns)
-        members = Members(context.run, scratch, n, max(1, int(index.get("nprobe", 1))), is_projected, n_earlier)
+        members = Members(run, scratch, n, run.nprobe, is_projected, n_earlier)
         n_blocks = len(members.block_sizes)
         sizes, fresh, earlier, n_near = count_lists(members.groups(block) for block in range(n_blocks)), None, None, 0
         if n_earlier:
-            fresh = np.zeros(len(sizes), dtype=np.int64)
-            counted = count_lists(members.groups(k)[added[k * BLOCK : (k + 1) * BLOCK] > 0] for k in range(n_blocks))
-            fresh[: len(counted)] = counted
+            fresh = count_lists((members.groups(k)[added[k * BLOCK : (k + 1) * BLOCK] > 0] for k in range(n_blocks)), len(sizes))
             earlier, n_near = save_owned_edges(context, members, fresh > 0, edges)
         by_index = context.config.search.method == "ivfpq" and n > 0
         packs = pack_lists(sizes, context.engine.n_workers, fresh)
-        for part in query_all(context, members, edges) if by_index else _join_lists(context, members, packs, earlier, edges):
+        for part in query_all(context, members) if by_index else _join_lists(context, members, packs, earlier, edges):
             n_near += part.n_edges
             np.add.at(n_neighbors, part.rows, part.counts)
         n_view = _write_view_edges(context, columns["sample_id"].astype(np.int64), scratch, n_earlier)
@@ -200,8 +181,7 @@ def _join(context: StageContext, columns: dict[str, npt.NDArray[np.generic]], n_
 
 def _join_lists(
     context: StageContext, members: Members, packs: Sequence[Pack], earlier: EarlierEdges | None, edges: Table
-) -> Iterator[JoinedLists]:
-    """Join lists; yields what was written, pack by pack."""
+) -> Iterator[WrittenPairs]:
     device, n_left = context.device(members.n), 0
     work = JoinLists(context.config.search.best_edges, members.is_projected, device, edges, earlier)
     for _, joined in context.run_groups("pairs", "lists", members, work, packs, uses_gpu=device != "cpu"):

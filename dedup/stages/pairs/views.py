@@ -55,9 +55,7 @@ def find_view_edges(context: StageContext, scratch: str, n_earlier: int, earlier
     members = ViewMembers.of(run, scratch, parts)
     counts, fresh = count_lists(members.groups(block) for block in range(len(parts))), None
     if n_earlier:
-        counted = count_lists(members.groups(block)[members.images(block) >= n_earlier] for block in range(len(parts)))
-        fresh = np.zeros(len(counts), dtype=np.int64)
-        fresh[: len(counted)] = counted
+        fresh = count_lists((members.groups(block)[members.images(block) >= n_earlier] for block in range(len(parts))), len(counts))
     rule = ViewRule(search.min_similarity, search.view_min_similarity, run.view_lists().n_filter)
     device = context.device(int(counts.sum()) // LISTS_OF_A_VIEW)
     work = JoinViews(rule, search.best_edges, device, n_earlier)
