@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dedup.storage.tables import dataset, read_table
 from dedup.text import printable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Cell = tuple[dict[str, Any], str]  # a sample of the montage, and the line under its picture
 _CELL = 176  # pixels
 _TEXT_HEIGHT = 44  # pixels under each picture
 _GAP = 8
@@ -37,14 +37,6 @@ _COPY = "#0b5394"
 _REFUSED = "#a40e26"
 _LEFT_OUT = "#57606a"
 _COLUMNS = ["sample_id", "component_id", "duplication_count", "shard", "key", "caption", "byte_offset", "n_bytes"]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A picture of the montage and the two lines under it."""
-
-    row: dict[str, Any]
-    label: str
 
 
 def montage(
@@ -94,31 +86,25 @@ def montage(
     chosen = list(component_ids)
     chosen += ids[np.lexsort((ids, -counts))[:n_largest]].tolist()
     chosen += np.random.default_rng(seed).choice(ids, min(n_random, len(ids)), replace=False).tolist()
-    groups = list(dict.fromkeys(chosen))
-    cells = _cells(run, groups, per_group)
-    drawn = [cells[group] for group in groups if cells[group]]
+    drawn = [cells for cells in _cells(run, list(dict.fromkeys(chosen)), per_group) if cells]
     _draw(drawn, out, per_group)
     return len(drawn)
 
 
-def _cells(run: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
+def _cells(run: Run, groups: Sequence[int], per_group: int) -> list[list[_Cell]]:
     in_groups = pc.field("component_id").isin(groups)
     kept = dataset(run.table("manifest")).to_table(columns=_COLUMNS, filter=in_groups).to_pylist()
     columns = [*_COLUMNS, "similarity_to_keeper", "kind"]
     dropped = dataset(run.table("duplicates")).to_table(columns=columns, filter=in_groups).to_pylist()
-    cells: dict[int, list[_Cell]] = {}
+    dropped.sort(key=lambda row: (-row["similarity_to_keeper"], row["sample_id"]))
+    cells = []
     for group in groups:
-        keepers = [row for row in kept if row["component_id"] == group]
-        copies = sorted(
-            (row for row in dropped if row["component_id"] == group), key=lambda row: (-row["similarity_to_keeper"], row["sample_id"])
-        )
+        keepers, copies = ([row for row in rows if row["component_id"] == group] for rows in (kept, dropped))
         room = max(1, per_group - len(keepers))
         if len(copies) > room:
             copies = copies[: room - room // 2] + copies[len(copies) - room // 2 :]
-        cells[group] = [_Cell(row, "kept") for row in keepers[:per_group]]
-        cells[group] += [
-            _Cell(row, "exact copy" if row["kind"] == "exact" else f"similarity {row['similarity_to_keeper']:.3f}") for row in copies
-        ]
+        labels = ["exact copy" if row["kind"] == "exact" else f"similarity {row['similarity_to_keeper']:.3f}" for row in copies]
+        cells.append([*((row, "kept") for row in keepers[:per_group]), *zip(copies, labels, strict=True)])
     return cells
 
 
@@ -131,13 +117,13 @@ def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top = _GAP + number * height
-        first = row[0].row
+        first, _ = row[0]
         draw.text((_GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", _font(15))
-        for column, cell in enumerate(row[:n_columns]):
-            picture = _thumbnail(cell.row["shard"], cell.row["key"], cell.row["byte_offset"], cell.row["n_bytes"])
-            caption, is_kept = cell.row["caption"] or "(no caption)", cell.label == "kept"
+        for column, (shown, label) in enumerate(row[:n_columns]):
+            picture = _thumbnail(shown["shard"], shown["key"], shown["byte_offset"], shown["n_bytes"])
+            caption, is_kept = shown["caption"] or "(no caption)", label == "kept"
             left = _GAP + column * (_CELL + _GAP)
-            _draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
+            _draw_cell(sheet, left, top + _HEAD, picture, label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
     _save(sheet, out)
 
 
