@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.contracts import JsonDict
 from dedup.find.index import RunIndex
+from dedup.numerics.arraytypes import Ids, Rows16
 from dedup.numerics.search.exhaustive import nearest_neighbors
 from dedup.runs.directory import Run
 from dedup.runs.index import INDEX, LISTS
@@ -82,7 +82,7 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
     )
 
 
-def _measure(index: RunIndex, run: Run, ids: npt.NDArray[np.int64], n_queries: int, seed: int) -> tuple[list[list[int]], int, int]:
+def _measure(index: RunIndex, run: Run, ids: Ids, n_queries: int, seed: int) -> tuple[list[list[int]], int, int]:
     """True neighbours of sampled images, nearest first; how many of them a search finds; for how many images it finds the nearest."""
     with_neighbor = np.intersect1d(read_table(run.table("neighbors"), ["sample_id"])["sample_id"].to_numpy(), ids)
     sampled = np.sort(np.random.default_rng(seed).choice(with_neighbor, min(n_queries, len(with_neighbor)), replace=False))
@@ -90,7 +90,7 @@ def _measure(index: RunIndex, run: Run, ids: npt.NDArray[np.int64], n_queries: i
         return [], 0, 0
     store = run.vectors()
 
-    def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+    def blocks() -> Iterator[tuple[Ids, Rows16]]:
         for start in range(0, len(ids), _BLOCK):
             yield ids[start : start + _BLOCK], store.take(ids[start : start + _BLOCK])
 
