@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, SilentReporter, Table
+from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError
 from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
@@ -330,11 +330,9 @@ class _Search:
             ExhaustiveTask(number, self.run, url, len(self.ids), queries[start : start + size], self.k, tables)
             for number, start in enumerate(range(0, max(len(queries), 1), size))
         ]
-        done = 0
-        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
-        for _, n in self.engine.map_partitions(compare_with_all, tasks):
-            done += n
-            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
+        results = self.engine.map_partitions(compare_with_all, tasks)
+        for _ in reported(results, [len(task.queries) for task in tasks], self.reporter, "outliers", "images"):
+            pass
         return tables
 
     def in_lists(self) -> NeighborTables:

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 
 from dedup.attack.generations import Generation, Generations, find_generations, read_pixels, stack, stretched
 from dedup.config import ExtractionConfig
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError, SampleError
 from dedup.numerics.graph.cliques import largest_clique
@@ -184,15 +184,15 @@ def _score(
         for number, start in enumerate(range(0, len(ids), size))
     ]
     missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
-    done = len(ids) - sum(len(task.rows) for task in missing)
-    if done:
-        notes.append(f"{done:,} of {len(ids):,} targets were scored before")
+    sizes = [len(task.rows) for task in missing]
+    n_done = len(ids) - sum(sizes)
+    if n_done:
+        notes.append(f"{n_done:,} of {len(ids):,} targets were scored before")
     for note in notes:
         reporter.note(f"extraction: {note}")
-    reporter.progress(Progress("score", done, len(ids), "targets"))
-    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu"):
-        done += n
-        reporter.progress(Progress("score", done, len(ids), "targets"))
+    results = engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu")
+    for _ in reported(results, sizes, reporter, "score", "targets", n_done=n_done):
+        pass
     return _summarise(out, output, notes)
 
 

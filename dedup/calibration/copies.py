@@ -15,7 +15,7 @@ from PIL import Image
 from dedup.calibration.draw import Drawn, Population, Work
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import JsonDict
+from dedup.contracts import JsonDict, in_order
 from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.dct import turns
 from dedup.encoders.encoder import Encoder
@@ -105,8 +105,7 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
         tasks.append(CopyTask(config, tuple(part), tuple(changes_of_part), tuple(judged), lowest, has_views, options.seed))
     uses_gpu = encoder_kind(config.encoder.name).uses_gpu
     sizes = [len(task.rows) for task in tasks]
-    by_task = dict(work.context.run_tasks("copies", "images", plant_copies, tasks, sizes, uses_gpu=uses_gpu))
-    results = [by_task[number] for number in range(len(tasks))]
+    results = list(in_order(work.context.run_tasks("copies", "images", plant_copies, tasks, sizes, uses_gpu=uses_gpu)))
     unreadable = [text for result in results for text in result.unreadable]
     copies = pa.concat_tables([result.copies for result in results])
     if unreadable:
