@@ -82,11 +82,7 @@ class Limits:
 
 LIMITS = Limits()
 
-_EXCLUSIONS = {
-    "reference": "near a reference image",
-    "listed": "named by exclude.list",
-    "copy": "a copy of a listed sample",
-}
+_EXCLUSIONS = {"reference": "near a reference image", "listed": "named by exclude.list", "copy": "a copy of a listed sample"}
 
 
 @dataclass(frozen=True)
@@ -216,8 +212,7 @@ def _pictures(run: Run, facts: dict[int, Facts], order: list[int], limits: Limit
     if not run.has_pixels:
         return Pictures(n_wanted=len(facts))
     places = {sample_id: fact.place for sample_id, fact in facts.items()}
-    max_pixels = run.config.input.max_pixels
-    return read_pictures(run, places, order, max_pixels=max_pixels, most_compressed=limits.most_compressed)
+    return read_pictures(run, places, order, max_pixels=run.config.input.max_pixels, most_compressed=limits.most_compressed)
 
 
 def _excluded(reader: TableReader, run: Run) -> Excluded:
@@ -278,9 +273,8 @@ class Page:
             self.notes.append(f"{pictures.n_unread:,} of {pictures.n_wanted:,} pictures could not be read: {shown(pictures.trouble)}")
         n_left_out = pictures.n_wanted - pictures.n_unread - n_shown
         if n_shown and n_left_out > 0:
-            self.notes.append(
-                f"{n_left_out:,} pictures were left out, because of the size of this file or because their tars are compressed"
-            )
+            why = "because of the size of this file or because their tars are compressed"
+            self.notes.append(f"{n_left_out:,} pictures were left out, {why}")
 
 
 def stages(run: Run) -> list[Row]:
