@@ -62,9 +62,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     columns: dict[str, list[int | None]] = {"n_removed": _removed(run.table("candidates"), n, measured, cosines)}
     has_edges = read_record(run_dir, "confirm") is not None
     columns["n_confirmed"] = _removed(run.table("edges"), n, measured, cosines) if has_edges else [None] * len(cosines)
-    shares = {
-        name.replace("n_", "share_"): [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()
-    }
+    shares = {f"share_{name[2:]}": [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()}
     table = conform(pa.table({"threshold": cosines, "n_samples": [n] * len(cosines)} | columns | shares), SWEEP)
     notes = []
     if len(measured) < len(cosines):
@@ -105,9 +103,8 @@ def _default(run_threshold: float) -> list[float]:
 
 
 def _removed(table: Table, n_samples: int, measured: list[float], cosines: list[float]) -> list[int | None]:
-    rows = dataset(table).to_table(
-        columns=["src", "dst", "similarity"], filter=(ds.field("kind") == "exact") | (ds.field("source") == "whole")
-    )
+    is_whole = (ds.field("kind") == "exact") | (ds.field("source") == "whole")
+    rows = dataset(table).to_table(columns=["src", "dst", "similarity"], filter=is_whole)
     # sample_ids are not consecutive: number those with an edge
     node_ids, ends = np.unique(np.concatenate([rows["src"].to_numpy(), rows["dst"].to_numpy()]), return_inverse=True)
     src, dst = ends[: len(rows)], ends[len(rows) :]
