@@ -19,10 +19,7 @@ _NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes"}  # of the shard it came
 
 
 def write_beside(rows: pa.Table, url: str) -> None:
-    """Write the rows of a cleaned shard's samples.
-
-    `rows`: columns of the manifest, in the order of the samples.
-    `url`: the parquet to write.
+    """Write the rows of a cleaned shard's samples, which have the columns of the manifest.
 
     Notes
     -----
