@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +39,7 @@ _BATCH = 10_000
 _LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """One generated image; `byte_offset` is None for a file of its own."""
 
     name: str
@@ -152,11 +152,8 @@ def list_shard(task: ListTask) -> tuple[int, str]:
     return n_nameless, "" if reader.status == "ok" else f"{task.shard}: {reader.status}: {reader.error}"
 
 
-def stack(sources: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
-    """Read images and bring them to the size that most of them have, its longer side at most `max_side`.
-
-    `sources`: iterable of (name, url, byte_offset, n_bytes); as `read_image_bytes` takes them, with the name as key.
-    """
+def stack(sources: Iterable[Generation], max_side: int) -> Stack:
+    """Read images and bring them to the size that most of them have, its longer side at most `max_side`."""
     images: list[Pixels] = []
     names: list[str] = []
     n_rejected = 0
@@ -186,11 +183,7 @@ def stack(sources: Iterable[tuple[str, str, int | None, int]], max_side: int) ->
 
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
-    """Decode one image from a tar or a folder.
-
-    Raises InputError if it is gone.
-    Raises SampleError if it does not decode.
-    """
+    """Decode one image from a tar or a folder; InputError if it is gone, SampleError if it does not decode."""
     return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
 
 
@@ -230,8 +223,6 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     `generations`: folder whose `TARGET_ID/` hold what was generated before: these count as each target's first seeds, and
     complete targets are left out.
     Returns path, number of targets and of images of each part.
-    Raises ConfigError if n_parts is below 1.
-    Raises InputError if the targets can't be read.
     """
     if n_parts < 1:
         raise ConfigError(f"--n-parts={n_parts}; expected 1 or more")

@@ -139,10 +139,7 @@ def score_generations(
 
 
 def read_targets(url: str) -> TargetList:
-    """Read a run's `targets/` folder, or parquet with the same columns.
-
-    Raises InputError if there is no parquet, or no column target_id.
-    """
+    """Read a run's `targets/` folder, or parquet with the same columns."""
     url = url.rstrip("/")
     try:
         table = parquet_at(url)
@@ -239,7 +236,7 @@ def part_url(output: Table, number: int) -> str:
 def _score_one(
     row: JsonDict, generations: list[Generation], members: list[JsonDict], options: ExtractionConfig, device: Device | None
 ) -> JsonDict:
-    read = stack(((image.name, image.url, image.byte_offset, image.n_bytes) for image in generations), options.max_side)
+    read = stack(generations, options.max_side)
     images, n = read.images, len(read.names)
     scored: JsonDict = {name: row[name] for name in ("target_id", "component_id", "duplication_count")} | _NO_MATCH
     scored |= {"n_generations": n, "n_rejected": read.n_rejected, "n_resized": read.n_resized, "status": "ok", "detail": None}

@@ -40,11 +40,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     """Count what each threshold would remove, from the candidate pairs and the confirmed pairs of a finished run.
 
     `thresholds`: cosines; by default from the run's own in steps of 0.05, and 0.97, 0.99 and 1.
-    Raises RunDirectoryError if the run has no pairs yet.
-    Raises InputError if a threshold is not a cosine.
 
-    Notes
-    -----
     Only byte-identical pairs and pairs found by whole images count: similarities of views, and of a second source of candidates, are on
     other scales. Images of little detail need a higher similarity, as in the run (`search.low_detail_min_similarity`).
     """
@@ -72,10 +68,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
 
 
 def parse_thresholds(text: str) -> list[float]:
-    """Parse thresholds given on the command line: ``0.7,0.75,0.8``.
-
-    Raises InputError if one is not a number.
-    """
+    """Parse thresholds given on the command line: ``0.7,0.75,0.8``."""
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
@@ -83,10 +76,7 @@ def parse_thresholds(text: str) -> list[float]:
 
 
 def write_sweep(result: Sweep, url: str) -> None:
-    """Write the table as parquet or CSV, chosen by the file name.
-
-    Raises InputError if the name ends in neither.
-    """
+    """Write the table as parquet or CSV, chosen by the file name."""
     buffer = io.BytesIO()
     if url.endswith(".parquet"):
         pq.write_table(result.table, buffer)

@@ -70,10 +70,7 @@ class _Copy:
 
 
 def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
-    """Plant copies of the drawn images and find them.
-
-    Returns a table of `schemas.CALIBRATION_COPIES`, and the number of images that could not be read.
-    """
+    """A table of `schemas.CALIBRATION_COPIES` of copies of the drawn images, and the number of images that could not be read."""
     config, options = work.config, work.options
     if not encoder_kind(config.encoder.name).has_images:
         named = "name the encoder that made them, such as encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"

@@ -82,10 +82,7 @@ class Drawn:
 
 
 def read_population(run: Run, run_threshold: float, *, with_groups: bool) -> Population:
-    """Read the distinct images, and which of them the run has found to be copies.
-
-    Raises InputError if there are too few to calibrate on.
-    """
+    """Read the distinct images, and which of them the run has found to be copies."""
     table = read_table(run.table("representatives"), ["sample_id", "min_similarity"])
     all_ids, thresholds = table["sample_id"].to_numpy(), table["min_similarity"].to_numpy()
     ids = np.sort(all_ids[thresholds <= np.float32(run_threshold)])
@@ -115,8 +112,6 @@ def links_by_threshold(population: Population, run: Run, thresholds: Floats, *, 
 
     `of_copies`: count only pairs of images that have one label: candidates that the pixels confirmed, or that copies connect.
 
-    Notes
-    -----
     A group of n copies counts as n - 1 and not as its n (n - 1) / 2 pairs: what a threshold gets right is the images it drops, and one
     placeholder that occurs a million times must not outweigh a billion false pairs.
     """
@@ -130,8 +125,6 @@ def links_by_threshold(population: Population, run: Run, thresholds: Floats, *, 
 def share_confirmed(run: Run, n_samples: int, thresholds: Floats) -> Floats:
     """Share of all samples that whole pictures and equal bytes remove at each threshold, counting only pairs within a component of copies.
 
-    Notes
-    -----
     The stage `confirm` judges no pair that others connect already, so its edges alone are too few: a candidate counts as confirmed
     if both ends are in one component.
     """

@@ -306,10 +306,7 @@ def _encoded(pixels: Pixels, form: str, **options: int) -> bytes:
 
 
 def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> bytes:
-    """Encode a JPEG within 10% of a given size: by its quality, then with film grain where the best quality gives too few bytes.
-
-    `n_bytes`: `MIN_JPEG_SIZE` to `MAX_JPEG_SIZE` for the pixels of a demo image.
-    """
+    """Encode a JPEG within 10% of a given size: by its quality, then with film grain where the best quality gives too few bytes."""
     low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _encoded(pixels, "JPEG", quality=_MAX_QUALITY)
     if len(data) <= n_bytes * (1 + _TOLERANCE):
         low = _MAX_QUALITY

@@ -184,10 +184,7 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
 
 
 def write_shard(task: ShardTask) -> pa.Table:
-    """Write the tar of a task, under a name that starts with "_" until it is whole.
-
-    Returns a table of schema `TRUTH`, a row per sample in the order of the tar.
-    """
+    """Write the tar of a task, under a name that starts with "_" until it is whole; returns its rows of `TRUTH`, in its order."""
     name = f"{task.number:05d}.tar"
     unfinished = task.out / f"_{name}"
     rows = []

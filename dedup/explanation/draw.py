@@ -133,10 +133,7 @@ def _save(sheet: Image.Image, out: str | Path) -> None:
 
 
 def draw_explanation(explanation: Explanation, out: str | Path) -> None:
-    """Draw the path as a montage, with the similarity of each edge on its arrow.
-
-    `out`: path; PNG to write. Images whose tar is gone are drawn as «image can't be read».
-    """
+    """Draw the path as a PNG, with the similarity of each edge on its arrow; images whose tar is gone as «image can't be read»."""
     path, steps = list(explanation.path_samples) or [explanation.sample], list(explanation.path)
     beside = [(keeper.sample, _beside(keeper.similarity, keeper.refused)) for keeper in explanation.other_keepers[:_PICTURES_A_ROW]]
     drawn = {sample.sample_id for sample, _ in beside}
@@ -177,7 +174,8 @@ def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample],
         _draw_sample(sheet, column, upper, path[k], label, colour, is_framed=colour != _COPY)
         if k < len(steps):  # to the next picture, which may lie at the beginning of the next row
             step = steps[k]
-            _draw_arrow(sheet, _column_x(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", _how(step))
+            how = step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
+            _draw_arrow(sheet, _column_x(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", how)
 
 
 def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
@@ -204,10 +202,6 @@ def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: s
 
 def _column_x(column: int) -> int:
     return _GAP + column * (_CELL + _GAP + _ARROW)
-
-
-def _how(step: Step) -> str:
-    return step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
 
 
 def _beside(similarity: float | None, refused: str | None) -> str:

@@ -68,14 +68,14 @@ def explain(
     Most tables are read once, in batches; only the sample's connected component is held in memory.
     """
     tables = RunTables(run_dir)
-    match = find_sample(tables.run, key, shard, sample_id)
-    if match.sample_id is None:
-        rejection = match.rejections[0]
+    sample_id, rejections = find_sample(tables.run, key, shard, sample_id)
+    if sample_id is None:
+        rejection = rejections[0]
         sample, reason = Sample(rejection.shard, rejection.key), f"rejected, {rejection.reason}: {rejection.detail}"
         explanation = Explanation(run_dir, "rejected", reason, sample, min_similarity=tables.min_similarity)
     else:
-        explanation = _explain(tables, match.sample_id, max_refused)
-    explanation = replace(explanation, rejections=match.rejections)
+        explanation = _explain(tables, sample_id, max_refused)
+    explanation = replace(explanation, rejections=rejections)
     if out is not None:
         draw_explanation(explanation, out)
     return explanation

@@ -47,14 +47,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Match:
-    """A sample: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
-
-    sample_id: int | None
-    rejections: tuple[Rejection, ...]
-
-
-@dataclass(frozen=True)
 class ComponentEdges:
     """The standing edges of one connected component, without those of byte-identical copies."""
 
@@ -70,16 +62,13 @@ class ComponentEdges:
         return [(int(self.src[k]), int(self.dst[k])) for k in order], len(touching)
 
 
-def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> Match:
-    """Find a sample by its key, its content or its sample_id, as `dedup.explain` does.
-
-    Raises InputError if no sample fits, or more than one.
-    """
+def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> tuple[int | None, tuple[Rejection, ...]]:
+    """Find a sample as `dedup.explain` does: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
     if sample_id is not None:
         row = read_samples(run, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
         if row is None:
             raise InputError(f"{run.url} has no sample {sample_id}; its embeddings/metadata/ lists the sample_ids")
-        return Match(sample_id, _rejections(run, [row["key"]], lambda row_shard, _: row_shard == row["shard"]))
+        return sample_id, _rejections(run, [row["key"]], lambda row_shard, _: row_shard == row["shard"])
     if not key:
         raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
     suffixes = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
@@ -95,13 +84,13 @@ def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = Non
     rows = [row for row in rows if len(row["key"]) == longest]
     rejected = tuple(row for row in rejected if len(row.key) == longest)
     if not rows and not rejected:
-        return Match(_by_content(run, key, shard), ())
+        return _by_content(run, key, shard), ()
     shards = sorted({row["shard"] for row in rows} | {row.shard for row in rejected})
     if len(shards) > 1:
         raise InputError(f"{len(shards)} shards have a sample {key}: {_listed(shards)}; say which with --shard (shard= in Python)")
     if len(rows) > 1:
         raise InputError(f"{len(rows)} samples are {key} in {shards[0]}: {_listed(row['sample_id'] for row in rows)}; give --sample-id")
-    return Match(rows[0]["sample_id"] if rows else None, rejected)
+    return rows[0]["sample_id"] if rows else None, rejected
 
 
 def _metadata(run: Run, condition: pc.Expression) -> list[dict[str, Any]]:
@@ -158,10 +147,7 @@ def _listed(names: Iterable[object]) -> str:
 
 
 class RunTables:
-    """The tables of one run.
-
-    Raises RunDirectoryError if there is no run, or it has embedded nothing yet.
-    """
+    """The tables of one run, which has at least embedded its samples."""
 
     def __init__(self, run_dir: str) -> None:
         self.run = Run.open(run_dir)
@@ -262,12 +248,8 @@ class RunTables:
 
 
 def component_edges(run: Run, members: Ids) -> ComponentEdges:
-    """Read the edges between members of a component.
+    """Read the edges between the members of a component, which ascend.
 
-    `members`: ascending; sample_ids of the connected component.
-
-    Notes
-    -----
     Files are read in batches, and only where they hold ids of the component's range. Memory: 20 bytes an edge of the component; the
     path through them takes some 300 bytes an edge.
     """
@@ -302,10 +284,7 @@ def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[
 
 
 def read_steps(run: Run, pairs: Iterable[tuple[int, int]]) -> list[Step]:
-    """Rows of `edges` for pairs in either direction; the more similar one of a pair that occurs twice.
-
-    Pairs without an edge are left out.
-    """
+    """Rows of `edges` for pairs in either direction, where there are any; the more similar one of a pair that occurs twice."""
     wanted = [(min(pair), max(pair)) for pair in pairs]
     ends = [pa.array(sorted({pair[side] for pair in wanted}), pa.int64()) for side in (0, 1)]
     if not wanted:

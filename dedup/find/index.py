@@ -159,23 +159,16 @@ class RunIndex:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The run's encoder, loaded on first use.
-
-        Raises ConfigError if the run holds precomputed embeddings and no encoder was named.
-        Raises RunDirectoryError if the run was embedded with another.
-        """
+        """The run's encoder, loaded on first use."""
         config = self.run.config.encoder
         if not encoder_kind(config.name).has_images:
-            raise ConfigError(
-                f"{self.run} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
-                "encoder.model=ViT-B-32 encoder.pretrained=…"
-            )
+            example = "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
+            raise ConfigError(f"{self.run} holds precomputed embeddings, and does not know what made them; name it, such as {example}")
         self.run.check_encoder()
         encoder = load_encoder(config, self.run.config.engine.device)
         if encoder.dim != self.index.dim:
-            raise ConfigError(
-                f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run}"
-            )
+            expected = f"expected {self.index.dim} as {self.run}"
+            raise ConfigError(f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, {expected}")
         return encoder
 
     @cached_property
@@ -183,10 +176,7 @@ class RunIndex:
         return MatchJudge(self.run, self.samples)
 
     def views(self, data: bytes, *, all_views: bool = True) -> Views:
-        """The vectors of an encoded image.
-
-        Raises SampleError if it is not an image, or too large.
-        """
+        """The vectors of an encoded image; SampleError if it is not an image, or too large."""
         config = self.run.config
         if len(data) > config.input.max_image_bytes:
             limit = f"expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"

@@ -48,11 +48,7 @@ class IndexInfo:
 
 
 def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> IndexInfo:
-    """Measure an index.
-
-    `n_queries`: images to search exhaustively, drawn from those with a neighbour; 0 = none.
-    `seed`: of the draw.
-    """
+    """Measure an index; its recall on `n_queries` images that are searched exhaustively, drawn from those with a neighbour."""
     run, faiss_index = index.run, index.index
     facts, lists, sizes = run.index_facts, run.lists(), faiss_index.list_sizes()
     n, dim = faiss_index.n_vectors, faiss_index.dim

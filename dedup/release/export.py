@@ -158,8 +158,6 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> tuple[int, int]:
     """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, without repetitions.
 
     Returns the number of uids, and of samples without one.
-    Raises ConfigError if the name does not end in ``.npy``.
-    Raises InputError if the run carries no `uid`, or one that is not 32 hex digits.
     """
     if not out.endswith(".npy"):
         raise ConfigError(f"--out {out}: expected a name that ends in .npy")
@@ -219,10 +217,7 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
 
 
 def export_file(task: HfTask) -> int:
-    """Write one file, unless it exists; returns its number of rows.
-
-    Raises InputError if an image can't be read any more.
-    """
+    """Write one file, unless it exists; returns its number of rows."""
     target = join(task.out, "data", f"train-{task.file.number:05d}-of-{task.n_files:05d}.parquet")
     fs, path = filesystem(target)
     if fs.exists(path):

@@ -72,10 +72,7 @@ class CleanedShard:
 
 
 def kept_table(run_dir: str) -> Table:
-    """The manifest of a finished run, with its carried columns.
-
-    Raises RunDirectoryError if there is none.
-    """
+    """The manifest of a finished run, with its carried columns."""
     manifest = Run(run_dir).table("manifest")
     fs, _ = filesystem(manifest.path)
     try:
@@ -128,10 +125,7 @@ def kept_rows(kept: Table, shard: CleanedShard) -> pa.Table:
 
 
 def read_file(path: str, n_bytes: int) -> bytes:
-    """Read the image of a sample in a folder.
-
-    Raises InputError if it is gone, or has another size than when it was embedded.
-    """
+    """Read the image of a sample in a folder; InputError if it is gone, or has another size than when it was embedded."""
     try:
         with open_binary(path) as file:
             data = file.read(n_bytes + 1)
@@ -149,8 +143,6 @@ def plan_shards(kept: Table, per_shard: int) -> Iterator[CleanedShard]:
     `kept`: columns of the manifest; files and rows ordered by sample_id, as every engine writes them.
     `per_shard`: samples in each but the last; 0 = a cleaned shard for each shard that keeps any.
 
-    Notes
-    -----
     A shard ends early where its next sample would repeat a key: readers of webdatasets tell samples by their keys alone. The rows of one
     file and of one shard are held in memory.
     """

@@ -59,8 +59,6 @@ def sample_below(
     `n_of_partition`: partition to its number of vectors.
     `low`: similarity down to which pairs are counted.
 
-    Notes
-    -----
     At most 1.5e11 multiply-adds and some 50 MB, whatever the size of the run; of more than two million vectors a part is compared. The
     sample, the stretches and their order depend on the seed and the run alone.
     """

@@ -34,10 +34,7 @@ _NEEDED = ("embed", "index", "pairs", "confirm", "groups", "manifest")
 
 
 def open_reported(run_dir: str) -> Run:
-    """The run that a report is about.
-
-    Raises RunDirectoryError if there is no run, or its manifest is not written yet.
-    """
+    """The run that a report is about; RunDirectoryError if there is none, or its manifest is not written yet."""
     run = Run.open(run_dir)
     for stage in _NEEDED:
         run.finished(stage)

@@ -138,10 +138,8 @@ def histogram(
 ) -> Chart:
     """Bars by bin: stacked on a linear axis, side by side in the bin's width on a logarithmic one, where stacks mean nothing.
 
-    `n_bins`: bins from 0 to 1.
-    `low`, `high`: what is shown; bins outside are left out.
+    `n_bins`: bins from 0 to 1; those outside `low` and `high` are left out.
     `lines`: values to mark, and their labels.
-    `is_log`: whether the axis of the counts is logarithmic.
     """
     first, last = round(low * n_bins), round(high * n_bins)
     shown = [{place: n for place, n in each.counts.items() if first <= place <= last and n} for each in series]

@@ -36,12 +36,7 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 
 def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, str]], options: Sequence[str]) -> None:
-    """Print the help of a program that has commands.
-
-    `program`, `text`: its name, and what it does.
-    `commands`: sequence of (panel, name, meaning), in order.
-    `options`: of the program itself.
-    """
+    """Print the help of a program: what it does, its commands (panel, name, meaning) in order, and its own options."""
     from rich.markup import escape
 
     out = console()
@@ -96,10 +91,7 @@ _ABORTED = 1
 
 @contextmanager
 def errors_shown(how_to_continue: str = HOW_TO_CONTINUE) -> Iterator[None]:
-    """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C.
-
-    `how_to_continue`: what to do after Ctrl-C.
-    """
+    """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C."""
     with _interruptions(how_to_continue) as is_interrupted:
         try:
             yield
