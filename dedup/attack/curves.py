@@ -77,10 +77,8 @@ def by_duplication_count(scores: pa.Table) -> pa.Table:
     least = 2 ** np.floor(np.log2(np.maximum(scores["duplication_count"].to_numpy(), 1))).astype(np.int64)
     true = {name: pc.fill_null(scores[f"is_{name}"].cast(pa.bool_()), False).cast(pa.int64()) for name in ("memorized", "extracted")}
     bins = pa.table({"least": least} | true).group_by("least").aggregate([("least", "count"), ("memorized", "sum"), ("extracted", "sum")])
-    bins = bins.sort_by("least")
-    first, n, n_memorized, n_extracted = (
-        bins[name].to_numpy().astype(np.int64) for name in ("least", "least_count", "memorized_sum", "extracted_sum")
-    )
+    names = ("least", "least_count", "memorized_sum", "extracted_sum")
+    first, n, n_memorized, n_extracted = (bins.sort_by("least")[name].to_numpy().astype(np.int64) for name in names)
     counts = {"least": first, "most": 2 * first - 1, "n_targets": n, "n_memorized": n_memorized, "n_extracted": n_extracted}
     return pa.table(counts | {"share_memorized": n_memorized / n, "share_extracted": n_extracted / n})
 

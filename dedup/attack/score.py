@@ -147,9 +147,8 @@ def read_targets(url: str) -> TargetList:
             raise InputError(f"{url} has no {'column target_id' if table.files else 'parquet files'}; expected a run's targets/ folder")
         present = table.to_table(columns=[name for name in _COLUMNS if name in table.schema.names])
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{url} can't be read as targets: {one_line(error)}; expected a run's targets/ folder, or parquet like it"
-        ) from error
+        expected = "expected a run's targets/ folder, or parquet like it"
+        raise InputError(f"{url} can't be read as targets: {one_line(error)}; {expected}") from error
     absent = {name: pa.nulls(len(present)) for name in _COLUMNS if name not in present.schema.names}
     schema = pa.schema([(name, TARGETS.field(name).type) for name in _COLUMNS])
     rows = pa.table(dict(zip(present.column_names, present.columns, strict=True)) | absent).select(_COLUMNS).cast(schema)

@@ -30,7 +30,7 @@ from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.viewjoin import ViewRule, Views, join_views
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.runs.directory import Run
-from dedup.schemas import CALIBRATION_COPIES
+from dedup.schemas import CALIBRATION_COPIES, conform
 from dedup.stages.embed.decode import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
 from dedup.stages.index.views import make_views
@@ -151,24 +151,17 @@ def _search_copies(task: CopyTask, ids: Ids, pixels: dict[int, Pixels], copies: 
     views = _views(task, ids, copies, vectors, required, encoder) if task.has_views else [None] * len(copies)
     likely = likely_turns(originals, vectors, turns() if encoder_kind(task.config.encoder.name).can_turn else ())
     judge = _CopyJudge(task.config, pixels)
-    rows = []
-    for number, copy in enumerate(copies):
-        view = views[number]
+    outcomes: list[Outcome | None] = []
+    for number, (copy, view) in enumerate(zip(copies, views, strict=True)):
         is_candidate = required[number] < 2.0 and (similarity[number] >= max(task.least, float(required[number])) or view is not None)
-        outcome = judge(copy, _turns(view[1] if view else "none", likely[number])) if copy.is_judged and is_candidate else None
-        rows.append(
-            {
-                "sample_id": int(ids[copy.place]),
-                "change": copy.change,
-                "similarity": float(similarity[number]),
-                "min_similarity": float(required[number]),
-                "look_similarity": view[0] if view else None,
-                "is_judged": copy.is_judged,
-                "is_copy": outcome.stands if outcome else None,
-                "distance": outcome.distance if outcome else None,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=CALIBRATION_COPIES)
+        tries = copy.is_judged and is_candidate
+        outcomes.append(judge(copy, _turns(view[1] if view else "none", likely[number])) if tries else None)
+    columns: dict[str, Any] = {"sample_id": ids[place], "similarity": similarity, "min_similarity": required}
+    columns |= {name: [getattr(copy, name) for copy in copies] for name in ("change", "is_judged")}
+    columns["look_similarity"] = [view[0] if view else None for view in views]
+    columns["is_copy"] = [outcome.stands if outcome else None for outcome in outcomes]
+    columns["distance"] = [outcome.distance if outcome else None for outcome in outcomes]
+    return conform(pa.table(columns), CALIBRATION_COPIES)
 
 
 def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> Rows32:

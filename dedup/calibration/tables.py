@@ -118,14 +118,9 @@ def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
     view_recall = np.stack(by_views)
     least = view_recall.argmin(axis=0)
     judged_mean = confirmed[is_judged].mean(axis=0) if is_judged.any() else np.full(len(thresholds), np.nan)
-    return Recall(
-        _drawn_recall(whole, copies["sample_id"].to_numpy(), seed),
-        with_views.mean(axis=0),
-        judged_mean,
-        [change_names[number] for number in least.tolist()],
-        view_recall.min(axis=0),
-        pa.concat_tables(tables).cast(CALIBRATION_RECALLS),
-    )
+    drawn, by_change = _drawn_recall(whole, copies["sample_id"].to_numpy(), seed), pa.concat_tables(tables).cast(CALIBRATION_RECALLS)
+    least_change = [change_names[number] for number in least.tolist()]
+    return Recall(drawn, with_views.mean(axis=0), judged_mean, least_change, view_recall.min(axis=0), by_change)
 
 
 def _with_interval(name: str, n_found: Ids, n: int) -> dict[str, object]:

@@ -122,16 +122,10 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
 def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: int, row: dict[str, Any]) -> Explanation:
     keeper, is_exact = tables.samples([keeper_id])[keeper_id], row["kind"] == "exact"
     exact = "of the same embedding as" if tables.is_exact_by_embedding else "byte-identical to"
-    relation = exact if is_exact else "a near copy of"
-    return replace(
-        base,
-        outcome="dropped_exact" if is_exact else "dropped_near",
-        reason=f"dropped: {relation} {keeper.name}, which is kept",
-        keeper=keeper,
-        similarity_to_keeper=row["similarity_to_keeper"],
-        distance_to_keeper=row["distance_to_keeper"],
-        rule=KeepPolicy(tables).rule(sample_id, keeper_id),
-    )
+    reason = f"dropped: {exact if is_exact else 'a near copy of'} {keeper.name}, which is kept"
+    to_keeper = {name: row[name] for name in ("similarity_to_keeper", "distance_to_keeper")}
+    rule = KeepPolicy(tables).rule(sample_id, keeper_id)
+    return replace(base, outcome="dropped_exact" if is_exact else "dropped_near", reason=reason, keeper=keeper, rule=rule, **to_keeper)
 
 
 def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Component) -> Explanation:
@@ -245,10 +239,8 @@ class KeepPolicy:
         samples, own_threshold = self._tables.samples(order), thresholds.get(image_of[sample_id], 0.0)
         others = []
         for other, image in ((other, image_of[other]) for other in order):
-            threshold, reason = (
-                max(thresholds.get(image, 0.0), own_threshold) or None,
-                refused[image]["reason"] if image in refused else None,
-            )
+            threshold = max(thresholds.get(image, 0.0), own_threshold) or None
+            reason = refused[image]["reason"] if image in refused else None
             others.append(OtherKeeper(samples[other], similarity.get(image), threshold, reason))
         return tuple(others)
 

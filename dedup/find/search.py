@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -93,15 +93,6 @@ class VectorSearch:
         return ids, similarity
 
 
-@dataclass(frozen=True)
-class ViewHits:
-    """Training images with a view like one of the image's; for each, its most similar pair of views."""
-
-    sample_ids: Ids  # shape (n,)
-    similarity: Sims  # shape (n,); exact cosine of the views
-    views: list[str]  # see `dedup.find.answers.Match`
-
-
 class ViewSearch:
     """Searches the views of a run, by inverted list.
 
@@ -112,8 +103,11 @@ class ViewSearch:
         self._run, self._parts = run, view_parts(run.views_folder)
         self.has_views = bool(self._parts)
 
-    def search(self, views: ViewRows, min_similarity: float) -> ViewHits:
-        """Find training images with a view like one of those of an image: of a cosine of `min_similarity` or more."""
+    def search(self, views: ViewRows, min_similarity: float) -> dict[int, tuple[float, str]]:
+        """Training images with a view like one of those of an image: sample_id to (similarity, view) of its most similar pair of views.
+
+        `min_similarity`: exact cosine from which two views are alike.
+        """
         lists, store = self._lists, self._run.views()
         probed, _ = lists.place(views.vectors, min(_NPROBE, lists.nlist))
         projected = (views.vectors @ lists.axes).astype(np.float16)  # along the principal axes, as the stored ones
@@ -139,10 +133,10 @@ class ViewSearch:
             hits.append((stored["image"][hit].astype(np.int64), similarity, kind, turn.astype(np.int8)))
         return self._best(hits)
 
-    def _best(self, hits: list[_Hits]) -> ViewHits:
+    def _best(self, hits: list[_Hits]) -> dict[int, tuple[float, str]]:
         """The most similar view of each image."""
         if not hits:
-            return ViewHits(np.zeros(0, np.int64), np.zeros(0, np.float32), [])
+            return {}
         image, similarity, kind, turn = (np.concatenate(columns) for columns in zip(*hits, strict=True))
         order = np.lexsort((turn, kind, -similarity, image))
         _, first = np.unique(image[order], return_index=True)
@@ -150,7 +144,8 @@ class ViewSearch:
         turn_words = ["", *list(VARIANTS)[1:], ""]  # the last: by an unknown angle
         words = [(_KINDS[k], turn_words[t]) for k, t in zip(kind[best].tolist(), turn[best].tolist(), strict=True)]
         names = [" ".join(filter(None, pair)) or "none" for pair in words]
-        return ViewHits(self._sample_ids[image[best]], similarity[best], names)
+        pairs = zip(similarity[best].tolist(), names, strict=True)
+        return dict(zip(self._sample_ids[image[best]].tolist(), pairs, strict=True))
 
     @cached_property
     def _lists(self) -> Lists:
