@@ -172,8 +172,8 @@ def count_pairs(
     tasks = [
         PairTask(context.run, ids[rows], labels[rows], ids[block], labels[block], thresholds, floor, bool(mirrors)) for block in blocks
     ]
-    what = "decoys" if mirrors else "unrelated"
-    parts = list(in_order(context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks])))
+    stage = "decoys" if mirrors else "unrelated"
+    parts = list(in_order(context.run_tasks(stage, "images", compare_block, tasks, [len(task.columns) for task in tasks])))
     row, dst, similarity = (np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "column", "similarity"))
     counts = np.sum([part.counts for part in parts], axis=0)
     return Counted(counts, row, ids[rows][row], dst, similarity, floor, thresholds)
@@ -242,7 +242,7 @@ def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
     return np.array(list(place_of.values()), dtype=np.int64)
 
 
-def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str) -> list[Outcome]:
+def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, stage: str) -> list[Outcome]:
     """Judge pairs, the first of each turned; returns outcomes in their order."""
     if not len(src):
         return []
@@ -258,7 +258,7 @@ def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str)
         ids = np.unique(np.concatenate([src[part], dst[part]]))
         part_places = places.take(pa.array(np.searchsorted(sample_ids, ids))).cast(PLACES)
         tasks.append(JudgeTask(JudgeInputs(settings, part_places), tuple(src[part].tolist()), tuple(dst[part].tolist()), turn))
-    results = in_order(context.run_tasks(what, "pairs", judge_block, tasks, [len(task.src) for task in tasks]))
+    results = in_order(context.run_tasks(stage, "pairs", judge_block, tasks, [len(task.src) for task in tasks]))
     by_place = dict(zip(order.tolist(), (outcome for outcomes in results for outcome in outcomes), strict=True))
     return [by_place[place] for place in range(len(src))]
 

@@ -36,7 +36,8 @@ _KEPT = "#1a7f37"
 _COPY = "#0b5394"
 _REFUSED = "#a40e26"
 _LEFT_OUT = "#57606a"
-_COLUMNS = ["sample_id", "component_id", "duplication_count", "shard", "key", "caption", "byte_offset", "n_bytes"]
+_OF_SAMPLE = ("sample_id", "shard", "key", "caption", "byte_offset", "n_bytes")
+_COLUMNS = ["component_id", "duplication_count", *_OF_SAMPLE]
 
 
 def montage(
@@ -120,10 +121,9 @@ def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
         first, _ = row[0]
         draw.text((_GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", _font(15))
         for column, (shown, label) in enumerate(row[:n_columns]):
-            picture = _thumbnail(shown["shard"], shown["key"], shown["byte_offset"], shown["n_bytes"])
-            caption, is_kept = shown["caption"] or "(no caption)", label == "kept"
+            sample, is_kept = Sample(**{name: shown[name] for name in _OF_SAMPLE}), label == "kept"
             left = _GAP + column * (_CELL + _GAP)
-            _draw_cell(sheet, left, top + _HEAD, picture, label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
+            _draw_sample(sheet, left, top + _HEAD, sample, label, _KEPT if is_kept else _COPY, is_framed=is_kept)
     _save(sheet, out)
 
 
@@ -153,7 +153,7 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
         draw.text((_GAP, top), text, "black", _font(15))
         for column, (sample, label) in enumerate(cells):
             colour = _KEPT if cells is beside else _REFUSED
-            _draw_sample(sheet, column, top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
+            _draw_sample(sheet, _column_x(column), top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
         top += _LINE_HEIGHT + _ROW
     _save(sheet, out)
 
@@ -171,7 +171,7 @@ def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample],
             ImageDraw.Draw(sheet).text((_column_x(column) + 24, upper + _CELL // 2), text, "grey", _font(15))
             continue
         label, colour = _label(explanation, k, len(path))
-        _draw_sample(sheet, column, upper, path[k], label, colour, is_framed=colour != _COPY)
+        _draw_sample(sheet, _column_x(column), upper, path[k], label, colour, is_framed=colour != _COPY)
         if k < len(steps):  # to the next picture, which may lie at the beginning of the next row
             step = steps[k]
             how = step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
@@ -184,11 +184,6 @@ def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
         word = explanation.outcome.partition("_")[0]
         return f"{word}: {key}", _KEPT if word == "kept" else _REFUSED if word == "rejected" else _LEFT_OUT
     return (f"keeper: {key}", _KEPT) if k == n - 1 else (key, _COPY)
-
-
-def _draw_sample(sheet: Image.Image, column: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
-    picture = _thumbnail(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
-    _draw_cell(sheet, _column_x(column), top, picture, label, sample.caption or "(no caption)", colour, is_framed=is_framed)
 
 
 def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: str) -> None:
@@ -208,11 +203,9 @@ def _beside(similarity: float | None, refused: str | None) -> str:
     return ", ".join(text for text in ("" if similarity is None else f"{similarity:.3f}", refused or "") if text) or "kept"
 
 
-def _draw_cell(
-    sheet: Image.Image, left: int, top: int, picture: Image.Image | None, label: str, text: str, colour: str, *, is_framed: bool = False
-) -> None:
-    """Draw a picture in its cell, with a coloured label and a line of text under it."""
-    draw, small = ImageDraw.Draw(sheet), _font(13)
+def _draw_sample(sheet: Image.Image, left: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
+    """Draw a sample's picture, with a coloured label and its caption under it."""
+    draw, small, picture = ImageDraw.Draw(sheet), _font(13), _thumbnail(sample)
     if picture is None:
         draw.rectangle((left, top, left + _CELL, top + _CELL), outline="grey")
         draw.text((left + 8, top + _CELL // 2), "image can't be read", "grey", small)
@@ -221,15 +214,15 @@ def _draw_cell(
     if is_framed:
         draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=colour, width=2)
     draw.text((left, top + _CELL + 3), _fit(label, small, _CELL), colour, small)
-    draw.text((left, top + _CELL + 20), _fit(text, small, _CELL), "black", small)
+    draw.text((left, top + _CELL + 20), _fit(sample.caption or "(no caption)", small, _CELL), "black", small)
 
 
-def _thumbnail(shard: str, key: str, byte_offset: int | None, n_bytes: int | None) -> Image.Image | None:
+def _thumbnail(sample: Sample) -> Image.Image | None:
     """A picture that fits a cell, or None where the shard or the image is gone."""
-    if not n_bytes:
+    if not sample.n_bytes:
         return None
     try:
-        data = read_image_bytes(shard, key, byte_offset, n_bytes)
+        data = read_image_bytes(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
         picture = Image.fromarray(decode_image(data, max_pixels=MAX_PIXELS, min_side=_CELL).pixels)
     except DedupError:
         return None

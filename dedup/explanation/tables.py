@@ -277,8 +277,8 @@ def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[
         images = widest_path(edges.src, edges.dst, edges.similarity, image_of[start], image_of[end]).tolist()
     except EdgeError as error:
         text = f"no edges join sample {start} and sample {end}, which are in one component ({error})"
-        what = "its tables do not belong together: run dedup status, then dedup run … --redo"
-        raise RunDirectoryError(f"{run.url}: {text}; {what}") from error
+        remedy = "its tables do not belong together: run dedup status, then dedup run … --redo"
+        raise RunDirectoryError(f"{run.url}: {text}; {remedy}") from error
     return [*([start] if image_of[start] != start else []), *images, *([end] if image_of[end] != end else [])]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from dedup.contracts import JsonDict
 from dedup.find.index import RunIndex
 from dedup.numerics.arraytypes import Ids, Rows16
 from dedup.numerics.search.exhaustive import nearest_neighbors
@@ -41,10 +40,6 @@ class IndexInfo:
     n_pairs: int  # their neighbours within the run's threshold, by exhaustive search; at most 10 of each
     pair_recall: float | None  # share of these pairs that a search finds; None without any
     recall_at_1: float | None  # of the images with such a neighbour, the share whose nearest is found; None without any
-
-    def as_dict(self) -> JsonDict:
-        """For JSON."""
-        return asdict(self)
 
 
 def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> IndexInfo:

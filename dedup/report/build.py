@@ -239,10 +239,8 @@ class Page:
         dropped, ways = figures.kinds(reader, run)
         n_refused = sum(reason.part.n for reason, _ in gathered.pairs.refused)
         style, script = _template("report.css"), _template("report.js")
-        self._values: dict[str, Any] = {
-            "run": run, "groups": gathered.groups, "pairs": gathered.pairs, "excluded": gathered.excluded, "facts": gathered.facts,
-            "seed": gathered.seed, "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized,
-            "size_rows": size_rows,
+        self._values: dict[str, Any] = vars(gathered) | {
+            "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized, "size_rows": size_rows,
             "judged": judged, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
             "rejected": figures.rejected(reader), "broken_shards": broken,
             "captions": figures.captions(reader) if "statistics" in run.records else [],

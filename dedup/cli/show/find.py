@@ -21,9 +21,9 @@ def print_answer(answer: Answer) -> None:
     for match in answer.matches:
         verdict = {True: "copy", False: "no copy", None: "unread" if match.trouble else "-"}[match.is_copy]
         view = "" if match.view == "none" else f" ({match.view})"
-        what = printable(f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data")
+        place = printable(f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data")
         texts = "".join(f"\n{'':<17}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
-        print_text(f"  {match.similarity:.4f} {verdict:<7} {what}{view}{texts}")
+        print_text(f"  {match.similarity:.4f} {verdict:<7} {place}{view}{texts}")
 
 
 def print_flags(summary: FlagSummary) -> None:
@@ -43,7 +43,7 @@ def print_index_info(info: IndexInfo) -> None:
     """Print the facts of an index."""
     index, in_lists, vectors = (bytes_text(n_bytes) for n_bytes in (info.index_bytes, info.lists_bytes, info.store_bytes))
     held, mapped = bytes_text(info.memory_bytes), bytes_text(info.lists_bytes + info.store_bytes)
-    found = "" if info.pair_recall is None else f"{info.pair_recall:.4f} of {info.n_pairs:,} neighbours of {info.n_queries:,} images"
+    recall = "" if info.pair_recall is None else f"{info.pair_recall:.4f} of {info.n_pairs:,} neighbours of {info.n_queries:,} images"
     visited = f"the largest of {info.largest_list:,}; a search visits {info.nprobe}"
     rows = [
         ("index", f"{info.kind}, {info.codes}: {info.n_vectors:,} vectors of {info.dim} dimensions, {info.code_bytes} bytes each"),
@@ -51,7 +51,7 @@ def print_index_info(info: IndexInfo) -> None:
         ("imbalance", f"{info.imbalance:.2f} (1 = all lists have the same size)"),
         ("files", f"{index} index, {in_lists} lists, {vectors} vectors to refine with"),
         ("memory", f"{held} held; {mapped} of lists and vectors are mapped: fast while memory has room to cache them"),
-        ("recall", found or "not measured"),
+        ("recall", recall or "not measured"),
     ]
     if info.recall_at_1 is not None:
         rows.append(("recall@1", f"{info.recall_at_1:.4f}"))
