@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import ShapeError
+from dedup.numerics.arraytypes import Ids, ListIds, Rows16, Sims
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.join import self_join
 from dedup.numerics.search.lists import BLOCK, Training, choose_nlist, choose_nprobe, draw_sample, train_lists
@@ -19,22 +20,14 @@ _ITERATIONS = 6
 
 
 class Edges(NamedTuple):
-    """Near-duplicate pairs.
+    """Near-duplicate pairs."""
 
-    Parameters
-    ----------
-    src, dst : int64 array, shape (n_edges,)
-        Row numbers, src < dst, sorted.
-    similarity : float32 array, shape (n_edges,)
-        Cosine, exact.
-    n_neighbors : int64 array, shape (n,)
-        Other rows within the threshold of each row, whether or not their edge is among those returned.
-    """
-
-    src: npt.NDArray[np.int64]
-    dst: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
-    n_neighbors: npt.NDArray[np.int64]
+    # src, dst: int64, shape (n_edges,); row numbers, src < dst, sorted
+    src: Ids
+    dst: Ids
+    similarity: Sims  # float32, shape (n_edges,); cosine, exact
+    # n_neighbors: int64, shape (n,); other rows within the threshold of each row, whether or not their edge is among those returned
+    n_neighbors: Ids
 
 
 def near_duplicates(
@@ -116,9 +109,9 @@ def near_duplicates(
 
 
 def _lists(
-    vectors: npt.NDArray[np.float16], min_similarity: float, nlist: int, nprobe: int, is_exhaustive: bool, seed: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16] | None]:
-    """Lists of each row, int32 (n, nprobe), and the projections that propose pairs, if any."""
+    vectors: Rows16, min_similarity: float, nlist: int, nprobe: int, is_exhaustive: bool, seed: int
+) -> tuple[ListIds, Rows16 | None]:
+    """Lists of each row, and the projections that propose pairs, if any."""
     n = len(vectors)
     if is_exhaustive:
         return np.zeros((n, 1), dtype=np.int32), None

@@ -61,6 +61,35 @@ class SilentReporter:
         """Ignore."""
 
 
+def reported(
+    results: Iterator[tuple[int, Result]], sizes: Sequence[int], reporter: Reporter, stage: str, unit: str, *, n_done: int = 0
+) -> Iterator[tuple[int, Result]]:
+    """(position, result) of tasks as they end, with progress in units of `sizes`; `n_done` were done before."""
+    total = n_done + sum(sizes)
+    reporter.progress(Progress(stage, n_done, total, unit))
+    for number, result in results:
+        n_done += sizes[number]
+        reporter.progress(Progress(stage, n_done, total, unit))
+        yield number, result
+
+
+def in_order(results: Iterator[tuple[int, Result]]) -> Iterator[Result]:
+    """Results by position, each as soon as all before it are there.
+
+    Examples
+    --------
+    >>> "".join(in_order(iter([(1, "b"), (0, "a"), (2, "c")])))
+    'abc'
+    """
+    early: dict[int, Result] = {}
+    position = 0
+    for number, result in results:
+        early[number] = result
+        while position in early:
+            yield early.pop(position)
+            position += 1
+
+
 class GroupSource(Protocol):
     """Rows of fixed width that belong to groups, in blocks that a worker can read on its own; picklable."""
 

@@ -126,7 +126,8 @@ def python_md() -> str:
         '(`run` and its like) belongs under `if __name__ == "__main__":` in a script.',
     ]
     for name in sorted(dedup.__all__, key=str.lower):
-        parts += [f"## {name}", f"```python\n{signature(name)}\n```", *_docstring(inspect.getdoc(getattr(dedup, name)) or "")]
+        entry = getattr(dedup, name)
+        parts += [f"## {name}", f"```python\n{signature(name)}\n```", *_docstring(inspect.getdoc(entry) or ""), *fields_of(entry)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -147,6 +148,23 @@ def signature(name: str) -> str:
         shown.append(parameter.name + (f"={parameter.default!r}" if has_default and is_plain else "=…" if has_default else ""))
     line = f"{word}dedup.{name}({', '.join(shown)})"
     return line if len(line) <= 100 else f"{word}dedup.{name}(\n" + "".join(f"    {text},\n" for text in shown) + ")"
+
+
+def fields_of(entry: Any) -> list[str]:
+    """The fields of a class that documents them in comments: behind each, or above several that it names."""
+    if not isinstance(entry, type) or "Parameters" in (entry.__doc__ or ""):
+        return []
+    source = re.sub(r"\n    # (?!\w+(?:, \w+)*: )", " ", inspect.getsource(entry))  # a comment may go on in the next line
+    above: dict[str, str] = {}
+    rows = []
+    for line in source.splitlines():
+        if named := re.fullmatch(r"    # ([\w, ]+): (.*)", line):
+            above |= dict.fromkeys(named[1].split(", "), named[2])
+        elif match := re.fullmatch(r"    (\w+): ([^=#]+?)(?: = [^#]+?)?(?:  # (.*))?", line):
+            rows.append((match[1], match[2], match[3] or above.get(match[1], "")))
+    if not any(meaning for _, _, meaning in rows):
+        return []
+    return ["**Fields**", "\n".join(f"- `{name} : {kind}`" + (f": {meaning}" if meaning else "") for name, kind, meaning in rows)]
 
 
 def _docstring(text: str) -> list[str]:

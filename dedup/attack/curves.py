@@ -43,7 +43,7 @@ def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> p
     if len(scores) != len(is_memorized):
         raise ShapeError(f"expected a label for each of {len(scores)} targets, found {len(is_memorized)}")
     size = scores["clique_size"].to_numpy()
-    distance = np.array([np.inf if value is None else value for value in scores["mean_distance"].to_pylist()], dtype=np.float64)
+    distance = pc.fill_null(scores["mean_distance"].cast(pa.float64()), np.inf).to_numpy()
     # a clique of 10 counts as one of 500 does: among those the tightest is first
     order = np.lexsort((-size, distance, size < 10))
     n_right = np.cumsum(is_memorized[order])
@@ -54,7 +54,7 @@ def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> p
             "precision": n_right / taken,
             "recall": n_right / max(int(is_memorized.sum()), 1),
             "clique_size": size[order],
-            "mean_distance": pa.array([None if np.isinf(value) else value for value in distance[order]], pa.float64()),
+            "mean_distance": pa.array(distance[order], mask=np.isinf(distance[order])),
         }
     )
 
@@ -73,30 +73,14 @@ def by_duplication_count(scores: pa.Table) -> pa.Table:
     >>> by_duplication_count(scores).to_pylist()[0]["n_memorized"]
     1
     """
-    has_count = [value is not None for value in scores["duplication_count"].to_pylist()]
-    scores = scores.filter(pa.array(has_count, pa.bool_()))
-    count = scores["duplication_count"].to_numpy()
-    bins = np.floor(np.log2(np.maximum(count, 1))).astype(np.int64)
-    memorized = np.array(scores["is_memorized"].to_pylist(), dtype=bool)
-    extracted = np.array([value is True for value in scores["is_extracted"].to_pylist()], dtype=bool)
-    rows = []
-    for exponent in np.unique(bins).tolist():
-        in_bin = bins == exponent
-        n, n_memorized, n_extracted = int(in_bin.sum()), int(memorized[in_bin].sum()), int(extracted[in_bin].sum())
-        rows.append(
-            {
-                "least": 2**exponent,
-                "most": 2 ** (exponent + 1) - 1,
-                "n_targets": n,
-                "n_memorized": n_memorized,
-                "n_extracted": n_extracted,
-                "share_memorized": n_memorized / n,
-                "share_extracted": n_extracted / n,
-            }
-        )
-    counts = [(name, pa.int64()) for name in ("least", "most", "n_targets", "n_memorized", "n_extracted")]
-    schema = pa.schema([*counts, ("share_memorized", pa.float64()), ("share_extracted", pa.float64())])
-    return pa.Table.from_pylist(rows, schema=schema)
+    scores = scores.filter(pc.is_valid(scores["duplication_count"]))
+    least = 2 ** np.floor(np.log2(np.maximum(scores["duplication_count"].to_numpy(), 1))).astype(np.int64)
+    true = {name: pc.fill_null(scores[f"is_{name}"].cast(pa.bool_()), False).cast(pa.int64()) for name in ("memorized", "extracted")}
+    bins = pa.table({"least": least} | true).group_by("least").aggregate([("least", "count"), ("memorized", "sum"), ("extracted", "sum")])
+    names = ("least", "least_count", "memorized_sum", "extracted_sum")
+    first, n, n_memorized, n_extracted = (bins.sort_by("least")[name].to_numpy().astype(np.int64) for name in names)
+    counts = {"least": first, "most": 2 * first - 1, "n_targets": n, "n_memorized": n_memorized, "n_extracted": n_extracted}
+    return pa.table(counts | {"share_memorized": n_memorized / n, "share_extracted": n_extracted / n})
 
 
 def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
@@ -115,9 +99,8 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
     matplotlib.use("Agg")
     table = read_table(Table(scores, SCORES))
     os.makedirs(out, exist_ok=True)
-    files = _write(
-        out, "by_duplication_count", by_duplication_count(table), ("least", "share_extracted"), "samples in the group", "share extracted"
-    )
+    counts = by_duplication_count(table)
+    files = _write(out, "by_duplication_count", counts, ("least", "share_extracted"), "samples in the group", "share extracted")
     if labels:
         truths = _read_labels(labels)
         labelled = table.filter(pc.is_in(table["target_id"], truths["target_id"]))
@@ -148,6 +131,5 @@ def _read_labels(path: str) -> pa.Table:
         table = pa_csv.read_csv(path) if path.endswith(".csv") else ds.dataset(path, format="parquet").to_table()
         return pa.table({"target_id": table["target_id"].cast(pa.string()), "is_memorized": table["is_memorized"].cast(pa.bool_())})
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path} can't be read as labels: {one_line(error)}; expected CSV or parquet with target_id and is_memorized"
-        ) from error
+        expected = "expected CSV or parquet with target_id and is_memorized"
+        raise InputError(f"{path} can't be read as labels: {one_line(error)}; {expected}") from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -17,6 +18,7 @@ from PIL import Image
 from dedup.config.keys import MAX_PIXELS
 from dedup.contracts import Engine, JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
+from dedup.numerics.arraytypes import Pixels
 from dedup.schemas import GENERATIONS
 from dedup.storage.atomic import AtomicFile
 from dedup.storage.images.decode import decode_image
@@ -24,8 +26,6 @@ from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.input.shards import read_image_bytes, read_shard
 from dedup.storage.tables import FileWriter, clear, dataset
 from dedup.storage.urls import filesystem, join
-
-Pixels = npt.NDArray[np.uint8]
 
 SORTED_SQL = """
 SELECT targets.number AS number, found.target_id AS target_id, found.name AS name, found.url AS url,
@@ -39,8 +39,7 @@ _BATCH = 10_000
 _LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """One generated image; `byte_offset` is None for a file of its own."""
 
     name: str
@@ -90,7 +89,6 @@ def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engi
     """List the generated images; also returns notes for the user.
 
     `url`: folder with a folder for each target, or tars, or both.
-    `target_ids`: in the order of the list.
     `scratch`: folder for the list of images in shards.
     Raises InputError if the folder does not exist, or holds neither.
     """
@@ -145,8 +143,8 @@ def list_shard(task: ListTask) -> tuple[int, str]:
             if target is None or sample.image is None:
                 n_nameless += target is None
                 continue
-            rows.append({"number": -1, "target_id": str(target), "name": sample.key, "url": task.shard, "n_bytes": sample.n_bytes}
-                        | {"byte_offset": sample.byte_offset})  # fmt: skip
+            place = {"url": task.shard, "byte_offset": sample.byte_offset, "n_bytes": sample.n_bytes}
+            rows.append({"number": -1, "target_id": str(target), "name": sample.key} | place)
             if len(rows) >= _BATCH:
                 writer.write(pa.Table.from_pylist(rows, schema=task.output.schema))
                 rows.clear()
@@ -154,11 +152,8 @@ def list_shard(task: ListTask) -> tuple[int, str]:
     return n_nameless, "" if reader.status == "ok" else f"{task.shard}: {reader.status}: {reader.error}"
 
 
-def stack(sources: Iterable[tuple[str, str, int | None, int]], max_side: int) -> Stack:
-    """Read images and bring them to the size that most of them have, its longer side at most `max_side`.
-
-    `sources`: iterable of (name, url, byte_offset, n_bytes); as `read_image_bytes` takes them, with the name as key.
-    """
+def stack(sources: Iterable[Generation], max_side: int) -> Stack:
+    """Read images and bring them to the size that most of them have, its longer side at most `max_side`."""
     images: list[Pixels] = []
     names: list[str] = []
     n_rejected = 0
@@ -172,7 +167,8 @@ def stack(sources: Iterable[tuple[str, str, int | None, int]], max_side: int) ->
         if int(pixels.max()) - int(pixels.min()) < _LEAST_RANGE:
             n_rejected += 1
             continue
-        height, width = _reduced(pixels.shape[0], pixels.shape[1], max_side)
+        factor = min(1.0, max_side / max(pixels.shape[:2]))
+        height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
         images.append(stretched(pixels, height, width))  # at once, so that large images are never held together
         names.append(name)
     if not images:
@@ -187,11 +183,7 @@ def stack(sources: Iterable[tuple[str, str, int | None, int]], max_side: int) ->
 
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
-    """Decode one image from a tar or a folder.
-
-    Raises InputError if it is gone.
-    Raises SampleError if it does not decode.
-    """
+    """Decode one image from a tar or a folder; InputError if it is gone, SampleError if it does not decode."""
     return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
 
 
@@ -200,13 +192,6 @@ def stretched(pixels: Pixels, height: int, width: int) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
-
-
-def _reduced(height: int, width: int, max_side: int) -> tuple[int, int]:
-    factor = max_side / max(height, width)
-    if factor >= 1.0:
-        return height, width
-    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 _SEED_BITS = 16  # seeds of a target: as many generations as anyone makes of one prompt
@@ -234,44 +219,40 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     """Write what is still to be generated, one line per target: `target_id, prompt, first_seed, n_generations`.
 
     `targets`: a run's `targets/` folder.
-    `out`: folder for `part-00000.jsonl` and so on.
-    `n_parts`: targets are dealt out by rank, so all parts cost the same.
+    `n_parts`: targets are dealt out by rank, so all parts, `part-00000.jsonl` and so on, cost the same.
     `generations`: folder whose `TARGET_ID/` hold what was generated before: these count as each target's first seeds, and
     complete targets are left out.
-    Returns list of (path, n_targets, n_images), one per part.
-    Raises ConfigError if n_parts is below 1.
-    Raises InputError if the targets can't be read.
+    Returns path, number of targets and of images of each part.
     """
     if n_parts < 1:
         raise ConfigError(f"--n-parts={n_parts}; expected 1 or more")
-    parts = [AtomicFile(join(out, f"part-{number:05d}.jsonl")) for number in range(n_parts)]
+    paths = [join(out, f"part-{number:05d}.jsonl") for number in range(n_parts)]
     n_targets, n_images = [0] * n_parts, [0] * n_parts
-    try:
+    with ExitStack() as whole_files:
+        parts = [whole_files.enter_context(AtomicFile(path)) for path in paths]
         for rank, row in enumerate(_rows(targets)):
             n_done = _n_images(join(generations, row["target_id"])) if generations else 0
             if (n_missing := row["n_generations"] - n_done) > 0:
                 line = {"target_id": row["target_id"], "prompt": row["caption"], "first_seed": first_seed(row["target_id"]) + n_done}
-                parts[rank % n_parts].file.write(json.dumps(line | {"n_generations": n_missing}, ensure_ascii=False).encode() + b"\n")
+                parts[rank % n_parts].write(json.dumps(line | {"n_generations": n_missing}, ensure_ascii=False).encode() + b"\n")
                 n_targets[rank % n_parts] += 1
                 n_images[rank % n_parts] += n_missing
-        for part in parts:
-            part.close()
-    except BaseException:
-        for part in parts:
-            part.abort()
-        raise
-    return [(join(out, f"part-{number:05d}.jsonl"), n_targets[number], n_images[number]) for number in range(n_parts)]
+    return list(zip(paths, n_targets, n_images, strict=True))
 
 
 def _rows(targets: str) -> Iterator[JsonDict]:
-    fs, path = filesystem(targets.rstrip("/"))
     try:
-        names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
-        table = ds.dataset(names, format="parquet", filesystem=fs)
-        for batch in table.to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
+        for batch in parquet_at(targets).to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
             yield from batch.to_pylist()
     except (OSError, ValueError) as error:
         raise InputError(f"{targets} can't be read as targets: {one_line(error)}; expected a run's targets/ folder") from error
+
+
+def parquet_at(url: str) -> ds.Dataset:
+    """A parquet file, or those of a folder."""
+    fs, path = filesystem(url.rstrip("/"))
+    names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
+    return ds.dataset(names, format="parquet", filesystem=fs)
 
 
 def _n_images(folder: str) -> int:

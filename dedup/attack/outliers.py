@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, SilentReporter, Table
+from dedup.contracts import Engine, GroupRows, JsonDict, Pack, Progress, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError
+from dedup.numerics.arraytypes import Ids, Rows16, Sims
 from dedup.numerics.search.exhaustive import mean_distances, nearest_neighbors
 from dedup.numerics.search.lists import count_lists, pack_lists
 from dedup.runs.directory import Run
@@ -35,7 +35,7 @@ from dedup.storage.tables import FileWriter, ask, clear, dataset, read_table
 from dedup.storage.urls import filesystem, join, read_json
 
 By = Literal["mean", "ratio"]
-_Neighbors = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]  # images, their neighbours, similarities
+_Neighbors = tuple[Ids, Ids, Sims]  # images, their neighbours, similarities
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
 
 ROWS_SQL = {
@@ -245,9 +245,8 @@ def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine,
             raise InputError(f"{run_dir} holds {len(ids)} distinct images; outliers need at least 2")
         search = _Search(run, options, engine, reporter, scratch, ids, images)
         neighbors, summary = _find_neighbors(search, out)
-        query = OUTLIERS_SQL.format(
-            rows=rows, ratios=RATIOS_SQL, top=options.top, by={"mean": "outlierness", "ratio": "density_ratio"}[options.by]
-        )
+        by = {"mean": "outlierness", "ratio": "density_ratio"}[options.by]
+        query = OUTLIERS_SQL.format(rows=rows, ratios=RATIOS_SQL, top=options.top, by=by)
         tables = sources | {"images": images, "bounds": neighbors.means, "pairs": neighbors.pairs}
         n_rows = engine.sql_to(query, tables, output)
     n_certain = None if summary.n_certain is None else min(summary.n_certain, n_rows)
@@ -293,13 +292,13 @@ def _find_neighbors(search: _Search, out: str) -> tuple[NeighborTables, OutlierS
     return search.best_known(listed, exact), OutlierSummary(out, n, 0, len(refined), n_certain, recall, [note])
 
 
-def _recall(listed: Table, exact: Table, sampled: npt.NDArray[np.int64]) -> float:
+def _recall(listed: Table, exact: Table, sampled: Ids) -> float:
     """Share of the true neighbours of sampled images that the lists found."""
     listed_pairs, true_pairs = _pairs_of(listed, sampled), _pairs_of(exact, sampled)
     return len(listed_pairs & true_pairs) / max(len(true_pairs), 1)
 
 
-def _pairs_of(table: Table, images: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+def _pairs_of(table: Table, images: Ids) -> set[tuple[int, int]]:
     rows = dataset(table).to_table(columns=NEIGHBOR_PAIRS.names, filter=ds.field("image_id").isin(images.tolist()))
     return set(zip(rows["image_id"].to_pylist(), rows["neighbor_id"].to_pylist(), strict=True))
 
@@ -313,7 +312,7 @@ class _Search:
     engine: Engine
     reporter: Reporter
     scratch: str
-    ids: npt.NDArray[np.int64]
+    ids: Ids
     images: Table
 
     @property
@@ -321,7 +320,7 @@ class _Search:
         """Neighbours per image, fewer if the run has too few images."""
         return min(self.options.n_neighbors, len(self.ids) - 1)
 
-    def exhaustive(self, queries: npt.NDArray[np.int64]) -> NeighborTables:
+    def exhaustive(self, queries: Ids) -> NeighborTables:
         """Compare images with every other."""
         tables, url = NeighborTables.at(self.scratch, "exact"), join(self.scratch, "image_id.npy")
         save_array(url, self.ids)
@@ -330,11 +329,9 @@ class _Search:
             ExhaustiveTask(number, self.run, url, len(self.ids), queries[start : start + size], self.k, tables)
             for number, start in enumerate(range(0, max(len(queries), 1), size))
         ]
-        done = 0
-        self.reporter.progress(Progress("outliers", 0, len(queries), "images"))
-        for _, n in self.engine.map_partitions(compare_with_all, tasks):
-            done += n
-            self.reporter.progress(Progress("outliers", done, len(queries), "images"))
+        results = self.engine.map_partitions(compare_with_all, tasks)
+        for _ in reported(results, [len(task.queries) for task in tasks], self.reporter, "outliers", "images"):
+            pass
         return tables
 
     def in_lists(self) -> NeighborTables:
@@ -344,9 +341,8 @@ class _Search:
         is_compared = np.isin(all_ids, self.ids, assume_unique=True)
         lists_per_image = max(1, int(self.run.index_facts.get("nprobe", 1)))
         folder = join(self.scratch, "members")
-        save_members(
-            folder, {"sample_id": all_ids, "weight": is_compared.astype(np.int64), "min_similarity": np.zeros(len(all_ids), np.float32)}
-        )
+        unused = np.zeros(len(all_ids), np.float32)
+        save_members(folder, {"sample_id": all_ids, "weight": is_compared.astype(np.int64), "min_similarity": unused})
         members = Members(self.run, folder, len(all_ids), lists_per_image, is_projected=False)
         sizes = count_lists(members.groups(block) for block in range(len(members.block_sizes)))
         packs = pack_lists(sizes, self.engine.n_workers)
@@ -360,7 +356,7 @@ class _Search:
         self.engine.sql_to(BOUNDS_SQL.format(opposite=_OPPOSITE), tables, bounds)
         return NeighborTables(nearest.pairs, bounds)
 
-    def largest(self, listed: NeighborTables, n: int) -> tuple[npt.NDArray[np.int64], float]:
+    def largest(self, listed: NeighborTables, n: int) -> tuple[Ids, float]:
         """The images with the n largest bounds, or ratios, and the largest value of the others."""
         query = LARGEST_SQL[self.options.by].format(n=n + 1, ratios=RATIOS_SQL)
         tables = {"bounds": listed.means} | ({"pairs": listed.pairs} if self.options.by == "ratio" else {})
@@ -387,7 +383,7 @@ class ExhaustiveTask:
     run: Run
     ids: str
     n: int
-    queries: npt.NDArray[np.int64]
+    queries: Ids
     k: int
     output: NeighborTables
 
@@ -395,7 +391,7 @@ class ExhaustiveTask:
 def compare_with_all(task: ExhaustiveTask) -> int:
     """Find the nearest neighbours of some images among all; returns the number of images."""
 
-    def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+    def blocks() -> Iterator[tuple[Ids, Rows16]]:
         for start in range(0, task.n, BLOCK):
             ids = read_rows(task.ids, start, min(start + BLOCK, task.n))
             yield ids, task.run.read_vectors(ids)

@@ -11,15 +11,15 @@ import json
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from dedup.attack.generations import Generation, Generations, find_generations, read_pixels, stack, stretched
+from dedup.attack.generations import Generation, Generations, find_generations, parquet_at, read_pixels, stack, stretched
 from dedup.config import ExtractionConfig
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
 from dedup.errors import InputError, RunDirectoryError, SampleError
+from dedup.numerics.arraytypes import Ids, Pixels, Sims
 from dedup.numerics.graph.cliques import largest_clique
 from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
 from dedup.numerics.search.gpu import Device, choose_device
@@ -139,27 +139,19 @@ def score_generations(
 
 
 def read_targets(url: str) -> TargetList:
-    """Read a run's `targets/` folder, or parquet with the same columns.
-
-    Raises InputError if there is no parquet, or no column target_id.
-    """
+    """Read a run's `targets/` folder, or parquet with the same columns."""
     url = url.rstrip("/")
-    fs, path = filesystem(url)
     try:
-        names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
-        table = ds.dataset(names, format="parquet", filesystem=fs)
-        if not names or "target_id" not in table.schema.names:
-            raise InputError(f"{url} has no {'column target_id' if names else 'parquet files'}; expected a run's targets/ folder")
+        table = parquet_at(url)
+        if "target_id" not in table.schema.names:
+            raise InputError(f"{url} has no {'column target_id' if table.files else 'parquet files'}; expected a run's targets/ folder")
         present = table.to_table(columns=[name for name in _COLUMNS if name in table.schema.names])
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{url} can't be read as targets: {one_line(error)}; expected a run's targets/ folder, or parquet like it"
-        ) from error
-    columns = {}
-    for name in _COLUMNS:
-        column_type = TARGETS.field(name).type
-        columns[name] = present[name].cast(column_type) if name in present.schema.names else pa.nulls(len(present), column_type)
-    rows = pa.table(columns)
+        expected = "expected a run's targets/ folder, or parquet like it"
+        raise InputError(f"{url} can't be read as targets: {one_line(error)}; {expected}") from error
+    absent = {name: pa.nulls(len(present)) for name in _COLUMNS if name not in present.schema.names}
+    schema = pa.schema([(name, TARGETS.field(name).type) for name in _COLUMNS])
+    rows = pa.table(dict(zip(present.column_names, present.columns, strict=True)) | absent).select(_COLUMNS).cast(schema)
     ids = np.array(rows["target_id"].to_pylist(), dtype=object)
     _, first = np.unique(ids.astype(str), return_index=True)
     run_dir = url.rpartition("/")[0] if url.rpartition("/")[2] == "targets" else ""
@@ -184,15 +176,15 @@ def _score(
         for number, start in enumerate(range(0, len(ids), size))
     ]
     missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
-    done = len(ids) - sum(len(task.rows) for task in missing)
-    if done:
-        notes.append(f"{done:,} of {len(ids):,} targets were scored before")
+    sizes = [len(task.rows) for task in missing]
+    n_done = len(ids) - sum(sizes)
+    if n_done:
+        notes.append(f"{n_done:,} of {len(ids):,} targets were scored before")
     for note in notes:
         reporter.note(f"extraction: {note}")
-    reporter.progress(Progress("score", done, len(ids), "targets"))
-    for _, n in engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu"):
-        done += n
-        reporter.progress(Progress("score", done, len(ids), "targets"))
+    results = engine.map_partitions(score_targets, missing, uses_gpu=device != "cpu")
+    for _ in reported(results, sizes, reporter, "score", "targets", n_done=n_done):
+        pass
     return _summarise(out, output, notes)
 
 
@@ -243,7 +235,7 @@ def part_url(output: Table, number: int) -> str:
 def _score_one(
     row: JsonDict, generations: list[Generation], members: list[JsonDict], options: ExtractionConfig, device: Device | None
 ) -> JsonDict:
-    read = stack(((image.name, image.url, image.byte_offset, image.n_bytes) for image in generations), options.max_side)
+    read = stack(generations, options.max_side)
     images, n = read.images, len(read.names)
     scored: JsonDict = {name: row[name] for name in ("target_id", "component_id", "duplication_count")} | _NO_MATCH
     scored |= {"n_generations": n, "n_rejected": read.n_rejected, "n_resized": read.n_resized, "status": "ok", "detail": None}
@@ -270,27 +262,20 @@ def _score_one(
     return scored | _match(images, read.names, candidates, target, members, options.max_distance)
 
 
-def _mean_distance(distances: npt.NDArray[np.float32], clique: npt.NDArray[np.int64]) -> float | None:
+def _mean_distance(distances: Sims, clique: Ids) -> float | None:
     if len(clique) < 2:
         return None
     inside = distances[np.ix_(clique, clique)].astype(np.float64)
     return float(inside.sum() / (len(clique) * (len(clique) - 1)))
 
 
-def _training_image(row: JsonDict, height: int, width: int) -> npt.NDArray[np.uint8]:
+def _training_image(row: JsonDict, height: int, width: int) -> Pixels:
     if row["shard"] is None or row["key"] is None or not row["n_bytes"]:
         raise InputError("the list of targets does not say where the training image is (shard, key, byte_offset, n_bytes)")
     return stretched(read_pixels(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), height, width)
 
 
-def _match(
-    images: npt.NDArray[np.uint8],
-    names: list[str],
-    candidates: npt.NDArray[np.int64],
-    target: npt.NDArray[np.uint8],
-    members: list[JsonDict],
-    max_distance: float,
-) -> JsonDict:
+def _match(images: Pixels, names: list[str], candidates: Ids, target: Pixels, members: list[JsonDict], max_distance: float) -> JsonDict:
     """The candidate nearest to the training image, and the samples of the group that are within δ of it."""
     tiles = min(TILES, *images.shape[1:3])
     tiled = tiled_distances(images[candidates], target, tiles)
@@ -318,18 +303,10 @@ def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:
     scores = dataset(output).to_table(columns=["is_memorized", "is_extracted", "status"])
     statuses, counts = np.unique(np.array(scores["status"].to_pylist(), dtype=str), return_counts=True)
     ranked = _rank(out, output)
-    summary = ScoreSummary(
-        out,
-        len(scores),
-        len(ranked),
-        sum(value is True for value in scores["is_extracted"].to_pylist()),
-        {str(status): int(count) for status, count in zip(statuses, counts, strict=True)},
-        notes,
-        ranked[:_CLOSEST],
-    )
-    write_json(
-        join(out, "_summary.json"), {name: value for name, value in vars(summary).items() if name not in ("out", "notes", "closest")}
-    )
+    by_status = {str(status): int(count) for status, count in zip(statuses, counts, strict=True)}
+    n_extracted = sum(value is True for value in scores["is_extracted"].to_pylist())
+    summary = ScoreSummary(out, len(scores), len(ranked), n_extracted, by_status, notes, ranked[:_CLOSEST])
+    write_json(join(out, "_summary.json"), {k: value for k, value in vars(summary).items() if k not in ("out", "notes", "closest")})
     return summary
 
 

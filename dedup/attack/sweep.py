@@ -40,11 +40,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     """Count what each threshold would remove, from the candidate pairs and the confirmed pairs of a finished run.
 
     `thresholds`: cosines; by default from the run's own in steps of 0.05, and 0.97, 0.99 and 1.
-    Raises RunDirectoryError if the run has no pairs yet.
-    Raises InputError if a threshold is not a cosine.
 
-    Notes
-    -----
     Only byte-identical pairs and pairs found by whole images count: similarities of views, and of a second source of candidates, are on
     other scales. Images of little detail need a higher similarity, as in the run (`search.low_detail_min_similarity`).
     """
@@ -62,9 +58,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
     columns: dict[str, list[int | None]] = {"n_removed": _removed(run.table("candidates"), n, measured, cosines)}
     has_edges = read_record(run_dir, "confirm") is not None
     columns["n_confirmed"] = _removed(run.table("edges"), n, measured, cosines) if has_edges else [None] * len(cosines)
-    shares = {
-        name.replace("n_", "share_"): [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()
-    }
+    shares = {f"share_{name[2:]}": [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()}
     table = conform(pa.table({"threshold": cosines, "n_samples": [n] * len(cosines)} | columns | shares), SWEEP)
     notes = []
     if len(measured) < len(cosines):
@@ -74,10 +68,7 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
 
 
 def parse_thresholds(text: str) -> list[float]:
-    """Parse thresholds given on the command line: ``0.7,0.75,0.8``.
-
-    Raises InputError if one is not a number.
-    """
+    """Parse thresholds given on the command line: ``0.7,0.75,0.8``."""
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
@@ -85,10 +76,7 @@ def parse_thresholds(text: str) -> list[float]:
 
 
 def write_sweep(result: Sweep, url: str) -> None:
-    """Write the table as parquet or CSV, chosen by the file name.
-
-    Raises InputError if the name ends in neither.
-    """
+    """Write the table as parquet or CSV, chosen by the file name."""
     buffer = io.BytesIO()
     if url.endswith(".parquet"):
         pq.write_table(result.table, buffer)
@@ -105,9 +93,8 @@ def _default(run_threshold: float) -> list[float]:
 
 
 def _removed(table: Table, n_samples: int, measured: list[float], cosines: list[float]) -> list[int | None]:
-    rows = dataset(table).to_table(
-        columns=["src", "dst", "similarity"], filter=(ds.field("kind") == "exact") | (ds.field("source") == "whole")
-    )
+    is_whole = (ds.field("kind") == "exact") | (ds.field("source") == "whole")
+    rows = dataset(table).to_table(columns=["src", "dst", "similarity"], filter=is_whole)
     # sample_ids are not consecutive: number those with an edge
     node_ids, ends = np.unique(np.concatenate([rows["src"].to_numpy(), rows["dst"].to_numpy()]), return_inverse=True)
     src, dst = ends[: len(rows)], ends[len(rows) :]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
@@ -23,8 +22,9 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError
+from dedup.numerics.arraytypes import Floats
 from dedup.runs.directory import Run
-from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS
+from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS, conform
 from dedup.stages.stage import StageContext
 from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.tables import clear, write_table
@@ -55,10 +55,9 @@ class Calibration:
 
     run_dir: str
     table: pa.Table  # of `schemas.CALIBRATION`, a row for each threshold
-    # recalls, copies, pairs: of `schemas.CALIBRATION_RECALLS`, `CALIBRATION_COPIES`, `CALIBRATION_PAIRS`
-    recalls: pa.Table
-    copies: pa.Table
-    pairs: pa.Table
+    recalls: pa.Table  # of `schemas.CALIBRATION_RECALLS`
+    copies: pa.Table  # of `schemas.CALIBRATION_COPIES`
+    pairs: pa.Table  # of `schemas.CALIBRATION_PAIRS`
     advice: Advice  # for the run as it is configured
     otherwise: Advice | None  # by similarity alone, if the run judges pixels
     figures: JsonDict  # for `_calibration.json`
@@ -159,20 +158,14 @@ def _calibrate(
     is_judged = false_pairs.precision.confirmed is not None
     figures = _figures(work, population, drawn, false_pairs, n_unreadable)
     figures["seconds"] = round(time.perf_counter() - started, 1)
-    return Calibration(
-        run_dir,
-        table,
-        CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change,
-        copies,
-        pa.Table.from_pylist(false_pairs.judged.rows, schema=CALIBRATION_PAIRS),
-        advise(table, "confirmed" if is_judged else "similarity", options.precision, turns_off=run.judges_pixels and not is_judged),
-        advise(table, "similarity", options.precision, turns_off=True) if is_judged else None,
-        figures,
-        work.notes,
-    )
+    recalls = CALIBRATION_RECALLS.empty_table() if recall is None else recall.by_change
+    pairs = pa.Table.from_pylist(false_pairs.judged.rows, schema=CALIBRATION_PAIRS)
+    advice = advise(table, "confirmed" if is_judged else "similarity", options.precision, turns_off=run.judges_pixels and not is_judged)
+    otherwise = advise(table, "similarity", options.precision, turns_off=True) if is_judged else None
+    return Calibration(run_dir, table, recalls, copies, pairs, advice, otherwise, figures, work.notes)
 
 
-def _thresholds(run_threshold: float, thousandth: float) -> npt.NDArray[np.float64]:
+def _thresholds(run_threshold: float, thousandth: float) -> Floats:
     """In steps of 0.01, from somewhat below the run's own threshold, but not so low that every image has many false neighbours."""
     first = max(1, int(np.floor(round(min(run_threshold, max(run_threshold - _BELOW, thousandth)) / _STEP, 6))))
     return np.unique(np.append((np.arange(first, round(1 / _STEP) + 1) * _STEP).round(4), round(run_threshold, 6)))
@@ -183,34 +176,25 @@ def _table(work: Work, false_pairs: FalsePairs, recall: Recall | None) -> pa.Tab
     shares, precision = false_pairs.shares, false_pairs.precision
     columns: dict[str, object] = {"threshold": work.thresholds, "is_fitted": ~shares.is_counted, "n_links": false_pairs.n_links}
     columns["n_counted"] = shares.n_counted
-    for name, estimate in (
-        ("expected_false", precision.false),
-        ("precision_similarity", precision.by_similarity),
-        ("precision_confirmed", precision.confirmed),
-    ):
-        for suffix, attribute in (("", "value"), ("_low", "low"), ("_high", "high")):
-            columns[name + suffix] = None if estimate is None else _or_null(getattr(estimate, attribute))
-    names = ("recall", "recall_low", "recall_high", "recall_looks", "recall_confirmed", "least_change", "least_recall")
-    columns |= dict.fromkeys(names)
+    estimates = {"expected_false": precision.false, "precision_similarity": precision.by_similarity}
+    estimates |= {"precision_confirmed": precision.confirmed} if precision.confirmed else {}
     if recall is not None:
-        columns |= {"recall": recall.whole.value, "recall_low": recall.whole.low, "recall_high": recall.whole.high}
+        estimates["recall"] = recall.whole
         columns |= {"recall_looks": recall.with_views, "recall_confirmed": _or_null(recall.confirmed)}
         columns |= {"least_change": recall.least_change, "least_recall": recall.least}
+    for name, estimate in estimates.items():
+        columns |= {name: _or_null(estimate.value), f"{name}_low": _or_null(estimate.low), f"{name}_high": _or_null(estimate.high)}
     removed = sweep(work.config.output.run_dir, work.thresholds.tolist()).table
-    columns |= {"share_removed": removed["share_removed"], "share_confirmed": None}
+    columns["share_removed"] = removed["share_removed"]
     if work.run.judges_pixels:
         confirmed = share_confirmed(work.run, removed["n_samples"][0].as_py(), work.thresholds)
         is_measured = np.asarray(work.thresholds.astype(np.float32) >= np.float32(work.run_threshold))
         columns["share_confirmed"] = _or_null(np.where(is_measured, confirmed, np.nan))
-    arrays = [pa.nulls(len(work.thresholds), f.type) if columns[f.name] is None else _array(columns[f.name], f.type) for f in CALIBRATION]
-    return pa.table(arrays, schema=CALIBRATION)
+    unknown = {name: pa.nulls(len(work.thresholds)) for name in CALIBRATION.names if name not in columns}
+    return conform(pa.table(columns | unknown), CALIBRATION)
 
 
-def _array(values: object, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    return values if isinstance(values, pa.ChunkedArray) else pa.array(values, kind)
-
-
-def _or_null(values: npt.NDArray[np.float64]) -> pa.Array:
+def _or_null(values: Floats) -> pa.Array:
     """NaN becomes null."""
     return pa.array(values, pa.float64(), mask=np.isnan(values))
 
@@ -244,9 +228,8 @@ def _figures(work: Work, population: Population, drawn: Drawn, false_pairs: Fals
 
 
 def advise(table: pa.Table, rule: str, wanted: float, *, turns_off: bool = False) -> Advice:
-    """The lowest threshold of a table that reaches the wanted precision by the lower end of its interval.
+    """The lowest threshold of a table of `schemas.CALIBRATION` that reaches the wanted precision by the lower end of its interval.
 
-    `table`: of `schemas.CALIBRATION`.
     `rule`: confirmed or similarity.
     `turns_off`: whether following the advice means turning off the judging of pixels.
     """
@@ -320,10 +303,8 @@ def _plot(calibration: Calibration) -> bytes:
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.axvline(calibration.figures["run"]["min_similarity"], color="grey", linestyle=":", label="the run's own")
-        if calibration.advice.threshold is not None:
-            axes.axvline(
-                calibration.advice.threshold, color="black", linestyle="--", label=f"recommended: {calibration.advice.threshold:g}"
-            )
+        if (advised := calibration.advice.threshold) is not None:
+            axes.axvline(advised, color="black", linestyle="--", label=f"recommended: {advised:g}")
         axes.legend(fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -338,31 +319,25 @@ def _plot_shares(axes: Axes, columns: dict[str, list[Any]]) -> None:
         ("recall", "recall, whole pictures", "#0b5394"),
         ("recall_looks", "with views", "#6fa8dc"),
         ("recall_confirmed", "found and confirmed by pixels", "#38761d"),
-    ):
-        if any(value is not None for value in columns[name]):
-            axes.plot(x, _numbers(columns[name]), color=colour, label=label)
-    for name, label, colour in (
         ("precision_similarity", "precision by similarity alone", "#b45f06"),
         ("precision_confirmed", "precision after pixels", "#990000"),
     ):
         if any(value is not None for value in columns[name]):
             axes.plot(x, _numbers(columns[name]), color=colour, label=label)
-            axes.fill_between(x, _numbers(columns[f"{name}_low"]), _numbers(columns[f"{name}_high"]), color=colour, alpha=0.15, linewidth=0)
+            if name.startswith("precision"):
+                low, high = _numbers(columns[f"{name}_low"]), _numbers(columns[f"{name}_high"])
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set(ylabel="share", ylim=(0.0, 1.03))
 
 
 def _plot_pairs(axes: Axes, columns: dict[str, list[Any]]) -> None:
     """Expected false pairs and links of copies, on a scale that ends where pairs are rare."""
     x, floor = columns["threshold"], _PLOT_FLOOR
-    heights = {
-        name: [max(value, floor) for value in columns[name]]
-        for name in ("expected_false", "expected_false_low", "expected_false_high", "n_links")
-    }
-    axes.plot(x, heights["expected_false"], color="#990000", label="expected false pairs")
-    axes.fill_between(
-        x, heights["expected_false_low"], heights["expected_false_high"], color="#990000", alpha=0.15, linewidth=0, label="95%"
-    )
-    axes.plot(x, heights["n_links"], color="#38761d", label="links of copies found")
+    names = ("expected_false", "expected_false_low", "expected_false_high", "n_links")
+    false, low, high, links = ([max(value, floor) for value in columns[name]] for name in names)
+    axes.plot(x, false, color="#990000", label="expected false pairs")
+    axes.fill_between(x, low, high, color="#990000", alpha=0.15, linewidth=0, label="95%")
+    axes.plot(x, links, color="#38761d", label="links of copies found")
     axes.set(xlabel="search.min_similarity", ylabel="pairs", yscale="log", ylim=(floor, None))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from PIL import Image
 from dedup.calibration.draw import Drawn, Population, Work
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
-from dedup.contracts import JsonDict
+from dedup.contracts import JsonDict, in_order
 from dedup.encoders import load_encoder, view_maker
 from dedup.encoders.dct import turns
 from dedup.encoders.encoder import Encoder
 from dedup.errors import InputError, SampleError
 from dedup.judge.pair import PLACES, TURN_NAMES, InMemory, JudgeSettings, Outcome, PairJudge, find_places, likely_turns, turns_of
+from dedup.numerics.arraytypes import Ids, Pixels, Rows16, Rows32, Sims
 from dedup.numerics.image.descriptor import GRID, detail
 from dedup.numerics.image.planting import CHANGES, changes, plant
 from dedup.numerics.image.views import ViewRows
@@ -29,7 +30,7 @@ from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.viewjoin import ViewRule, Views, join_views
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.runs.directory import Run
-from dedup.schemas import CALIBRATION_COPIES
+from dedup.schemas import CALIBRATION_COPIES, conform
 from dedup.stages.embed.decode import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
 from dedup.stages.index.views import make_views
@@ -37,7 +38,6 @@ from dedup.storage.images.decode import decode_image
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.input.samples import RawSample, one_line
 
-Pixels = npt.NDArray[np.uint8]
 _IMAGES_PER_TASK = 20
 _SIZED_PLACES = pa.schema([*PLACES, ("width", pa.int32()), ("height", pa.int32())])
 _SIDE = 256  # pixels that the shorter side keeps where an image is larger: LAION's size
@@ -59,14 +59,6 @@ class CopyTask:
 
 
 @dataclass
-class CopyResult:
-    """Rows of `schemas.CALIBRATION_COPIES`, and why some images could not be read."""
-
-    copies: pa.Table
-    unreadable: list[str] = field(default_factory=list)
-
-
-@dataclass
 class _Copy:
     """A planted copy, prepared for the encoder."""
 
@@ -78,16 +70,11 @@ class _Copy:
 
 
 def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[pa.Table, int]:
-    """Plant copies of the drawn images and find them.
-
-    Returns a table of `schemas.CALIBRATION_COPIES`, and the number of images that could not be read.
-    """
+    """A table of `schemas.CALIBRATION_COPIES` of copies of the drawn images, and the number of images that could not be read."""
     config, options = work.config, work.options
     if not encoder_kind(config.encoder.name).has_images:
-        work.notes.append(
-            "the run holds precomputed embeddings: no copies can be planted, recall is not known; name the encoder that made them, such as "
-            "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
-        )
+        named = "name the encoder that made them, such as encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
+        work.notes.append(f"the run holds precomputed embeddings: no copies can be planted, recall is not known; {named}")
         return CALIBRATION_COPIES.empty_table(), 0
     names = [change.name for change in changes(strengths="all" if options.strengths == "all" else "default")]
     rows = find_places(work.context.engine, work.context.run.table("metadata"), population.ids[drawn.images], _SIZED_PLACES).to_pylist()
@@ -105,10 +92,9 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
         tasks.append(CopyTask(config, tuple(part), tuple(changes_of_part), tuple(judged), lowest, has_views, options.seed))
     uses_gpu = encoder_kind(config.encoder.name).uses_gpu
     sizes = [len(task.rows) for task in tasks]
-    by_task = dict(work.context.run_tasks("copies", "images", plant_copies, tasks, sizes, uses_gpu=uses_gpu))
-    results = [by_task[number] for number in range(len(tasks))]
-    unreadable = [text for result in results for text in result.unreadable]
-    copies = pa.concat_tables([result.copies for result in results])
+    results = list(in_order(work.context.run_tasks("copies", "images", plant_copies, tasks, sizes, uses_gpu=uses_gpu)))
+    copies = pa.concat_tables([table for table, _ in results])
+    unreadable = [text for _, texts in results for text in texts]
     if unreadable:
         work.notes.append(f"{len(unreadable):,} of {len(rows):,} drawn images can't be read, and have no copies: {unreadable[0]}")
     if not len(copies):
@@ -116,8 +102,8 @@ def plant_in_sample(work: Work, population: Population, drawn: Drawn) -> tuple[p
     return copies, len(unreadable)
 
 
-def plant_copies(task: CopyTask) -> CopyResult:
-    """Make the copies of some images, and record how each would be found."""
+def plant_copies(task: CopyTask) -> tuple[pa.Table, list[str]]:
+    """Make the copies of some images, and record how each would be found; also returns why some images could not be read."""
     use_one_thread()
     config, encoder = task.config, load_encoder(task.config.encoder, task.config.engine.device)
     preparation = Preparation(encoder, config.input.max_pixels, finds_inner=task.has_views, keeps_thumbnails=False)
@@ -140,7 +126,7 @@ def plant_copies(task: CopyTask) -> CopyResult:
                 if isinstance(prepared, PreparedSample):
                     copies.append(_Copy(number, change, is_judged, data, prepared))
     ids = np.array([row["sample_id"] for row in task.rows], dtype=np.int64)
-    return CopyResult(_search_copies(task, ids, pixels, copies, encoder), unreadable)
+    return _search_copies(task, ids, pixels, copies, encoder), unreadable
 
 
 def make_copy(pixels: Pixels, change: str, rng: np.random.Generator) -> bytes:
@@ -150,9 +136,7 @@ def make_copy(pixels: Pixels, change: str, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def _search_copies(
-    task: CopyTask, ids: npt.NDArray[np.int64], pixels: dict[int, Pixels], copies: list[_Copy], encoder: Encoder
-) -> pa.Table:
+def _search_copies(task: CopyTask, ids: Ids, pixels: dict[int, Pixels], copies: list[_Copy], encoder: Encoder) -> pa.Table:
     """Compare the copies with their originals by vectors, views and pixels."""
     if not copies:
         return CALIBRATION_COPIES.empty_table()
@@ -167,38 +151,26 @@ def _search_copies(
     views = _views(task, ids, copies, vectors, required, encoder) if task.has_views else [None] * len(copies)
     likely = likely_turns(originals, vectors, turns() if encoder_kind(task.config.encoder.name).can_turn else ())
     judge = _CopyJudge(task.config, pixels)
-    rows = []
-    for number, copy in enumerate(copies):
-        view = views[number]
+    outcomes: list[Outcome | None] = []
+    for number, (copy, view) in enumerate(zip(copies, views, strict=True)):
         is_candidate = required[number] < 2.0 and (similarity[number] >= max(task.least, float(required[number])) or view is not None)
-        outcome = judge(copy, _turns(view[1] if view else "none", likely[number])) if copy.is_judged and is_candidate else None
-        rows.append(
-            {
-                "sample_id": int(ids[copy.place]),
-                "change": copy.change,
-                "similarity": float(similarity[number]),
-                "min_similarity": float(required[number]),
-                "look_similarity": view[0] if view else None,
-                "is_judged": copy.is_judged,
-                "is_copy": outcome.stands if outcome else None,
-                "distance": outcome.distance if outcome else None,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=CALIBRATION_COPIES)
+        tries = copy.is_judged and is_candidate
+        outcomes.append(judge(copy, _turns(view[1] if view else "none", likely[number])) if tries else None)
+    columns: dict[str, Any] = {"sample_id": ids[place], "similarity": similarity, "min_similarity": required}
+    columns |= {name: [getattr(copy, name) for copy in copies] for name in ("change", "is_judged")}
+    columns["look_similarity"] = [view[0] if view else None for view in views]
+    columns["is_copy"] = [outcome.stands if outcome else None for outcome in outcomes]
+    columns["distance"] = [outcome.distance if outcome else None for outcome in outcomes]
+    return conform(pa.table(columns), CALIBRATION_COPIES)
 
 
-def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> npt.NDArray[np.float32]:
+def _encoded(prepared: Sequence[npt.NDArray[Any]], encoder: Encoder) -> Rows32:
     size = encoder.batch_size
     return np.concatenate([encoder.encode(np.stack(prepared[start : start + size])) for start in range(0, len(prepared), size)])
 
 
 def _views(
-    task: CopyTask,
-    ids: npt.NDArray[np.int64],
-    copies: list[_Copy],
-    vectors: npt.NDArray[np.float16],
-    required: npt.NDArray[np.float32],
-    encoder: Encoder,
+    task: CopyTask, ids: Ids, copies: list[_Copy], vectors: Rows16, required: Sims, encoder: Encoder
 ) -> list[tuple[float, str] | None]:
     """Similarity and turn of the views that find each copy, None if none does."""
     config, maker = task.config, view_maker(task.config.encoder)
@@ -226,11 +198,7 @@ def _views(
 
 
 def best_view(originals: ViewRows, original_rows: slice, copies: ViewRows, copy_rows: slice, least: float) -> tuple[float, str] | None:
-    """Similarity of the views that find an image in another, and how the first is turned; None if none does.
-
-    `original_rows`, `copy_rows`: the rows of the first image in `originals`, of the second in `copies`.
-    `least`: `search.view_min_similarity`.
-    """
+    """Similarity, `least` or more, of the views that find an image in another, and how the first is turned; None if none does."""
     n_first, n_second = original_rows.stop - original_rows.start, copy_rows.stop - copy_rows.start
     joined = Views(
         np.concatenate([originals.vectors[original_rows], copies.vectors[copy_rows]]).astype(np.float16),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.dataset as ds
 
 from dedup.config import Config
 from dedup.errors import InputError
+from dedup.numerics.arraytypes import Floats, Ids, Sims
 from dedup.numerics.graph.components import removed_by_threshold
 from dedup.runs.directory import Run
 from dedup.stages.stage import StageContext
@@ -48,7 +48,7 @@ class Work:
     options: CalibrationOptions
     effort: Effort
     run_threshold: float  # its `search.min_similarity`
-    thresholds: npt.NDArray[np.float64]  # shape (n,); ascending
+    thresholds: Floats  # shape (n,); ascending
     notes: list[str] = field(default_factory=list)  # what the user should know
 
     @property
@@ -61,8 +61,8 @@ class Work:
 class Population:
     """The distinct images of a run that its own threshold applies to."""
 
-    ids: npt.NDArray[np.int64]  # shape (n,); sample_ids, ascending
-    labels: npt.NDArray[np.int64]  # shape (n,); equal for images that the run joined after judging; else the sample_id
+    ids: Ids  # shape (n,); sample_ids, ascending
+    labels: Ids  # shape (n,); equal for images that the run joined after judging; else the sample_id
     n_low_detail: int  # distinct images that need a higher similarity, and are left out
 
 
@@ -70,10 +70,10 @@ class Population:
 class Drawn:
     """The images drawn, as positions in the population."""
 
-    images: npt.NDArray[np.int64]  # of which copies are planted, ascending
+    images: Ids  # of which copies are planted, ascending
     # rows, columns: images that are compared with each other, ascending
-    rows: npt.NDArray[np.int64]
-    columns: npt.NDArray[np.int64]
+    rows: Ids
+    columns: Ids
 
     @property
     def n_others(self) -> int:
@@ -82,10 +82,7 @@ class Drawn:
 
 
 def read_population(run: Run, run_threshold: float, *, with_groups: bool) -> Population:
-    """Read the distinct images, and which of them the run has found to be copies.
-
-    Raises InputError if there are too few to calibrate on.
-    """
+    """Read the distinct images, and which of them the run has found to be copies."""
     table = read_table(run.table("representatives"), ["sample_id", "min_similarity"])
     all_ids, thresholds = table["sample_id"].to_numpy(), table["min_similarity"].to_numpy()
     ids = np.sort(all_ids[thresholds <= np.float32(run_threshold)])
@@ -110,16 +107,11 @@ def draw(population: Population, n_images: int, seed: int) -> Drawn:
     return Drawn(np.sort(order[:n_images]), np.sort(order[:n_rows]), np.sort(order[:n_columns]))
 
 
-def links_by_threshold(population: Population, run: Run, thresholds: npt.NDArray[np.float64], *, of_copies: bool) -> npt.NDArray[np.int64]:
-    """Count the images that near pairs of whole pictures remove at each threshold, keeping one of each component.
+def links_by_threshold(population: Population, run: Run, thresholds: Floats, *, of_copies: bool) -> Ids:
+    """Count the images that near pairs of whole pictures of a population remove at each threshold, keeping one of each component.
 
-    `population`: pairs with other images are left out.
-    `thresholds`: shape (n,).
     `of_copies`: count only pairs of images that have one label: candidates that the pixels confirmed, or that copies connect.
-    Returns shape (n,).
 
-    Notes
-    -----
     A group of n copies counts as n - 1 and not as its n (n - 1) / 2 pairs: what a threshold gets right is the images it drops, and one
     placeholder that occurs a million times must not outweigh a billion false pairs.
     """
@@ -130,11 +122,9 @@ def links_by_threshold(population: Population, run: Run, thresholds: npt.NDArray
     return removed_by_threshold(src, dst, similarity, len(population.ids), thresholds)
 
 
-def share_confirmed(run: Run, n_samples: int, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def share_confirmed(run: Run, n_samples: int, thresholds: Floats) -> Floats:
     """Share of all samples that whole pictures and equal bytes remove at each threshold, counting only pairs within a component of copies.
 
-    Notes
-    -----
     The stage `confirm` judges no pair that others connect already, so its edges alone are too few: a candidate counts as confirmed
     if both ends are in one component.
     """
@@ -146,9 +136,7 @@ def share_confirmed(run: Run, n_samples: int, thresholds: npt.NDArray[np.float64
     return removed / max(n_samples, 1)
 
 
-def _candidates(
-    run: Run, condition: ds.Expression, ids: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _candidates(run: Run, condition: ds.Expression, ids: Ids) -> tuple[Ids, Ids, Sims]:
     """Candidates with both ends in `ids`, which ascend: positions of the ends, and similarity."""
     rows = dataset(run.table("candidates")).to_table(columns=["src", "dst", "similarity"], filter=condition)
     ends = [rows[name].to_numpy() for name in ("src", "dst")]

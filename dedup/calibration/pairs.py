@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.calibration.draw import Drawn, Population, Work, links_by_threshold
 from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.config.encoders import encoder_kind
+from dedup.contracts import in_order
 from dedup.encoders.dct import turn_names, turns
 from dedup.judge.pair import PLACES, JudgeInputs, JudgeSettings, Outcome, find_places
+from dedup.numerics.arraytypes import Floats, Ids, Mask, Sims
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.search.exhaustive import Alike, count_alike
 from dedup.numerics.similarity import apply_turn, unit_rows
@@ -21,7 +22,6 @@ from dedup.numerics.statistics.tails import PairSample, PairShares, pair_shares
 from dedup.runs.directory import Run
 from dedup.stages.stage import StageContext
 
-Ids = npt.NDArray[np.int64]
 _BLOCK = 16_384  # columns of a task
 _PILOT = 2_000  # images whose pairs show where the most similar pairs begin
 _LISTED = 20_000  # about how many pairs are listed one by one
@@ -40,28 +40,28 @@ class FalsePairs:
     shares: PairShares
     precision: Precision
     judged: Judged  # pairs that were judged
-    n_links: npt.NDArray[np.int64]  # shape (n_thresholds,); links of near copies that the run found
+    n_links: Ids  # shape (n_thresholds,); links of near copies that the run found
 
 
 @dataclass
 class Counted:
     """Pairs of rows with columns."""
 
-    counts: npt.NDArray[np.int64]  # shape (n_rows, n_thresholds)
+    counts: Ids  # shape (n_rows, n_thresholds)
     row: Ids  # shape (n,); position among the rows
     # src, dst: shape (n,); sample_ids of the row and the column
     src: Ids
     dst: Ids
-    similarity: npt.NDArray[np.float32]  # shape (n,)
+    similarity: Sims  # shape (n,)
     floor: float  # all pairs of at least this similarity are listed
-    thresholds: npt.NDArray[np.float64]
+    thresholds: Floats
 
     def sample(self, drawn: Drawn, upper: float = 1.0) -> PairSample:
         """The listed pairs below `upper`, for the tail."""
         is_below = self.similarity < np.float32(upper) if upper < 1.0 else np.ones(len(self.row), dtype=bool)
         return PairSample(self.row[is_below], self.similarity[is_below], len(drawn.rows), drawn.n_others, self.floor, upper)
 
-    def without(self, is_copy: npt.NDArray[np.bool_]) -> Counted:
+    def without(self, is_copy: Mask) -> Counted:
         """The same pairs without the copies."""
         removed = np.flatnonzero(is_copy)
         counts = self.counts.copy()
@@ -78,13 +78,13 @@ class Judged:
 
     rows: list[dict[str, object]] = field(default_factory=list)
 
-    def add(self, src: Ids, dst: Ids, similarity: npt.NDArray[np.float32], outcomes: Sequence[Outcome], *, is_decoy: bool) -> None:
+    def add(self, src: Ids, dst: Ids, similarity: Sims, outcomes: Sequence[Outcome], *, is_decoy: bool) -> None:
         """Add the outcomes of some pairs."""
         for a, b, value, outcome in zip(src.tolist(), dst.tolist(), similarity.tolist(), outcomes, strict=True):
             verdict = {"is_copy": outcome.is_copy, "distance": outcome.distance, "reason": outcome.reason}
             self.rows.append({"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy} | verdict)
 
-    def decoys(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    def decoys(self) -> tuple[Floats, Mask]:
         """Similarity of the decoys that could be read, and which were taken for copies."""
         read = [row for row in self.rows if row["is_decoy"] and row["is_copy"] is not None]
         return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
@@ -99,7 +99,7 @@ class PairTask:
     row_labels: Ids
     columns: Ids
     column_labels: Ids
-    thresholds: npt.NDArray[np.float64]
+    thresholds: Floats
     floor: float
     is_mirrored: bool
 
@@ -116,8 +116,7 @@ class JudgeTask:
 
 def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tuple[float, float]:
     """Similarity from which pairs are listed, and the one that a thousandth of the pairs reach, estimated on some of the rows."""
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(drawn.rows)[:_PILOT])
+    chosen = np.sort(np.random.default_rng(seed).permutation(drawn.rows)[:_PILOT])
     unit, labels = unit_rows(run.vectors().take(population.ids[chosen])), population.labels[chosen]
     product = unit @ unit.T
     values = product[np.triu(labels[:, None] != labels[None, :], 1)]
@@ -155,10 +154,8 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
     upper = float(min(work.run_threshold, order[len(drawn.rows)] if len(order) > len(drawn.rows) else work.run_threshold))
     below = counted.without(counted.similarity >= np.float32(upper))
     shares = pair_shares(below.sample(drawn, upper), below.counts, work.thresholds, seed=work.options.seed)
-    work.notes.append(
-        f"the run judged no pixels, so copies can't be told from others: the tail is fitted below {upper:.2f}, where few pairs are "
-        "copies, and extrapolated; look at a montage"
-    )
+    fitted = f"the tail is fitted below {upper:.2f}, where few pairs are copies, and extrapolated; look at a montage"
+    work.notes.append(f"the run judged no pixels, so copies can't be told from others: {fitted}")
     if shares.tail is None:
         work.notes.append("there are too few pairs to fit a tail: the counted pairs include copies, so false pairs are overstated")
         return pair_shares(counted.sample(drawn), counted.counts, work.thresholds, seed=work.options.seed)
@@ -166,26 +163,19 @@ def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:
 
 
 def count_pairs(
-    context: StageContext,
-    population: Population,
-    drawn: Drawn,
-    thresholds: npt.NDArray[np.float64],
-    floor: float,
-    *,
-    is_mirrored: bool = False,
-    most_rows: int = 0,
+    context: StageContext, population: Population, drawn: Drawn, thresholds: Floats, floor: float, *, mirrors: int = 0
 ) -> Counted:
-    """Compare the rows with the columns, block by block; `most_rows` compares some of the rows only."""
-    rows = drawn.rows[:: max(1, len(drawn.rows) // most_rows)] if most_rows else drawn.rows
+    """Compare the rows with the columns, block by block; or some of the rows, at least so many, mirrored."""
+    rows = drawn.rows[:: max(1, len(drawn.rows) // mirrors)] if mirrors else drawn.rows
     ids, labels = population.ids, population.labels
     blocks = [drawn.columns[start : start + _BLOCK] for start in range(0, len(drawn.columns), _BLOCK)]
-    tasks = [PairTask(context.run, ids[rows], labels[rows], ids[block], labels[block], thresholds, floor, is_mirrored) for block in blocks]
-    what = "decoys" if is_mirrored else "unrelated"
-    parts = dict(context.run_tasks(what, "images", compare_block, tasks, [len(task.columns) for task in tasks]))
-    ordered = [parts[number] for number in range(len(tasks))]
-    row, dst = (np.concatenate([getattr(part, name) for part in ordered]) for name in ("row", "column"))
-    similarity = np.concatenate([part.similarity for part in ordered])
-    counts = np.sum([part.counts for part in ordered], axis=0)
+    tasks = [
+        PairTask(context.run, ids[rows], labels[rows], ids[block], labels[block], thresholds, floor, bool(mirrors)) for block in blocks
+    ]
+    stage = "decoys" if mirrors else "unrelated"
+    parts = list(in_order(context.run_tasks(stage, "images", compare_block, tasks, [len(task.columns) for task in tasks])))
+    row, dst, similarity = (np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "column", "similarity"))
+    counts = np.sum([part.counts for part in parts], axis=0)
     return Counted(counts, row, ids[rows][row], dst, similarity, floor, thresholds)
 
 
@@ -231,7 +221,7 @@ def _judge_decoys(work: Work, population: Population, drawn: Drawn, counted: Cou
     context = work.context
     if encoder_kind(work.config.encoder.name).can_turn:
         last = counted.thresholds[-1:]  # only the pairs are needed, not the counts
-        decoys = count_pairs(context, population, drawn, last, counted.floor, is_mirrored=True, most_rows=_DECOY_ROWS)
+        decoys = count_pairs(context, population, drawn, last, counted.floor, mirrors=_DECOY_ROWS)
     else:
         decoys = counted  # such encoders hardly distinguish mirrored pictures: take the same pairs, and mirror one of each
     chosen = most_alike(decoys, work.effort.n_decoys, set())
@@ -243,19 +233,16 @@ def most_alike(counted: Counted, n: int, skip: set[tuple[int, int]]) -> Ids:
     """Places of the n most similar pairs, each once, without those in `skip`."""
     low, high = np.minimum(counted.src, counted.dst), np.maximum(counted.src, counted.dst)
     order = np.lexsort((high, low, -counted.similarity))
-    chosen: list[int] = []
-    seen = set(skip)
-    for place in order.tolist():
-        pair = (int(low[place]), int(high[place]))
-        if pair not in seen:
-            seen.add(pair)
-            chosen.append(place)
-            if len(chosen) == n:
+    place_of: dict[tuple[int, int], int] = {}
+    for place, pair in zip(order.tolist(), zip(low[order].tolist(), high[order].tolist(), strict=True), strict=True):
+        if pair not in skip:
+            place_of.setdefault(pair, place)
+            if len(place_of) == n:
                 break
-    return np.array(chosen, dtype=np.int64)
+    return np.array(list(place_of.values()), dtype=np.int64)
 
 
-def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str) -> list[Outcome]:
+def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, stage: str) -> list[Outcome]:
     """Judge pairs, the first of each turned; returns outcomes in their order."""
     if not len(src):
         return []
@@ -265,17 +252,15 @@ def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, what: str)
     metadata = context.run.table("metadata")
     places = find_places(context.engine, metadata, np.unique(np.concatenate([src, dst]))).sort_by("sample_id")
     sample_ids = places["sample_id"].to_numpy()
-    tasks, parts = [], []
+    tasks = []
     for start in range(0, len(order), _PER_TASK):
         part = order[start : start + _PER_TASK]
         ids = np.unique(np.concatenate([src[part], dst[part]]))
         part_places = places.take(pa.array(np.searchsorted(sample_ids, ids))).cast(PLACES)
         tasks.append(JudgeTask(JudgeInputs(settings, part_places), tuple(src[part].tolist()), tuple(dst[part].tolist()), turn))
-        parts.append(part)
-    outcomes: dict[int, Outcome] = {}
-    for number, part_outcomes in context.run_tasks(what, "pairs", judge_block, tasks, [len(part) for part in parts]):
-        outcomes.update(zip(parts[number].tolist(), part_outcomes, strict=True))
-    return [outcomes[place] for place in range(len(src))]
+    results = in_order(context.run_tasks(stage, "pairs", judge_block, tasks, [len(task.src) for task in tasks]))
+    by_place = dict(zip(order.tolist(), (outcome for outcomes in results for outcome in outcomes), strict=True))
+    return [by_place[place] for place in range(len(src))]
 
 
 def judge_block(task: JudgeTask) -> list[Outcome]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from dedup.numerics.arraytypes import Floats, Ids, Mask
 from dedup.numerics.image.planting import CHANGES
 from dedup.numerics.statistics.shares import accepted_share, interval, share_beside, share_within, wilson
 from dedup.numerics.statistics.tails import PairShares
 from dedup.schemas import CALIBRATION_RECALLS
 
-Floats = npt.NDArray[np.float64]
 _LEAST_DECOYS = 200  # from which the share that pass is taken
 _REPLICATES = 400
 _FAMILIES = {change.name: change.family for change in CHANGES}
@@ -50,14 +49,12 @@ class Recall:
     by_change: pa.Table  # of `schemas.CALIBRATION_RECALLS`
 
 
-def precision_with_verdicts(
-    shares: PairShares, n: int, n_links: npt.NDArray[np.int64], decoys: tuple[Floats, npt.NDArray[np.bool_]], seed: int
-) -> Precision:
+def precision_with_verdicts(shares: PairShares, n: int, n_links: Ids, decoys: tuple[Floats, Mask], seed: int) -> Precision:
     """Precision if the run judged pixels: the links are confirmed, the unrelated pairs are in addition.
 
     `n`: distinct images of the run.
-    `n_links`: shape (n_thresholds,); confirmed.
-    `decoys`: (float64 array, bool array), shape (n_decoys,); their similarities, and which the judge took for copies.
+    `n_links`: shape (n_thresholds,).
+    `decoys`: their similarities, and which the judge took for copies.
     """
     rng = np.random.default_rng(seed)
     expected, replicates = _pairs(shares, n)
@@ -71,16 +68,14 @@ def precision_with_verdicts(
     return Precision(Estimate(expected, *interval(replicates)), by_similarity, confirmed)
 
 
-def precision_without_verdicts(shares: PairShares, n: int, n_links: npt.NDArray[np.int64], seed: int) -> Precision:
+def precision_without_verdicts(shares: PairShares, n: int, n_links: Ids, seed: int) -> Precision:
     """Precision if similarity alone decides: the unrelated pairs are among the links found."""
     expected, replicates = _pairs(shares, n)
     by_similarity = Estimate(*share_within(n_links, expected, replicates, np.random.default_rng(seed)))
     return Precision(Estimate(expected, *interval(replicates)), by_similarity, None)
 
 
-def accepted_decoys(
-    thresholds: Floats, similarity: Floats, is_accepted: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def accepted_decoys(thresholds: Floats, similarity: Floats, is_accepted: Mask) -> tuple[Ids, Ids]:
     """Of the decoys at or above each threshold, or of the 200 most similar: how many were taken for copies, and of how many."""
     order = np.argsort(-similarity, kind="stable")
     reached = np.searchsorted(-similarity[order], -thresholds, side="right")
@@ -96,11 +91,9 @@ def _pairs(shares: PairShares, n: int) -> tuple[Floats, Floats]:
 
 
 def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
-    """Recall by change and threshold.
+    """Recall by change and threshold, of a table of `schemas.CALIBRATION_COPIES` that is not empty.
 
-    `copies`: of `schemas.CALIBRATION_COPIES`, not empty.
-    `thresholds`: shape (n_thresholds,).
-    `seed`: of the intervals over all changes, for which images are resampled: copies of one image depend on each other.
+    For the intervals over all changes images are resampled: copies of one image depend on each other.
     """
     similarity = copies["similarity"].to_numpy()[:, None]
     required = np.maximum(thresholds.astype(np.float32)[None, :], copies["min_similarity"].to_numpy()[:, None])
@@ -113,31 +106,24 @@ def recall_of(copies: pa.Table, thresholds: Floats, seed: int) -> Recall:
     tables, by_views = [], []
     for name in change_names:
         is_change = change_of == name
-        n, judged = int(is_change.sum()), is_change & is_judged
-        columns: dict[str, object] = {"change": [name] * len(thresholds), "family": [_FAMILIES[name]] * len(thresholds)}
-        columns |= {"threshold": thresholds, "n_copies": np.full(len(thresholds), n)}
-        for column, hits in (("recall", whole[is_change]), ("recall_looks", with_views[is_change])):
-            columns |= _with_interval(column, hits.sum(axis=0), n)
-        n_judged = int(judged.sum())
-        columns |= {"n_judged": np.full(len(thresholds), n_judged)} | _with_interval(
-            "recall_confirmed", confirmed[judged].sum(axis=0), n_judged
-        )
+        judged = is_change & is_judged
+        n, n_judged = int(is_change.sum()), int(judged.sum())
+        same = {"change": name, "family": _FAMILIES[name], "n_copies": n, "n_judged": n_judged}
+        columns: dict[str, object] = {"threshold": thresholds} | {column: [value] * len(thresholds) for column, value in same.items()}
+        columns |= _with_interval("recall", whole[is_change].sum(axis=0), n)
+        columns |= _with_interval("recall_looks", with_views[is_change].sum(axis=0), n)
+        columns |= _with_interval("recall_confirmed", confirmed[judged].sum(axis=0), n_judged)
         by_views.append(with_views[is_change].mean(axis=0))
         tables.append(pa.table({field.name: pa.array(columns[field.name], field.type) for field in CALIBRATION_RECALLS}))
     view_recall = np.stack(by_views)
     least = view_recall.argmin(axis=0)
     judged_mean = confirmed[is_judged].mean(axis=0) if is_judged.any() else np.full(len(thresholds), np.nan)
-    return Recall(
-        _drawn_recall(whole, copies["sample_id"].to_numpy(), seed),
-        with_views.mean(axis=0),
-        judged_mean,
-        [change_names[number] for number in least.tolist()],
-        view_recall.min(axis=0),
-        pa.concat_tables(tables).cast(CALIBRATION_RECALLS),
-    )
+    drawn, by_change = _drawn_recall(whole, copies["sample_id"].to_numpy(), seed), pa.concat_tables(tables).cast(CALIBRATION_RECALLS)
+    least_change = [change_names[number] for number in least.tolist()]
+    return Recall(drawn, with_views.mean(axis=0), judged_mean, least_change, view_recall.min(axis=0), by_change)
 
 
-def _with_interval(name: str, n_found: npt.NDArray[np.int64], n: int) -> dict[str, object]:
+def _with_interval(name: str, n_found: Ids, n: int) -> dict[str, object]:
     names = (name, f"{name}_low", f"{name}_high")
     if not n:
         return dict.fromkeys(names, [None] * len(n_found))
@@ -145,7 +131,7 @@ def _with_interval(name: str, n_found: npt.NDArray[np.int64], n: int) -> dict[st
     return dict(zip(names, (n_found / n, low, high), strict=True))
 
 
-def _drawn_recall(is_found: npt.NDArray[np.bool_], images: npt.NDArray[np.int64], seed: int) -> Estimate:
+def _drawn_recall(is_found: Mask, images: Ids, seed: int) -> Estimate:
     """The mean, with an interval from resampled images."""
     image_ids, image_of_copy = np.unique(images, return_inverse=True)
     hits = np.zeros((len(image_ids), is_found.shape[1]))

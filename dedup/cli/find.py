@@ -106,7 +106,7 @@ def info(
     from dedup.find.info import index_info
 
     facts = index_info(open_index(run_dir, device="cpu"), n_queries=n_queries)
-    print_result(as_json, facts.as_dict(), lambda: print_index_info(facts))
+    print_result(as_json, asdict(facts), lambda: print_index_info(facts))
 
 
 def serve(

@@ -128,11 +128,7 @@ class Session(NamedTuple):
 
 @contextmanager
 def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "") -> Iterator[Session]:
-    """A checked configuration, its engine (closed at the end), and a reporter that writes to standard error.
-
-    `overrides`: as returned by `overrides_of`.
-    `run_dir`: the run that the command works on; empty if there is none.
-    """
+    """A checked configuration, its engine (closed at the end), and a reporter that writes to standard error."""
     from dedup.cli.show.run import ConsoleReporter
     from dedup.config.rules import validate
     from dedup.pipeline.run import make_engine
@@ -145,8 +141,6 @@ def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir
 
 def chosen_stages(only: str | None = None, first: str | None = None, last: str | None = None) -> tuple[str, ...]:
     """The stages that --only, --from and --until choose, in the order in which they run.
-
-    Raises ConfigError if there is no stage of that name, or the options contradict each other.
 
     Examples
     --------

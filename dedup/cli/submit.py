@@ -39,7 +39,6 @@ def spark_config(config_file: str | None, overrides: list[str]) -> Config:
 def submit(description: str, only: str | None = None) -> None:
     """Run stages in the Spark session that spark-submit configured; exits with the same codes as `dedup`.
 
-    `description`: of the job, for --help.
     `only`: the stages of this job, as in `dedup run --only`; None = those that its command line chooses.
     """
     options = parse(description, only)

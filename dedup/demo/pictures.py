@@ -21,29 +21,15 @@ from dedup.numerics.image.descriptor import DIM, VARIANTS, describe, turn
 __all__ = ["KINDS", "Photo", "Pixels", "photo_scenes", "procedural_scene"]
 Pixels = npt.NDArray[np.uint8]
 
-# package, folder, file, columns and rows to cut the photo into: 1 x 1 where the picture is one subject.
-# motorcycle_right is left out: it is the other eye's view of motorcycle_left.
+# motorcycle_right is left out: it is the other eye's view of motorcycle_left
 _PHOTOS = (
-    ("skimage", "data", "astronaut.png", 1, 1),
-    ("skimage", "data", "chelsea.png", 1, 1),
-    ("skimage", "data", "coffee.png", 1, 1),
-    ("sklearn", "datasets/images", "china.jpg", 1, 1),
-    ("sklearn", "datasets/images", "flower.jpg", 1, 1),
-    ("skimage", "data", "rocket.jpg", 1, 1),
-    ("skimage", "data", "motorcycle_left.png", 1, 1),
-    ("skimage", "data", "camera.png", 1, 1),
-    ("skimage", "data", "hubble_deep_field.jpg", 3, 2),
-    ("skimage", "data", "retina.jpg", 1, 1),
-    ("skimage", "data", "ihc.png", 2, 2),
-    ("skimage", "data", "coins.png", 2, 2),
-    ("skimage", "data", "gravel.png", 2, 2),
-    ("skimage", "data", "grass.png", 2, 2),
-    ("skimage", "data", "brick.png", 2, 2),
-    ("skimage", "data", "page.png", 1, 1),
-    ("skimage", "data", "text.png", 1, 1),
-    ("skimage", "data", "horse.png", 1, 1),
-    ("skimage", "data", "logo.png", 1, 1),
-)
+    "astronaut.png", "chelsea.png", "coffee.png", "china.jpg", "flower.jpg", "rocket.jpg", "motorcycle_left.png", "camera.png",
+    "hubble_deep_field.jpg", "retina.jpg", "ihc.png", "coins.png", "gravel.png", "grass.png", "brick.png", "page.png", "text.png",
+    "horse.png", "logo.png",
+)  # fmt: skip
+_OF_SKLEARN = ("china.jpg", "flower.jpg")  # the others ship with scikit-image
+# columns and rows to cut a photo into where it is not one subject
+_CUT = {"hubble_deep_field.jpg": (3, 2)} | dict.fromkeys(("ihc.png", "coins.png", "gravel.png", "grass.png", "brick.png"), (2, 2))
 
 _MAX_SIDE = 512
 _MIN_DETAIL = 12.0  # per cent of cells with detail: below 8 the low-detail rule of the search applies
@@ -68,8 +54,9 @@ def photo_scenes() -> tuple[Photo, ...]:
     """
     photos: list[Photo] = []
     descriptors = np.empty((0, DIM), dtype=np.float32)
-    for package, folder, file_name, columns, rows in _PHOTOS:
-        image = _read_photo(package, f"{folder}/{file_name}")
+    for file_name in _PHOTOS:
+        is_sklearn, (columns, rows) = file_name in _OF_SKLEARN, _CUT.get(file_name, (1, 1))
+        image = _read_photo("sklearn", f"datasets/images/{file_name}") if is_sklearn else _read_photo("skimage", f"data/{file_name}")
         width, height = image.size[0] // columns, image.size[1] // rows
         for i in range(columns * rows):
             left, top = i % columns * width, i // columns * height
@@ -104,12 +91,10 @@ Field = npt.NDArray[np.float32]
 
 
 def procedural_scene(rng: np.random.Generator, size: tuple[int, int] = (400, 350), kind: str | None = None) -> Pixels:
-    """Paint one of an unlimited number of distinct images.
+    """Paint one of an unlimited number of distinct images; equal states of `rng` give equal ones.
 
-    `rng`: equal states give equal images.
     `size`: width and height in pixels, at least 32.
-    `kind`: one of `KINDS`; drawn from `rng` where not given.
-    Returns shape (height, width, 3).
+    `kind`: one of `KINDS`; drawn where not given.
     Raises ConfigError if the kind is unknown or the size too small.
 
     Examples
@@ -218,10 +203,8 @@ def _ridges(rng: np.random.Generator, width: int, height: int) -> Image.Image:
         line = sum(rng.standard_normal() / (k + 1) * np.sin(columns / width * np.pi * k + rng.uniform(0, 7)) for k in range(2, 14))
         top = height * (0.3 + 0.6 * layer / n_layers) + line * height * rng.uniform(0.06, 0.16) + rng.normal(0, 2, 97)
         red, green, blue, _ = _colour(rng, palette)
-        draw.polygon(
-            [(0.0, float(height)), *zip(columns.tolist(), top.tolist(), strict=True), (float(width), float(height))],
-            fill=(red, green, blue),
-        )
+        ridge = zip(columns.tolist(), top.tolist(), strict=True)
+        draw.polygon([(0.0, float(height)), *ridge, (float(width), float(height))], fill=(red, green, blue))
     return image
 
 
@@ -256,12 +239,8 @@ def _mosaic(rng: np.random.Generator, width: int, height: int) -> Image.Image:
             continue
         x, y = np.clip(site / (width, height) * 64, 0, 63).astype(int)
         red, green, blue = (int(v) for v in _paint(palette, field[y, x]))
-        draw.polygon(
-            [tuple(corner) for corner in cells.vertices[corners].tolist()],
-            fill=(red, green, blue),
-            outline=line if thick else None,
-            width=max(1, thick),
-        )
+        polygon = [tuple(corner) for corner in cells.vertices[corners].tolist()]
+        draw.polygon(polygon, fill=(red, green, blue), outline=line if thick else None, width=max(1, thick))
     return image
 
 

@@ -58,18 +58,10 @@ _SUBJECTS: dict[str, tuple[str, ...]] = {
 _PREFIXES = ("", "", "", "Beautiful ", "New ", "Vintage ", "Free ", "Amazing ", "The best ", "Original ", "Custom ")
 
 _TAILS = (
-    *("", "", "", "", " - stock photo", " | wall art print", " (4K wallpaper)", ", high resolution", " for sale", " - Wikimedia Commons"),
-    *(
-        " royalty free image",
-        " canvas print",
-        " by {artist}",
-        " in {place}",
-        " {year}",
-        " - {place}, {year}",
-        " #{number}",
-        " ({number} of 500)",
-    ),
-)
+    "", "", "", "", " - stock photo", " | wall art print", " (4K wallpaper)", ", high resolution", " for sale", " - Wikimedia Commons",
+    " royalty free image", " canvas print", " by {artist}", " in {place}", " {year}", " - {place}, {year}", " #{number}",
+    " ({number} of 500)",
+)  # fmt: skip
 
 _ARTISTS = ("Anna Keller", "J. Moreau", "Liu Wei", "Maria Santos", "Tom Archer", "Ines Duarte", "K. Novak", "Sara Lind", "Omar Haddad")
 _PLACES = ("Lisbon", "Kyoto", "Oslo", "Patagonia", "Vermont", "Cape Town", "Vienna", "Nepal", "Arizona", "Edinburgh", "Hanoi", "Crete")
@@ -99,19 +91,15 @@ class Plan:
 class Sample:
     """A sample as it goes into the tar."""
 
-    # key, suffix: the image's member is ``key.suffix``
     key: str
-    suffix: str
+    suffix: str  # the image's member is ``key.suffix``
     image: bytes
     caption: str | None
     meta: bytes  # JSON as img2dataset writes it
-    # change, family: name and family of the planted change, "original", "exact", or how it is broken
-    change: str
-    family: str
-    # is_broken, is_expected: whether a run must reject it; whether the default settings are expected to find it a copy of its
-    # original
-    is_broken: bool
-    is_expected: bool
+    change: str  # name of the planted change, "original", "exact", or how it is broken
+    family: str  # of the change
+    is_broken: bool  # whether a run must reject it
+    is_expected: bool  # whether the default settings are expected to find it a copy of its original
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +107,7 @@ class SampleMaker:
     """Makes any sample of a corpus from the seed, without the others."""
 
     seed: int
-    # n_photos, first_broken: of the `Plan`
-    n_photos: int
+    n_photos: int  # of the `Plan`, like the next
     first_broken: int
     jpeg_size: int | None = None  # bytes that every image should have
 
@@ -248,11 +235,9 @@ def _groups(rng: np.random.Generator, n_copies: int, n_photos: int, n_sources: i
 
 
 def caption(rng: np.random.Generator, subject: str) -> str:
-    """Write a caption.
+    """Write a caption in one line.
 
-    `rng`: equal states give equal captions.
     `subject`: a photo's name or the kind of a procedural scene; other words are used as they are.
-    Returns one line.
 
     Examples
     --------
@@ -268,12 +253,7 @@ def caption(rng: np.random.Generator, subject: str) -> str:
 
 
 def vary(rng: np.random.Generator, original: str, subject: str) -> str:
-    """Write another page's caption of the same picture: in lower case, with additions, cut, or in other words.
-
-    `original`: the caption to start from.
-    `subject`: as for `caption`.
-    Returns one line; sometimes the original itself.
-    """
+    """Write another page's caption of the same picture: in lower case, with additions, cut, or in other words."""
     way = int(rng.integers(7))
     if way == 0:
         return original.lower()
@@ -315,9 +295,8 @@ def _to_area(pixels: Pixels) -> Pixels:
     scale = (_SIZE[0] * _SIZE[1] / (width * height)) ** 0.5
     if 0.98 < scale < 1.02:
         return pixels
-    return np.asarray(
-        Image.fromarray(pixels).resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
-    )
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def _encoded(pixels: Pixels, form: str, **options: int) -> bytes:
@@ -327,13 +306,7 @@ def _encoded(pixels: Pixels, form: str, **options: int) -> bytes:
 
 
 def encode_to_size(pixels: Pixels, n_bytes: int, rng: np.random.Generator) -> bytes:
-    """Encode a JPEG of about a given size: by its quality, then with film grain where the best quality gives too few bytes.
-
-    `pixels`: shape (height, width, 3).
-    `n_bytes`: `MIN_JPEG_SIZE` to `MAX_JPEG_SIZE` for the pixels of a demo image.
-    `rng`: draws the grain.
-    Returns bytes within 10% of `n_bytes`.
-    """
+    """Encode a JPEG within 10% of a given size: by its quality, then with film grain where the best quality gives too few bytes."""
     low, high, data = _MIN_QUALITY, _MAX_QUALITY + 1, _encoded(pixels, "JPEG", quality=_MAX_QUALITY)
     if len(data) <= n_bytes * (1 + _TOLERANCE):
         low = _MAX_QUALITY

@@ -14,23 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dedup.contracts import in_order
 from dedup.demo.pictures import photo_scenes
 from dedup.demo.samples import BROKEN, COPY, EXACT, MAX_JPEG_SIZE, MIN_JPEG_SIZE, Plan, Sample, SampleMaker, make_plan
 from dedup.engines.workers import completed, start_pool, stop_pool
 from dedup.errors import ConfigError
+from dedup.schemas.fields import BOOL, INT64, TEXT
 
-TRUTH = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("source_id", pa.int64(), nullable=False),
-        pa.field("change", pa.string(), nullable=False),
-        pa.field("family", pa.string(), nullable=False),
-        pa.field("is_broken", pa.bool_(), nullable=False),
-        pa.field("is_expected", pa.bool_(), nullable=False),
-        pa.field("caption", pa.string()),
-    ]
-)
+_KNOWN = {"key": TEXT, "shard": TEXT, "source_id": INT64, "change": TEXT, "family": TEXT, "is_broken": BOOL, "is_expected": BOOL}
+TRUTH = pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in _KNOWN.items()), pa.field("caption", TEXT)])
 
 _MIN_IMAGES = 20
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1024, "M": 10**6, "MB": 10**6, "MIB": 1024**2}
@@ -52,17 +44,14 @@ class ShardTask:
 class DemoSummary:
     """What `make_demo_data` wrote."""
 
-    # out, truth: the folder with the tars, and the parquet file with the truth in it
-    out: Path
-    truth: Path
-    # n_shards, n_images, n_bytes: tars, samples in them, their size together
+    out: Path  # the folder with the tars
+    truth: Path  # the parquet file in it
     n_shards: int
     n_images: int
-    n_bytes: int
+    n_bytes: int  # of the tars
     n_sources: int  # distinct scenes: ``n_images - n_copies - n_broken``
-    # n_copies, n_exact: planted copies, and those of them with the very bytes of their original
-    n_copies: int
-    n_exact: int
+    n_copies: int  # planted copies
+    n_exact: int  # those of them with the very bytes of their original
     n_broken: int  # samples made unusual: a run rejects them, except those without a caption
     largest_group: int  # samples of the most duplicated scene
 
@@ -146,10 +135,8 @@ def make_demo_data(
 
 
 def parse_size(text: str) -> int:
-    """Read a file size.
+    """Read a file size: a number with B, KB, MB (thousands), KiB or MiB (1024), upper or lower case; bytes without.
 
-    `text`: a number with B, KB, MB (thousands), KiB or MiB (1024), upper or lower case; bytes without.
-    Returns bytes.
     Raises ConfigError if it is not a size.
 
     Examples
@@ -190,23 +177,14 @@ def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
         yield from map(write_shard, tasks)
         return
     pool = start_pool(min(workers, len(tasks)))
-    early: dict[int, pa.Table] = {}
-    n_yielded = 0
     try:
-        for number, future in completed(pool, write_shard, tasks, 2 * workers):
-            early[number] = future.result()
-            while n_yielded in early:
-                yield early.pop(n_yielded)
-                n_yielded += 1
+        yield from in_order((number, future.result()) for number, future in completed(pool, write_shard, tasks, 2 * workers))
     finally:
         stop_pool(pool)
 
 
 def write_shard(task: ShardTask) -> pa.Table:
-    """Write the tar of a task, under a name that starts with "_" until it is whole.
-
-    Returns a table of schema `TRUTH`, a row per sample in the order of the tar.
-    """
+    """Write the tar of a task, under a name that starts with "_" until it is whole; returns its rows of `TRUTH`, in its order."""
     name = f"{task.number:05d}.tar"
     unfinished = task.out / f"_{name}"
     rows = []
@@ -218,18 +196,7 @@ def write_shard(task: ShardTask) -> pa.Table:
             earlier_key = None if earlier is None else f"{task.number:05d}{earlier:04d}"
             sample = task.maker.make(task.first + index, source, role, key, earlier_key)
             _add(tar, sample)
-            rows.append(
-                {
-                    "key": sample.key,
-                    "shard": name,
-                    "source_id": source,
-                    "change": sample.change,
-                    "family": sample.family,
-                    "is_broken": sample.is_broken,
-                    "is_expected": sample.is_expected,
-                    "caption": sample.caption,
-                }
-            )
+            rows.append({column: getattr(sample, column, None) for column in TRUTH.names} | {"shard": name, "source_id": source})
     unfinished.replace(task.out / name)
     return pa.Table.from_pylist(rows, schema=TRUTH)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dedup.storage.tables import dataset, read_table
 from dedup.text import printable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Cell = tuple[dict[str, Any], str]  # a sample of the montage, and the line under its picture
 _CELL = 176  # pixels
 _TEXT_HEIGHT = 44  # pixels under each picture
 _GAP = 8
@@ -36,15 +36,8 @@ _KEPT = "#1a7f37"
 _COPY = "#0b5394"
 _REFUSED = "#a40e26"
 _LEFT_OUT = "#57606a"
-_COLUMNS = ["sample_id", "component_id", "duplication_count", "shard", "key", "caption", "byte_offset", "n_bytes"]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A picture of the montage and the two lines under it."""
-
-    row: dict[str, Any]
-    label: str
+_OF_SAMPLE = ("sample_id", "shard", "key", "caption", "byte_offset", "n_bytes")
+_COLUMNS = ["component_id", "duplication_count", *_OF_SAMPLE]
 
 
 def montage(
@@ -94,31 +87,25 @@ def montage(
     chosen = list(component_ids)
     chosen += ids[np.lexsort((ids, -counts))[:n_largest]].tolist()
     chosen += np.random.default_rng(seed).choice(ids, min(n_random, len(ids)), replace=False).tolist()
-    groups = list(dict.fromkeys(chosen))
-    cells = _cells(run, groups, per_group)
-    drawn = [cells[group] for group in groups if cells[group]]
+    drawn = [cells for cells in _cells(run, list(dict.fromkeys(chosen)), per_group) if cells]
     _draw(drawn, out, per_group)
     return len(drawn)
 
 
-def _cells(run: Run, groups: Sequence[int], per_group: int) -> dict[int, list[_Cell]]:
+def _cells(run: Run, groups: Sequence[int], per_group: int) -> list[list[_Cell]]:
     in_groups = pc.field("component_id").isin(groups)
     kept = dataset(run.table("manifest")).to_table(columns=_COLUMNS, filter=in_groups).to_pylist()
     columns = [*_COLUMNS, "similarity_to_keeper", "kind"]
     dropped = dataset(run.table("duplicates")).to_table(columns=columns, filter=in_groups).to_pylist()
-    cells: dict[int, list[_Cell]] = {}
+    dropped.sort(key=lambda row: (-row["similarity_to_keeper"], row["sample_id"]))
+    cells = []
     for group in groups:
-        keepers = [row for row in kept if row["component_id"] == group]
-        copies = sorted(
-            (row for row in dropped if row["component_id"] == group), key=lambda row: (-row["similarity_to_keeper"], row["sample_id"])
-        )
+        keepers, copies = ([row for row in rows if row["component_id"] == group] for rows in (kept, dropped))
         room = max(1, per_group - len(keepers))
         if len(copies) > room:
             copies = copies[: room - room // 2] + copies[len(copies) - room // 2 :]
-        cells[group] = [_Cell(row, "kept") for row in keepers[:per_group]]
-        cells[group] += [
-            _Cell(row, "exact copy" if row["kind"] == "exact" else f"similarity {row['similarity_to_keeper']:.3f}") for row in copies
-        ]
+        labels = ["exact copy" if row["kind"] == "exact" else f"similarity {row['similarity_to_keeper']:.3f}" for row in copies]
+        cells.append([*((row, "kept") for row in keepers[:per_group]), *zip(copies, labels, strict=True)])
     return cells
 
 
@@ -131,13 +118,12 @@ def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top = _GAP + number * height
-        first = row[0].row
+        first, _ = row[0]
         draw.text((_GAP, top), f"component {first['component_id']}: {first['duplication_count']} samples", "black", _font(15))
-        for column, cell in enumerate(row[:n_columns]):
-            picture = _thumbnail(cell.row["shard"], cell.row["key"], cell.row["byte_offset"], cell.row["n_bytes"])
-            caption, is_kept = cell.row["caption"] or "(no caption)", cell.label == "kept"
+        for column, (shown, label) in enumerate(row[:n_columns]):
+            sample, is_kept = Sample(**{name: shown[name] for name in _OF_SAMPLE}), label == "kept"
             left = _GAP + column * (_CELL + _GAP)
-            _draw_cell(sheet, left, top + _HEAD, picture, cell.label, caption, _KEPT if is_kept else _COPY, is_framed=is_kept)
+            _draw_sample(sheet, left, top + _HEAD, sample, label, _KEPT if is_kept else _COPY, is_framed=is_kept)
     _save(sheet, out)
 
 
@@ -147,10 +133,7 @@ def _save(sheet: Image.Image, out: str | Path) -> None:
 
 
 def draw_explanation(explanation: Explanation, out: str | Path) -> None:
-    """Draw the path as a montage, with the similarity of each edge on its arrow.
-
-    `out`: path; PNG to write. Images whose tar is gone are drawn as «image can't be read».
-    """
+    """Draw the path as a PNG, with the similarity of each edge on its arrow; images whose tar is gone as «image can't be read»."""
     path, steps = list(explanation.path_samples) or [explanation.sample], list(explanation.path)
     beside = [(keeper.sample, _beside(keeper.similarity, keeper.refused)) for keeper in explanation.other_keepers[:_PICTURES_A_ROW]]
     drawn = {sample.sample_id for sample, _ in beside}
@@ -170,7 +153,7 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
         draw.text((_GAP, top), text, "black", _font(15))
         for column, (sample, label) in enumerate(cells):
             colour = _KEPT if cells is beside else _REFUSED
-            _draw_sample(sheet, column, top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
+            _draw_sample(sheet, _column_x(column), top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
         top += _LINE_HEIGHT + _ROW
     _save(sheet, out)
 
@@ -188,10 +171,11 @@ def _draw_path(sheet: Image.Image, explanation: Explanation, path: list[Sample],
             ImageDraw.Draw(sheet).text((_column_x(column) + 24, upper + _CELL // 2), text, "grey", _font(15))
             continue
         label, colour = _label(explanation, k, len(path))
-        _draw_sample(sheet, column, upper, path[k], label, colour, is_framed=colour != _COPY)
+        _draw_sample(sheet, _column_x(column), upper, path[k], label, colour, is_framed=colour != _COPY)
         if k < len(steps):  # to the next picture, which may lie at the beginning of the next row
             step = steps[k]
-            _draw_arrow(sheet, _column_x(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", _how(step))
+            how = step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
+            _draw_arrow(sheet, _column_x(column) + _CELL + _GAP // 2, upper + _CELL // 2, f"{step.similarity:.4f}", how)
 
 
 def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
@@ -200,11 +184,6 @@ def _label(explanation: Explanation, k: int, n: int) -> tuple[str, str]:
         word = explanation.outcome.partition("_")[0]
         return f"{word}: {key}", _KEPT if word == "kept" else _REFUSED if word == "rejected" else _LEFT_OUT
     return (f"keeper: {key}", _KEPT) if k == n - 1 else (key, _COPY)
-
-
-def _draw_sample(sheet: Image.Image, column: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
-    picture = _thumbnail(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
-    _draw_cell(sheet, _column_x(column), top, picture, label, sample.caption or "(no caption)", colour, is_framed=is_framed)
 
 
 def _draw_arrow(sheet: Image.Image, left: int, middle: int, above: str, below: str) -> None:
@@ -220,19 +199,13 @@ def _column_x(column: int) -> int:
     return _GAP + column * (_CELL + _GAP + _ARROW)
 
 
-def _how(step: Step) -> str:
-    return step.kind if step.kind == "exact" else step.variant if step.variant != "none" else step.source
-
-
 def _beside(similarity: float | None, refused: str | None) -> str:
     return ", ".join(text for text in ("" if similarity is None else f"{similarity:.3f}", refused or "") if text) or "kept"
 
 
-def _draw_cell(
-    sheet: Image.Image, left: int, top: int, picture: Image.Image | None, label: str, text: str, colour: str, *, is_framed: bool = False
-) -> None:
-    """Draw a picture in its cell, with a coloured label and a line of text under it."""
-    draw, small = ImageDraw.Draw(sheet), _font(13)
+def _draw_sample(sheet: Image.Image, left: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
+    """Draw a sample's picture, with a coloured label and its caption under it."""
+    draw, small, picture = ImageDraw.Draw(sheet), _font(13), _thumbnail(sample)
     if picture is None:
         draw.rectangle((left, top, left + _CELL, top + _CELL), outline="grey")
         draw.text((left + 8, top + _CELL // 2), "image can't be read", "grey", small)
@@ -241,15 +214,15 @@ def _draw_cell(
     if is_framed:
         draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=colour, width=2)
     draw.text((left, top + _CELL + 3), _fit(label, small, _CELL), colour, small)
-    draw.text((left, top + _CELL + 20), _fit(text, small, _CELL), "black", small)
+    draw.text((left, top + _CELL + 20), _fit(sample.caption or "(no caption)", small, _CELL), "black", small)
 
 
-def _thumbnail(shard: str, key: str, byte_offset: int | None, n_bytes: int | None) -> Image.Image | None:
+def _thumbnail(sample: Sample) -> Image.Image | None:
     """A picture that fits a cell, or None where the shard or the image is gone."""
-    if not n_bytes:
+    if not sample.n_bytes:
         return None
     try:
-        data = read_image_bytes(shard, key, byte_offset, n_bytes)
+        data = read_image_bytes(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
         picture = Image.fromarray(decode_image(data, max_pixels=MAX_PIXELS, min_side=_CELL).pixels)
     except DedupError:
         return None

@@ -22,8 +22,7 @@ from dedup.runs.directory import Run
 from dedup.runs.samples import read_samples
 from dedup.storage.tables import dataset
 
-_EDGES_SHOWN = 8
-_OTHERS_SHOWN = 8
+_SHOWN = 8  # edges of the sample, and keepers before it
 _BATCH_ROWS = 65_536
 
 
@@ -69,14 +68,14 @@ def explain(
     Most tables are read once, in batches; only the sample's connected component is held in memory.
     """
     tables = RunTables(run_dir)
-    match = find_sample(tables.run, key, shard, sample_id)
-    if match.sample_id is None:
-        rejection = match.rejections[0]
-        sample = Sample(rejection.shard, rejection.key)
-        reason = f"rejected, {rejection.reason}: {rejection.detail}"
-        explanation = Explanation(run_dir, "rejected", reason, sample, min_similarity=tables.min_similarity, rejections=match.rejections)
+    sample_id, rejections = find_sample(tables.run, key, shard, sample_id)
+    if sample_id is None:
+        rejection = rejections[0]
+        sample, reason = Sample(rejection.shard, rejection.key), f"rejected, {rejection.reason}: {rejection.detail}"
+        explanation = Explanation(run_dir, "rejected", reason, sample, min_similarity=tables.min_similarity)
     else:
-        explanation = replace(_explain(tables, match.sample_id, max_refused), rejections=match.rejections)
+        explanation = _explain(tables, sample_id, max_refused)
+    explanation = replace(explanation, rejections=rejections)
     if out is not None:
         draw_explanation(explanation, out)
     return explanation
@@ -102,7 +101,7 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
     if len(members) > 1:
         edges = component_edges(tables.run, members)
         representative = tables.representative(sample_id)
-        pairs, n_edges = edges.most_similar(representative, _EDGES_SHOWN)
+        pairs, n_edges = edges.most_similar(representative, _SHOWN)
         steps = read_steps(tables.run, pairs)
         ends = [step.dst if step.src == representative else step.src for step in steps]
         samples = tables.samples(ends)
@@ -123,16 +122,10 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
 def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: int, row: dict[str, Any]) -> Explanation:
     keeper, is_exact = tables.samples([keeper_id])[keeper_id], row["kind"] == "exact"
     exact = "of the same embedding as" if tables.is_exact_by_embedding else "byte-identical to"
-    relation = exact if is_exact else "a near copy of"
-    return replace(
-        base,
-        outcome="dropped_exact" if is_exact else "dropped_near",
-        reason=f"dropped: {relation} {keeper.name}, which is kept",
-        keeper=keeper,
-        similarity_to_keeper=row["similarity_to_keeper"],
-        distance_to_keeper=row["distance_to_keeper"],
-        rule=KeepPolicy(tables).rule(sample_id, keeper_id),
-    )
+    reason = f"dropped: {exact if is_exact else 'a near copy of'} {keeper.name}, which is kept"
+    to_keeper = {name: row[name] for name in ("similarity_to_keeper", "distance_to_keeper")}
+    rule = KeepPolicy(tables).rule(sample_id, keeper_id)
+    return replace(base, outcome="dropped_exact" if is_exact else "dropped_near", reason=reason, keeper=keeper, rule=rule, **to_keeper)
 
 
 def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Component) -> Explanation:
@@ -146,15 +139,13 @@ def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Compo
         return replace(base, reason=f"kept: a group of its own; {text}")
     before, why = policy.kept_before(sample_id, component)
     if not before:
-        if component.n_excluded and component.n_kept == 1 and not n_copies:
-            text = f"the others of its group of {component.duplication_count:,} are excluded"
-        else:
-            text = _first_of(component, n_copies)
-        return replace(base, outcome="kept_keeper", reason=f"kept: {text}")
+        return replace(base, outcome="kept_keeper", reason=f"kept: {_first_of(component, n_copies)}")
     return replace(base, outcome="kept_further", reason=f"kept beside {component.n_kept - 1:,} of its group: {why}", other_keepers=before)
 
 
 def _first_of(component: Component, n_copies: int) -> str:
+    if component.n_excluded and component.n_kept == 1 and not n_copies:
+        return f"the others of its group of {component.duplication_count:,} are excluded"
     beside = f", {component.n_kept - 1:,} of the group kept beside it" if component.n_kept > 1 else ""
     dropped = f"{n_copies:,} dropped for it" if n_copies else "none dropped for it"
     return f"the first of its group of {component.duplication_count:,} by the keep policy; {dropped}{beside}"
@@ -234,10 +225,8 @@ class KeepPolicy:
     def _other_keepers(self, sample_id: int, earlier: Sequence[int]) -> tuple[OtherKeeper, ...]:
         image_of = representatives(self._tables.run, [sample_id, *earlier])
         images = sorted(set(image_of.values()))
-        thresholds = {
-            row["sample_id"]: row["min_similarity"]
-            for row in self._tables.rows("representatives", ["sample_id", "min_similarity"], pc.field("sample_id").isin(images))
-        }
+        rows = self._tables.rows("representatives", ["sample_id", "min_similarity"], pc.field("sample_id").isin(images))
+        thresholds = {row["sample_id"]: row["min_similarity"] for row in rows}
         similarity: dict[int, float] = {}
         try:
             vectors = self._tables.run.read_vectors(np.array(images, dtype=np.int64))
@@ -246,17 +235,14 @@ class KeepPolicy:
         except (DedupError, OSError, KeyError):  # the vectors may be gone: all else is in the tables
             pass
         refused = self._tables.refused_by_other(image_of[sample_id])
-        order = sorted(earlier, key=lambda other: (-similarity.get(image_of[other], 0.0), other))[:_OTHERS_SHOWN]
-        samples = self._tables.samples(order)
-        return tuple(
-            OtherKeeper(
-                samples[other],
-                similarity.get(image_of[other]),
-                max(thresholds.get(image_of[other], 0.0), thresholds.get(image_of[sample_id], 0.0)) or None,
-                refused[image_of[other]]["reason"] if image_of[other] in refused else None,
-            )
-            for other in order
-        )
+        order = sorted(earlier, key=lambda other: (-similarity.get(image_of[other], 0.0), other))[:_SHOWN]
+        samples, own_threshold = self._tables.samples(order), thresholds.get(image_of[sample_id], 0.0)
+        others = []
+        for other, image in ((other, image_of[other]) for other in order):
+            threshold = max(thresholds.get(image, 0.0), own_threshold) or None
+            reason = refused[image]["reason"] if image in refused else None
+            others.append(OtherKeeper(samples[other], similarity.get(image), threshold, reason))
+        return tuple(others)
 
     def _kept(self, component_id: int) -> list[dict[str, Any]]:
         """Kept samples of a group in the order they were chosen."""
@@ -282,12 +268,9 @@ class KeepPolicy:
 
 
 def deciding_term(terms: Sequence[OrderTerm], one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, str, Any, Any]:
-    """Which of two samples a policy prefers, and by which term.
+    """Which of two samples a policy prefers: -1 for `one`, 1 for `other`, 0 if they are the same; by which term, and its values.
 
-    `terms`: of `keep.order_by`; nulls come last in either direction.
-    `one`, `other`: their values.
-    Returns `sign`: -1 if it prefers `one`, 1 if `other`, 0 if they are the same sample.
-    Returns `value, other_value`: object; what was compared.
+    Nulls come last in either direction.
 
     Examples
     --------

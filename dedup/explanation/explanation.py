@@ -18,8 +18,7 @@ class Sample:
     url: str | None = None
     caption: str | None = None
     sha256: str | None = None
-    # width, height: pixels
-    width: int | None = None
+    width: int | None = None  # pixels
     height: int | None = None
     n_bytes: int | None = None  # of the encoded image
     byte_offset: int | None = None  # where it starts in the tar; None in a compressed one
@@ -34,8 +33,7 @@ class Sample:
 class Step:
     """An edge of the run, as the table `edges` has it, with `src < dst`."""
 
-    # src, dst: sample_ids
-    src: int
+    src: int  # a sample_id, like dst
     dst: int
     similarity: float
     kind: str  # exact or near
@@ -68,8 +66,7 @@ class Rule:
     """The rule that put one sample before another."""
 
     term: str  # a term of `keep.order_by`, such as ``width*height desc``, or keep.prefer_base
-    # value, other_value: of the preferred sample, and of the other
-    value: Any
+    value: Any  # of the preferred sample
     other_value: Any
     preferred: Sample
     other: Sample
@@ -126,74 +123,33 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a sample was kept or dropped.
-
-    Parameters
-    ----------
-    run_dir : str
-    outcome : str
-        kept_unique, kept_keeper (of a group), kept_further (beside others of its group), dropped_exact, dropped_near, excluded or
-        rejected.
-    reason : str
-        The same in a sentence.
-    sample : Sample
-    keeper : Sample or None
-        What a dropped sample is a copy of.
-    similarity_to_keeper, distance_to_keeper : float or None
-        Of the two images compared directly, whatever path joins them.
-    n_copies : int
-        Samples dropped in favour of this one.
-    component : Component or None
-        None for a rejected sample.
-    n_neighbors : int
-        Other samples at `min_similarity` or above.
-    min_similarity : float
-        The run's threshold.
-    rule : Rule or None
-        Why the keeper ranks before this sample, or this sample before the best of its copies.
-    path_samples : tuple of Sample
-        From the sample to its keeper, along the path whose weakest edge is the most similar.
-    path : tuple of Step
-        Its edges, one fewer.
-    edges : tuple of Step
-        The most similar edges of the sample itself, or of the first with its bytes.
-    edge_samples : tuple of Sample
-        Their other ends.
-    n_edges : int
-        Number of edges it has in all.
-    other_keepers : tuple of OtherKeeper
-        For kept_further: samples of its group kept before it.
-    refused : tuple of Refusal
-        The most similar of its refused pairs.
-    n_refused : int
-        Number of refused pairs in all.
-    exclusion : Exclusion or None
-    rejections : tuple of Rejection
-        Rows of `rejected` with this shard and key: only the first sample with a key is embedded.
-    """
+    """Why a sample was kept or dropped."""
 
     run_dir: str
+    # outcome: kept_unique, kept_keeper (of a group), kept_further (beside others of its group), dropped_exact, dropped_near, excluded or
+    # rejected
     outcome: Outcome
-    reason: str
+    reason: str  # the same in a sentence
     sample: Sample
-    keeper: Sample | None = None
+    keeper: Sample | None = None  # what a dropped sample is a copy of
+    # similarity_to_keeper, distance_to_keeper: of the two images compared directly, whatever path joins them
     similarity_to_keeper: float | None = None
     distance_to_keeper: float | None = None
-    n_copies: int = 0
-    component: Component | None = None
-    n_neighbors: int = 0
-    min_similarity: float = 0.0
-    rule: Rule | None = None
-    path_samples: tuple[Sample, ...] = ()
-    path: tuple[Step, ...] = ()
-    edges: tuple[Step, ...] = ()
-    edge_samples: tuple[Sample, ...] = ()
-    n_edges: int = 0
-    other_keepers: tuple[OtherKeeper, ...] = ()
-    refused: tuple[Refusal, ...] = ()
-    n_refused: int = 0
+    n_copies: int = 0  # samples dropped in favour of this one
+    component: Component | None = None  # None for a rejected sample
+    n_neighbors: int = 0  # other samples at `min_similarity` or above
+    min_similarity: float = 0.0  # the run's threshold
+    rule: Rule | None = None  # why the keeper ranks before this sample, or this sample before the best of its copies
+    path_samples: tuple[Sample, ...] = ()  # from the sample to its keeper, along the path whose weakest edge is the most similar
+    path: tuple[Step, ...] = ()  # its edges, one fewer
+    edges: tuple[Step, ...] = ()  # the most similar edges of the sample itself, or of the first with its bytes
+    edge_samples: tuple[Sample, ...] = ()  # their other ends
+    n_edges: int = 0  # number of edges it has in all
+    other_keepers: tuple[OtherKeeper, ...] = ()  # for kept_further: samples of its group kept before it
+    refused: tuple[Refusal, ...] = ()  # the most similar of its refused pairs
+    n_refused: int = 0  # number of refused pairs in all
     exclusion: Exclusion | None = None
-    rejections: tuple[Rejection, ...] = ()
+    rejections: tuple[Rejection, ...] = ()  # rows of `rejected` with this shard and key: only the first sample with a key is embedded
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

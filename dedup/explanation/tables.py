@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup.errors import ConfigError, EdgeError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Component, Refusal, Rejection, Sample, Step
+from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import widest_path
 from dedup.runs.directory import Run
 from dedup.runs.samples import read_samples
 from dedup.schemas.pairs import STANDING
 from dedup.storage.tables import dataset, read_table
 
-Ids = npt.NDArray[np.int64]
 _BATCH_ROWS = 65_536
 _SHOWN = 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _EDGE_COLUMNS = ["src", "dst", "similarity", "kind", "variant", "source", "found_by", "confirmed", "distance"]
+_OUTCOMES = ("manifest", "duplicates", "excluded")  # the tables of which one holds each sample
 _IS_EXACT = pc.field("kind") == "exact"
 
 
@@ -47,21 +47,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Match:
-    """A sample: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
-
-    sample_id: int | None
-    rejections: tuple[Rejection, ...]
-
-
-@dataclass(frozen=True)
 class ComponentEdges:
     """The standing edges of one connected component, without those of byte-identical copies."""
 
     # each of shape (n_edges,)
     src: Ids
     dst: Ids
-    similarity: npt.NDArray[np.float32]
+    similarity: Sims
 
     def most_similar(self, sample_id: int, n: int) -> tuple[list[tuple[int, int]], int]:
         """The most similar edges of a sample, as (src, dst), and how many it has."""
@@ -70,19 +62,13 @@ class ComponentEdges:
         return [(int(self.src[k]), int(self.dst[k])) for k in order], len(touching)
 
 
-def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> Match:
-    """Find a sample by its key, its content or its sample_id.
-
-    `key`: a sample's key; SHARD/KEY, where the shard may be its name alone; its url, or the SHA-256 of its image bytes.
-    `shard`: URL of its shard, or the end of it.
-    `sample_id`: instead of a key.
-    Raises InputError if no sample fits, or more than one.
-    """
+def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = None) -> tuple[int | None, tuple[Rejection, ...]]:
+    """Find a sample as `dedup.explain` does: its sample_id, None where it was rejected, and rows of `rejected` with its shard and key."""
     if sample_id is not None:
         row = read_samples(run, [sample_id], ["sample_id", "shard", "key"]).get(sample_id)
         if row is None:
             raise InputError(f"{run.url} has no sample {sample_id}; its embeddings/metadata/ lists the sample_ids")
-        return Match(sample_id, _rejections(run, [row["key"]], lambda row_shard, _: row_shard == row["shard"]))
+        return sample_id, _rejections(run, [row["key"]], lambda row_shard, _: row_shard == row["shard"])
     if not key:
         raise ConfigError("no sample is named; expected KEY, SHARD/KEY or --sample-id")
     suffixes = [key, *(key[place + 1 :] for place, letter in enumerate(key) if letter == "/" and key[place + 1 :])]
@@ -98,13 +84,13 @@ def find_sample(run: Run, key: str, shard: str = "", sample_id: int | None = Non
     rows = [row for row in rows if len(row["key"]) == longest]
     rejected = tuple(row for row in rejected if len(row.key) == longest)
     if not rows and not rejected:
-        return Match(_by_content(run, key, shard), ())
+        return _by_content(run, key, shard), ()
     shards = sorted({row["shard"] for row in rows} | {row.shard for row in rejected})
     if len(shards) > 1:
         raise InputError(f"{len(shards)} shards have a sample {key}: {_listed(shards)}; say which with --shard (shard= in Python)")
     if len(rows) > 1:
         raise InputError(f"{len(rows)} samples are {key} in {shards[0]}: {_listed(row['sample_id'] for row in rows)}; give --sample-id")
-    return Match(rows[0]["sample_id"] if rows else None, rejected)
+    return rows[0]["sample_id"] if rows else None, rejected
 
 
 def _metadata(run: Run, condition: pc.Expression) -> list[dict[str, Any]]:
@@ -161,10 +147,7 @@ def _listed(names: Iterable[object]) -> str:
 
 
 class RunTables:
-    """The tables of one run.
-
-    Raises RunDirectoryError if there is no run, or it has embedded nothing yet.
-    """
+    """The tables of one run, which has at least embedded its samples."""
 
     def __init__(self, run_dir: str) -> None:
         self.run = Run.open(run_dir)
@@ -186,19 +169,20 @@ class RunTables:
 
     def outcome(self, sample_id: int) -> Place:
         """The table the sample ended in, and its row."""
-        for name in ("manifest", "duplicates", "excluded"):
+        for name in _OUTCOMES:
             if rows := self.rows(name, None, pc.field("sample_id") == sample_id):
                 return Place(name, rows[0])
-        text = f"sample {sample_id} was embedded, but is in none of manifest, duplicates and excluded"
-        raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
+        raise self._mixed(f"sample {sample_id} was embedded, but is in none of {', '.join(_OUTCOMES)}")
+
+    def _mixed(self, text: str) -> RunDirectoryError:
+        return RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
 
     def samples(self, sample_ids: Iterable[int]) -> dict[int, Sample]:
         """Samples with their metadata, by sample_id."""
         names, wanted = list(Sample.__dataclass_fields__), list(sample_ids)
         rows = read_samples(self.run, wanted, names)
         if missing := set(wanted) - set(rows):
-            text = f"metadata has no sample {min(missing)}, which its other tables name"
-            raise RunDirectoryError(f"{self.run.url}: {text}; run: dedup run output.run_dir={self.run.url} … --redo")
+            raise self._mixed(f"metadata has no sample {min(missing)}, which its other tables name")
         return {sample_id: Sample(**{name: row[name] for name in names}) for sample_id, row in rows.items()}
 
     def representative(self, sample_id: int) -> int:
@@ -210,33 +194,21 @@ class RunTables:
         rows = self.rows("neighbors", ["n_neighbors"], pc.field("sample_id") == sample_id)
         return int(rows[0]["n_neighbors"]) if rows else 0
 
-    def component(self, sample_id: int, place: Place) -> tuple[Component, npt.NDArray[np.int64]]:
+    def component(self, sample_id: int, place: Place) -> tuple[Component, Ids]:
         """The group of a sample, and the members of its connected component, ascending."""
         group = pc.field("component_id") == place.component_id
-        n_kept, n_dropped, n_excluded = (
-            dataset(self.run.table(name)).count_rows(filter=group) for name in ("manifest", "duplicates", "excluded")
-        )
+        n_kept, n_dropped, n_excluded = (dataset(self.run.table(name)).count_rows(filter=group) for name in _OUTCOMES)
         count = int(place.row["duplication_count"])
+        alone = Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id)
         rows = self.rows("groups", None, pc.field("sample_id") == sample_id)
         if not rows:
-            component = Component(place.component_id, count, n_kept, n_dropped, n_excluded, place.component_id)
-            return component, np.array([sample_id], dtype=np.int64)
+            return alone, np.array([sample_id], dtype=np.int64)
         raw_id, anchor_id = rows[0]["raw_component_id"], rows[0]["anchor_id"]
         columns = ["sample_id", "component_id"]
         members = dataset(self.run.table("groups")).to_table(columns=columns, filter=pc.field("raw_component_id") == raw_id)
-        component = Component(
-            place.component_id,
-            count,
-            n_kept,
-            n_dropped,
-            n_excluded,
-            raw_id,
-            n_raw_members=len(members),
-            n_raw_groups=pc.count_distinct(members["component_id"]).as_py(),
-            anchor=self.samples([anchor_id])[anchor_id],
-            similarity_to_anchor=rows[0]["similarity_to_anchor"],
-            distance_to_anchor=rows[0]["distance_to_anchor"],
-        )
+        n_groups, anchor = pc.count_distinct(members["component_id"]).as_py(), self.samples([anchor_id])[anchor_id]
+        in_row = {name: rows[0][name] for name in ("raw_component_id", "similarity_to_anchor", "distance_to_anchor")}
+        component = replace(alone, n_raw_members=len(members), n_raw_groups=n_groups, anchor=anchor, **in_row)
         return component, np.sort(members["sample_id"].to_numpy())
 
     def refused(self, sample_id: int, component_id: int, n: int) -> tuple[list[Refusal], int]:
@@ -247,16 +219,11 @@ class RunTables:
         samples, among_others = self.samples(others), pc.field("sample_id").isin(others)
         kept = {row["sample_id"] for row in self.rows("manifest", ["sample_id"], among_others)}
         groups = {row["sample_id"]: row["component_id"] for row in self.rows("groups", ["sample_id", "component_id"], among_others)}
-        names = ("similarity", "variant", "source", "found_by", "reason", "distance", "moved", "stage")
-        refusals = [
-            Refusal(
-                samples[other],
-                is_kept=other in kept,
-                is_same_group=groups.get(other, other) == component_id,
-                **{name: row[name] for name in names},
-            )
-            for other, row in shown
-        ]
+        refusals = []
+        for other, row in shown:
+            verdict = {name: row[name] for name in ("similarity", "variant", "source", "found_by", "reason", "distance", "moved", "stage")}
+            is_same_group = groups.get(other, other) == component_id
+            refusals.append(Refusal(samples[other], is_kept=other in kept, is_same_group=is_same_group, **verdict))
         return refusals, len(by_other)
 
     def refused_by_other(self, representative: int) -> dict[int, dict[str, Any]]:
@@ -281,25 +248,16 @@ class RunTables:
 
 
 def component_edges(run: Run, members: Ids) -> ComponentEdges:
-    """Read the edges between members of a component.
+    """Read the edges between the members of a component, which ascend.
 
-    `members`: ascending; sample_ids of the connected component.
-
-    Notes
-    -----
     Files are read in batches, and only where they hold ids of the component's range. Memory: 20 bytes an edge of the component; the
     path through them takes some 300 bytes an edge.
     """
-    batches: list[tuple[npt.NDArray[np.generic], ...]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     src, dst = pc.field("src"), pc.field("dst")
     low, high = int(members[0]), int(members[-1])
-    in_range = STANDING & (src >= low) & (src < high) & (dst > low) & (dst <= high)
-    for batch in dataset(run.table("edges")).to_batches(columns=_EDGE_COLUMNS[:3], filter=in_range, batch_size=_BATCH_ROWS):
-        columns = [batch[name].to_numpy() for name in _EDGE_COLUMNS[:3]]
-        is_member = _is_in(columns[0], members)
-        batches.append(tuple(column[is_member] for column in columns))
-    parts = [np.concatenate(column) for column in zip(*batches, strict=True)]
-    return ComponentEdges(parts[0].astype(np.int64), parts[1].astype(np.int64), parts[2].astype(np.float32))
+    in_component = (src >= low) & (src < high) & (dst > low) & (dst <= high) & src.isin(pa.array(members))
+    edges = dataset(run.table("edges")).to_table(columns=_EDGE_COLUMNS[:3], filter=STANDING & in_component, batch_size=_BATCH_ROWS)
+    return ComponentEdges(*(edges[name].to_numpy() for name in edges.column_names))
 
 
 def representatives(run: Run, sample_ids: Iterable[int]) -> dict[int, int]:
@@ -318,18 +276,14 @@ def path_between(run: Run, edges: ComponentEdges, start: int, end: int) -> list[
     try:
         images = widest_path(edges.src, edges.dst, edges.similarity, image_of[start], image_of[end]).tolist()
     except EdgeError as error:
-        raise RunDirectoryError(
-            f"{run.url}: no edges join sample {start} and sample {end}, which are in one component ({error}); its tables do not "
-            "belong together: run dedup status, then dedup run … --redo"
-        ) from error
+        text = f"no edges join sample {start} and sample {end}, which are in one component ({error})"
+        remedy = "its tables do not belong together: run dedup status, then dedup run … --redo"
+        raise RunDirectoryError(f"{run.url}: {text}; {remedy}") from error
     return [*([start] if image_of[start] != start else []), *images, *([end] if image_of[end] != end else [])]
 
 
 def read_steps(run: Run, pairs: Iterable[tuple[int, int]]) -> list[Step]:
-    """Rows of `edges` for pairs in either direction; the more similar one of a pair that occurs twice.
-
-    Pairs without an edge are left out.
-    """
+    """Rows of `edges` for pairs in either direction, where there are any; the more similar one of a pair that occurs twice."""
     wanted = [(min(pair), max(pair)) for pair in pairs]
     ends = [pa.array(sorted({pair[side] for pair in wanted}), pa.int64()) for side in (0, 1)]
     if not wanted:
@@ -341,14 +295,8 @@ def read_steps(run: Run, pairs: Iterable[tuple[int, int]]) -> list[Step]:
     )
     is_wanted, steps = set(wanted), dict[tuple[int, int], Step]()
     for batch in batches:
-        for row in batch.to_pylist():
-            pair = (row["src"], row["dst"])
-            if pair in is_wanted and (pair not in steps or row["similarity"] > steps[pair].similarity):
-                steps[pair] = Step(**row)
+        for step in (Step(**row) for row in batch.to_pylist()):
+            pair = (step.src, step.dst)
+            if pair in is_wanted and (pair not in steps or step.similarity > steps[pair].similarity):
+                steps[pair] = step
     return [steps[pair] for pair in wanted if pair in steps]
-
-
-def _is_in(values: Ids, members: Ids) -> npt.NDArray[np.bool_]:
-    place = np.searchsorted(members, values).clip(0, len(members) - 1)
-    is_member: npt.NDArray[np.bool_] = members[place] == values
-    return is_member

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from dedup.errors import DedupError, InputError, SampleError
 from dedup.find.inputs import Views
 from dedup.judge.pair import InMemory, JudgeSettings, Outcome, PairJudge, turns_of
+from dedup.numerics.arraytypes import Pixels
 from dedup.numerics.judge.compare import turned
 from dedup.numerics.pixels import TILES, l2_distances, tiled_distances
 from dedup.runs.directory import Run
@@ -63,29 +62,6 @@ class Answer:
         return any(match.is_copy is True for match in self.matches)
 
 
-class Lookup(Protocol):
-    """Where images are looked up."""
-
-    @property
-    def run_dir(self) -> str:
-        """URL of the run."""
-
-    @property
-    def n_images(self) -> int:
-        """Distinct training images."""
-
-    def search_bytes(
-        self, images: Sequence[tuple[str, bytes]], *, k: int, min_similarity: float | None, judge_pixels: bool
-    ) -> list[Answer]:
-        """Look up encoded images; one answer each, under the name given."""
-
-    def preview(self, sample_id: int, side: int) -> bytes:
-        """A small JPEG of a training image, its longer side at most `side` pixels.
-
-        Raises InputError, SampleError if it can't be read.
-        """
-
-
 _SIDE_MEASURED = 512  # longer side in pixels at which distances are measured
 
 
@@ -110,7 +86,7 @@ class ImageJudge:
         """Why a training image could not be read; None if it could."""
         return self._judge.unreadable.get(sample_id)
 
-    def _read(self, sample_id: int) -> npt.NDArray[np.uint8]:
+    def _read(self, sample_id: int) -> Pixels:
         try:
             return self._matches.pixels(sample_id)
         except DedupError as error:  # a broken training image must not keep the others from being judged
@@ -124,8 +100,8 @@ class MatchJudge:
         self.settings, self.samples, self.flat_quality = JudgeSettings.of(run.config), samples, run.config.search.flat_quality
         self._reader = self.settings.reader()
 
-    def pixels(self, sample_id: int) -> npt.NDArray[np.uint8]:
-        """Pixels of a training image, uint8 (height, width, 3), reduced or from a thumbnail.
+    def pixels(self, sample_id: int) -> Pixels:
+        """Pixels of a training image, shape (height, width, 3), reduced or from a thumbnail.
 
         Raises RunDirectoryError if there is no such sample, or its thumbnail is damaged.
         Raises InputError, SampleError if it can't be read.
@@ -152,14 +128,13 @@ class MatchJudge:
 
     def _measured(self, data: bytes, turn: str, match: Match) -> Match:
         """The match with l2 and tiled l2 to the training image, read in full from its tar and stretched to the image's size."""
-        row = self.samples.row(match.sample_id)
+        row, max_pixels = self.samples.row(match.sample_id), self.settings.max_pixels
         try:
-            training = decode_image(
-                read_image_bytes(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), max_pixels=self.settings.max_pixels
-            ).pixels
+            training_data = read_image_bytes(row["shard"], row["key"], row["byte_offset"], row["n_bytes"])
+            training = decode_image(training_data, max_pixels=max_pixels).pixels
         except (InputError, SampleError) as error:
             return replace(match, trouble=one_line(error))
-        image = turned(decode_image(data, max_pixels=self.settings.max_pixels).pixels, turn)
+        image = turned(decode_image(data, max_pixels=max_pixels).pixels, turn)
         factor = min(1.0, _SIDE_MEASURED / max(image.shape[:2]))
         size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
         image, training = (_resized(pixels, size) for pixels in (image, training))
@@ -168,7 +143,7 @@ class MatchJudge:
         return replace(match, l2=float(l2), tiled_l2=float(tiled))
 
 
-def _resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """The whole picture, stretched bicubically as generations are for the same distances."""
     if pixels.shape[1::-1] == size:
         return pixels

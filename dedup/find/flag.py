@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, in_order, reported
 from dedup.engines.local import engine_or_own
 from dedup.find.answers import Answer, Match
 from dedup.find.index import RunIndex, open_index
@@ -79,10 +79,7 @@ def look_up(task: LookupTask) -> list[Answer]:
 
 
 def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporter: Reporter) -> Iterator[Answer]:
-    """Look up images; answers come in the order of the paths.
-
-    Raises InputError if a path does not exist.
-    """
+    """Look up images; answers come in the order of the paths."""
     inputs = find_inputs(paths)
     _ = _opened(question.run_dir, question.overrides, question.device).encoder  # fails before any work if something is missing
     size = max(1, min(_PER_TASK, -(-len(inputs) // (4 * engine.n_workers))))
@@ -91,15 +88,9 @@ def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporte
         for task in tasks:
             yield from look_up(task)
         return
-    waiting: dict[int, list[Answer]] = {}  # finished before a task that comes earlier
-    next_task, n_done = 0, 0
-    for number, answers in engine.map_partitions(look_up, tasks, uses_gpu=question.device != "cpu"):
-        waiting[number] = answers
-        n_done += len(tasks[number].paths)
-        reporter.progress(Progress("lookup", n_done, len(inputs), "files"))
-        while next_task in waiting:
-            yield from waiting.pop(next_task)
-            next_task += 1
+    results = engine.map_partitions(look_up, tasks, uses_gpu=question.device != "cpu")
+    for answers in in_order(reported(results, [len(task.paths) for task in tasks], reporter, "lookup", "files")):
+        yield from answers
 
 
 def flag_images(

@@ -61,10 +61,8 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
     index = IvfIndex(run.index_path(), n_gpus=0 if device == "cpu" else count_gpus())
     expected = (int(run.index_facts.get("n_images", -1)), int(run.index_facts.get("dim", -1)))
     if (index.n_vectors, index.dim) != expected:
-        raise RunDirectoryError(
-            f"{run_dir}: its index holds {index.n_vectors:,} vectors of {index.dim} dimensions, expected {expected[0]:,} of {expected[1]}; "
-            f"{how_to_rebuild(run.path('index'))}"
-        )
+        text = f"its index holds {index.n_vectors:,} vectors of {index.dim} dimensions, expected {expected[0]:,} of {expected[1]}"
+        raise RunDirectoryError(f"{run_dir}: {text}; {how_to_rebuild(run.path('index'))}")
     return RunIndex(run, index)
 
 
@@ -159,23 +157,16 @@ class RunIndex:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The run's encoder, loaded on first use.
-
-        Raises ConfigError if the run holds precomputed embeddings and no encoder was named.
-        Raises RunDirectoryError if the run was embedded with another.
-        """
+        """The run's encoder, loaded on first use."""
         config = self.run.config.encoder
         if not encoder_kind(config.name).has_images:
-            raise ConfigError(
-                f"{self.run} holds precomputed embeddings, and does not know what made them; name it, such as encoder.name=clip "
-                "encoder.model=ViT-B-32 encoder.pretrained=…"
-            )
+            example = "encoder.name=clip encoder.model=ViT-B-32 encoder.pretrained=…"
+            raise ConfigError(f"{self.run} holds precomputed embeddings, and does not know what made them; name it, such as {example}")
         self.run.check_encoder()
         encoder = load_encoder(config, self.run.config.engine.device)
         if encoder.dim != self.index.dim:
-            raise ConfigError(
-                f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, expected {self.index.dim} as {self.run}"
-            )
+            expected = f"expected {self.index.dim} as {self.run}"
+            raise ConfigError(f"encoder.name={config.name} gives vectors of {encoder.dim} dimensions, {expected}")
         return encoder
 
     @cached_property
@@ -183,10 +174,7 @@ class RunIndex:
         return MatchJudge(self.run, self.samples)
 
     def views(self, data: bytes, *, all_views: bool = True) -> Views:
-        """The vectors of an encoded image.
-
-        Raises SampleError if it is not an image, or too large.
-        """
+        """The vectors of an encoded image; SampleError if it is not an image, or too large."""
         config = self.run.config
         if len(data) > config.input.max_image_bytes:
             limit = f"expected at most {config.input.max_image_bytes:,} (input.max_image_bytes)"
@@ -217,8 +205,7 @@ class RunIndex:
         if views.view_rows is not None and self._views.has_views and views.quality >= search.low_detail_quality:
             # similarities of views are on a scale of their own: they only add what whole images miss
             view_hits = self._views.search(views.view_rows, max(search.view_min_similarity, min_similarity or 0.0))
-            for sample_id, value, name in zip(view_hits.sample_ids.tolist(), view_hits.similarity.tolist(), view_hits.views, strict=True):
-                best.setdefault(sample_id, (value, name))
+            best |= {sample_id: hit for sample_id, hit in view_hits.items() if sample_id not in best}
         return best
 
     def judge_of(self, views: Views) -> ImageJudge:
@@ -233,10 +220,8 @@ class RunIndex:
 
     def _match(self, sample_id: int, similarity: float, view: str) -> Match:
         row, group = self.samples.row(sample_id), self.samples.membership(sample_id)
-        return Match(
-            sample_id, row["key"], row["shard"], row["url"], row["caption"], similarity,
-            group.duplication_count, group.component_id, group.is_kept, view,
-        )  # fmt: skip
+        named = {name: row[name] for name in ("key", "shard", "url", "caption")}
+        return Match(sample_id, similarity=similarity, view=view, **named, **vars(group))
 
 
 def _encoded(number: int, image: str | Path | bytes | npt.NDArray[np.uint8] | Image.Image) -> tuple[str, bytes]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from dedup.contracts import JsonDict
 from dedup.find.index import RunIndex
+from dedup.numerics.arraytypes import Ids, Rows16
 from dedup.numerics.search.exhaustive import nearest_neighbors
 from dedup.runs.directory import Run
 from dedup.runs.index import INDEX, LISTS
@@ -42,17 +41,9 @@ class IndexInfo:
     pair_recall: float | None  # share of these pairs that a search finds; None without any
     recall_at_1: float | None  # of the images with such a neighbour, the share whose nearest is found; None without any
 
-    def as_dict(self) -> JsonDict:
-        """For JSON."""
-        return asdict(self)
-
 
 def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> IndexInfo:
-    """Measure an index.
-
-    `n_queries`: images to search exhaustively, drawn from those with a neighbour; 0 = none.
-    `seed`: of the draw.
-    """
+    """Measure an index; its recall on `n_queries` images that are searched exhaustively, drawn from those with a neighbour."""
     run, faiss_index = index.run, index.index
     facts, lists, sizes = run.index_facts, run.lists(), faiss_index.list_sizes()
     n, dim = faiss_index.n_vectors, faiss_index.dim
@@ -82,7 +73,7 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
     )
 
 
-def _measure(index: RunIndex, run: Run, ids: npt.NDArray[np.int64], n_queries: int, seed: int) -> tuple[list[list[int]], int, int]:
+def _measure(index: RunIndex, run: Run, ids: Ids, n_queries: int, seed: int) -> tuple[list[list[int]], int, int]:
     """True neighbours of sampled images, nearest first; how many of them a search finds; for how many images it finds the nearest."""
     with_neighbor = np.intersect1d(read_table(run.table("neighbors"), ["sample_id"])["sample_id"].to_numpy(), ids)
     sampled = np.sort(np.random.default_rng(seed).choice(with_neighbor, min(n_queries, len(with_neighbor)), replace=False))
@@ -90,7 +81,7 @@ def _measure(index: RunIndex, run: Run, ids: npt.NDArray[np.int64], n_queries: i
         return [], 0, 0
     store = run.vectors()
 
-    def blocks() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+    def blocks() -> Iterator[tuple[Ids, Rows16]]:
         for start in range(0, len(ids), _BLOCK):
             yield ids[start : start + _BLOCK], store.take(ids[start : start + _BLOCK])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError, ShapeError
+from dedup.numerics.arraytypes import Ids, ListIds, Rows32, Sims
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.image.views import CROP, DISC, INNER, WHOLE, ViewRows, relative_turns
 from dedup.numerics.search.exhaustive import close_pairs
@@ -31,7 +32,7 @@ _NPROBE = 4  # lists that each view of an image is searched in; training views a
 _HALF_BAND = 1e-2  # by how much a product of rows rounded to float16 may lie below their cosine, and some more
 _KINDS = {WHOLE: "", INNER: "inner", CROP: "crop", DISC: "rotated"}
 
-_Hits = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int8], npt.NDArray[np.int8]]  # image, similarity, kind, turn
+_Hits = tuple[Ids, Sims, npt.NDArray[np.int8], npt.NDArray[np.int8]]  # image, similarity, kind, turn
 
 
 class VectorSearch:
@@ -41,12 +42,7 @@ class VectorSearch:
         self.run, self.index = run, index
         self._facts, self._lists = run.index_facts, run.lists()
 
-    @property
-    def n_images(self) -> int:
-        """Distinct training images."""
-        return self.index.n_vectors
-
-    def search(self, vectors: npt.NDArray[np.floating], *, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def search(self, vectors: npt.NDArray[np.floating], *, k: int = 10) -> tuple[Ids, Sims]:
         """The nearest distinct training images of some vectors.
 
         `vectors`: shape (n, dim).
@@ -55,38 +51,34 @@ class VectorSearch:
         Raises ShapeError if the vectors are not as long as the run's.
         """
         rows = self._rows(vectors)
-        n_candidates = min(self.n_images, _SPARE[0] * k + _SPARE[1])
+        n_candidates = min(self.index.n_vectors, _SPARE[0] * k + _SPARE[1])
         ids, similarity = self._refined(rows, n_candidates)
         order = np.lexsort((ids, -similarity), axis=1)[:, :k]
         ids, similarity = np.take_along_axis(ids, order, 1), np.take_along_axis(similarity, order, 1)
         missing = max(0, k - ids.shape[1])
         return np.pad(ids, ((0, 0), (0, missing)), constant_values=-1), np.pad(similarity, ((0, 0), (0, missing)), constant_values=-2.0)
 
-    def neighbors(
-        self, vectors: npt.NDArray[np.floating], min_similarity: float
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def neighbors(self, vectors: npt.NDArray[np.floating], min_similarity: float) -> tuple[Ids, Ids, Sims]:
         """All training images within a similarity of some vectors, as far as the index finds them.
 
         `vectors`: shape (n, dim).
-        Returns `query`: shape (n_found,); row of the vector, ascending.
-        Returns `sample_ids`: shape (n_found,).
-        Returns `similarity`: shape (n_found,); largest first for each query.
+        Returns row of the vector, sample_id and similarity of each, by row and falling similarity.
 
         The number of neighbours is not limited: a search is repeated for twice as many until the last quarter of the candidates holds none.
         """
         rows = self._rows(vectors)
         thresholds = np.full(len(rows), min_similarity, dtype=np.float32)
-        query, ids, similarity = search_all(lambda queries, k: self._refined(rows[queries], k), thresholds, self.n_images)
+        query, ids, similarity = search_all(lambda queries, k: self._refined(rows[queries], k), thresholds, self.index.n_vectors)
         order = np.lexsort((ids, -similarity, query))
         return query[order], ids[order], similarity[order]
 
-    def _rows(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    def _rows(self, vectors: npt.NDArray[np.floating]) -> Rows32:
         if vectors.ndim != 2 or vectors.shape[1] != self.index.dim:
             raise ShapeError(f"expected vectors of shape (n, {self.index.dim}), found {vectors.shape}")
         # rounded as the stored vectors are, so that similarities equal those in the tables
         return unit_rows(unit_rows(vectors).astype(np.float16))
 
-    def _refined(self, rows: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def _refined(self, rows: Rows32, k: int) -> tuple[Ids, Sims]:
         """Candidates ordered by their codes, with exact similarities; -1 and -2 where there are fewer."""
         lists = None
         if self._facts.get("codes") in ("pq", "fp16"):
@@ -101,15 +93,6 @@ class VectorSearch:
         return ids, similarity
 
 
-@dataclass(frozen=True)
-class ViewHits:
-    """Training images with a view like one of the image's; for each, its most similar pair of views."""
-
-    sample_ids: npt.NDArray[np.int64]  # shape (n,)
-    similarity: npt.NDArray[np.float32]  # shape (n,); exact cosine of the views
-    views: list[str]  # see `dedup.find.answers.Match`
-
-
 class ViewSearch:
     """Searches the views of a run, by inverted list.
 
@@ -120,11 +103,10 @@ class ViewSearch:
         self._run, self._parts = run, view_parts(run.views_folder)
         self.has_views = bool(self._parts)
 
-    def search(self, views: ViewRows, min_similarity: float) -> ViewHits:
-        """Find training images with a view like one of an image's.
+    def search(self, views: ViewRows, min_similarity: float) -> dict[int, tuple[float, str]]:
+        """Training images with a view like one of those of an image: sample_id to (similarity, view) of its most similar pair of views.
 
-        `views`: of one image.
-        `min_similarity`: cosine from which two views are alike.
+        `min_similarity`: exact cosine from which two views are alike.
         """
         lists, store = self._lists, self._run.views()
         probed, _ = lists.place(views.vectors, min(_NPROBE, lists.nlist))
@@ -151,10 +133,10 @@ class ViewSearch:
             hits.append((stored["image"][hit].astype(np.int64), similarity, kind, turn.astype(np.int8)))
         return self._best(hits)
 
-    def _best(self, hits: list[_Hits]) -> ViewHits:
+    def _best(self, hits: list[_Hits]) -> dict[int, tuple[float, str]]:
         """The most similar view of each image."""
         if not hits:
-            return ViewHits(np.zeros(0, np.int64), np.zeros(0, np.float32), [])
+            return {}
         image, similarity, kind, turn = (np.concatenate(columns) for columns in zip(*hits, strict=True))
         order = np.lexsort((turn, kind, -similarity, image))
         _, first = np.unique(image[order], return_index=True)
@@ -162,19 +144,20 @@ class ViewSearch:
         turn_words = ["", *list(VARIANTS)[1:], ""]  # the last: by an unknown angle
         words = [(_KINDS[k], turn_words[t]) for k, t in zip(kind[best].tolist(), turn[best].tolist(), strict=True)]
         names = [" ".join(filter(None, pair)) or "none" for pair in words]
-        return ViewHits(self._sample_ids[image[best]], similarity[best], names)
+        pairs = zip(similarity[best].tolist(), names, strict=True)
+        return dict(zip(self._sample_ids[image[best]].tolist(), pairs, strict=True))
 
     @cached_property
     def _lists(self) -> Lists:
         return replace(self._run.view_lists(), n_filter=0)
 
     @cached_property
-    def _sample_ids(self) -> npt.NDArray[np.int64]:
-        ids: npt.NDArray[np.int64] = read_table(self._run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
+    def _sample_ids(self) -> Ids:
+        ids: Ids = read_table(self._run.table("representatives"), ["sample_id"])["sample_id"].to_numpy()
         return ids
 
     @cached_property
-    def _members(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    def _members(self) -> tuple[Ids, npt.NDArray[np.uint32]]:
         """Where each list begins, and the numbers of the views in it, list after list."""
         nlist = self._lists.nlist
         sizes = np.zeros(nlist, dtype=np.int64)
@@ -197,6 +180,6 @@ class ViewSearch:
             ends, n_before = ends + counts, n_before + len(lists)
         return starts, np.asarray(order)
 
-    def _lists_of(self, part: int) -> npt.NDArray[np.int32]:
-        lists: npt.NDArray[np.int32] = np.ascontiguousarray(read_array(view_part(self._run.views_folder, "view", part))["lists"])
+    def _lists_of(self, part: int) -> ListIds:
+        lists: ListIds = np.ascontiguousarray(read_array(view_part(self._run.views_folder, "view", part))["lists"])
         return lists

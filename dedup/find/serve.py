@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from time import perf_counter
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cachetools import LRUCache
 
 from dedup.errors import DedupError, InputError, MissingExtra
-from dedup.find.answers import Answer, Lookup
+from dedup.find.answers import Answer
 from dedup.storage.input.samples import one_line
 
 try:
@@ -26,6 +26,9 @@ try:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "serve") from error
+
+if TYPE_CHECKING:
+    from dedup.find.index import RunIndex
 
 Result = TypeVar("Result")
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -60,16 +63,13 @@ _PAGE = {
 }
 
 
-class Busy(Exception):
-    """Too many requests are waiting."""
-
-
 class Workers:
     """A bounded number of threads with a bounded queue of requests."""
 
-    def __init__(self, n_threads: int, max_waiting: int) -> None:
-        self._threads = anyio.CapacityLimiter(n_threads)
-        self._places = anyio.CapacityLimiter(n_threads + max_waiting)
+    def __init__(self, options: ServiceOptions) -> None:
+        self._max_waiting = options.max_waiting
+        self._threads = anyio.CapacityLimiter(options.n_threads)
+        self._places = anyio.CapacityLimiter(options.n_threads + options.max_waiting)
 
     @property
     def n_taken(self) -> int:
@@ -78,15 +78,12 @@ class Workers:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place in the queue.
-
-        Raises Busy if it is full.
-        """
+        """A place in the queue; refuses the request if there is none."""
         holder = object()
         try:
             self._places.acquire_on_behalf_of_nowait(holder)
         except anyio.WouldBlock:
-            raise Busy from None
+            raise Refused(503, "busy", f"more than {self._max_waiting} requests wait; try again") from None
         try:
             yield
         finally:
@@ -159,10 +156,10 @@ class Refused(Exception):
         self.status, self.reason, self.error = status, reason, error
 
 
-def make_app(lookup: Lookup, options: ServiceOptions | None = None) -> FastAPI:
-    """The service over a lookup, such as `dedup.open_index` gives."""
+def make_app(lookup: RunIndex, options: ServiceOptions | None = None) -> FastAPI:
+    """The service over the index of a run."""
     options = options or ServiceOptions()
-    workers = Workers(options.n_threads, options.max_waiting)
+    workers = Workers(options)
     metrics = Metrics(workers)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.exception_handler(Refused)(_on_refused)
@@ -194,7 +191,7 @@ class _Envelope:
 class _Routes:
     """The handler of each path."""
 
-    def __init__(self, lookup: Lookup, options: ServiceOptions, workers: Workers, metrics: Metrics) -> None:
+    def __init__(self, lookup: RunIndex, options: ServiceOptions, workers: Workers, metrics: Metrics) -> None:
         self._lookup, self._options, self._workers, self._metrics = lookup, options, workers, metrics
         # samples named in answers: only their pictures are shown; used by the event loop alone
         self._named: LRUCache[int, None] = LRUCache(_MOST_NAMED)
@@ -217,7 +214,7 @@ class _Routes:
     ) -> Response:
         """Look up the image that is the body."""
         started = perf_counter()
-        with self._place():
+        with self._workers.place():
             data = await _body(request, self._options)
             answer = await self._workers.run(
                 lambda: self._lookup.search_bytes([("image", data)], k=k, min_similarity=min_similarity, judge_pixels=True)[0]
@@ -234,7 +231,7 @@ class _Routes:
         if sample_id not in self._named:
             raise _no_sample()
         try:
-            with self._place():
+            with self._workers.place():
                 picture = await self._workers.run(lambda: self._lookup.preview(sample_id, side))
         except DedupError as error:
             # details about the server's files belong in its log
@@ -249,14 +246,6 @@ class _Routes:
     async def metrics(self) -> Response:
         """Counters for Prometheus."""
         return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        try:
-            with self._workers.place():
-                yield
-        except Busy:
-            raise Refused(503, "busy", f"more than {self._options.max_waiting} requests wait; try again") from None
 
 
 async def _icon() -> Response:
@@ -333,7 +322,7 @@ def _refusal(error: Refused) -> Response:
     return JSONResponse({"reason": error.reason, "error": one_line(error)}, error.status, headers)
 
 
-def serve(lookup: Lookup, options: ServiceOptions, port: int) -> None:
+def serve(lookup: RunIndex, options: ServiceOptions, port: int) -> None:
     """Serve until the process is interrupted."""
     try:
         import uvicorn

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
+from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.release.plan import FIRST_IMAGES, CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
@@ -38,6 +38,7 @@ _IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.s
 _KINDS: Final = {pa.string(): "string", pa.int32(): "int32", pa.int64(): "int64", pa.float32(): "float32", pa.float64(): "float64"}
 _NOT_COPIED: Final = ("byte_offset", "n_bytes")
 
+# the folder's README, which tells the Hub where the files are
 _CARD: Final = """---
 configs:
 - config_name: default
@@ -141,10 +142,9 @@ def export_keys(kept: Table, out: str, engine: Engine) -> int:
     if not out.endswith(".csv"):
         repeated = ask(engine, REPEATED_SQL, {"kept": kept}, pa.schema([("key", pa.string()), ("n", pa.int64())]))
         if repeated.num_rows:
-            key, n = repeated["key"][0].as_py(), repeated["n"][0].as_py()
-            raise InputError(
-                f"{out}: the key {key!r} occurs in {n} shards, a list of keys would not tell them apart; name a .csv or .parquet"
-            )
+            key, n = repeated.to_pylist()[0].values()
+            apart = "a list of keys would not tell them apart; name a .csv or .parquet"
+            raise InputError(f"{out}: the key {key!r} occurs in {n} shards, {apart}")
         return _write_lines(kept, "key", out, is_strict=True)[0]
     n_rows, schema = 0, pa.schema([pa.field("shard", pa.string()), pa.field("key", pa.string())])
     with AtomicFile(out) as file, pyarrow.csv.CSVWriter(file, schema) as lines:
@@ -158,8 +158,6 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> tuple[int, int]:
     """Write the uids of kept samples as DataComp's resharder takes them: a sorted ``.npy`` of dtype ``u8,u8``, without repetitions.
 
     Returns the number of uids, and of samples without one.
-    Raises ConfigError if the name does not end in ``.npy``.
-    Raises InputError if the run carries no `uid`, or one that is not 32 hex digits.
     """
     if not out.endswith(".npy"):
         raise ConfigError(f"--out {out}: expected a name that ends in .npy")
@@ -169,9 +167,9 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> tuple[int, int]:
         # hex digits sort as their numbers do
         for batch in engine.sql(UIDS_SQL, {"kept": kept}, pa.schema([("uid", pa.string())])):
             uids = batch["uid"].combine_chunks()
-            if not pc.all(pc.match_substring_regex(uids, "^[0-9a-f]{32}$")).as_py():
-                wrong = uids.filter(pc.invert(pc.match_substring_regex(uids, "^[0-9a-f]{32}$")))[0].as_py()
-                raise InputError(f"{kept.path}: the uid {wrong!r} is no DataComp uid; expected 32 hex digits")
+            wrong = uids.filter(pc.invert(pc.match_substring_regex(uids, "^[0-9a-f]{32}$")))
+            if len(wrong):
+                raise InputError(f"{kept.path}: the uid {wrong[0].as_py()!r} is no DataComp uid; expected 32 hex digits")
             halves = np.frombuffer(bytes.fromhex("".join(uids.to_pylist())), dtype=">u8")
             writer.write(halves.astype("<u8").view(_UID_TYPE))
     n_samples = sum(batch.num_rows - batch["uid"].null_count for batch in dataset(kept).to_batches(columns=["uid"]))
@@ -212,20 +210,14 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
     if (begun or {}).get("identity") != identity and fs.exists(path) and fs.ls(path, detail=False):
         raise RunDirectoryError(f"{out}/data holds files of another export; name another folder, or empty this one")
     write_json(join(out, _BEGUN), {"run": run_dir, "identity": identity})
-    n_done = 0
-    reporter.progress(Progress("export", 0, n_rows, "samples"))
-    for _, n in engine.map_partitions(export_file, tasks):
-        n_done += n
-        reporter.progress(Progress("export", n_done, n_rows, "samples"))
-    write_card(out, n_done)
-    return n_done
+    written = engine.map_partitions(export_file, tasks)
+    n_written = sum(n for _, n in reported(written, [part.n_samples for part in plan], reporter, "export", "samples"))
+    write_bytes(join(out, "README.md"), _CARD.format(n_samples=f"{n_written:,}").encode())
+    return n_written
 
 
 def export_file(task: HfTask) -> int:
-    """Write one file, unless it exists; returns its number of rows.
-
-    Raises InputError if an image can't be read any more.
-    """
+    """Write one file, unless it exists; returns its number of rows."""
     target = join(task.out, "data", f"train-{task.file.number:05d}-of-{task.n_files:05d}.parquet")
     fs, path = filesystem(target)
     if fs.exists(path):
@@ -280,8 +272,3 @@ def _images(places: pa.Table) -> Iterator[dict[str, Any]]:
             why = reader.error or "it has changed since it was embedded"
             raise InputError(f"{shard} gave no image of {n_bytes} bytes under the key {key!r} ({why}); restore it, or run embed again")
         yield {"bytes": sample.image, "path": sample.image_name}
-
-
-def write_card(out: str, n_samples: int) -> None:
-    """Write the folder's README, which tells the Hub where the files are."""
-    write_bytes(join(out, "README.md"), _CARD.format(n_samples=f"{n_samples:,}").encode())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, Final
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 
 from dedup.errors import InputError
 from dedup.release.plan import kept_table
@@ -99,13 +100,8 @@ class KeepFilter:
             raise InputError(f"{url} can't be matched to a shard of {self._run_dir}: {what}; open the shards under the paths the run had")
         return best[0]
 
+    @cachedmethod(lambda self: self._keys)
     def _kept(self, shard: str) -> frozenset[str]:
-        keys = self._keys.get(shard)
-        if keys is None:
-            keys = self._keys[shard] = self._read(shard)
-        return keys
-
-    def _read(self, shard: str) -> frozenset[str]:
         """Keys of a shard that the manifest keeps."""
         if self._manifest is None:
             self._manifest = dataset(kept_table(self._run_dir))  # footers are read once
@@ -137,9 +133,5 @@ def keep(run_dir: str) -> KeepFilter:
 
 def _common_end(a: str, b: str) -> int:
     """How many parts of two paths are equal, counted from their ends."""
-    n = 0
-    for one, other in zip(reversed(a.split("/")), reversed(b.partition("?")[0].split("/")), strict=False):
-        if one != other:
-            break
-        n += 1
-    return n
+    pairs = zip(reversed(a.split("/")), reversed(b.partition("?")[0].split("/")), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

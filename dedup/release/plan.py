@@ -67,8 +67,7 @@ class CleanedShard:
     """One shard to be written: a stretch of the kept samples, which are ordered by sample_id."""
 
     number: int  # its name is ``NNNNN.tar``
-    # first_id, last_id: sample_ids
-    first_id: int
+    first_id: int  # a sample_id, like last_id
     last_id: int
     n_samples: int
     image_bytes: int  # of its images, encoded
@@ -78,41 +77,27 @@ class CleanedShard:
 
 
 def kept_table(run_dir: str) -> Table:
-    """The manifest of a finished run, with its carried columns.
-
-    Raises RunDirectoryError if there is none.
-    """
-    table = Run(run_dir).table("manifest")
-    return replace(table, schema=with_carried(MANIFEST, _carried(table)))
-
-
-def _carried(manifest: Table) -> list[str]:
-    """Names of the carried columns, which follow those of every manifest."""
+    """The manifest of a finished run, with its carried columns."""
+    manifest = Run(run_dir).table("manifest")
     fs, _ = filesystem(manifest.path)
     try:
         with fs.open(files(manifest)[0], "rb") as file:
             columns = pq.read_schema(file).names
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{manifest.path} holds no manifest; run all stages first (dedup status shows what is missing)") from error
-    return [name for name in columns if name not in MANIFEST.names]
+    return replace(manifest, schema=with_carried(MANIFEST, [name for name in columns if name not in MANIFEST.names]))
 
 
 def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tuple[Table, KeepListResult]:
-    """Write the samples that a keep list names, in the form of a manifest.
+    """Write the samples of a finished run that a keep list names into a folder, as a manifest, ordered by sample_id.
 
-    `run_dir`: a finished run.
-    `keep_list`: see `read_keep_list`.
-    `folder`: where the table goes.
-    The table is ordered by sample_id.
     Raises InputError if the list can't be read, names samples by a column the run did not carry, or names none of this run.
     """
     named, kept = read_keep_list(keep_list), kept_table(run_dir)
     missing = [name for name in named.column_names if name not in kept.schema.names]
     if missing:
-        raise InputError(
-            f"{keep_list} names samples by {missing[0]}, which {run_dir} does not have; embed with input.carry=[{missing[0]}], "
-            "or name them by key, url or sha256"
-        )
+        text = f"embed with input.carry=[{missing[0]}], or name them by key, url or sha256"
+        raise InputError(f"{keep_list} names samples by {missing[0]}, which {run_dir} does not have; {text}")
     run = Run(run_dir)
     sources = {name: run.table(name) for name in ("manifest", "duplicates", "excluded")} | {"named": named}
     parts = {
@@ -145,10 +130,7 @@ def kept_rows(kept: Table, shard: CleanedShard, *, by_image: bool = False) -> pa
 
 
 def read_file(path: str, n_bytes: int) -> bytes:
-    """Read the image of a sample in a folder.
-
-    Raises InputError if it is gone, or has another size than when it was embedded.
-    """
+    """Read the image of a sample in a folder; InputError if it is gone, or has another size than when it was embedded."""
     try:
         with open_binary(path) as file:
             data = file.read(n_bytes + 1)
@@ -167,8 +149,6 @@ def plan_shards(kept: Table, per_shard: int, *, by_image: bool = False) -> Itera
     `per_shard`: samples in each but the last; 0 = a cleaned shard for each shard that keeps any.
     `by_image`: count images instead of samples.
 
-    Notes
-    -----
     A shard ends early where its next sample would repeat a key: readers of webdatasets tell samples by their keys alone. Images of a
     folder get keys of their own, so their shards end only where a tar follows. The rows of one file and of one shard are held in memory.
     """

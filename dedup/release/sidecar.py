@@ -19,13 +19,8 @@ _NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes", "member", "n_images", "
 
 
 def write_beside(rows: pa.Table, url: str) -> None:
-    """Write the rows of a cleaned shard's samples.
+    """Write the rows of a cleaned shard's samples, which have the columns of the manifest.
 
-    `rows`: columns of the manifest, in the order of the samples.
-    `url`: the parquet to write.
-
-    Notes
-    -----
     Columns are those of the parquet beside the shard a sample came from, joined by key, where there is one; else `key, url, caption,
     status, error_message, width, height, sha256` and the carried ones. `component_id`, `duplication_count` and `sample_id` come last.
     The sha256 of img2dataset's parquet, which is that of the downloaded bytes, is not changed.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
+from dedup.numerics.arraytypes import Ids, Rows16, Sims
 from dedup.numerics.search.exhaustive import close_pairs, themselves
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.runs.directory import Run
@@ -40,16 +40,15 @@ class BelowSample:
     """What the comparison of a sample found."""
 
     # src, dst: shape (n,); the most similar pairs below the threshold, src < dst, most similar first
-    src: npt.NDArray[np.int64]
-    dst: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]  # shape (n,); exact
+    src: Ids
+    dst: Ids
+    similarity: Sims  # shape (n,); exact
     # shape (n_bins + 1,); pairs (query, vector) by similarity from `low` on: bin k holds [k / n_bins, (k + 1) / n_bins), the last one 1
-    bins: npt.NDArray[np.int64]
+    bins: Ids
     low: float
-    # n_queries, n_vectors, n_all: sampled images; those each was compared with; all of the run
-    n_queries: int
-    n_vectors: int
-    n_all: int
+    n_queries: int  # sampled images
+    n_vectors: int  # with which each was compared
+    n_all: int  # of the run
 
 
 def sample_below(
@@ -59,10 +58,7 @@ def sample_below(
 
     `n_of_partition`: partition to its number of vectors.
     `low`: similarity down to which pairs are counted.
-    `n_bins`: bins from 0 to 1.
 
-    Notes
-    -----
     At most 1.5e11 multiply-adds and some 50 MB, whatever the size of the run; of more than two million vectors a part is compared. The
     sample, the stretches and their order depend on the seed and the run alone.
     """
@@ -90,14 +86,14 @@ def sample_below(
 class _Nearest:
     """Counts similarities of the queries, and keeps the pairs nearest below the threshold."""
 
-    def __init__(self, queries: npt.NDArray[np.float16], ids: npt.NDArray[np.int64], threshold: float, low: float, n_bins: int) -> None:
+    def __init__(self, queries: Rows16, ids: Ids, threshold: float, low: float, n_bins: int) -> None:
         self._queries, self._ids, self._unit = queries, ids, unit_rows(queries)
         self._threshold, self._low, self._n_bins = np.float32(threshold), low, n_bins
         self.bins = np.zeros(n_bins + 1, dtype=np.int64)
         self._pairs = np.zeros((0, 2), dtype=np.int64)
         self._similarity = np.zeros(0, dtype=np.float32)
 
-    def take(self, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float16]) -> None:
+    def take(self, ids: Ids, rows: Rows16) -> None:
         close = close_pairs(self._unit, unit_rows(rows), self._low, but=themselves(self._ids, ids))
         places, values = close.places, close.values
         self.bins += np.bincount(np.clip((values * self._n_bins + 1e-4).astype(np.int64), 0, self._n_bins), minlength=self._n_bins + 1)
@@ -112,16 +108,13 @@ class _Nearest:
         pairs = np.sort(np.column_stack([self._ids[query], ids[row]])[is_below], axis=1)
         self._pairs = np.concatenate([self._pairs, pairs])
         self._similarity = np.concatenate([self._similarity, similarity[is_below]])
-        self._trim()
-
-    def _trim(self) -> None:
         order = np.lexsort((self._pairs[:, 1], self._pairs[:, 0], -self._similarity))
         pairs, similarity = self._pairs[order], self._similarity[order]
         is_new = np.ones(len(pairs), dtype=bool)  # two queries may find the same pair
         is_new[1:] = (np.diff(pairs, axis=0) != 0).any(axis=1)
         self._pairs, self._similarity = pairs[is_new][:_MAX_HELD], similarity[is_new][:_MAX_HELD]
 
-    def best(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def best(self) -> tuple[Ids, Ids, Sims]:
         """The pairs, most similar first, at most two of each image."""
         seen: dict[int, int] = {}
         chosen = []
@@ -141,17 +134,17 @@ def _stretches(partitions: dict[int, int], max_vectors: int, n_block: int) -> li
     return [blocks[place] for place in np.linspace(0, len(blocks) - 1, n_stretches).astype(np.int64).tolist()]
 
 
-def _draw(partitions: dict[int, int], n: int, seed: int) -> npt.NDArray[np.int64]:
+def _draw(partitions: dict[int, int], n: int, seed: int) -> Ids:
     """Ascending sample_ids of n vectors drawn at random."""
     ends = np.cumsum(list(partitions.values()))
     places = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), n, replace=False))
     part = np.searchsorted(ends, places, side="right")
     row = places - np.concatenate([[0], ends[:-1]])[part]
-    ids: npt.NDArray[np.int64] = (np.array(list(partitions), dtype=np.int64)[part] << 32) | row
+    ids: Ids = (np.array(list(partitions), dtype=np.int64)[part] << 32) | row
     return ids
 
 
-def _blocks(run: Run, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+def _blocks(run: Run, stretches: list[tuple[int, int, int]]) -> Iterator[tuple[Ids, Rows16]]:
     for partition, start, stop in stretches:
         rows = read_rows(embedding_path(run.path("embeddings"), partition), start, stop)
         yield (np.int64(partition) << 32) + np.arange(start, stop, dtype=np.int64), rows

@@ -34,10 +34,7 @@ _NEEDED = ("embed", "index", "pairs", "confirm", "groups", "manifest")
 
 
 def open_reported(run_dir: str) -> Run:
-    """The run that a report is about.
-
-    Raises RunDirectoryError if there is no run, or its manifest is not written yet.
-    """
+    """The run that a report is about; RunDirectoryError if there is none, or its manifest is not written yet."""
     run = Run.open(run_dir)
     for stage in _NEEDED:
         run.finished(stage)
@@ -82,11 +79,7 @@ class Limits:
 
 LIMITS = Limits()
 
-_EXCLUSIONS = {
-    "reference": "near a reference image",
-    "listed": "named by exclude.list",
-    "copy": "a copy of a listed sample",
-}
+_EXCLUSIONS = {"reference": "near a reference image", "listed": "named by exclude.list", "copy": "a copy of a listed sample"}
 
 
 @dataclass(frozen=True)
@@ -216,8 +209,7 @@ def _pictures(run: Run, facts: dict[int, Facts], order: list[int], limits: Limit
     if not run.has_pixels:
         return Pictures(n_wanted=len(facts))
     places = {sample_id: fact.place for sample_id, fact in facts.items()}
-    max_pixels = run.config.input.max_pixels
-    return read_pictures(run, places, order, max_pixels=max_pixels, most_compressed=limits.most_compressed)
+    return read_pictures(run, places, order, max_pixels=run.config.input.max_pixels, most_compressed=limits.most_compressed)
 
 
 def _excluded(reader: TableReader, run: Run) -> Excluded:
@@ -247,10 +239,8 @@ class Page:
         dropped, ways = figures.kinds(reader, run)
         n_refused = sum(reason.part.n for reason, _ in gathered.pairs.refused)
         style, script = _template("report.css"), _template("report.js")
-        self._values: dict[str, Any] = {
-            "run": run, "groups": gathered.groups, "pairs": gathered.pairs, "excluded": gathered.excluded, "facts": gathered.facts,
-            "seed": gathered.seed, "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized,
-            "size_rows": size_rows,
+        self._values: dict[str, Any] = vars(gathered) | {
+            "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized, "size_rows": size_rows,
             "judged": judged, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
             "rejected": figures.rejected(reader), "broken_shards": broken,
             "captions": figures.captions(reader) if "statistics" in run.records else [],
@@ -278,9 +268,8 @@ class Page:
             self.notes.append(f"{pictures.n_unread:,} of {pictures.n_wanted:,} pictures could not be read: {shown(pictures.trouble)}")
         n_left_out = pictures.n_wanted - pictures.n_unread - n_shown
         if n_shown and n_left_out > 0:
-            self.notes.append(
-                f"{n_left_out:,} pictures were left out, because of the size of this file or because their tars are compressed"
-            )
+            why = "because of the size of this file or because their tars are compressed"
+            self.notes.append(f"{n_left_out:,} pictures were left out, {why}")
 
 
 def stages(run: Run) -> list[Row]:

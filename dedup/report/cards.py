@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
 from dedup.errors import DedupError
+from dedup.numerics.arraytypes import Pixels
 from dedup.numerics.image.descriptor import area_resize
 from dedup.report.queries import FACTS, Row, TableReader
 from dedup.runs.directory import Run
@@ -148,7 +148,6 @@ def read_pictures(
 
     `places`: sample_id to where its image lies.
     `order`: sample_ids, the most important first.
-    `max_pixels`: `input.max_pixels`.
     `most_compressed`: compressed tars to read at most.
     """
     wanted = [places[sample_id] for sample_id in dict.fromkeys(order) if sample_id in places]
@@ -176,11 +175,8 @@ def read_pictures(
     return pictures
 
 
-def small_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A JPEG whose longer side has at most `SIDE` pixels.
-
-    `pixels`: shape (height, width, 3); RGB.
-    """
+def small_jpeg(pixels: Pixels) -> bytes:
+    """A JPEG whose longer side has at most `SIDE` pixels."""
     height, width = pixels.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     if scale < 1.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 _WIDTH, _HEIGHT = 760, 300
@@ -108,14 +108,12 @@ def log_log(points: Sequence[tuple[int, int]], *, label: str, x_title: str, y_ti
     def at_y(value: float) -> float:
         return round(_HEIGHT - _BOTTOM - 14 - high * math.log10(value) / y_end, 2)
 
-    shown = points if len(points) <= _MOST_POINTS else _one_per_place(points, at_x, at_y)
-    marks = []
-    for x, y in shown:
-        marks.append(Mark(at_x(x) - 0.75, at_y(y), 1.5, round(_HEIGHT - _BOTTOM - at_y(y), 2), kind="stem"))
-    for x, y in shown:
-        marks.append(
-            Mark(at_x(x), at_y(y), radius=3.6, kind="unique" if x == 1 else "near", tooltip=tooltip.format(x=f"{x:,}", y=f"{y:,}"))
-        )
+    if len(points) > _MOST_POINTS:  # leave out those that a later one covers
+        points = list({(round(at_x(x)), round(at_y(y))): (x, y) for x, y in points}.values())
+    marks = [Mark(at_x(x) - 0.75, at_y(y), 1.5, round(_HEIGHT - _BOTTOM - at_y(y), 2), kind="stem") for x, y in points]
+    for x, y in points:
+        text = tooltip.format(x=f"{x:,}", y=f"{y:,}")
+        marks.append(Mark(at_x(x), at_y(y), radius=3.6, kind="unique" if x == 1 else "near", tooltip=text))
     return Chart(
         label,
         x_title,
@@ -124,13 +122,6 @@ def log_log(points: Sequence[tuple[int, int]], *, label: str, x_title: str, y_ti
         [(at_x(10**power), short(10**power)) for power in range(math.floor(x_end) + 1)],
         [(at_y(10**power), short(10**power)) for power in range(math.floor(y_end) + 1)],
     )
-
-
-def _one_per_place(
-    points: Sequence[tuple[int, int]], at_x: Callable[[float], float], at_y: Callable[[float], float]
-) -> list[tuple[int, int]]:
-    """The points without those that a later one covers."""
-    return list({(round(at_x(x)), round(at_y(y))): (x, y) for x, y in points}.values())
 
 
 def histogram(
@@ -147,10 +138,8 @@ def histogram(
 ) -> Chart:
     """Bars by bin: stacked on a linear axis, side by side in the bin's width on a logarithmic one, where stacks mean nothing.
 
-    `n_bins`: bins from 0 to 1.
-    `low`, `high`: what is shown; bins outside are left out.
+    `n_bins`: bins from 0 to 1; those outside `low` and `high` are left out.
     `lines`: values to mark, and their labels.
-    `is_log`: whether the axis of the counts is logarithmic.
     """
     first, last = round(low * n_bins), round(high * n_bins)
     shown = [{place: n for place, n in each.counts.items() if first <= place <= last and n} for each in series]
@@ -207,7 +196,5 @@ def short(number: float) -> str:
     >>> short(1), short(2500), short(10_000), short(3e6)
     ('1', '2.5k', '10k', '3M')
     """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:g}{unit}"
-    return f"{number:g}"
+    size, unit = next(((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= size), (1.0, ""))
+    return f"{number / size:g}{unit}"

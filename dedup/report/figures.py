@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from dedup.report import queries
 from dedup.report.below import BelowSample
@@ -36,8 +37,7 @@ class Part:
     name: str
     n: int
     share: str
-    # x, width: of its bar, in per mille of the whole
-    x: float
+    x: float  # of its bar, in per mille of the whole, like its width
     width: float
 
 
@@ -89,9 +89,8 @@ def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
         figures.append(("pairs refused", f"{n_refused:,}", f"of {n_judged:,} judged"))
     summary = run.records["pairs"].summary
     if (recall := summary.get("recall")) is not None:
-        figures.append(
-            ("measured recall", f"{recall:.4f}", f"of {summary['recall_pairs']:,} pairs of {summary['recall_queries']:,} images")
-        )
+        measured = f"of {summary['recall_pairs']:,} pairs of {summary['recall_queries']:,} images"
+        figures.append(("measured recall", f"{recall:.4f}", measured))
     if manifest.rows.get("excluded"):
         figures.append(("excluded", f"{manifest.rows['excluded']:,}", "near a reference image, or on a list"))
     figures.append(("rejected", f"{embed.rows['rejected']:,}", "can't be read"))
@@ -177,37 +176,21 @@ def bins(reader: TableReader) -> Bins:
 def similarities(counts: Bins, run: Run, below: BelowSample | None) -> tuple[Chart, Chart | None]:
     """The judged pairs by similarity; and all pairs of sampled images, across the threshold."""
     threshold = run.config.search.min_similarity
-    low = lowest_shown(threshold)
     lines = [(threshold, f"threshold {threshold:g}")]
-    judged = histogram(
-        [Series("near", "joined", counts.joined)] + ([Series("refused", "refused", counts.refused)] if run.judges_pixels else []),
-        n_bins=SIMILARITY_BINS,
-        low=low,
-        high=1.0,
-        lines=lines,
-        label="similarity of the pairs that were joined and refused",
-        x_title="similarity",
-        y_title="pairs",
-    )
+    chart = partial(histogram, n_bins=SIMILARITY_BINS, low=lowest_shown(threshold), high=1.0, lines=lines, x_title="similarity")
+    refused = [Series("refused", "refused", counts.refused)] if run.judges_pixels else []
+    label = "similarity of the pairs that were joined and refused"
+    judged = chart([Series("near", "joined", counts.joined), *refused], label=label, y_title="pairs")
     if below is None or not below.n_queries:
         return judged, None
     edge = int(threshold * SIMILARITY_BINS + 1e-4)
     values = {number: int(n) for number, n in enumerate(below.bins) if n}
-    sampled = histogram(
-        [
-            Series("below", "below the threshold", {number: n for number, n in values.items() if number < edge}),
-            Series("near", "candidates", {number: n for number, n in values.items() if number >= edge}),
-        ],
-        n_bins=SIMILARITY_BINS,
-        low=low,
-        high=1.0,
-        lines=lines,
-        label="similarity of all pairs of a sample of images, on a logarithmic axis",
-        x_title="similarity",
-        y_title="pairs of the sample",
-        is_log=True,
-    )
-    return judged, sampled
+    series = [
+        Series("below", "below the threshold", {number: n for number, n in values.items() if number < edge}),
+        Series("near", "candidates", {number: n for number, n in values.items() if number >= edge}),
+    ]
+    label = "similarity of all pairs of a sample of images, on a logarithmic axis"
+    return judged, chart(series, label=label, y_title="pairs of the sample", is_log=True)
 
 
 def lowest_shown(threshold: float) -> float:

@@ -12,7 +12,7 @@ from dedup.report.cards import Card, Gallery, Pair, pair_of
 from dedup.report.figures import SIMILARITY_BINS, Reason, lowest_shown, reasons_of
 from dedup.report.queries import Row, TableReader
 from dedup.runs.directory import Run
-from dedup.storage.tables import dataset
+from dedup.storage.tables import read_table
 from dedup.text import cut, similarity_text
 
 _PER_REASON = 8
@@ -54,11 +54,7 @@ class Pairs:
 
 
 def galleries(reader: TableReader, run: Run, *, n: int, seed: int) -> Galleries:
-    """Choose groups and their members.
-
-    `n`: groups among the largest, and as many at random.
-    `seed`: of the random ones.
-    """
+    """Choose groups and their members: the n largest, n at random, and those that the threshold hardly joins."""
     chains = _chains(reader, run)
     if "statistics" not in run.records:
         return Galleries([], [], [], [], chains, [], run.records["groups"].summary.get("n_groups", 0))
@@ -102,8 +98,8 @@ class _Members:
         for member in _most_and_least(copies, most - len(cards), ends):
             of_keeper = f"of {keeper_names[member['keeper_id']]}" if member["keeper_id"] in keeper_names else ""
             cards.append(Card(member["sample_id"], member["kind"], member["similarity"], member["distance"], of_keeper))
-        facts = [("samples", f"{row['duplication_count']:,}"), ("byte-identical", f"{row['n_exact']:,}")]
-        facts += [("captions", f"{row['n_captions']:,}"), ("urls", f"{row['n_urls']:,}")]
+        counted = {"samples": "duplication_count", "byte-identical": "n_exact", "captions": "n_captions", "urls": "n_urls"}
+        facts = [(name, f"{row[column]:,}") for name, column in counted.items()]
         facts.append(("weakest to its anchor", similarity_text(row["min_similarity"])))
         weakest = row["min_similarity"]
         if edge:
@@ -115,10 +111,10 @@ class _Members:
         return Gallery(group, row["duplication_count"], facts, caption, cards, row["n_exact"], weakest)
 
 
-def _by_component(rows: Sequence[Row]) -> dict[int, list[Row]]:
+def _by_component(rows: Sequence[Row], name: str = "component_id") -> dict[int, list[Row]]:
     groups: dict[int, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["component_id"], []).append(row)
+        groups.setdefault(row[name], []).append(row)
     return groups
 
 
@@ -143,9 +139,8 @@ def _chains(reader: TableReader, run: Run) -> list[Gallery]:
     """Connected components that were cut into several groups: a card for the anchor of each piece."""
     is_any_cut = run.records["groups"].summary.get("n_split", 1) > 0
     rows = reader.rows(queries.CHAINS, n=_N_CHAINS) if is_any_cut else []
-    pieces: dict[int, list[Row]] = {}
-    for piece in reader.rows(queries.PIECES, chosen=[row["raw_component_id"] for row in rows], n=SMALL_SHOWN):
-        pieces.setdefault(piece["raw_component_id"], []).append(piece)
+    chosen = [row["raw_component_id"] for row in rows]
+    pieces = _by_component(reader.rows(queries.PIECES, chosen=chosen, n=SMALL_SHOWN), "raw_component_id")
     chains = []
     for row in rows:
         component_id = row["raw_component_id"]
@@ -174,21 +169,15 @@ def pairs(reader: TableReader, run: Run, *, seed: int) -> Pairs:
 
 
 def _details(row: Row) -> list[str]:
-    sources = {
-        "look": "found by views",
-        "also": "found by the second source",
-        "also_look": "found by views of the second source",
-    }
+    sources = {"look": "found by views", "also": "found by the second source", "also_look": "found by views of the second source"}
     turned = "" if row["variant"] in (None, "none") else f"turned: {row['variant']}"
     judged = f"judged in {row['stage']}" if row.get("stage") not in (None, "confirm") else ""
     return [sources.get(row["source"], ""), turned, judged]
 
 
 def _sample_below(run: Run, seed: int) -> BelowSample | None:
-    counts: dict[int, int] = {}
-    for batch in dataset(run.table("partitions")).to_batches(columns=["partition", "n_samples"]):
-        for number, n in zip(batch["partition"].to_pylist(), batch["n_samples"].to_pylist(), strict=True):
-            counts[number] = counts.get(number, 0) + n
+    rows = read_table(run.table("partitions"), ["partition", "n_samples"]).group_by("partition").aggregate([("n_samples", "sum")])
+    counts = dict(zip(rows["partition"].to_pylist(), rows["n_samples_sum"].to_pylist(), strict=True))
     try:
         threshold = run.config.search.min_similarity
         return sample_below(run, counts, threshold, low=lowest_shown(threshold), n_bins=SIMILARITY_BINS, seed=seed)

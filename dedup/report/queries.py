@@ -5,7 +5,7 @@ Texts are cut in the query, since a caption may have megabytes; `n_characters` i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -27,12 +27,7 @@ class TableReader:
     run: Run
 
     def rows(self, query: Query, *, chosen: Iterable[int] = (), wanted: Iterable[int] = (), **numbers: float) -> list[Row]:
-        """The answer to a query.
-
-        `chosen`: component_ids of the table `chosen`.
-        `wanted`: sample_ids of the table `wanted`.
-        `numbers`: values of the braces in the query.
-        """
+        """The answer to a query on its tables, `chosen` component_ids and `wanted` sample_ids, with numbers in its braces."""
         tables: dict[str, Table | pa.Table] = {name: self.run.table(name) for name in query.tables}
         if " chosen" in query.sql:
             tables["chosen"] = pa.table({"component_id": sorted(set(chosen))}, schema=CHOSEN)
@@ -45,7 +40,6 @@ class TableReader:
 
 
 DETAIL_CHARACTERS: Final = 300
-_CUT: Final = f"substr({{column}}, 1, {CAPTION_CHARACTERS})"
 
 
 class Query(NamedTuple):
@@ -56,13 +50,33 @@ class Query(NamedTuple):
     schema: pa.Schema
 
 
-def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
-    return pa.schema([pa.field(name, kind) for name, kind in columns])
+_REALS: Final = {"similarity", "distance", "min_similarity", "mean_similarity", "caption_share"}
+_TEXTS: Final = {
+    "shard", "key", "url", "caption", "kind", "source", "variant", "reason", "stage", "detail", "status", "error", "what", "excluded_by",
+    "reference_shard",
+}  # fmt: skip
 
 
-_INT, _REAL, _TEXT = pa.int64(), pa.float64(), pa.string()
-CHOSEN: Final = _schema(("component_id", _INT))
-WANTED: Final = _schema(("sample_id", _INT))
+def _schema(*names: str) -> pa.Schema:
+    """The columns of an answer: whole numbers, but for those above."""
+    kinds = (pa.float64() if name in _REALS else pa.string() if name in _TEXTS else pa.int64() for name in names)
+    return pa.schema(list(zip(names, kinds, strict=True)))
+
+
+def _first_of_each(by: str, within: str, table: str, columns: Sequence[str], rows: str, *, order: str = "n_all DESC NULLS LAST, ") -> Query:
+    """The first {n} rows for each value of a column, in the order `within`, and how many there are; the most frequent values first."""
+    sql = f"""
+SELECT {", ".join(columns)}, n_all
+FROM (SELECT {table}.*, count(*) OVER (PARTITION BY {by}) AS n_all, row_number() OVER (PARTITION BY {by} ORDER BY {within}) AS place
+      FROM ({rows}) AS {table}) AS ranked
+WHERE place <= {{n}}
+ORDER BY {order}{by} ASC NULLS LAST, place ASC NULLS LAST
+"""
+    return Query(sql, (table,), _schema(*columns, "n_all"))
+
+
+CHOSEN: Final = _schema("component_id")
+WANTED: Final = _schema("sample_id")
 
 FACTS: Final = Query(
     f"""
@@ -74,11 +88,8 @@ FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
 ORDER BY metadata.sample_id
 """,
     ("metadata",),
-    _schema(
-        ("sample_id", _INT), ("shard", _TEXT), ("key", _TEXT), ("url", _TEXT), ("caption", _TEXT), ("n_characters", _INT),
-        ("width", _INT), ("height", _INT), ("n_bytes", _INT), ("byte_offset", _INT),
-    ),
-)  # fmt: skip
+    _schema("sample_id", "shard", "key", "url", "caption", "n_characters", "width", "height", "n_bytes", "byte_offset"),
+)
 
 _GROUP_COLUMNS: Final = f"""
 SELECT component_id, duplication_count, n_exact, n_urls, n_captions, substr(caption, 1, {CAPTION_CHARACTERS}) AS caption,
@@ -88,9 +99,17 @@ FROM statistics
 """
 
 _GROUP_SCHEMA: Final = _schema(
-    ("component_id", _INT), ("duplication_count", _INT), ("n_exact", _INT), ("n_urls", _INT), ("n_captions", _INT), ("caption", _TEXT),
-    ("n_characters", _INT), ("caption_share", _REAL), ("min_similarity", _REAL), ("mean_similarity", _REAL),
-)  # fmt: skip
+    "component_id",
+    "duplication_count",
+    "n_exact",
+    "n_urls",
+    "n_captions",
+    "caption",
+    "n_characters",
+    "caption_share",
+    "min_similarity",
+    "mean_similarity",
+)
 
 LARGEST: Final = Query(
     f"{_GROUP_COLUMNS}ORDER BY duplication_count DESC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}", ("statistics",), _GROUP_SCHEMA
@@ -120,20 +139,9 @@ NAMED: Final = Query(f"{_GROUP_COLUMNS}WHERE component_id IN (SELECT component_i
 
 
 def _members_in(table: str) -> Query:
-    """A query for the first samples of chosen groups that a table holds."""
-    return Query(
-        f"""
-SELECT component_id, sample_id, n_all
-FROM (SELECT {table}.component_id AS component_id, {table}.sample_id AS sample_id,
-             count(*) OVER (PARTITION BY {table}.component_id) AS n_all,
-             row_number() OVER (PARTITION BY {table}.component_id ORDER BY {table}.sample_id ASC NULLS LAST) AS place
-      FROM {table} JOIN chosen ON {table}.component_id = chosen.component_id) AS ranked
-WHERE place <= {{n}}
-ORDER BY component_id, sample_id
-""",
-        (table,),
-        _schema(("component_id", _INT), ("sample_id", _INT), ("n_all", _INT)),
-    )
+    """The first samples of chosen groups that a table holds."""
+    rows = f"SELECT {table}.component_id, {table}.sample_id FROM {table} JOIN chosen ON {table}.component_id = chosen.component_id"
+    return _first_of_each("component_id", "sample_id ASC NULLS LAST", table, ("component_id", "sample_id"), rows, order="")
 
 
 KEPT: Final = _members_in("manifest")
@@ -154,11 +162,8 @@ WHERE from_top <= {n} OR from_bottom <= {n}
 ORDER BY component_id, similarity DESC NULLS LAST, sample_id
 """,
     ("duplicates",),
-    _schema(
-        ("component_id", _INT), ("sample_id", _INT), ("keeper_id", _INT), ("kind", _TEXT), ("similarity", _REAL), ("distance", _REAL),
-        ("n_all", _INT),
-    ),
-)  # fmt: skip
+    _schema("component_id", "sample_id", "keeper_id", "kind", "similarity", "distance", "n_all"),
+)
 
 CHAINS: Final = Query(
     """
@@ -167,37 +172,30 @@ FROM groups GROUP BY raw_component_id HAVING count(DISTINCT component_id) > 1
 ORDER BY count(DISTINCT component_id) DESC NULLS LAST, count(*) DESC NULLS LAST, raw_component_id ASC NULLS LAST LIMIT {n}
 """,
     ("groups",),
-    _schema(("raw_component_id", _INT), ("n_samples", _INT), ("n_groups", _INT)),
+    _schema("raw_component_id", "n_samples", "n_groups"),
 )
 
-PIECES: Final = Query(
-    """
-SELECT raw_component_id, component_id, anchor_id, n_samples, n_all
-FROM (SELECT pieces.*, count(*) OVER (PARTITION BY raw_component_id) AS n_all,
-             row_number() OVER (PARTITION BY raw_component_id ORDER BY n_samples DESC NULLS LAST, component_id ASC NULLS LAST) AS place
-      FROM (SELECT groups.raw_component_id AS raw_component_id, groups.component_id AS component_id, min(groups.anchor_id) AS anchor_id,
-                   count(*) AS n_samples
+PIECES: Final = _first_of_each(
+    "raw_component_id",
+    "n_samples DESC NULLS LAST, component_id ASC NULLS LAST",
+    "groups",
+    ("raw_component_id", "component_id", "anchor_id", "n_samples"),
+    """SELECT groups.raw_component_id, groups.component_id, min(groups.anchor_id) AS anchor_id, count(*) AS n_samples
             FROM groups JOIN chosen ON groups.raw_component_id = chosen.component_id
-            GROUP BY groups.raw_component_id, groups.component_id) AS pieces) AS ranked
-WHERE place <= {n}
-ORDER BY raw_component_id, place
-""",
-    ("groups",),
-    _schema(("raw_component_id", _INT), ("component_id", _INT), ("anchor_id", _INT), ("n_samples", _INT), ("n_all", _INT)),
+            GROUP BY groups.raw_component_id, groups.component_id""",
+    order="",
 )
 
 COMPONENTS: Final = Query(
     "SELECT groups.sample_id AS sample_id, groups.component_id AS component_id "
     "FROM groups JOIN wanted ON groups.sample_id = wanted.sample_id",
     ("groups",),
-    _schema(("sample_id", _INT), ("component_id", _INT)),
+    _schema("sample_id", "component_id"),
 )
 
 _PAIR_COLUMNS: Final = "src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance"
 
-_PAIR_SCHEMA: Final = [
-    ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("source", _TEXT), ("variant", _TEXT), ("distance", _REAL),
-]  # fmt: skip
+_PAIR_NAMES: Final = ("src", "dst", "similarity", "source", "variant", "distance")
 
 # standing edges found by whole pictures: their similarities are on one scale
 _WHOLE: Final = f"{STANDING_SQL} AND source = 'whole'"
@@ -214,34 +212,29 @@ WHERE place = 1
 ORDER BY similarity ASC NULLS LAST, component_id ASC NULLS LAST LIMIT {{n}}
 """,
     ("edges", "groups"),
-    _schema(("component_id", _INT), ("src", _INT), ("dst", _INT), ("similarity", _REAL), ("distance", _REAL)),
+    _schema("component_id", "src", "dst", "similarity", "distance"),
 )
 
 FARTHEST: Final = Query(
     f"SELECT {_PAIR_COLUMNS} FROM edges WHERE {NEAR_SQL} AND edges.distance IS NOT NULL "
     "ORDER BY edges.distance DESC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("edges",),
-    _schema(*_PAIR_SCHEMA),
+    _schema(*_PAIR_NAMES),
 )
 
 NEARLY: Final = Query(
     f"SELECT {_PAIR_COLUMNS} FROM refused WHERE reason = 'different' AND refused.distance > CAST({{max_distance}} AS FLOAT) "
     "ORDER BY refused.distance ASC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST LIMIT {n}",
     ("refused",),
-    _schema(*_PAIR_SCHEMA),
+    _schema(*_PAIR_NAMES),
 )
 
-REFUSED: Final = Query(
-    """
-SELECT src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance, reason, stage, n_all
-FROM (SELECT refused.*, count(*) OVER (PARTITION BY reason) AS n_all,
-             row_number() OVER (PARTITION BY reason ORDER BY similarity DESC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST) AS place
-      FROM (SELECT src, dst, similarity, source, variant, distance, reason, stage FROM refused) AS refused) AS ranked
-WHERE place <= {n}
-ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
-""",
-    ("refused",),
-    _schema(*_PAIR_SCHEMA, ("reason", _TEXT), ("stage", _TEXT), ("n_all", _INT)),
+REFUSED: Final = _first_of_each(
+    "reason",
+    "similarity DESC NULLS LAST, src ASC NULLS LAST, dst ASC NULLS LAST",
+    "refused",
+    (*_PAIR_NAMES, "reason", "stage"),
+    f"SELECT {_PAIR_COLUMNS}, reason, stage FROM refused",
 )
 
 # float32 values are a little less or more than the number meant: 0.7 must not fall into the bin below
@@ -259,14 +252,14 @@ GROUP BY what, bin
 ORDER BY what, bin
 """,
     ("edges", "refused"),
-    _schema(("what", _TEXT), ("bin", _INT), ("n_pairs", _INT)),
+    _schema("what", "bin", "n_pairs"),
 )
 
 KINDS: Final = Query(
     "SELECT kind, source, variant, count(*) AS n_pairs FROM edges GROUP BY kind, source, variant "
     "ORDER BY count(*) DESC NULLS LAST, kind ASC NULLS LAST, source ASC NULLS LAST, variant ASC NULLS LAST",
     ("edges",),
-    _schema(("kind", _TEXT), ("source", _TEXT), ("variant", _TEXT), ("n_pairs", _INT)),
+    _schema("kind", "source", "variant", "n_pairs"),
 )
 
 CAPTIONS: Final = Query(
@@ -282,51 +275,32 @@ LEFT JOIN (SELECT caption, CAST(sum(n_samples) AS BIGINT) AS n_samples, count(*)
 ORDER BY place
 """,
     ("metadata", "captions"),
-    _schema(
-        ("place", _INT), ("caption", _TEXT), ("n_characters", _INT), ("n_samples", _INT), ("n_in_groups", _INT), ("n_groups", _INT),
-    ),
-)  # fmt: skip
-
-REJECTED: Final = Query(
-    f"""
-SELECT shard, key, reason, detail, n_all
-FROM (SELECT shard, key, reason, substr(detail, 1, {DETAIL_CHARACTERS}) AS detail, count(*) OVER (PARTITION BY reason) AS n_all,
-             row_number() OVER (PARTITION BY reason ORDER BY shard ASC NULLS LAST, key ASC NULLS LAST, detail ASC NULLS LAST) AS place
-      FROM rejected) AS ranked
-WHERE place <= {{n}}
-ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
-""",
-    ("rejected",),
-    _schema(("shard", _TEXT), ("key", _TEXT), ("reason", _TEXT), ("detail", _TEXT), ("n_all", _INT)),
+    _schema("place", "caption", "n_characters", "n_samples", "n_in_groups", "n_groups"),
 )
 
-EXCLUDED: Final = Query(
-    """
-SELECT sample_id, reason, excluded_by, reference_shard, CAST(similarity_to_reference AS DOUBLE) AS similarity,
-       CAST(distance_to_reference AS DOUBLE) AS distance, n_all
-FROM (SELECT excluded.*, count(*) OVER (PARTITION BY reason) AS n_all,
-             row_number() OVER (PARTITION BY reason ORDER BY similarity_to_reference DESC NULLS LAST, sample_id ASC NULLS LAST) AS place
-      FROM (SELECT sample_id, reason, excluded_by, reference_shard, similarity_to_reference, distance_to_reference
-            FROM excluded) AS excluded) AS ranked
-WHERE place <= {n}
-ORDER BY n_all DESC NULLS LAST, reason ASC NULLS LAST, place ASC NULLS LAST
-""",
-    ("excluded",),
-    _schema(
-        ("sample_id", _INT), ("reason", _TEXT), ("excluded_by", _TEXT), ("reference_shard", _TEXT), ("similarity", _REAL),
-        ("distance", _REAL), ("n_all", _INT),
-    ),
-)  # fmt: skip
+REJECTED: Final = _first_of_each(
+    "reason",
+    "shard ASC NULLS LAST, key ASC NULLS LAST, detail ASC NULLS LAST",
+    "rejected",
+    ("shard", "key", "reason", "detail"),
+    f"SELECT shard, key, reason, substr(detail, 1, {DETAIL_CHARACTERS}) AS detail FROM rejected",
+)
 
-SHARDS: Final = Query(
-    """
-SELECT shard, status, error, n_samples, n_rejected, n_all
-FROM (SELECT shard, status, substr(error, 1, 300) AS error, n_samples, n_rejected, count(*) OVER (PARTITION BY status) AS n_all,
-             row_number() OVER (PARTITION BY status ORDER BY shard ASC NULLS LAST) AS place
-      FROM partitions WHERE status <> 'ok') AS ranked
-WHERE place <= {n}
-ORDER BY status, place
-""",
-    ("partitions",),
-    _schema(("shard", _TEXT), ("status", _TEXT), ("error", _TEXT), ("n_samples", _INT), ("n_rejected", _INT), ("n_all", _INT)),
+EXCLUDED: Final = _first_of_each(
+    "reason",
+    "similarity DESC NULLS LAST, sample_id ASC NULLS LAST",
+    "excluded",
+    ("sample_id", "reason", "excluded_by", "reference_shard", "similarity", "distance"),
+    """SELECT sample_id, reason, excluded_by, reference_shard, CAST(similarity_to_reference AS DOUBLE) AS similarity,
+                   CAST(distance_to_reference AS DOUBLE) AS distance
+            FROM excluded""",
+)
+
+SHARDS: Final = _first_of_each(
+    "status",
+    "shard ASC NULLS LAST",
+    "partitions",
+    ("shard", "status", "error", "n_samples", "n_rejected"),
+    f"SELECT shard, status, substr(error, 1, {DETAIL_CHARACTERS}) AS error, n_samples, n_rejected FROM partitions WHERE status <> 'ok'",
+    order="",
 )

@@ -7,25 +7,44 @@ from __future__ import annotations
 
 from typing import Final
 
-from dedup.schemas.audits import (
-    CALIBRATION,
-    CALIBRATION_COPIES,
-    CALIBRATION_PAIRS,
-    CALIBRATION_RECALLS,
-    FLAGS,
-    GENERATIONS,
-    IMAGES,
-    MEMBERS,
-    NEIGHBOR_MEANS,
-    NEIGHBOR_PAIRS,
-    OUTLIERS,
-    SCORES,
-    SWEEP,
-)
-from dedup.schemas.counts import CANDIDATE_COUNTS, CAPTIONS, HISTOGRAM, STATISTICS, TARGET_CAPTIONS, TARGETS
-from dedup.schemas.fields import CARRIED_TYPES, conform, with_carried
-from dedup.schemas.pairs import ASSIGNMENTS, CANDIDATES, EDGES, EXACT, GROUPS, NEIGHBORS, REFUSED, REPRESENTATIVES
-from dedup.schemas.samples import DUPLICATES, EXCLUDED, EXCLUSIONS, MANIFEST, METADATA, PARTITIONS, REJECT_REASONS, REJECTED
+from dedup.schemas.audits import CALIBRATION as CALIBRATION
+from dedup.schemas.audits import CALIBRATION_COPIES as CALIBRATION_COPIES
+from dedup.schemas.audits import CALIBRATION_PAIRS as CALIBRATION_PAIRS
+from dedup.schemas.audits import CALIBRATION_RECALLS as CALIBRATION_RECALLS
+from dedup.schemas.audits import FLAGS as FLAGS
+from dedup.schemas.audits import GENERATIONS as GENERATIONS
+from dedup.schemas.audits import IMAGES as IMAGES
+from dedup.schemas.audits import MEMBERS as MEMBERS
+from dedup.schemas.audits import NEIGHBOR_MEANS as NEIGHBOR_MEANS
+from dedup.schemas.audits import NEIGHBOR_PAIRS as NEIGHBOR_PAIRS
+from dedup.schemas.audits import OUTLIERS as OUTLIERS
+from dedup.schemas.audits import SCORES as SCORES
+from dedup.schemas.audits import SWEEP as SWEEP
+from dedup.schemas.counts import CANDIDATE_COUNTS as CANDIDATE_COUNTS
+from dedup.schemas.counts import CAPTIONS as CAPTIONS
+from dedup.schemas.counts import HISTOGRAM as HISTOGRAM
+from dedup.schemas.counts import STATISTICS as STATISTICS
+from dedup.schemas.counts import TARGET_CAPTIONS as TARGET_CAPTIONS
+from dedup.schemas.counts import TARGETS as TARGETS
+from dedup.schemas.fields import CARRIED_TYPES as CARRIED_TYPES
+from dedup.schemas.fields import conform as conform
+from dedup.schemas.fields import with_carried as with_carried
+from dedup.schemas.pairs import ASSIGNMENTS as ASSIGNMENTS
+from dedup.schemas.pairs import CANDIDATES as CANDIDATES
+from dedup.schemas.pairs import EDGES as EDGES
+from dedup.schemas.pairs import EXACT as EXACT
+from dedup.schemas.pairs import GROUPS as GROUPS
+from dedup.schemas.pairs import NEIGHBORS as NEIGHBORS
+from dedup.schemas.pairs import REFUSED as REFUSED
+from dedup.schemas.pairs import REPRESENTATIVES as REPRESENTATIVES
+from dedup.schemas.samples import DUPLICATES as DUPLICATES
+from dedup.schemas.samples import EXCLUDED as EXCLUDED
+from dedup.schemas.samples import EXCLUSIONS as EXCLUSIONS
+from dedup.schemas.samples import MANIFEST as MANIFEST
+from dedup.schemas.samples import METADATA as METADATA
+from dedup.schemas.samples import PARTITIONS as PARTITIONS
+from dedup.schemas.samples import REJECT_REASONS as REJECT_REASONS
+from dedup.schemas.samples import REJECTED as REJECTED
 
 TABLES: Final = {
     "partitions": PARTITIONS,
@@ -50,45 +69,3 @@ TABLES: Final = {
     "targets": TARGETS,
     "target_captions": TARGET_CAPTIONS,
 }
-
-__all__ = [
-    "ASSIGNMENTS",
-    "CALIBRATION",
-    "CALIBRATION_COPIES",
-    "CALIBRATION_PAIRS",
-    "CALIBRATION_RECALLS",
-    "CANDIDATES",
-    "CANDIDATE_COUNTS",
-    "CAPTIONS",
-    "CARRIED_TYPES",
-    "DUPLICATES",
-    "EDGES",
-    "EXACT",
-    "EXCLUDED",
-    "EXCLUSIONS",
-    "FLAGS",
-    "GENERATIONS",
-    "GROUPS",
-    "HISTOGRAM",
-    "IMAGES",
-    "MANIFEST",
-    "MEMBERS",
-    "METADATA",
-    "NEIGHBORS",
-    "NEIGHBOR_MEANS",
-    "NEIGHBOR_PAIRS",
-    "OUTLIERS",
-    "PARTITIONS",
-    "REFUSED",
-    "REJECTED",
-    "REJECT_REASONS",
-    "REPRESENTATIVES",
-    "SCORES",
-    "STATISTICS",
-    "SWEEP",
-    "TABLES",
-    "TARGETS",
-    "TARGET_CAPTIONS",
-    "conform",
-    "with_carried",
-]

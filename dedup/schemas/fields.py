@@ -9,58 +9,57 @@ import pyarrow as pa
 
 from dedup.errors import SchemaError
 
+BOOL, TEXT = pa.bool_(), pa.string()
+INT32, INT64, FLOAT32, FLOAT64 = pa.int32(), pa.int64(), pa.float32(), pa.float64()
+PIXEL_DISTANCE: Final = "distance of the pixels: how much the parts that agree least differ, 0 to 1"
+
 
 def field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
     """A column with its meaning, for documentation, and its unit."""
     return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning, "unit": unit})
 
 
+def schema(*columns: pa.Field) -> pa.Schema:
+    """The schema of a table."""
+    return pa.schema(columns)
+
+
 CARRIED_TYPES: Final = {
-    "similarity": pa.float64(),
-    "punsafe": pa.float64(),
-    "pwatermark": pa.float64(),
-    "aesthetic": pa.float64(),
-    "original_width": pa.int64(),
-    "original_height": pa.int64(),
+    "similarity": FLOAT64,
+    "punsafe": FLOAT64,
+    "pwatermark": FLOAT64,
+    "aesthetic": FLOAT64,
+    "original_width": INT64,
+    "original_height": INT64,
 }
 
-SAMPLE_ID = field("sample_id", pa.int64(), "number of the sample in the run: partition << 32 | row of the partition")
+SAMPLE_ID = field("sample_id", INT64, "number of the sample in the run: partition << 32 | row of the partition")
 ROW_MASK: Final = (1 << 32) - 1  # the bits of a sample_id that hold the row of its partition
-COMPONENT_ID = field("component_id", pa.int64(), "smallest sample_id of the group of copies; a unique sample's own sample_id")
+COMPONENT_ID = field("component_id", INT64, "smallest sample_id of the group of copies; a unique sample's own sample_id")
 
 SHARD = field(
-    "shard",
-    pa.string(),
-    "URL of the tar that holds the sample, or of the file its precomputed embedding came from; a folder's URL ends with '/'",
+    "shard", TEXT, "URL of the tar that holds the sample, or of the file its precomputed embedding came from; a folder's URL ends with '/'"
 )
 
-KEY = field(
-    "key", pa.string(), "the sample's key: in a tar, the member name up to the first dot of its base name; in a folder, the relative path"
-)
+KEY = field("key", TEXT, "the sample's key: in a tar, the member name up to the first dot of its base name; in a folder, the relative path")
 MEMBER = field(
     "member",
-    pa.string(),
+    TEXT,
     "which image of the sample: what follows the key in the name of its member, in lower case; null in a folder, or if not known",
     nullable=True,
 )
-N_IMAGES = field("n_images", pa.int32(), "images of the sample, rejected ones included; each has a row of its own")
-FIRST_IMAGE_ID = field(
-    "first_image_id", pa.int64(), "sample_id of the first row of the same sample; its own where the sample has one image"
-)
-CAPTION = field("caption", pa.string(), "the caption, with invalid UTF-8 replaced; null if there is none", nullable=True)
-URL = field("url", pa.string(), "the image's address on the web, as the shard gives it", nullable=True)
+N_IMAGES = field("n_images", INT32, "images of the sample, rejected ones included; each has a row of its own")
+FIRST_IMAGE_ID = field("first_image_id", INT64, "sample_id of the first row of the same sample; its own where the sample has one image")
+CAPTION = field("caption", TEXT, "the caption, with invalid UTF-8 replaced; null if there is none", nullable=True)
+URL = field("url", TEXT, "the image's address on the web, as the shard gives it", nullable=True)
 
 BYTE_OFFSET = field(
-    "byte_offset",
-    pa.int64(),
-    "where the image's bytes start in the tar; null in a compressed tar, or if not known",
-    unit="bytes",
-    nullable=True,
+    "byte_offset", INT64, "where the image's bytes start in the tar; null in a compressed tar, or if not known", unit="bytes", nullable=True
 )
 
-N_BYTES = field("n_bytes", pa.int64(), "size of the encoded image; 0 = not known", unit="bytes")
-COUNT = field("duplication_count", pa.int64(), "number of samples in the group of copies, including the keeper; 1 = unique")
-TARGET_ID = field("target_id", pa.string(), "target_id in the table targets")
+N_BYTES = field("n_bytes", INT64, "size of the encoded image; 0 = not known", unit="bytes")
+COUNT = field("duplication_count", INT64, "number of samples in the group of copies, including the keeper; 1 = unique")
+TARGET_ID = field("target_id", TEXT, "target_id in the table targets")
 
 
 def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
@@ -73,7 +72,7 @@ def with_carried(schema: pa.Schema, carry: Sequence[str]) -> pa.Schema:
         if name in schema.names:
             raise SchemaError(f"input.carry names '{name}', which every table has already; leave it out")
         meaning = {"meaning": "carried from the input", "unit": ""}
-        schema = schema.append(pa.field(name, CARRIED_TYPES.get(name, pa.string()), metadata=meaning))
+        schema = schema.append(pa.field(name, CARRIED_TYPES.get(name, TEXT), metadata=meaning))
     return schema
 
 

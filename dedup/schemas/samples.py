@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
-import pyarrow as pa
-
 from dedup.schemas.fields import (
     BYTE_OFFSET,
     CAPTION,
     COMPONENT_ID,
     COUNT,
     FIRST_IMAGE_ID,
+    FLOAT32,
+    INT32,
+    INT64,
     KEY,
     MEMBER,
     N_BYTES,
     N_IMAGES,
+    PIXEL_DISTANCE,
     SAMPLE_ID,
     SHARD,
+    TEXT,
     URL,
     field,
+    schema,
 )
 
 REJECT_REASONS: Final = {
@@ -35,103 +39,69 @@ REJECT_REASONS: Final = {
     "bad_embedding": "the vector is not finite, or all 0",
 }
 
-METADATA: Final = pa.schema(
-    [
-        SAMPLE_ID,
-        SHARD,
-        KEY,
-        MEMBER,
-        N_IMAGES,
-        FIRST_IMAGE_ID,
-        URL,
-        CAPTION,
-        field(
-            "sha256",
-            pa.string(),
-            "SHA-256 of the image bytes in the tar, 64 hex digits; for precomputed embeddings without one, of the row",
-        ),
-        field(
-            "width",
-            pa.int32(),
-            "width of the decoded image, EXIF orientation applied; 0 = not known (precomputed embeddings)",
-            unit="pixels",
-        ),
-        field(
-            "height",
-            pa.int32(),
-            "height of the decoded image, EXIF orientation applied; 0 = not known (precomputed embeddings)",
-            unit="pixels",
-        ),
-        N_BYTES,
-        BYTE_OFFSET,
-        field(
-            "quality",
-            pa.float32(),
-            "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule; 100 for precomputed embeddings",
-        ),
-        field(
-            "caption_similarity",
-            pa.float32(),
-            "cosine of image and caption; null with embed.text=false or without a caption",
-            nullable=True,
-        ),
-    ]
+METADATA: Final = schema(
+    SAMPLE_ID,
+    SHARD,
+    KEY,
+    MEMBER,
+    N_IMAGES,
+    FIRST_IMAGE_ID,
+    URL,
+    CAPTION,
+    field("sha256", TEXT, "SHA-256 of the image bytes in the tar, 64 hex digits; for precomputed embeddings without one, of the row"),
+    field("width", INT32, "width of the decoded image, EXIF orientation applied; 0 = not known (precomputed embeddings)", unit="pixels"),
+    field("height", INT32, "height of the decoded image, EXIF orientation applied; 0 = not known (precomputed embeddings)", unit="pixels"),
+    N_BYTES,
+    BYTE_OFFSET,
+    field(
+        "quality", FLOAT32, "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule; 100 for precomputed embeddings"
+    ),
+    field("caption_similarity", FLOAT32, "cosine of image and caption; null with embed.text=false or without a caption", nullable=True),
 )
-REJECTED: Final = pa.schema(
-    [
-        SHARD,
-        KEY,
-        MEMBER,
-        field("reason", pa.string(), "one of the reasons below"),
-        field("detail", pa.string(), "details, for people to read"),
-    ]
+REJECTED: Final = schema(
+    SHARD,
+    KEY,
+    MEMBER,
+    field("reason", TEXT, "one of the reasons below"),
+    field("detail", TEXT, "details, for people to read"),
 )
-PARTITIONS: Final = pa.schema(
-    [
-        field("partition", pa.int32(), "number of the partition"),
-        field("shard", pa.string(), "URL of the shard, expanded; a part of a folder ends with '/#NNNNN'"),
-        field("status", pa.string(), "ok, truncated (samples before the break are used) or unreadable"),
-        field("error", pa.string(), "why it is not ok", nullable=True),
-        field("n_samples", pa.int64(), "samples embedded from this shard"),
-        field("n_rejected", pa.int64(), "rejected samples of this shard"),
-        field("n_late", pa.int64(), "samples some of whose members stand apart from the others: the tar is not sorted by name"),
-    ]
+PARTITIONS: Final = schema(
+    field("partition", INT32, "number of the partition"),
+    field("shard", TEXT, "URL of the shard, expanded; a part of a folder ends with '/#NNNNN'"),
+    field("status", TEXT, "ok, truncated (samples before the break are used) or unreadable"),
+    field("error", TEXT, "why it is not ok", nullable=True),
+    field("n_samples", INT64, "samples embedded from this shard"),
+    field("n_rejected", INT64, "rejected samples of this shard"),
+    field("n_late", INT64, "samples some of whose members stand apart from the others: the tar is not sorted by name"),
 )
-MANIFEST: Final = pa.schema([*METADATA, COMPONENT_ID, COUNT])
-DUPLICATES: Final = pa.schema(
-    [
-        *METADATA,
-        COMPONENT_ID,
-        COUNT,
-        field("keeper_id", pa.int64(), "sample_id of the kept sample this one is a copy of"),
-        field("keeper_shard", pa.string(), "shard of the keeper"),
-        field("keeper_key", pa.string(), "key of the keeper"),
-        field("similarity_to_keeper", pa.float32(), "cosine to the keeper; 1 for byte-identical copies"),
-        field("kind", pa.string(), "exact (same image bytes as the keeper) or near"),
-        field("distance_to_keeper", pa.float32(), "distance of the pixels to the keeper's; null if not judged", nullable=True),
-    ]
+MANIFEST: Final = schema(*METADATA, COMPONENT_ID, COUNT)
+DUPLICATES: Final = schema(
+    *METADATA,
+    COMPONENT_ID,
+    COUNT,
+    field("keeper_id", INT64, "sample_id of the kept sample this one is a copy of"),
+    field("keeper_shard", TEXT, "shard of the keeper"),
+    field("keeper_key", TEXT, "key of the keeper"),
+    field("similarity_to_keeper", FLOAT32, "cosine to the keeper; 1 for byte-identical copies"),
+    field("kind", TEXT, "exact (same image bytes as the keeper) or near"),
+    field("distance_to_keeper", FLOAT32, "distance of the pixels to the keeper's; null if not judged", nullable=True),
 )
 _EXCLUSION = (
     field(
         "reason",
-        pa.string(),
+        TEXT,
         "reference: near an image of exclude.reference_*; listed: named by exclude.list; copy: a copy of a listed sample; "
         "sample: another image of its sample is excluded",
     ),
-    field("excluded_by", pa.string(), "key of the reference image, or the entry of the list"),
-    field("reference_shard", pa.string(), "shard or folder of the reference image; null for entries of a list", nullable=True),
+    field("excluded_by", TEXT, "key of the reference image, or the entry of the list"),
+    field("reference_shard", TEXT, "shard or folder of the reference image; null for entries of a list", nullable=True),
     field(
         "similarity_to_reference",
-        pa.float32(),
+        FLOAT32,
         "cosine to the reference image or listed image, of views if only these are similar; null for other entries",
         nullable=True,
     ),
-    field(
-        "distance_to_reference",
-        pa.float32(),
-        "distance of the pixels: how much the parts that agree least differ, 0 to 1; null if not judged",
-        nullable=True,
-    ),
+    field("distance_to_reference", FLOAT32, f"{PIXEL_DISTANCE}; null if not judged", nullable=True),
 )
-EXCLUSIONS: Final = pa.schema([SAMPLE_ID, *_EXCLUSION])
-EXCLUDED: Final = pa.schema([*METADATA, COMPONENT_ID, COUNT, *_EXCLUSION])
+EXCLUSIONS: Final = schema(SAMPLE_ID, *_EXCLUSION)
+EXCLUDED: Final = schema(*METADATA, COMPONENT_ID, COUNT, *_EXCLUSION)

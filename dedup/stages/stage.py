@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from dedup.config import Config, EmbedConfig, EncoderConfig
 from dedup.config.keys import keys_of, values_of
-from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, SilentReporter, Task
+from dedup.contracts import Engine, GroupSource, GroupWork, JsonDict, Pack, Progress, Reporter, Result, SilentReporter, Task, reported
 from dedup.judge.pair import JudgeSettings, Space
 from dedup.numerics.search.gpu import Device, choose_device
 from dedup.runs.directory import Run
@@ -111,7 +111,7 @@ class StageContext:
         self, stage: str, unit: str, work: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int], *, uses_gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
         """Run tasks on the engine with progress in units of `sizes`; yields (position, result) as they end."""
-        return self._reported(stage, unit, self.engine.map_partitions(work, tasks, uses_gpu=uses_gpu), sizes)
+        return reported(self.engine.map_partitions(work, tasks, uses_gpu=uses_gpu), sizes, self.reporter, stage, unit)
 
     def run_groups(
         self, stage: str, unit: str, source: GroupSource, work: GroupWork[Result], packs: Sequence[Pack], *, uses_gpu: bool = False
@@ -119,15 +119,7 @@ class StageContext:
         """Run packs of groups on the engine with progress in groups; yields (pack, result) as they end."""
         # a group split into shares counts with its first share
         sizes = [0 if pack.share else len(pack.groups) for pack in packs]
-        return self._reported(stage, unit, self.engine.map_groups(source, work, packs, uses_gpu=uses_gpu), sizes)
-
-    def _reported(self, stage: str, unit: str, results: Iterator[tuple[int, Result]], sizes: Sequence[int]) -> Iterator[tuple[int, Result]]:
-        done, total = 0, sum(sizes)
-        self.reporter.progress(Progress(stage, 0, total, unit))
-        for number, result in results:
-            done += sizes[number]
-            self.reporter.progress(Progress(stage, done, total, unit))
-            yield number, result
+        return reported(self.engine.map_groups(source, work, packs, uses_gpu=uses_gpu), sizes, self.reporter, stage, unit)
 
     def note_left(self, unit: str, n_left: int) -> None:
         """Say how many strips of products a GPU had no memory for."""

@@ -7,7 +7,7 @@ from rich.table import Table as RichTable
 from dedup.attack.outliers import OutlierSummary
 from dedup.attack.score import ScoreSummary
 from dedup.attack.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
-from dedup.cli.show.terminal import console, print_lines
+from dedup.cli.show.terminal import console, print_lines, print_text
 
 
 def print_scores(summary: ScoreSummary) -> None:
@@ -28,24 +28,22 @@ def print_scores(summary: ScoreSummary) -> None:
 
 def print_sweep(sweep: Sweep) -> None:
     """Print what would be removed at each threshold."""
-    out, numbers = console(), {"justify": "right"}
     table = RichTable(box=None, pad_edge=False)
     for name in ("threshold", "removed by similarity", "share", "removed of confirmed pairs", "share"):
-        table.add_column(name, **numbers)  # type: ignore[arg-type]
+        table.add_column(name, justify="right")
     for row in sweep.table.to_pylist():
         cells = [f"{row['threshold']:g}"]
         for kind in ("removed", "confirmed"):
             count, share = row[f"n_{kind}"], row[f"share_{kind}"]
             cells += ["not known" if count is None else f"{count:,}", "" if share is None else f"{share:.2%}"]
         table.add_row(*cells)
-    out.print(table)
+    console().print(table)
     if sweep.n_dropped is not None:
-        text = f"the run itself, at {sweep.min_similarity:g}, drops {sweep.n_dropped:,}: with views, and groups cut at their anchors"
-        out.print(text, soft_wrap=True, markup=False)
-    text = f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({PAPER_REMOVED / PAPER_IMAGES:.2%})"
-    out.print(text, soft_wrap=True, markup=False)
+        print_text(f"the run itself, at {sweep.min_similarity:g}, drops {sweep.n_dropped:,}: with views, and groups cut at their anchors")
+    share = f"{PAPER_REMOVED / PAPER_IMAGES:.2%}"
+    print_text(f"Carlini et al. 2023 removed {PAPER_REMOVED:,} of {PAPER_IMAGES:,} images of CIFAR-10 ({share})")
     for note in sweep.notes:
-        out.print(note, soft_wrap=True, markup=False)
+        print_text(note)
 
 
 def print_outliers(summary: OutlierSummary) -> None:

@@ -7,7 +7,7 @@ import sys
 from rich.table import Table as RichTable
 
 from dedup.calibration.calibrate import Advice, Calibration
-from dedup.cli.show.terminal import console, print_lines
+from dedup.cli.show.terminal import console, print_lines, print_text
 from dedup.contracts import JsonDict
 from dedup.explanation.explanation import Explanation, Refusal, Sample, Step
 from dedup.release.export import ExportSummary
@@ -17,10 +17,7 @@ from dedup.report.build import ReportSummary
 from dedup.text import bytes_text, printable
 
 _CHARS = 100  # of a caption or address
-
 _STEPS = 12  # printed of a path
-
-_WIDTH = 12
 
 
 def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
@@ -29,10 +26,8 @@ def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
     lines += _details(explanation.sample)
     if explanation.keeper is not None:
         distance = "" if explanation.distance_to_keeper is None else f", distance of the pixels {explanation.distance_to_keeper:.3f}"
-        lines += [
-            ("keeper", f"{_where(explanation.keeper)}: similarity {explanation.similarity_to_keeper:.4f}{distance}"),
-            *_details(explanation.keeper),
-        ]
+        lines.append(("keeper", f"{_where(explanation.keeper)}: similarity {explanation.similarity_to_keeper:.4f}{distance}"))
+        lines += _details(explanation.keeper)
     if explanation.n_copies:
         lines.append(("copies", f"{explanation.n_copies:,} dropped for it"))
     if explanation.rule is not None:
@@ -62,9 +57,7 @@ def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
 
 def print_explanation(explanation: Explanation, *, picture: str = "") -> None:
     """Print why a sample was kept or dropped, and the path of its picture."""
-    out = console()
-    for name, text in [*explanation_lines(explanation), *([("picture", picture)] if picture else [])]:
-        out.print(f"{name:<{_WIDTH}} {text}".rstrip(), soft_wrap=True, markup=False)
+    print_lines([*explanation_lines(explanation), *([("picture", picture)] if picture else [])], width=11)
 
 
 def _component_lines(explanation: Explanation) -> list[tuple[str, str]]:
@@ -76,28 +69,21 @@ def _component_lines(explanation: Explanation) -> list[tuple[str, str]]:
     size = "alone" if component.duplication_count == 1 else f"{component.duplication_count:,} samples: {counts}"
     lines = [("group", f"{component.component_id}, {size}")]
     if component.n_raw_members > 1:
-        if component.n_raw_groups > 1:
-            cut = f"cut into {component.n_raw_groups:,} groups: a chain whose ends are not copies of each other"
-        else:
-            cut = "one group"
+        n_groups = component.n_raw_groups
+        cut = "one group" if n_groups <= 1 else f"cut into {n_groups:,} groups: a chain whose ends are not copies of each other"
         lines.append(("component", f"{component.raw_component_id}, {component.n_raw_members:,} samples, {cut}"))
     if component.anchor is not None and component.anchor.sample_id != explanation.sample.sample_id:
         distance = "" if component.distance_to_anchor is None else f", distance of the pixels {component.distance_to_anchor:.3f}"
         lines.append(("anchor", f"{_where(component.anchor)}: similarity {component.similarity_to_anchor:.4f}{distance}"))
-    lines.append(
-        ("neighbors", f"{_counted(explanation.n_neighbors, 'other sample')} at similarity {explanation.min_similarity:.4g} or above")
-    )
-    return lines
+    neighbors = _counted(explanation.n_neighbors, "other sample")
+    return [*lines, ("neighbors", f"{neighbors} at similarity {explanation.min_similarity:.4g} or above")]
 
 
 def _path_lines(explanation: Explanation) -> list[tuple[str, str]]:
-    lines = []
-    for k in range(len(explanation.path)):
-        if len(explanation.path) > _STEPS and _STEPS // 2 <= k < len(explanation.path) - _STEPS // 2:
-            if k == _STEPS // 2:
-                lines.append(("", f"… {len(explanation.path) - _STEPS:,} more …"))
-            continue
-        lines.append(("", f"{explanation.path_samples[k].name} to {explanation.path_samples[k + 1].name}: {_step(explanation.path[k])}"))
+    names = [sample.name for sample in explanation.path_samples]
+    lines = [("", f"{names[k]} to {names[k + 1]}: {_step(step)}") for k, step in enumerate(explanation.path)]
+    if len(lines) > _STEPS:
+        lines[_STEPS // 2 : -(_STEPS // 2)] = [("", f"… {len(lines) - _STEPS:,} more …")]
     return lines
 
 
@@ -148,7 +134,6 @@ _EVERY = 5  # thresholds that are a multiple of this many hundredths are printed
 
 def print_calibration(calibration: Calibration, out: str) -> None:
     """Print thresholds, advice and the evidence for them."""
-    terminal = console(width=None if sys.stdout.isatty() else 160)
     rows = [row for row in calibration.table.to_pylist() if _is_shown(row, calibration)]
     table = RichTable(box=None, pad_edge=False)
     table.add_column("threshold")
@@ -159,14 +144,11 @@ def print_calibration(calibration: Calibration, out: str) -> None:
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(_threshold(row, calibration), *_cells(row, has_recall=has_recall, is_judged=is_judged))
-    terminal.print(table)
-    for name, text in _calibration_lines(calibration):
-        terminal.print(f"{name:<13} {text}", soft_wrap=True, markup=False)
-    for advice in (calibration.advice, *([calibration.otherwise] if calibration.otherwise else [])):
-        terminal.print(f"{'recommended':<13} {_advice(advice, calibration)}", soft_wrap=True, markup=False)
-    for note in calibration.notes:
-        terminal.print(f"{'note':<13} {note}", soft_wrap=True, markup=False)
-    terminal.print(f"{'written':<13} {out}/", soft_wrap=True, markup=False)
+    console(width=None if sys.stdout.isatty() else 160).print(table)
+    lines = _calibration_lines(calibration)
+    lines += [("recommended", _advice(advice, calibration)) for advice in (calibration.advice, calibration.otherwise) if advice]
+    for name, text in [*lines, *(("note", note) for note in calibration.notes), ("written", f"{out}/")]:
+        print_text(f"{name:<13} {text}")
 
 
 def _is_shown(row: JsonDict, calibration: Calibration) -> bool:
@@ -201,12 +183,8 @@ def _expected(value: float) -> str:
 def _calibration_lines(calibration: Calibration) -> list[tuple[str, str]]:
     figures = calibration.figures
     run, sample, tail, decoys = (figures[name] for name in ("run", "sample", "tail", "decoys"))
-    lines = [
-        (
-            "images",
-            f"{run['n_images']:,} distinct; {len(calibration.copies):,} copies planted of {sample['n_images'] - sample['n_unreadable']:,}",
-        )
-    ]
+    n_readable = sample["n_images"] - sample["n_unreadable"]
+    lines = [("images", f"{run['n_images']:,} distinct; {len(calibration.copies):,} copies planted of {n_readable:,}")]
     text = "all were compared" if sample["is_exhaustive"] else f"{sample['n_rows']:,} images with {sample['n_others']:,} others each"
     judged = figures["looked_at"]
     if judged["n_pairs"]:
@@ -243,9 +221,8 @@ def _keep_list_lines(result: KeepListResult | None) -> list[tuple[str, str]]:
         return []
     lines = []
     if result.n_unknown:
-        lines.append(
-            ("unknown", f"{result.n_unknown:,} entries of the keep list name no sample of the run: {', '.join(result.unknown)}, …")
-        )
+        first = ", ".join(result.unknown)
+        lines.append(("unknown", f"{result.n_unknown:,} entries of the keep list name no sample of the run: {first}, …"))
     if result.n_excluded:
         lines.append(("excluded", f"{result.n_excluded:,} samples of the keep list are excluded, and stay out"))
     return lines
@@ -255,9 +232,8 @@ def print_rewrite(summary: RewriteSummary) -> None:
     """Print what rewriting did, or would do."""
     what = f"{summary.n_samples:,} in {summary.n_shards:,} shards; images {bytes_text(summary.image_bytes)}"
     if summary.is_dry_run:
-        print_lines(
-            [("would keep", what), ("tars", f"some {bytes_text(summary.n_bytes)} in {summary.out}"), *_keep_list_lines(summary.keep_list)]
-        )
+        tars = f"some {bytes_text(summary.n_bytes)} in {summary.out}"
+        print_lines([("would keep", what), ("tars", tars), *_keep_list_lines(summary.keep_list)])
         return
     before = f", {summary.n_done_before:,} of them done before" if summary.n_done_before else ""
     lines = [("kept", what), ("tars", f"{bytes_text(summary.n_bytes)}{before}"), *_keep_list_lines(summary.keep_list)]
@@ -278,5 +254,5 @@ def print_export(summary: ExportSummary) -> None:
 def print_report(summary: ReportSummary) -> None:
     """Print the path of a report; what it lacks goes to standard error."""
     for note in summary.notes:
-        console(stderr=True).print(note, soft_wrap=True, markup=False)
-    console().print(f"{summary.path}  {bytes_text(summary.n_bytes)}, {summary.n_pictures:,} pictures", soft_wrap=True, markup=False)
+        print_text(note, stderr=True)
+    print_text(f"{summary.path}  {bytes_text(summary.n_bytes)}, {summary.n_pictures:,} pictures")

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, Time
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from dedup.cli.show.terminal import console
+from dedup.cli.show.terminal import console, print_lines, print_text
 from dedup.config import Config
 from dedup.config.load import resolved
 from dedup.contracts import Progress
@@ -58,11 +58,8 @@ class ConsoleReporter:
         if progress.total and (is_last or now - self._last_line.get(progress.stage, started) >= _PLAIN_EVERY_S):
             self._last_line[progress.stage] = now
             remaining = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate and not is_last else ""
-            self._console.print(
-                f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{remaining}".rstrip(),
-                soft_wrap=True,
-                markup=False,
-            )
+            line = f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit} {text}{remaining}"
+            self._console.print(line.rstrip(), soft_wrap=True, markup=False)
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -85,10 +82,8 @@ Lines = Callable[[RunSummary, Config], list[Line]]
 def summary_lines(summary: RunSummary, config: Config) -> list[Line]:
     """The closing summary as (name, text) rows; stages that did not run are left out."""
     lines = [line for stage, of_stage in _LINES if stage in summary.records for line in of_stage(summary, config)]
-    seconds = [
-        f"{name} {'done before' if name in summary.skipped else f'{record.seconds:.1f}'}" for name, record in summary.records.items()
-    ]
-    return [*lines, ("seconds", ", ".join(seconds))]
+    seconds = {name: "done before" if name in summary.skipped else f"{record.seconds:.1f}" for name, record in summary.records.items()}
+    return [*lines, ("seconds", ", ".join(f"{name} {text}" for name, text in seconds.items()))]
 
 
 def _embed(summary: RunSummary, _: Config) -> list[Line]:
@@ -203,25 +198,19 @@ _LINES: Final[tuple[tuple[str, Lines], ...]] = (
 
 def print_summary(summary: RunSummary, config: Config) -> None:
     """Print the closing summary and the paths of the tables."""
-    out = console()
-    lines = summary_lines(summary, config)
+    lines, written = summary_lines(summary, config), {table for record in summary.records.values() for table in record.rows}
     width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        out.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
-    for table in ("manifest", "duplicates", "statistics", "targets"):
-        if any(table in record.rows for record in summary.records.values()):
-            out.print(f"{table:<{width}}  {summary.run_dir}/{table}/", soft_wrap=True, markup=False)
-    if summary.report:
-        out.print(f"{'report':<{width}}  {summary.report}", soft_wrap=True, markup=False)
+    tables = ("manifest", "duplicates", "statistics", "targets")
+    lines += [(table, f"{summary.run_dir}/{table}/") for table in tables if table in written]
+    print_lines([*lines, *([("report", summary.report)] if summary.report else [])], width)
 
 
 def print_status(stages: list[StageStatus]) -> None:
     """Print a line per stage, and below it what has changed since it ran."""
-    out = console()
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
         when = f"{stage.seconds:.1f} s, {stage.finished}: {rows}" if stage.finished else ""
-        out.print(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip(), soft_wrap=True, markup=False)
+        print_text(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip())
         for change in stage.changes:
-            out.print(f"{'':<{width}}  changed  {change}", soft_wrap=True, markup=False)
+            print_text(f"{'':<{width}}  changed  {change}")

@@ -36,12 +36,7 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 
 def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, str]], options: Sequence[str]) -> None:
-    """Print the help of a program that has commands.
-
-    `program`, `text`: its name, and what it does.
-    `commands`: sequence of (panel, name, meaning), in order.
-    `options`: of the program itself.
-    """
+    """Print the help of a program: what it does, its commands (panel, name, meaning) in order, and its own options."""
     from rich.markup import escape
 
     out = console()
@@ -64,12 +59,16 @@ def print_result(as_json: bool, value: object, as_text: Callable[[], object]) ->
         as_text()
 
 
-def print_lines(lines: Sequence[tuple[str, str]]) -> None:
-    """Print (name, text) rows in two columns, without control characters."""
-    out = console()
-    width = max(len(name) for name, _ in lines)
+def print_text(text: str, *, stderr: bool = False) -> None:
+    """Print a line as it is, however long."""
+    console(stderr=stderr).print(text, soft_wrap=True, markup=False)
+
+
+def print_lines(lines: Sequence[tuple[str, str]], width: int = 0) -> None:
+    """Print (name, text) rows in two columns, without control characters; `width` of the first, 0 = as its names need."""
+    width = width or max(len(name) for name, _ in lines)
     for name, text in lines:
-        out.print(f"{name:<{width}}  {printable(text)}", soft_wrap=True, markup=False)
+        print_text(f"{name:<{width}}  {printable(text)}")
 
 
 def print_json(value: object) -> None:
@@ -92,10 +91,7 @@ _ABORTED = 1
 
 @contextmanager
 def errors_shown(how_to_continue: str = HOW_TO_CONTINUE) -> Iterator[None]:
-    """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C.
-
-    `how_to_continue`: what to do after Ctrl-C.
-    """
+    """Print an error as one line and exit: 2 for a usage or configuration error, 1 for a failed run, 130 after Ctrl-C."""
     with _interruptions(how_to_continue) as is_interrupted:
         try:
             yield
@@ -155,7 +151,7 @@ def _end(how_to_continue: str) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the line short
-    console(stderr=True).print(f"interrupted; {how_to_continue}", soft_wrap=True, markup=False)
+    print_text(f"interrupted; {how_to_continue}", stderr=True)
     if is_main:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # but it may end what the interpreter still waits for
     sys.exit(INTERRUPTED)
