@@ -23,6 +23,7 @@ from PIL import Image
 from dedup.config import EncoderConfig
 from dedup.config.encoders import encoder_kind
 from dedup.errors import ConfigError
+from dedup.storage.images.decode import RULES
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
@@ -148,7 +149,9 @@ class ModelSpec:
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that changes the vectors."""
-        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {self.preprocessing.decoding}"
+        decoder = (
+            f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, rules {RULES}, {self.preprocessing.decoding}"
+        )
         precision = "fp16 on a GPU, fp32 on a CPU" if self.precision == "auto" else self.precision
         return self.description | {"preprocessing": str(self.preprocessing), "decoder": decoder, "precision": precision}
 

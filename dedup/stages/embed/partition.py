@@ -134,6 +134,7 @@ def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, 
     for name in ("width", "height", "n_bytes"):
         columns[name] = pc.fill_null(columns[name], 0)
     columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
+    columns["n_frames"] = pa.nulls(n, pa.int32())
     return pa.table(columns)
 
 

@@ -201,7 +201,7 @@ def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:
 STAGE = Stage(
     "embed",
     reads=(),
-    output_version=3,
+    output_version=4,
     run=embed,
     inputs=find_sources,
     refuse=refuse_to_embed,

@@ -33,17 +33,17 @@ def png_to_8_bits(image: Image.Image, png: PngFile, reopen: Callable[[bytes], An
     """
     key = image.info.get("transparency")
     if png.colour == GREY:
-        values = np.asarray(image)
-        grey = Image.fromarray(grey_to_8_bits(values, png.used_bits))
+        levels = np.asarray(image)
+        grey = Image.fromarray(grey_to_8_bits(levels, png.used_bits))
         if key is not None:
-            grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+            grey.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
         return grey
     upper = np.asarray(image)
     if key is None and _uses_all_bits(upper):
         return image
     if png.colour == GREY_ALPHA:
         both = np.asarray(_loaded(reopen(relabelled(png, RGBA)))).astype(np.uint16)
-        values: npt.NDArray[Any] = (both[:, :, 0::2] << 8 | both[:, :, 1::2])[:, :, [0, 0, 0, 1]]
+        values = (both[:, :, 0::2] << 8 | both[:, :, 1::2])[:, :, [0, 0, 0, 1]]
     else:
         lower = _lower_bytes(reopen(png.data))
         if lower is None:

@@ -76,7 +76,7 @@ def choose_ground(image: Image.Image) -> Colour:
     return _GROUNDS[int(np.argmin(shares))]
 
 
-def _reduced(image: Image.Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _reduced(image: Image.Image) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
     """Colours (height, width, 3) and alpha (height, width) of the reduced picture, each 0 to 255."""
     factor = max(1, max(image.size) // (2 * _SIDE))
     small = image.convert("RGBa")

@@ -8,8 +8,15 @@ from typing import Final, Literal
 
 from dedup.errors import SampleError
 
-IMAGE_SUFFIXES: Final = frozenset({"jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"})
-UNSUPPORTED_SUFFIXES: Final = frozenset({"avif", "avifs", "heic", "heif", "jxl", "svg", "jp2", "j2k", "ico", "psd"})
+# names under which images are looked for; their bytes tell what they are
+IMAGE_SUFFIXES: Final = frozenset(
+    {
+        *("jpg", "jpeg", "jpe", "jfif", "pjpeg", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"),
+        *("avif", "avifs", "heic", "heics", "heif", "heifs", "hif", "jxl", "jp2", "j2k", "j2c", "jpf", "jpx"),
+        *("ico", "ppm", "pgm", "pbm", "pnm", "tga", "pcx", "dds"),
+    }
+)
+UNSUPPORTED_SUFFIXES: Final = frozenset({"svg", "psd"})
 ShardStatus = Literal["ok", "truncated", "unreadable"]
 
 
