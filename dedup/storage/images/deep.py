@@ -16,7 +16,9 @@ from dedup.storage.images.tones import grey_to_8_bits, scaled, used_bits
 
 # rawmodes by which Pillow reads the upper byte of each 16 bits, and those that read the lower one of the same data
 _OTHER_BYTE: Final = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
-_COLOURS: Final = ("RGB", "RGBA", "RGBX")
+_COLOURS: Final = ("RGB", "RGBA", "RGBX", "R", "G", "B", "A")
+_PLANES: Final = ("R", "G", "B", "A")
+_PLANAR: Final = 284
 _MIN_IS_WHITE: Final = 0
 _PHOTOMETRIC: Final = 262
 
@@ -70,10 +72,25 @@ def tiff_to_8_bits(image: Image.Image, page: Page, reopen: Callable[[], Any]) ->
         return Image.fromarray(255 - grey if is_inverted else grey)
     if page.n_bits == 16 and page.sample_format != FLOAT and image.mode in ("RGB", "RGBA"):
         upper = np.asarray(image)
-        lower = None if _uses_all_bits(upper) else _lower_bytes(reopen())
-        if lower is not None and lower.shape == upper.shape:
-            return _colours_to_8_bits(upper.astype(np.uint16) << 8 | lower, declared)
+        if not _uses_all_bits(upper):
+            lower = _lower_bytes(reopen())
+            # without, the middle of what the upper byte leaves open
+            return _colours_to_8_bits(upper.astype(np.uint16) << 8 | (128 if lower is None else lower), declared)
     return image
+
+
+def widen_planes(image: Any, page: Page, order: str) -> None:
+    """Make Pillow read the upper bytes of an uncompressed TIFF whose planes of 16 bits lie one after another; it takes them for 8 bits.
+
+    `image`: not loaded yet; any other stays as it is.
+    `order`: L or B, of the file's bytes.
+    """
+    if page.n_bits == 16 and image.tile and all(_args(tile)[0] in _PLANES for tile in image.tile):
+        image.tile = [tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) for tile in image.tile]
+
+
+def _args(tile: Any) -> tuple[Any, ...]:
+    return tile.args if isinstance(tile.args, tuple) else (tile.args,)
 
 
 def _declared_bits(page: Page) -> int:
@@ -105,9 +122,10 @@ def _lower_bytes(image: Any) -> npt.NDArray[np.uint8] | None:
     """The lower byte of each 16 bits of an image that is not loaded yet; None if Pillow has no way to read it."""
     tiles = []
     for tile in image.tile:
-        args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        args = _args(tile)
         mode, _, kind = str(args[0]).partition(";")
-        if mode not in _COLOURS or kind not in _OTHER_BYTE:
+        is_planar = tile.codec_name == "libtiff" and getattr(image, "tag_v2", {}).get(_PLANAR) == 2  # there Pillow takes no other mode
+        if mode not in _COLOURS or kind not in _OTHER_BYTE or is_planar:
             return None
         other = f"{mode};{_OTHER_BYTE[kind]}"
         tiles.append(tile._replace(args=(other, *args[1:]) if isinstance(tile.args, tuple) else other))

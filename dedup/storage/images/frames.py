@@ -18,6 +18,7 @@ _SHOWN_AT: Final = (0.0, 0.342, 0.658, 1.0)  # shares of the time; no round frac
 _UNSAID_MS: Final = 100.0  # how long browsers show a frame whose delay is 10 ms or less
 _SIDE: Final = 32  # at which frames are compared
 _LEAST_CHANGE: Final = 12  # levels that some part of a frame changes by: palettes and lossy frames flicker less
+_MAX_BLOCKS: Final = 2**20  # of a GIF that are walked over: 256 MB of full ones
 _GIF_BLOCK: Final = re.compile(rb"[\x21\x2c\x3b]")
 
 
@@ -77,10 +78,10 @@ def gif_frames(data: bytes) -> Timeline:
     """The frames of a GIF, counted by its blocks; a broken one as far as it goes."""
     delays: list[float] = []
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
-    n_frames, delay, at = 0, 0.0, 13
+    n_frames, delay, at, n_blocks = 0, 0.0, 13, 0
     try:
         at += 3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0
-        while data[at] != 0x3B and n_frames < MAX_COUNTED:
+        while data[at] != 0x3B and n_frames < MAX_COUNTED and n_blocks < _MAX_BLOCKS:
             if data[at] == 0x21:
                 if data[at + 1] == 0xF9:
                     delay = 10.0 * int.from_bytes(data[at + 4 : at + 6], "little")
@@ -96,8 +97,9 @@ def gif_frames(data: bytes) -> Timeline:
                 block = _GIF_BLOCK.search(data, at)
                 at = block.start() if block else len(data)
                 continue
-            while data[at]:
+            while data[at] and n_blocks < _MAX_BLOCKS:
                 at += data[at] + 1
+                n_blocks += 1
             at += 1
     except IndexError:
         pass

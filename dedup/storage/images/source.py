@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from dedup.errors import SampleError
-from dedup.storage.images.deep import is_grey_of_many_bits, png_to_8_bits, tiff_to_8_bits
+from dedup.storage.images.deep import is_grey_of_many_bits, png_to_8_bits, tiff_to_8_bits, widen_planes
 from dedup.storage.images.formats import largest_icon, open_image
 from dedup.storage.images.frames import WINDOW, Timeline, gif_frames, webp_frames
 from dedup.storage.images.jpeg import JpegHead
@@ -61,11 +61,13 @@ class Source:
         return plain(self.image)
 
     def _seek(self, image: Any, number: int) -> None:
-        number = self.pages[number].number if self.pages else number
-        if number != image.tell():
-            image.seek(number)
-        if self.pages:
+        page = self.pages[number] if self.pages else None
+        place = page.number if page else number
+        if place != image.tell():
+            image.seek(place)
+        if page is not None:
             image.info.pop("xmp", None)  # whose orientation would be applied
+            widen_planes(image, page, "L" if self.data[:2] == b"II" else "B")
 
     def _reopened(self, number: int) -> Any:
         image = self.reopen(self.data) if self.reopen else None
@@ -117,7 +119,7 @@ def _open_tiff(data: bytes, check: Check) -> Source:
             image.seek(pages[0].number)
     except (SyntaxError, ValueError, KeyError) as error:
         if pages and "unknown" in str(error):
-            raise SampleError("unsupported_format", f"TIFF with {pages[0].describe()} a pixel ({error})") from error
+            raise SampleError("unsupported_format", f"TIFF of {pages[0].describe()}, which Pillow can't read ({error})") from error
         raise
     check(*image.size)
     width, height = (max((getattr(page, side) for page in pages[:WINDOW]), default=0) for side in ("width", "height"))

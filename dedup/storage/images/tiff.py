@@ -14,7 +14,7 @@ _WANTED: Final = frozenset({_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _SAM
 _TYPES: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}  # unsigned integers, by their number in TIFF
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SAME_ASPECT: Final = 0.02
-_MAX_ENTRIES: Final = 2**20  # of all directories together: they may overlap, and claim the same bytes again and again
+_MAX_ENTRIES: Final = 2**18  # of all directories together: they may overlap, and claim the same bytes again and again
 _KINDS: Final = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 FLOAT: Final = 3
 
@@ -38,8 +38,9 @@ class Page:
         return self.width * self.height
 
     def describe(self) -> str:
-        """What the pixels are: ``3 samples of 16 bits, floats``."""
-        return f"{self.n_samples} samples of {self.n_bits} bits, {_KINDS.get(self.sample_format, f'of sample format {self.sample_format}')}"
+        """What the pixels are: ``3 x 16 bits a pixel, floats``."""
+        kind = _KINDS.get(self.sample_format, f"sample format {self.sample_format}")
+        return f"{self.n_samples} x {self.n_bits} bits a pixel, {kind}"
 
 
 def read_pages(data: bytes) -> list[Page]:

@@ -48,8 +48,9 @@ def grey_to_8_bits(values: npt.NDArray[Any], declared: int = 0) -> npt.NDArray[n
     Notes
     -----
     Integers that are not negative count as the least of 8, 10, 12, 14, 16, 24 or 32 bits that holds all but 0.2% of them, floats as
-    shares of 1, as light up to the next power of two (to 16), as levels of 0 to 255, or beyond that as integers do. Ranges with
-    negative values, and floats below 1/16, are stretched from their least to their greatest value, each without the outermost 0.2%.
+    shares of 1, as light up to the next power of two (to 16), as levels of 0 to 255, or beyond that as integers do. Integers that need
+    all 16 or 32 bits with a sign count from the least of them. Other ranges with negative values, and floats below 1/16, are stretched
+    from their least to their greatest value, each without the outermost 0.2%.
     Values that are not finite become 0.
 
     Examples
@@ -63,9 +64,20 @@ def grey_to_8_bits(values: npt.NDArray[Any], declared: int = 0) -> npt.NDArray[n
         values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         return _floats_to_8_bits(values)
     if values.dtype.kind == "i" and not _fits(-values.astype(np.int64), 0.0):
-        return _stretched(values)
-    values = values if values.dtype.kind == "u" else np.maximum(values, 0)
+        return _signed_to_8_bits(values.astype(np.int64))
+    if values.dtype.kind == "i":
+        values = np.maximum(values, 0)
+        for bits in (15, 31):  # all that numbers with a sign can have
+            if _fits(values, 2.0**bits) and not _fits(values, 2.0 ** (bits - 1)):
+                declared = bits
     return scaled(values, 2.0 ** used_bits(values, declared) - 1)
+
+
+def _signed_to_8_bits(values: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    for half in (2.0**15, 2.0**31):
+        if _fits(np.abs(values), half) and not _fits(np.abs(values), half / 2):
+            return scaled(np.maximum(values + int(half), 0), 2 * half - 1)
+    return _stretched(values)
 
 
 def _floats_to_8_bits(grey: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
