@@ -16,6 +16,7 @@ from dedup.storage.images.formats import sniff
 from dedup.storage.images.frames import contact_sheet, differ, frames_to_look_at
 from dedup.storage.images.ground import flatten
 from dedup.storage.images.jpeg import JpegHead, decode_scaled, read_head
+from dedup.storage.images.png import read_png
 from dedup.storage.images.source import Source, open_source
 
 _Pixels = npt.NDArray[np.uint8]
@@ -70,7 +71,6 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
         scaled = decode_scaled(data, head, min_side)
         if scaled is not None:
             return _decoded_jpeg(*scaled, head)
-    source: Source | None = None
     try:
         with warnings.catch_warnings():
             # Damaged metadata makes Pillow warn; only the pixels count, and a library must not leak warnings.
@@ -83,7 +83,7 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
         raise SampleError("too_many_pixels", f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is to be read.") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ValueError, MemoryError and more for broken bytes
         text = " ".join(str(error).split())[:200] or type(error).__name__
-        if any(words in text.lower() for words in _EARLY_ENDS) or _ends_early(data, kind, source):
+        if any(words in text.lower() for words in _EARLY_ENDS) or _ends_early(data, kind):
             raise SampleError("truncated_image", f"{kind} of {len(data)} bytes ends early: {text}") from error
         raise SampleError("undecodable_image", f"{kind} of {len(data)} bytes: {text}") from error
 
@@ -164,12 +164,12 @@ def _flat(image: Image.Image) -> Image.Image:
     return flatten(image) if image.mode == "RGBA" else image
 
 
-def _ends_early(data: bytes, kind: str, source: Source | None) -> bool:
+def _ends_early(data: bytes, kind: str) -> bool:
     """Whether the format itself says that bytes are missing."""
     if kind == "JPEG":
         return not data.rstrip(b"\0").endswith(b"\xff\xd9")
     if kind == "PNG":
-        return source is None or not source.is_complete
+        return not read_png(data).is_complete
     if kind == "WebP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if kind == "GIF":

@@ -151,12 +151,15 @@ def largest_icon(data: bytes, check: Callable[[int, int], None]) -> bytes | Imag
         entry = data[6 + 16 * number : 22 + 16 * number]
         if len(entry) == 16:
             n_bytes, offset = int.from_bytes(entry[8:12], "little"), int.from_bytes(entry[12:16], "little")
-            width, height = _icon_size(data[offset : offset + 26])
+            is_there = offset + n_bytes <= len(data)
+            width, height = _icon_size(data[offset : offset + 26]) if is_there else (entry[0] or 256, entry[1] or 256)
             entries.append((width * height, int.from_bytes(entry[6:8], "little"), offset, n_bytes, width, height, entry))
     if not entries:
         raise SampleError("undecodable_image", f"ICO of {len(data)} bytes with no image in it")
     *_, offset, n_bytes, width, height, entry = max(entries)
     check(width, height)
+    if offset + n_bytes > len(data):
+        raise SampleError("truncated_image", f"ICO of {len(data)} bytes ends before its largest image")
     if data.startswith(b"\x89PNG", offset):
         return data[offset : offset + n_bytes]
     return IcoFile(io.BytesIO(data[:4] + b"\1\0" + entry + data[22:])).frame(0)

@@ -34,7 +34,6 @@ class Source:
     exif: bytes = b""
     profile: bytes = b""  # ICC
     frames: Timeline = field(default_factory=Timeline)
-    is_complete: bool = True  # whether the file has its end mark, if its format has one
     png: PngFile | None = None
     pages: list[Page] = field(default_factory=list)
     reopen: Callable[[bytes], Any] | None = None  # opens bytes of the same format
@@ -108,7 +107,7 @@ def _open_png(data: bytes, check: Check) -> Source:
     image = open_image(png.data, "PNG", check)
     n_frames = getattr(image, "n_frames", 1)  # which is 1 if the animation is broken
     timeline = Timeline(png.frames.delays, max(1, min(n_frames, png.frames.n_frames)))
-    return Source(image, check, png.exif, png.profile, timeline, png.is_complete, png, reopen=lambda other: open_image(other, "PNG", check))
+    return Source(image, check, png.exif, png.profile, timeline, png, reopen=lambda other: open_image(other, "PNG", check))
 
 
 def _open_tiff(data: bytes, check: Check) -> Source:
