@@ -56,7 +56,7 @@ def read_png(data: bytes) -> PngFile:
             break
         if kind in _CRITICAL or (is_whole and not kind[0] & 0x20):  # unknown critical chunks are Pillow's to refuse
             chunks.append(data[at : end + 4] if is_whole else _chunk(kind, data[start:end]))
-            if kind == b"IHDR" and length == 13:
+            if kind == b"IHDR" and length == 13 and is_whole:
                 png.width, png.height, png.depth, png.colour = struct.unpack_from(">IIBB", data, start)
         elif is_whole and _is_wanted(kind) and zlib.crc32(data[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big"):
             if kind == b"fcTL" and length == 26 and len(delays) < MAX_COUNTED:
