@@ -54,7 +54,7 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
                     rows.append(
                         {
                             "sample_id": ids, "shard": path, "key": key, "url": f"https://example.org/{key}", "caption": "a caption",
-                            "sha256": "0" * 64, "width": 512, "height": 512, "n_bytes": len(image), "byte_offset": place, "quality": 50.0,
+                            "sha256": "0" * 64, "width": 512, "height": 512, "n_frames": 1, "n_bytes": len(image), "byte_offset": place, "quality": 50.0,
                             "caption_similarity": None, "component_id": ids, "duplication_count": 1,
                         }
                     )  # fmt: skip

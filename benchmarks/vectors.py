@@ -130,6 +130,7 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
                     "sha256": pa.array(sha256),
                     "width": np.full(n, 400, np.int32),
                     "height": np.full(n, 350, np.int32),
+                    "n_frames": np.ones(n, np.int32),
                     "n_bytes": np.full(n, 110_000),
                     "byte_offset": pa.nulls(n, pa.int64()),
                     "quality": np.full(n, 80.0, np.float32),

@@ -31,6 +31,7 @@ from dedup.numerics.image.descriptor import DIM, describe_grids
 from dedup.schemas import REJECT_REASONS
 from dedup.stages.embed.decode import Preparation, RejectedSample
 from dedup.storage.images.decode import decode_image
+from dedup.storage.images.frames import MAX_COUNTED
 from dedup.storage.input import captions
 from dedup.storage.input.samples import RawSample
 from dedup.storage.input.shards import read_shard
@@ -90,7 +91,7 @@ def image_bases():
         *((image, "TIFF", options) for image in (alpha, palette, deep, picture.convert("CMYK"), Image.fromarray(np.asarray(grey) / 7.0)) for options in ({}, frames)),
         *((picture.convert("1"), "TIFF", {"compression": name}) for name in ("group3", "group4")),
     ]  # fmt: skip
-    odd = [data for name, data in odd_images(np.random.default_rng(0)) if len(data) < 20_000]
+    odd = [data for name, data in odd_images(np.random.default_rng(0)) if len(data) < 60_000]
     return [encode(image, kind, **options) for image, kind, options in made] + odd
 
 
@@ -163,9 +164,11 @@ class Images:
             assert found.pixels.dtype == np.uint8
             assert depth == 3
             assert found.pixels.flags.c_contiguous
-            assert 1 <= height <= found.height
-            assert 1 <= width <= found.width
+            n_cells = 1 if found.n_frames == 1 else 2  # to a side, of a sheet of frames
+            assert 1 <= height <= n_cells * found.height
+            assert 1 <= width <= n_cells * found.width
             assert found.width * found.height <= MAX_PIXELS
+            assert 1 <= found.n_frames <= MAX_COUNTED
             left, top, right, bottom = found.box
             assert 0 <= left < right <= width
             assert 0 <= top < bottom <= height

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import rare_jpegs
 from PIL import Image, ImageCms
 from shard_data import detailed, encode
 
@@ -44,13 +45,61 @@ def flipped(rng, data, n):
 
 def png_header(width, height, depth=1, colour=0):
     """A PNG that claims a size and packs its rows of zeros tightly."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     body = zlib.compress(bytes(min((1 + (width * depth + 7) // 8) * height, 15_000_000)), 9)
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def chunk(kind, data, crc=None):
+    """A chunk of a PNG; with a wrong CRC if one is given."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) if crc is None else crc)
+
+
+def plain_tiff(values, further=()):
+    """An uncompressed grey TIFF of any numbers, by hand; `further`: tags and values."""
+    height, width = values.shape
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    tags = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: 1, 277: 1, 278: height, 279: values.nbytes, 339: kind} | dict(
+        further
+    )
+    tags[273] = 8 + 2 + 12 * (len(tags) + 1) + 4
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4) + values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def unwritten(rng):
+    """Images that Pillow does not write: rare JPEGs, PNGs with broken or huge trifles, TIFFs of other numbers."""
+    for name in ("LOSSLESS", "LOSSLESS_GREY", "ARITHMETIC", "ARITHMETIC_PROGRESSIVE", "TWELVE_BITS"):
+        yield f"{name.lower()}.jpg", getattr(rare_jpegs, name)
+    large = bytearray(rare_jpegs.LOSSLESS)
+    at = large.index(b"\xff\xc3")
+    large[at + 5 : at + 9] = struct.pack(">HH", 900, 1_200)
+    yield "lossless_large.jpg", bytes(large)
+    photo = encode(detailed(2, (64, 48)))
+    frame = photo[photo.index(b"\xff\xc0") :][:19]
+    yield "two_frames.jpg", photo[:2] + frame.replace(b"\xff\xc0", b"\xff\xc3") + photo[2:]
+    yield "no_height.jpg", photo.replace(frame[:9], frame[:5] + b"\0\0" + frame[7:9])
+    png = encode(detailed(3, (64, 48)), "PNG")
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    trifles = {
+        "crc": chunk(b"tEXt", b"a\0b", 1) + chunk(b"gAMA", b"\0\0\0\1", 2), "text_bomb": chunk(b"zTXt", b"a\0\0" + bomb),
+        "profile_bomb": chunk(b"iCCP", b"a\0\0" + bomb), "animation": chunk(b"acTL", b"\xff" * 8) + chunk(b"fcTL", b"\xff" * 26),
+    }  # fmt: skip
+    for name, more in trifles.items():
+        yield f"{name}.png", png[:33] + more + png[33:]
+    yield "no_end.png", png[:-12]
+    for kind in ("u4", "i4", "u2", "i2", "f4", "f8", "f2"):
+        grey = rng.integers(0, 1_000, (40, 50)).astype(kind)
+        yield f"{kind}.tif", plain_tiff(grey)
+    yield "wraps.tif", plain_tiff(rng.integers(0, 2**32, (40, 50), dtype=np.uint32))
+    yield "says_more.tif", plain_tiff(rng.integers(0, 900, (40, 50), dtype=np.uint16), {281: 4_095, 254: 1})
+    ghost = Image.new("RGBA", (60, 40), (255, 255, 255, 0))
+    ghost.paste((255, 255, 255, 200), (10, 10, 30, 30))
+    yield "ghost.png", encode(ghost, "PNG")
+    yield "pixel.gif", b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff" + b",\0\0\0\0\1\0\1\0\0\2\2D\1\0" * 500 + b";"
+    yield "sizes.ico", encode(detailed(4, (64, 64)), "ICO", sizes=[(16, 16), (64, 64)], bitmap_format="bmp")
+    for kind, suffix in (("JPEG2000", "jp2"), ("PPM", "ppm"), ("PCX", "pcx"), ("TGA", "tga"), ("DDS", "dds"), ("AVIF", "avif")):
+        yield f"kind.{suffix}", encode(detailed(5, (40, 30)), kind)
 
 
 def bombs():
@@ -116,6 +165,7 @@ def odd_images(rng):
         for other in FORMATS:
             if kind != other:
                 yield f"is{kind}.{SUFFIX[other]}", encode(picture.resize((40, 30)), kind)
+    yield from unwritten(rng)
     for name, data in (("text", b"<html>404</html>"), ("svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), ("avif", b"\0\0\0\x1cftypavif" + rng.bytes(99)), ("noise", rng.bytes(3_000))):  # fmt: skip
         yield f"{name}.jpg", data
         yield f"{name}.png", data

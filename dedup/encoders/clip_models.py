@@ -23,6 +23,7 @@ from PIL import Image
 from dedup.config import EncoderConfig
 from dedup.config.encoders import encoder_kind
 from dedup.errors import ConfigError
+from dedup.storage.images.decode import RULES
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
@@ -144,7 +145,7 @@ class ModelSpec:
     def fingerprint(self) -> dict[str, str]:
         """Everything that changes the vectors."""
         size = "full size" if self.preprocessing.is_exact else f"scaled to >= {self.preprocessing.min_side} px"
-        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, {size}"
+        decoder = f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow').split('.')[0]}, rules {RULES}, {size}"
         precision = "fp16 on a GPU, fp32 on a CPU" if self.precision == "auto" else self.precision
         return self.description | {"preprocessing": str(self.preprocessing), "decoder": decoder, "precision": precision}
 

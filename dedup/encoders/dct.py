@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dedup.numerics.image import descriptor
 from dedup.numerics.similarity import Turn
+from dedup.storage.images.decode import RULES
 
 MIN_SIDE = 2 * descriptor.GRID  # scaled decoding at half the grid's pitch changes no coefficient noticeably
 
@@ -41,7 +42,8 @@ class DctEncoder:
 
 def fingerprint() -> dict[str, str]:
     """Everything that changes the vectors."""
-    decoder = f"simplejpeg {version('simplejpeg')} scaled to >= {MIN_SIDE} px, else Pillow {version('pillow').split('.')[0]}"
+    libraries = f"simplejpeg {version('simplejpeg')} scaled to >= {MIN_SIDE} px, else Pillow {version('pillow').split('.')[0]}"
+    decoder = f"{libraries}, rules {RULES}"
     return {"model": "dct-384-v1", "preprocessing": f"area {descriptor.GRID}x{descriptor.GRID} YCbCr", "decoder": decoder}
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 
 from dedup.config import Config
@@ -188,7 +188,7 @@ def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> Sta
         expected,
         rows=result.rows,
         seconds=round(time.perf_counter() - started, 3),
-        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
         dedup_version=package_version(),
         summary=result.summary,
     )

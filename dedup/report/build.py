@@ -8,7 +8,7 @@ import importlib.util
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -247,7 +247,7 @@ class Page:
             "stages": stages(run), "settings": settings(run), "style": style, "script": script,
             "style_hash": _hash(style), "script_hash": _hash(script), "state": state_of(run), "notes": self.notes,
             "finished": max(record.finished for record in run.records.values()).replace("T", " ").partition("+")[0],
-            "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
+            "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         }  # fmt: skip
         self._page = _compiled()
 

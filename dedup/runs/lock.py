@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
@@ -109,7 +109,7 @@ def _this_process() -> JsonDict:
         "host": socket.gethostname(),
         "user": user,
         "command": os.path.basename(sys.argv[0]) or "python",
-        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "renewed": time.time(),
     }
 

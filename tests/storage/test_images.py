@@ -12,46 +12,12 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_data import decode, encode, photo, reason
 from PIL import Image, ImageOps
 
 from dedup.errors import SampleError
 from dedup.schemas import REJECT_REASONS
 from dedup.storage.images.decode import DecodedImage, decode_image
-
-MAX = 10**7
-
-
-def photo(height: int = 60, width: int = 90) -> npt.NDArray[np.uint8]:
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    planes = [127 + 120 * np.sin(x / 9 + y / 17), 2.5 * x, 255 * (y / height)]
-    pixels: npt.NDArray[np.uint8] = np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)
-    return pixels
-
-
-def encode(image: Image.Image | npt.NDArray[Any], kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def decode(data: bytes, **options: Any) -> DecodedImage:
-    decoded = decode_image(data, max_pixels=MAX, **options)
-    assert decoded.pixels.dtype == np.uint8
-    assert decoded.pixels.ndim == 3
-    assert decoded.pixels.shape[2] == 3
-    assert decoded.pixels.flags.c_contiguous
-    assert decoded.pixels.flags.writeable
-    return decoded
-
-
-def reason(data: bytes, max_pixels: int = MAX) -> str:
-    with pytest.raises(SampleError) as caught:
-        decode_image(data, max_pixels=max_pixels)
-    assert caught.value.reason in REJECT_REASONS
-    assert caught.value.detail
-    assert "\n" not in str(caught.value)
-    return caught.value.reason
 
 
 @pytest.mark.parametrize(
@@ -132,17 +98,10 @@ def test_palettes_with_partial_transparency_and_gif() -> None:
     data = encode(image, "PNG", transparency=bytes([0, 85, 170, 255]))
     rgba = np.dstack([np.asarray(image.convert("RGB")), np.asarray(image) * 85])
     np.testing.assert_allclose(decode(data).pixels, on_white(rgba), atol=1.01)
-    first = decode(encode(image, "GIF", save_all=True, append_images=[Image.new("RGB", (90, 60))], transparency=2)).pixels
+    first = decode(encode(image, "GIF", transparency=2)).pixels
     expected = np.array(image.convert("RGB"))
     expected[np.asarray(image) == 2] = 255
     np.testing.assert_array_equal(first, expected)
-
-
-@pytest.mark.parametrize("kind", ["GIF", "WebP", "TIFF"])
-def test_of_several_frames_the_first_counts(kind: str) -> None:
-    first, second = Image.new("RGB", (90, 60), (200, 0, 0)), Image.new("RGB", (90, 60), (0, 0, 200))
-    decoded = decode(encode(first, kind, save_all=True, append_images=[second], **({"lossless": True} if kind == "WebP" else {})))
-    assert (decoded.pixels == (200, 0, 0)).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
@@ -167,29 +126,6 @@ def test_other_modes(mode: str, atol: int) -> None:
     difference = np.abs(decode(encode(image, "TIFF")).pixels.astype(int) - expected.astype(int))
     # 8-bit LAB is coarse and clips colours at the edge of the gamut, so there only the mean is close.
     assert (difference.mean() if mode == "LAB" else difference.max()) <= atol
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([[0, 257, 65535]], np.uint16), [0, 1, 255]),
-        (np.array([[0, 25700, 65535]], np.int32), [0, 100, 255]),
-        (np.array([[-1000, 0, 1000]], np.int32), [0, 128, 255]),
-        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
-        (np.array([[0, 100, 255]], np.float32), [0, 100, 255]),
-        (np.array([[0, 25700, 65535]], np.float32), [0, 100, 255]),
-        (np.array([[np.nan, 0.2, np.inf]], np.float32), [0, 51, 0]),
-        (np.array([[-1, 0, 1]], np.float32), [0, 128, 255]),
-    ],
-)
-def test_grey_of_more_than_8_bits(values: npt.NDArray[Any], expected: list[int]) -> None:
-    decoded = decode(encode(values, "TIFF")).pixels
-    np.testing.assert_array_equal(decoded, np.repeat(np.array(expected, np.uint8)[None, :, None], 3, axis=2))
-
-
-def test_16_bit_png() -> None:
-    grey = photo()[..., 0].astype(np.uint16) * 257
-    np.testing.assert_array_equal(decode(encode(grey, "PNG")).pixels[..., 1], photo()[..., 0])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -240,11 +176,10 @@ def test_a_bomb_is_refused_unread() -> None:
         (b"<html><body>404</body></html>", "undecodable_image"),
         (b"GIF89a", "truncated_image"),
         (b"\xff\xd8\xff\xe0", "truncated_image"),
-        (b"\0\0\0\x1cftypavif" + b"\0" * 50, "unsupported_format"),
-        (b"\0\0\0\x18ftypheic" + b"\0" * 50, "unsupported_format"),
+        (b"\0\0\0\x18ftypisom" + b"\0" * 50, "unsupported_format"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format"),
         (b"8BPS\0\1", "unsupported_format"),
-        (b"\xff\x0a\xfa", "unsupported_format"),
+        (b"%PDF-1.7", "unsupported_format"),
     ],
 )
 def test_reasons(data: bytes, expected: str) -> None:

@@ -64,7 +64,7 @@ class Level:
     def equalised(self) -> Pixels:
         """Detail at equal local contrast, so that gamma, fading and grey copies track alike."""
         detail = band_pass(self.luma, 0.8, 5.5)
-        spread = np.sqrt(cv2.boxFilter(detail * detail, -1, (15, 15)))
+        spread = np.sqrt(np.maximum(cv2.boxFilter(detail * detail, -1, (15, 15)), 0.0))  # rounded below 0 on flat ground
         equalised: Pixels = np.clip(128.0 + 48.0 * detail / (spread + 3.0), 0.0, 255.0).astype(np.uint8)
         return equalised
 

@@ -83,6 +83,7 @@ class Preparation:
             "sha256": hashlib.sha256(sample.image).hexdigest(),
             "width": image.width,
             "height": image.height,
+            "n_frames": image.n_frames,
             "n_bytes": sample.n_bytes,
             "byte_offset": sample.byte_offset,
             **sample.carried,

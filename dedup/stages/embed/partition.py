@@ -142,6 +142,7 @@ def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, 
         "first_image_id": columns["sample_id"],
     }
     columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
+    columns["n_frames"] = pa.nulls(n, pa.int32())
     return pa.table(columns)
 
 

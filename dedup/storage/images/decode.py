@@ -1,122 +1,91 @@
-"""Encoded images to pixels: JPEG, PNG, WebP, GIF, BMP and TIFF of any colour mode to 8-bit RGB."""
+"""Encoded images to pixels: every format that is read, of any colour mode, to 8-bit sRGB."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageCms,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
 from dedup.errors import SampleError
+from dedup.storage.images.colour import Transform, to_srgb
+from dedup.storage.images.formats import sniff
+from dedup.storage.images.frames import contact_sheet, differ, frames_to_look_at
+from dedup.storage.images.ground import flatten
+from dedup.storage.images.jpeg import JpegHead, decode_scaled, read_head
+from dedup.storage.images.png import read_png
+from dedup.storage.images.source import Source, open_source
 
 _Pixels = npt.NDArray[np.uint8]
 
-# The plugins are called directly: Image.open would check Pillow's own pixel limit, a global that belongs to the importing
-# program, and the caller's limit is checked here anyway. The WebP and TIFF plugins still enforce twice Pillow's limit
-# (358 million pixels), so max_pixels can't go beyond it for those.
-_PLUGINS: Final[dict[str, type[ImageFile.ImageFile]]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-}
+# Of the rules by which bytes become pixels; part of the encoders' fingerprints. Raise it whenever any picture decodes otherwise.
+RULES: Final = 2
 
-_ORIENTATION: Final = 0x0112
-_HEAD_BYTES: Final = 64 * 1024
 _EARLY_ENDS: Final = ("truncated", "unexpected end", "premature", "end of file", "not enough", "ran out of data")
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DecodedImage:
     """Pixels of one image."""
 
-    pixels: _Pixels  # shape (height, width, 3); RGB, C-contiguous; smaller than the image if a `min_side` was given
-    # width, height: size of the full image in pixels, EXIF orientation applied
+    # shape (height, width, 3); RGB, C-contiguous; smaller than the image if a `min_side` was given, up to twice its sides if it is a
+    # contact sheet of several frames
+    pixels: _Pixels
+    # width, height: size of the full image in pixels, of one frame if there are several; EXIF orientation applied
     width: int
     height: int
     # left, top, right, bottom of the picture inside `pixels`, in pixels. A reduced image ends inside its last column and row: 350
     # pixels at 3/8 are 131.25 of 132 columns, and a resize that took all 132 would stretch it.
     box: tuple[float, float, float, float]
+    n_frames: int = 1  # of an animation, or pages; at most 65,536 are counted
 
 
 def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -> DecodedImage:
-    """Decode a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page).
+    """Decode an image of any format in `dedup.storage.images.formats`; docs/images.md tells the rules.
 
-    EXIF orientation is applied, transparency composited on white, every colour mode brought to 8-bit RGB: 16-bit grey by
-    its full range, 32-bit and float grey by the range they use (see `grey_to_8_bits`).
+    EXIF orientation is applied (XMP's never), embedded colour profiles are converted to sRGB, transparency lies on a ground that shows
+    what is visible (white where that will do), more than 8 bits are scaled by the range they use. Several frames or pages that differ
+    become a contact sheet of four.
 
     `data`: the encoded image; its first bytes tell the format, never a name.
-    `max_pixels`: larger images are refused before a pixel is decoded.
+    `max_pixels`: larger images are refused before a pixel is decoded. Of several frames no more are decoded than have so many pixels
+    together, but always the first.
     `min_side`: the image may be reduced while it is decoded, as long as both sides keep this many pixels; a smaller image keeps its size.
     JPEGs are reduced by libjpeg in eighths, others by box averages over whole pixels. None decodes at full size.
     Raises SampleError with the reason empty_image, undecodable_image, truncated_image, unsupported_format or too_many_pixels.
     """
     if not data:
         raise SampleError("empty_image", "the image has zero bytes")
-    kind = _sniff(data)
+    kind = sniff(data)
+    head = None
     if kind == "JPEG":
-        decoded = _decode_jpeg(data, max_pixels, min_side)
-        if decoded is not None:
-            return decoded
+        head = read_head(data)
+        _check_pixels(head.width, head.height, max_pixels)
+        scaled = decode_scaled(data, head, min_side)
+        if scaled is not None:
+            return _decoded_jpeg(*scaled, head)
     try:
         with warnings.catch_warnings():
             # Damaged metadata makes Pillow warn; only the pixels count, and a library must not leak warnings.
             warnings.simplefilter("ignore")
-            return _decode_pillow(data, kind, max_pixels, min_side)
+            source = open_source(data, kind, head, lambda width, height: _check_pixels(width, height, max_pixels))
+            return _decode(source, max_pixels, min_side)
     except SampleError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own limit, see above
+    except Image.DecompressionBombError as error:  # Pillow's own limit, see formats.py
         raise SampleError("too_many_pixels", f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is to be read.") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ValueError, MemoryError and more for broken bytes
-        text = " ".join(str(error).split())[:200]
+        text = " ".join(str(error).split())[:200] or type(error).__name__
         if any(words in text.lower() for words in _EARLY_ENDS) or _ends_early(data, kind):
-            raise SampleError("truncated_image", f"{kind} of {len(data)} bytes ends early: {text or type(error).__name__}") from error
-        raise SampleError("undecodable_image", f"{kind} of {len(data)} bytes: {text or type(error).__name__}") from error
-
-
-def _sniff(data: bytes) -> str:
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if data.startswith(b"BM"):
-        return "BMP"
-    unsupported = {
-        "AVIF or HEIC": data[4:8] == b"ftyp",
-        "JPEG XL": data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")),
-        "JPEG 2000": data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
-        "SVG": b"<svg" in data[:1024],
-        "ICO": data.startswith(b"\0\0\1\0"),
-        "PSD": data.startswith(b"8BPS"),
-        "PDF": data.startswith(b"%PDF"),
-    }
-    for name, is_match in unsupported.items():
-        if is_match:
-            raise SampleError("unsupported_format", f"{name}; only JPEG, PNG, WebP, GIF, BMP and TIFF are read")
-    raise SampleError("undecodable_image", f"no image: {len(data)} bytes that begin with {data[:8]!r}")
+            raise SampleError("truncated_image", f"{kind} of {len(data)} bytes ends early: {text}") from error
+        raise SampleError("undecodable_image", f"{kind} of {len(data)} bytes: {text}") from error
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -126,52 +95,73 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise SampleError("too_many_pixels", f"{width} x {height} pixels, input.max_pixels={max_pixels}")
 
 
-def _decode_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage | None:
-    """Decode with libjpeg-turbo; None leaves the image to Pillow, which reads CMYK and tolerates more damage."""
+def _decoded_jpeg(pixels: _Pixels, scale: float, head: JpegHead) -> DecodedImage:
+    """What libjpeg-turbo decoded, in sRGB and upright."""
+    transform = to_srgb(head.profile)
+    if transform is not None and transform.mode in ("RGB", "L"):
+        is_grey = head.n_components == 1
+        if is_grey == (transform.mode == "L"):
+            pixels = np.array(transform(Image.fromarray(pixels[:, :, 0] if is_grey else pixels)))
+    return _oriented(pixels, head.width, head.height, orientation_of(head.exif), scale)
+
+
+def _decode(source: Source, max_pixels: int, min_side: int | None) -> DecodedImage:
+    """Decode what Pillow opened: one frame, or a sheet of four that differ."""
+    numbers = frames_to_look_at(source.frames, source.n_pixels, max_pixels)
+    transform = to_srgb(source.profile)
+    first = source.load(numbers[0])
+    if len(numbers) > 1:
+        first = first.copy()  # of an image that later frames are loaded into
+    width, height = first.size
+    # read after loading: TIFF applies its own orientation
+    orientation = orientation_of(source.exif)
+    sides = 2 * min(width, height) if len(numbers) > 1 else min(width, height)
+    factor = max(1, sides // min_side) if min_side else 1
+    if len(numbers) > 1:
+        frames = [_in_srgb(_reduced(first, factor), transform), *_further_frames(source, numbers[1:], factor, transform)]
+        if len(frames) == len(numbers) and differ(frames):
+            upright = [frame.transpose(_TURNS[orientation]) if orientation in _TURNS else frame for frame in frames]
+            sheet = _flat(contact_sheet(upright))
+            if orientation >= 5:
+                width, height = height, width
+            return DecodedImage(np.array(sheet), width, height, (0.0, 0.0, float(sheet.width), float(sheet.height)), source.frames.n_frames)
+        factor = max(1, min(width, height) // min_side) if min_side else 1
+    rgb = _flat(_in_srgb(_reduced(first, factor), transform))
+    return _oriented(np.array(rgb), width, height, orientation, 1 / factor, source.frames.n_frames)
+
+
+def _further_frames(source: Source, numbers: list[int], factor: int, transform: Transform | None) -> list[Image.Image]:
+    """Frames after the first; fewer than asked for if one is broken or too large: then the first stands for all."""
+    frames: list[Image.Image] = []
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except (ValueError, MemoryError):
-        return None
-    _check_pixels(width, height, max_pixels)
-    if space in ("CMYK", "YCCK"):
-        return None
-    side = min_side or 0
-    try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
-    except (ValueError, MemoryError):
-        if data.rstrip(b"\0").endswith(b"\xff\xd9"):
-            return None
-        try:  # all pixels may be there and only the end marker missing: appending it repairs the file
-            pixels = simplejpeg.decode_jpeg(data + b"\xff\xd9", "RGB", min_height=side, min_width=side)
-        except (ValueError, MemoryError):
-            return None
-    # Parsing EXIF costs up to a tenth of the decoding, and most images on the web have none.
-    orientation = _jpeg_orientation(data) if b"Exif" in data[:_HEAD_BYTES] else 1
-    eighths = next((n for n in range(1, 9) if (-(-height * n // 8), -(-width * n // 8)) == pixels.shape[:2]), 8)
-    return _oriented(pixels, width, height, orientation, eighths / 8)
+        for before, number in zip((0, *numbers), numbers, strict=False):
+            if number == before and frames:
+                frames.append(frames[-1])
+            else:
+                frames.append(_in_srgb(_reduced(source.load(number), factor), transform))
+    except Exception:  # Pillow raises anything; what shows at first was read
+        return []
+    return frames
 
 
-def _jpeg_orientation(data: bytes) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return _orientation(JpegImagePlugin.JpegImageFile(io.BytesIO(data)))
-        except Exception:  # broken metadata must not lose the image
-            return 1
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    return image.reduce(factor) if factor > 1 else image
 
 
-def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | None) -> DecodedImage:
-    image: Image.Image = _PLUGINS[kind](io.BytesIO(data))
-    _check_pixels(*image.size, max_pixels)
-    image.load()
-    # Read after loading: PNG's EXIF may follow the pixels, and TIFF applies its own orientation and drops the tag.
-    orientation = _orientation(image)
-    rgb = to_rgb(image)
-    width, height = rgb.size
-    factor = max(1, min(width, height) // min_side) if min_side else 1
-    if factor > 1:
-        rgb = rgb.reduce(factor)
-    return _oriented(np.array(rgb, dtype=np.uint8), width, height, orientation, 1 / factor)
+def _in_srgb(image: Image.Image, transform: Transform | None) -> Image.Image:
+    """A picture as mode RGB or RGBA; `image`: of mode L, LA, RGB, RGBA or CMYK."""
+    is_grey = image.mode in ("L", "LA")
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    if transform is None or transform.mode != ("L" if is_grey else image.mode.removesuffix("A")):
+        return image.convert("RGB" if alpha is None else "RGBA")
+    converted = transform(image.getchannel(0) if is_grey else image.convert(transform.mode))
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    return flatten(image) if image.mode == "RGBA" else image
 
 
 def _ends_early(data: bytes, kind: str) -> bool:
@@ -179,7 +169,7 @@ def _ends_early(data: bytes, kind: str) -> bool:
     if kind == "JPEG":
         return not data.rstrip(b"\0").endswith(b"\xff\xd9")
     if kind == "PNG":
-        return b"IEND" not in data[-64 * 1024 :]
+        return not read_png(data).is_complete
     if kind == "WebP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if kind == "GIF":
@@ -189,15 +179,26 @@ def _ends_early(data: bytes, kind: str) -> bool:
     return False
 
 
-def _orientation(image: Image.Image) -> int:
+_ORIENTATION: Final = 0x0112
+
+
+def orientation_of(exif: bytes) -> int:
+    """The orientation that EXIF gives, 1 to 8; 1 without, or if it is broken or none of these.
+
+    `exif`: a TIFF structure, with or without ``Exif`` before it. XMP's orientation never counts, as in browsers.
+    """
+    if not exif:
+        return 1
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        found = Image.Exif()
+        found.load(exif)
+        value = found.get(_ORIENTATION, 1)
     except Exception:  # broken metadata must not lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale: float) -> DecodedImage:
+def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale: float, n_frames: int = 1) -> DecodedImage:
     """Apply an EXIF orientation; `width` and `height` are those of the stored image, `scale` the factor it was reduced by."""
     if orientation >= 5:
         pixels, width, height = pixels.transpose(1, 0, 2), height, width
@@ -208,58 +209,4 @@ def _oriented(pixels: _Pixels, width: int, height: int, orientation: int, scale:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
         top, bottom = pixels.shape[0] - bottom, float(pixels.shape[0])
-    return DecodedImage(np.ascontiguousarray(pixels), width, height, (left, top, right, bottom))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image of any mode to RGB; transparency is composited on white.
-
-    `image`: of any mode that Pillow reads: 1, L, P, RGB, LA, La, PA, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB, HSV, I;16…, I, F.
-    Returns mode RGB, the same size.
-    Raises ValueError if Pillow can't convert that mode.
-    """
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return Image.fromarray(grey_to_8_bits(np.asarray(image))).convert("RGB")
-    if mode == "LAB":  # Pillow converts LAB only through a colour profile
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        return converted if converted is not None else image
-    if mode == "La":
-        image = image.convert("LA")
-    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, (255, 255, 255))
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def grey_to_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Convert grey of more than 8 bits to 8.
-
-    `values`: shape (height, width); integer or float array.
-    Returns shape (height, width).
-
-    Notes
-    -----
-    Integers from 0 to 65535 count as 16-bit (v / 257), floats from 0 to 1 as v * 255, from 0 to 255 as they are; any
-    other range is stretched from its minimum to its maximum. Values that are not finite become 0.
-
-    Examples
-    --------
-    >>> grey_to_8_bits(np.array([[0, 257, 65535]], np.uint16))
-    array([[  0,   1, 255]], dtype=uint8)
-    """
-    if values.dtype.kind == "u":
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    is_float = values.dtype.kind == "f"
-    if low >= 0 and is_float and high <= 255:
-        grey *= 255 if high <= 1 else 1
-    elif low >= 0 and high <= 65535:
-        grey /= 257
-    else:
-        grey = (grey - low) * (255 / max(high - low, 1e-300))
-    return np.rint(grey).astype(np.uint8)
+    return DecodedImage(np.ascontiguousarray(pixels), width, height, (left, top, right, bottom), n_frames)

@@ -10,98 +10,22 @@ from typing import Final, Literal
 from dedup.errors import SampleError
 
 # what names promise: such a file counts as an image even if its bytes are none. What it is, its bytes decide.
-IMAGE_SUFFIXES: Final = frozenset(
-    {
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "pjpeg",
-        "mpo",
-        "png",
-        "apng",
-        "webp",
-        "gif",
-        "bmp",
-        "dib",
-        "tif",
-        "tiff",
-        "avif",
-        "avifs",
-        "heic",
-        "heif",
-    }
-    | {"jxl", "jp2", "j2k", "jpx", "svg", "ico", "psd", "ppm", "pgm", "pbm", "pnm", "tga", "pcx", "dds"}
-)
+_NAMED = """
+jpg jpeg jpe jfif pjpeg mpo png apng webp gif bmp dib tif tiff avif avifs heic heics heif heifs hif jxl jp2 j2k j2c jpf jpx
+ico ppm pgm pbm pnm tga pcx dds svg psd
+"""
+IMAGE_SUFFIXES: Final = frozenset(_NAMED.split())
 # of these, kinds that not every installation reads
-SELDOM_READ: Final = frozenset({"heic", "heif", "jxl", "svg", "ico", "psd"})
+SELDOM_READ: Final = frozenset({"heic", "heics", "heif", "heifs", "hif", "jxl", "svg", "ico", "psd"})
 # what may hold the caption of an image beside it
 TEXT_SUFFIXES: Final = frozenset({"txt", "caption", "captions", "cap", "text", "json"})
 # files of other kinds, whose bytes are not looked at
-_OTHER_SUFFIXES: Final = frozenset(
-    {
-        "txt",
-        "caption",
-        "captions",
-        "cap",
-        "text",
-        "json",
-        "jsonl",
-        "ndjson",
-        "csv",
-        "tsv",
-        "parquet",
-        "arrow",
-        "yaml",
-        "yml",
-        "xml",
-        "html",
-        "htm",
-        "md",
-    }
-    | {
-        "npy",
-        "npz",
-        "pt",
-        "pth",
-        "pyd",
-        "pkl",
-        "pickle",
-        "safetensors",
-        "msgpack",
-        "cbor",
-        "ten",
-        "tenbin",
-        "h5",
-        "hdf5",
-        "bin",
-        "index",
-        "id",
-    }
-    | {
-        "mp3",
-        "wav",
-        "flac",
-        "ogg",
-        "m4a",
-        "opus",
-        "mp4",
-        "mkv",
-        "webm",
-        "mov",
-        "avi",
-        "m4v",
-        "cls",
-        "cls2",
-        "inx",
-        "pdf",
-        "py",
-        "sh",
-        "log",
-        "ini",
-    }
-    | {"tar", "gz", "tgz", "bz2", "xz", "zst", "zip", "7z", "rar", "sqlite", "db", "lock", "part", "crdownload", "aria2", "download", "tmp"}
-)
+_OTHERS = """
+jsonl ndjson csv tsv parquet arrow yaml yml xml html htm md npy npz pt pth pyd pkl pickle safetensors msgpack cbor ten tenbin h5 hdf5
+bin index id mp3 wav flac ogg m4a opus mp4 mkv webm mov avi m4v cls cls2 inx pdf py sh log ini tar gz tgz bz2 xz zst zip 7z rar
+sqlite db lock part crdownload aria2 download tmp
+"""
+_OTHER_SUFFIXES: Final = TEXT_SUFFIXES | frozenset(_OTHERS.split())
 ShardStatus = Literal["ok", "truncated", "unreadable"]
 
 _SPACES: Final = (b"\n", b" ", b"\r", b"\t")

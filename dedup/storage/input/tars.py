@@ -21,7 +21,7 @@ from dedup.storage.input.samples import SampleReader, one_line
 from dedup.storage.urls import open_binary
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 # Headers of long names and pax records are far smaller; tarfile would read them whole, however large they claim to be.
 _MAX_EXTENDED_HEADER_BYTES: Final = 1024 * 1024
@@ -172,7 +172,7 @@ class TarStream:
         stream: Any = _Ending(unpacked or source)  # type: ignore[arg-type]  # tarfile asks for read() alone in streaming mode
         tar = self._tar = _Tar.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape")
         while True:
-            # Python 3.10 would read on although opening has already met the end
+            # tarfile would read on although opening has already met the end
             is_ended = tar.last_header is not None
             while not is_ended and (member := tar.next()) is not None:
                 tar.members.clear()
