@@ -37,7 +37,12 @@ SHARD = field(
 KEY = field(
     "key", pa.string(), "the sample's key: in a tar, the member name up to the first dot of its base name; in a folder, the relative path"
 )
-CAPTION = field("caption", pa.string(), "the caption, with invalid UTF-8 replaced; null if there is none", nullable=True)
+CAPTION = field(
+    "caption", pa.string(), "the first of the captions, with what no encoding explains replaced; null if there is none", nullable=True
+)
+CAPTIONS = field(
+    "captions", pa.list_(pa.string()), "all captions of the image, in order, without repetitions; null if there is none", nullable=True
+)
 URL = field("url", pa.string(), "the image's address on the web, as the shard gives it", nullable=True)
 
 BYTE_OFFSET = field(

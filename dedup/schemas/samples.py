@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from dedup.schemas.fields import BYTE_OFFSET, CAPTION, COMPONENT_ID, COUNT, KEY, N_BYTES, SAMPLE_ID, SHARD, URL, field
+from dedup.schemas.fields import BYTE_OFFSET, CAPTION, CAPTIONS, COMPONENT_ID, COUNT, KEY, N_BYTES, SAMPLE_ID, SHARD, URL, field
 
 REJECT_REASONS: Final = {
     "no_image": "the sample has no member that is an image",
@@ -28,6 +28,7 @@ METADATA: Final = pa.schema(
         KEY,
         URL,
         CAPTION,
+        CAPTIONS,
         field(
             "sha256",
             pa.string(),

@@ -14,6 +14,17 @@ ShardStatus = Literal["ok", "truncated", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
+class TextFacts:
+    """How the text of a sample was read."""
+
+    source: str = ""  # of the first caption: the suffix of a plain text, json, sidecar or table; '' if there is none
+    guessed: tuple[str, ...] = ()  # encodings that were guessed
+    is_damaged: bool = False  # whether something became U+FFFD
+    n_broken: int = 0  # json members that are no JSON
+    n_unread: int = 0  # members that are too large
+
+
+@dataclass(frozen=True, slots=True)
 class RawSample:
     r"""One sample as it is in the shard, nothing decoded."""
 
@@ -25,12 +36,30 @@ class RawSample:
     image_name: str | None = None  # name of the image's member in the tar
     byte_offset: int | None = None  # where the image's bytes start in the file `shard`; None in a compressed tar
     n_bytes: int = 0  # size of the encoded image; 0 if there is none
-    # caption, url: valid UTF-8 without NUL
-    caption: str | None = None
+    # captions, url: valid UTF-8 without NUL
+    captions: tuple[str, ...] = ()
     url: str | None = None
     # for each name of `input.carry`, a value of its type in `dedup.schemas.CARRIED_TYPES`, or None
     carried: dict[str, object] = field(default_factory=dict)
     error: SampleError | None = None  # why the sample can't be used
+    text: TextFacts = TextFacts()
+
+    @property
+    def caption(self) -> str | None:
+        """The first caption; None if there is none."""
+        return self.captions[0] if self.captions else None
+
+
+@dataclass
+class TextSources:
+    """What a shard or part of a folder has to say about its images, besides what became part of a sample."""
+
+    names: set[str] = field(default_factory=set)  # columns that were found, a few hundred at most
+    n_rows: int = 0  # of the table that is joined
+    n_joined_rows: int = 0  # of these, rows that belong to one of the images looked up
+    n_images: int = 0  # looked up in the table
+    n_joined_images: int = 0  # of these, images that have a row
+    n_ambiguous_images: int = 0  # images left without a row because several paths of the table name them equally well
 
 
 class SampleReader:
@@ -51,6 +80,8 @@ class SampleReader:
     is_reachable : bool
         False if the bytes could not be fetched (missing file, no permission, connection broken), so that a retry
         may help; True if they were fetched but are no tar.
+    found : TextSources
+        What the tables and texts beside the images hold.
 
     Examples
     --------
@@ -63,6 +94,7 @@ class SampleReader:
         self.status: ShardStatus = "ok"
         self.error: str | None = None
         self.is_reachable = True
+        self.found = TextSources()
         self._samples = start(self)
 
     def __iter__(self) -> Iterator[RawSample]:

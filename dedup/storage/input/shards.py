@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
-from dedup.storage.input import captions
-from dedup.storage.input.captions import clean_name
+from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
+from dedup.storage.input.encodings import clean_name, clean_text
+from dedup.storage.input.rows import Sidecar, sidecar_url
 from dedup.storage.input.samples import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, RawSample, SampleReader, file_suffix, one_line
 from dedup.storage.input.tars import Cut, TarStream
 from dedup.storage.urls import is_local, local_path, read_range
@@ -91,7 +92,7 @@ def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, ma
     The image is the first member whose whole suffix is an image's (``jpg``), else the first that ends like one
     (``mask.png``). Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
     begins another sample of that key; of samples with one key the first is kept and the others get ``duplicate_key``;
-    names without a suffix, and hidden files, get ``no_key``. Only txt and json members are parsed.
+    names without a suffix, and hidden files, get ``no_key``. Of other members only those of `captions.text_suffix` are parsed.
 
     A zero-byte file counts as truncated; a tar of only zero blocks is empty and ok.
     """
@@ -101,7 +102,7 @@ def read_shard(url: str, *, carry: Sequence[str] = (), sidecar: bool = False, ma
 class _Group:
     """The members of one sample, as they arrive."""
 
-    __slots__ = ("error", "image", "image_name", "is_duplicate", "json", "key", "n_bytes", "offset", "rank", "suffixes", "txt")
+    __slots__ = ("error", "image", "image_name", "is_duplicate", "key", "n_bytes", "offset", "rank", "suffixes", "texts")
 
     def __init__(self, key: str, is_duplicate: bool) -> None:
         self.key, self.is_duplicate = key, is_duplicate
@@ -111,8 +112,7 @@ class _Group:
         self.offset: int | None = None
         self.n_bytes = 0
         self.rank = 9  # of the image member: 0 whole suffix, 1 compound suffix, 2 a format that is not read
-        self.txt = b""
-        self.json = b""
+        self.texts = SampleTexts(key)
         self.error: SampleError | None = None
 
     def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str, max_image_bytes: int) -> None:
@@ -120,9 +120,11 @@ class _Group:
         self.suffixes.add(suffix)
         if self.is_duplicate:
             return
-        if suffix == "txt" or suffix == "json":
-            if member.size <= captions.MAX_TEXT_BYTES:
-                setattr(self, suffix, tar.read(member))
+        if text_suffix(suffix):
+            if member.size <= MAX_TEXT_BYTES:
+                self.texts.add(suffix, tar.read(member))
+            else:
+                self.texts.skip()
             return
         ending = suffix if "." not in suffix else file_suffix(suffix)
         rank = (0 if ending == suffix else 1) if ending in IMAGE_SUFFIXES else 2 if ending in UNSUPPORTED_SUFFIXES else 9
@@ -143,45 +145,39 @@ class _Group:
                 self.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
                 raise
 
-    def sample(self, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str], *, is_cut: bool) -> RawSample:
-        """The sample so far; `is_cut`: the shard broke off here, so members may be missing."""
+    def sample(self, shard: str, *, is_cut: bool) -> tuple[RawSample, SampleTexts | None]:
+        """The sample so far, with its text members; `is_cut`: the shard broke off here, so members may be missing."""
         if self.is_duplicate:
             text = "the key occurred before in this shard; the first sample stays"
-            return RawSample(self.key, shard, error=SampleError("duplicate_key", text))
+            return RawSample(self.key, shard, error=SampleError("duplicate_key", text)), None
         error = self.error
         if error is None and self.image is None:
             if is_cut:
                 error = SampleError("truncated_image", "the shard breaks off before the image")
             else:
                 text = f"no member with the suffix of an image; found {', '.join(sorted(self.suffixes))}"
-                error = SampleError("no_image", captions.clean_text(text[:300]))
-        txt = captions.parse_text(self.txt) if self.txt else None
-        records: list[Mapping[str, object]] = [captions.parse_json(self.json)] if self.json else []
-        if sidecar is not None:
-            records.append(sidecar.get(self.key))
-        return RawSample(
-            self.key,
-            shard,
-            None if error is not None else self.image,
-            self.image_name,
-            self.offset,
-            self.n_bytes,
-            txt if txt is not None else captions.read_caption(records),
-            captions.read_url(records),
-            captions.read_carried(records, carry),
-            error,
-        )
+                error = SampleError("no_image", clean_text(text[:300]))
+        image = None if error is not None else self.image
+        return RawSample(self.key, shard, image, self.image_name, self.offset, self.n_bytes, error=error), self.texts
 
 
 def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, max_image_bytes: int) -> Iterator[RawSample]:
     sidecar = None
     if join:
         try:
-            sidecar = captions.Sidecar(url, carry)
+            sidecar = Sidecar(url, carry, reader.found)
         except Exception as error:  # each file system has its own
-            text = f"{captions.sidecar_url(url)} can't be fetched ({one_line(error)}); try again, or set input.sidecar=false"
+            text = f"{sidecar_url(url)} can't be fetched ({one_line(error)}); try again, or set input.sidecar=false"
             reader.fail("unreadable", text, is_reachable=False)
             return
+    texts = TextReader(carry, None if sidecar is None else sidecar.find, found=reader.found)
+    yield from texts.complete(_groups(reader, url, max_image_bytes))
+    if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
+        reader.error = sidecar.note
+
+
+def _groups(reader: SampleReader, url: str, max_image_bytes: int) -> Iterator[tuple[RawSample, SampleTexts | None]]:
+    """The samples of a tar without their text, and their text members."""
     tar = TarStream(url, reader)
     grouping = Grouping()
     group: _Group | None = None
@@ -190,18 +186,16 @@ def _samples(reader: SampleReader, url: str, carry: Sequence[str], join: bool, m
         if named is None:
             continue
         if named.problem:
-            yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX"))
+            yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX")), None
             continue
         if grouping.begins(named) or group is None:
             if group is not None:
-                yield group.sample(url, sidecar, carry, is_cut=False)
+                yield group.sample(url, is_cut=False)
             group = _Group(named.key, grouping.is_duplicate)
         with suppress(Cut):  # the tar's next step ends the loop and records why
             group.take(tar, member, named.suffix, max_image_bytes)
     if group is not None:
-        yield group.sample(url, sidecar, carry, is_cut=reader.status != "ok")
-    if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
-        reader.error = sidecar.note
+        yield group.sample(url, is_cut=reader.status != "ok")
 
 
 def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> bytes:
