@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import shutil
@@ -302,17 +303,22 @@ def _stats(shard: CleanedShard, n_bytes: int, started: float) -> JsonDict:
 
 def _copy(rows: pa.Table, file: IO[bytes], feed: _Feed) -> None:
     """Copy the members of samples, which are in the order of their shards."""
-    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "caption"))
-    for shard, key, n_bytes, caption in zip(*columns, strict=True):
+    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "caption", "captions"))
+    for shard, key, n_bytes, caption, captions in zip(*columns, strict=True):
         if shard.endswith("/"):
-            _copy_file(shard, key, n_bytes, caption, file)
+            # runs of older versions have no list
+            _copy_file(shard, key, n_bytes, captions or ([] if caption is None else [caption]), file)
         else:
             feed.copy(shard, key, n_bytes, file)
 
 
-def _copy_file(folder: str, key: str, n_bytes: int, caption: str | None, file: IO[bytes]) -> None:
-    """Copy an image of a folder, and its caption as a txt member."""
-    members = [(key, read_file(folder + key, n_bytes))] + ([] if caption is None else [(tar_key(key) + ".txt", caption.encode())])
+def _copy_file(folder: str, key: str, n_bytes: int, captions: list[str], file: IO[bytes]) -> None:
+    """Copy an image of a folder, its first caption as a txt member, and several as a json member as well."""
+    members = [(key, read_file(folder + key, n_bytes))]
+    if captions:
+        members.append((tar_key(key) + ".txt", captions[0].encode()))
+    if len(captions) > 1:
+        members.append((tar_key(key) + ".json", json.dumps({"captions": captions}, ensure_ascii=False).encode()))
     for name, content in members:
         header = tarfile.TarInfo(name)
         header.size = len(content)
