@@ -250,7 +250,7 @@ def test_a_sidecar_row_goes_to_one_sample(tmp_path: Path) -> None:
     assert (reader.found.n_rows, reader.found.n_joined_rows, reader.found.n_joined_images) == (2, 2, 1)
 
 
-@pytest.mark.parametrize("data", [b"caption,url\nx,y\n", b"", b"{}\n", b"a.jpg,no header\n"])
+@pytest.mark.parametrize("data", [b"caption,url\nx,y\n", b"", b"{}\n", b"a.jpg,no header\n", b"file,else\na.jpg,x\n"])
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
 def test_a_table_without_files_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(JPG)

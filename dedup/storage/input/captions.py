@@ -147,7 +147,7 @@ class TextReader:
         decoded = [text for _, text in members]
         found = [caption for suffix, text in members if suffix in PLAIN_SUFFIXES for caption in _plain_captions(suffix, text.text)]
         found += [("json", caption) for value in values for caption in captions_in(value, weak=False)]
-        weak = [("json", caption) for value in values for caption in captions_in(value, weak=True)]
+        weak = [] if found else [("json", caption) for value in values for caption in captions_in(value, weak=True)]
         records = [record for value in values for record in objects_in(value)]
         if self._find_row is not None and (row := self._find_row(texts.key)) is not None:
             records += row.records

@@ -52,22 +52,37 @@ def unique_depths(names: Sequence[str]) -> list[int]:
 
     `names`: relative paths, as `comparable` gives them.
 
-    Complexity: O(n log n).
+    Complexity: O(n depth).
 
     Examples
     --------
     >>> unique_depths(["train/a.jpg", "val/a.jpg", "b.jpg", "a.jpg"])
     [2, 2, 1, 0]
     """
-    split = [name.split("/") for name in names]
-    n_of_base = Counter(parts[-1] for parts in split)
-    depths = [1] * len(names)
-    shared = sorted((parts[::-1], place) for place, parts in enumerate(split) if n_of_base[parts[-1]] > 1)
-    for number, (parts, place) in enumerate(shared):
-        beside = [shared[other][0] for other in (number - 1, number + 1) if 0 <= other < len(shared)]
-        depth = 1 + max(_common(parts, other) for other in beside)
-        depths[place] = depth if depth <= len(parts) else 0  # 0: the whole path ends another's
+    depths = [0] * len(names)
+    pending: Sequence[int] = range(len(names))
+    depth = 1
+    while pending:
+        ends = [_end(names[place], depth) for place in pending]
+        n_of_end = Counter(ends)
+        shared = []
+        for place, end in zip(pending, ends, strict=True):
+            if n_of_end[end] == 1:
+                depths[place] = depth
+            elif len(end) < len(names[place]):  # else the whole path ends another's
+                shared.append(place)
+        pending, depth = shared, depth + 1
     return depths
+
+
+def _end(path: str, depth: int) -> str:
+    """The last components of a path."""
+    start = len(path)
+    for _ in range(depth):
+        start = path.rfind("/", 0, start)
+        if start < 0:
+            return path
+    return path[start + 1 :]
 
 
 def stem(path: str) -> str:
@@ -149,7 +164,7 @@ def _join_ends(paths: pa.ChunkedArray, root: str, images: Mapping[str, tuple[str
     """Join images with paths that end alike; `images`: their name for the comparison, and how many last components are theirs alone."""
     claims: dict[str, dict[str, list[int]]] = {}  # image to the paths that end like it, with their rows
     for depth in sorted({depth for _, depth in images.values()}):
-        ends = {"/".join(name.split("/")[-depth:]): image for image, (name, own) in images.items() if own == depth}
+        ends = {_end(name, depth): image for image, (name, own) in images.items() if own == depth}
         # a shorter path stays whole, and has too few components to be one of the ends
         last = pc.replace_substring_regex(paths, rf"^.*/((?:[^/]+/){{{depth - 1}}}[^/]+)$", r"\1")
         matches = list(_matches(last, ends))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
@@ -49,6 +50,11 @@ def caption_columns(names: Iterable[str]) -> list[list[str]]:
     >>> caption_columns(["title", "URL", "caption_1", "TEXT", "caption_0", "caption_similarity"])
     [['caption_1', 'caption_0'], ['TEXT'], ['title']]
     """
+    return [[*group] for group in _caption_columns(tuple(names))]
+
+
+@lru_cache(1_024)  # the records of a shard mostly have the same names
+def _caption_columns(names: tuple[str, ...]) -> list[list[str]]:
     plain = {name: plain_name(name) for name in names}
     groups: list[list[str]] = []
     taken: set[str] = set()
@@ -61,13 +67,23 @@ def caption_columns(names: Iterable[str]) -> list[list[str]]:
     return groups
 
 
+@lru_cache(1_024)
+def _is_weak(name: str) -> bool:
+    return not any(pattern.fullmatch(plain_name(name)) for pattern in _STRONG)
+
+
 def is_weak(group: Sequence[str]) -> bool:
     """Whether columns hold captions only for want of better ones."""
-    return not any(pattern.fullmatch(plain_name(name)) for name in group for pattern in _STRONG)
+    return all(map(_is_weak, group))
 
 
 def url_columns(names: Iterable[str]) -> list[str]:
     """Columns that hold the image's address, the likeliest first."""
+    return [*_url_columns(tuple(names))]
+
+
+@lru_cache(1_024)
+def _url_columns(names: tuple[str, ...]) -> list[str]:
     plain = [(plain_name(name), name) for name in names]
     return [name for wanted in URL_NAMES for text, name in plain if text == wanted]
 

@@ -89,7 +89,7 @@ def load_table(url: str, carry: Sequence[str] = (), stamp: str = "") -> CaptionT
     `url`: CSV (``,``, tab, ``;`` or ``|``, told by the header), parquet, JSON lines or JSON (a list of records, an object by file name, or
     COCO's `images` and `annotations`), by its suffix; compressed ones as well.
     `stamp`: what tells it from a changed one of that name.
-    Raises InputError if it can't be read, or has no column for the file or none for a caption.
+    Raises InputError if it can't be read, or has no column for the file or nothing else of use.
     """
     key = (f"{url}\0{stamp}", tuple(carry))
     with _LOCK:
@@ -144,6 +144,8 @@ def _load(url: str, carry: Sequence[str], *, has_text: bool = True) -> CaptionTa
             return _load_json(url, has_text)
         table, name = _read_parquet(url, carry, has_text) if kind == "parquet" else _read_csv(url, has_text)
         reader = RowReader([column for column in table.column_names if column != name], carry)
+        if has_text and not reader.columns:
+            raise InputError(f"input.captions={url} has the columns {', '.join(table.column_names)}; {_EXPECTED}")
         reader.learn(table)
         paths = _paths(table.column(name), reader)
     except InputError:
@@ -181,8 +183,9 @@ def _read_parquet(url: str, carry: Sequence[str], has_text: bool) -> tuple[pa.Ta
     """The columns that are wanted, with the name of the file's."""
     with fsspec.open(url, "rb", compression="infer") as file:
         parquet = pq.ParquetFile(file)
-        names = [str(name) for name in parquet.schema_arrow.names]
-        name = _file_column(names)
+        schema = parquet.schema_arrow
+        names = [str(name) for name in schema.names]
+        name = _file_column(name for name in names if not pa.types.is_nested(schema.field(name).type))
         if name is None:
             raise InputError(f"input.captions={url} has the columns {', '.join(names)}; {_EXPECTED}")
         others = RowReader([column for column in names if column != name], carry).columns if has_text else []
