@@ -7,6 +7,7 @@ import io
 import json
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -47,6 +48,7 @@ class CaptionTable:
     table: pa.Table
     reader: RowReader | None  # None: rows are JSON
     names: frozenset[str]
+    guessed: str = ""  # the encoding of a JSON file, if it was guessed
 
     def join(self, folder: str, images: Mapping[str, tuple[int, int]], *, has_exact: bool) -> Joined:
         """The rows of some images; see `join_rows`."""
@@ -63,19 +65,18 @@ class CaptionTable:
     def read(self, rows: Sequence[int]) -> Row:
         """What some rows say."""
         found = self.table.take(pa.array(rows, pa.int64())).to_pylist()
-        return self.reader.read(found) if self.reader is not None else _of_json(record[_JSON] for record in found)
+        return self.reader.read(found) if self.reader is not None else _of_json((record[_JSON] for record in found), self.guessed)
 
 
-def _of_json(texts: Iterable[bytes]) -> Row:
+def _of_json(texts: Iterable[bytes], guessed: str) -> Row:
     whole = Row()
     for text in texts:
         value = json.loads(text)
         whole.records += objects_in(value)
         whole.captions += captions_in(value, weak=False)
         whole.weak_captions += captions_in(value, weak=True)
-        decoded = text.decode()
-        if "\\ufffd" in decoded or "\ufffd" in decoded:
-            whole.decoded.append(Decoded("", is_damaged=True))
+        if not text.isascii():
+            whole.decoded.append(Decoded("", guessed, is_damaged="\ufffd" in text.decode()))
     return whole
 
 
@@ -197,6 +198,7 @@ class _Header:
     names: list[str]
     delimiter: str
     encoding: str
+    is_plain: bool  # whether the names are those in the file: ASCII, none twice
 
 
 def _header(url: str, head: bytes) -> _Header:
@@ -214,7 +216,12 @@ def _header(url: str, head: bytes) -> _Header:
     has_file, _, delimiter, names = max(found, key=lambda each: each[:2], default=(False, 0, ",", []))
     if not has_file:
         raise InputError(f"input.captions={url} begins with the line {names}; {_EXPECTED}")
-    return _Header(names, delimiter, encoding)
+    n_of_name: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        unique.append(f"{name}_{n_of_name[name]}" if n_of_name[name] else name)
+        n_of_name[name] += 1
+    return _Header(unique, delimiter, encoding, is_plain=unique == names and all(map(str.isascii, names)))
 
 
 def _read_csv(url: str, has_text: bool) -> tuple[pa.Table, str]:
@@ -230,7 +237,13 @@ def _read_csv(url: str, has_text: bool) -> tuple[pa.Table, str]:
         table = pyarrow.csv.read_csv(
             file,
             # More threads would take cores from other workers.
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, encoding=header.encoding if is_wide else "utf8"),
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False,
+                encoding=header.encoding if is_wide else "utf8",
+                # Arrow takes names only if they are UTF-8, and can't tell two of the same apart.
+                column_names=None if header.is_plain else header.names,
+                skip_rows=0 if header.is_plain else 1,
+            ),
             parse_options=pyarrow.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True),
             # Without types, captions that are all digits or dates would come back changed.
             convert_options=pyarrow.csv.ConvertOptions(
@@ -246,15 +259,18 @@ def _load_json(url: str, has_text: bool) -> CaptionTable:
     records: list[pa.Array] = []
     names: set[str] = set()
     batch: list[tuple[str | None, bytes]] = []
-    for path, record in _json_records(url, names):
+    with fsspec.open(url, "rb", compression="infer") as file:
+        encoding = guess_encoding(file.read(_HEAD_BYTES))
+    for path, record in _json_records(url, encoding, names):
         batch.append((path, record if has_text else b""))
         if len(batch) >= _ROWS_AT_ONCE:
             _flush(batch, paths, records)
     _flush(batch, paths, records)
     column = comparable_column(pa.chunked_array(paths, pa.string()))
+    guessed = "" if encoding.startswith("utf-") else encoding
     if not pc.any(pc.is_valid(column)).as_py():
         raise InputError(f"input.captions={url} has no record with a file, but {', '.join(sorted(names)[:20]) or 'none'}; {_EXPECTED}")
-    return CaptionTable(column, pa.table({_JSON: pa.chunked_array(records, pa.large_binary())}), None, frozenset(names))
+    return CaptionTable(column, pa.table({_JSON: pa.chunked_array(records, pa.large_binary())}), None, frozenset(names), guessed)
 
 
 def _flush(batch: list[tuple[str | None, bytes]], paths: list[pa.Array], records: list[pa.Array]) -> None:
@@ -263,18 +279,15 @@ def _flush(batch: list[tuple[str | None, bytes]], paths: list[pa.Array], records
     batch.clear()
 
 
-def _json_records(url: str, names: set[str]) -> Iterator[tuple[str | None, bytes]]:
-    with fsspec.open(url, "rb", compression="infer") as file:
-        encoding = guess_encoding(file.read(_HEAD_BYTES))
+def _json_records(url: str, encoding: str, names: set[str]) -> Iterator[tuple[str | None, bytes]]:
     with fsspec.open(url, "rt", encoding=encoding, errors="replace", compression="infer", newline="\n") as lines:
-        values = _json_values(lines)
-        for value in values:
+        for value in _json_values(lines):
             if not isinstance(value, dict):
                 continue
             names.update(value)
             name = _file_column(value)
             path = None if name is None or not isinstance(value[name], (str, int)) else str(value[name])
-            yield _clean(path), json.dumps(value).encode()
+            yield _clean(path), clean_text(json.dumps(value, ensure_ascii=False)).encode()
 
 
 def _clean(path: str | None) -> str | None:
