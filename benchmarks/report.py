@@ -103,6 +103,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
                 "sample_id": ids[rows], "shard": [shard] * len(rows), "key": [f"{row:09d}" for row in rows],
                 "url": [f"https://images{row % 97}.example.org/{sha[row][:16]}.jpg" for row in rows],
                 "caption": [f"caption number {row % 200_003} of a picture with some words to it" for row in rows],
+                "captions": pa.nulls(len(rows), pa.list_(pa.string())),
                 "sha256": sha[rows], "width": [640] * len(rows), "height": [480] * len(rows), "n_frames": [1] * len(rows), "n_bytes": places[:, 1],
                 "byte_offset": places[:, 0], "quality": np.full(len(rows), 50.0), "caption_similarity": pa.nulls(len(rows), pa.float32()),
             }

@@ -127,6 +127,7 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
                     "key": pa.array([f"{i:012d}" for i in ids.tolist()]),
                     "url": pa.nulls(n, pa.string()),
                     "caption": pa.nulls(n, pa.string()),
+                    "captions": pa.nulls(n, pa.list_(pa.string())),
                     "sha256": pa.array(sha256),
                     "width": np.full(n, 400, np.int32),
                     "height": np.full(n, 350, np.int32),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rich.filesize import decimal
@@ -172,3 +173,47 @@ def similarity_text(value: float | None) -> str:
     ('0.6999', '1.0000', '')
     """
     return "" if value is None else f"{int(value * 10_000 + (1e-3 if value >= 0 else -1e-3)) / 10_000:.4f}"
+
+
+def caption_lines(texts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The accounts of captions and carried columns in words, as (name, text) rows.
+
+    `texts`: of the summary of the stage `embed`; empty for runs of versions that did not keep it.
+
+    Examples
+    --------
+    >>> texts = {"n_samples": 3, "n_captions": 4, "n_several": 1, "by_source": {"txt": 2}, "guessed": {"cp1252": 1}, "n_damaged": 1}
+    >>> caption_lines(texts)
+    [('captions', '2 of 3 samples have one (txt 2), 1 more than one; encodings guessed: cp1252 1; 1 has parts that no encoding explains')]
+    """
+    if not texts:
+        return []
+    n, n_with = texts["n_samples"], sum(texts["by_source"].values())
+    text = f"{n_with:,} of {n:,} samples have one{_in_brackets(texts['by_source'])}"
+    text += f", {texts['n_several']:,} more than one" if texts["n_several"] else ""
+    text += f"; encodings guessed: {_listed(texts['guessed'])}" if texts["guessed"] else ""
+    notes = (
+        ("n_damaged", "parts that no encoding explains"),
+        ("n_broken_json", "json that can't be parsed"),
+        ("n_unread", "texts not read"),
+    )
+    text += "".join(f"; {count:,} {'has' if count == 1 else 'have'} {what}" for name, what in notes if (count := texts.get(name)))
+    lines = [("captions", text)]
+    join = texts.get("join")
+    if join:
+        joined, images, rows = join["n_joined_images"], join["n_images"], join["n_joined_rows"]
+        text = f"{joined:,} of {images:,} images have a row, {rows:,} of {texts['n_rows']:,} rows an image"
+        n_ambiguous = join.get("n_ambiguous_images")
+        text += f"; {n_ambiguous:,} without, because several paths fit them equally well" if n_ambiguous else ""
+        lines.append(("table", text))
+    if texts.get("carried"):
+        lines.append(("carried", f"{_listed(texts['carried'])} of {n:,} samples"))
+    return lines
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _in_brackets(counts: Mapping[str, int]) -> str:
+    return f" ({_listed(counts)})" if counts else ""

@@ -244,12 +244,15 @@ class Captions:
     )  # fmt: skip
 
     def check(self, data):
-        record = captions.parse_json(data)
-        assert isinstance(record, dict)
-        carried = captions.read_carried([record], ["similarity", "original_width", "LICENSE"])
+        carry = ["similarity", "original_width", "LICENSE"]
+        texts = captions.SampleTexts("0")
+        texts.add("json", data)
+        texts.add("txt", data)
+        (sample,) = captions.TextReader(carry).complete([(RawSample("0", "a.tar"), texts)])
+        carried = sample.carried
         assert carried["similarity"] is None or isinstance(carried["similarity"], float)
         assert carried["original_width"] is None or -(2**63) <= carried["original_width"] < 2**63
-        for text in (captions.parse_text(data), captions.read_caption([record]), captions.read_url([record]), carried["LICENSE"]):
+        for text in (*sample.captions, sample.url, carried["LICENSE"]):
             assert text is None or ("\0" not in text and len(text.encode()) <= 6 * len(data) + 6)
 
 

@@ -121,14 +121,14 @@ class InputConfig:
     )
     captions: str = key(
         "",
-        "for input.images: a CSV or parquet file with columns file, caption (and url); without it, a .txt file beside an image is its caption",
+        "for input.images: a table with columns file, caption (and url): CSV, parquet, JSON lines or JSON; without it, captions are in text and json files beside the images",
         stage="embed",
         form="address",
     )
     sidecar: bool = key(False, "join NNNNN.parquet beside NNNNN.tar by key (url, caption and carried columns)", stage="embed")
     carry: Texts = key(
         [],
-        "additional columns of the json or sidecar to copy into every table of samples: similarity, punsafe, LICENSE, …",
+        "additional columns of the json, sidecar or table of captions to copy into every table of samples: similarity, punsafe, LICENSE, …; one that nothing has is an error",
         stage="embed",
         form="commas",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dedup.config import Config
 from dedup.config.load import resolved
@@ -127,6 +127,7 @@ class StageStatus:
     seconds: float
     finished: str
     changes: list[str]  # differences from the configuration given
+    texts: JsonDict = field(default_factory=dict)  # of `embed`: samples by where their captions come from; see `_stage.json`
 
 
 def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
@@ -145,5 +146,5 @@ def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
             continue
         state = "stale" if run.earlier_inputs(stage.name) else "done"
         changes = [] if resolved_config is None else [str(change) for change in stage.changes(record, resolved_config)]
-        lines.append(StageStatus(stage.name, state, record.rows, record.seconds, record.finished, changes))
+        lines.append(StageStatus(stage.name, state, record.rows, record.seconds, record.finished, changes, record.summary.get("texts", {})))
     return lines

@@ -15,7 +15,7 @@ from cachetools import LRUCache, cachedmethod
 from dedup.errors import InputError
 from dedup.release.plan import kept_table
 from dedup.runs.directory import Run
-from dedup.storage.input.captions import clean_name
+from dedup.storage.input.encodings import clean_name
 from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import absolute
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import shutil
@@ -306,13 +307,13 @@ def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed) -> pa.Table:
     Images of a folder get a key without dots, the number of the shard and theirs, and the field of their format: their paths, which may
     hold dots or differ in nothing but the suffix, become the column `path`.
     """
-    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "caption"))
+    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "captions"))
     keys, paths = [], []
-    for place, (shard, key, n_bytes, caption) in enumerate(zip(*columns, strict=True)):
+    for place, (shard, key, n_bytes, captions) in enumerate(zip(*columns, strict=True)):
         if shard.endswith("/"):
             keys.append(f"{number:05d}{place:04d}")
             paths.append(key)
-            _copy_file(keys[-1], read_file(shard + key, n_bytes), caption, file)
+            _copy_file(keys[-1], read_file(shard + key, n_bytes), captions or [], file)
         else:
             keys.append(key)
             paths.append(None)
@@ -323,9 +324,11 @@ def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed) -> pa.Table:
     return rows.append_column("path", pa.array(paths, pa.string()))
 
 
-def _copy_file(key: str, image: bytes, caption: str | None, file: IO[bytes]) -> None:
-    """Write an image of a folder, and its caption as a txt member."""
-    members = [(f"{key}.{usual_suffix(image)}", image)] + ([] if caption is None else [(f"{key}.txt", caption.encode())])
+def _copy_file(key: str, image: bytes, captions: list[str], file: IO[bytes]) -> None:
+    """Write an image of a folder, its first caption as a txt member, and several as a json member as well."""
+    members = [(f"{key}.{usual_suffix(image)}", image), *((f"{key}.txt", caption.encode()) for caption in captions[:1])]
+    if len(captions) > 1:
+        members.append((f"{key}.json", json.dumps({"captions": captions}, ensure_ascii=False).encode()))
     for name, content in members:
         header = tarfile.TarInfo(name)
         header.size = len(content)

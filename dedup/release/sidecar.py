@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup.storage.atomic import AtomicFile
-from dedup.storage.input.captions import KEY_NAMES, sidecar_url
+from dedup.storage.input.rows import KEY_NAMES, sidecar_url
 from dedup.storage.urls import filesystem, read_bytes
 
 _ADDED: Final = ("sample_id", "component_id", "duplication_count")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dedup.errors import SchemaError
 
-BOOL, TEXT = pa.bool_(), pa.string()
+BOOL, TEXT, TEXTS = pa.bool_(), pa.string(), pa.list_(pa.string())
 INT32, INT64, FLOAT32, FLOAT64 = pa.int32(), pa.int64(), pa.float32(), pa.float64()
 PIXEL_DISTANCE: Final = "distance of the pixels: how much the parts that agree least differ, 0 to 1"
 
@@ -50,7 +50,8 @@ MEMBER = field(
 )
 N_IMAGES = field("n_images", INT32, "images of the sample, rejected ones included; each has a row of its own")
 FIRST_IMAGE_ID = field("first_image_id", INT64, "sample_id of the first row of the same sample; its own where the sample has one image")
-CAPTION = field("caption", TEXT, "the caption, with invalid UTF-8 replaced; null if there is none", nullable=True)
+CAPTION = field("caption", TEXT, "the first of the captions, with what no encoding explains replaced; null if there is none", nullable=True)
+CAPTIONS = field("captions", TEXTS, "all captions of the image, in order, without repetitions; null if there is none", nullable=True)
 URL = field("url", TEXT, "the image's address on the web, as the shard gives it", nullable=True)
 
 BYTE_OFFSET = field(

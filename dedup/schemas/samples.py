@@ -7,6 +7,7 @@ from typing import Final
 from dedup.schemas.fields import (
     BYTE_OFFSET,
     CAPTION,
+    CAPTIONS,
     COMPONENT_ID,
     COUNT,
     FIRST_IMAGE_ID,
@@ -48,6 +49,7 @@ METADATA: Final = schema(
     FIRST_IMAGE_ID,
     URL,
     CAPTION,
+    CAPTIONS,
     field("sha256", TEXT, "SHA-256 of the image bytes in the tar, 64 hex digits; for precomputed embeddings without one, of the row"),
     field(
         "width",

@@ -90,7 +90,8 @@ def test_shards_and_what_is_made_of_them(marker, tmp_path):
     n = write_shard(tmp_path / "a.tar", marker)
     write_tar(tmp_path / "b.tar", [Sample("b", encode(detailed(3)))])
     (tmp_path / "a.json").write_bytes(pickle.dumps(Payload(marker)))
-    pq.write_table(pa.table({"key": ["000"], "caption": [pickle.dumps(Payload(marker))]}), tmp_path / "a.parquet")
+    carried = {name: [pickle.dumps(Payload(marker))] for name in ("pyd", "json", "npy")}
+    pq.write_table(pa.table({"key": ["000"], "caption": [pickle.dumps(Payload(marker))], **carried}), tmp_path / "a.parquet")
     run_dir = tmp_path / "run"
     run(f"input.shards={tmp_path}/*.tar", f"output.run_dir={run_dir}", "input.sidecar=true", "input.carry=pyd,json,npy")
     rejected = pq.read_table(run_dir / "embeddings" / "rejected").to_pylist()

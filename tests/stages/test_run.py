@@ -379,7 +379,7 @@ def test_folder_of_images(tmp_path):
 
 
 def test_carried_columns(tmp_path):
-    samples = [Sample(str(i), encode(scene(i % 2)), "c", extra={"similarity": 0.1 * i, "LICENSE": "cc"}) for i in range(4)]
+    samples = [Sample(str(i), encode(scene(i % 2)), "c", extra={"similarity": 0.1 * i, "LICENSE": "cc", "punsafe": None}) for i in range(4)]
     write_tar(tmp_path / "a.tar", samples)
     carry = ["similarity", "LICENSE", "punsafe"]
     config = config_for(str(tmp_path / "a.tar"), tmp_path / "out")

@@ -17,7 +17,7 @@ from dedup.config.load import resolved
 from dedup.contracts import Progress
 from dedup.pipeline.plan import StageStatus
 from dedup.pipeline.run import RunSummary
-from dedup.text import printable
+from dedup.text import caption_lines, printable
 
 _PLAIN_EVERY_S = 5.0
 
@@ -102,7 +102,8 @@ def _embed(summary: RunSummary, _: Config) -> list[Line]:
         n_embedded = n_samples - record.summary.get("n_base_samples", 0)
         lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))
     reasons = _counts(record.summary.get("rejected", {}))
-    return [*lines, ("rejected", f"{n_rejected:,}" + (f" ({reasons})" if reasons else ""))]
+    lines.append(("rejected", f"{n_rejected:,}" + (f" ({reasons})" if reasons else "")))
+    return lines + caption_lines(record.summary.get("texts", {}))
 
 
 def _index(summary: RunSummary, _: Config) -> list[Line]:
@@ -212,5 +213,7 @@ def print_status(stages: list[StageStatus]) -> None:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
         when = f"{stage.seconds:.1f} s, {stage.finished}: {rows}" if stage.finished else ""
         print_text(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip())
+        for name, text in caption_lines(stage.texts):
+            print_text(f"{'':<{width}}  {name}  {text}")
         for change in stage.changes:
             print_text(f"{'':<{width}}  changed  {change}")

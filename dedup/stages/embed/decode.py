@@ -20,7 +20,7 @@ from dedup.numerics.image.descriptor import GRID, Crop, ycbcr_grid
 from dedup.numerics.image.frame import picture_box
 from dedup.storage.images.decode import DecodedImage, decode_image
 from dedup.storage.images.thumbnails import make_thumbnail
-from dedup.storage.input.samples import RawSample
+from dedup.storage.input.samples import RawSample, TextFacts
 
 _CHUNK = 8  # samples handed to a thread at a time: enough to share the cost of handing over, too few to hold up a batch
 _CHUNKS_AHEAD = 3  # for each thread, so that none waits for the slowest
@@ -38,6 +38,7 @@ class PreparedSample:
     prepared: npt.NDArray[Any]  # what the encoder takes: for some encoders, the grid itself
     inner: npt.NDArray[np.float32] | None  # shape (3, 64, 64); the grid of the picture inside a frame, if there is one and it is wanted
     thumbnail: bytes  # empty where none is kept
+    text: TextFacts  # how its captions were read
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Preparation:
             "n_images": sample.n_images,
             "url": sample.url,
             "caption": sample.caption,
+            "captions": sample.captions or None,
             "sha256": hashlib.sha256(sample.image).hexdigest(),
             "width": image.width,
             "height": image.height,
@@ -88,7 +90,7 @@ class Preparation:
             "byte_offset": sample.byte_offset,
             **sample.carried,
         }
-        return PreparedSample(source, row, grid, prepared, inner, thumbnail)
+        return PreparedSample(source, row, grid, prepared, inner, thumbnail, sample.text)
 
     def _grid(self, crop: Crop) -> npt.NDArray[np.float32]:
         """The picture's grid. Images for an encoder of grids are decoded no larger than it needs; others are reduced here first."""

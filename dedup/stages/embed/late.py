@@ -16,16 +16,20 @@ from dedup.errors import RunDirectoryError
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
+from dedup.stages.embed.texts import TextCounts
 from dedup.storage.arrays import read_rows
 from dedup.storage.input.samples import LateMembers
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, join, read_bytes
 
 
-def join_late(run: Run, partition: int, late: Mapping[str, Mapping[str, LateMembers]], config: Config, encoder: Encoder) -> dict[str, int]:
+def join_late(
+    run: Run, partition: int, late: Mapping[str, Mapping[str, LateMembers]], counts: TextCounts, config: Config, encoder: Encoder
+) -> dict[str, int]:
     """Write the metadata of a partition anew, with the captions and the numbers of images that came late.
 
     `late`: shard to key to what came late.
+    `counts`: gains what the late texts add.
     Returns the file's name under `embeddings/` with its size in bytes.
     """
     table = run.table("metadata")
@@ -41,8 +45,9 @@ def join_late(run: Run, partition: int, late: Mapping[str, Mapping[str, LateMemb
         members = late.get(row["shard"], {}).get(row["key"])
         if members is None:
             continue
-        if row["caption"] is None and members.caption is not None:
+        if row["caption"] is None and members.captions:
             captioned.append(number)
+        counts.add_late(row, members, config.input.carry)
         _join(row, members, first_ids.setdefault((row["shard"], row["key"]), row["sample_id"]))
     if config.embed.text and captioned:
         _compare(rows, captioned, encoder, embedding_path(run.path("embeddings"), partition))
@@ -54,7 +59,8 @@ def join_late(run: Run, partition: int, late: Mapping[str, Mapping[str, LateMemb
 
 
 def _join(row: JsonDict, members: LateMembers, first_id: int) -> None:
-    values = {"caption": members.caption, "url": members.url, **members.carried}
+    row["captions"] = [*dict.fromkeys((*(row["captions"] or ()), *members.captions))] or None
+    values = {"caption": next(iter(members.captions), None), "url": members.url, **members.carried}
     row |= {name: value for name, value in values.items() if row[name] is None}
     if members.n_images:
         row |= {"n_images": members.n_images, "first_image_id": first_id}

@@ -26,6 +26,7 @@ from dedup.schemas import REJECTED
 from dedup.stages.embed.decode import in_order
 from dedup.stages.embed.late import join_late
 from dedup.stages.embed.sources import Source, has_files, marker_path, source_url
+from dedup.stages.embed.texts import TextCounts
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import write_json
@@ -56,8 +57,12 @@ class CopiedRows:
     n_late: int = 0
 
 
-def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, by_bytes: bool) -> tuple[list[CopiedRows], dict[str, int]]:
+def copy_embeddings(
+    run: Run, partition: int, sources: list[EmbeddingFile], texts: TextCounts, *, by_bytes: bool
+) -> tuple[list[CopiedRows], dict[str, int]]:
     """Write unit rows and metadata of a partition; a file that breaks off is kept up to there.
+
+    `texts`: gains the counts of captions and carried columns.
 
     `by_bytes`: whether equal images are identified by the `sha256` of their bytes; else by that of their rows.
     Returns the outcome of each source, and the partition's files with their sizes in bytes.
@@ -84,6 +89,7 @@ def copy_embeddings(run: Run, partition: int, sources: list[EmbeddingFile], *, b
                 unit, is_good = unit_float16(rows)
                 good, bad = columns.filter(pa.array(is_good)), columns.filter(pa.array(~is_good))
                 vectors.write(unit)
+                texts.add_table(good, run.config.input.carry)
                 metadata.write(_metadata(good, unit, first, source, by_bytes=by_bytes))
                 first += len(unit)
                 if len(bad):
@@ -193,6 +199,7 @@ class EmbedResult:
     notes: list[str] = field(default_factory=list)
     n_keys: int = 0  # samples, whose images are counted one by one otherwise
     passed_over: dict[str, int] = field(default_factory=dict)  # members and files that were not looked at, by reason
+    texts: JsonDict = field(default_factory=dict)  # `TextCounts` as a dictionary
 
 
 def embed_partition(task: EmbedTask) -> EmbedResult:
@@ -238,7 +245,9 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         files = writer.close()
     late = {source_url(source): reader.late for source, reader in zip(task.sources, readers, strict=True) if reader.late}
     if late:
-        files |= join_late(task.run, task.partition, late, config, encoder)
+        files |= join_late(task.run, task.partition, late, writer.texts, config, encoder)
+    for reader in readers:
+        writer.texts.add_sources(reader.found)
     shards = [
         _shard(source, reader, writer.n_samples[number], writer.n_rejected[number])
         for number, (source, reader) in enumerate(zip(task.sources, readers, strict=True))
@@ -254,6 +263,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         notes=encoder.notes(),
         n_keys=sum(reader.n_samples for reader in readers),
         passed_over=dict(sum((reader.passed_over for reader in readers), Counter())),
+        texts=writer.texts.as_dict(),
     )
     return result, files
 
@@ -281,10 +291,12 @@ def _check_encoder(task: EmbedTask) -> None:
 def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     """Copy precomputed embeddings; the result, and the files written with their sizes."""
     sources = [source for source in task.sources if isinstance(source, EmbeddingFile)]
-    outcomes, files = copy_embeddings(task.run, task.partition, sources, by_bytes=task.by_bytes)
+    texts = TextCounts(columns={name for source in sources for name in source.columns})
+    outcomes, files = copy_embeddings(task.run, task.partition, sources, texts, by_bytes=task.by_bytes)
     shards = [_shard(source, rows, rows.n_samples, rows.n_rejected) for source, rows in zip(sources, outcomes, strict=True)]
     n_samples, n_rejected = sum(rows.n_samples for rows in outcomes), sum(rows.n_rejected for rows in outcomes)
-    return EmbedResult(task.partition, n_samples, n_rejected, shards, {"bad_embedding": n_rejected} if n_rejected else {}), files
+    reasons = {"bad_embedding": n_rejected} if n_rejected else {}
+    return EmbedResult(task.partition, n_samples, n_rejected, shards, reasons, texts=texts.as_dict()), files
 
 
 def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dedup.config import Config
 from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint
-from dedup.errors import InputError, RunDirectoryError
+from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.runs.record import StageRecord, differences_of, digest
+from dedup.stages.embed.texts import missing_columns, refusal
 from dedup.stages.stage import StageContext, StageInputs
 from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.input.published import EmbeddingFile, find_embeddings
 from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, folder_parts
-from dedup.storage.urls import filesystem, join, read_json
+from dedup.storage.input.tables import table_columns
+from dedup.storage.urls import absolute, filesystem, join, read_json
 
 ALSO = "also/"  # prefix of the names of the second source's files
 GONE = ("absent", "unreachable")  # fingerprints of sources that can't be reached
@@ -145,10 +148,15 @@ def find_sources(config: Config) -> StageInputs:
     Raises InputError if nothing matches, or if a source embedded there has changed.
     """
     passed_over: Counter[str] = Counter()
+    _refuse_missing_columns(config)
     if config.input.images:
         sources: list[Source] = [*folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)]
     elif config.input.embeddings:
-        sources = [*find_embeddings(config.input.embeddings)]
+        files = find_embeddings(config.input.embeddings)
+        _refuse_carry(
+            config, [name for file in files for name in file.columns], f"is no column of input.embeddings={config.input.embeddings}"
+        )
+        sources = [*files]
     else:
         sources = [*expand_shards(config.input.shards, passed_over)]
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, but many requests at a time
@@ -158,6 +166,24 @@ def find_sources(config: Config) -> StageInputs:
         by_url = without_embedded(Run(config.base.run_dir), by_url)
     listed = digest([[url, stamp] for url, (_, stamp) in by_url.items()])
     return StageInputs({"input": f"{len(by_url)} shards, {listed}"}, by_url, encoder_fingerprint(config.encoder), passed_over)
+
+
+def _refuse_missing_columns(config: Config) -> None:
+    """Stop before any work if the table of captions lacks a carried column, where its header tells.
+
+    Raises ConfigError.
+    """
+    given = config.input
+    if given.images and given.captions and given.carry:
+        with suppress(InputError, FileNotFoundError):  # reading it will report that
+            columns = table_columns(absolute(given.captions))
+            _refuse_carry(config, columns, f"is no column of input.captions={given.captions}")
+
+
+def _refuse_carry(config: Config, columns: Sequence[str] | None, where: str) -> None:
+    carry = config.input.carry
+    if columns is not None and (missing := missing_columns({"columns": columns, "carried": {}}, carry)):
+        raise ConfigError(refusal(missing, columns, where))
 
 
 def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | None, *, redo: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from dedup.config import InputConfig
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Progress
 from dedup.errors import InputError
@@ -16,6 +17,7 @@ from dedup.runs.record import digest
 from dedup.schemas import PARTITIONS
 from dedup.stages.embed.partition import EmbedResult, EmbedTask, embed_partition, finished
 from dedup.stages.embed.sources import GONE, Sources, find_sources, inherit_partitions, marker_path, read_plan, refuse_to_embed, source_url
+from dedup.stages.embed.texts import merged, missing_columns, refusal
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.atomic import write_json
 from dedup.storage.input.published import EmbeddingFile
@@ -67,13 +69,17 @@ def embed(context: StageContext) -> StageResult:
     rows = _write_partitions(context, [results[number] for number in sorted(results)])
     _note_broken(context, [results[task.partition] for task in tasks])
     unreadable = _refuse_unreadable(context, list(results.values()), len(sources))
+    texts = merged([result.texts for result in results.values()], one_table=bool(context.config.input.captions))
+    _refuse_missing_columns(context, [result.texts for result in results.values()])
     rows["metadata"] = sum(result.n_samples for result in results.values())
     rows["rejected"] = sum(result.n_rejected for result in results.values())
     reasons: Counter[str] = Counter()
     for result in results.values():
         reasons.update(result.reasons)
     seconds = sum(results[task.partition].seconds for task in tasks)
-    summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3)}
+    del texts["columns"]
+    texts["carried"] = {name: texts["carried"].get(name, 0) for name in context.config.input.carry}
+    summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3), "texts": texts}
     if not encoder_kind(context.config.encoder.name).has_images:
         has_pixels = all(source.has_places for source in embeddings) and bool(base_summary.get("has_pixels", True))
         summary |= {"exact_by": "sha256" if by_bytes else "embedding", "has_pixels": has_pixels}
@@ -143,13 +149,44 @@ def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int,
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         reporter.progress(Progress("embed", 0, n_shards, "shards"))
-    for _, result in context.engine.map_partitions(embed_partition, missing, uses_gpu="alone"):
+    for number, (_, result) in enumerate(context.engine.map_partitions(embed_partition, missing, uses_gpu="alone")):
         results[result.partition] = result
         for note in result.notes:
             reporter.note(f"embed: {note}")
+        if number == 0:
+            _note_missing_columns(context, result)
         done += len(result.shards)
         n_images += result.n_samples + result.n_rejected
         reporter.progress(Progress("embed", done, n_shards, "shards", f", {n_images / (time.perf_counter() - started):,.0f} images/s"))
+
+
+def _note_missing_columns(context: StageContext, result: EmbedResult) -> None:
+    """Tell of a mistyped column as soon as it shows; it is an error only if no partition has it."""
+    missing = missing_columns(merged([result.texts], one_table=True), context.config.input.carry)
+    if missing and result.n_samples:
+        text = refusal(missing, result.texts["columns"], "is nowhere in the first partition")
+        context.reporter.note(f"embed: {text}; if no other has it, the run will end with an error: if it is mistyped, stop it now")
+
+
+def _refuse_missing_columns(context: StageContext, parts: Sequence[JsonDict]) -> None:
+    """A carried column that nothing in the input has is mistyped; partitions of older versions did not note what they found.
+
+    Raises InputError.
+    """
+    whole = merged(parts, one_table=True)
+    missing = missing_columns(whole, context.config.input.carry)
+    if missing and whole["n_samples"] and all(parts):
+        text = refusal(missing, whole["columns"], _looked_in(context.config.input))
+        raise InputError(f"{text}; correct input.carry and run again: all samples are then read and embedded again")
+
+
+def _looked_in(given: InputConfig) -> str:
+    """Where carried columns are looked for."""
+    if given.embeddings or given.captions:
+        return f"is no column of {given.embeddings or given.captions}"
+    if given.images:
+        return f"is in no json file beside an image of {given.images}"
+    return "is in no json member of the shards" + (", nor in the parquet beside them" if given.sidecar else "")
 
 
 def _note_devices(context: StageContext, results: Mapping[int, EmbedResult]) -> None:

@@ -22,6 +22,7 @@ from dedup.runs.vectors import embedding_path, inner_paths
 from dedup.schemas import REJECTED
 from dedup.stages.embed.decode import Preparation, PreparedSample, RejectedSample
 from dedup.stages.embed.sources import ALSO
+from dedup.stages.embed.texts import TextCounts
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.images.thumbnails import ThumbnailWriter, remove_thumbnails, thumbnail_paths
 from dedup.storage.tables import FileWriter
@@ -125,7 +126,7 @@ class PartitionWriter:
         self.preparation = Preparation(
             encoder, config.input.max_pixels, finds_inner=self._of_grids is not None, keeps_thumbnails=keep_thumbnails
         )
-        self._with_text = config.embed.text
+        self._with_text, self._carry = config.embed.text, config.input.carry
         self._held: list[PreparedSample] = []
         self._rejects: list[dict[str, str | None]] = []
         self._last_sample = ("", "", 0)  # shard, key, sample_id of its first row
@@ -134,6 +135,7 @@ class PartitionWriter:
         self.n_samples: Counter[int] = Counter()  # by source
         self.n_rejected: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.texts = TextCounts()  # of the samples that are written
 
     def add(self, sample: PreparedSample | RejectedSample) -> None:
         """Take one sample: it goes to the metadata or to the rejected."""
@@ -199,6 +201,7 @@ class PartitionWriter:
                 }
             )
             self.n_samples[batch[place].source] += 1
+            self.texts.add(batch[place].row, batch[place].text, self._carry)
         self._vectors.write(vectors[finite])
         if self._also is not None and self._of_grids is not None and kept:
             self._also.write(self._of_grids.encode(np.stack([batch[place].grid for place in kept])))

@@ -1,228 +1,199 @@
-"""Captions, addresses and carried columns: from txt and json members, from a parquet beside a shard, from a CSV.
+"""The text of a sample: captions, address and carried values from the members or files beside an image, and from rows of tables.
 
-Each value comes from the first of txt, json, parquet that has it: what is in the tar certainly belongs to the image,
-the joined parquet fills gaps. Every text is made valid UTF-8 without NUL, because Arrow refuses lone surrogates and
-DuckDB and Spark cut or refuse NUL.
+Captions are taken from plain text first, then JSON, then the parquet beside a shard, all of them, without repetitions; names that mean a
+caption only for want of a better one (prompt, title, …) count where none of these has any. A table given as `input.captions` stands
+instead of files beside the images. The address and each carried value come from the first that has it, in the same order.
+
+Every text is made valid UTF-8 without NUL, because Arrow refuses lone surrogates and DuckDB and Spark cut or refuse NUL.
 """
 
 from __future__ import annotations
 
-import json
-import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+from dedup.storage.input.encodings import Decoded, Guesser, decode_unicode
+from dedup.storage.input.records import Record, as_text, captions_in, objects_in, parse_json, read_carried, read_url
+from dedup.storage.input.rows import Row
+from dedup.storage.input.samples import RawSample, TextFacts, TextSources
 
-from dedup.schemas import CARRIED_TYPES
-from dedup.storage.input.samples import one_line
-
-CAPTION_NAMES: Final = ("caption", "text", "TEXT", "Caption", "CAPTION", "Text")
-URL_NAMES: Final = ("url", "URL", "Url")
-KEY_NAMES: Final = ("key", "__key__", "image_path", "KEY")
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
-_TAR_ENDINGS: Final = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar")
-_Record = Mapping[str, object]
+PLAIN_SUFFIXES: Final = ("txt", "text", "caption", "captions", "cap")
+JSON_SUFFIXES: Final = ("json", "jsonl", "ndjson")
+_RANKS: Final = {suffix: rank for rank, suffix in enumerate((*PLAIN_SUFFIXES, *JSON_SUFFIXES))}
+# samples held back until enough texts are there to tell their encoding by: whichever comes first
+_HELD_TEXTS: Final = 64
+_HELD_SAMPLES: Final = 1_024
+_HELD_BYTES: Final = 64 * 1024 * 1024  # of images
+_NAMES_KEPT: Final = 500  # of columns that were found, to suggest one
 
 
-def clean_text(text: str) -> str:
-    r"""Replace what Arrow, DuckDB or Spark can't handle: lone surrogates and NUL become U+FFFD.
-
-    Examples
-    --------
-    >>> clean_text("a\x00b\ud800") == "a\ufffdb\ufffd"
-    True
-    """
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
-    return text
-
-
-def clean_name(name: str) -> str:
-    r"""Make a member name valid UTF-8; invalid bytes become ``\xNN``, so that different names stay different.
+def text_suffix(suffix: str) -> bool:
+    """Whether a member or file of that suffix may hold captions; of a compound suffix the last part decides.
 
     Examples
     --------
-    >>> clean_name("a\udcff.jpg")
-    'a\\xff.jpg'
+    >>> text_suffix("txt"), text_suffix("jpg.TXT"), text_suffix("json"), text_suffix("cls")
+    (True, True, True, False)
     """
-    if name.isascii() and "\0" not in name:
-        return name
-    name = name.replace("\0", "\\x00")
-    try:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a surrogate from a pax header that encodes no byte
-        return name.encode("utf-8", "backslashreplace").decode()
+    return suffix.rpartition(".")[2].lower() in _RANKS
 
 
-def parse_text(data: bytes) -> str | None:
-    """Decode a txt member: UTF-8, invalid bytes replaced, surrounding whitespace stripped; None if nothing remains."""
-    return _text(data.decode("utf-8", "replace"))
-
-
-def parse_json(data: bytes) -> dict[str, object]:
-    """Parse a json member; {} if it is broken, not an object, or nested too deeply."""
-    try:
-        record = json.loads(data.decode("utf-8", "replace").lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def read_caption(records: Iterable[_Record]) -> str | None:
-    """First non-empty caption of the records, by `CAPTION_NAMES`."""
-    return _first_text(records, CAPTION_NAMES)
-
-
-def read_url(records: Iterable[_Record]) -> str | None:
-    """First non-empty address of the records, by `URL_NAMES`."""
-    return _first_text(records, URL_NAMES)
-
-
-def _first_text(records: Iterable[_Record], names: Sequence[str]) -> str | None:
-    return next((text for record in records for name in names if (text := _text(record.get(name))) is not None), None)
-
-
-def read_carried(records: Sequence[_Record], carry: Sequence[str]) -> dict[str, object]:
-    """Values of the carried columns, of the types of `CARRIED_TYPES`; None where no record has a usable one.
-
-    `records`: the first that has a usable value gives it.
-    `carry`: column names; lower and upper case count as well (LICENSE, license).
-    """
-    return {name: _carried(records, name) for name in carry}
-
-
-def aliases(name: str) -> tuple[str, ...]:
-    """The names that a carried column may have in the data.
-
-    Examples
-    --------
-    >>> aliases("LICENSE")
-    ('LICENSE', 'license')
-    """
-    return tuple(dict.fromkeys((name, name.lower(), name.upper())))
-
-
-def _carried(records: Sequence[_Record], name: str) -> object:
-    for record in records:
-        for alias in aliases(name):
-            if alias in record and (value := coerce(name, record[alias])) is not None:
-                return value
-    return None
-
-
-def coerce(name: str, value: object) -> float | int | str | None:
-    """Convert a value to the type of a carried column; None if it can't be.
-
-    Examples
-    --------
-    >>> coerce("similarity", "0.31"), coerce("original_width", 512.0), coerce("LICENSE", ["a", 1]), coerce("punsafe", "?")
-    (0.31, 512, '["a", 1]', None)
-    """
-    kind = CARRIED_TYPES.get(name)
-    if value is None:
-        return None
-    if kind is None:
-        if isinstance(value, bytes):
-            return clean_text(value.decode("utf-8", "replace"))
-        return clean_text(value if isinstance(value, str) else json.dumps(value, default=str))
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, bytes)):
-        return None
-    try:
-        if pa.types.is_floating(kind):
-            return float(value)
-        whole = int(value)
-    except (ValueError, OverflowError):
-        return None
-    return whole if -(2**63) <= whole < 2**63 else None
-
-
-def _text(value: object) -> str | None:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
-        return None
-    return clean_text(value).lstrip("\ufeff").strip() or None
-
-
-def sidecar_url(shard: str) -> str:
-    """URL of the parquet beside a shard.
-
-    Examples
-    --------
-    >>> sidecar_url("s3://bucket/00000.tar"), sidecar_url("/data/a.tar.gz")
-    ('s3://bucket/00000.parquet', '/data/a.parquet')
-    """
-    ending = next((ending for ending in _TAR_ENDINGS if shard.endswith(ending)), posixpath.splitext(shard)[1])
-    return shard[: len(shard) - len(ending)] + ".parquet"
-
-
-class Sidecar:
-    """The parquet beside a shard, by key: img2dataset also writes rows for failed downloads, so row numbers mean nothing.
+class SampleTexts:
+    """The text members of one sample, as they arrive.
 
     Parameters
     ----------
-    shard : str
-        URL of the tar.
-    carry : sequence of str
-        Carried columns.
-
-    Attributes
-    ----------
-    note : str or None
-        Why there is nothing to join, or None.
-
-    Raises
-    ------
-    OSError
-        If the file exists but can't be fetched.
+    key : str
+        The sample's key, by which rows are joined.
     """
 
-    def __init__(self, shard: str, carry: Sequence[str]) -> None:
-        self.note: str | None = None
-        self._rows: dict[str, _Record] = {}
-        url = sidecar_url(shard)
-        try:
-            with fsspec.open(url, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
-            self.note = f"input.sidecar is set, but {url} does not exist; captions come from the tar alone"
-            return
-        try:
-            self._load(data, carry)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            self.note = (
-                f"{url} is not parquet with a column of {', '.join(KEY_NAMES)} ({one_line(error)}); captions come from the tar alone"
-            )
+    __slots__ = ("_members", "key", "n_unread")
 
-    def _load(self, data: bytes, carry: Sequence[str]) -> None:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        names = set(file.schema_arrow.names)
-        key = next((name for name in KEY_NAMES if name in names), None)
-        if key is None:
-            raise ValueError(f"found {', '.join(file.schema_arrow.names)}")
-        wanted = [*CAPTION_NAMES, *URL_NAMES, *(alias for name in carry for alias in aliases(name))]
-        columns = [name for name in dict.fromkeys(wanted) if name in names and name != key]
-        for row in text_as_bytes(file.read(columns=[key, *columns])).to_pylist():
-            name = _text(row.pop(key))
-            if name is not None:
-                self._rows.setdefault(name, row)
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.n_unread = 0  # members with more than `MAX_TEXT_BYTES`
+        self._members: list[tuple[bool, int, int, bytes]] = []
 
-    def get(self, key: str) -> _Record:
-        """The row of a sample, by its key or else the key's base name; {} if there is none."""
-        row = self._rows.get(key)
-        return row if row is not None else self._rows.get(posixpath.basename(key), {})
+    def add(self, suffix: str, data: bytes) -> None:
+        """Take a member for whose suffix `text_suffix` holds."""
+        kind = suffix.rpartition(".")[2].lower()
+        self._members.append(("." in suffix, _RANKS[kind], len(self._members), data))
+
+    def skip(self) -> None:
+        """Count a member that is too large to be read."""
+        self.n_unread += 1
+
+    def extend(self, other: SampleTexts) -> None:
+        """Take the members of the same sample that stood elsewhere."""
+        self.n_unread += other.n_unread
+        self._members += other._members
+
+    def unknown(self) -> list[bytes]:
+        """The members whose encoding has to be guessed."""
+        return [data for *_, data in self._members if not data.isascii() and decode_unicode(data) is None]
+
+    def in_order(self) -> list[tuple[str, bytes]]:
+        """Kind of suffix and bytes: plain text before JSON, whole suffixes before compound ones, then in the order they came."""
+        suffixes = (*PLAIN_SUFFIXES, *JSON_SUFFIXES)
+        ordered = sorted(self._members, key=lambda member: (suffixes[member[1]] in JSON_SUFFIXES, *member[:3]))
+        return [(suffixes[rank], data) for _, rank, _, data in ordered]
 
 
-def text_as_bytes(table: pa.Table) -> pa.Table:
-    """Cast text columns to bytes: they may hold invalid UTF-8, on which `to_pylist` would fail."""
-    for position, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            table = table.set_column(position, field.name, table.column(position).cast(pa.large_binary()))
-    return table
+class TextReader:
+    """Completes samples with their text; one for each shard or part of a folder.
+
+    Parameters
+    ----------
+    carry : sequence of str
+        Carried columns.
+    find_row : callable, optional
+        What a table says of the sample of a key; None where it has no row.
+    row_source : str
+        What that table is called in the accounts: ``sidecar`` or ``table``.
+    found : TextSources, optional
+        Gains the names of the columns that were found.
+
+    Notes
+    -----
+    An encoding that nobody states is guessed from the first texts of the shard together, since one short text fits many encodings: when
+    the first such text is met, samples are held back until there are 64 of them, 64 MiB of images, or the shard ends.
+    """
+
+    def __init__(
+        self,
+        carry: Sequence[str],
+        find_row: Callable[[str], Row | None] | None = None,
+        row_source: str = "sidecar",
+        found: TextSources | None = None,
+    ) -> None:
+        self._carry, self._find_row, self._row_source = carry, find_row, row_source
+        self._found = TextSources() if found is None else found
+        self._guesser = Guesser()
+        self._is_settled = False
+
+    def complete(self, samples: Iterable[tuple[RawSample, SampleTexts | None]]) -> Iterator[RawSample]:
+        """Samples with captions, url, carried values and `text`, in the order given.
+
+        `samples`: each with its text members, which several may share; None leaves a sample as it is.
+        """
+        held: deque[tuple[RawSample, SampleTexts | None]] = deque()
+        strange: list[bytes] = []
+        n_bytes = 0
+        for sample, texts in samples:
+            if self._is_settled:
+                yield self._completed(sample, texts)
+                continue
+            unknown = [] if texts is None else texts.unknown()
+            if not held and not unknown:
+                yield self._completed(sample, texts)
+                continue
+            held.append((sample, texts))
+            strange += unknown
+            n_bytes += len(sample.image or b"")
+            if len(strange) >= _HELD_TEXTS or len(held) >= _HELD_SAMPLES or n_bytes >= _HELD_BYTES:
+                self._settle(strange)
+                yield from (self._completed(*held.popleft()) for _ in range(len(held)))
+        if held:
+            self._settle(strange)
+            yield from (self._completed(*held.popleft()) for _ in range(len(held)))
+
+    def _settle(self, strange: Iterable[bytes]) -> None:
+        self._guesser.learn(strange)
+        self._is_settled = True
+
+    def _completed(self, sample: RawSample, texts: SampleTexts | None) -> RawSample:
+        if texts is None:
+            return sample
+        members, values = self._decoded(texts)
+        decoded = [text for _, text in members]
+        found = [caption for suffix, text in members if suffix in PLAIN_SUFFIXES for caption in _plain_captions(suffix, text.text)]
+        found += [("json", caption) for value in values for caption in captions_in(value, weak=False)]
+        weak = [] if found else [("json", caption) for value in values for caption in captions_in(value, weak=True)]
+        records = [record for value in values for record in objects_in(value)]
+        if self._find_row is not None and (row := self._find_row(texts.key)) is not None:
+            records += row.records
+            decoded += row.decoded
+            found += [(self._row_source, caption) for caption in row.captions]
+            weak += [(self._row_source, caption) for caption in row.weak_captions]
+        found = found or weak
+        self._note_names(records)
+        facts = TextFacts(
+            source=found[0][0] if found else "",
+            guessed=tuple(dict.fromkeys(text.guessed for text in decoded if text.guessed)),
+            is_damaged=any(text.is_damaged for text in decoded),
+            n_broken=sum(suffix in JSON_SUFFIXES for suffix, _ in members) - len(values),
+            n_unread=texts.n_unread,
+        )
+        return replace(
+            sample,
+            captions=tuple(dict.fromkeys(caption for _, caption in found)),
+            url=read_url(records),
+            carried=read_carried(records, self._carry),
+            text=facts,
+        )
+
+    def _decoded(self, texts: SampleTexts) -> tuple[list[tuple[str, Decoded]], list[object]]:
+        """The members with their kind of suffix, and the values of those that are JSON."""
+        members, values = [], []
+        for suffix, data in texts.in_order():
+            text = self._guesser.decode(data)
+            members.append((suffix, text))
+            if suffix in JSON_SUFFIXES:
+                with suppress(ValueError):
+                    values.append(parse_json(text.text))
+        return members, values
+
+    def _note_names(self, records: Sequence[Record]) -> None:
+        if self._carry:
+            is_full = len(self._found.names) >= _NAMES_KEPT
+            self._found.names.update(name for record in records for name in record if not is_full or name in self._carry)
+
+
+def _plain_captions(suffix: str, text: str) -> list[tuple[str, str]]:
+    """The captions of a plain text: itself; each line of a file of ``captions``."""
+    lines = text.splitlines() if suffix == "captions" else [text]
+    return [(suffix, caption) for line in lines if (caption := as_text(line)) is not None]

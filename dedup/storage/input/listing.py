@@ -8,28 +8,31 @@ import stat
 from collections import Counter, deque
 
 from dedup.errors import InputError
-from dedup.storage.input.samples import IMAGE_SUFFIXES, TEXT_SUFFIXES, file_suffix, may_be_image, one_line
+from dedup.storage.input.beside import is_text
+from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, may_be_image, one_line
 from dedup.storage.urls import filesystem, is_local
 
 
-def list_images(folder: str) -> tuple[list[str], Counter[str]]:
-    """Find the files of a folder and its subfolders that may be images.
+def list_images(folder: str) -> tuple[list[str], list[str], Counter[str]]:
+    """Find the files of a folder and its subfolders that may be images, and those that may hold their captions.
 
     `folder`: absolute path or URL, without a '/' at its end.
-    Returns relative paths, sorted, and how many other files there are, by reason; files that may hold captions are not among them.
+    Returns relative paths of both, sorted, and how many other files there are, by reason.
     Raises InputError if there is no such folder, or it can't be listed.
     """
     passed_over: Counter[str] = Counter()
-    images = []
+    images, texts = [], []
     for name in _files(folder, passed_over):
         suffix = file_suffix(name)
         if "/." in "/" + name:
             passed_over["hidden files"] += 1
         elif suffix in IMAGE_SUFFIXES or may_be_image(suffix):
             images.append(name)
-        elif suffix not in TEXT_SUFFIXES:
+        elif is_text(name):
+            texts.append(name)
+        else:
             passed_over[f"files .{suffix}"] += 1
-    return sorted(images), passed_over
+    return sorted(images), sorted(texts), passed_over
 
 
 def _files(folder: str, passed_over: Counter[str]) -> list[str]:
@@ -51,7 +54,8 @@ class _Walk:
         self._passed_over = passed_over
         self._to_enter = deque([(folder, "", False)])  # path, relative path with a '/', whether a link leads to it
         self._entered: set[tuple[int, int]] = set()
-        self._names: dict[tuple[int, int], tuple[bool, str]] = {}  # of each file: whether a link leads to it, relative path
+        # of each file: whether a link leads to it, relative path; texts may be shared by images, so each of their names counts
+        self._names: dict[tuple[int, int, str], tuple[bool, str]] = {}
 
     def files(self) -> list[str]:
         """Relative paths of all files."""
@@ -83,7 +87,7 @@ class _Walk:
             else:  # before what links lead to
                 self._to_enter.appendleft((entry.path, name + "/", False))
         elif stat.S_ISREG(status.st_mode):
-            place = status.st_dev, status.st_ino
+            place = status.st_dev, status.st_ino, name if is_text(name) else ""
             if place in self._names:
                 self._passed_over["links to a file that is looked at already"] += 1
             self._names[place] = min(self._names.get(place, (is_linked, name)), (is_linked, name))

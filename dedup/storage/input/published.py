@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup.errors import InputError
-from dedup.schemas import CARRIED_TYPES
+from dedup.schemas import CARRIED_TYPES, METADATA
 from dedup.storage.arrays import array_shape, read_rows
-from dedup.storage.input.captions import CAPTION_NAMES, URL_NAMES, aliases, clean_text, coerce
+from dedup.storage.input.encodings import clean_text
+from dedup.storage.input.records import aliases, caption_columns, captions_in, coerce, url_columns
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import absolute, filesystem
 
@@ -27,6 +28,7 @@ KEY_NAMES: Final = ("key", "__key__", "image_id", "id", "image_path", "KEY")
 _WIDTH_NAMES: Final = ("width", "original_width", "WIDTH")
 _HEIGHT_NAMES: Final = ("height", "original_height", "HEIGHT")
 _PLACE: Final = ("shard", "byte_offset", "n_bytes")
+CAPTIONS: Final = METADATA.field("captions")
 BATCH_ROWS = 16_384
 _THREADS = 32
 
@@ -141,16 +143,18 @@ def read_embeddings(
 
     `carry`: further columns.
     `vectors`: shape (n, dim); as stored, not normalised; a row that is null or of another width is NaN.
-    `rows`: `key, url, caption, sha256, width, height`, with places `shard, byte_offset, n_bytes`, and the carried columns; null where the
-    file has none. Without a key column the row numbers are the keys.
+    `rows`: `key, url, caption, captions, sha256, width, height`, with places `shard, byte_offset, n_bytes`, and the carried columns; null
+    where the file has none. Without a key column the row numbers are the keys.
     """
     fs, path = filesystem(source.metadata)
     spellings = {
-        "key": KEY_NAMES, "url": URL_NAMES, "caption": CAPTION_NAMES, "sha256": ("sha256",), "width": _WIDTH_NAMES, "height": _HEIGHT_NAMES,
+        "key": KEY_NAMES, "url": url_columns(source.columns), "sha256": ("sha256",), "width": _WIDTH_NAMES, "height": _HEIGHT_NAMES,
         **({name: (name,) for name in _PLACE} if source.has_places else {}), **{name: aliases(name) for name in carry},
     }  # fmt: skip
     origins = {name: next((alias for alias in names if alias in source.columns), None) for name, names in spellings.items()}
-    wanted = [*dict.fromkeys(origin for origin in origins.values() if origin), *([source.column] if source.column else [])]
+    groups = caption_columns(source.columns)
+    of_captions = [name for group in groups for name in group]
+    wanted = [*dict.fromkeys([*filter(None, origins.values()), *of_captions, *([source.column] if source.column else [])])]
     start = 0
     with fs.open(path, "rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_rows, columns=wanted or [source.columns[0]]):
@@ -162,6 +166,8 @@ def read_embeddings(
             columns = {name: _column(name, None if origin is None else batch.column(origin), n) for name, origin in origins.items()}
             if origins["key"] is None:
                 columns["key"] = pa.array([str(number) for number in range(start, start + n)])
+            columns["captions"] = _captions([[batch.column(name) for name in group] for group in groups], n)
+            columns["caption"] = pc.list_element(columns["captions"], 0)
             yield vectors, pa.table(columns)
             start += n
 
@@ -191,6 +197,29 @@ def _column(name: str, column: pa.Array | None, n: int) -> pa.Array:
     except pa.ArrowInvalid:  # some value has another type
         like = name if name in CARRIED_TYPES else "original_width"  # a whole number
         return pa.array([coerce(like, value) for value in column.to_pylist()], CARRIED_TYPES[like]).cast(kind)
+
+
+def _captions(groups: Sequence[Sequence[pa.Array]], n: int) -> pa.Array:
+    """Lists of captions, without repetitions, from the first group of columns that has one; null where none has."""
+    whole = pa.nulls(n, CAPTIONS.type)
+    for group in groups:
+        if len(group) == 1 and not pa.types.is_nested(group[0].type):
+            texts = _texts(group[0]) if _is_text(group[0].type) else pa.nulls(n, pa.string())
+            has_text = texts.is_valid()
+            offsets = pc.if_else(has_text, pa.array(np.cumsum(has_text) - np.asarray(has_text), pa.int32()), pa.scalar(None, pa.int32()))
+            ends = pa.array([int(pc.sum(has_text).as_py() or 0)], pa.int32())
+            lists = pa.ListArray.from_arrays(pa.concat_arrays([offsets, ends]), texts.drop_null()).cast(CAPTIONS.type)
+        else:
+            rows = zip(*(column.to_pylist() for column in group), strict=True)
+            found = (list(dict.fromkeys(text for value in row for text in captions_in({"caption": value}, weak=False))) for row in rows)
+            lists = pa.array([texts or None for texts in found], CAPTIONS.type)
+        whole = pc.coalesce(whole, lists)
+    return whole
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    names = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_dictionary", "is_null")
+    return any(getattr(pa.types, name)(kind) for name in names)
 
 
 def _texts(column: pa.Array) -> pa.Array:

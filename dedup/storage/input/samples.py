@@ -17,15 +17,14 @@ ico ppm pgm pbm pnm tga pcx dds svg psd
 IMAGE_SUFFIXES: Final = frozenset(_NAMED.split())
 # of these, kinds that not every installation reads
 SELDOM_READ: Final = frozenset({"heic", "heics", "heif", "heifs", "hif", "jxl", "svg", "ico", "psd"})
-# what may hold the caption of an image beside it
-TEXT_SUFFIXES: Final = frozenset({"txt", "caption", "captions", "cap", "text", "json"})
 # files of other kinds, whose bytes are not looked at
 _OTHERS = """
-jsonl ndjson csv tsv parquet arrow yaml yml xml html htm md npy npz pt pth pyd pkl pickle safetensors msgpack cbor ten tenbin h5 hdf5
+txt caption captions cap text json jsonl ndjson csv tsv parquet arrow yaml yml xml html htm md
+npy npz pt pth pyd pkl pickle safetensors msgpack cbor ten tenbin h5 hdf5
 bin index id mp3 wav flac ogg m4a opus mp4 mkv webm mov avi m4v cls cls2 inx pdf py sh log ini tar gz tgz bz2 xz zst zip 7z rar
 sqlite db lock part crdownload aria2 download tmp
 """
-_OTHER_SUFFIXES: Final = TEXT_SUFFIXES | frozenset(_OTHERS.split())
+_OTHER_SUFFIXES: Final = frozenset(_OTHERS.split())
 ShardStatus = Literal["ok", "truncated", "unreadable"]
 
 _SPACES: Final = (b"\n", b" ", b"\r", b"\t")
@@ -69,6 +68,17 @@ def may_be_image(suffix: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFacts:
+    """How the text of a sample was read."""
+
+    source: str = ""  # of the first caption: the suffix of a plain text, json, sidecar or table; '' if there is none
+    guessed: tuple[str, ...] = ()  # encodings that were guessed
+    is_damaged: bool = False  # whether something became U+FFFD
+    n_broken: int = 0  # json members that are no JSON
+    n_unread: int = 0  # members that are too large
+
+
+@dataclass(frozen=True, slots=True)
 class RawSample:
     r"""One image of a sample as it is in the shard, nothing decoded; or a sample without an image, with the reason."""
 
@@ -81,22 +91,41 @@ class RawSample:
     member: str | None = None  # what follows the key in that name, in lower case: ``jpg``; None in a folder, and without an image
     byte_offset: int | None = None  # where the image's bytes start in the file `shard`; None in a compressed tar
     n_bytes: int = 0  # size of the encoded image; 0 if there is none
-    # caption, url: valid UTF-8 without NUL
-    caption: str | None = None
+    # captions, url: valid UTF-8 without NUL
+    captions: tuple[str, ...] = ()
     url: str | None = None
     # for each name of `input.carry`, a value of its type in `dedup.schemas.CARRIED_TYPES`, or None
     carried: dict[str, object] = field(default_factory=dict)
     error: SampleError | None = None  # why the sample can't be used
     n_images: int = 1  # images of the sample; more may come later: see `SampleReader.late`
+    text: TextFacts = TextFacts()
+
+    @property
+    def caption(self) -> str | None:
+        """The first caption; None if there is none."""
+        return self.captions[0] if self.captions else None
+
+
+@dataclass
+class TextSources:
+    """What a shard or part of a folder has to say about its images, besides what became part of a sample."""
+
+    names: set[str] = field(default_factory=set)  # columns that were found, a few hundred at most
+    n_rows: int = 0  # of the table that is joined
+    n_joined_rows: int = 0  # of these, rows that belong to one of the images looked up
+    n_images: int = 0  # looked up in the table
+    n_joined_images: int = 0  # of these, images that have a row
+    n_ambiguous_images: int = 0  # images left without a row because several paths of the table name them equally well
 
 
 @dataclass(slots=True)
 class LateMembers:
     """Members of a sample that do not stand beside its first ones: the tar is not sorted."""
 
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
     url: str | None = None
     carried: dict[str, object] = field(default_factory=dict)
+    text: TextFacts = TextFacts()
     n_images: int = 0  # images of the sample, early ones included
 
 
@@ -126,6 +155,8 @@ class SampleReader:
         How many members or files were not looked at, by reason.
     late : dict
         Key to what came too late to be yielded with its sample.
+    found : TextSources
+        What the tables and texts beside the images hold.
 
     Examples
     --------
@@ -141,6 +172,7 @@ class SampleReader:
         self.n_samples = self.n_late = 0
         self.passed_over: Counter[str] = Counter()
         self.late: dict[str, LateMembers] = {}
+        self.found = TextSources()
         self._samples = start(self)
 
     def __iter__(self) -> Iterator[RawSample]:

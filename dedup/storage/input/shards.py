@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
-from dedup.storage.input import captions
-from dedup.storage.input.captions import clean_name
+from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
+from dedup.storage.input.encodings import clean_name, clean_text
+from dedup.storage.input.rows import Sidecar, sidecar_url
 from dedup.storage.input.samples import (
     HEAD_BYTES,
     IMAGE_SUFFIXES,
@@ -82,11 +83,6 @@ class Grouping:
         return is_new
 
     @property
-    def is_late(self) -> bool:
-        """Whether the key of the current run has occurred in an earlier run."""
-        return self._key in self._of_key
-
-    @property
     def is_duplicate(self) -> bool:
         """Whether the current run, as far as it has come, repeats a suffix of an earlier run with its key."""
         return not self._suffixes.isdisjoint(self._of_key.get(self._key or "", ()))
@@ -125,7 +121,7 @@ def read_shard(
     only the member of that suffix. Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
     begins another sample of that key; of samples with one key the first is kept and the others get ``duplicate_key``;
     members of a sample that come later, with suffixes it does not have yet, still belong to it;
-    names without a suffix, and hidden files, get ``no_key``. Only txt and json members are parsed.
+    names without a suffix, and hidden files, get ``no_key``. Of other members only those of `captions.text_suffix` are parsed.
 
     A zero-byte file counts as truncated; a tar of only zero blocks is empty and ok.
     """
@@ -148,24 +144,25 @@ class _Image:
 class _Run:
     """Consecutive members of one sample, as they arrive."""
 
-    __slots__ = ("images", "is_duplicate", "json", "key", "rank", "suffixes", "txt")
+    __slots__ = ("images", "is_duplicate", "key", "rank", "suffixes", "texts")
 
     def __init__(self, key: str) -> None:
         self.key, self.is_duplicate = key, False
         self.suffixes: set[str] = set()
         self.images: list[_Image] = []
         self.rank = 9  # of the only image wanted: 0 whole suffix, 1 compound suffix, 2 and 3 kinds that are seldom read
-        self.txt = b""
-        self.json = b""
+        self.texts = SampleTexts(key)
 
     def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str, reader: SampleReader, options: ReadOptions) -> None:
         """Read the member if it is needed; raises `Cut` if the tar ends inside it."""
         self.suffixes.add(suffix)
         if self.is_duplicate:
             return
-        if suffix in ("txt", "json"):
-            if member.size <= captions.MAX_TEXT_BYTES:
-                setattr(self, suffix, tar.read(member))
+        if text_suffix(suffix):
+            if member.size <= MAX_TEXT_BYTES:
+                self.texts.add(suffix, tar.read(member))
+            else:
+                self.texts.skip()
             return
         ending = suffix if "." not in suffix else file_suffix(suffix)
         is_named = ending in IMAGE_SUFFIXES
@@ -209,99 +206,94 @@ class _Run:
         return None
 
 
+_Found = tuple[RawSample, SampleTexts | None]  # a sample without its text, and its text members
+
+
 class _Joiner:
     """Turns runs of members into samples; what comes late is joined, or left for the end."""
 
-    def __init__(self, reader: SampleReader, shard: str, sidecar: captions.Sidecar | None, carry: Sequence[str]) -> None:
-        self._reader, self._shard, self._sidecar, self._carry = reader, shard, sidecar, carry
+    def __init__(self, reader: SampleReader, shard: str) -> None:
+        self._reader, self._shard = reader, shard
         self._n_images: dict[str, int] = {}
-        self._without_image: dict[str, list[_Run]] = {}
+        self._without_image: dict[str, _Run] = {}
+        self.late: dict[str, SampleTexts] = {}
 
-    def join(self, run: _Run, *, is_late: bool, is_cut: bool) -> Iterator[RawSample]:
+    def join(self, run: _Run, *, is_cut: bool) -> Iterator[_Found]:
         """The images of a run, as samples; `is_cut`: the shard broke off here, so members may be missing."""
         if run.is_duplicate:
             self._reader.n_samples += 1
             text = "the key occurred before in this shard; the first sample stays"
-            yield RawSample(run.key, self._shard, error=SampleError("duplicate_key", text))
+            yield RawSample(run.key, self._shard, error=SampleError("duplicate_key", text)), None
             return
-        earlier = self._without_image.pop(run.key, [])
-        runs = [*earlier, run]
+        n_before = self._n_images.get(run.key, 0)
+        if run.images or not n_before:
+            earlier = self._without_image.pop(run.key, None)
+            if earlier is not None:
+                run.texts.extend(earlier.texts)
+                run.suffixes |= earlier.suffixes
+            self._reader.n_late += bool(run.images and (n_before or earlier))
         if run.images:
-            n_before = self._n_images.get(run.key, 0)
             self._reader.n_samples += not n_before
             self._n_images[run.key] = n_before + len(run.images)
-            yield from self._images(run, runs)
-            self._reader.n_late += bool(n_before or earlier)
             if n_before:
-                self._late(run.key).n_images = n_before + len(run.images)
-        elif is_late and run.key in self._n_images:
-            self._add_late(run)
+                self._reader.late.setdefault(run.key, LateMembers()).n_images = n_before + len(run.images)
+            yield from ((self._sample(run, image), run.texts) for image in run.images)
+        elif n_before:
+            self._reader.n_late += 1
+            self._reader.late.setdefault(run.key, LateMembers(n_images=n_before))
+            self.late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
         elif is_cut:
             self._reader.n_samples += 1
             error = SampleError("truncated_image", "the shard breaks off before the image")
-            yield self._sample(run.key, self._texts(run.key, runs), error=error)
+            yield RawSample(run.key, self._shard, error=error), run.texts
         else:
-            self._without_image[run.key] = runs
+            self._without_image[run.key] = run
 
-    def rest(self) -> Iterator[RawSample]:
+    def rest(self) -> Iterator[_Found]:
         """The samples that have no image."""
-        for key, runs in self._without_image.items():
+        for key, run in self._without_image.items():
             self._reader.n_samples += 1
-            suffixes = sorted({suffix for run in runs for suffix in run.suffixes})
-            text = f"no member is an image; found {', '.join(suffixes)}"
-            yield self._sample(key, self._texts(key, runs), error=SampleError("no_image", captions.clean_text(text[:300])))
+            text = f"no member is an image; found {', '.join(sorted(run.suffixes))}"
+            yield RawSample(key, self._shard, error=SampleError("no_image", clean_text(text[:300]))), run.texts
         self._without_image.clear()
 
-    def _images(self, run: _Run, runs: Sequence[_Run]) -> Iterator[RawSample]:
-        texts = self._texts(run.key, runs)
-        for image in run.images:
-            data = image.data if image.error is None else None
-            yield self._sample(
-                run.key,
-                texts,
-                image=data,
-                image_name=image.name,
-                member=image.member,
-                byte_offset=image.offset,
-                n_bytes=image.n_bytes,
-                error=image.error,
-                n_images=len(run.images),
-            )
-
-    def _sample(self, key: str, texts: LateMembers, **values: Any) -> RawSample:
-        return RawSample(key, self._shard, caption=texts.caption, url=texts.url, carried=texts.carried, **values)
-
-    def _texts(self, key: str, runs: Sequence[_Run], *, with_sidecar: bool = True) -> LateMembers:
-        txt = next((text for run in runs if run.txt and (text := captions.parse_text(run.txt)) is not None), None)
-        records: list[Mapping[str, object]] = [captions.parse_json(run.json) for run in runs if run.json]
-        if self._sidecar is not None and with_sidecar:
-            records.append(self._sidecar.get(key))
-        caption = txt if txt is not None else captions.read_caption(records)
-        return LateMembers(caption, captions.read_url(records), captions.read_carried(records, self._carry))
-
-    def _late(self, key: str) -> LateMembers:
-        return self._reader.late.setdefault(key, LateMembers(n_images=self._n_images.get(key, 0)))
-
-    def _add_late(self, run: _Run) -> None:
-        self._reader.n_late += 1
-        texts, late = self._texts(run.key, [run], with_sidecar=False), self._late(run.key)
-        late.caption, late.url = late.caption or texts.caption, late.url or texts.url
-        late.carried |= {name: value for name, value in texts.carried.items() if late.carried.get(name) is None}
+    def _sample(self, run: _Run, image: _Image) -> RawSample:
+        return RawSample(
+            run.key,
+            self._shard,
+            image.data if image.error is None else None,
+            image.name,
+            image.member,
+            image.offset,
+            image.n_bytes,
+            error=image.error,
+            n_images=len(run.images),
+        )
 
 
 def _samples(reader: SampleReader, url: str, options: ReadOptions) -> Iterator[RawSample]:
     sidecar = None
     if options.sidecar:
         try:
-            sidecar = captions.Sidecar(url, options.carry)
+            sidecar = Sidecar(url, options.carry, reader.found)
         except Exception as error:  # each file system has its own
-            text = f"{captions.sidecar_url(url)} can't be fetched ({one_line(error)}); try again, or set input.sidecar=false"
+            text = f"{sidecar_url(url)} can't be fetched ({one_line(error)}); try again, or set input.sidecar=false"
             reader.fail("unreadable", text, is_reachable=False)
             return
+    texts = TextReader(options.carry, None if sidecar is None else sidecar.find, found=reader.found)
+    joiner = _Joiner(reader, url)
+    yield from texts.complete(_runs(reader, url, options, joiner))
+    for sample in texts.complete((RawSample(key, url), members) for key, members in joiner.late.items()):
+        late = reader.late[sample.key]
+        late.captions, late.url, late.carried, late.text = sample.captions, sample.url, sample.carried, sample.text
+    if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
+        reader.error = sidecar.note
+
+
+def _runs(reader: SampleReader, url: str, options: ReadOptions, joiner: _Joiner) -> Iterator[_Found]:
+    """The images of a tar as samples without their text, and their text members."""
     tar, grouping = TarStream(url, reader), Grouping()
-    joiner = _Joiner(reader, url, sidecar, options.carry)
     run: _Run | None = None
-    is_late = False
     for member in tar:
         named = parse_name(member.name)
         if named is None:
@@ -309,20 +301,18 @@ def _samples(reader: SampleReader, url: str, options: ReadOptions) -> Iterator[R
             continue
         if named.problem:
             reader.n_samples += 1
-            yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX"))
+            yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX")), None
             continue
         if grouping.begins(named) or run is None:
             if run is not None:
-                yield from joiner.join(run, is_late=is_late, is_cut=False)
-            run, is_late = _Run(named.key), grouping.is_late
+                yield from joiner.join(run, is_cut=False)
+            run = _Run(named.key)
         run.is_duplicate = run.is_duplicate or grouping.is_duplicate
         with suppress(Cut):  # the tar's next step ends the loop and records why
             run.take(tar, member, named.suffix, reader, options)
     if run is not None:
-        yield from joiner.join(run, is_late=is_late, is_cut=reader.status != "ok")
+        yield from joiner.join(run, is_cut=reader.status != "ok")
     yield from joiner.rest()
-    if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
-        reader.error = sidecar.note
 
 
 def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int, member: str | None = None) -> bytes:

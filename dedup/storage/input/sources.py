@@ -9,6 +9,7 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,10 +17,14 @@ import fsspec
 from braceexpand import braceexpand
 
 from dedup.errors import ConfigError, InputError, MissingExtra
-from dedup.storage.input.captions import sidecar_url
+from dedup.storage.input.beside import texts_beside
+from dedup.storage.input.encodings import clean_name
 from dedup.storage.input.listing import list_images
+from dedup.storage.input.paths import comparable, has_exact_rows, stem, unique_depths
 from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.rows import sidecar_url
 from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
+from dedup.storage.input.tables import read_paths
 from dedup.storage.urls import absolute, filesystem, is_local
 
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
@@ -32,7 +37,12 @@ class FolderPart:
     url: str  # ``{folder}/#{number:05d}``
     folder: str  # absolute path or URL, without a '/' at its end
     images: tuple[str, ...]  # relative paths, sorted
-    captions: str = ""  # URL of the CSV or parquet with captions; '' if they are in files beside the images
+    captions: str = ""  # URL of the table of captions; '' if they are in files beside the images
+    texts: tuple[tuple[str, ...], ...] = ()  # relative paths of the files beside each image that may hold captions; empty if there are none
+    # with a table, by how many last components of its path each image differs from all others of the folder: with suffix, and without
+    depths: tuple[tuple[int, int], ...] = ()
+    has_exact: bool = False  # whether the table has a row that names an image of the folder exactly
+    stamp: str = ""  # of the table
     passed_over: tuple[tuple[str, int], ...] = ()  # how many files of the folder are in no part, by reason; with its first part
 
 
@@ -141,7 +151,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
 
     `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are passed over. Links to
     folders are followed, once; a file that several links or names lead to is one image.
-    `captions`: CSV or parquet with captions, or ''.
+    `captions`: the table of captions, or ''; then they are in text files beside the images.
     `per_part`: images per part, at least 1.
     Returns images in the order of their relative paths, including files in formats that are not read: they are rejected with
     that reason rather than skipped. Files whose suffix tells nothing are included too: their bytes tell.
@@ -151,7 +161,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
     if per_part < 1:
         raise ConfigError(f"embed.images_per_partition={per_part} is below 1; expected a number of images")
     folder = absolute(images_dir).rstrip("/")
-    images, passed_over = list_images(folder)
+    images, texts, passed_over = list_images(folder)
     if not images:
         raise InputError(f"input.images={images_dir} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     url = absolute(captions) if captions else ""
@@ -159,9 +169,35 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
         files, path = filesystem(url)
         if not files.isfile(path):
             raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
-    starts = range(0, len(images), per_part)
-    parts = [FolderPart(f"{folder}/#{number:05d}", folder, tuple(images[i : i + per_part]), url) for number, i in enumerate(starts)]
+    if url:
+        whole = _with_table(folder, images, url)
+    else:
+        whole = FolderPart("", folder, tuple(images), texts=tuple(texts_beside(images, texts)))
+    parts = [_cut(whole, number, start, per_part) for number, start in enumerate(range(0, len(images), per_part))]
     return [replace(parts[0], passed_over=tuple(sorted(passed_over.items()))), *parts[1:]]
+
+
+def _with_table(folder: str, images: list[str], url: str) -> FolderPart:
+    """The whole folder with a table of captions."""
+    names = [comparable(clean_name(name)) for name in images]
+    depths = tuple(zip(unique_depths(names), unique_depths([stem(name) for name in names]), strict=True))
+    has_exact = False
+    with suppress(InputError):  # reading a part will report it
+        has_exact = has_exact_rows(read_paths(url), folder, images)
+    return FolderPart("", folder, tuple(images), url, depths=depths, has_exact=has_exact, stamp="|".join(_optional_stamp(url)))
+
+
+def _cut(whole: FolderPart, number: int, start: int, n: int) -> FolderPart:
+    """A part of a folder."""
+    own = slice(start, start + n)
+    texts = whole.texts[own]
+    return replace(
+        whole,
+        url=f"{whole.folder}/#{number:05d}",
+        images=whole.images[own],
+        texts=texts if any(texts) else (),
+        depths=whole.depths[own],
+    )
 
 
 def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = False) -> str:
@@ -182,8 +218,9 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
             return _digest([_stamp(files.info(path)), *beside])
         rows = [[name, *_stamp(files.info(posixpath.join(path, name)))] for name in source.images]
         if source.captions:
-            return _digest([*rows, _optional_stamp(source.captions)])
-        return _digest([*rows, *(_optional_stamp(posixpath.join(url, posixpath.splitext(name)[0] + ".txt")) for name in source.images)])
+            return _digest([*rows, _optional_stamp(source.captions), [str(source.depths), str(source.has_exact)]])
+        texts = sorted({name for names in source.texts for name in names})
+        return _digest([*rows, *([name, *_optional_stamp(posixpath.join(url, name))] for name in texts)])
     except FileNotFoundError:
         return "absent"
     except Exception:  # each file system has its own; reading the shard will report what is wrong

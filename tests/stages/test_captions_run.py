@@ -1,0 +1,95 @@
+"""Captions through a whole run: kept as a list, counted where people see it; a mistyped column is told."""
+
+import json
+
+import pytest
+import shared_workers
+from commands import dedup
+from shard_data import Sample, encode, scene, write_tar
+
+from dedup.cli.show.run import summary_lines
+from dedup.config.load import load_config
+from dedup.config.rules import validate
+from dedup.errors import ConfigError, InputError
+from dedup.pipeline.plan import status
+from dedup.release.rewrite import rewrite
+from dedup.runs.directory import Run
+from dedup.storage.input.shards import read_shard
+from dedup.storage.tables import read_table
+
+
+def config_for(*settings):
+    config = load_config(None, [*settings, "engine.workers=1", "report.enabled=false"])
+    validate(config, require_input=True)
+    return config
+
+
+def samples():
+    extras = [{"captions": ["one", "two"]}, {"title": "three"}, {}, {}]
+    return [Sample(str(n), encode(scene(n)), extra=extra | {"punsafe": 0.1}) for n, extra in enumerate(extras)] + [
+        Sample("4", encode(scene(4)), caption="four", extra={"caption": "five"})
+    ]
+
+
+def test_all_captions_reach_every_table_and_the_accounts(tmp_path):
+    write_tar(tmp_path / "a.tar", [*samples(), Sample("5", encode(scene(0)), caption="again")])
+    config = config_for(f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "input.carry=punsafe")
+    summary = shared_workers.run(config)
+    run = Run(f"{tmp_path}/run")
+    rows = [row for name in ("manifest", "duplicates") for row in read_table(run.table(name)).to_pylist()]
+    assert {row["key"]: (row["caption"], row["captions"]) for row in rows} == {
+        "0": ("one", ["one", "two"]), "1": ("three", ["three"]), "2": (None, None), "3": (None, None), "4": ("four", ["four", "five"]),
+        "5": ("again", ["again"]),
+    }  # fmt: skip
+    lines = dict(summary_lines(summary, config))
+    assert lines["captions"] == "4 of 6 samples have one (json 2, txt 2), 2 more than one"
+    assert lines["carried"] == "punsafe 4 of 6 samples"
+    texts = json.loads(json.dumps(summary.as_dict()))["stages"]["embed"]["summary"]["texts"]
+    assert (texts["n_samples"], texts["n_captions"], texts["by_source"], texts["carried"]) == (6, 6, {"json": 2, "txt": 2}, {"punsafe": 4})
+    assert status(f"{tmp_path}/run")[0].texts == texts
+
+
+def test_a_table_that_fits_no_image_shows_in_the_summary(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "a").mkdir(parents=True)
+    for n in range(2):
+        (folder / "a" / f"{n}.jpg").write_bytes(encode(scene(n)))
+    (tmp_path / "m.csv").write_text("file,caption\nb/0.jpg,of another\nb/1.jpg,of another\nb/2.jpg,of another\n")
+    settings = [f"input.images={folder}", f"input.captions={tmp_path}/m.csv", "embed.images_per_partition=1"]
+    config = config_for(*settings, f"output.run_dir={tmp_path}/run")
+    lines = dict(summary_lines(shared_workers.run(config), config))
+    assert lines["captions"] == "0 of 2 samples have one"
+    assert lines["table"] == "0 of 2 images have a row, 0 of 3 rows an image"
+    told = dedup("status", f"{tmp_path}/run")
+    assert "0 of 2 images have a row" in told.stdout
+
+
+def test_a_mistyped_column_is_an_error_that_names_the_nearest(tmp_path):
+    write_tar(tmp_path / "a.tar", samples())
+    settings = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run"]
+    with pytest.raises(InputError, match=r"input\.carry names 'punsfe', which is in no json member of the shards; expected one of punsafe"):
+        shared_workers.run(config_for(*settings, "input.carry=punsfe"))
+    summary = shared_workers.run(config_for(*settings, "input.carry=punsafe"))  # the same run directory goes on
+    assert summary.records["embed"].summary["texts"]["carried"] == {"punsafe": 4}
+
+
+def test_a_mistyped_column_of_a_table_is_refused_before_any_work(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encode(scene(0)))
+    (tmp_path / "m.csv").write_text("file,caption,punsafe\na.jpg,one,0.5\n")
+    settings = [f"input.images={tmp_path}", f"input.captions={tmp_path}/m.csv", f"output.run_dir={tmp_path}/run"]
+    with pytest.raises(
+        ConfigError, match=r"'punsfe', which is no column of input\.captions=.*m\.csv; expected one of punsafe, caption, file"
+    ):
+        shared_workers.run(config_for(*settings, "input.carry=punsfe"))
+    assert not (tmp_path / "run" / "embeddings" / "_done").exists()
+
+
+def test_a_rewritten_folder_keeps_all_captions(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(encode(scene(0)))
+    (folder / "a.captions").write_text("one\ntwo\n")
+    shared_workers.run(config_for(f"input.images={folder}", f"output.run_dir={tmp_path}/run"))
+    rewrite(f"{tmp_path}/run", f"{tmp_path}/clean")
+    (sample,) = read_shard(f"{tmp_path}/clean/00000.tar")
+    assert sample.captions == ("one", "two")
