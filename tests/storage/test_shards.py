@@ -125,7 +125,7 @@ def test_lost_samples_have_a_reason(tmp_path: Path) -> None:
         (".hidden.jpg", JPG),
         ("0.txt", b"still of sample 0"),
         ("1.txt", b"no image"),
-        ("2.avif", b"...."),
+        ("2.psd", b"...."),
         ("3.heic", b"...."),
         ("3.jpg", JPG),
         ("4.jpg", b""),
@@ -413,7 +413,7 @@ def test_folder_with_txt(tmp_path: Path) -> None:
     write(tmp_path / "a/1.txt", b" one\xff\n")
     write(tmp_path / "0.v2.png", JPG * 2)
     write(tmp_path / "2.jpg", b"")
-    write(tmp_path / "3.avif", b"x")
+    write(tmp_path / "3.psd", b"x")
     write(tmp_path / "4.jpg", JPG * 3)
     (part,) = folder_parts(str(tmp_path), "", 10)
     write(tmp_path / "5.jpg", JPG)
@@ -423,7 +423,7 @@ def test_folder_with_txt(tmp_path: Path) -> None:
     assert reasons(samples) == [
         ("0.v2.png", None),
         ("2.jpg", "empty_image"),
-        ("3.avif", "unsupported_format"),
+        ("3.psd", "unsupported_format"),
         ("4.jpg", "too_many_bytes"),
         ("a/1.jpg", None),
     ]
