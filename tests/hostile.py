@@ -233,7 +233,7 @@ def make(folder, seed=0, n=20_000, per_shard=1_500):
     for suffix, data in images:
         entries.append(Entry("", [(suffix, data), ("txt", b"a caption")]))
     entries += [Entry("", [("txt", b"no image")]) for _ in range(20)]
-    entries += [Entry("", [("avif", rng.bytes(50))]) for _ in range(5)]
+    entries += [Entry("", [("psd", rng.bytes(50))]) for _ in range(5)]
     while len(entries) < n:
         kind = rng.random()
         base = good[int(rng.integers(len(good)))]

@@ -129,8 +129,8 @@ def test_members_that_stand_apart_are_joined(tmp_path: Path) -> None:
         ("01", "b.jpg"),
     ]
     assert [(sample.key, sample.error.reason) for sample in samples if sample.error] == [("03", "duplicate_key")]
-    assert {key: (members.caption, members.n_images) for key, members in reader.late.items()} == {
-        key: (key, 2 if key in keys[:2] else 1) for key in keys
+    assert {key: (members.captions, members.n_images) for key, members in reader.late.items()} == {
+        key: ((key,), 2 if key in keys[:2] else 1) for key in keys
     }
     first = [(f"{key}.txt", key.encode()) for key in keys] + [(f"{key}.jpg", JPG) for key in keys[:4]]
     reader = read_shard(write(tmp_path / "b.tar", tar_bytes(first)))
@@ -193,7 +193,7 @@ def test_lost_samples_have_a_reason(tmp_path: Path) -> None:
         (".hidden.jpg", JPG),
         ("0.txt", b"still of sample 0"),
         ("1.txt", b"no image"),
-        ("2.avif", b"...."),
+        ("2.psd", b"...."),
         ("3.heic", b"...."),
         ("3.jpg", JPG),
         ("4.jpg", b""),
@@ -484,7 +484,7 @@ def test_folder_with_txt(tmp_path: Path) -> None:
     write(tmp_path / "a/1.txt", b" one\xff\n")
     write(tmp_path / "0.v2.png", JPG * 2)
     write(tmp_path / "2.jpg", b"")
-    write(tmp_path / "3.avif", b"x")
+    write(tmp_path / "3.psd", b"x")
     write(tmp_path / "4.jpg", JPG * 3)
     (part,) = folder_parts(str(tmp_path), "", 10)
     write(tmp_path / "5.jpg", JPG)
@@ -494,7 +494,7 @@ def test_folder_with_txt(tmp_path: Path) -> None:
     assert reasons(samples) == [
         ("0.v2.png", None),
         ("2.jpg", "empty_image"),
-        ("3.avif", None),
+        ("3.psd", None),  # what it is, the decoder says
         ("4.jpg", "too_many_bytes"),
         ("a/1.jpg", None),
     ]

@@ -21,7 +21,7 @@ def used_bits(values: npt.NDArray[Any], declared: int = 0) -> int:
     `values`: not negative, of any shape.
     `declared`: what the file says, 0 = nothing; it counts unless a value lies above it.
     """
-    for bits in sorted({*_DEPTHS, declared}):
+    for bits in sorted({*_DEPTHS, declared or _DEPTHS[0]}):
         if bits >= declared and _fits(values, 2.0**bits):
             return bits
     return _DEPTHS[-1]
