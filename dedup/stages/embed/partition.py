@@ -22,7 +22,7 @@ from dedup.numerics.arraytypes import Mask, Rows16, Rows32
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
-from dedup.stages.embed.decode import in_order
+from dedup.stages.embed.decode import in_chunks, in_order
 from dedup.stages.embed.sources import Source, has_files, marker_path, source_url
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.arrays import ArrayWriter
@@ -221,7 +221,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
 
     keeps = keeps_thumbnails(config, task.sources)
     with PartitionWriter(config, encoder, task.partition, batch_size=batch_size, keep_thumbnails=keeps, overlaps=n_threads > 0) as writer:
-        for sample in in_order(writer.preparation, samples(), n_threads):
+        for sample in in_order(writer.preparation.each, in_chunks(samples()), n_threads):
             writer.add(sample)
         files = writer.close()
     shards = [

@@ -1,0 +1,127 @@
+"""The process that decodes: started by `isolated.py`, jailed before its first image, and ended with the process that started it.
+
+Its descriptor 0 is a socket to the parent. A request is a `REQUEST`, the length of each image, then the images. Each is answered in turn by
+a JSON object of `HEAD_BYTES` and the arrays it names. Nothing is pickled: an answer may come from a process that an image
+has taken over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, fields
+from importlib import import_module
+from typing import Any, Final
+
+import numpy as np
+
+from dedup.errors import SampleError
+from dedup.storage.images import jail
+
+REQUEST: Final = struct.Struct("<QQQ")  # images, max_pixels, min_side (0 = none)
+LENGTH: Final = struct.Struct("<Q")
+HEAD_BYTES: Final = 8192  # of an answer: JSON, padded with blanks
+
+_MOST_TEXT: Final = 500  # characters; 12 bytes each in JSON at worst
+
+# what decoders import when they first need it: no file can be opened later
+_NEEDED_LATER = (
+    *(f"PIL.{name}" for name in ("ExifTags", "ImageColor", "ImageFilter", "ImagePalette", "MpoImagePlugin", "TiffTags")),
+    *(f"encodings.{name}" for name in ("ascii", "cp1252", "latin_1", "utf_16", "utf_16_be", "utf_16_le", "utf_32")),
+    "copy",
+)
+
+
+def main() -> None:
+    """Answer requests until the parent is gone; ``sys.argv``: parent's process id, function, bytes of memory, seconds per image."""
+    parent, function, max_memory, cpu_s = sys.argv[1:5]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    jail.end_with_parent(int(parent))
+    try:
+        decode = imported(function)
+        for name in _NEEDED_LATER:
+            with suppress(ImportError):
+                import_module(name)
+        ready = {"jail": asdict(jail.enter(int(max_memory)))}
+    except BaseException as error:  # told to the parent, which has no other way to know
+        _answer({"failed": f"{type(error).__name__}: {error}"[:_MOST_TEXT]})
+        return
+    _answer(ready)
+    while (head := _read(REQUEST.size)) is not None:
+        n_images, max_pixels, min_side = REQUEST.unpack(head)
+        _serve(decode, n_images, float(cpu_s), {"max_pixels": max_pixels, "min_side": min_side or None})
+
+
+def imported(function: str) -> Callable[..., Any]:
+    """The function of a name such as ``package.module:function``."""
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
+def _serve(decode: Callable[..., Any], n_images: int, cpu_s: float, options: dict[str, Any]) -> None:
+    # all is read before the first answer: parent and child would otherwise wait for each other, both writing
+    lengths = [LENGTH.unpack(_needed(LENGTH.size))[0] for _ in range(n_images)]
+    images = [_needed(length) for length in lengths]
+    images.reverse()
+    while images:
+        data = images.pop()
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)  # of processor time: a busy machine makes nobody a suspect
+        head, arrays = _outcome(decode, data, options)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _answer(head, arrays)
+
+
+def _outcome(decode: Callable[..., Any], data: bytes, options: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
+    """The answer for one image, and its arrays."""
+    try:
+        image = decode(data, **options)
+    except SampleError as error:
+        if _ran_out_of_memory(error):
+            return {"memory": True}, []
+        return {"reason": error.reason, "detail": error.detail[:_MOST_TEXT]}, []
+    except MemoryError:
+        return {"memory": True}, []
+    except Exception as error:
+        return {"raised": " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TEXT]}, []
+    values = {field.name: getattr(image, field.name) for field in fields(image)}
+    arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+    described = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
+    return {"values": {name: value for name, value in values.items() if name not in arrays}, "arrays": described}, list(arrays.values())
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _answer(head: dict[str, Any], arrays: list[np.ndarray[Any, Any]] | None = None) -> None:
+    rest = [json.dumps(head).encode().ljust(HEAD_BYTES), *(array.data.cast("B") for array in arrays or [])]
+    while rest:
+        n_written = os.writev(0, rest)
+        while rest and n_written >= len(rest[0]):
+            n_written -= len(rest.pop(0))
+        if rest:
+            rest[0] = memoryview(rest[0])[n_written:]
+
+
+def _needed(n_bytes: int) -> bytes:
+    data = _read(n_bytes)
+    if data is None:
+        os._exit(0)
+    return data
+
+
+def _read(n_bytes: int) -> bytes | None:
+    """So many bytes from the parent; None if it is gone."""
+    data: bytes | None = sys.stdin.buffer.read(n_bytes)
+    return data if data is not None and len(data) == n_bytes else None
