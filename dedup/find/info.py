@@ -13,6 +13,7 @@ from dedup.find.index import RunIndex
 from dedup.numerics.search.exhaustive import nearest_neighbors
 from dedup.runs.directory import Run
 from dedup.runs.index import INDEX, LISTS
+from dedup.storage.images.isolated import where_decoded
 from dedup.storage.tables import read_table
 
 _BLOCK = 65_536
@@ -41,6 +42,7 @@ class IndexInfo:
     n_pairs: int  # their neighbours within the run's threshold, by exhaustive search; at most 10 of each
     pair_recall: float | None  # share of these pairs that a search finds; None without any
     recall_at_1: float | None  # of the images with such a neighbour, the share whose nearest is found; None without any
+    decoding: str  # how this machine shields itself from the images that are looked up
 
     def as_dict(self) -> JsonDict:
         """For JSON."""
@@ -79,6 +81,7 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
         n_pairs,
         n_found / n_pairs if n_pairs else None,
         n_first_found / n_with_neighbor if n_with_neighbor else None,
+        where_decoded(run.config.input.max_pixels),
     )
 
 

@@ -27,6 +27,7 @@ from dedup.stages.embed.sources import Source, has_files, marker_path, source_ur
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import write_json
+from dedup.storage.images.isolated import why_not_isolated
 from dedup.storage.input.folders import read_folder_part
 from dedup.storage.input.published import EmbeddingFile, read_embeddings
 from dedup.storage.input.samples import RawSample, SampleReader, ShardStatus, one_line
@@ -236,7 +237,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         dict(writer.reasons),
         batch_size=min(batch_size, encoder.limit or batch_size),
         device=encoder.device,
-        notes=encoder.notes(),
+        notes=[*encoder.notes(), *([f"images are decoded in the worker itself: {why}"] if (why := why_not_isolated()) else [])],
     )
     return result, files
 

@@ -66,6 +66,7 @@ def embed(context: StageContext) -> StageResult:
     _note_devices(context, results)
     rows = _write_partitions(context, [results[number] for number in sorted(results)])
     _note_broken(context, [results[task.partition] for task in tasks])
+    _note_crashes(context, [results[task.partition] for task in tasks])
     unreachable = [shard for result in results.values() for shard in result.shards if not shard["is_reachable"]]
     if unreachable and not context.config.input.allow_missing:
         first = unreachable[0]
@@ -196,6 +197,15 @@ def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:
         for shard in result.shards:
             if shard["status"] != "ok" or shard["error"]:
                 context.reporter.note(f"{shard['shard']}: {shard['status']}: {shard['error']} ({shard['n_samples']} samples kept)")
+
+
+def _note_crashes(context: StageContext, results: list[EmbedResult]) -> None:
+    n_crashed = sum(result.reasons.get("decoder_crashed", 0) for result in results)
+    if n_crashed:
+        context.reporter.note(
+            f"embed: {n_crashed:,} images crashed the process that decodes, or took too much of its time or memory; "
+            f"they are in {context.run.table('rejected').path} as decoder_crashed"
+        )
 
 
 STAGE = Stage(

@@ -268,7 +268,7 @@ def where_decoded(max_pixels: int = MAX_PIXELS) -> str:
         return f"in the same process: {decoder.trouble}" if jail is None else f"own process, {describe(jail)}"
 
 
-def trouble() -> str:
+def why_not_isolated() -> str:
     """Why this process decodes images itself; '' as long as it does not."""
     return next((decoder.trouble for decoder in _process.idle if decoder.trouble), "")
 
