@@ -176,6 +176,11 @@ def test_a_process_that_others_end_costs_no_image(shared):
 
 
 def test_an_iterator_that_is_left_early(shared):
+    pid = tried(shared, "pid")
+    outcomes = shared.decode_each([b"one", b"four"], max_pixels=MAX)
+    assert [next(outcomes).width, next(outcomes).width] == [3, 4]
+    outcomes.close()
+    assert tried(shared, "pid") == pid  # nothing was left to come
     outcomes = shared.decode_each([b"one", b"four", b"seventeen"], max_pixels=MAX)
     assert next(outcomes).width == 3
     outcomes.close()

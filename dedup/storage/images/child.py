@@ -21,7 +21,7 @@ import numpy as np
 from dedup.errors import SampleError
 from dedup.schemas import REJECT_REASONS
 from dedup.storage.images.decode import DecodedImage
-from dedup.storage.images.decoder_process import HEAD_BYTES, LENGTH, REQUEST
+from dedup.storage.images.decoder_process import HEAD_BYTES, LENGTH, REQUEST, write_all
 from dedup.storage.images.jail import Jail
 from dedup.text import bytes_text
 
@@ -112,7 +112,8 @@ class Child:
         lengths = b"".join(LENGTH.pack(len(data)) for data in images)
         try:
             self._socket.settimeout(self._wall_s)
-            self._socket.sendall(b"".join([REQUEST.pack(len(images), max_pixels, min_side or 0), lengths, *images]))
+            head = REQUEST.pack(len(images), max_pixels, min_side or 0) + lengths
+            write_all(self._socket.sendmsg, [head, *images])
         except OSError as error:
             raise self._death(error) from error
         for _ in images:
@@ -158,7 +159,7 @@ class Child:
         text = bytearray(HEAD_BYTES)
         self._read_into(memoryview(text), deadline)
         try:
-            head = json.loads(text)
+            head = json.loads(bytes(text).rstrip())
         except (ValueError, RecursionError) as error:
             raise Died("gave an answer that is none") from error
         if not isinstance(head, dict):

@@ -12,9 +12,10 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -25,9 +26,10 @@ from dedup.storage.images import jail
 
 REQUEST: Final = struct.Struct("<QQQ")  # images, max_pixels, min_side (0 = none)
 LENGTH: Final = struct.Struct("<Q")
-HEAD_BYTES: Final = 8192  # of an answer: JSON, padded with blanks
+HEAD_BYTES: Final = 2048  # of an answer: JSON, padded with blanks
 
-_MOST_TEXT: Final = 500  # characters; 12 bytes each in JSON at worst
+_MOST_TEXT: Final = 128  # characters of a text that would not fit otherwise: 12 bytes each in JSON at worst
+_MOST_PARTS: Final = 500  # written together; the kernel takes about a thousand
 
 # what decoders import when they first need it: no file can be opened later
 _NEEDED_LATER = (
@@ -50,7 +52,7 @@ def main() -> None:
                 import_module(name)
         ready = {"jail": asdict(jail.enter(int(max_memory)))}
     except BaseException as error:  # told to the parent, which has no other way to know
-        _answer({"failed": f"{type(error).__name__}: {error}"[:_MOST_TEXT]})
+        _answer({"failed": f"{type(error).__name__}: {error}"})
         return
     _answer(ready)
     while (head := _read(REQUEST.size)) is not None:
@@ -85,11 +87,11 @@ def _outcome(decode: Callable[..., Any], data: bytes, options: dict[str, Any]) -
     except SampleError as error:
         if _ran_out_of_memory(error):
             return {"memory": True}, []
-        return {"reason": error.reason, "detail": error.detail[:_MOST_TEXT]}, []
+        return {"reason": error.reason, "detail": error.detail}, []
     except MemoryError:
         return {"memory": True}, []
     except Exception as error:
-        return {"raised": " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_TEXT]}, []
+        return {"raised": " ".join(f"{type(error).__name__}: {error}".split())}, []
     values = {field.name: getattr(image, field.name) for field in fields(image)}
     arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
     described = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
@@ -104,14 +106,21 @@ def _ran_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _answer(head: dict[str, Any], arrays: list[np.ndarray[Any, Any]] | None = None) -> None:
-    rest = [json.dumps(head).encode().ljust(HEAD_BYTES), *(array.data.cast("B") for array in arrays or [])]
-    while rest:
-        n_written = os.writev(0, rest)
-        while rest and n_written >= len(rest[0]):
-            n_written -= len(rest.pop(0))
-        if rest:
-            rest[0] = memoryview(rest[0])[n_written:]
+def _answer(head: dict[str, Any], arrays: Sequence[np.ndarray[Any, Any]] = ()) -> None:
+    text = json.dumps(head).encode()
+    if len(text) > HEAD_BYTES:
+        text = json.dumps({name: value[:_MOST_TEXT] if isinstance(value, str) else value for name, value in head.items()}).encode()
+    write_all(partial(os.writev, 0), [text.ljust(HEAD_BYTES), *(array.data.cast("B") for array in arrays)])
+
+
+def write_all(write: Callable[[list[bytes | memoryview]], int], parts: list[bytes | memoryview]) -> None:
+    """Write all of some parts by a function that may write less, and says how much."""
+    while parts:
+        n_written = write(parts[:_MOST_PARTS])
+        while parts and n_written >= len(parts[0]):
+            n_written -= len(parts.pop(0))
+        if parts:
+            parts[0] = memoryview(parts[0])[n_written:]
 
 
 def _needed(n_bytes: int) -> bytes:

@@ -138,12 +138,13 @@ class Decoder:
 
     def _ask(self, images: Sequence[bytes], max_pixels: int, min_side: int | None) -> Iterator[DecodedImage | SampleError]:
         """One exchange; a process that did not get to its end is replaced next time."""
-        child, is_done = self._started(max_pixels, sum(map(len, images))), False
+        child, n_left = self._started(max_pixels, sum(map(len, images))), len(images)
         try:
-            yield from child.ask(images, max_pixels, min_side)
-            is_done = True
+            for outcome in child.ask(images, max_pixels, min_side):
+                n_left -= 1
+                yield outcome
         finally:
-            if not is_done:
+            if n_left:
                 self.close()
 
     def _started(self, max_pixels: int, n_bytes: int) -> Child | _Here:
