@@ -107,7 +107,7 @@ def misbehave(data, *, max_pixels, min_side=None):
         time.sleep(10_000)
     elif what == "memory":
         while True:
-            HELD.append(bytearray(64 << 20))
+            HELD.append(np.empty(64 << 20, np.uint8))  # unwritten: only the address space grows
     elif what == "garbage":
         os.write(0, b"\x00" * 100_000)
     elif what == "reason":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from patience import HANGS_S, wait_for
 from PIL import Image
 from shard_data import detailed, encode
 
+import dedup
 from dedup.errors import SampleError
 from dedup.storage.images.decode import decode_image
 from dedup.storage.images.isolated import Decoder, decode_each_isolated, decode_isolated, describe, where_decoded
@@ -317,6 +319,27 @@ def test_a_forked_process_starts_its_own(tmp_path):
     )
     (tmp_path / "a.jpg").write_bytes(encode(detailed(5, (90, 60))))
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.jpg")], check=True, timeout=HANGS_S)
+
+
+def test_a_package_that_is_shipped_as_a_zip(tmp_path):
+    """As Spark ships what `--py-files` names: the process must import from where its parent did."""
+    root = Path(dedup.__file__).parent
+    with zipfile.ZipFile(tmp_path / "shipped.zip", "w") as archive:
+        for path in root.rglob("*.py"):
+            archive.write(path, path.relative_to(root.parent))
+    code = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from dedup.storage.images import isolated\n"
+        "print(isolated.__file__)\n"
+        "print(isolated.where_decoded())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code, str(tmp_path / "shipped.zip")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
+    where, said = done.stdout.splitlines()
+    assert where.startswith(str(tmp_path))
+    assert said.startswith("own process")
 
 
 def test_where_no_process_can_be_started(tmp_path):
