@@ -10,9 +10,11 @@ import atexit
 import math
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
+from queue import SimpleQueue
 from typing import Final
 
 from dedup.config.keys import MAX_IMAGE_BYTES, MAX_PIXELS
@@ -65,7 +67,6 @@ class Decoder:
     ) -> None:
         self._function, self._cpu_s, self._wall_s, self._memory_per_pixel = function, cpu_s, wall_s, memory_per_pixel
         self._child: Child | _Here | None = None
-        self._has_started = False
 
     def decode(self, data: bytes, *, max_pixels: int, min_side: int | None = None) -> DecodedImage:
         """Decode an image.
@@ -153,11 +154,12 @@ class Decoder:
             self.close()
         if self._child is None:
             try:
-                self._child = _start(self._function, need, self._cpu_s, self._wall_s)
-                self._has_started = True
+                self._child = _process.start(self._function, need, self._cpu_s, self._wall_s)
             except CannotStart as error:
-                if self._has_started:  # the image that ended the last one must not be decoded in this process
-                    raise ResourceError(f"the process that decodes images ended, and none can be started again ({error})") from error
+                if _process.has_started:  # the image that ended the last one must not be decoded in this process
+                    raise ResourceError(
+                        f"no further process to decode images in can be started ({error}); run the same command again"
+                    ) from error
                 self._child = _Here(self._function, str(error))
         return self._child
 
@@ -185,12 +187,41 @@ class _Here:
 
 
 class _Process:
-    """What all threads of this process share: decoders that nobody uses now, and the thread that starts their processes."""
+    """What all threads of this process share: decoders that nobody uses now, and the thread that starts their processes.
+
+    The kernel ends a child with the thread that started it: this one lives as long as the process.
+    """
 
     def __init__(self) -> None:
         self.idle: list[Decoder] = []
-        # the kernel ends a child with the thread that started it: this one ends last. A child inherits that it is deaf to Ctrl-C
-        self.starter = ThreadPoolExecutor(1, "decoder", signal.pthread_sigmask, (signal.SIG_BLOCK, {signal.SIGINT}))
+        self.has_started = False
+        self._orders: SimpleQueue[tuple[Future[Child], tuple[str, int, float, float]]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._start_children, name="decoder", daemon=True)
+        self._beginning = threading.Lock()
+
+    def start(self, function: str, max_memory: int, cpu_s: float, wall_s: float) -> Child:
+        """A child that is ready.
+
+        Raises CannotStart.
+        """
+        with self._beginning:
+            if not self._thread.is_alive():
+                self._thread.start()
+        started: Future[Child] = Future()
+        self._orders.put((started, (function, max_memory, cpu_s, wall_s)))
+        child = started.result()
+        child.wait_until_ready()
+        self.has_started = True
+        return child
+
+    def _start_children(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it: Ctrl-C reaches the whole process group
+        while True:
+            started, order = self._orders.get()
+            try:
+                started.set_result(Child(*order))
+            except BaseException as error:
+                started.set_exception(error)
 
     def close(self) -> None:
         while self.idle:
@@ -213,12 +244,6 @@ def _after_fork() -> None:
 
 os.register_at_fork(after_in_child=_after_fork)
 atexit.register(lambda: _process.close())
-
-
-def _start(function: str, max_memory: int, cpu_s: float, wall_s: float) -> Child:
-    child = _process.starter.submit(Child, function, max_memory, cpu_s, wall_s).result()
-    child.wait_until_ready()
-    return child
 
 
 @contextmanager
