@@ -65,7 +65,7 @@ class Preparation:
         return prepared
 
     def each(self, numbered: Sequence[tuple[int, RawSample]]) -> Iterator[PreparedSample | RejectedSample]:
-        """Prepare samples of `in_chunks`, each with the number of its source, in order; while one is prepared, the next is decoded."""
+        """Prepare samples of `in_chunks`, each with the number of its source, in order."""
         images = [sample.image for _, sample in numbered if sample.error is None and sample.image is not None]
         decoded = decode_each_isolated(images, max_pixels=self.max_pixels, min_side=self.encoder.min_side)
         with closing(decoded):

@@ -29,6 +29,7 @@ LENGTH: Final = struct.Struct("<Q")
 HEAD_BYTES: Final = 2048  # of an answer: JSON, padded with blanks
 
 _MOST_TEXT: Final = 128  # characters of a text that would not fit otherwise: 12 bytes each in JSON at worst
+_TOGETHER: Final = 600_000  # bytes of answers from which they are sent
 _MOST_PARTS: Final = 500  # written together; the kernel takes about a thousand
 
 # what decoders import when they first need it: no file can be opened later
@@ -52,9 +53,9 @@ def main() -> None:
                 import_module(name)
         ready = {"jail": asdict(jail.enter(int(max_memory)))}
     except BaseException as error:  # told to the parent, which has no other way to know
-        _answer({"failed": f"{type(error).__name__}: {error}"})
+        os.writev(0, _answer({"failed": f"{type(error).__name__}: {error}"}))
         return
-    _answer(ready)
+    os.writev(0, _answer(ready))
     while (head := _read(REQUEST.size)) is not None:
         n_images, max_pixels, min_side = REQUEST.unpack(head)
         _serve(decode, n_images, float(cpu_s), {"max_pixels": max_pixels, "min_side": min_side or None})
@@ -72,12 +73,15 @@ def _serve(decode: Callable[..., Any], n_images: int, cpu_s: float, options: dic
     lengths = [LENGTH.unpack(_needed(LENGTH.size))[0] for _ in range(n_images)]
     images = [_needed(length) for length in lengths]
     images.reverse()
+    parts: list[bytes | memoryview] = []  # sent together: to wake the parent for every small answer costs a tenth of decoding
     while images:
         data = images.pop()
         signal.setitimer(signal.ITIMER_PROF, cpu_s)  # of processor time: a busy machine makes nobody a suspect
         head, arrays = _outcome(decode, data, options)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _answer(head, arrays)
+        parts += _answer(head, arrays)
+        if not images or sum(map(len, parts)) >= _TOGETHER:
+            write_all(partial(os.writev, 0), parts)
 
 
 def _outcome(decode: Callable[..., Any], data: bytes, options: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
@@ -106,15 +110,15 @@ def _ran_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _answer(head: dict[str, Any], arrays: Sequence[np.ndarray[Any, Any]] = ()) -> None:
+def _answer(head: dict[str, Any], arrays: Sequence[np.ndarray[Any, Any]] = ()) -> list[bytes | memoryview]:
     text = json.dumps(head).encode()
     if len(text) > HEAD_BYTES:
         text = json.dumps({name: value[:_MOST_TEXT] if isinstance(value, str) else value for name, value in head.items()}).encode()
-    write_all(partial(os.writev, 0), [text.ljust(HEAD_BYTES), *(array.data.cast("B") for array in arrays)])
+    return [text.ljust(HEAD_BYTES), *(array.data.cast("B") for array in arrays)]
 
 
 def write_all(write: Callable[[list[bytes | memoryview]], int], parts: list[bytes | memoryview]) -> None:
-    """Write all of some parts by a function that may write less, and says how much."""
+    """Write all of some parts, and take them from the list, by a function that may write less and says how much."""
     while parts:
         n_written = write(parts[:_MOST_PARTS])
         while parts and n_written >= len(parts[0]):

@@ -85,15 +85,18 @@ class Decoder:
     ) -> Generator[DecodedImage | SampleError, None, None]:
         """Decode images that are sent together: up to `BATCH`, of about `BATCH_BYTES`.
 
-        Yields the outcome of each in order, while the next is decoded; errors are as of `decode`.
+        Yields the outcome of each in order; errors are as of `decode`.
         """
-        n_done = 0
+        n_done, n_together = 0, len(images)
         while n_done < len(images):
             try:
-                for outcome in self._ask(images[n_done:], max_pixels, min_side):
+                for outcome in self._ask(images[n_done : n_done + n_together], max_pixels, min_side):
                     n_done += 1
                     yield outcome
             except Died as death:
+                if n_together > 1:  # small answers come together: any image without one may be to blame
+                    n_together = 1
+                    continue
                 outcome = self._alone(images[n_done], max_pixels, min_side, death)
                 n_done += 1
                 yield outcome
