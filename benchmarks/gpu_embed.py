@@ -39,7 +39,7 @@ from dedup.encoders import load_encoder
 from dedup.encoders.encoder import Encoder
 from dedup.machine import available_cores, given_gpus
 from dedup.numerics.image.descriptor import Crop
-from dedup.stages.embed.decode import Preparation, in_order
+from dedup.stages.embed.decode import Preparation, in_chunks, in_order
 from dedup.stages.embed.partition import EmbedTask, embed_partition, open_source
 
 PUBLIC = {"ViT-B-32": 2_500, "ViT-L-14": 312}  # clip-retrieval, images/s on one A100
@@ -96,7 +96,7 @@ def decode_alone(config: Config, encoder: Encoder, shards: list[str], n_threads:
     preparation = Preparation(encoder, config.input.max_pixels, finds_inner=False, keeps_thumbnails=False)
     samples = ((0, sample) for shard in shards for sample in open_source(config, shard))
     started = time.perf_counter()
-    n = sum(1 for _ in in_order(preparation, samples, n_threads))
+    n = sum(1 for _ in in_order(preparation.each, in_chunks(samples), n_threads))
     return n / (time.perf_counter() - started)
 
 

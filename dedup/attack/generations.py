@@ -21,7 +21,7 @@ from dedup.errors import ConfigError, InputError, SampleError
 from dedup.numerics.arraytypes import Pixels
 from dedup.schemas import GENERATIONS
 from dedup.storage.atomic import AtomicFile
-from dedup.storage.images.decode import decode_image
+from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.input.shards import read_image_bytes, read_shard
 from dedup.storage.tables import FileWriter, clear, dataset
@@ -184,7 +184,7 @@ def stack(sources: Iterable[Generation], max_side: int) -> Stack:
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
     """Decode one image from a tar or a folder; InputError if it is gone, SampleError if it does not decode."""
-    return decode_image(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
+    return decode_isolated(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
 
 
 def stretched(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -34,7 +34,7 @@ from dedup.schemas import CALIBRATION_COPIES, conform
 from dedup.stages.embed.decode import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
 from dedup.stages.index.views import make_views
-from dedup.storage.images.decode import decode_image
+from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.input.samples import RawSample, one_line
 
@@ -223,7 +223,7 @@ class _CopyJudge:
         self._originals = {place: InMemory(original) for place, original in pixels.items()}
 
     def __call__(self, copy: _Copy, turns: Sequence[str]) -> Outcome:
-        image = decode_image(copy.data, max_pixels=self._settings.max_pixels, min_side=self._settings.min_side)
+        image = decode_isolated(copy.data, max_pixels=self._settings.max_pixels, min_side=self._settings.min_side)
         return self._judge.judge(self._originals[copy.place], InMemory(image.pixels), turns)
 
 

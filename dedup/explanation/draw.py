@@ -14,7 +14,7 @@ from dedup.config.keys import MAX_PIXELS
 from dedup.errors import DedupError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Explanation, Sample, Step
 from dedup.runs.directory import Run
-from dedup.storage.images.decode import decode_image
+from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import dataset, read_table
 from dedup.text import printable
@@ -223,7 +223,7 @@ def _thumbnail(sample: Sample) -> Image.Image | None:
         return None
     try:
         data = read_image_bytes(sample.shard, sample.key, sample.byte_offset, sample.n_bytes)
-        picture = Image.fromarray(decode_image(data, max_pixels=MAX_PIXELS, min_side=_CELL).pixels)
+        picture = Image.fromarray(decode_isolated(data, max_pixels=MAX_PIXELS, min_side=_CELL).pixels)
     except DedupError:
         return None
     scale = _CELL / max(picture.size)

@@ -16,7 +16,7 @@ from dedup.numerics.judge.compare import turned
 from dedup.numerics.pixels import TILES, l2_distances, tiled_distances
 from dedup.runs.directory import Run
 from dedup.runs.samples import SampleTable
-from dedup.storage.images.decode import decode_image
+from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.images.reader import Place
 from dedup.storage.input.samples import one_line
 from dedup.storage.input.shards import read_image_bytes
@@ -131,10 +131,10 @@ class MatchJudge:
         row, max_pixels = self.samples.row(match.sample_id), self.settings.max_pixels
         try:
             training_data = read_image_bytes(row["shard"], row["key"], row["byte_offset"], row["n_bytes"])
-            training = decode_image(training_data, max_pixels=max_pixels).pixels
+            training = decode_isolated(training_data, max_pixels=max_pixels).pixels
+            image = turned(decode_isolated(data, max_pixels=max_pixels).pixels, turn)
         except (InputError, SampleError) as error:
             return replace(match, trouble=one_line(error))
-        image = turned(decode_image(data, max_pixels=max_pixels).pixels, turn)
         factor = min(1.0, _SIDE_MEASURED / max(image.shape[:2]))
         size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
         image, training = (_resized(pixels, size) for pixels in (image, training))

@@ -12,6 +12,7 @@ from dedup.numerics.arraytypes import Ids, Rows16
 from dedup.numerics.search.exhaustive import nearest_neighbors
 from dedup.runs.directory import Run
 from dedup.runs.index import INDEX, LISTS
+from dedup.storage.images.isolated import where_decoded
 from dedup.storage.tables import read_table
 
 _BLOCK = 65_536
@@ -40,6 +41,7 @@ class IndexInfo:
     n_pairs: int  # their neighbours within the run's threshold, by exhaustive search; at most 10 of each
     pair_recall: float | None  # share of these pairs that a search finds; None without any
     recall_at_1: float | None  # of the images with such a neighbour, the share whose nearest is found; None without any
+    decoding: str  # how this machine shields itself from the images that are looked up
 
 
 def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> IndexInfo:
@@ -70,6 +72,7 @@ def index_info(index: RunIndex, *, n_queries: int = 200, seed: int = 0) -> Index
         n_pairs,
         n_found / n_pairs if n_pairs else None,
         n_first_found / n_with_neighbor if n_with_neighbor else None,
+        where_decoded(run.config.input.max_pixels),
     )
 
 

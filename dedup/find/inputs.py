@@ -19,7 +19,8 @@ from dedup.numerics.image.frame import picture_box
 from dedup.numerics.image.views import ViewMaker, ViewRows, centre
 from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.similarity import apply_turn
-from dedup.storage.images.decode import DecodedImage, decode_image
+from dedup.storage.images.decode import DecodedImage
+from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.samples import HEAD_BYTES, IMAGE_SUFFIXES, file_suffix, is_image, may_be_image, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import expand_shards
@@ -147,7 +148,7 @@ def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixe
     """
     # decoded as the run decodes its images, so that an image of the run gets the same vector
     min_side = None if encoder.min_side is None else max(SIDE, encoder.min_side)
-    image = decode_image(data, max_pixels=max_pixels, min_side=min_side)
+    image = decode_isolated(data, max_pixels=max_pixels, min_side=min_side)
     left, top, right, bottom = image.box
     pixels = np.ascontiguousarray(image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
     crop = Crop(image.pixels, image.box)

@@ -33,6 +33,7 @@ REJECT_REASONS: Final = {
     "undecodable_image": "the bytes are not an image, or a broken one",
     "truncated_image": "the image ends before its last pixel",
     "unsupported_format": "a format, or a kind of it, that is not read; the detail says which, and what would read it",
+    "decoder_crashed": "decoding it ended the process that decodes, or took too much time or memory",
     "too_many_pixels": "more pixels than input.max_pixels",
     "too_many_bytes": "more bytes than input.max_image_bytes",
     "duplicate_key": "the key occurred before in the same shard; the first sample with it is used",

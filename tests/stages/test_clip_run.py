@@ -1,6 +1,7 @@
 """Runs whose vectors are a model's: a tiny one with random weights, on a CPU."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.image.descriptor import Crop
 from dedup.stages.embed import partition as embedding
 from dedup.stages.embed import stage as embed
-from dedup.stages.embed.decode import in_order
+from dedup.stages.embed.decode import in_chunks, in_order
 from dedup.storage.images.decode import decode_image
+from dedup.storage.input.samples import RawSample
 from dedup.storage.urls import read_json
 
 SAMPLES = make_samples(30)
@@ -126,14 +128,31 @@ def test_results_come_in_order_and_items_are_drawn_a_bounded_number_ahead():
             drawn.append(number)
             yield number
 
-    results = in_order(lambda number: -number, items(), 4)
+    results = in_order(negated, in_eights(items()), 4)
     for number in range(100):
         assert next(results) == -number
         assert len(drawn) <= number + 200
     results.close()
-    assert list(in_order(str, range(5), 0)) == list("01234")
+    assert list(in_order(negated, in_eights(iter(range(20))), 0)) == [-number for number in range(20)]
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda number: 1 / number, range(5), 2))
+        list(in_order(lambda chunk: [1 / number for number in chunk], [[2, 1], [0, 3]], 2))
+
+
+def negated(numbers):
+    return (-number for number in numbers)
+
+
+def in_eights(items):
+    while chunk := list(islice(items, 8)):
+        yield chunk
+
+
+def test_chunks_are_bounded_in_number_and_bytes():
+    sizes = [10] * 20 + [3_000_000, 10, 2_000_000, 10, 10]
+    samples = [(0, RawSample(f"{number}", "a.tar", image=bytes(size))) for number, size in enumerate(sizes)]
+    chunks = list(in_chunks(iter(samples)))
+    assert [sample for chunk in chunks for sample in chunk] == samples
+    assert [len(chunk) for chunk in chunks] == [8, 8, 7, 2]
 
 
 def test_threads_and_encoding_ahead_change_no_table(model, shards, done, tmp_path):

@@ -55,4 +55,4 @@ def print_index_info(info: IndexInfo) -> None:
     ]
     if info.recall_at_1 is not None:
         rows.append(("recall@1", f"{info.recall_at_1:.4f}"))
-    print_lines(rows)
+    print_lines([*rows, ("decoding", info.decoding)])

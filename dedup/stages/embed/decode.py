@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,11 +18,11 @@ from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
 from dedup.numerics.image.descriptor import GRID, Crop, ycbcr_grid
 from dedup.numerics.image.frame import picture_box
-from dedup.storage.images.decode import DecodedImage, decode_image
+from dedup.storage.images.decode import DecodedImage
+from dedup.storage.images.isolated import BATCH, BATCH_BYTES, decode_each_isolated
 from dedup.storage.images.thumbnails import make_thumbnail
 from dedup.storage.input.samples import RawSample, TextFacts
 
-_CHUNK = 8  # samples handed to a thread at a time: enough to share the cost of handing over, too few to hold up a batch
 _CHUNKS_AHEAD = 3  # for each thread, so that none waits for the slowest
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -63,17 +63,30 @@ class Preparation:
 
     def __call__(self, numbered: tuple[int, RawSample]) -> PreparedSample | RejectedSample:
         """Prepare one sample of the source of that number."""
-        source, sample = numbered
-        try:
-            if sample.error is not None or sample.image is None:
-                raise sample.error or SampleError("no_image")
-            image = decode_image(sample.image, max_pixels=self.max_pixels, min_side=self.encoder.min_side)
-            crop = Crop(image.pixels, image.box)
-            grid, prepared = self._grid(crop), self.encoder.prepare(crop)
-            inner = _inner_grid(image) if self.finds_inner else None
-            thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
-        except SampleError as error:
-            return RejectedSample(source, sample.shard, sample.key, error, sample.member)
+        (prepared,) = self.each([numbered])
+        return prepared
+
+    def each(self, numbered: Sequence[tuple[int, RawSample]]) -> Iterator[PreparedSample | RejectedSample]:
+        """Prepare samples of `in_chunks`, each with the number of its source, in order."""
+        images = [sample.image for _, sample in numbered if sample.error is None and sample.image is not None]
+        decoded = decode_each_isolated(images, max_pixels=self.max_pixels, min_side=self.encoder.min_side)
+        with closing(decoded):
+            for source, sample in numbered:
+                outcome: DecodedImage | SampleError
+                if sample.error is not None or sample.image is None:
+                    outcome = sample.error or SampleError("no_image")
+                else:
+                    outcome = next(decoded)
+                if isinstance(outcome, SampleError):
+                    yield RejectedSample(source, sample.shard, sample.key, outcome, sample.member)
+                else:
+                    yield self._prepared(source, sample, sample.image or b"", outcome)
+
+    def _prepared(self, source: int, sample: RawSample, data: bytes, image: DecodedImage) -> PreparedSample:
+        crop = Crop(image.pixels, image.box)
+        grid, prepared = self._grid(crop), self.encoder.prepare(crop)
+        inner = _inner_grid(image) if self.finds_inner else None
+        thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
         row = {
             "shard": sample.shard,
             "key": sample.key,
@@ -82,7 +95,7 @@ class Preparation:
             "url": sample.url,
             "caption": sample.caption,
             "captions": sample.captions or None,
-            "sha256": hashlib.sha256(sample.image).hexdigest(),
+            "sha256": hashlib.sha256(data).hexdigest(),
             "width": image.width,
             "height": image.height,
             "n_frames": image.n_frames,
@@ -111,20 +124,35 @@ def _inner_grid(image: DecodedImage) -> npt.NDArray[np.float32] | None:
     return ycbcr_grid(image.pixels, (max(left, inner[0]), max(top, inner[1]), min(right, inner[2]), min(bottom, inner[3])))
 
 
-def in_order(work: Callable[[Item], Done], items: Iterable[Item], n_threads: int) -> Iterator[Done]:
-    """Apply `work` to items in several threads; results come in the order of the items.
+def in_chunks(samples: Iterable[tuple[int, RawSample]]) -> Iterator[list[tuple[int, RawSample]]]:
+    """Samples in chunks that share the cost of handing over: to a thread, and to the process that decodes."""
+    chunk: list[tuple[int, RawSample]] = []
+    n_bytes = 0
+    for source, sample in samples:
+        chunk.append((source, sample))
+        n_bytes += len(sample.image or b"")
+        if len(chunk) >= BATCH or n_bytes >= BATCH_BYTES:
+            yield chunk
+            chunk, n_bytes = [], 0
+    if chunk:
+        yield chunk
 
-    Items are drawn in the calling thread, a bounded number ahead of the results, so the iterable may be endless.
+
+def in_order(work: Callable[[list[Item]], Iterable[Done]], chunks: Iterable[list[Item]], n_threads: int) -> Iterator[Done]:
+    """Apply `work` to chunks of items in several threads; it gives a result for each item, and these come in the order of the items.
+
+    Chunks are drawn in the calling thread, a bounded number ahead of the results, so the iterable may be endless.
 
     `n_threads`: 0 = work in the calling thread.
     """
     if n_threads < 1:
-        yield from map(work, items)
+        for chunk in chunks:
+            yield from work(chunk)
         return
-    source, waiting = iter(items), deque[Future[list[Done]]]()
+    waiting = deque[Future[list[Done]]]()
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
     try:
-        while chunk := list(islice(source, _CHUNK)):
+        for chunk in chunks:
             waiting.append(pool.submit(_apply, work, chunk))
             if len(waiting) > _CHUNKS_AHEAD * n_threads:
                 yield from waiting.popleft().result()
@@ -134,5 +162,5 @@ def in_order(work: Callable[[Item], Done], items: Iterable[Item], n_threads: int
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _apply(work: Callable[[Item], Done], chunk: list[Item]) -> list[Done]:
-    return [work(item) for item in chunk]
+def _apply(work: Callable[[list[Item]], Iterable[Done]], chunk: list[Item]) -> list[Done]:
+    return list(work(chunk))

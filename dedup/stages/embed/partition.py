@@ -23,13 +23,14 @@ from dedup.numerics.arraytypes import Mask, Rows16, Rows32
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
-from dedup.stages.embed.decode import in_order
+from dedup.stages.embed.decode import in_chunks, in_order
 from dedup.stages.embed.late import join_late
 from dedup.stages.embed.sources import Source, has_files, marker_path, source_url
 from dedup.stages.embed.texts import TextCounts
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import write_json
+from dedup.storage.images.isolated import why_not_isolated
 from dedup.storage.input.folders import read_folder_part
 from dedup.storage.input.published import EmbeddingFile, read_embeddings
 from dedup.storage.input.samples import RawSample, SampleReader, ShardStatus, one_line
@@ -240,7 +241,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
 
     keeps = keeps_thumbnails(config, task.sources)
     with PartitionWriter(config, encoder, task.partition, batch_size=batch_size, keep_thumbnails=keeps, overlaps=n_threads > 0) as writer:
-        for sample in in_order(writer.preparation, samples(), n_threads):
+        for sample in in_order(writer.preparation.each, in_chunks(samples()), n_threads):
             writer.add(sample)
         files = writer.close()
     late = {source_url(source): reader.late for source, reader in zip(task.sources, readers, strict=True) if reader.late}
@@ -260,7 +261,7 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         dict(writer.reasons),
         batch_size=min(batch_size, encoder.limit or batch_size),
         device=encoder.device,
-        notes=encoder.notes(),
+        notes=[*encoder.notes(), *([f"images are decoded in the worker itself: {why}"] if (why := why_not_isolated()) else [])],
         n_keys=sum(reader.n_samples for reader in readers),
         passed_over=dict(sum((reader.passed_over for reader in readers), Counter())),
         texts=writer.texts.as_dict(),

@@ -68,6 +68,7 @@ def embed(context: StageContext) -> StageResult:
     _note_devices(context, results)
     rows = _write_partitions(context, [results[number] for number in sorted(results)])
     _note_broken(context, [results[task.partition] for task in tasks])
+    _note_crashes(context, [results[task.partition] for task in tasks])
     unreadable = _refuse_unreadable(context, list(results.values()), len(sources))
     texts = merged([result.texts for result in results.values()], one_table=bool(context.config.input.captions))
     _refuse_missing_columns(context, [result.texts for result in results.values()])
@@ -260,6 +261,15 @@ def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:
         for shard in result.shards:
             if shard["status"] != "ok" or shard["error"]:
                 context.reporter.note(f"{shard['shard']}: {shard['status']}: {shard['error']} ({shard['n_samples']} samples kept)")
+
+
+def _note_crashes(context: StageContext, results: list[EmbedResult]) -> None:
+    n_crashed = sum(result.reasons.get("decoder_crashed", 0) for result in results)
+    if n_crashed:
+        context.reporter.note(
+            f"embed: {n_crashed:,} images crashed the process that decodes, or took too much of its time or memory; "
+            f"they are in {context.run.table('rejected').path} as decoder_crashed"
+        )
 
 
 STAGE = Stage(

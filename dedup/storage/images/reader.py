@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dedup.config.keys import MAX_PIXELS
 from dedup.errors import InputError, RunDirectoryError, SampleError
-from dedup.storage.images.decode import decode_image
+from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.images.thumbnails import ThumbnailStore, open_thumbnails
 from dedup.storage.input.samples import one_line
 from dedup.storage.input.shards import check_range, read_image_bytes, read_shard
@@ -94,9 +94,12 @@ class PictureReader:
             return self._thumbnail(self._thumbnails, place)
         data = self._bytes(place)
         try:
-            image = decode_image(data, max_pixels=self._max_pixels, min_side=self._min_side)
+            image = decode_isolated(data, max_pixels=self._max_pixels, min_side=self._min_side)
         except SampleError as error:
-            text = f"{place.shard}, key {place.key!r}: {error.detail}; it decoded when it was embedded, so the shard has changed since"
+            where = f"{place.shard}, key {place.key!r}: {error.detail}"
+            if error.reason == "decoder_crashed":
+                raise SampleError(error.reason, where) from error
+            text = f"{where}; it decoded when it was embedded, so the shard has changed since"
             raise SampleError(error.reason, f"{text}: run embed again") from error
         left, top, right, bottom = image.box
         part = image.pixels[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
@@ -126,7 +129,7 @@ class PictureReader:
 
     def _thumbnail(self, store: ThumbnailStore, place: Place) -> npt.NDArray[np.uint8]:
         try:
-            return decode_image(store.get(place.sample_id), max_pixels=self._max_pixels).pixels
+            return decode_isolated(store.get(place.sample_id), max_pixels=self._max_pixels).pixels
         except SampleError as error:
             text = f"the thumbnail of sample {place.sample_id} is damaged ({error})"
             raise RunDirectoryError(f"{text}; run embed again with --redo") from error
