@@ -68,7 +68,10 @@ def test_it_is_said_in_one_line(shards, tmp_path, small):
 @pytest.mark.parametrize(
     ("there", "found"),
     [
-        ({"memory": 1_100_000_000}, "memory: 1.2 GB needed for 2 workers, 1.1 GB available; engine.workers=1 would fit. Nothing was written"),
+        (
+            {"memory": 1_100_000_000},
+            "memory: 1.2 GB needed for 2 workers, 1.1 GB available; engine.workers=1 would fit. Nothing was written",
+        ),
         ({"memory": 700_000_000}, "memory: 1.2 GB needed for 2 workers, 700.0 MB available; take a machine with more"),
         ({"disk": 200_000}, "needed, 200.0 kB available; choose another output.run_dir, or search.views=false"),
     ],
