@@ -23,6 +23,7 @@ from memory import PeakMemory
 from dedup.engines.local import LocalEngine
 from dedup.release.rewrite import rewrite
 from dedup.runs.directory import Run
+from dedup.runs.record import StageRecord, write_record
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import join
 
@@ -60,6 +61,7 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
                     )  # fmt: skip
     with FileWriter(join(run.table("manifest").path, "part-00000.parquet"), run.table("manifest").schema) as writer:
         writer.write(pa.Table.from_pylist(rows, run.table("manifest").schema))
+    write_record(run.url, StageRecord("manifest", 1, {}, {}))
     return run.url
 
 

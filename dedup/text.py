@@ -125,6 +125,28 @@ def shard_name(shard: str) -> str:
     return shown(name, _KEY_CHARACTERS)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things, named by a noun whose plural ends in s.
+
+    Examples
+    --------
+    >>> counted(1, "shard"), counted(2429, "shard"), counted(0, "shard")
+    ('1 shard', '2,429 shards', '0 shards')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def times_text(n: int) -> str:
+    """How often something occurs.
+
+    Examples
+    --------
+    >>> times_text(1), times_text(1200)
+    ('once', '1,200 times')
+    """
+    return "once" if n == 1 else f"{n:,} times"
+
+
 def bytes_text(n_bytes: float) -> str:
     """A size, with units of powers of 1,000.
 

@@ -25,7 +25,8 @@ _COMMANDS = """
 - `--workers N`, in every command that works with several processes, is `engine.workers=N`.
 - `--debug`, anywhere, shows the traceback of an error; `--version`, anywhere, prints the version and does nothing else.
 - Ctrl-C ends any command, its worker processes included, and says how to go on; the exit code is then 130. Else it is 0, 1 if the run
-  failed, and 2 if the command line or the configuration can't work. (Spark's own processes end too, not without lines of their own.)
+  failed, 2 if the command line or the configuration can't work, and 3 if `dedup flag --fail` found a copy, or an image that may be one.
+  (Spark's own processes end too, not without lines of their own.)
 - With `NO_COLOR` set, or where the output is no terminal, there are no colours and no other escape codes.
 - `dedup --install-completion` lets the tab key complete commands, options and configuration keys; `--show-completion` prints what it
   installs.

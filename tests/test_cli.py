@@ -144,7 +144,7 @@ def test_some_stages(stages_of):
         (["--only", "pairz"], "--only: unknown stage 'pairz'; expected one of embed, index, "),
         (["--only", "pairs,"], "--only: unknown stage ''"),
         (["--from", "confrim"], "did you mean 'confirm'?"),
-        (["--only", "pairs", "--from", "index"], "leave out --from, or --only"),
+        (["--only", "pairs", "--from", "index"], "--only and --from can't be combined; leave one out"),
         (["--from", "targets", "--until", "pairs"], "--from targets --until pairs: no stage is left"),
         (["--only", "index"], "has no finished stage 'embed'; run: dedup run --only embed output.run_dir="),
     ],
@@ -154,6 +154,65 @@ def test_stages_that_can_not_be_run(arguments, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rewrite", "out", "cleaned", "search.nprobe=8"], "search.nprobe changes nothing here; expected a key of engine; leave it out"),
+        (
+            ["export", "out", "--format", "keys", "--out", "k.txt", "--set", "keep.per_component=2"],
+            "keep.per_component changes nothing here",
+        ),
+        (["extraction", "score", "t", "g", "--out", "s", "search.views=true"], "expected a key of extraction or engine"),
+        (["extraction", "outliers", "out", "index.seed=1"], "index.seed changes nothing here"),
+        (["extraction", "sweep", "out", "--thresholds", "0.5,abc"], "--thresholds 0.5,abc: expected numbers"),
+        (["query", "out", "a.jpg", "--k", "x"], "--k: expected a whole number of 1 or more, found 'x'"),
+        (["query", "out", "a.jpg", "--k", "0"], "--k: expected a whole number of 1 or more, found '0'"),
+        (["query", "out", "a.jpg", "--min-similarity", "high"], "--min-similarity: expected a number from -1 to 1, found 'high'"),
+        (["show", "out", "--largest", "0"], "--largest: expected a whole number of 1 or more, found '0'"),
+        (["explain", "out", "key", "--sample-id", "3"], "expected either KEY or --sample-id, found both"),
+        (["explain", "out"], "expected either KEY or --sample-id, found neither"),
+        (["run", "input.shards=x.tar", f"output.run_dir={__file__}"], "is a file; expected a folder; choose another"),
+        (["run", "input.shards=x.tar", "engine.device=tpu"], "engine.device=tpu is unknown; expected one of auto, cpu, cuda\n"),
+        (["config", "serch.x=1"], "unknown key 'serch.x'; run"),
+        (["run", "input.shards=x.tar", "search.min_similarity=3"], "such as 0.9; or 0 for the encoder's own"),
+    ],
+)
+def test_a_wrong_value_is_named(arguments, message, tmp_path):
+    done = dedup(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["status"],
+            ["show"],
+            ["explain", "key"],
+            ["report"],
+            ["calibrate"],
+            ["info"],
+            ["query", "a.jpg"],
+            ["flag", "a.jpg", "--out", "f.parquet"],
+        ),
+        *(["rewrite", "cleaned"], ["export", "--format", "keys", "--out", "k.txt"]),
+        *(["extraction", "sweep"], ["extraction", "outliers", "--out", "o"]),
+    ],
+    ids=" ".join,
+)
+def test_every_command_says_alike_that_there_is_no_run(arguments, tmp_path):
+    n_words = 2 if arguments[0] == "extraction" else 1
+    done = dedup(*arguments[:n_words], "nowhere", *arguments[n_words:], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: nowhere holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run\n",
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_key_may_be_set_in_two_ways():

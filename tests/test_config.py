@@ -104,7 +104,7 @@ def test_an_encoder_has_its_own_threshold() -> None:
         config = resolved(load_config(None, [f"encoder.name={kind.name}"]))
         assert config.search.min_similarity == kind.default_min_similarity
         assert f"{kind.name} {kind.default_min_similarity}" in KEYS["search.min_similarity"].meaning
-    with pytest.raises(ConfigError, match="encoder.name=nothing is unknown; expected dct or clip"):
+    with pytest.raises(ConfigError, match="encoder.name=nothing is unknown; expected one of dct, clip"):
         encoder_kind("nothing")
 
 

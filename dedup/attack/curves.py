@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from dedup.contracts import Table
-from dedup.errors import InputError, MissingExtra, ShapeError
+from dedup.errors import InputError, MissingExtra, RunDirectoryError, ShapeError
 from dedup.schemas import SCORES
 from dedup.storage.input.samples import one_line
 from dedup.storage.tables import read_table
@@ -89,7 +89,8 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
     `scores`: folder written by `dedup extraction score`.
     `out`: folder for `by_duplication_count.parquet` and `.png`, and with labels `precision_recall.parquet` and `.png`.
     `labels`: CSV or parquet with `target_id` and `is_memorized`, as judged by a person. Targets without a label are left out.
-    Raises InputError if scores or labels can't be read.
+    Raises InputError if the labels can't be read.
+    Raises RunDirectoryError if the folder holds no scores.
     Raises MissingExtra if matplotlib is not installed.
     """
     try:
@@ -97,7 +98,10 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
     except ImportError as error:
         raise MissingExtra("matplotlib", "report") from error
     matplotlib.use("Agg")
-    table = read_table(Table(scores, SCORES))
+    try:
+        table = read_table(Table(scores, SCORES))
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{scores} holds no scores; expected the --out of `dedup extraction score`") from error
     os.makedirs(out, exist_ok=True)
     counts = by_duplication_count(table)
     files = _write(out, "by_duplication_count", counts, ("least", "share_extracted"), "samples in the group", "share extracted")
@@ -127,9 +131,14 @@ def _write(out: str, name: str, table: pa.Table, columns: tuple[str, str], x: st
 
 
 def _read_labels(path: str) -> pa.Table:
+    expected = "expected CSV or parquet with target_id and is_memorized"
     try:
         table = pa_csv.read_csv(path) if path.endswith(".csv") else ds.dataset(path, format="parquet").to_table()
+        missing = [name for name in ("target_id", "is_memorized") if name not in table.column_names]
+        if missing:
+            raise InputError(f"{path} has no column {missing[0]}; {expected}")
         return pa.table({"target_id": table["target_id"].cast(pa.string()), "is_memorized": table["is_memorized"].cast(pa.bool_())})
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        expected = "expected CSV or parquet with target_id and is_memorized"
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; {expected}") from error
+    except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path} can't be read as labels: {one_line(error)}; {expected}") from error

@@ -99,7 +99,7 @@ def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engi
     folders = {str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"}
     ids, notes = set(target_ids), []
     if not tars and not folders & ids:
-        raise InputError(f"{url} holds no images of these targets; expected folders named by target_id, such as {target_ids[:1]}, or tars")
+        raise InputError(f"{url} holds no images of these targets; expected folders named by target_id, such as {target_ids[0]}, or tars")
     if unknown := sorted(name for name in folders - ids if not name.startswith(("_", "."))):
         notes.append(f"{len(unknown):,} folders match no target of the list, the first is {unknown[0]}")
     if not tars:
@@ -244,6 +244,8 @@ def _rows(targets: str) -> Iterator[JsonDict]:
     try:
         for batch in parquet_at(targets).to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
             yield from batch.to_pylist()
+    except FileNotFoundError as error:
+        raise InputError(f"{targets} does not exist; expected a run's targets/ folder") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{targets} can't be read as targets: {one_line(error)}; expected a run's targets/ folder") from error
 

@@ -233,7 +233,8 @@ def rank_images(run_dir: str, out: str, options: OutlierOptions, engine: Engine,
     """Rank the images of a run by outlierness, and write the top ones."""
     if options.top < 1 or options.n_neighbors < 1 or options.by not in LARGEST_SQL:
         raise InputError(f"expected top >= 1, n_neighbors >= 1 and by = mean or ratio, found {vars(options)}")
-    run, output = Run(run_dir), Table(out, OUTLIERS)
+    run, output = Run.open(run_dir), Table(out, OUTLIERS)
+    run.up_to_date("manifest")
     names = ("representatives", "metadata", "groups") if options.with_duplicates else ("manifest", "exact")
     sources, rows = {name: run.table(name) for name in names}, ROWS_SQL[options.with_duplicates]
     _begin(out, output, {"run": run_dir, "options": vars(options)})

@@ -140,14 +140,15 @@ def score_generations(
 
 def read_targets(url: str) -> TargetList:
     """Read a run's `targets/` folder, or parquet with the same columns."""
-    url = url.rstrip("/")
+    url, expected = url.rstrip("/"), "expected a run's targets/ folder, or parquet like it"
     try:
         table = parquet_at(url)
         if "target_id" not in table.schema.names:
-            raise InputError(f"{url} has no {'column target_id' if table.files else 'parquet files'}; expected a run's targets/ folder")
+            raise InputError(f"{url} has no {'column target_id' if table.files else 'parquet files'}; {expected}")
         present = table.to_table(columns=[name for name in _COLUMNS if name in table.schema.names])
+    except FileNotFoundError as error:
+        raise InputError(f"{url} does not exist; {expected}") from error
     except (OSError, pa.ArrowInvalid) as error:
-        expected = "expected a run's targets/ folder, or parquet like it"
         raise InputError(f"{url} can't be read as targets: {one_line(error)}; {expected}") from error
     absent = {name: pa.nulls(len(present)) for name in _COLUMNS if name not in present.schema.names}
     schema = pa.schema([(name, TARGETS.field(name).type) for name in _COLUMNS])

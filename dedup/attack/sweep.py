@@ -13,10 +13,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from dedup.contracts import Table
-from dedup.errors import InputError, RunDirectoryError
+from dedup.errors import ConfigError
 from dedup.numerics.graph.components import removed_by_threshold
 from dedup.runs.directory import Run
-from dedup.runs.record import read_record
 from dedup.schemas import SWEEP, conform
 from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import count_rows, dataset
@@ -41,29 +40,29 @@ def sweep(run_dir: str, thresholds: Sequence[float] = ()) -> Sweep:
 
     `thresholds`: cosines; by default from the run's own in steps of 0.05, and 0.97, 0.99 and 1.
 
+    Raises ConfigError if a threshold is not a cosine from 0 to 1.
+    Raises RunDirectoryError if there is no run, or its pairs are missing or out of date.
+
     Only byte-identical pairs and pairs found by whole images count: similarities of views, and of a second source of candidates, are on
     other scales. Images of little detail need a higher similarity, as in the run (`search.low_detail_min_similarity`).
     """
-    run = Run(run_dir)
-    record = read_record(run_dir, "index")
-    if record is None or read_record(run_dir, "pairs") is None:
-        raise RunDirectoryError(f"{run_dir} has no finished stage pairs; run it first: dedup run output.run_dir={run_dir} …")
-    run_threshold = float(record.config["search.min_similarity"])
+    run = Run.open(run_dir, ("index", "pairs"))
+    run_threshold = float(run.finished("index").config["search.min_similarity"])
     cosines = list(thresholds) or _default(run_threshold)
     for value in cosines:
         if not 0.0 <= value <= 1.0:
-            raise InputError(f"threshold {value}: expected a cosine from 0 to 1")
+            raise ConfigError(f"threshold {value}: expected a cosine from 0 to 1")
     n = count_rows(run.table("metadata"))
     measured = [value for value in cosines if np.float32(value) >= np.float32(run_threshold)]
     columns: dict[str, list[int | None]] = {"n_removed": _removed(run.table("candidates"), n, measured, cosines)}
-    has_edges = read_record(run_dir, "confirm") is not None
+    has_edges = run.record("confirm") is not None
     columns["n_confirmed"] = _removed(run.table("edges"), n, measured, cosines) if has_edges else [None] * len(cosines)
     shares = {f"share_{name[2:]}": [None if value is None else value / max(n, 1) for value in values] for name, values in columns.items()}
     table = conform(pa.table({"threshold": cosines, "n_samples": [n] * len(cosines)} | columns | shares), SWEEP)
     notes = []
     if len(measured) < len(cosines):
         notes.append(f"below {run_threshold:g}, the run's own threshold, nothing is known: run again with a lower search.min_similarity")
-    dropped = count_rows(run.table("duplicates")) if read_record(run_dir, "manifest") is not None else None
+    dropped = count_rows(run.table("duplicates")) if run.record("manifest") is not None else None
     return Sweep(table, run_threshold, dropped, notes)
 
 
@@ -72,7 +71,7 @@ def parse_thresholds(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise InputError(f"--thresholds {text}: expected numbers, such as 0.7,0.75,0.8 ({error})") from error
+        raise ConfigError(f"--thresholds {text}: expected numbers, such as 0.7,0.75,0.8 ({error})") from error
 
 
 def write_sweep(result: Sweep, url: str) -> None:
@@ -83,7 +82,7 @@ def write_sweep(result: Sweep, url: str) -> None:
     elif url.endswith(".csv"):
         pyarrow.csv.write_csv(result.table, buffer)
     else:
-        raise InputError(f"{url}: expected a name that ends in .parquet or .csv")
+        raise ConfigError(f"--out {url}: expected a name that ends in .parquet or .csv")
     write_bytes(url, buffer.getvalue())
 
 

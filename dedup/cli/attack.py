@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-from dedup.cli.options import ConfigFile, Json, Keys, Settings, Workers, overrides_of, session
+from dedup.cli.options import (
+    SCORING,
+    ConfigFile,
+    EngineKeys,
+    EngineSettings,
+    Json,
+    ScoringKeys,
+    ScoringSettings,
+    Workers,
+    overrides_of,
+    session,
+)
 from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
+from dedup.text import counted
 
 extraction = typer.Typer(no_args_is_help=True, help="Measure which training images a model reproduces.")
 
@@ -19,9 +31,9 @@ def extraction_score(
     targets: Annotated[str, typer.Argument(help="a run's targets/ folder, or parquet with its columns")],
     generations: Annotated[str, typer.Argument(help="folder with TARGET_ID/*.png, or with tars whose json has a target_id")],
     out: Annotated[str, typer.Option("--out", help="folder for the table of scores")],
-    keys: Keys = None,
+    keys: ScoringKeys = None,
     config_file: ConfigFile = None,
-    settings: Settings = None,
+    settings: ScoringSettings = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +46,7 @@ def extraction_score(
     from dedup.attack.score import score_generations
     from dedup.cli.show.attack import print_scores
 
-    with session(overrides_of(keys, settings, workers), config_file) as (config, engine, reporter):
+    with session(overrides_of(keys, settings, workers), config_file, reads=SCORING) as (config, engine, reporter):
         summary = score_generations(
             targets, generations, out, options=config.extraction, device=config.engine.device, engine=engine, reporter=reporter
         )
@@ -61,7 +73,7 @@ def extraction_work(
 
     parts = write_work(targets, out, n_parts=n_parts, generations=generations)
     rows = [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]
-    lines = [f"{path}  {n_targets:,} targets, {n_images:,} images" for path, n_targets, n_images in parts]
+    lines = [f"{path}  {counted(n_targets, 'target')}, {counted(n_images, 'image')}" for path, n_targets, n_images in parts]
     print_result(as_json, {"parts": rows}, lambda: typer.echo("\n".join(lines)))
 
 
@@ -123,9 +135,9 @@ def extraction_outliers(
             help="images to compare with every other, not only within lists; -1 = twice --top, or as many as time allows",
         ),
     ] = -1,
-    keys: Keys = None,
+    keys: EngineKeys = None,
     config_file: ConfigFile = None,
-    settings: Settings = None,
+    settings: EngineSettings = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ MinSimilarity = Annotated[
 ]
 
 NoPixels = Annotated[
-    bool, typer.Option("--no-pixels", help="compare only vectors, not pixels, nor turned, unframed or cropped views; faster")
+    bool, typer.Option("--no-pixels", help="compare whole-picture vectors only: no pixels, no turned, unframed or cropped views; faster")
 ]
 
 
@@ -29,7 +29,7 @@ def query(
     images: Images,
     k: K = 10,
     min_similarity: MinSimilarity = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one object a line: {image, is_copy, matches, error}")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one object per line: {image, is_copy, matches, error}")] = False,
     no_pixels: NoPixels = False,
     settings: LookupSettings = None,
     workers: Workers = None,

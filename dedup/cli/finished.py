@@ -8,9 +8,23 @@ from typing import Annotated
 
 import typer
 
-from dedup.cli.options import ConfigFile, Json, KeepList, Keys, RunDir, Settings, Workers, engine_keys, overrides_of, session
+from dedup.cli.options import (
+    ConfigFile,
+    EngineKeys,
+    EngineSettings,
+    Json,
+    KeepList,
+    Keys,
+    RunDir,
+    Settings,
+    Workers,
+    engine_keys,
+    overrides_of,
+    session,
+)
 from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
+from dedup.text import counted
 
 
 def report(
@@ -35,7 +49,9 @@ def show(
     run_dir: RunDir,
     out: Annotated[Path, typer.Option("--out", help="PNG to write")] = Path("montage.png"),
     component: Annotated[list[int] | None, typer.Option("--component", help="component_id; may be given several times")] = None,
-    largest: Annotated[int, typer.Option("--largest", min=0, metavar="N", help="the N largest groups")] = 0,
+    largest: Annotated[
+        int | None, typer.Option("--largest", min=1, metavar="N", help="the N largest groups; by default 6 if no group is chosen")
+    ] = None,
     random: Annotated[int, typer.Option("--random", min=0, metavar="N", help="N groups drawn at random")] = 0,
     per_group: Annotated[int, typer.Option("--per-group", min=2, help="maximum number of images per group")] = 8,
     seed: Annotated[int, typer.Option("--seed", help="seed of --random")] = 0,
@@ -47,8 +63,8 @@ def show(
     """
     from dedup.explanation.draw import montage
 
-    n_groups = montage(run_dir, out, component_ids=component or [], n_largest=largest, n_random=random, per_group=per_group, seed=seed)
-    print_result(as_json, {"n_groups": n_groups, "out": out}, lambda: typer.echo(f"{n_groups} groups in {out}"))
+    n_groups = montage(run_dir, out, component_ids=component or [], n_largest=largest or 0, n_random=random, per_group=per_group, seed=seed)
+    print_result(as_json, {"n_groups": n_groups, "out": out}, lambda: typer.echo(f"{counted(n_groups, 'group')} in {out}"))
 
 
 def explain(
@@ -75,7 +91,7 @@ def explain(
     from dedup.explanation.explain import explain as explain_sample
 
     if bool(key) == (sample_id is not None):
-        raise ConfigError("expected either KEY or --sample-id, to say which sample is meant")
+        raise ConfigError(f"expected either KEY or --sample-id, found {'both' if key else 'neither'}; name the sample in one of these ways")
     explanation = explain_sample(run_dir, key, shard=shard, sample_id=sample_id, out=out or None, max_refused=refused)
     print_result(as_json, explanation.as_dict(), lambda: print_explanation(explanation, picture=out))
 
@@ -126,9 +142,9 @@ def calibrate(
 def rewrite(
     run_dir: RunDir,
     out: Annotated[str, typer.Argument(help="folder for the cleaned shards")],
-    keys: Keys = None,
+    keys: EngineKeys = None,
     config_file: ConfigFile = None,
-    settings: Settings = None,
+    settings: EngineSettings = None,
     workers: Workers = None,
     per_shard: Annotated[int, typer.Option("--per-shard", min=0, help="samples per tar; 0 = a tar for each tar of the input")] = 10_000,
     keep_list: KeepList = "",
@@ -153,9 +169,9 @@ def export(
     run_dir: RunDir,
     form: Annotated[str, typer.Option("--format", help="keys, urls, datacomp or hf")],
     out: Annotated[str, typer.Option("--out", help="file to write; for hf a folder")],
-    keys: Keys = None,
+    keys: EngineKeys = None,
     config_file: ConfigFile = None,
-    settings: Settings = None,
+    settings: EngineSettings = None,
     workers: Workers = None,
     keep_list: KeepList = "",
     images: Annotated[bool, typer.Option("--images/--no-images", help="hf: include the image bytes in the parquet files")] = True,
@@ -163,7 +179,7 @@ def export(
 ) -> None:
     """Write a list of the kept samples, for another tool.
 
-    keys: one key a line, or keys with their shards as .csv or .parquet; urls: one a line; datacomp: the sorted .npy of its resharder;
+    keys: one key per line, or keys with their shards as .csv or .parquet; urls: one per line; datacomp: the sorted .npy of its resharder;
     hf: a folder that `datasets.load_dataset` reads.
 
     Example: dedup export out --format keys --out kept.csv

@@ -14,6 +14,7 @@ from dedup.cli.find import flag, info, query, serve
 from dedup.cli.finished import calibrate, explain, export, report, rewrite, show
 from dedup.cli.run import config, demo_data, run, status
 from dedup.cli.show.terminal import HOW_TO_CONTINUE, errors_shown, is_plain, print_overview
+from dedup.errors import ConfigError
 
 
 class Overview(TyperGroup):
@@ -25,6 +26,30 @@ class Overview(TyperGroup):
         commands = [(command.rich_help_panel, name, command.help.partition("\n\n")[0]) for name, command in by_name.items()]
         options = [max(option.opts, key=len) for option in self.get_params(ctx)]
         print_overview(ctx.command_path, str(self.help), commands, ["--debug", *options])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a number that can't be one is reported with what was expected and found."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if (said := _wrong_number(error)) is None:
+                raise
+            raise said from error
+
+
+def _wrong_number(error: Any) -> ConfigError | None:
+    """The error for a value that is not a number, or not in its range, which typer's own text leaves out; None for another error."""
+    causes: list[Any] = getattr(error.__cause__, "errors", list)()  # of pydantic
+    if error.param is None or not causes or causes[0]["type"] not in _NUMBER_ERRORS:
+        return None
+    low, high = error.param.min, error.param.max
+    bound = next(iter(causes[0].get("ctx", {}).values()), None)
+    noun = "a whole number" if isinstance(bound, int) or causes[0]["type"].startswith("int") else "a number"
+    limits = "" if low is None else f" of {low} or more" if high is None else f" from {low} to {high}"
+    return ConfigError(f"{max(error.param.opts, key=len)}: expected {noun}{limits}, found '{causes[0]['input']}'")
+
+
+_NUMBER_ERRORS = ("int_parsing", "int_from_float", "float_parsing", "greater_than_equal", "less_than_equal")
 
 
 app = typer.Typer(
@@ -62,8 +87,9 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line: exit 0 on success, 2 on a usage or configuration error, 1 on a failed run, 130 after Ctrl-C.
+    """Run the command line, and exit.
 
+    0 on success, 1 on a failed run, 2 on a usage or configuration error, 3 if `flag --fail` found a copy, 130 after Ctrl-C.
     `--debug` and `--version` may appear anywhere.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -24,7 +24,17 @@ def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
 
 def complete_lookup_setting(incomplete: str) -> list[tuple[str, str]]:
     """The same, for the sections that are not fixed by a finished run."""
-    return [setting for setting in settings(incomplete) if setting[0].startswith(("encoder.", "input.", "engine."))]
+    return _settings_of(incomplete, "encoder", "input", "engine")
+
+
+def complete_engine_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The same, for a command that reads the engine's section alone."""
+    return [] if _is_value(ctx.params.get("keys") or (), incomplete) else _settings_of(incomplete, "engine")
+
+
+def complete_scoring_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The same, for the sections that scoring reads."""
+    return [] if _is_value(ctx.params.get("keys") or (), incomplete) else _settings_of(incomplete, *SCORING)
 
 
 def complete_stage(incomplete: str) -> list[str]:
@@ -59,6 +69,10 @@ def settings(incomplete: str) -> list[tuple[str, str]]:
     return [(f"{key}=", meaning), (f"{key}={value}", meaning)]
 
 
+def _settings_of(incomplete: str, *sections: str) -> list[tuple[str, str]]:
+    return [setting for setting in settings(incomplete) if setting[0].partition(".")[0] in sections]
+
+
 def _is_value(words: Sequence[str], incomplete: str) -> bool:
     """Whether the word follows an equals sign: bash passes `key=value` as three words."""
     return bool(words) and (words[-1] == "=" or (not incomplete and words[-1].count(".") == 1 and "=" not in words[-1]))
@@ -75,9 +89,28 @@ Keys = Annotated[
     ),
 ]
 
-Settings = Annotated[
+SCORING = ("extraction", "engine")  # sections that scoring reads
+
+EngineKeys = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="the same as KEY=VALUE; may be given several times", autocompletion=complete_setting),
+    typer.Argument(metavar="KEY=VALUE...", help="keys of engine, such as engine.workers=4", autocompletion=complete_engine_setting),
+]
+
+ScoringKeys = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE...",
+        help="keys of extraction or engine, such as extraction.min_clique=5",
+        autocompletion=complete_scoring_setting,
+    ),
+]
+
+_SAME = "the same as KEY=VALUE; may be given several times"
+
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SAME, autocompletion=complete_setting)]
+EngineSettings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SAME, autocompletion=complete_engine_setting)]
+ScoringSettings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SAME, autocompletion=complete_scoring_setting)
 ]
 
 LookupSettings = Annotated[
@@ -127,13 +160,21 @@ class Session(NamedTuple):
 
 
 @contextmanager
-def session(overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "") -> Iterator[Session]:
-    """A checked configuration, its engine (closed at the end), and a reporter that writes to standard error."""
+def session(
+    overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "", reads: Sequence[str] = ("engine",)
+) -> Iterator[Session]:
+    """A checked configuration, its engine (closed at the end), and a reporter that writes to standard error.
+
+    `reads`: the sections that the command reads. An override of another is refused; a file may hold all, since a run may share it.
+    """
     from dedup.cli.show.run import ConsoleReporter
     from dedup.config.rules import validate
     from dedup.pipeline.run import make_engine
 
     config = load(config_file, overrides, run_dir)
+    for key in (text.partition("=")[0] for text in overrides):
+        if key.partition(".")[0] not in reads:
+            raise ConfigError(f"{key} changes nothing here; expected a key of {' or '.join(reads)}; leave it out")
     validate(config)
     with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
         yield Session(config, engine, reporter)
@@ -149,7 +190,7 @@ def chosen_stages(only: str | None = None, first: str | None = None, last: str |
     """
     if only is not None:
         if first or last:
-            raise ConfigError(f"--only {only} names all stages to run; leave out {'--from' if first else '--until'}, or --only")
+            raise ConfigError(f"--only and {'--from' if first else '--until'} can't be combined; leave one out")
         names = [_stage("--only", name.strip()) for name in only.split(",")]
         return tuple(name for name in STAGE_NAMES if name in names)
     begin = STAGE_NAMES.index(_stage("--from", first)) if first is not None else 0

@@ -58,5 +58,5 @@ def encoder_kind(name: str) -> EncoderKind:
     (True, True)
     """
     if name not in _BY_NAME:
-        raise ConfigError(f"encoder.name={name} is unknown; expected {' or '.join(ENCODER_NAMES)}")
+        raise ConfigError(f"encoder.name={name} is unknown; expected one of {', '.join(ENCODER_NAMES)}")
     return _BY_NAME[name]

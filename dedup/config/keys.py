@@ -27,7 +27,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     "; did you mean 'search.nprobe'?"
     """
     tail = word.rpartition(".")[2]
-    matches = [entry for entry in known if entry.rpartition(".")[2] == tail] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    matches = [entry for entry in known if entry.rpartition(".")[2] == tail] or difflib.get_close_matches(word, known, n=1, cutoff=0.75)
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 

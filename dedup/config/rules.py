@@ -34,14 +34,15 @@ def _check_value(key: Key, value: Any) -> None:
     if key.form == "address":
         _refuse_password(key.name, [value] if isinstance(value, str) else value)
     if key.form in ("similarity", "similarity or 0") and not 0 < value <= 1 and not (key.form == "similarity or 0" and value == 0):
-        raise ConfigError(f"{key.name}={value} is not a similarity; expected more than 0 and at most 1, such as 0.9")
+        or_default = "; or 0 for the encoder's own" if key.form == "similarity or 0" else ""
+        raise ConfigError(f"{key.name}={value} is not a similarity; expected more than 0 and at most 1, such as 0.9{or_default}")
     is_bounded = key.low > -math.inf or key.high < math.inf
     if is_bounded and not key.low <= value <= key.high:  # negated, so that NaN is refused
         limits = f"{key.low} or more" if key.high == math.inf else f"{key.low} to {key.high}"
         raise ConfigError(f"{key.name}={value} is out of range; expected {limits}; {HINT}")
     if key.choices and value not in key.choices:
-        choices = " or ".join(key.choices)
-        raise ConfigError(f"{key.name}={value} is unknown; expected {choices}{did_you_mean(str(value), key.choices)}")
+        choices = ", ".join(key.choices)
+        raise ConfigError(f"{key.name}={value} is unknown; expected one of {choices}{did_you_mean(str(value), key.choices)}")
 
 
 def _refuse_password(name: str, addresses: list[str]) -> None:
@@ -127,7 +128,7 @@ def _captions_can_be_embedded(config: Config) -> None:
 
 
 def _given_inputs(config: Config) -> list[str]:
-    inputs = (("shards", config.input.shards[:1]), ("images", config.input.images), ("embeddings", config.input.embeddings))
+    inputs = (("shards", ", ".join(config.input.shards[:1])), ("images", config.input.images), ("embeddings", config.input.embeddings))
     return [f"input.{name}={value}" for name, value in inputs if value]
 
 

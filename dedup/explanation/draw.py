@@ -75,8 +75,10 @@ def montage(
     ------
     InputError
         If a component_id is not a group of copies of this run.
+    RunDirectoryError
+        If there is no run, or a stage is missing or out of date.
     """
-    run = Run(run_dir)
+    run = Run.open(run_dir, ("manifest", "statistics"))
     statistics = read_table(run.table("statistics"), ["component_id", "duplication_count"])
     ids, counts = statistics["component_id"].to_numpy(), statistics["duplication_count"].to_numpy()
     unknown = sorted(set(component_ids) - set(ids.tolist()))

@@ -140,15 +140,15 @@ def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Compo
     before, why = policy.kept_before(sample_id, component)
     if not before:
         return replace(base, outcome="kept_keeper", reason=f"kept: {_first_of(component, n_copies)}")
-    return replace(base, outcome="kept_further", reason=f"kept beside {component.n_kept - 1:,} of its group: {why}", other_keepers=before)
+    return replace(base, outcome="kept_further", reason=f"kept {why}", other_keepers=before)
 
 
 def _first_of(component: Component, n_copies: int) -> str:
     if component.n_excluded and component.n_kept == 1 and not n_copies:
         return f"the others of its group of {component.duplication_count:,} are excluded"
     beside = f", {component.n_kept - 1:,} of the group kept beside it" if component.n_kept > 1 else ""
-    dropped = f"{n_copies:,} dropped for it" if n_copies else "none dropped for it"
-    return f"the first of its group of {component.duplication_count:,} by the keep policy; {dropped}{beside}"
+    dropped = f"{n_copies:,}" if n_copies else "none"
+    return f"the first of its group of {component.duplication_count:,} by the keep policy; dropped in favour of it: {dropped}{beside}"
 
 
 def _excluded(exclusion: Exclusion) -> str:
@@ -208,19 +208,22 @@ class KeepPolicy:
         return one["sample_id"] in base if len(base) == 1 else self._compare(one, other) < 0
 
     def kept_before(self, sample_id: int, component: Component) -> tuple[tuple[OtherKeeper, ...], str]:
-        """The keepers of the group that were chosen before this one, the most similar first, and why it was kept beside them."""
+        """The keepers of the group that were chosen before this one, the most similar first, and why it was kept too."""
         kept = [row["sample_id"] for row in self._kept(component.component_id)]
         place, base = kept.index(sample_id), self._base_kept(kept)
         earlier = kept[:place]
         if not earlier:
             return (), ""
         others = self._other_keepers(sample_id, earlier)
+        beside = f"beside {component.n_kept - 1:,} of its group"
         per_component = int(self._tables.config("manifest", "keep.per_component", 1))
         if sample_id in base:
-            return others, "the run's base kept it too, and keep.prefer_base=true"
+            return others, f"{beside}: the run's base kept it too, and keep.prefer_base=true"
         if place < max(per_component, len(base)):
-            return others, f"keep.per_component={per_component}"
-        return others, "it is a copy of none of those kept before it"
+            return others, f"{beside}: keep.per_component={per_component}"
+        if place == 1:
+            return others, "although its group has a keeper: it is not a copy of that one"
+        return others, f"although its group has {place:,} earlier keepers: it is not a copy of any of them"
 
     def _other_keepers(self, sample_id: int, earlier: Sequence[int]) -> tuple[OtherKeeper, ...]:
         image_of = representatives(self._tables.run, [sample_id, *earlier])

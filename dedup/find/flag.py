@@ -80,8 +80,8 @@ def look_up(task: LookupTask) -> list[Answer]:
 
 def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporter: Reporter) -> Iterator[Answer]:
     """Look up images; answers come in the order of the paths."""
-    inputs = find_inputs(paths)
     _ = _opened(question.run_dir, question.overrides, question.device).encoder  # fails before any work if something is missing
+    inputs = find_inputs(paths)
     size = max(1, min(_PER_TASK, -(-len(inputs) // (4 * engine.n_workers))))
     tasks = [LookupTask(question, tuple(inputs[start : start + size])) for start in range(0, len(inputs), size)]
     if len(inputs) <= 2 * size:  # too few to start workers for

@@ -72,8 +72,10 @@ def _refuse_to_forget(base_dir: str, config: Config, record: StageRecord) -> Non
     forgotten = [key for key in keys_of("exclude") if record.config.get(key) and not now[key]]
     if forgotten:
         key = forgotten[0]
+        value = record.config[key]
+        text = ", ".join(value) if isinstance(value, list) else value
         raise RunDirectoryError(
-            f"base.run_dir={base_dir} left samples out by {key}={record.config[key]}, which this run does not name; give {key} again, "
+            f"base.run_dir={base_dir} left samples out by {key}={text}, which this run does not name; give {key} again, "
             "or run without base.run_dir"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from dedup.config import Config
 from dedup.config.load import resolved
@@ -14,6 +15,8 @@ from dedup.pipeline.stages import STAGES, with_those_before
 from dedup.runs.directory import Run
 from dedup.runs.record import HOMES, Difference, StageRecord, read_record
 from dedup.stages.stage import Stage, StageInputs
+
+_SAME_OR_REDO: Final = "give the same, choose another output.run_dir, or run: dedup run … --redo"
 
 Inputs = Mapping[str, StageInputs]  # of the requested stages, by name
 
@@ -79,10 +82,7 @@ def _reused_record(config: Config, stage: Stage, records: Mapping[str, StageReco
     if stage.told_again is not None:
         changes = [change for change in changes if change.key in stage.told_again]
     if changes:
-        raise RunDirectoryError(
-            f"{url}: stage '{stage.name}' was made with another configuration: {_listed(changes)}; "
-            "give the same, or run: dedup run … --redo"
-        )
+        raise RunDirectoryError(f"{url}: stage '{stage.name}' was made with another configuration: {_listed(changes)}; {_SAME_OR_REDO}")
     return record
 
 
@@ -104,10 +104,8 @@ def _stages_to_do(
             differences = [difference for difference in differences if difference.key != "input"]
         if differences and not redo:
             settings = [difference for difference in differences if difference.key not in HOMES]
-            reason = f"made with another configuration: {_listed(settings)}" if settings else f"made from an earlier {differences[0].key}"
-            raise RunDirectoryError(
-                f"{url}: stage {stage.name} was {reason}. Choose another output.run_dir, or add --redo to redo from there"
-            )
+            reason = f"made with another configuration: {_listed(settings)}" if settings else f"made from an earlier '{differences[0].key}'"
+            raise RunDirectoryError(f"{url}: stage '{stage.name}' was {reason}; {_SAME_OR_REDO}")
         if differences:
             todo.add(stage.name)
     return frozenset(todo)

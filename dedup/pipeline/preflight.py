@@ -100,21 +100,21 @@ def check(
     parts = [_images(needs)]
     short: list[str] = []
     if memory is not None:
-        parts.append(f"memory {bytes_text(needs.memory)} needed, {bytes_text(memory)} there")
+        parts.append(f"memory {bytes_text(needs.memory)} needed, {bytes_text(memory)} available")
         if needs.memory > memory:
-            figures = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} there"
+            figures = f"{bytes_text(needs.memory)} needed for {needs.n_workers} workers, {bytes_text(memory)} available"
             short.append(f"memory: {figures}; {_less_memory(config, needs, memory)}")
     if needs.n_images is not None and disk is not None:
-        parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} there")
+        parts.append(f"disk {bytes_text(needs.disk)} needed, {bytes_text(disk[0])} available")
         savers = ", or ".join(("another output.run_dir", *needs.savers))
         n_bytes = needs.disk + (needs.temporary if disk[1] == temporary[1] else 0)
         if n_bytes > disk[0]:
-            short.append(f"disk of {run_dir}: {bytes_text(n_bytes)} needed, {bytes_text(disk[0])} there; choose {savers}")
+            short.append(f"disk of {run_dir}: {bytes_text(n_bytes)} needed, {bytes_text(disk[0])} available; choose {savers}")
     if needs.n_images is not None and is_here:
         needed, free = bytes_text(needs.temporary), bytes_text(temporary[0])
-        parts.append(f"temporary files {needed} in {scratch}, {free} there")
+        parts.append(f"temporary files {needed} in {scratch}, {free} available")
         if needs.temporary > temporary[0]:
-            short.append(f"disk of {scratch}: {needed} needed, {free} there; set TMPDIR to a larger one")
+            short.append(f"disk of {scratch}: {needed} needed, {free} available; set TMPDIR to a larger one")
     if not is_here:
         parts.append("what executors have is not checked")
     if not again:

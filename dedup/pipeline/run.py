@@ -107,6 +107,9 @@ def run(
     config = resolved(config)
     if not config.output.run_dir:
         raise ConfigError("output.run_dir is not set; add output.run_dir=FOLDER")
+    fs, path = filesystem(config.output.run_dir)
+    if fs.isfile(path):
+        raise ConfigError(f"output.run_dir={config.output.run_dir} is a file; expected a folder; choose another")
     if config.engine.name != "local":  # workers have other working directories
         config = replace(config, output=replace(config.output, run_dir=absolute(config.output.run_dir)))
         if config.base.run_dir:

@@ -27,6 +27,7 @@ from dedup.storage.tables import FileWriter, ask, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
 FORMATS = ("keys", "urls", "datacomp", "hf")
+_SUFFIXES: Final = {"keys": (".txt", ".csv", ".parquet"), "datacomp": (".npy",)}  # of the file, by format; others may have any
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
 _UID_TYPE: Final = np.dtype("<u8,<u8")
 UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
@@ -112,9 +113,11 @@ def export(
     """
     if form not in FORMATS:
         raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
+    if not out.endswith(_SUFFIXES.get(form, "")):
+        raise ConfigError(f"--out {out}: expected a name that ends in {' or '.join(', '.join(_SUFFIXES[form]).rsplit(', ', 1))}")
     reporter = reporter or SilentReporter()
+    kept, keep_list_result = kept_table(run_dir), None  # before anything is written
     with engine_or_own(engine) as engine, engine.scratch() as scratch:
-        kept, keep_list_result = kept_table(run_dir), None
         if keep_list:
             kept, keep_list_result = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
         n_left_out = 0
@@ -159,8 +162,6 @@ def export_datacomp(kept: Table, out: str, engine: Engine) -> tuple[int, int]:
 
     Returns the number of uids, and of samples without one.
     """
-    if not out.endswith(".npy"):
-        raise ConfigError(f"--out {out}: expected a name that ends in .npy")
     if "uid" not in kept.schema.names:
         raise InputError(f"{kept.path} has no column uid; embed with input.carry=[uid], which DataComp's json and parquet files have")
     with ArrayWriter(out, (), _UID_TYPE) as writer:

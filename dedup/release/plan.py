@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from dedup.contracts import Engine, Table
-from dedup.errors import InputError, RunDirectoryError
+from dedup.errors import InputError
 from dedup.runs.directory import Run
 from dedup.schemas import MANIFEST, with_carried
 from dedup.storage.input.names import read_keep_list
@@ -77,14 +77,16 @@ class CleanedShard:
 
 
 def kept_table(run_dir: str) -> Table:
-    """The manifest of a finished run, with its carried columns."""
-    manifest = Run(run_dir).table("manifest")
+    """The manifest of a finished run, with its carried columns.
+
+    Raises RunDirectoryError if there is no run, or its manifest is missing or out of date.
+    """
+    run = Run.open(run_dir)
+    run.up_to_date("manifest")
+    manifest = run.table("manifest")
     fs, _ = filesystem(manifest.path)
-    try:
-        with fs.open(files(manifest)[0], "rb") as file:
-            columns = pq.read_schema(file).names
-    except RunDirectoryError as error:
-        raise RunDirectoryError(f"{manifest.path} holds no manifest; run all stages first (dedup status shows what is missing)") from error
+    with fs.open(files(manifest)[0], "rb") as file:
+        columns = pq.read_schema(file).names
     return replace(manifest, schema=with_carried(MANIFEST, [name for name in columns if name not in MANIFEST.names]))
 
 
@@ -116,7 +118,8 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     first = tuple(str(value) for value in unknown[last].slice(0, _NAMES_SHOWN).to_pylist())
     result = KeepListResult(unknown.num_rows, first, pc.sum(count["n_excluded"]).as_py() or 0)
     if not n:
-        raise InputError(f"{keep_list} names no sample of {run_dir} to write; its first entries are {', '.join(first) or 'excluded'}")
+        found = f"its first entries are {', '.join(first)}" if first else "all that it names are excluded"
+        raise InputError(f"{keep_list} names no sample of {run_dir} to write; {found}; expected keys, sha256 or urls of its samples")
     return output, result
 
 

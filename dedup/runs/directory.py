@@ -69,9 +69,7 @@ class Run:
         for stage, record in needed.items():
             for earlier in (name for name in needs if name in record.inputs):
                 if record.inputs[earlier] != needed[earlier].digest:
-                    raise RunDirectoryError(
-                        f"{url}: stage '{stage}' was made from an earlier '{earlier}'; run: dedup run output.run_dir={url} … --redo"
-                    )
+                    raise _made_earlier(url, stage, earlier)
         if not overrides:
             return run
         changed = cls(url, _overridden(run.config, overrides))
@@ -118,6 +116,16 @@ class Run:
         record = self.record(stage)
         if record is None:
             raise RunDirectoryError(f"{self.url} has no finished stage '{stage}'; run: dedup run output.run_dir={self.url} …")
+        return record
+
+    def up_to_date(self, stage: str) -> StageRecord:
+        """The record of a stage that must be finished, and made from the stages before it as they are now.
+
+        Raises RunDirectoryError if it is not.
+        """
+        record = self.finished(stage)
+        if earlier := self.earlier_inputs(stage):
+            raise _made_earlier(self.url, stage, earlier[0])
         return record
 
     @property
@@ -263,6 +271,10 @@ class Run:
             raise RunDirectoryError(
                 f"{self.url} was embedded with another encoder: {listed}; give the run's own, such as encoder.pretrained=PATH"
             )
+
+
+def _made_earlier(url: str, stage: str, earlier: str) -> RunDirectoryError:
+    return RunDirectoryError(f"{url}: stage '{stage}' was made from an earlier '{earlier}'; run: dedup run output.run_dir={url} … --redo")
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:

@@ -36,7 +36,9 @@ class EmbeddingStore:
         self._rows = map_arrays(join(folder, "img_emb"), "img_emb_")
         widths = {rows.shape[1] for rows in self._rows.values()}
         if len(widths) != 1:
-            raise RunDirectoryError(f"{folder}: embeddings of different widths {sorted(widths)}; expected one encoder per run")
+            raise RunDirectoryError(
+                f"{folder}: embeddings of different widths, {', '.join(map(str, sorted(widths)))}; expected one encoder per run"
+            )
         self.dim = widths.pop()
 
     def take(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:

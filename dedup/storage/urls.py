@@ -77,7 +77,7 @@ def read_bytes(url: str) -> bytes | None:
     fs, path = filesystem(url)
     try:
         return bytes(fs.cat_file(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -192,8 +192,9 @@ def test_fewer_images_than_neighbours(tmp_path, engine):
 def test_what_can_not_be_done_is_said(run, engine, tmp_path):
     with pytest.raises(InputError, match="top >= 1"):
         dedup.find_outliers(run[0], str(tmp_path / "out"), top=0, engine=engine)
-    with pytest.raises(RunDirectoryError, match="holds no table"):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         dedup.find_outliers(str(tmp_path / "nowhere"), str(tmp_path / "out"), engine=engine)
+    assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / ".hidden").write_text("keep me")
     with pytest.raises(RunDirectoryError, match="holds other files"):

@@ -181,7 +181,7 @@ def test_curves_are_written_as_tables_and_pictures(planted, scored, tmp_path):
     for path in files[1::2]:
         with Image.open(path) as picture:
             assert picture.size == (720, 480)
-    with pytest.raises(InputError, match="can't be read as labels"):
+    with pytest.raises(InputError, match="gone.csv does not exist"):
         write_curves(str(scored[0]), str(tmp_path / "curves"), str(tmp_path / "gone.csv"))
 
 
@@ -281,7 +281,7 @@ def test_what_can_not_be_read_is_said(tmp_path):
     pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match="has no column target_id"):
         dedup.score_generations(str(tmp_path / "other.parquet"), str(tmp_path / "gen"), str(tmp_path / "out"))
-    with pytest.raises(InputError, match="can't be read as targets|has no parquet files"):
+    with pytest.raises(InputError, match="gone does not exist"):
         dedup.score_generations(str(tmp_path / "gone"), str(tmp_path / "gen"), str(tmp_path / "out"))
     pq.write_table(pa.Table.from_pylist([{**row, "target_id": "other"}]), tmp_path / "targets.parquet")
     with pytest.raises(InputError, match="holds no images of these targets"):

@@ -13,7 +13,7 @@ from vector_data import all_similarities, with_planted
 import dedup
 from dedup.attack.sweep import sweep
 from dedup.cli.main import app
-from dedup.errors import InputError, RunDirectoryError
+from dedup.errors import ConfigError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.schemas import OUTLIERS, SWEEP
 
@@ -61,13 +61,13 @@ def test_the_command(run, tmp_path):
         assert "not known" in result.output
         assert "5,275 of 50,000" in result.output
         assert read(tmp_path / name)["threshold"].to_pylist() == [0.65, 0.7, 0.9]
-    with pytest.raises(InputError, match=r"\.parquet or \.csv"):
+    with pytest.raises(ConfigError, match=r"\.parquet or \.csv"):
         CliRunner().invoke(app, ["extraction", "sweep", run, "--out", str(tmp_path / "s.xls")], catch_exceptions=False)
-    with pytest.raises(InputError, match="expected numbers"):
+    with pytest.raises(ConfigError, match="expected numbers"):
         CliRunner().invoke(app, ["extraction", "sweep", run, "--thresholds", "a"], catch_exceptions=False)
-    with pytest.raises(InputError, match="threshold 2"):
+    with pytest.raises(ConfigError, match="threshold 2"):
         sweep(run, [2.0])
-    with pytest.raises(RunDirectoryError, match="no finished stage pairs"):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         sweep(str(tmp_path))
 
 

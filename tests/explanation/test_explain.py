@@ -296,7 +296,7 @@ def test_further_keepers_say_why(other_tables):
     overwrite(other_tables, "duplicates", [r for r in table(other_tables.url, "duplicates").to_pylist() if r != row])
     found = dedup.explain(other_tables.url, sample_id=row["sample_id"])
     assert found.outcome == "kept_further"
-    assert found.reason == "kept beside 1 of its group: it is a copy of none of those kept before it"
+    assert found.reason == "kept although its group has a keeper: it is not a copy of that one"
     assert [other.sample.sample_id for other in found.other_keepers] == [row["keeper_id"]]
     assert found.other_keepers[0].similarity == pytest.approx(row["similarity_to_keeper"], abs=1e-6)
     assert found.other_keepers[0].min_similarity == pytest.approx(0.7)

@@ -59,8 +59,8 @@ def test_it_is_said_in_one_line(shards, tmp_path, small):
     config = config_for(f"input.shards={shards}", f"output.run_dir={tmp_path}/run")
     dedup.run(config, reporter=reporter)
     (line,) = reporter.preflight
-    assert "images; memory 1.2 GB needed, 8.0 GB there; disk " in line
-    assert " needed, 80.0 GB there; temporary files " in line
+    assert "images; memory 1.2 GB needed, 8.0 GB available; disk " in line
+    assert " needed, 80.0 GB available; temporary files " in line
     dedup.run(config, reporter=reporter)
     assert len(reporter.preflight) == 1  # nothing to do, nothing to say
 
@@ -68,9 +68,12 @@ def test_it_is_said_in_one_line(shards, tmp_path, small):
 @pytest.mark.parametrize(
     ("there", "found"),
     [
-        ({"memory": 1_100_000_000}, "memory: 1.2 GB needed for 2 workers, 1.1 GB there; engine.workers=1 would fit. Nothing was written"),
-        ({"memory": 700_000_000}, "memory: 1.2 GB needed for 2 workers, 700.0 MB there; take a machine with more"),
-        ({"disk": 200_000}, "needed, 200.0 kB there; choose another output.run_dir, or search.views=false"),
+        (
+            {"memory": 1_100_000_000},
+            "memory: 1.2 GB needed for 2 workers, 1.1 GB available; engine.workers=1 would fit. Nothing was written",
+        ),
+        ({"memory": 700_000_000}, "memory: 1.2 GB needed for 2 workers, 700.0 MB available; take a machine with more"),
+        ({"disk": 200_000}, "needed, 200.0 kB available; choose another output.run_dir, or search.views=false"),
     ],
     ids=["memory", "little memory", "disk"],
 )

@@ -165,13 +165,15 @@ def test_what_can_not_be(run, tmp_path):
         export(run, "csv", str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=r"ends in \.npy"):
         export(run, "datacomp", str(tmp_path / "x"))
+    with pytest.raises(ConfigError, match=r"ends in \.txt, \.csv or \.parquet"):
+        export(run, "keys", str(tmp_path / "k.xyz"))
     uids = tmp_path / "bad.npy"
     np.save(uids, np.zeros(3))
     with pytest.raises(InputError, match="expected a vector of u8,u8"):
-        export(run, "keys", str(tmp_path / "x"), keep_list=str(uids))
+        export(run, "keys", str(tmp_path / "x.txt"), keep_list=str(uids))
     np.save(uids, np.array([object()]), allow_pickle=True)
     with pytest.raises(InputError, match="can't be read"):
-        export(run, "keys", str(tmp_path / "x"), keep_list=str(uids))
+        export(run, "keys", str(tmp_path / "x.txt"), keep_list=str(uids))
 
 
 def test_the_command_line(run, tmp_path):

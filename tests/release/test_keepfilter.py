@@ -70,5 +70,5 @@ def test_what_is_not_of_the_run_is_no_silent_no(run, tmp_path):
         keep({"__url__": "s3://bucket/99999.tar", "__key__": "x"})
     with pytest.raises(InputError, match="put dedup.keep before"):
         keep({"__key__": "x"})
-    with pytest.raises(RunDirectoryError, match="holds no manifest"):
+    with pytest.raises(RunDirectoryError, match="holds no run: expected embeddings/_stage.json"):
         dedup.keep(str(tmp_path))

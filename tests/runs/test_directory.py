@@ -58,6 +58,8 @@ def test_stages_are_stale_where_one_before_them_was_redone(url):
     assert Run.open(url, ("embed", "index")).earlier_inputs("groups") == ["confirm"]
     with pytest.raises(RunDirectoryError, match="stage 'groups' was made from an earlier 'confirm'; run: dedup run"):
         Run.open(url, ("confirm", "groups"))
+    with pytest.raises(RunDirectoryError, match="stage 'manifest' was made from an earlier 'exclude'; run: dedup run"):
+        Run.open(url).up_to_date("manifest")
 
 
 def test_what_is_missing_is_said(tmp_path):

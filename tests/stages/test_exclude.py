@@ -142,7 +142,7 @@ def test_another_list_redoes_the_manifest_and_nothing_before(shards, plain, tmp_
     path = _written(tmp_path / "list.txt", "001a")
     run(shards, run_dir, f"exclude.list={path}")
     path.write_text("002a")
-    with pytest.raises(dedup.DedupError, match="stage exclude was made with another configuration: list"):
+    with pytest.raises(dedup.DedupError, match="stage 'exclude' was made with another configuration: list"):
         run(shards, run_dir, f"exclude.list={path}")
     summary = shared_workers.run(
         dedup.load_config(None, [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=1", f"exclude.list={path}"]),

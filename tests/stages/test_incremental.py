@@ -365,7 +365,7 @@ def test_what_may_differ(shards, old, tmp_path):
 
 
 def test_no_run_no_base(shards, old, tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"holds no embeddings/_plan.json"):
+    with pytest.raises(RunDirectoryError, match=r"holds no run: expected embeddings/_plan.json"):
         shared_workers.run(config_for(shards, tmp_path / "new", tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"is output.run_dir itself"):
         shared_workers.run(config_for(shards, old, old))

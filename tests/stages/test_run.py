@@ -209,7 +209,7 @@ def test_finished_stages_are_skipped_and_changes_are_refused(shards, tmp_path):
     assert again.records == first.records
     other = replace(config, search=replace(config.search, min_similarity=0.9))
     with pytest.raises(
-        RunDirectoryError, match=r"stage index was made with another configuration: search.min_similarity: 0.7 → 0.9.*--redo"
+        RunDirectoryError, match=r"stage 'index' was made with another configuration: search.min_similarity: 0.7 → 0.9.*--redo"
     ):
         shared_workers.run(other)
     redone = shared_workers.run(other, redo=True)
@@ -234,7 +234,7 @@ def test_embedding_resumes_by_partition(shards, samples, tmp_path):
     assert [name for name in before if before[name] != after[name]] == ["img_emb_00001.npy"]
     # a new shard is appended, though its name sorts first
     write_tar(folder / "0000.tar", [Sample("new", encode(scene(77)), "new", 77)])
-    with pytest.raises(RunDirectoryError, match="stage embed was made with another configuration: input"):
+    with pytest.raises(RunDirectoryError, match="stage 'embed' was made with another configuration: input"):
         shared_workers.run(config)
     shared_workers.run(config, redo=True)
     partitions = {Path(row["shard"]).name: row["partition"] for row in table(tmp_path / "out", "partitions").to_pylist()}

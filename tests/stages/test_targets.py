@@ -151,7 +151,7 @@ def test_the_budget_is_told_and_its_rate_makes_nothing_stale(shards, run_dir):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["targets.rank_by=size"], r"targets\.rank_by=size is unknown; expected duplicates or neighbors or caption"),
+        (["targets.rank_by=size"], r"targets\.rank_by=size is unknown; expected one of duplicates, neighbors, caption"),
         (["targets.language=en"], r"targets\.language needs the column LANGUAGE, which is not carried"),
         (["targets.max_punsafe=0.3"], r"targets\.max_punsafe needs the column punsafe"),
         (["targets.language=e'n", "input.carry=LANGUAGE"], r"'e'n' is not a language"),
@@ -192,7 +192,7 @@ def test_work_is_split_and_made_again_without_what_is_there(shards, run_dir, tmp
 
 
 def test_work_that_can_not_be_listed_is_said(tmp_path):
-    with pytest.raises(InputError, match="can't be read as targets"):
+    with pytest.raises(InputError, match="nowhere does not exist"):
         write_work(str(tmp_path / "nowhere"), str(tmp_path / "work"))
     with pytest.raises(ConfigError, match="--n-parts=0"):
         write_work(str(tmp_path), str(tmp_path / "work"), n_parts=0)

@@ -127,7 +127,9 @@ def test_a_changed_setting_stops_or_redoes(tmp_path):
     shared_workers.run(on, ["embed"])
     folder = tmp_path / "out" / "embeddings" / "thumbnails"
     assert len(list(folder.iterdir())) == 4
-    with pytest.raises(RunDirectoryError, match=r"stage embed was made with another configuration: embed.thumbnails: true → false.*--redo"):
+    with pytest.raises(
+        RunDirectoryError, match=r"stage 'embed' was made with another configuration: embed.thumbnails: true → false.*--redo"
+    ):
         shared_workers.run(off, ["embed"])
     check(tmp_path / "out", metadata(tmp_path / "out"))
     shared_workers.run(off, ["embed"], redo=True)
@@ -177,5 +179,5 @@ def test_an_embedding_that_fails_leaves_no_half_files(tmp_path, monkeypatch):
 
 def test_values_that_are_no_setting(tmp_path):
     for value in ("sometimes", True):
-        with pytest.raises(ConfigError, match=f"embed.thumbnails={value} is unknown; expected auto or true or false"):
+        with pytest.raises(ConfigError, match=f"embed.thumbnails={value} is unknown; expected one of auto, true, false"):
             shared_workers.run(config_for("a.tar", tmp_path, thumbnails=value))

@@ -105,7 +105,7 @@ def test_switches(shards, tmp_path):
     config = run(shards, tmp_path)
     found = view_edges(tmp_path)
     assert len(Run(str(tmp_path)).views()) > 40
-    with pytest.raises(RunDirectoryError, match=r"stage index was made with another configuration: search.views: true → false"):
+    with pytest.raises(RunDirectoryError, match=r"stage 'index' was made with another configuration: search.views: true → false"):
         shared_workers.run(replace(config, search=SearchConfig(views=False)))
     run(shards, tmp_path, views=False)
     assert view_edges(tmp_path) == {}

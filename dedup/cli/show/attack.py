@@ -8,6 +8,7 @@ from dedup.attack.outliers import OutlierSummary
 from dedup.attack.score import ScoreSummary
 from dedup.attack.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.cli.show.terminal import console, print_lines, print_text
+from dedup.text import times_text
 
 
 def print_scores(summary: ScoreSummary) -> None:
@@ -19,7 +20,7 @@ def print_scores(summary: ScoreSummary) -> None:
         ("extracted", f"{summary.n_extracted:,}"),
     ]
     for row in summary.closest:
-        count = "" if row["duplication_count"] is None else f", {row['duplication_count']:,} times in the data"
+        count = "" if row["duplication_count"] is None else f", {times_text(row['duplication_count'])} in the data"
         lines.append(("", f"{row['target_id']}  mean distance {row['mean_distance']:.4f} in a clique of {row['clique_size']:,}{count}"))
     if summary.n_memorized > len(summary.closest):
         lines.append(("", f"… all in {summary.out}/_memorized.jsonl"))

@@ -6,7 +6,7 @@ from dedup.cli.show.terminal import print_lines, print_text
 from dedup.find.answers import Answer
 from dedup.find.flag import FlagSummary
 from dedup.find.info import IndexInfo
-from dedup.text import bytes_text, printable
+from dedup.text import bytes_text, printable, times_text
 
 _CHARS = 500  # of a caption or address
 
@@ -21,7 +21,7 @@ def print_answer(answer: Answer) -> None:
     for match in answer.matches:
         verdict = {True: "copy", False: "no copy", None: "unread" if match.trouble else "-"}[match.is_copy]
         view = "" if match.view == "none" else f" ({match.view})"
-        place = printable(f"{match.key} in {match.shard}, {match.duplication_count:,} times in the data")
+        place = printable(f"{match.key} in {match.shard}, {times_text(match.duplication_count)} in the data")
         texts = "".join(f"\n{'':<17}{printable(text, _CHARS)}" for text in (match.caption, match.url) if text)
         print_text(f"  {match.similarity:.4f} {verdict:<7} {place}{view}{texts}")
 

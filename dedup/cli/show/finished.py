@@ -14,7 +14,7 @@ from dedup.release.export import ExportSummary
 from dedup.release.plan import KeepListResult
 from dedup.release.rewrite import RewriteSummary
 from dedup.report.build import ReportSummary
-from dedup.text import bytes_text, printable
+from dedup.text import bytes_text, counted, printable
 
 _CHARS = 100  # of a caption or address
 _STEPS = 12  # printed of a path
@@ -29,7 +29,7 @@ def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
         lines.append(("keeper", f"{_where(explanation.keeper)}: similarity {explanation.similarity_to_keeper:.4f}{distance}"))
         lines += _details(explanation.keeper)
     if explanation.n_copies:
-        lines.append(("copies", f"{explanation.n_copies:,} dropped for it"))
+        lines.append(("copies", f"dropped in favour of it: {explanation.n_copies:,}"))
     if explanation.rule is not None:
         rule = explanation.rule
         values = f"{_value(rule.value)} of {rule.preferred.key} against {_value(rule.other_value)} of {rule.other.key}"
@@ -42,14 +42,15 @@ def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
     lines += _component_lines(explanation)
     if explanation.path:
         weakest = min(step.similarity for step in explanation.path)
-        lines.append(("path", f"{_counted(len(explanation.path), 'edge')} to the keeper, the weakest {weakest:.4f}"))
+        which = "similarity" if len(explanation.path) == 1 else "the weakest"
+        lines.append(("path", f"{counted(len(explanation.path), 'edge')} to the keeper, {which} {weakest:.4f}"))
         lines += _path_lines(explanation)
     elif explanation.edges:
         lines.append(("edges", f"{explanation.n_edges:,}, the most similar:"))
         lines += [("", f"to {other.name}: {_step(step)}") for other, step in zip(explanation.edge_samples, explanation.edges, strict=True)]
     if explanation.n_refused:
         few = "" if len(explanation.refused) == explanation.n_refused else f", the {len(explanation.refused)} most similar"
-        lines.append(("refused", f"{_counted(explanation.n_refused, 'image')} with similar vectors{few}:"))
+        lines.append(("refused", f"{counted(explanation.n_refused, 'image')} with similar vectors{few}:"))
         lines += [("", _refusal(pair)) for pair in explanation.refused]
     lines += [("rejected", f"{row.reason}: {row.detail}") for row in explanation.rejections if explanation.outcome != "rejected"]
     return [(name, printable(text)) for name, text in lines]
@@ -75,7 +76,7 @@ def _component_lines(explanation: Explanation) -> list[tuple[str, str]]:
     if component.anchor is not None and component.anchor.sample_id != explanation.sample.sample_id:
         distance = "" if component.distance_to_anchor is None else f", distance of the pixels {component.distance_to_anchor:.3f}"
         lines.append(("anchor", f"{_where(component.anchor)}: similarity {component.similarity_to_anchor:.4f}{distance}"))
-    neighbors = _counted(explanation.n_neighbors, "other sample")
+    neighbors = counted(explanation.n_neighbors, "other sample")
     return [*lines, ("neighbors", f"{neighbors} at similarity {explanation.min_similarity:.4g} or above")]
 
 
@@ -119,10 +120,6 @@ def _details(sample: Sample) -> list[tuple[str, str]]:
 
 def _where(sample: Sample) -> str:
     return f"{sample.key} in {sample.shard}"
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _value(value: object) -> str:
@@ -230,7 +227,7 @@ def _keep_list_lines(result: KeepListResult | None) -> list[tuple[str, str]]:
 
 def print_rewrite(summary: RewriteSummary) -> None:
     """Print what rewriting did, or would do."""
-    what = f"{summary.n_samples:,} in {summary.n_shards:,} shards; images {bytes_text(summary.image_bytes)}"
+    what = f"{summary.n_samples:,} in {counted(summary.n_shards, 'shard')}; images {bytes_text(summary.image_bytes)}"
     if summary.is_dry_run:
         tars = f"some {bytes_text(summary.n_bytes)} in {summary.out}"
         print_lines([("would keep", what), ("tars", tars), *_keep_list_lines(summary.keep_list)])
@@ -255,4 +252,4 @@ def print_report(summary: ReportSummary) -> None:
     """Print the path of a report; what it lacks goes to standard error."""
     for note in summary.notes:
         print_text(note, stderr=True)
-    print_text(f"{summary.path}  {bytes_text(summary.n_bytes)}, {summary.n_pictures:,} pictures")
+    print_text(f"{summary.path}  {bytes_text(summary.n_bytes)}, {counted(summary.n_pictures, 'picture')}")

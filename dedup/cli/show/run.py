@@ -17,7 +17,7 @@ from dedup.config.load import resolved
 from dedup.contracts import Progress
 from dedup.pipeline.plan import StageStatus
 from dedup.pipeline.run import RunSummary
-from dedup.text import caption_lines, printable
+from dedup.text import caption_lines, counted, printable
 
 _PLAIN_EVERY_S = 5.0
 
@@ -90,14 +90,14 @@ def _embed(summary: RunSummary, _: Config) -> list[Line]:
     record = summary.records["embed"]
     n_samples, n_rejected = record.rows["metadata"], record.rows["rejected"]
     figures = record.summary
-    lines = [("samples", f"{n_samples + n_rejected:,} in {figures['n_shards']:,} shards")]
+    lines = [("samples", f"{n_samples + n_rejected:,} in {counted(figures['n_shards'], 'shard')}")]
     if (n_keys := figures.get("n_keys", 0)) and n_keys != n_samples + n_rejected:
         # of samples with several images each image counts
-        lines = [("images", f"{n_samples + n_rejected:,} of {n_keys:,} samples in {figures['n_shards']:,} shards")]
+        lines = [("images", f"{n_samples + n_rejected:,} of {n_keys:,} samples in {counted(figures['n_shards'], 'shard')}")]
     if passed_over := figures.get("passed_over"):
         lines.append(("not looked at", _counts(passed_over)))
     if figures.get("n_unreadable"):
-        lines.append(("unreadable", f"{figures['n_unreadable']:,} shards (input.allow_missing)"))
+        lines.append(("unreadable", f"{counted(figures['n_unreadable'], 'shard')} (input.allow_missing)"))
     if "embed" not in summary.skipped and record.seconds:
         n_embedded = n_samples - record.summary.get("n_base_samples", 0)
         lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))
@@ -150,7 +150,7 @@ def _confirm(summary: RunSummary, _: Config) -> list[Line]:
 
 def _statistics(summary: RunSummary, _: Config) -> list[Line]:
     figures = summary.records["statistics"].summary
-    groups = f"{figures['n_components']:,} groups of copies, the largest of {figures['largest_component']:,}"
+    groups = f"{counted(figures['n_components'], 'group')} of copies, the largest of {figures['largest_component']:,}"
     lines = [("components", f"{groups}; {figures['n_unique']:,} unique")]
     by_source = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
     return [*lines, ("found by", f"{', '.join(by_source)} candidates confirmed")] if len(by_source) > 1 else lines
@@ -163,7 +163,7 @@ def _exclude(summary: RunSummary, _: Config) -> list[Line]:
     reasons = {"reference": "near reference images", "listed": "on the list", "copy": "copies of these"}
     reasons["sample"] = "of samples with such an image"
     text = ", ".join(f"{figures['excluded'][reason]:,} {words}" for reason, words in reasons.items() if figures["excluded"].get(reason))
-    references = f" ({figures['n_references']:,} reference images)" if figures.get("n_references") else ""
+    references = f" ({counted(figures['n_references'], 'reference image')})" if figures.get("n_references") else ""
     return [("excluded", f"{n_excluded:,}: {text}{references}")]
 
 
@@ -178,7 +178,7 @@ def _manifest(summary: RunSummary, _: Config) -> list[Line]:
 def _targets(summary: RunSummary, config: Config) -> list[Line]:
     figures, rate = summary.records["targets"].summary, config.targets.images_per_second
     hours = f", {figures['n_generations'] / rate / 3600:,.1f} GPU hours at {rate:g} images/s" if rate else ""
-    return [("targets", f"{figures['n_targets']:,} captions, {figures['n_generations']:,} images to generate{hours}")]
+    return [("targets", f"{counted(figures['n_targets'], 'caption')}, {counted(figures['n_generations'], 'image')} to generate{hours}")]
 
 
 def _counts(counts: Mapping[str, int]) -> str:

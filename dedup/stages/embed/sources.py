@@ -74,7 +74,9 @@ def read_plan(run: Run) -> Partitions:
     """
     saved = read_json(run.path("embeddings", "_plan.json"))
     if saved is None:
-        raise RunDirectoryError(f"{run.url} holds no embeddings/_plan.json; expected a finished run as base.run_dir")
+        raise RunDirectoryError(
+            f"{run.url} holds no run: expected embeddings/_plan.json; give the output.run_dir of a finished run as base.run_dir"
+        )
     return Partitions(int(saved["next"]), {int(number): urls for number, urls in saved["partitions"].items()})
 
 

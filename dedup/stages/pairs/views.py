@@ -60,7 +60,7 @@ def find_view_edges(context: StageContext, scratch: str, n_earlier: int, earlier
     device = context.device(int(counts.sum()) // LISTS_OF_A_VIEW)
     work = JoinViews(rule, search.best_edges, device, n_earlier)
     packs = pack_lists(counts, context.engine.n_workers, fresh)
-    results = context.run_groups("pairs", "lists of views", members, work, packs, uses_gpu=device != "cpu")
+    results = context.run_groups("pairs", "view lists", members, work, packs, uses_gpu=device != "cpu")
     # by number of the pack, not as they end
     joined = [result for _, result in sorted(results, key=lambda numbered: numbered[0])]
     context.note_left("views", sum(n_left for _, n_left in joined))
