@@ -117,6 +117,7 @@ class Rejection:
 
     shard: str
     key: str
+    member: str | None  # which image of the sample; None in a folder, and where it has none
     reason: str
     detail: str
 

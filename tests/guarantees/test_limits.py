@@ -19,7 +19,7 @@ from shard_data import Sample, detailed, encode, make_samples, write_shards, wri
 import dedup
 from dedup import machine as resources
 from dedup.engines.local import LocalEngine
-from dedup.errors import ResourceError
+from dedup.errors import InputError, ResourceError
 from dedup.pipeline import preflight
 
 
@@ -157,7 +157,9 @@ def test_what_can_not_be_told_is_not_made_up(tmp_path, small):
     (tmp_path / "a.tar").write_bytes(b"no tar")
     small(disk=1)
     reporter = Listener()
-    dedup.run(config_for(f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.preflight=warn"), reporter=reporter)
+    config = config_for(f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run", "engine.preflight=warn")
+    with pytest.raises(InputError, match="is not a tar"):
+        dedup.run(config, reporter=reporter)
     assert reporter.preflight[0].startswith("preflight: how many images there are can't be told before they are read; memory ")
 
 

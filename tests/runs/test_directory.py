@@ -114,6 +114,6 @@ def test_stages_are_told_of_once():
     assert tuple(stage.name for stage in STAGES) == STAGE_NAMES == tuple(HOMES)
     for number, stage in enumerate(STAGES):
         assert set(stage.reads) <= {earlier.name for earlier in STAGES[:number]}
-        assert stage.keys == keys_of(stage.name)
+        assert tuple(stage.picked(Config())) == keys_of(stage.name)
     assert with_those_before({"targets"}) == set(STAGE_NAMES)
     assert with_those_before({"index"}) == {"embed", "index"}
