@@ -97,7 +97,7 @@ def info(
     n_queries: Annotated[int, typer.Option("--queries", min=0, help="images searched exhaustively to measure recall")] = 200,
     as_json: Json = False,
 ) -> None:
-    """Describe a run's index: lists, bytes, memory, measured recall; and how this machine is shielded from the images it decodes.
+    """Describe a run's index, and what the kernel denies to decoders.
 
     Example: dedup info out --queries 500
     """

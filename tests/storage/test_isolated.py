@@ -1,5 +1,6 @@
 """The process that decodes: what it can't do, what becomes of images that crash it, and that all others come back as they were."""
 
+import contextlib
 import dataclasses
 import errno
 import io
@@ -362,3 +363,22 @@ def test_where_no_process_can_be_started(tmp_path):
 def test_what_is_said():
     assert where_decoded(MAX).startswith("own process, ")
     assert describe(Jail()).endswith("not available here: Landlock (no files), seccomp (no network, no other programs), a limit on memory")
+
+
+def test_every_format_is_decoded_as_it_would_be_here():
+    """Some import what they need with their first image, or start threads, neither of which a jailed process may do as it likes."""
+    picture = detailed(3, (320, 240))
+    images = {kind: encode(picture, kind) for kind in ("AVIF", "JPEG2000", "ICO", "PPM", "PCX", "DDS", "TGA", "WEBP", "TIFF")}
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        images["HEIF"] = encode(picture, "HEIF")
+    with contextlib.suppress(ImportError):
+        import pillow_jxl  # noqa: F401 (registers itself)
+
+        images["JXL"] = encode(picture, "JXL")
+    images["TGA"] += bytes(8) + b"TRUEVISION-XFILE.\0"
+    for kind, data in images.items():
+        here, there = decode_image(data, max_pixels=MAX), decode_isolated(data, max_pixels=MAX)
+        assert np.array_equal(here.pixels, there.pixels), kind

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from dedup.errors import SampleError
-from dedup.storage.images import jail
+from dedup.storage.images import formats, jail
 
 REQUEST: Final = struct.Struct("<QQQ")  # images, max_pixels, min_side (0 = none)
 LENGTH: Final = struct.Struct("<Q")
@@ -34,7 +34,7 @@ _MOST_PARTS: Final = 500  # written together; the kernel takes about a thousand
 
 # what decoders import when they first need it: no file can be opened later
 _NEEDED_LATER = (
-    *(f"PIL.{name}" for name in ("ExifTags", "ImageColor", "ImageFilter", "ImagePalette", "MpoImagePlugin", "TiffTags")),
+    *(f"PIL.{name}" for name in ("ExifTags", "IcoImagePlugin", "ImageColor", "ImageFilter", "ImagePalette", "MpoImagePlugin", "TiffTags")),
     *(f"encodings.{name}" for name in ("ascii", "cp1252", "latin_1", "utf_16", "utf_16_be", "utf_16_le", "utf_32")),
     "copy",
 )
@@ -51,6 +51,7 @@ def main() -> None:
         for name in _NEEDED_LATER:
             with suppress(ImportError):
                 import_module(name)
+        formats.load_all()
         ready = {"jail": asdict(jail.enter(int(max_memory)))}
     except BaseException as error:  # told to the parent, which has no other way to know
         os.writev(0, _answer({"failed": f"{type(error).__name__}: {error}"}))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import io
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from PIL import (
@@ -173,3 +175,14 @@ def _icon_size(head: bytes) -> tuple[int, int]:
         return 0, 0
     # a bitmap's height counts its mask too
     return int.from_bytes(head[4:8], "little", signed=True), abs(int.from_bytes(head[8:12], "little", signed=True)) // 2
+
+
+def load_all() -> None:
+    """Import what formats need when their first image comes, which a jailed process can't, and keep decoders to one thread."""
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    for module, _ in _EXTRA.values():
+        with suppress(ImportError):
+            importlib.import_module(module)
+    for name, n_threads in (("pillow_heif.options", 1), ("pillow_jxl.JpegXLImagePlugin", 0)):
+        if name in sys.modules:
+            vars(sys.modules[name])["DECODE_THREADS"] = n_threads

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
+
+from dedup.numerics.judge.patches import label_patches
 
 Colour = tuple[int, int, int]
 
@@ -94,7 +95,7 @@ def _vanished(visible: _Mask, hidden: _Mask) -> float:
     """Share of the outline that hidden patches have with nothing; 1 if nothing visible shows."""
     if not (visible & ~hidden).any():
         return 1.0
-    patches, n_patches = ndimage.label(hidden)
+    patches, n_patches = label_patches(hidden)
     if not n_patches:
         return 0.0
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))

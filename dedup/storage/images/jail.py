@@ -29,10 +29,12 @@ _SCOPES: Final = {6: 0b11}  # abstract Unix sockets and signals to processes out
 
 # seccomp
 _SET_MODE_FILTER, _ALL_THREADS, _KEEP_SPEED = 1, 1, 4  # older kernels would switch speculation off, which costs a tenth
-_KILL, _REFUSE, _ALLOW = 0x80000000, 0x00050000 | errno.EPERM, 0x7FFF0000
+_KILL, _REFUSE, _ALLOW, _UNKNOWN = 0x80000000, 0x00050000 | errno.EPERM, 0x7FFF0000, 0x00050000 | errno.ENOSYS
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # of the filter's machine: load a word, jump if …, return
 _NUMBER_AT, _MACHINE_AT, _ARGUMENTS_AT = 0, 4, 16  # in the kernel's record of a call; arguments are 8 bytes each, low word first
 _PROT_EXEC: Final = 4
+_THREAD_FLAGS: Final = 0x3D0F00  # with which the C library starts a thread of this process
+_CLONE3: Final = 435  # the same everywhere; its flags lie in memory, where no filter sees them
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class _Machine:
     allowed: dict[str, int]
     no_code: tuple[int, int]  # mmap, mprotect: allowed for memory that is not executable
     own_thread: int  # tgkill: allowed on this process itself, for abort()
+    clone: int  # allowed for threads: the decoder of HEIC starts one
 
 
 _MACHINES: Final = {
@@ -54,17 +57,20 @@ _MACHINES: Final = {
             "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14,
             "rt_sigreturn": 15, "readv": 19, "writev": 20, "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35,
             "setitimer": 38, "getpid": 39, "exit": 60, "gettimeofday": 96, "sigaltstack": 131, "gettid": 186, "time": 201, "futex": 202,
-            "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228, "clock_nanosleep": 230, "exit_group": 231,
+            "sched_getaffinity": 204, "restart_syscall": 219, "set_robust_list": 273,
+            "rseq": 334, "clock_gettime": 228, "clock_nanosleep": 230, "exit_group": 231,
             "getrandom": 318,
         },
         (9, 10),
         234,
+        56,
     ),
     "aarch64": _Machine(
         0xC00000B7,
         277,
         {
-            "close": 57, "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "fstat": 80, "exit": 93, "exit_group": 94,
+            "close": 57, "set_robust_list": 99,
+            "rseq": 293, "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "fstat": 80, "exit": 93, "exit_group": 94,
             "futex": 98, "nanosleep": 101, "setitimer": 103, "clock_gettime": 113, "clock_nanosleep": 115, "sched_getaffinity": 123,
             "sched_yield": 124, "restart_syscall": 128, "sigaltstack": 132, "rt_sigaction": 134, "rt_sigprocmask": 135,
             "rt_sigreturn": 139, "gettimeofday": 169, "getpid": 172, "gettid": 178, "brk": 214, "munmap": 215, "mremap": 216,
@@ -72,6 +78,7 @@ _MACHINES: Final = {
         },
         (222, 226),
         131,
+        220,
     ),
 }  # fmt: skip
 
@@ -80,7 +87,7 @@ _MACHINES: Final = {
 class Jail:
     """What is in force."""
 
-    has_filter: bool = False  # seccomp: only memory, time and open descriptors; no files, network, programs, processes
+    has_filter: bool = False  # seccomp: only memory, time and open descriptors; no files, network, programs, processes, but threads
     landlock: int = 0  # version of Landlock that denies all files; 0 = not there
     max_memory: int = 0  # bytes of address space; 0 = no limit
 
@@ -110,8 +117,10 @@ def enter(max_memory: int) -> Jail:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # RLIMIT_CORE says nothing to a program that collects crashes
     address_space = _mapped() + max_memory
     landlock = _deny_files(libc)
-    has_limit = _limit(address_space)
-    return Jail(_filter_calls(libc), landlock, address_space if has_limit else 0)
+    has_limit, has_filter = _limit(address_space), _filter_calls(libc)
+    if not has_filter:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no processes, but no threads either, unless for root
+    return Jail(has_filter, landlock, address_space if has_limit else 0)
 
 
 def _libc() -> ctypes.CDLL:
@@ -127,7 +136,7 @@ def _mapped() -> int:
 def _limit(address_space: int = 0) -> bool:
     """Set resource limits; whether that of the address space holds, if one is given."""
     is_limited = bool(address_space)
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 3)]
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 3)]
     for kind, value in [*limits, *([(resource.RLIMIT_AS, address_space)] if address_space else [])]:
         try:
             hard = resource.getrlimit(kind)[1]
@@ -186,6 +195,13 @@ def _program(machine: _Machine, pid: int) -> Iterator[bytes]:
         yield _step(_ANY_BIT, _PROT_EXEC, 0, 1)
         yield _step(_RETURN, _REFUSE)
         yield _step(_RETURN, _ALLOW)
+    yield _step(_EQUAL, _CLONE3, 0, 1)
+    yield _step(_RETURN, _UNKNOWN)  # the C library then uses clone
+    yield _step(_EQUAL, machine.clone, 0, 4)
+    yield _step(_LOAD, _ARGUMENTS_AT)
+    yield _step(_EQUAL, _THREAD_FLAGS, 0, 1)
+    yield _step(_RETURN, _ALLOW)
+    yield _step(_RETURN, _REFUSE)
     yield _step(_EQUAL, machine.own_thread, 0, 3)
     yield _step(_LOAD, _ARGUMENTS_AT)
     yield _step(_EQUAL, pid, 0, 1)
