@@ -251,7 +251,7 @@ def test_a_missing_shard_stops_the_manifest_but_not_the_others(shards, tmp_path)
     listing.write_text(f"{folder}/*.tar\n{gone}\n")
     (tmp_path / "pattern").mkdir()
     config = replace(config_for("", tmp_path / "out"), input=InputConfig(shards=[str(folder / "{00000..00009}.tar")]))
-    with pytest.raises(InputError, match=r"shards can't be read, the first .*tar .*input.allow_missing=true"):
+    with pytest.raises(InputError, match=r"shards can't be reached, the first .*tar .*input.allow_missing=true"):
         shared_workers.run(config)
     assert not (tmp_path / "out" / "manifest").exists()
     n_there = len(list(folder.glob("*.tar")))
