@@ -99,8 +99,9 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
     unreadable = [shard for result in results for shard in result.shards if not shard["is_reachable"] or shard["status"] == "unreadable"]
     if unreadable and not context.config.input.allow_missing:
         first = min(unreadable, key=lambda shard: shard["is_reachable"])
+        lost = "read" if first["is_reachable"] else "reached"
         raise InputError(
-            f"{len(unreadable)} of {n_sources} shards can't be {'read' if first['is_reachable'] else 'reached'}, the first {first['shard']} ({first['error']}); "
+            f"{len(unreadable)} of {n_sources} shards can't be {lost}, the first {first['shard']} ({first['error']}); "
             "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
         )
     if not any(result.n_samples for result in results):
