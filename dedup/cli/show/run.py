@@ -94,6 +94,8 @@ def _embed(summary: RunSummary, _: Config) -> list[Line]:
     if (n_keys := figures.get("n_keys", 0)) and n_keys != n_samples + n_rejected:
         # of samples with several images each image counts
         lines = [("images", f"{n_samples + n_rejected:,} of {n_keys:,} samples in {counted(figures['n_shards'], 'shard')}")]
+    if n_late := figures.get("n_late"):
+        lines.append(("unsorted", f"{counted(n_late, 'sample')} whose members stand apart in the tar, joined by key"))
     if passed_over := figures.get("passed_over"):
         lines.append(("not looked at", _counts(passed_over)))
     if figures.get("n_unreadable"):
