@@ -39,8 +39,8 @@ from dedup.encoders import load_encoder
 from dedup.encoders.encoder import Encoder
 from dedup.machine import available_cores, given_gpus
 from dedup.numerics.image.descriptor import Crop
-from dedup.stages.embed.decode import Preparation, in_chunks, in_order
 from dedup.stages.embed.partition import EmbedTask, embed_partition, open_source
+from dedup.stages.embed.prepare import Preparation, in_chunks, in_order
 
 PUBLIC = {"ViT-B-32": 2_500, "ViT-L-14": 312}  # clip-retrieval, images/s on one A100
 

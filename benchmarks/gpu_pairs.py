@@ -30,7 +30,7 @@ from gpu_vectors import QUANTIZER_DIM, train, write_vectors
 
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.gpu import Device, HalfProducts, float32_sums
-from dedup.numerics.search.join import Joined, self_join
+from dedup.numerics.search.list_join import Joined, self_join
 from dedup.numerics.search.lists import BLOCK, Lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import unit_rows

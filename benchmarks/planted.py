@@ -21,7 +21,7 @@ from PIL import Image
 from dedup.encoders.dct import DctEncoder
 from dedup.numerics.image.planting import Change, changes
 from dedup.numerics.similarity import exact_similarity
-from dedup.stages.embed.decode import Preparation, RejectedSample
+from dedup.stages.embed.prepare import Preparation, RejectedSample
 from dedup.storage.images.decode import decode_image
 from dedup.storage.input.samples import RawSample
 from dedup.storage.input.shards import read_shard

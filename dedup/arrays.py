@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dedup.errors import ShapeError
 from dedup.numerics.arraytypes import Ids, ListIds, Rows16, Sims
 from dedup.numerics.search.balls import Ownership
-from dedup.numerics.search.join import self_join
+from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.lists import BLOCK, Training, choose_nlist, choose_nprobe, draw_sample, train_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import unit_rows

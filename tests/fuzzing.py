@@ -29,7 +29,7 @@ from dedup.encoders.dct import MIN_SIDE, DctEncoder
 from dedup.errors import SampleError
 from dedup.numerics.image.descriptor import DIM, describe_grids
 from dedup.schemas import REJECT_REASONS
-from dedup.stages.embed.decode import Preparation, RejectedSample
+from dedup.stages.embed.prepare import Preparation, RejectedSample
 from dedup.storage.images.decode import decode_image
 from dedup.storage.images.frames import MAX_COUNTED
 from dedup.storage.input import captions

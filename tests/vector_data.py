@@ -4,7 +4,7 @@ import numpy as np
 
 from dedup.numerics.image.views import CROP, INNER, WHOLE
 from dedup.numerics.search.project import principal_axes
-from dedup.numerics.search.viewjoin import Views
+from dedup.numerics.search.view_join import Views
 
 
 def power_law(rng, n, dim=48):

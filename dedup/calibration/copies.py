@@ -27,11 +27,11 @@ from dedup.numerics.image.planting import CHANGES, changes, plant
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.judge.picture import use_one_thread
 from dedup.numerics.search.balls import Ownership
-from dedup.numerics.search.viewjoin import ViewRule, Views, join_views
+from dedup.numerics.search.view_join import ViewRule, Views, join_views
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION_COPIES, conform
-from dedup.stages.embed.decode import Preparation, PreparedSample
+from dedup.stages.embed.prepare import Preparation, PreparedSample
 from dedup.stages.embed.write import LEAST_INNER_QUALITY
 from dedup.stages.index.views import make_views
 from dedup.storage.images.isolated import decode_isolated

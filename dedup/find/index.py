@@ -54,7 +54,7 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
         If FAISS or the encoder's packages are not installed.
     """
     from dedup.numerics.search.faiss_index import IvfIndex
-    from dedup.numerics.search.lists import count_gpus
+    from dedup.numerics.search.faiss_lists import count_gpus
 
     run = Run.open(run_dir, _NEEDED if stages is None else stages, overrides)
     run.check_vectors()

@@ -17,7 +17,7 @@ from dedup.numerics.image.views import CROP, DISC, INNER, WHOLE, ViewRows, relat
 from dedup.numerics.search.exhaustive import close_pairs
 from dedup.numerics.search.faiss_index import search_all
 from dedup.numerics.search.lists import Lists
-from dedup.numerics.search.viewjoin import DISC_SIMILARITY, ROTATED
+from dedup.numerics.search.view_join import DISC_SIMILARITY, ROTATED
 from dedup.numerics.similarity import exact_similarity, unit_rows
 from dedup.runs.directory import Run
 from dedup.runs.vectors import view_part, view_parts

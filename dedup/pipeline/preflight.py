@@ -22,7 +22,7 @@ from dedup.machine import free_disk, free_memory
 from dedup.runs.directory import Run
 from dedup.stages.embed.partition import keeps_thumbnails
 from dedup.stages.embed.sources import Source
-from dedup.stages.index.faiss_index import PQ_FROM
+from dedup.stages.index.fill import PQ_FROM
 from dedup.stages.stage import Stage
 from dedup.storage.atomic import scratch_folder
 from dedup.storage.input.published import EmbeddingFile

@@ -7,11 +7,11 @@ from vector_data import copies_of, power_law, random_views, with_planted
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.search.balls import Ownership, find_balls
 from dedup.numerics.search.gpu import Device
-from dedup.numerics.search.join import Earlier, self_join
+from dedup.numerics.search.list_join import Earlier, self_join
 from dedup.numerics.search.lists import pack_lists
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
 from dedup.numerics.search.strips import DEFAULTS, JoinSettings
-from dedup.numerics.search.viewjoin import ViewEdges, ViewRule, Views, best_of_pairs, join_views
+from dedup.numerics.search.view_join import ViewEdges, ViewRule, Views, best_of_pairs, join_views
 
 
 def grown(rng, n, n_earlier):

@@ -7,7 +7,7 @@ from vector_data import all_similarities, copies_of, power_law, with_planted
 from dedup.errors import ShapeError
 from dedup.numerics.graph.components import connected_components, sparsify
 from dedup.numerics.search.balls import Ownership, find_balls, half_angle_cosine
-from dedup.numerics.search.join import self_join
+from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
 from dedup.numerics.search.strips import JoinSettings
 

@@ -15,11 +15,11 @@ from dedup.errors import ConfigError, MissingExtra
 from dedup.numerics.search import gpu as torch_ops
 from dedup.numerics.search.balls import Ownership, find_balls
 from dedup.numerics.search.gpu import BLOCK, Device, Grid, HalfProducts, Tiling, choose_device
-from dedup.numerics.search.join import self_join
+from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.lists import Quantizer
 from dedup.numerics.search.project import principal_axes, with_rest
 from dedup.numerics.search.strips import JoinSettings
-from dedup.numerics.search.viewjoin import ViewRule, join_views
+from dedup.numerics.search.view_join import ViewRule, join_views
 from dedup.numerics.similarity import half_limit
 
 FIELDS = ("src", "dst", "similarity", "n_neighbors")

@@ -20,7 +20,7 @@ from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.image.descriptor import Crop
 from dedup.stages.embed import partition as embedding
 from dedup.stages.embed import stage as embed
-from dedup.stages.embed.decode import in_chunks, in_order
+from dedup.stages.embed.prepare import in_chunks, in_order
 from dedup.storage.images.decode import decode_image
 from dedup.storage.input.samples import RawSample
 from dedup.storage.urls import read_json

@@ -7,7 +7,7 @@ import pytest
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import Link, confirmed_cover
 from dedup.numerics.search.balls import Ownership
-from dedup.numerics.search.join import self_join
+from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.confirm.reconnect import join_parts

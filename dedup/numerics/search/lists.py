@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dedup.contracts import Pack
-from dedup.errors import MissingExtra, ShapeError
+from dedup.errors import ShapeError
 from dedup.numerics.arraytypes import Floats, Ids, ListIds, Rows16, Rows32, Sims
 from dedup.numerics.search.balls import find_balls
+from dedup.numerics.search.faiss_lists import count_gpus, search_flat, train_kmeans
 from dedup.numerics.search.gpu import Device, best_lists, release, unless_full
 from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
 from dedup.numerics.similarity import FLOAT32_BAND
@@ -105,32 +106,8 @@ class Quantizer:
         return exact
 
 
-try:
-    import faiss
-except ImportError as error:
-    raise MissingExtra("faiss", "cpu") from error
-
 _SAMPLE_RADIUS = 0.9  # similarity from which a ball in the training sample counts as one vector
 _BALANCE_SAMPLE = 16  # vectors per list that sizes are estimated from
-
-
-def search_flat(rows: Rows32, centroids: Rows32, offsets: Sims, n_best: int) -> tuple[Sims, Ids]:
-    """The lists of the largest <row, centroid> - offset of each row, best first, in float32.
-
-    `n_best`: at most nlist.
-    Returns `scores`, `lists`: shape (n, n_best).
-    """
-    # a coordinate that is 1 in every vector carries the offset through the inner product
-    flat = faiss.IndexFlatIP(centroids.shape[1] + 1)
-    flat.add(np.concatenate([centroids, -offsets[:, None]], axis=1, dtype=np.float32))
-    ones = np.ones((len(rows), 1), dtype=np.float32)
-    scores, lists = flat.search(np.concatenate([rows, ones], axis=1, dtype=np.float32), n_best)
-    return scores, lists
-
-
-def count_gpus() -> int:
-    """GPUs that FAISS can use here: none unless the package is faiss-gpu."""
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
 def choose_nprobe(min_similarity: float, n_vectors: int) -> int:
@@ -193,18 +170,7 @@ def train_quantizer(sample: Rows32, training: Training, device: Device | None = 
     rows = rows[keep]
     nlist = min(training.nlist, len(rows))
     n_gpus = count_gpus() if device is not None else 0
-    kmeans = faiss.Kmeans(
-        rows.shape[1],
-        nlist,
-        niter=training.iterations,
-        seed=training.seed,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(rows),
-        gpu=n_gpus,
-    )
-    kmeans.train(rows)
-    centroids = np.array(kmeans.centroids, dtype=np.float32).reshape(nlist, -1)
+    centroids = train_kmeans(rows, nlist, training.iterations, training.seed, n_gpus)
     part = rows[np.random.default_rng(training.seed).permutation(len(rows))[: _BALANCE_SAMPLE * nlist]]
     quantizer = Quantizer(centroids, np.zeros(nlist, dtype=np.float32))
     return quantizer.balanced(part, min(training.nprobe, nlist), device if n_gpus else None)

@@ -23,8 +23,8 @@ from dedup.numerics.arraytypes import Mask, Rows16, Rows32
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
 from dedup.schemas import REJECTED
-from dedup.stages.embed.decode import in_chunks, in_order
 from dedup.stages.embed.late import join_late
+from dedup.stages.embed.prepare import in_chunks, in_order
 from dedup.stages.embed.sources import Source, has_files, marker_path, source_url
 from dedup.stages.embed.texts import TextCounts
 from dedup.stages.embed.write import PartitionWriter

@@ -20,7 +20,7 @@ from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path, inner_paths
 from dedup.schemas import REJECTED
-from dedup.stages.embed.decode import Preparation, PreparedSample, RejectedSample
+from dedup.stages.embed.prepare import Preparation, PreparedSample, RejectedSample
 from dedup.stages.embed.sources import ALSO
 from dedup.stages.embed.texts import TextCounts
 from dedup.storage.arrays import ArrayWriter

@@ -28,7 +28,7 @@ from dedup.numerics.similarity import unit_rows
 from dedup.numerics.statistics.drift import Drift, cost_against, imbalance, quantization_error
 from dedup.runs.directory import Run
 from dedup.runs.index import clear_index, read_assignments, save_lists
-from dedup.stages.index.faiss_index import fill_index
+from dedup.stages.index.fill import fill_index
 from dedup.stages.index.views import index_views
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.arrays import clear_files, save_array

@@ -16,7 +16,7 @@ from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.components import sparsify
 from dedup.numerics.search.balls import Ownership, find_crowds
 from dedup.numerics.search.faiss_index import IvfIndex, search_all
-from dedup.numerics.search.join import self_join
+from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.lists import BLOCK, draw_sample
 from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import FLOAT32_BAND, exact_similarity, unit_rows

@@ -16,9 +16,9 @@ from dedup.contracts import Table
 from dedup.errors import StageError
 from dedup.judge.pair import TURN_NAMES
 from dedup.numerics.arraytypes import Ids, Mask
-from dedup.numerics.search.join import Earlier
+from dedup.numerics.search.list_join import Earlier
 from dedup.numerics.search.lists import BLOCK
-from dedup.numerics.search.viewjoin import ViewEdges, no_edges
+from dedup.numerics.search.view_join import ViewEdges, no_edges
 from dedup.runs.directory import Run
 from dedup.stages.index.members import Members
 from dedup.stages.stage import StageContext

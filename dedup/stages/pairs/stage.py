@@ -16,7 +16,7 @@ from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.exhaustive import count_neighbors
 from dedup.numerics.search.gpu import choose_device
-from dedup.numerics.search.join import self_join
+from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.stages.index.members import Members, save_members

@@ -12,7 +12,7 @@ from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import count_lists, pack_lists
 from dedup.numerics.search.strips import JoinSettings
-from dedup.numerics.search.viewjoin import ViewEdges, ViewRule, Views, join_views, no_edges, united
+from dedup.numerics.search.view_join import ViewEdges, ViewRule, Views, join_views, no_edges, united
 from dedup.runs.vectors import view_parts
 from dedup.stages.index.members import ViewMembers
 from dedup.stages.index.views import LISTS_OF_A_VIEW

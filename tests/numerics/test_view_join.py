@@ -8,7 +8,7 @@ from dedup.numerics.graph.components import sparsify
 from dedup.numerics.image.views import INNER, WHOLE, relative_turns
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.strips import JoinSettings
-from dedup.numerics.search.viewjoin import ViewEdges, ViewRule, Views, best_of_pairs, join_views
+from dedup.numerics.search.view_join import ViewEdges, ViewRule, Views, best_of_pairs, join_views
 
 
 def exhaustive(views, wholes, min_similarity, view_min_similarity, is_compared):
