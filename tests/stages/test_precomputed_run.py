@@ -13,7 +13,7 @@ from vector_data import all_similarities, copies_of, power_law
 
 from dedup.config.keys import STAGE_NAMES
 from dedup.config.load import load_config
-from dedup.errors import ConfigError
+from dedup.errors import ConfigError, InputError
 from dedup.numerics.graph.components import connected_components
 from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
@@ -125,7 +125,8 @@ def test_a_file_that_breaks_off_is_noted(laion, tmp_path):
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(whole[:-64])
     reporter = Notes()
-    shared_workers.run(config_for(tmp_path, tmp_path / "run"), reporter=reporter)
+    with pytest.raises(InputError, match=r"none of the 1 shards gave an image \(0 samples were rejected: .*a\.npy is truncated: "):
+        shared_workers.run(config_for(tmp_path, tmp_path / "run"), reporter=reporter)
     assert any("a.npy: truncated: " in note for note in reporter.notes)
 
 

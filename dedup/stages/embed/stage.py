@@ -108,7 +108,10 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
     if not any(result.n_samples for result in results):
         n_rejected = sum(result.n_rejected for result in results)
         reasons = sum((Counter(result.reasons) for result in results), Counter[str]()).most_common(3)
-        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons) or "they are empty"
+        broken = (
+            f"{shard['shard']} is {shard['status']}: {shard['error']}" for result in results for shard in result.shards if shard["error"]
+        )
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons) or next(broken, "they are empty")
         raise InputError(
             f"none of the {n_sources} shards gave an image ({n_rejected:,} samples were rejected: {why}); expected tars with images: "
             f"{context.run.table('rejected').path} says more"
