@@ -101,6 +101,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
         table = pa.table(
             {
                 "sample_id": ids[rows], "shard": [shard] * len(rows), "key": [f"{row:09d}" for row in rows],
+                "member": ["jpg"] * len(rows), "n_images": [1] * len(rows), "first_image_id": ids[rows],
                 "url": [f"https://images{row % 97}.example.org/{sha[row][:16]}.jpg" for row in rows],
                 "caption": [f"caption number {row % 200_003} of a picture with some words to it" for row in rows],
                 "captions": pa.nulls(len(rows), pa.list_(pa.string())),
@@ -150,11 +151,20 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
                      "similarity_to_anchor": similarity, "distance_to_anchor": distance})  # fmt: skip
     write("partitions", {"partition": np.arange(partition[-1] + 1), "shard": [f"{number:05d}.tar" for number in range(partition[-1] + 1)],
                          "status": ["ok"] * (partition[-1] + 1), "error": pa.nulls(partition[-1] + 1, pa.string()),
-                         "n_samples": np.bincount(partition), "n_rejected": np.zeros(partition[-1] + 1, int)})  # fmt: skip
+                         "n_samples": np.bincount(partition), "n_rejected": np.zeros(partition[-1] + 1, int),
+                         "n_late": np.zeros(partition[-1] + 1, int)})  # fmt: skip
     home = run.table("rejected").path
     with FileWriter(join(home, "rejected_00000.parquet"), run.table("rejected").schema) as file:
         file.write(
-            pa.table({"shard": ["00000.tar"] * 50, "key": [str(k) for k in range(50)], "reason": ["empty_image"] * 50, "detail": [""] * 50})
+            pa.table(
+                {
+                    "shard": ["00000.tar"] * 50,
+                    "key": [str(k) for k in range(50)],
+                    "member": ["jpg"] * 50,
+                    "reason": ["empty_image"] * 50,
+                    "detail": [""] * 50,
+                }
+            )  # fmt: skip
         )
     n_copies = int(is_copy.sum())
     ends = np.sort(np.column_stack([ids[keeper], ids[order]])[is_copy], axis=1)

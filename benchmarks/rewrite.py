@@ -24,7 +24,7 @@ from dedup.engines.local import LocalEngine
 from dedup.release.rewrite import rewrite
 from dedup.runs.directory import Run
 from dedup.runs.record import StageRecord, write_record
-from dedup.storage.tables import FileWriter
+from dedup.storage.tables import FileWriter, write_table
 from dedup.storage.urls import join
 
 
@@ -55,12 +55,18 @@ def write_input(folder: str, n: int, sample_bytes: int, per_shard: int, share: f
                     rows.append(
                         {
                             "sample_id": ids, "shard": path, "key": key, "url": f"https://example.org/{key}", "caption": "a caption",
+                            "captions": ["a caption"], "member": "jpg", "n_images": 1, "first_image_id": ids,
                             "sha256": "0" * 64, "width": 512, "height": 512, "n_frames": 1, "n_bytes": len(image), "byte_offset": place, "quality": 50.0,
                             "caption_similarity": None, "component_id": ids, "duplication_count": 1,
                         }
                     )  # fmt: skip
     with FileWriter(join(run.table("manifest").path, "part-00000.parquet"), run.table("manifest").schema) as writer:
         writer.write(pa.Table.from_pylist(rows, run.table("manifest").schema))
+    shards = sorted({row["shard"] for row in rows})
+    counts = {"status": "ok", "error": None, "n_samples": n, "n_rejected": 0, "n_late": 0}
+    table = run.table("partitions")
+    partitions = [{"partition": number, "shard": shard} | counts for number, shard in enumerate(shards)]
+    write_table(table, [pa.Table.from_pylist(partitions, table.schema)])
     write_record(run.url, StageRecord("manifest", 1, {}, {}))
     return run.url
 

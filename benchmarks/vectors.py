@@ -125,6 +125,9 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
                     "sample_id": ids,
                     "shard": pa.repeat(f"synthetic-{partition:05d}.tar", n),
                     "key": pa.array([f"{i:012d}" for i in ids.tolist()]),
+                    "member": pa.repeat("jpg", n),
+                    "n_images": np.ones(n, np.int32),
+                    "first_image_id": ids,
                     "url": pa.nulls(n, pa.string()),
                     "caption": pa.nulls(n, pa.string()),
                     "captions": pa.nulls(n, pa.list_(pa.string())),
@@ -150,6 +153,7 @@ def _write_partitions(run: Run, n: int, n_partitions: int) -> None:
             "error": None,
             "n_samples": min(ROWS_PER_PARTITION, n - k * ROWS_PER_PARTITION),
             "n_rejected": 0,
+            "n_late": 0,
         }
         for k in range(n_partitions)
     ]
