@@ -164,7 +164,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
                     "reason": ["empty_image"] * 50,
                     "detail": [""] * 50,
                 }
-            )  # fmt: skip
+            )
         )
     n_copies = int(is_copy.sum())
     ends = np.sort(np.column_stack([ids[keeper], ids[order]])[is_copy], axis=1)
