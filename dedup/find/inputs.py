@@ -21,7 +21,8 @@ from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.similarity import apply_turn
 from dedup.storage.images.decode import DecodedImage
 from dedup.storage.images.isolated import decode_isolated
-from dedup.storage.input.samples import HEAD_BYTES, IMAGE_SUFFIXES, file_suffix, is_image, may_be_image, one_line
+from dedup.storage.input.kinds import HEAD_BYTES, image_kind
+from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, may_be_image, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import expand_shards
 from dedup.storage.urls import filesystem, is_local, local_path, open_binary
@@ -115,7 +116,7 @@ def _is_image(path: str) -> bool:
         return suffix in IMAGE_SUFFIXES
     try:
         with open_binary(path) as file:
-            return is_image(file.read(HEAD_BYTES))
+            return bool(image_kind(file.read(HEAD_BYTES)))
     except Exception:  # each file system has its own; an image would be reported when it is read
         return False
 

@@ -24,7 +24,8 @@ from dedup.release.sidecar import write_beside
 from dedup.runs.lock import locked
 from dedup.runs.record import digest, read_record
 from dedup.storage.atomic import AtomicFile, write_json
-from dedup.storage.input.samples import one_line, usual_suffix
+from dedup.storage.input.kinds import usual_suffix
+from dedup.storage.input.samples import one_line
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
 _BLOCK: Final = tarfile.BLOCKSIZE

@@ -47,7 +47,7 @@ def test_a_run_from_and_to_s3(s3, cluster, tmp_path):
     broken.add("00003.tar")
     first = cluster.submit("jobs/run.py", *SETTINGS, urls, f"output.run_dir={run_dir}", **workers)
     assert first.wait() == 1, first.text()[-3000:]
-    assert "error: 1 of 6 shards can't be reached, the first s3://bucket/shards/00003.tar" in first.text()
+    assert "error: 1 of 6 shards can't be reached, the first: s3://bucket/shards/00003.tar" in first.text()
     markers = [f"{run_dir}/embeddings/_done/{number:05d}.json" for number in range(6)]
     assert [bool(read_json(marker)) for marker in markers] == [True, True, True, False, True, True]
     stamps = {marker: fs.info(marker)["LastModified"] for marker in markers if "00003" not in marker}

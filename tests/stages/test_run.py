@@ -251,7 +251,7 @@ def test_a_missing_shard_stops_the_manifest_but_not_the_others(shards, tmp_path)
     listing.write_text(f"{folder}/*.tar\n{gone}\n")
     (tmp_path / "pattern").mkdir()
     config = replace(config_for("", tmp_path / "out"), input=InputConfig(shards=[str(folder / "{00000..00009}.tar")]))
-    with pytest.raises(InputError, match=r"shards can't be reached, the first .*tar .*input.allow_missing=true"):
+    with pytest.raises(InputError, match=r"shards can't be reached, the first: .*tar .*input.allow_missing=true"):
         shared_workers.run(config)
     assert not (tmp_path / "out" / "manifest").exists()
     n_there = len(list(folder.glob("*.tar")))
@@ -273,7 +273,7 @@ def test_broken_tars_are_marked_and_their_samples_kept(samples, tmp_path):
     (tmp_path / "shards" / "e.tar").write_bytes(b"")
     out = tmp_path / "out"
     config = config_for(str(tmp_path / "shards" / "*.tar"), out)
-    with pytest.raises(InputError, match=r"1 of 5 shards can't be read, the first .*c\.tar \(.*is not a tar"):
+    with pytest.raises(InputError, match=r"1 of 5 shards can't be read, the first: .*c\.tar is not a tar"):
         shared_workers.run(config)
     shared_workers.run(replace(config, input=replace(config.input, allow_missing=True)))
     rows = {Path(row["shard"]).name: row for row in table(out, "partitions").to_pylist()}
@@ -288,7 +288,7 @@ def test_broken_tars_are_marked_and_their_samples_kept(samples, tmp_path):
 def test_nothing_but_broken_samples(tmp_path):
     write_tar(tmp_path / "a.tar", [Sample("x", b"no image", "c"), Sample("y", b"", "c")])
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"none of the 1 shards gave an image \(2 samples were rejected: 1 .*_image, 1 .*_image\)"):
+    with pytest.raises(InputError, match=r"from 1 shard: all samples were rejected \(.*_image 1, .*_image 1; .*rejected says more\)"):
         shared_workers.run(config_for(str(tmp_path / "a.tar"), out))
     assert not (out / "manifest").exists()
     assert {row["reason"] for row in table(out, "rejected").to_pylist()} == {"undecodable_image", "empty_image"}

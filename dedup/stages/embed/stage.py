@@ -23,6 +23,7 @@ from dedup.storage.atomic import write_json
 from dedup.storage.input.published import EmbeddingFile
 from dedup.storage.tables import clear, write_table
 from dedup.storage.urls import filesystem, join, read_json
+from dedup.text import counted
 
 
 def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[int, list[str]]]:
@@ -102,21 +103,28 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
         first = min(unreadable, key=lambda shard: shard["is_reachable"])
         lost = "read" if first["is_reachable"] else "reached"
         raise InputError(
-            f"{len(unreadable)} of {n_sources} shards can't be {lost}, the first {first['shard']} ({first['error']}); "
+            f"{len(unreadable)} of {n_sources} shards can't be {lost}, the first: {_trouble(first)}; "
             "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
         )
     if not any(result.n_samples for result in results):
-        n_rejected = sum(result.n_rejected for result in results)
-        reasons = sum((Counter(result.reasons) for result in results), Counter[str]()).most_common(3)
-        broken = (
-            f"{shard['shard']} is {shard['status']}: {shard['error']}" for result in results for shard in result.shards if shard["error"]
-        )
-        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons) or next(broken, "they are empty")
         raise InputError(
-            f"none of the {n_sources} shards gave an image ({n_rejected:,} samples were rejected: {why}); expected tars with images: "
-            f"{context.run.table('rejected').path} says more"
+            f"no image could be read from {counted(n_sources, 'shard')}: {_why_nothing(context, results)}; expected tars with images"
         )
     return unreadable
+
+
+def _why_nothing(context: StageContext, results: Sequence[EmbedResult]) -> str:
+    """Why no shard gave an image."""
+    reasons = sum((Counter(result.reasons) for result in results), Counter[str]()).most_common(3)
+    if reasons:
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
+        return f"all samples were rejected ({listed}; {context.run.table('rejected').path} says more)"
+    return next((_trouble(shard) for result in results for shard in result.shards if shard["error"]), "they hold no samples")
+
+
+def _trouble(shard: JsonDict) -> str:
+    """What is wrong with a shard; errors of readers mostly begin with its URL."""
+    return str(shard["error"]) if shard["shard"] in str(shard["error"]) else f"{shard['shard']}: {shard['error']}"
 
 
 def _passed_over(context: StageContext, results: Mapping[int, EmbedResult]) -> dict[str, int]:

@@ -29,6 +29,7 @@ from PIL import (
 
 from dedup.errors import SampleError
 from dedup.storage.images.jxl import jxl_size
+from dedup.storage.input.kinds import image_kind
 
 READ: Final = (
     "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PNM, TGA (version 2), PCX, DDS, ICO; "
@@ -54,27 +55,11 @@ _PLUGINS: Final[dict[str, type[ImageFile.ImageFile]]] = {
 }
 _PILLOW_NEEDS: Final = {"AVIF": "avif", "JPEG 2000": "jpg_2000", "WebP": "webp"}  # what a build of Pillow may lack
 _EXTRA: Final = {"HEIC": ("pillow_heif.as_plugin", "HeifImageFile"), "JPEG XL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile")}
-_HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"})
-_SPACE: Final = b" \t\r\n#"
-
-_STARTS: Final[tuple[tuple[str, tuple[bytes, ...]], ...]] = (
-    ("JPEG", (b"\xff\xd8\xff",)),
-    ("PNG", (b"\x89PNG\r\n\x1a\n",)),
-    ("GIF", (b"GIF87a", b"GIF89a")),
-    ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    ("BMP", (b"BM",)),
-    ("JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
-    ("JPEG XL", (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
-    ("DDS", (b"DDS ",)),
-    ("ICO", (b"\0\0\1\0",)),
-)
-_UNREAD: Final[dict[str, Callable[[bytes], bool]]] = {
-    "PSD": lambda data: data.startswith(b"8BPS"),
+_UNREAD: Final = frozenset({"PSD", "SVG", "JPEG XR"})
+_NO_IMAGES: Final[dict[str, Callable[[bytes], bool]]] = {
     "PDF": lambda data: data.startswith(b"%PDF"),
     "EPS": lambda data: data.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")),
-    "SVG": lambda data: b"<svg" in data[:1024],
     "gzip-compressed, perhaps SVGZ": lambda data: data.startswith(b"\x1f\x8b"),
-    "JPEG XR": lambda data: data.startswith(b"II\xbc"),
     "a video": lambda data: data[4:8] == b"ftyp" or data.startswith(b"\x1a\x45\xdf\xa3"),
 }
 
@@ -84,37 +69,13 @@ def sniff(data: bytes) -> str:
 
     Raises SampleError: unsupported_format, with its name, for one that is recognised but not read; undecodable_image for any other bytes.
     """
-    for kind, starts in _STARTS:
-        if data.startswith(starts):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data[:1] == b"P" and data[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6") and data[2:3] and data[2] in _SPACE:
-        return "PNM"
-    if data[4:8] == b"ftyp" and (kind := _of_brands(data)):
+    kind = image_kind(data)
+    if kind and kind not in _UNREAD:
         return kind
-    if data[-18:-1] == b"TRUEVISION-XFILE.":  # the only mark of a TGA, and only of version 2
-        return "TGA"
-    if (
-        data[:1] == b"\x0a"
-        and data[1:2] in (b"\0", b"\2", b"\3", b"\5")
-        and data[2:3] == b"\1"
-        and data[3:4] in (b"\1", b"\2", b"\4", b"\x08")
-    ):
-        return "PCX"
-    for name, is_match in _UNREAD.items():
-        if is_match(data):
-            raise SampleError("unsupported_format", f"{name}; read are {READ}")
+    name = kind or next((name for name, is_match in _NO_IMAGES.items() if is_match(data)), "")
+    if name:
+        raise SampleError("unsupported_format", f"{name}; read are {READ}")
     raise SampleError("undecodable_image", f"no image: {len(data)} bytes that begin with {data[:8]!r}")
-
-
-def _of_brands(data: bytes) -> str:
-    """AVIF or HEIC, by the brands of an ISO media file; empty for others."""
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
-    if brands & {b"avif", b"avis"}:
-        return "AVIF"
-    return "HEIC" if brands & _HEIC_BRANDS else ""
 
 
 def open_image(data: bytes, kind: str, check: Callable[[int, int], None]) -> Any:

@@ -23,6 +23,7 @@ from dedup.storage.images.child import CannotStart, Child, Died
 from dedup.storage.images.decode import DecodedImage
 from dedup.storage.images.decoder_process import imported
 from dedup.storage.images.jail import Jail
+from dedup.storage.input.kinds import image_kind
 from dedup.text import bytes_text
 
 BATCH: Final = 8  # images worth sending together
@@ -34,9 +35,6 @@ _WALL_S: Final = 600.0  # of an image that waits rather than computes
 _BYTES_PER_PIXEL: Final = 40
 _MEMORY: Final = 128 * 1024 * 1024  # beside pixels and bytes
 _COPIES: Final = 3  # of the encoded images, at most
-
-# the first bytes of a format; only to name it
-_FORMATS: Final = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"GIF8": "GIF", b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF"}
 
 
 class Decoder:
@@ -137,8 +135,7 @@ class Decoder:
                 return outcome
             except Died as again:
                 death = again
-        kind = next((name for head, name in _FORMATS.items() if data.startswith(head)), "image")
-        return SampleError("decoder_crashed", f"{kind} of {len(data)} bytes: the decoder {death}")
+        return SampleError("decoder_crashed", f"{image_kind(data) or 'image'} of {len(data)} bytes: the decoder {death}")
 
     def _ask(self, images: Sequence[bytes], max_pixels: int, min_side: int | None) -> Iterator[DecodedImage | SampleError]:
         """One exchange; a process that did not get to its end is replaced next time."""

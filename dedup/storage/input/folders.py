@@ -9,8 +9,9 @@ from dedup.errors import InputError, SampleError
 from dedup.storage.input.beside import suffix_of
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader
 from dedup.storage.input.encodings import clean_name
+from dedup.storage.input.kinds import HEAD_BYTES, image_kind
 from dedup.storage.input.rows import Row
-from dedup.storage.input.samples import HEAD_BYTES, IMAGE_SUFFIXES, RawSample, SampleReader, TextSources, file_suffix, is_image, one_line
+from dedup.storage.input.samples import IMAGE_SUFFIXES, RawSample, SampleReader, TextSources, file_suffix, one_line
 from dedup.storage.input.sources import FolderPart
 from dedup.storage.input.tables import load_table
 from dedup.storage.urls import is_local, open_binary
@@ -82,10 +83,10 @@ def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, Sam
     try:
         with open_binary(path) as file:
             head = b"" if is_named else file.read(HEAD_BYTES)
-            if not is_named and not is_image(head):
+            if not is_named and not image_kind(head):
                 return None, 0, None
             # Reading one byte too many reveals a larger file; asking for its size may cost a request.
-            data = head + file.read(max_image_bytes + 1 - len(head))
+            data = head + file.read(max(0, max_image_bytes + 1 - len(head)))
     except _lost_file_errors(path) as error:
         return None, 0, SampleError("undecodable_image", f"the file can't be read ({one_line(error)})")
     if not data:

@@ -27,40 +27,6 @@ sqlite db lock part crdownload aria2 download tmp
 _OTHER_SUFFIXES: Final = frozenset(_OTHERS.split())
 ShardStatus = Literal["ok", "truncated", "unreadable"]
 
-_SPACES: Final = (b"\n", b" ", b"\r", b"\t")
-_HEADS: Final = (
-    (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (8, b"WEBP"), (0, b"GIF87a"), (0, b"GIF89a"), (0, b"BM"),
-    (0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"), (0, b"\xff\x0a"), (4, b"JXL "), (4, b"jP  "), (0, b"\xff\x4f\xff\x51"),
-    (0, b"8BPS"), (0, b"DDS "), (0, b"\0\0\1\0"), *((0, b"P%d" % kind + space) for kind in range(1, 8) for space in _SPACES),
-    *((8, brand) for brand in (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
-)  # fmt: skip
-HEAD_BYTES: Final = 16
-
-
-def is_image(head: bytes) -> bool:
-    """Whether a file begins like an image of a kind that is known, read or not; `head`: its first `HEAD_BYTES` bytes or more."""
-    return any(head.startswith(magic, place) for place, magic in _HEADS)
-
-
-_USUAL_SUFFIXES: Final = {
-    b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"II*": "tif", b"MM\0*": "tif", b"II+": "tif",
-    b"MM\0+": "tif", b"\xff\x0a": "jxl", b"\xff\x4f\xff\x51": "j2k", b"8BPS": "psd", b"DDS ": "dds", b"\0\0\1\0": "ico",
-    b"RIFF": "webp", b"P": "pnm",
-}  # fmt: skip
-
-
-def usual_suffix(image: bytes) -> str:
-    r"""The suffix that files of an image's format usually have, by its bytes.
-
-    Examples
-    --------
-    >>> usual_suffix(b"\xff\xd8\xff\xe0"), usual_suffix(b"    ftypavif")
-    ('jpg', 'avif')
-    """
-    inner = {b"JXL ": "jxl", b"jP  ": "jp2", b"ftyp": "avif" if image[8:12] in (b"avif", b"avis") else "heic"}
-    by_head = next((suffix for head, suffix in _USUAL_SUFFIXES.items() if image.startswith(head)), "img")
-    return inner.get(image[4:8], by_head)
-
 
 def may_be_image(suffix: str) -> bool:
     """Whether a file of an unknown kind may turn out to be an image: its bytes tell. `suffix`: without the dot, in lower case."""

@@ -13,16 +13,15 @@ from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
 from dedup.storage.input.encodings import clean_name, clean_text
+from dedup.storage.input.kinds import HEAD_BYTES, image_kind
 from dedup.storage.input.rows import Sidecar, sidecar_url
 from dedup.storage.input.samples import (
-    HEAD_BYTES,
     IMAGE_SUFFIXES,
     SELDOM_READ,
     LateMembers,
     RawSample,
     SampleReader,
     file_suffix,
-    is_image,
     may_be_image,
     one_line,
 )
@@ -182,7 +181,7 @@ class _Run:
                 image.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
                 self.images.append(image)
             raise
-        if not is_named and not is_image((data or b"")[:HEAD_BYTES]):
+        if not is_named and not image_kind((data or b"")[:HEAD_BYTES]):
             reader.passed_over[f"members .{ending}"] += 1
             return
         image.data = data
