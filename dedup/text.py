@@ -197,6 +197,29 @@ def similarity_text(value: float | None) -> str:
     return "" if value is None else f"{int(value * 10_000 + (1e-3 if value >= 0 else -1e-3)) / 10_000:.4f}"
 
 
+def input_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the stage `embed` found in its input and what it did not look at, in words, as (name, text) rows: what is usual has none.
+
+    `summary`: of the stage; of older versions without some of its figures.
+
+    Examples
+    --------
+    >>> input_lines({"n_keys": 2, "n_images": 3, "passed_over": {"members .npy": 2}})
+    [('images', '3 of 2 samples'), ('not looked at', 'members .npy 2')]
+    """
+    lines = []
+    n_keys, n_images = summary.get("n_keys", 0), summary.get("n_images", 0)
+    if n_keys != n_images:
+        lines.append(("images", f"{n_images:,} of {counted(n_keys, 'sample')}"))
+    if n_late := summary.get("n_late"):
+        lines.append(("unsorted", f"{counted(n_late, 'sample')} whose members stand apart in the tar, joined by key"))
+    if passed_over := summary.get("passed_over"):
+        lines.append(("not looked at", _listed(passed_over)))
+    if n_unreadable := summary.get("n_unreadable"):
+        lines.append(("unreadable", f"{counted(n_unreadable, 'shard')}, which input.allow_missing lets pass"))
+    return lines + caption_lines(summary.get("texts", {}))
+
+
 def caption_lines(texts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The accounts of captions and carried columns in words, as (name, text) rows.
 

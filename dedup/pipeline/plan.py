@@ -115,6 +115,13 @@ def _listed(differences: Sequence[Difference]) -> str:
     return "; ".join(map(str, differences))
 
 
+_INPUT_FIGURES: Final = frozenset({"n_keys", "n_images", "n_late", "n_unreadable", "passed_over", "texts"})
+
+
+def _input_figures(summary: JsonDict) -> JsonDict:
+    return {name: summary[name] for name in sorted(_INPUT_FIGURES)} if summary.keys() >= _INPUT_FIGURES else {}
+
+
 @dataclass(frozen=True)
 class StageStatus:
     """A line of `dedup status`."""
@@ -125,7 +132,7 @@ class StageStatus:
     seconds: float
     finished: str
     changes: list[str]  # differences from the configuration given
-    texts: JsonDict = field(default_factory=dict)  # of `embed`: samples by where their captions come from; see `_stage.json`
+    input: JsonDict = field(default_factory=dict)  # of `embed`: what it found and passed over, of its summary in `_stage.json`
 
 
 def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
@@ -144,5 +151,5 @@ def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:
             continue
         state = "stale" if run.earlier_inputs(stage.name) else "done"
         changes = [] if resolved_config is None else [str(change) for change in stage.changes(record, resolved_config)]
-        lines.append(StageStatus(stage.name, state, record.rows, record.seconds, record.finished, changes, record.summary.get("texts", {})))
+        lines.append(StageStatus(stage.name, state, record.rows, record.seconds, record.finished, changes, _input_figures(record.summary)))
     return lines

@@ -25,7 +25,7 @@ from dedup.runs.directory import Run
 from dedup.runs.record import HOMES, digest
 from dedup.storage.atomic import write_bytes
 from dedup.storage.urls import join, read_range
-from dedup.text import Text, caption_lines, cut, seconds_text, shard_name, shown, similarity_text
+from dedup.text import Text, cut, input_lines, seconds_text, shard_name, shown, similarity_text
 
 if TYPE_CHECKING:
     import jinja2
@@ -244,7 +244,7 @@ class Page:
             "judged": judged, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
             "rejected": figures.rejected(reader), "broken_shards": broken,
             "captions": figures.captions(reader) if "statistics" in run.records else [],
-            "texts": caption_lines(run.records["embed"].summary.get("texts", {})),
+            "input_lines": input_lines(run.records["embed"].summary),
             "stages": stages(run), "settings": settings(run), "style": style, "script": script,
             "style_hash": _hash(style), "script_hash": _hash(script), "state": state_of(run), "notes": self.notes,
             "finished": max(record.finished for record in run.records.values()).replace("T", " ").partition("+")[0],

@@ -46,7 +46,7 @@ def test_all_captions_reach_every_table_and_the_accounts(tmp_path):
     assert lines["carried"] == "punsafe 4 of 6 samples"
     texts = json.loads(json.dumps(summary.as_dict()))["stages"]["embed"]["summary"]["texts"]
     assert (texts["n_samples"], texts["n_captions"], texts["by_source"], texts["carried"]) == (6, 6, {"json": 2, "txt": 2}, {"punsafe": 4})
-    assert status(f"{tmp_path}/run")[0].texts == texts
+    assert status(f"{tmp_path}/run")[0].input["texts"] == texts
 
 
 def test_a_table_that_fits_no_image_shows_in_the_summary(tmp_path):

@@ -17,7 +17,7 @@ from dedup.config.load import resolved
 from dedup.contracts import Progress
 from dedup.pipeline.plan import StageStatus
 from dedup.pipeline.run import RunSummary
-from dedup.text import caption_lines, counted, printable
+from dedup.text import counted, input_lines, printable
 
 _PLAIN_EVERY_S = 5.0
 
@@ -90,22 +90,13 @@ def _embed(summary: RunSummary, _: Config) -> list[Line]:
     record = summary.records["embed"]
     n_samples, n_rejected = record.rows["metadata"], record.rows["rejected"]
     figures = record.summary
-    lines = [("samples", f"{n_samples + n_rejected:,} in {counted(figures['n_shards'], 'shard')}")]
-    if (n_keys := figures.get("n_keys", 0)) and n_keys != n_samples + n_rejected:
-        # of samples with several images each image counts
-        lines = [("images", f"{n_samples + n_rejected:,} of {n_keys:,} samples in {counted(figures['n_shards'], 'shard')}")]
-    if n_late := figures.get("n_late"):
-        lines.append(("unsorted", f"{counted(n_late, 'sample')} whose members stand apart in the tar, joined by key"))
-    if passed_over := figures.get("passed_over"):
-        lines.append(("not looked at", _counts(passed_over)))
-    if figures.get("n_unreadable"):
-        lines.append(("unreadable", f"{counted(figures['n_unreadable'], 'shard')} (input.allow_missing)"))
+    lines = [("samples", f"{figures.get('n_keys', n_samples + n_rejected):,} in {counted(figures['n_shards'], 'shard')}")]
     if "embed" not in summary.skipped and record.seconds:
         n_embedded = n_samples - record.summary.get("n_base_samples", 0)
         lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))
     reasons = _counts(record.summary.get("rejected", {}))
     lines.append(("rejected", f"{n_rejected:,}" + (f" ({reasons})" if reasons else "")))
-    return lines + caption_lines(record.summary.get("texts", {}))
+    return lines + input_lines(figures)
 
 
 def _index(summary: RunSummary, _: Config) -> list[Line]:
@@ -215,7 +206,7 @@ def print_status(stages: list[StageStatus]) -> None:
         rows = ", ".join(f"{name} {count:,}" for name, count in stage.rows.items())
         when = f"{stage.seconds:.1f} s, {stage.finished}: {rows}" if stage.finished else ""
         print_text(f"{stage.name:<{width}}  {stage.state:<7}  {when}".rstrip())
-        for name, text in caption_lines(stage.texts):
+        for name, text in input_lines(stage.input):
             print_text(f"{'':<{width}}  {name}  {text}")
         for change in stage.changes:
             print_text(f"{'':<{width}}  changed  {change}")

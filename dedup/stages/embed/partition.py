@@ -297,7 +297,8 @@ def _copy_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
     shards = [_shard(source, rows, rows.n_samples, rows.n_rejected) for source, rows in zip(sources, outcomes, strict=True)]
     n_samples, n_rejected = sum(rows.n_samples for rows in outcomes), sum(rows.n_rejected for rows in outcomes)
     reasons = {"bad_embedding": n_rejected} if n_rejected else {}
-    return EmbedResult(task.partition, n_samples, n_rejected, shards, reasons, texts=texts.as_dict()), files
+    result = EmbedResult(task.partition, n_samples, n_rejected, shards, reasons, n_keys=n_samples + n_rejected, texts=texts.as_dict())
+    return result, files
 
 
 def keeps_thumbnails(config: Config, sources: Sequence[Source]) -> bool:
