@@ -20,6 +20,7 @@ from dedup.demo.samples import BROKEN, COPY, EXACT, MAX_JPEG_SIZE, MIN_JPEG_SIZE
 from dedup.engines.workers import completed, start_pool, stop_pool
 from dedup.errors import ConfigError
 from dedup.schemas.fields import BOOL, INT64, TEXT
+from dedup.text import counted
 
 _KNOWN = {"key": TEXT, "shard": TEXT, "source_id": INT64, "change": TEXT, "family": TEXT, "is_broken": BOOL, "is_expected": BOOL}
 TRUTH = pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in _KNOWN.items()), pa.field("caption", TEXT)])
@@ -58,7 +59,7 @@ class DemoSummary:
     def __str__(self) -> str:
         """One line for a person."""
         return (
-            f"{self.n_images:,} images in {self.n_shards:,} shards ({self.n_bytes / 1e6:,.1f} MB) in {self.out}: "
+            f"{self.n_images:,} images in {counted(self.n_shards, 'shard')} ({self.n_bytes / 1e6:,.1f} MB) in {self.out}: "
             f"{self.n_sources:,} scenes, {self.n_copies:,} planted copies ({self.n_exact:,} byte-identical, "
             f"largest group {self.largest_group:,}), {self.n_broken:,} broken; truth in {self.truth}"
         )
