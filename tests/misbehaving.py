@@ -1,6 +1,5 @@
 """Decoders that do what no decoder should, for the process that decodes: the first word of the image says what."""
 
-import _thread
 import ctypes
 import encodings.idna  # noqa: F401 (as all here: in the jail, nothing can be imported any more)
 import errno
@@ -54,8 +53,6 @@ def attempts(what):
     elif kind == "fork":
         if os.fork() == 0:
             os._exit(0)
-    elif kind == "thread":
-        _thread.start_new_thread(time.sleep, (0.1,))
     elif kind == "kill":
         os.kill(int(argument), signal.SIGTERM)
     elif kind == "ptrace":

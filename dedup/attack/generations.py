@@ -25,7 +25,7 @@ from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.input.shards import read_image_bytes, read_shard
 from dedup.storage.tables import FileWriter, clear, dataset
-from dedup.storage.urls import filesystem, join
+from dedup.storage.urls import filesystem, join, matching
 
 SORTED_SQL = """
 SELECT targets.number AS number, found.target_id AS target_id, found.name AS name, found.url AS url,
@@ -95,7 +95,7 @@ def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engi
     fs, path = filesystem(url)
     if not fs.isdir(path):
         raise InputError(f"{url} is not a folder; expected one with a folder of images for each target_id, or with webdataset tars")
-    tars = sorted(str(name) for pattern in ("*.tar", "*.tar.gz", "*.tgz") for name in fs.glob(join(path, pattern)))
+    tars = sorted(name for pattern in ("*.tar", "*.tar.gz", "*.tgz") for name in matching(url, pattern))
     folders = {str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"}
     ids, notes = set(target_ids), []
     if not tars and not folders & ids:
@@ -253,7 +253,7 @@ def _rows(targets: str) -> Iterator[JsonDict]:
 def parquet_at(url: str) -> ds.Dataset:
     """A parquet file, or those of a folder."""
     fs, path = filesystem(url.rstrip("/"))
-    names = sorted(str(name) for name in fs.glob(join(path, "*.parquet"))) if fs.isdir(path) else [path]
+    names = matching(url, "*.parquet") if fs.isdir(path) else [path]
     return ds.dataset(names, format="parquet", filesystem=fs)
 
 

@@ -15,7 +15,7 @@ from dedup.errors import RunDirectoryError
 from dedup.numerics.image.views import ViewRows
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows, save_array
-from dedup.storage.urls import filesystem, is_local, join
+from dedup.storage.urls import filesystem, is_local, join, matching
 
 _GAP = 256  # rows not needed that are read rather than starting another request, which costs about as much as some hundred rows
 
@@ -143,7 +143,7 @@ def view_parts(folder: str) -> tuple[int, ...]:
     """Numbers of the parts, ascending; empty if the run has no views."""
     fs, root = filesystem(folder)
     fs.invalidate_cache(root)
-    return tuple(sorted(int(str(name).rpartition("-")[2].partition(".")[0]) for name in fs.glob(join(root, "view-*.npy"))))
+    return tuple(sorted(int(name.rpartition("-")[2].partition(".")[0]) for name in matching(folder, "view-*.npy")))
 
 
 def write_views(folder: str, number: int, rows: ViewRows, vectors: npt.NDArray[np.float32], lists: npt.NDArray[np.int32]) -> None:

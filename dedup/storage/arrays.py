@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dedup.errors import RunDirectoryError
 from dedup.storage.atomic import AtomicFile, Replacement, close_or_abort
-from dedup.storage.urls import filesystem, is_local, join, read_range
+from dedup.storage.urls import filesystem, is_local, matching, read_range
 
 _HEADER_BYTES = 4_096  # more than any header needs
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
@@ -81,9 +81,9 @@ def map_arrays(folder: str, prefix: str) -> dict[int, npt.NDArray[Any]]:
 
     Raises RunDirectoryError if there are none.
     """
-    fs, path = filesystem(folder)
+    fs, _ = filesystem(folder)
     if is_local(folder):
-        paths = {str(name): str(name) for name in sorted(fs.glob(join(path, f"{prefix}*.npy")))}
+        paths = {name: name for name in matching(folder, f"{prefix}*.npy")}
     else:
         infos = {name: info for name, info in _listed(folder).items() if name.rpartition("/")[2].startswith(prefix)}
         paths = {name: _fetched(fs, info) for name, info in infos.items() if name.endswith(".npy")}
@@ -132,9 +132,9 @@ def folder_state(folder: str) -> str:
 
 def clear_files(folder: str, pattern: str) -> None:
     """Delete files of a folder."""
-    fs, path = filesystem(folder)
-    for name in fs.glob(join(path, pattern)):
-        fs.rm_file(str(name))
+    fs, _ = filesystem(folder)
+    for name in matching(folder, pattern):
+        fs.rm_file(name)
 
 
 def _mapped(path: str) -> npt.NDArray[Any]:

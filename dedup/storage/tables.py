@@ -14,7 +14,7 @@ from dedup.contracts import Engine, Table
 from dedup.errors import RunDirectoryError
 from dedup.schemas import conform
 from dedup.storage.atomic import Replacement, close_or_abort
-from dedup.storage.urls import filesystem, is_local, join
+from dedup.storage.urls import filesystem, is_local, join, matching
 
 _ROWS_PER_FILE = 1_000_000
 _ROW_GROUP = 65_536
@@ -96,19 +96,18 @@ def write_table(table: Table, batches: Iterator[pa.Table] | Sequence[pa.Table], 
 
 def publish(table: Table, prefix: str) -> None:
     """Rename the files written under a hidden prefix ('_name') to their visible names ('part')."""
-    fs, path = filesystem(table.path)
-    for name in sorted(fs.glob(join(path, f"{prefix}-*.parquet"))):
-        folder, base = posixpath.split(str(name))
-        fs.mv(str(name), join(folder, base.replace(prefix, "part", 1)))
+    fs, _ = filesystem(table.path)
+    for name in matching(table.path, f"{prefix}-*.parquet"):
+        folder, base = posixpath.split(name)
+        fs.mv(name, join(folder, base.replace(prefix, "part", 1)))
 
 
 def clear(table: Table) -> None:
     """Delete a table's files, hidden and half-written ones included, and the folder's `_stage.json`."""
-    fs, path = filesystem(table.path)
-    if fs.exists(path):
-        for name in fs.glob(join(path, "*.parquet")) + fs.glob(join(path, "_*")) + fs.glob(join(path, ".*")):
-            if fs.isfile(name):
-                fs.rm_file(str(name))
+    fs, _ = filesystem(table.path)
+    for name in {name for pattern in ("*.parquet", "_*", ".*") for name in matching(table.path, pattern)}:
+        if fs.isfile(name):
+            fs.rm_file(name)
 
 
 def files(table: Table) -> list[str]:
@@ -116,8 +115,7 @@ def files(table: Table) -> list[str]:
 
     Raises RunDirectoryError if there are none.
     """
-    fs, path = filesystem(table.path)
-    paths = sorted(str(name) for name in fs.glob(join(path, table.pattern)))
+    paths = matching(table.path, table.pattern)
     if not paths:
         raise RunDirectoryError(f"{table.path} holds no table; run the stage that writes it first (dedup status shows which)")
     return paths

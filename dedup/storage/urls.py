@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from typing import IO, Any, Final
 
 import fsspec
@@ -59,6 +60,21 @@ def filesystem(url: str) -> tuple[Any, str]:
 def join(base: str, *parts: str) -> str:
     """Join a URL and relative parts."""
     return posixpath.join(base, *parts)
+
+
+def matching(folder: str, pattern: str) -> list[str]:
+    """Files of a folder whose names match a shell pattern: their paths inside the file system, sorted; none if the folder does not exist.
+
+    Not fsspec's `glob`: it takes a folder that can't be listed just now for an empty one, and brackets in a folder's name for a pattern.
+
+    Raises OSError, or whatever the file system raises, if the folder can't be listed.
+    """
+    fs, path = filesystem(folder)
+    try:
+        names = fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(str(name) for name in names if fnmatchcase(posixpath.basename(str(name)), pattern))
 
 
 def open_binary(url: str) -> IO[bytes]:

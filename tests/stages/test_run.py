@@ -487,7 +487,7 @@ def test_changed_captions_are_a_changed_input(tmp_path):
     config = Config(input=InputConfig(images=str(folder)), output=OutputConfig(str(tmp_path / "out")))
     shared_workers.run(config)
     (folder / "1.txt").write_text("said later")
-    with pytest.raises(RunDirectoryError, match="stage embed"):
+    with pytest.raises(RunDirectoryError, match="stage 'embed' was made with another configuration: input"):
         shared_workers.run(config)
     shared_workers.run(config, redo=True)
     assert [row["caption"] for row in table(tmp_path / "out", "manifest").to_pylist()] == [None, "said later", None]

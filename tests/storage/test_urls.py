@@ -1,5 +1,6 @@
 """What names this machine's disk is read and written there, however it is written."""
 
+import errno
 import os
 
 import numpy as np
@@ -12,7 +13,7 @@ from dedup.storage.arrays import map_array, map_arrays, save_array
 from dedup.storage.atomic import AtomicFile, link_or_copy, write_bytes
 from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import FileWriter, read_table, write_table
-from dedup.storage.urls import RangeReader, absolute, filesystem, is_local, local_path, open_binary, read_bytes
+from dedup.storage.urls import RangeReader, absolute, filesystem, is_local, local_path, matching, open_binary, read_bytes
 
 
 @pytest.fixture(params=["", "file://", "local://"], ids=["path", "file", "local"])
@@ -57,3 +58,23 @@ def test_every_writer_leaves_whole_files_alone(folder, tmp_path):
     assert read_table(Table(f"{folder}/table", rows.schema)).equals(rows)
     assert map_array(f"{folder}/linked.npy").tolist() == map_arrays(folder, "array-")[1].tolist() == [0, 1, 2]
     assert (tmp_path / "linked.npy").samefile(tmp_path / "array-00001.npy")
+
+
+def test_files_that_match_a_pattern(tmp_path):
+    folder = tmp_path / "run [1]*"
+    (folder / "part-2.parquet.d").mkdir(parents=True)
+    for name in ("part-1.parquet", "part-0.parquet", "_part-2.parquet", "notes"):
+        (folder / name).touch()
+    assert matching(str(folder), "part-*.parquet") == [str(folder / f"part-{i}.parquet") for i in (0, 1)]
+    assert matching(str(folder), "_*") == [str(folder / "_part-2.parquet")]
+    assert matching(str(tmp_path / "none"), "*") == []
+    assert matching(str(folder / "notes"), "x*") == []
+
+
+def test_a_folder_that_can_not_be_listed_is_not_an_empty_one(tmp_path, monkeypatch):
+    def scandir(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match="Too many open files"):
+        matching(str(tmp_path), "*")

@@ -21,7 +21,7 @@ from typing import Any
 from dedup.contracts import GroupRows, Result, Task
 from dedup.errors import DedupError, StageError
 from dedup.storage.atomic import AtomicFile, write_bytes
-from dedup.storage.urls import filesystem, join, read_range
+from dedup.storage.urls import filesystem, join, matching, read_range
 
 SCRATCH = "_scratch"  # below a run directory
 _RESULT = "result-{:07d}.pickle"
@@ -46,7 +46,7 @@ class Shipment:
         """
         fs, path = filesystem(self.folder)
         fs.invalidate_cache(path)
-        for name in sorted(str(result) for result in fs.glob(join(path, "result-*.pickle"))):
+        for name in matching(self.folder, "result-*.pickle"):
             if name in self._seen:
                 continue
             self._seen.add(name)

@@ -21,7 +21,7 @@ from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.input.published import EmbeddingFile, find_embeddings
 from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, folder_parts
 from dedup.storage.input.tables import table_columns
-from dedup.storage.urls import absolute, filesystem, join, read_json
+from dedup.storage.urls import absolute, filesystem, matching, read_json
 
 ALSO = "also/"  # prefix of the names of the second source's files
 GONE = ("absent", "unreachable")  # fingerprints of sources that can't be reached
@@ -207,10 +207,9 @@ def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | N
 
 
 def _refuse_another_encoder(run: Run, wanted: Mapping[str, str]) -> None:
-    fs, root = filesystem(run.path("embeddings", "_done"))
     begun = read_json(run.path("embeddings", "_encoder.json")) or {}
     differences = differences_of(begun, wanted)
-    if begun and differences and fs.glob(join(root, "*.json")):
+    if begun and differences and matching(run.path("embeddings", "_done"), "*.json"):
         raise RunDirectoryError(
             f"{run.url}: embedding was begun with another encoder: {'; '.join(map(str, differences))}. Choose another output.run_dir, "
             "or add --redo to embed everything again"

@@ -22,7 +22,7 @@ from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.atomic import write_json
 from dedup.storage.input.published import EmbeddingFile
 from dedup.storage.tables import clear, write_table
-from dedup.storage.urls import filesystem, join, read_json
+from dedup.storage.urls import filesystem, join, matching, read_json
 from dedup.text import counted
 
 
@@ -261,13 +261,14 @@ def _remove_others(context: StageContext, partitions: set[int]) -> None:
 
 
 def _remove_other_files(folder: str, partitions: set[int]) -> None:
-    fs, root = filesystem(folder)
+    fs, _ = filesystem(folder)
     tables = ("img_emb/img_emb_*.npy", "img_inner/*.npy", "metadata/metadata_*.parquet", "rejected/rejected_*.parquet")
     for pattern in (*tables, "thumbnails/thumbnails_*.bin", "thumbnails/offsets_*.npy", "_done/*.json"):
-        for name in fs.glob(join(root, pattern)):
-            digits = str(name).rpartition("/")[2].rpartition(".")[0].rpartition("_")[2]
+        inner, _, names = pattern.rpartition("/")
+        for name in matching(join(folder, inner), names):
+            digits = name.rpartition("/")[2].rpartition(".")[0].rpartition("_")[2]
             if digits.isdigit() and int(digits) not in partitions:
-                fs.rm_file(str(name))
+                fs.rm_file(name)
 
 
 def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:

@@ -21,7 +21,7 @@ from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, save_array
 from dedup.storage.atomic import AtomicFile
 from dedup.storage.input.samples import one_line
-from dedup.storage.urls import RangeReader, filesystem, is_local, join, read_bytes
+from dedup.storage.urls import RangeReader, filesystem, is_local, join, matching, read_bytes
 
 THUMBNAIL_SIDE: Final = 160  # longer side in pixels, at most
 _QUALITY: Final = 88
@@ -167,5 +167,5 @@ def open_thumbnails(folder: str) -> ThumbnailStore | None:
 def _open_thumbnails(folder: str, state: str) -> ThumbnailStore | None:
     fs, path = filesystem(join(folder, "thumbnails"))
     fs.invalidate_cache(path)  # a listing from before the embedding may be remembered
-    numbers = [int(re.findall(r"(\d+)\.npy$", str(name))[0]) for name in fs.glob(join(path, "offsets_*.npy"))]
+    numbers = [int(re.findall(r"(\d+)\.npy$", name)[0]) for name in matching(join(folder, "thumbnails"), "offsets_*.npy")]
     return ThumbnailStore(folder, numbers) if numbers else None
