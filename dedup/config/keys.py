@@ -108,7 +108,8 @@ class InputConfig:
 
     shards: Texts = free(
         [],
-        "webdataset tars: globs, brace ranges {00000..00999}, lists of URLs (@list.txt), any fsspec URL; may be given several times",
+        "webdataset tars, or parquet and Arrow files with images: globs, brace ranges {00000..00999}, lists of URLs (@list.txt), any fsspec URL; "
+        "may be given several times",
         form="address",
     )
     images: str = key("", "instead of shards: a folder of images, with its subfolders", stage="embed", form="address")

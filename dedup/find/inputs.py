@@ -1,4 +1,4 @@
-"""The images that are looked up: read from files, folders and tars, and encoded with their views."""
+"""The images that are looked up: read from files, folders and shards, and encoded with their views."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from dedup.numerics.similarity import apply_turn
 from dedup.storage.images.decode import DecodedImage
 from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind
+from dedup.storage.input.row_files import is_row_file
+from dedup.storage.input.row_images import holds_images
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, may_be_image, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import expand_shards
@@ -34,38 +36,38 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 class InputImage:
     """One image to look up."""
 
-    name: str  # its path; for a member of a tar, the tar's path, a colon and the key
+    name: str  # its path; in a shard, the path of the shard, a colon and the key
     data: bytes = b""
     error: SampleError | None = None  # why there are no bytes
-    shard: str = ""  # the tar, or the folder with a slash
-    key: str = ""  # in the tar, or the file's name
+    shard: str = ""  # the tar or table, or the folder with a slash
+    key: str = ""  # in the shard, or the file's name
 
 
 def find_inputs(paths: Sequence[str]) -> list[str]:
-    """The files and tars behind paths: a folder gives the images and tars in it and its subfolders.
+    """The files and shards behind paths: a folder gives the images, the tars, and the tables that hold images, in it and its subfolders.
 
     Raises InputError if a path does not exist, or a folder holds neither.
     """
     inputs: list[str] = []
     for path in paths:
         if _is_folder(path):
-            usable = [name for name in _files_in(path) if _is_image(name) or is_tar(name)]
+            usable = [name for name in _files_in(path) if (holds_images(name) if is_row_file(name) else is_shard(name) or _is_image(name))]
             if not usable:
-                raise InputError(f"{path} holds no images; expected files such as .jpg, .png, .webp, or .tar")
+                raise InputError(f"{path} holds no images; expected files such as .jpg, .png, .webp, .tar, or .parquet with images")
             inputs += usable
-        elif is_tar(path):
+        elif is_shard(path):
             inputs += expand_shards([path])
         elif is_local(path) and not os.path.isfile(local_path(path)):
-            raise InputError(f"{path} does not exist; expected an image, a folder of images, or a tar")
+            raise InputError(f"{path} does not exist; expected an image, a folder of images, a tar, or parquet with images")
         else:
             inputs.append(path)
     return inputs
 
 
 def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[InputImage]:
-    """The images of files and tars, one after another; one that can't be read comes with the reason."""
+    """The images of files and shards, one after another; one that can't be read comes with the reason."""
     for path in paths:
-        if is_tar(path):
+        if is_shard(path):
             reader = read_shard(path, max_image_bytes=max_image_bytes)
             for sample in reader:
                 name = f"{path}:{sample.key}"
@@ -75,7 +77,7 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Input
                 else:
                     yield InputImage(name, sample.image, shard=path, key=sample.key)
             if reader.status != "ok":
-                yield InputImage(path, error=SampleError("undecodable_image", f"the tar is {reader.status}: {reader.error}"))
+                yield InputImage(path, error=SampleError("undecodable_image", f"the shard is {reader.status}: {reader.error}"))
             continue
         try:
             with open_binary(path) as file:
@@ -87,15 +89,15 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Input
         yield InputImage(path, data, shard=folder + slash, key=name)
 
 
-def is_tar(path: str) -> bool:
-    """Whether a path is that of a tar, by its name."""
-    return path.endswith(_TARS)
+def is_shard(path: str) -> bool:
+    """Whether a path is that of a tar, or of a parquet or Arrow file, by its name."""
+    return path.endswith(_TARS) or is_row_file(path)
 
 
 def _is_folder(path: str) -> bool:
     if is_local(path):
         return os.path.isdir(local_path(path))
-    if is_tar(path) or _is_image(path):
+    if is_shard(path) or _is_image(path):
         return False
     fs, root = filesystem(path)
     return bool(fs.isdir(root))

@@ -1,13 +1,16 @@
-"""A filter for training from the original shards: which samples of a webdataset the run keeps."""
+"""A filter for training from the original shards: which samples of a webdataset, or rows of files, the run keeps."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from cachetools import LRUCache, cachedmethod
@@ -16,6 +19,8 @@ from dedup.errors import InputError
 from dedup.release.plan import kept_table
 from dedup.runs.directory import Run
 from dedup.storage.input.encodings import clean_name
+from dedup.storage.input.row_files import ROW_SUFFIXES, RowFile, is_row_file
+from dedup.storage.input.samples import one_line
 from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import absolute
 
@@ -77,6 +82,29 @@ class KeepFilter:
             shard = self._names[url] = self._shard_of(url)
         return clean_name(key) in self._kept(shard)
 
+    def rows(self, files: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Rows that the run keeps of parquet or Arrow files, for ``Dataset.select`` of Hugging Face's `datasets`.
+
+        `files`: in the order in which the data set has them; each is recognized as a shard is.
+        Returns numbers, ascending, counted through all the files.
+        Raises InputError if a file is none of the run's, or can't be read.
+        """
+        kept, start = [np.zeros(0, np.int64)], 0
+        for name in files:
+            if not is_row_file(name):
+                raise InputError(f"{name} is no file of rows; expected {', '.join(ROW_SUFFIXES)}, or for tars keep() as a filter")
+            kept.append(start + self._rows_of(self._shard_of(name)))
+            try:
+                with RowFile(absolute(name)) as file:
+                    start += file.n_rows()
+            except Exception as error:  # each file system has its own
+                raise InputError(f"{name} can't be read ({one_line(error)})") from error
+        return np.concatenate(kept)
+
+    def _rows_of(self, shard: str) -> npt.NDArray[np.int64]:
+        rows = self._kept_of(shard, "byte_offset")
+        return np.unique(np.asarray(rows.to_numpy(), dtype=np.int64))
+
     def _shard_of(self, url: str) -> str:
         """The run's shard that a URL, or a command with one, means."""
         if self._shards is None:
@@ -103,13 +131,15 @@ class KeepFilter:
     @cachedmethod(lambda self: self._keys)
     def _kept(self, shard: str) -> frozenset[str]:
         """Keys of a shard that the manifest keeps."""
+        return frozenset(self._kept_of(shard, "key").to_pylist())
+
+    def _kept_of(self, shard: str, column: str) -> pa.ChunkedArray:
         if self._manifest is None:
             self._manifest = dataset(kept_table(self._run_dir))  # footers are read once
         first = self._partitions[shard] << 32
         # the files are ordered by sample_id, so that most are passed over
         in_shard = (pc.field("sample_id") >= first) & (pc.field("sample_id") < first + (1 << 32)) & (pc.field("shard") == shard)
-        rows = self._manifest.to_table(columns=["key"], filter=in_shard)
-        return frozenset(rows["key"].to_pylist())
+        return self._manifest.to_table(columns=[column], filter=in_shard)[column]
 
 
 def keep(run_dir: str) -> KeepFilter:
@@ -126,7 +156,8 @@ def keep(run_dir: str) -> KeepFilter:
 
     Notes
     -----
-    ``wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))``
+    ``wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))``, and for a run over parquet files
+    ``load_dataset("parquet", data_files=files)["train"].select(dedup.keep("out").rows(files))``.
     """
     return KeepFilter(run_dir)
 

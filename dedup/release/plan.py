@@ -16,6 +16,7 @@ from dedup.errors import InputError
 from dedup.runs.directory import Run
 from dedup.schemas import MANIFEST, with_carried
 from dedup.storage.input.names import read_keep_list
+from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.samples import one_line
 from dedup.storage.tables import ask, clear, files
 from dedup.storage.urls import filesystem, open_binary
@@ -66,7 +67,7 @@ class KeepListResult:
 class CleanedShard:
     """One shard to be written: a stretch of the kept samples, which are ordered by sample_id."""
 
-    number: int  # its name is ``NNNNN.tar``
+    number: int  # its name is ``NNNNN.tar``, or ``NNNNN.parquet``
     first_id: int  # a sample_id, like last_id
     last_id: int
     n_samples: int
@@ -74,6 +75,7 @@ class CleanedShard:
     # first_file, last_file: of the table's sorted files, those that hold its rows
     first_file: int
     last_file: int
+    suffix: str = ".tar"  # or .parquet, for samples that are rows of files
 
 
 def kept_table(run_dir: str) -> Table:
@@ -153,7 +155,8 @@ def plan_shards(kept: Table, per_shard: int, *, by_image: bool = False) -> Itera
     `by_image`: count images instead of samples.
 
     A shard ends early where its next sample would repeat a key: readers of webdatasets tell samples by their keys alone. Images of a
-    folder get keys of their own, so their shards end only where a tar follows. The rows of one file and of one shard are held in memory.
+    folder get keys of their own, and rows of parquet or Arrow files need none, so their shards end only where one of another kind
+    follows. The rows of one file of the table and of one shard are held in memory.
     """
     fs, _ = filesystem(kept.path)
     held: list[tuple[int, pa.Table]] = []  # place of the file, rows
@@ -188,15 +191,20 @@ def _next_cut(held: list[tuple[int, pa.Table]], per_shard: int, *, is_end: bool)
 
 
 def _before_repetition(rows: pa.Table, n: int) -> int:
-    """How many of the first n rows come before one that repeats a key, or before folder and tar meet."""
-    in_folder = pc.ends_with(rows["shard"].slice(0, n), "/").to_numpy()
-    n = int(np.argmax(np.append(in_folder != in_folder[0], True)))
-    if in_folder[0]:
+    """How many of the first n rows come before one that repeats a key in a tar, or before shards of another kind: folder, rows, tar."""
+    shards = rows["shard"].slice(0, n).combine_chunks().dictionary_encode()
+    kinds = np.array([_kind(shard) for shard in shards.dictionary.to_pylist()])[shards.indices.to_numpy()]
+    n = int(np.argmax(np.append(kinds != kinds[0], True)))
+    if kinds[0] != "tar":
         return n
     codes = rows["key"].slice(0, n).combine_chunks().dictionary_encode().indices.to_numpy()
     # codes are numbered by first occurrence: one that is not larger than all before it has occurred
     repeated = np.flatnonzero(codes[1:] <= np.maximum.accumulate(codes)[:-1])
     return int(repeated[0]) + 1 if len(repeated) else n
+
+
+def _kind(shard: str) -> str:
+    return "folder" if shard.endswith("/") else "rows" if is_row_file(shard) else "tar"
 
 
 def _take(held: list[tuple[int, pa.Table]], n: int, number: int) -> CleanedShard:
@@ -211,4 +219,6 @@ def _take(held: list[tuple[int, pa.Table]], n: int, number: int) -> CleanedShard
         n_left -= rows.num_rows
     ids = pa.concat_tables([rows for _, rows in taken])
     image_bytes = pc.sum(ids["n_bytes"]).as_py() or 0
-    return CleanedShard(number, ids["sample_id"][0].as_py(), ids["sample_id"][-1].as_py(), n, image_bytes, taken[0][0], taken[-1][0])
+    suffix = ".parquet" if is_row_file(ids["shard"][0].as_py()) else ".tar"
+    first_id, last_id = ids["sample_id"][0].as_py(), ids["sample_id"][-1].as_py()
+    return CleanedShard(number, first_id, last_id, n, image_bytes, taken[0][0], taken[-1][0], suffix)

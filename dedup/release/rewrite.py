@@ -1,4 +1,4 @@
-"""Cleaned shards: the kept samples of a run as new tars, members byte for byte."""
+"""Cleaned shards: the kept samples of a run as new tars, members byte for byte, or as parquet with all columns."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dedup.engines.local import engine_or_own
 from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
 from dedup.release.feed import Feed, unsorted_shards
 from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
+from dedup.release.rows import copy_rows
 from dedup.release.sidecar import write_beside
 from dedup.runs.lock import locked
 from dedup.runs.record import digest, read_record
@@ -47,7 +48,7 @@ class RewriteSummary:
     n_shards: int
     n_samples: int
     image_bytes: int  # of the samples' images, encoded
-    n_bytes: int  # of the tars; an estimate before they are written
+    n_bytes: int  # of the shards; an estimate before they are written
     n_done_before: int = 0  # shards that an earlier run had written
     errors: tuple[str, ...] = field(default_factory=tuple)  # why shards were not written, at most 20 of them
     n_failed: int = 0  # shards that were not written
@@ -71,8 +72,9 @@ class Written:
 
     number: int
     n_samples: int
-    n_bytes: int  # of the tar; 0 if it was not written
+    n_bytes: int  # of its file; 0 if it was not written
     error: str = ""  # why it was not
+    suffix: str = ".tar"
 
 
 def rewrite(
@@ -90,9 +92,10 @@ def rewrite(
     Parameters
     ----------
     run_dir : str
-        A finished run over tars or a folder of images, which must not have moved.
+        A finished run over tars, parquet or Arrow files, or a folder of images, which must not have moved.
     out : str
-        Folder for ``NNNNN.tar``, with ``NNNNN.parquet`` and ``NNNNN_stats.json`` as of img2dataset; a path or any fsspec URL.
+        Folder for ``NNNNN.tar``, with ``NNNNN.parquet`` and ``NNNNN_stats.json`` as of img2dataset; a path or any fsspec URL. Rows of
+        parquet or Arrow files become ``NNNNN.parquet`` with the columns they had.
     per_shard : int
         Samples per shard; 0 = one cleaned shard for each shard with kept samples. A shard ends early where a key would repeat.
     keep_list : str
@@ -150,8 +153,8 @@ def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[CleanedShard
     begun = read_json(join(out, _PLAN))
     if begun is None:
         fs, path = filesystem(out)
-        if fs.exists(path) and any(str(name).endswith(".tar") for name in fs.ls(path, detail=False)):
-            raise RunDirectoryError(f"{out} holds tars that were not written here; name an empty folder")
+        if fs.exists(path) and any(str(name).endswith((".tar", ".parquet")) for name in fs.ls(path, detail=False)):
+            raise RunDirectoryError(f"{out} holds shards that were not written here; name an empty folder")
     elif changed := sorted(name for name in plan if name != "run" and begun.get(name) != plan[name]):
         raise RunDirectoryError(f"{out} was begun with another {', '.join(changed)}; name another folder, or delete this one")
     clear_unfinished(out)
@@ -193,7 +196,7 @@ def _carry_out(task: RewriteTask, estimate: RewriteSummary, engine: Engine, repo
 
 
 def _described(result: Written, out: str) -> str:
-    return f"{out}/{result.number:05d}.tar with {result.n_samples:,} samples was not written: {result.error}"
+    return f"{out}/{result.number:05d}{result.suffix} with {result.n_samples:,} samples was not written: {result.error}"
 
 
 def _stretches(shards: Sequence[CleanedShard], n_tasks: int) -> Iterator[tuple[CleanedShard, ...]]:
@@ -214,10 +217,10 @@ def finished(out: str, shard: CleanedShard) -> Written | None:
     stats = read_json(shard_path(out, shard.number, "_stats.json"))
     if stats is None or stats.get("first_sample_id") != shard.first_id or stats.get("count") != shard.n_samples:
         return None
-    fs, path = filesystem(shard_path(out, shard.number, ".tar"))
+    fs, path = filesystem(shard_path(out, shard.number, shard.suffix))
     with suppress(FileNotFoundError):
         if int(fs.size(path)) == stats.get("n_bytes"):
-            return Written(shard.number, shard.n_samples, int(stats["n_bytes"]))
+            return Written(shard.number, shard.n_samples, int(stats["n_bytes"]), suffix=shard.suffix)
     return None
 
 
@@ -253,28 +256,29 @@ def write_shard(task: RewriteTask, shard: CleanedShard, feed: Feed) -> Written:
         return done
     started = time.time()
     rows = kept_rows(task.kept, shard)
-    target = shard_path(task.out, shard.number, ".tar")
+    target = shard_path(task.out, shard.number, shard.suffix)
     try:
         scratch = AtomicFile(target)
     except OSError as error:
         raise _failed(target, shard, error) from error
     try:
-        rows = _copy(rows, shard.number, scratch.file, feed)
-        scratch.file.write(_END)
-        scratch.file.write(b"\0" * (-scratch.file.tell() % tarfile.RECORDSIZE))
-        n_bytes = scratch.close()
-        write_beside(rows, shard_path(task.out, shard.number, ".parquet"))
+        if shard.suffix == ".tar":
+            rows, n_bytes = _write_tar(rows, shard.number, scratch, feed)
+            write_beside(rows, shard_path(task.out, shard.number, ".parquet"))
+        else:
+            copy_rows(rows, scratch.file)
+            n_bytes = scratch.close()
         write_json(shard_path(task.out, shard.number, "_stats.json"), _stats(shard, n_bytes, started))
     except InputError as error:
         scratch.abort()
-        return Written(shard.number, shard.n_samples, 0, str(error))
+        return Written(shard.number, shard.n_samples, 0, str(error), shard.suffix)
     except OSError as error:
         scratch.abort()
         raise _failed(target, shard, error) from error
     except BaseException:
         scratch.abort()
         raise
-    return Written(shard.number, shard.n_samples, n_bytes)
+    return Written(shard.number, shard.n_samples, n_bytes, suffix=shard.suffix)
 
 
 def _failed(target: str, shard: CleanedShard, error: OSError) -> DedupError:
@@ -300,6 +304,14 @@ def _stats(shard: CleanedShard, n_bytes: int, started: float) -> JsonDict:
         "first_sample_id": shard.first_id,
         "last_sample_id": shard.last_id,
     }
+
+
+def _write_tar(rows: pa.Table, number: int, scratch: AtomicFile, feed: Feed) -> tuple[pa.Table, int]:
+    """Write the members of samples and the end of a tar; the rows as they are named now, and bytes written."""
+    rows = _copy(rows, number, scratch.file, feed)
+    scratch.file.write(_END)
+    scratch.file.write(b"\0" * (-scratch.file.tell() % tarfile.RECORDSIZE))
+    return rows, scratch.close()
 
 
 def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed) -> pa.Table:

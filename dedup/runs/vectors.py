@@ -15,7 +15,7 @@ from dedup.errors import RunDirectoryError
 from dedup.numerics.image.views import ViewRows
 from dedup.schemas.fields import ROW_MASK
 from dedup.storage.arrays import folder_state, map_arrays, read_rows, save_array
-from dedup.storage.urls import filesystem, is_local, join, matching
+from dedup.storage.urls import is_local, join, matching
 
 _GAP = 256  # rows not needed that are read rather than starting another request, which costs about as much as some hundred rows
 
@@ -141,8 +141,6 @@ def view_part(folder: str, name: str, number: int) -> str:
 
 def view_parts(folder: str) -> tuple[int, ...]:
     """Numbers of the parts, ascending; empty if the run has no views."""
-    fs, root = filesystem(folder)
-    fs.invalidate_cache(root)
     return tuple(sorted(int(name.rpartition("-")[2].partition(".")[0]) for name in matching(folder, "view-*.npy")))
 
 

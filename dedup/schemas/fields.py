@@ -38,14 +38,20 @@ ROW_MASK: Final = (1 << 32) - 1  # the bits of a sample_id that hold the row of 
 COMPONENT_ID = field("component_id", INT64, "smallest sample_id of the group of copies; a unique sample's own sample_id")
 
 SHARD = field(
-    "shard", TEXT, "URL of the tar that holds the sample, or of the file its precomputed embedding came from; a folder's URL ends with '/'"
+    "shard", TEXT, "URL of the tar, parquet or Arrow file that holds the sample, or its precomputed embedding; a folder's URL ends with '/'"
 )
 
-KEY = field("key", TEXT, "the sample's key: in a tar, the member name up to the first dot of its base name; in a folder, the relative path")
+KEY = field(
+    "key",
+    TEXT,
+    "the sample's key: in a tar, the member name up to the first dot of its base name; in a folder, the relative path; in a parquet or "
+    "Arrow file, its column key or __key__, else the number of the row",
+)
 MEMBER = field(
     "member",
     TEXT,
-    "which image of the sample: what follows the key in the name of its member, in lower case; null in a folder, or if not known",
+    "which image of the sample: what follows the key in the name of its member, in lower case; in a parquet or Arrow file the column, with a "
+    "number in a list; null in a folder, or if not known",
     nullable=True,
 )
 N_IMAGES = field("n_images", INT32, "images of the sample, rejected ones included; each has a row of its own")
@@ -55,7 +61,11 @@ CAPTIONS = field("captions", TEXTS, "all captions of the image, in order, withou
 URL = field("url", TEXT, "the image's address on the web, as the shard gives it", nullable=True)
 
 BYTE_OFFSET = field(
-    "byte_offset", INT64, "where the image's bytes start in the tar; null in a compressed tar, or if not known", unit="bytes", nullable=True
+    "byte_offset",
+    INT64,
+    "where the image's bytes start in the tar; in a parquet or Arrow file the number of its row; null in a compressed tar, or if not known",
+    unit="bytes",
+    nullable=True,
 )
 
 N_BYTES = field("n_bytes", INT64, "size of the encoded image; 0 = not known", unit="bytes")

@@ -14,7 +14,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
 from dedup.find.index import RunIndex, open_index
-from dedup.find.inputs import find_inputs, is_tar, read_inputs
+from dedup.find.inputs import find_inputs, is_shard, read_inputs
 from dedup.runs.directory import Run
 from dedup.runs.record import digest
 from dedup.schemas import EXCLUSIONS
@@ -102,7 +102,7 @@ def _open_index(run: Run, identity: str, device: str) -> RunIndex:
 
 def batches_of(paths: list[str], n_workers: int) -> list[tuple[str, ...]]:
     """Paths for each task: a tar is a task, images are batched."""
-    tars = [(path,) for path in paths if is_tar(path)]
+    tars = [(path,) for path in paths if is_shard(path)]
     images = [path for path in paths if (path,) not in set(tars)]
     size = int(np.clip(-(-len(images) // (4 * n_workers)), 1, 256))
     return [*tars, *(tuple(images[start : start + size]) for start in range(0, len(images), size))]

@@ -70,6 +70,7 @@ def matching(folder: str, pattern: str) -> list[str]:
     Raises OSError, or whatever the file system raises, if the folder can't be listed.
     """
     fs, path = filesystem(folder)
+    fs.invalidate_cache(path)  # a store's listing is remembered, and others may have written since
     try:
         names = fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):

@@ -44,8 +44,7 @@ class Shipment:
         Raises the DedupError that the work raised.
         Raises StageError if a result was not written by a worker of this job.
         """
-        fs, path = filesystem(self.folder)
-        fs.invalidate_cache(path)
+        fs, _ = filesystem(self.folder)
         for name in matching(self.folder, "result-*.pickle"):
             if name in self._seen:
                 continue

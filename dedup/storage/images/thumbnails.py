@@ -165,7 +165,5 @@ def open_thumbnails(folder: str) -> ThumbnailStore | None:
 
 @lru_cache(maxsize=1)
 def _open_thumbnails(folder: str, state: str) -> ThumbnailStore | None:
-    fs, path = filesystem(join(folder, "thumbnails"))
-    fs.invalidate_cache(path)  # a listing from before the embedding may be remembered
     numbers = [int(re.findall(r"(\d+)\.npy$", name)[0]) for name in matching(join(folder, "thumbnails"), "offsets_*.npy")]
     return ThumbnailStore(folder, numbers) if numbers else None

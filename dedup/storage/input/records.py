@@ -16,7 +16,7 @@ from dedup.storage.input.encodings import clean_text
 URL_NAMES: Final = ("url", "image_url", "img_url")
 _DEPTH: Final = 6  # of lists and objects in each other
 _CAPTION: Final = re.compile(r"captions?(_?\d+)?")
-_TEXT: Final = re.compile(r"texts?(_?\d+)?")
+_TEXT: Final = re.compile(r"(texts?|txt)(_?\d+)?")
 _OTHER_CAPTION: Final = re.compile(r"(\w+_)?(caption|captions)(_\w+)?")
 _NO_CAPTION: Final = re.compile(r"\w*_(id|ids|similarity|length|len|count|num|source|language|lang|model|time|hash|url|path|file|score)")
 _SENTENCE: Final = re.compile(r"(sentence|sentences|raw)(_?\d+)?")

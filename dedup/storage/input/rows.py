@@ -51,9 +51,12 @@ class RowReader:
         wanted += [*url_columns(names), *(alias for name in carry for alias in aliases(name) if alias in names)]
         self.columns = list(dict.fromkeys(wanted))
         self._guesser = Guesser()
+        self._has_learnt = False
 
     def learn(self, table: pa.Table) -> None:
-        """Learn the encoding of the table's texts, which are bytes."""
+        """Learn the encoding of the table's texts, which are bytes, unless an earlier part of it has told."""
+        if self._has_learnt:
+            return
         strange: list[bytes] = []
         for name in self.columns:
             column = table.column(name) if name in table.column_names else None
@@ -66,6 +69,7 @@ class RowReader:
                 strange += lines_to_learn_from(pc.drop_null(column).to_pylist())
         if strange:
             self._guesser.learn(strange)
+            self._has_learnt = True
 
     def text(self, value: bytes) -> str:
         """A text of the table."""
@@ -99,10 +103,10 @@ def _captions(record: Record, groups: Sequence[Sequence[str]]) -> list[str]:
     return []
 
 
-def text_as_bytes(table: pa.Table) -> pa.Table:
+def text_as_bytes(table: pa.Table, *, apart_from: Sequence[str] = ()) -> pa.Table:
     """Cast text columns, and columns of lists of texts, to bytes: they may hold invalid UTF-8, on which `to_pylist` would fail."""
     for position, column in enumerate(table.schema):
-        if (kind := _as_bytes(column.type)) is not None:
+        if column.name not in apart_from and (kind := _as_bytes(column.type)) is not None:
             table = table.set_column(position, column.name, table.column(position).cast(kind))
     return table
 

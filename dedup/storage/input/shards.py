@@ -1,4 +1,4 @@
-"""Webdataset shards: a tar streamed into samples, and one image fetched again by its byte range."""
+"""Shards: streamed into samples, and one image fetched again by its place."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from dedup.errors import InputError, SampleError
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
 from dedup.storage.input.encodings import clean_name, clean_text
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind
+from dedup.storage.input.row_files import is_row_file
+from dedup.storage.input.row_images import LEFT_OUT, images_at, read_rows
 from dedup.storage.input.rows import Sidecar, sidecar_url
 from dedup.storage.input.samples import (
     IMAGE_SUFFIXES,
@@ -105,9 +107,9 @@ class ReadOptions:
 def read_shard(
     url: str, *, carry: Sequence[str] = (), sidecar: bool = False, max_image_bytes: int = MAX_IMAGE_BYTES, images: str = "all"
 ) -> SampleReader:
-    """Stream a tar into the images of its samples, grouped by key as webdataset does.
+    """Stream a tar into the images of its samples, grouped by key as webdataset does; or a parquet or Arrow file, row by row.
 
-    `url`: a path or any fsspec URL of a tar, plain or compressed.
+    `url`: a path or any fsspec URL of a tar, plain or compressed, or of a file that `dedup.storage.input.row_images.read_rows` reads.
     `carry`, `sidecar`, `max_image_bytes`, `images`: see `ReadOptions`.
     Returns an iterable of `RawSample` whose `status`, `error`, `is_reachable`, `passed_over` and `late` then tell how it ended. No file
     makes it raise: what can't be used is a sample with an `error`, is counted, or shows in the status.
@@ -124,6 +126,8 @@ def read_shard(
 
     A zero-byte file counts as truncated; a tar of only zero blocks is empty and ok.
     """
+    if is_row_file(url):
+        return read_rows(url, carry=carry, max_image_bytes=max_image_bytes, images=images)
     options = ReadOptions(tuple(carry), sidecar, max_image_bytes, images)
     return SampleReader(lambda reader: _samples(reader, url, options))
 
@@ -171,7 +175,7 @@ class _Run:
         rank = (0 if ending == suffix else 1) + (2 if ending in SELDOM_READ else 0)
         if (options.images == "first" and rank >= self.rank) or (options.images not in ("all", "first") and suffix != options.images):
             if is_named:
-                reader.passed_over["images that input.images_per_sample leaves out"] += 1
+                reader.passed_over[LEFT_OUT] += 1
             return
         image = _Image(suffix, clean_name(member.name), tar.offset(member), member.size)
         try:
@@ -187,7 +191,7 @@ class _Run:
         image.data = data
         if options.images == "first":
             if self.images:
-                reader.passed_over["images that input.images_per_sample leaves out"] += 1
+                reader.passed_over[LEFT_OUT] += 1
                 self.images.clear()
             self.rank = rank
         self.images.append(image)
@@ -318,11 +322,13 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
     """Fetch one image again, by its place in `metadata`.
 
     `shard`: URL of the tar; of a folder of images, ending with '/'.
-    `byte_offset`: where its bytes start; None streams the (compressed) tar up to the key.
+    `byte_offset`: where its bytes start; in a file of rows the number of its row; None streams the (compressed) tar up to the key.
     `n_bytes`: size of the encoded image.
     `member`: which of the sample's images, where the key is searched for; None: the first of that size.
     Raises InputError if shard or image are gone, can't be reached, or have another size.
     """
+    if is_row_file(shard):
+        return _read_row(shard, key, byte_offset or 0, n_bytes, member)
     path = shard + key if shard.endswith("/") else shard
     if byte_offset is None:
         reader = read_shard(shard, max_image_bytes=n_bytes)
@@ -341,6 +347,16 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
     except Exception as error:  # each file system has its own
         raise InputError(f"{path} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
     return check_range(data, path, key, byte_offset, n_bytes)
+
+
+def _read_row(shard: str, key: str, row: int, n_bytes: int, member: str | None) -> bytes:
+    try:
+        images = [data for _, name, data in images_at(shard, [row]) if member in (None, name) and len(data) == n_bytes]
+    except Exception as error:  # each file system has its own
+        raise InputError(f"{shard} can't be read ({one_line(error)}); was it moved since it was embedded?") from error
+    if not images:
+        raise InputError(f"{shard} has no image of {n_bytes} bytes in row {row}, key {key!r}; it has changed, run embed again")
+    return images[0]
 
 
 def is_place(sample: RawSample, key: str, n_bytes: int, member: str | None) -> bool:

@@ -22,6 +22,7 @@ from dedup.storage.input.encodings import clean_name
 from dedup.storage.input.listing import list_images
 from dedup.storage.input.paths import comparable, has_exact_rows, stem, unique_depths
 from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.rows import sidecar_url
 from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.input.tables import read_paths
@@ -108,7 +109,9 @@ def _expand(pattern: str, depth: int) -> Iterator[tuple[str, bool]]:
 def _refuse(pattern: str, names: list[str]) -> None:
     first, what = names[0], f"input.shards={pattern}"
     if os.path.isdir(first):
-        raise InputError(f"{what} is a folder; give its tars as '{first}/*.tar', or a folder of images as input.images={first}")
+        names = [name for name in sorted(os.listdir(first)) if is_row_file(name)]
+        files = f"files as '{first}/*{posixpath.splitext(names[0])[1]}'" if names else f"tars as '{first}/*.tar'"
+        raise InputError(f"{what} is a folder; give its {files}, or a folder of images as input.images={first}")
     if len(names) > 1:
         raise InputError(f"{what}: none of the {len(names)} files exists, the first is {first}; check folder and number of digits")
     raise InputError(f"{what}: the file {first} does not exist; check the path")
