@@ -417,7 +417,7 @@ def test_what_can_not_be(run, tmp_path):
         rewrite(str(tmp_path), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     shards = str(Path(manifest(run)[0]["shard"]).parent)
-    with pytest.raises(RunDirectoryError, match="holds tars that were not written here"):
+    with pytest.raises(RunDirectoryError, match="holds shards that were not written here"):
         rewrite(run, shards)
 
 

@@ -229,11 +229,11 @@ def print_rewrite(summary: RewriteSummary) -> None:
     """Print what rewriting did, or would do."""
     what = f"{summary.n_samples:,} in {counted(summary.n_shards, 'shard')}; images {bytes_text(summary.image_bytes)}"
     if summary.is_dry_run:
-        tars = f"some {bytes_text(summary.n_bytes)} in {summary.out}"
-        print_lines([("would keep", what), ("tars", tars), *_keep_list_lines(summary.keep_list)])
+        size = f"some {bytes_text(summary.n_bytes)} in {summary.out}"
+        print_lines([("would keep", what), ("size", size), *_keep_list_lines(summary.keep_list)])
         return
     before = f", {summary.n_done_before:,} of them done before" if summary.n_done_before else ""
-    lines = [("kept", what), ("tars", f"{bytes_text(summary.n_bytes)}{before}"), *_keep_list_lines(summary.keep_list)]
+    lines = [("kept", what), ("size", f"{bytes_text(summary.n_bytes)}{before}"), *_keep_list_lines(summary.keep_list)]
     lines += [("failed", error) for error in summary.errors]
     if summary.n_failed > len(summary.errors):
         lines.append(("", f"… and {summary.n_failed - len(summary.errors):,} more"))
