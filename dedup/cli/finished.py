@@ -146,7 +146,7 @@ def rewrite(
     config_file: ConfigFile = None,
     settings: EngineSettings = None,
     workers: Workers = None,
-    per_shard: Annotated[int, typer.Option("--per-shard", min=0, help="samples per shard; 0 = a shard for each shard of the input")] = 10_000,
+    per_shard: Annotated[int, typer.Option("--per-shard", min=0, help="samples per shard; 0 = one for each of the input")] = 10_000,
     keep_list: KeepList = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be written, and its size")] = False,
     as_json: Json = False,
