@@ -74,6 +74,7 @@ TINY = {
     "confirm": Tiny("{run} --pairs 20", figures={"ms_per_pair": float, "n_confirmed": int}),
     "contraction": Tiny("--engine local --cores 1 --edges 3000 --path 100", figures={"graph": "path", "is_equal": True}),
     "embed": Tiny("{shards}", ("no --peers given",), {"one_core": dict, "whole_run": dict}),
+    "formats": Tiny("{photos} --n 1", ("kinds that nothing here writes",), {"n_groups": 1, "n_groups_of_several_photos": 0, "apart": {}}),
     "engines": Tiny(
         f"{VECTORS} --cores 1 --heap 512m --spark spark.sql.shuffle.partitions=2", figures={"is_equal": True}, needs=("pyspark",)
     ),

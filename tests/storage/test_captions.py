@@ -212,6 +212,19 @@ def test_tables(tmp_path: Path, name: str, data: bytes, expected: dict[str, list
     assert all(sample.text.source == "table" for key, sample in samples.items() if key in expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "data"), [("metadata.jsonl", b'{"file_name":"sub/a.jpg","text":"one"}'), ("metadata.csv", b"file_name,text\nsub/a.jpg,one\n")]
+)
+def test_the_table_that_a_folder_brings_with_it(tmp_path: Path, name: str, data: bytes) -> None:
+    files = dict.fromkeys(TWO, JPG) | {name: data}
+    samples, _ = samples_of_folder(tmp_path / "alone", files)
+    assert {key: sample.captions for key, sample in samples.items()} == {"sub/a.jpg": ("one",), "sub/b.jpg": ()}
+    samples, _ = samples_of_folder(tmp_path / "beside", files | {"sub/b.txt": b"two"})  # files beside the images come first
+    assert {key: sample.captions for key, sample in samples.items()} == {"sub/a.jpg": (), "sub/b.jpg": ("two",)}
+    samples, _ = samples_of_folder(tmp_path / "other", files | {name: b"model,date\nx,y\n"})  # no table of captions
+    assert not any(sample.captions for sample in samples.values())
+
+
 def test_parquet_tables(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     table = pa.table({"image_id": [1, 2], "Captions": [["one", "two"], []], "punsafe": [0.5, None]})

@@ -28,6 +28,7 @@ from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
 from dedup.storage.input.tables import read_paths
 from dedup.storage.urls import absolute, filesystem, is_local
 
+_OWN_TABLES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of the layout that `datasets` calls an image folder
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
 
 
@@ -154,7 +155,8 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
 
     `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are passed over. Links to
     folders are followed, once; a file that several links or names lead to is one image.
-    `captions`: the table of captions, or ''; then they are in text files beside the images.
+    `captions`: the table of captions, or ''; then they are in text files beside the images, or if there are none in a table of the folder
+    that `datasets` knows: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
     `per_part`: images per part, at least 1.
     Returns images in the order of their relative paths, including files in formats that are not read: they are rejected with
     that reason rather than skipped. Files whose suffix tells nothing are included too: their bytes tell.
@@ -172,12 +174,22 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
         files, path = filesystem(url)
         if not files.isfile(path):
             raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
-    if url:
-        whole = _with_table(folder, images, url)
-    else:
-        whole = FolderPart("", folder, tuple(images), texts=tuple(texts_beside(images, texts)))
+    beside = () if url else tuple(texts_beside(images, texts))
+    if not url and not any(beside):
+        url = _own_table(folder)
+    whole = _with_table(folder, images, url) if url else FolderPart("", folder, tuple(images), texts=beside)
     parts = [_cut(whole, number, start, per_part) for number, start in enumerate(range(0, len(images), per_part))]
     return [replace(parts[0], passed_over=tuple(sorted(passed_over.items()))), *parts[1:]]
+
+
+def _own_table(folder: str) -> str:
+    """URL of the table of captions that a folder brings with it; '' if there is none that can be read."""
+    files, path = filesystem(folder)
+    for name in _OWN_TABLES:
+        with suppress(InputError):
+            if files.isfile(posixpath.join(path, name)) and len(read_paths(f"{folder}/{name}")):
+                return f"{folder}/{name}"
+    return ""
 
 
 def _with_table(folder: str, images: list[str], url: str) -> FolderPart:
