@@ -154,3 +154,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_slow = any(item.get_closest_marker("slow") for item in found)
         ranks[path] = {"cluster": 0, "spark": 1}.get(group, 2 if is_slow else 3)
     items.sort(key=lambda item: ranks[item.path])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Stop if the groups had no effect: files would be set up by every process, and tests that follow each other would be torn apart."""
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist has not grouped the tests; expected pytest < 9.2 with pytest-xdist 3.8")
