@@ -37,7 +37,7 @@ def pdq(path: str) -> list[object]:
 
 def pdq_folder(folder: str) -> dict[str, list[object]]:
     """Hash all files with PDQ."""
-    files = sorted(path for path in Path(folder).rglob("*.jpg"))
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".jpg", ".png"))
     with multiprocessing.Pool(len(os.sched_getaffinity(0))) as pool:
         hashes = pool.map(pdq, [str(path) for path in files], chunksize=32)
     return {path.relative_to(folder).as_posix(): value for path, value in zip(files, hashes)}  # noqa: B905

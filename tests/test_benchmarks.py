@@ -94,6 +94,12 @@ TINY = {
     "gpu_pairs": Tiny(f"--device cpu {PRODUCTS}", ("| 4,000 | 30, 8 |",), writes=("x.json",), check=check_products, needs=("torch",)),
     "incremental": Tiny(f"{VECTORS} --workers 1 report.enabled=false", figures={"old": dict, "added": dict, "all": dict, "share": float}),
     "lists": Tiny(f"{VECTORS} --pairs 200", figures={"share_met": float}),
+    "lookalikes": Tiny(
+        "--out {out} --layouts 2 --n 2 --kinds logo,chess engine.workers=1",
+        ("| chess, photographed | 2 |", "| **all** | 8 |", "PDQ: not run: no --peers-python given"),
+        writes=("lookalikes.json", "lookalikes.png"),
+        needs=("matplotlib",),
+    ),
     "lookup": Tiny(f"{VECTORS} --queries 20", figures={"n": int, "p50_ms": float, "recall_at_1": float}),
     "pairs": Tiny(VECTORS, figures={"planted_recall": 1.0, "pair_recall": 1.0}),
     "peer_worker": Tiny("phash {photos} {out}/x.json", writes=("x.json",)),
