@@ -118,8 +118,8 @@ def ours(folder: Path, scratch: Path, settings: list[str]) -> tuple[list[str], f
     return pq.read_table(str(scratch / "run" / "duplicates"), columns=["key"])["key"].to_pylist(), seconds
 
 
-def theirs(python: str, method: str, threshold: float, folder: Path, scratch: Path) -> tuple[list[str], float]:
-    """The files that another tool would drop at its own threshold: all but one of each component of its pairs; and its seconds.
+def their_pairs(python: str, method: str, threshold: float, folder: Path, scratch: Path) -> tuple[list[str], list[tuple[int, int]], float]:
+    """Files that another tool has read, the pairs of them that it calls copies at its own threshold, by their places, and its seconds.
 
     Raises RuntimeError if it is not there, or fails.
     """
@@ -137,22 +137,18 @@ def theirs(python: str, method: str, threshold: float, folder: Path, scratch: Pa
         raise RuntimeError((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
     answer, seconds = json.loads(target.read_text()), time.perf_counter() - started
     if method == "fastdup":
-        return dropped_by_pairs(names, [(int(a), int(b)) for a, b, similarity in answer["all"] if similarity >= threshold]), seconds
+        return names, [(int(a), int(b)) for a, b, similarity in answer["all"] if similarity >= threshold], seconds
     if method == "pdq":
         answer = {name: hashes[0] for name, (quality, hashes) in answer.items() if quality >= PDQ_MIN_QUALITY}
     hashes = {name: np.frombuffer(bytes.fromhex(digits), np.uint64) for name, digits in answer.items() if digits}
-    hashed, words = list(hashes), np.array(list(hashes.values()))
-    near = [
-        (a, a + 1 + int(b))
-        for a in range(len(hashed))
-        for b in np.flatnonzero(np.bitwise_count(words[a] ^ words[a + 1 :]).sum(axis=1) <= threshold)
-    ]
-    return dropped_by_pairs(hashed, near), seconds
+    words = np.array(list(hashes.values()))
+    near = [np.flatnonzero(np.bitwise_count(words[a] ^ words[a + 1 :]).sum(axis=1) <= threshold) for a in range(len(words))]
+    return list(hashes), [(a, a + 1 + int(b)) for a, found in enumerate(near) for b in found], seconds
 
 
-def dropped_by_pairs(names: list[str], pairs: Iterable[tuple[int, int]]) -> list[str]:
-    """All members but one of every component."""
-    parent = list(range(len(names)))
+def groups_of(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """The component of each of n files: the place of its first member."""
+    parent = list(range(n))
 
     def root(place: int) -> int:
         while parent[place] != place:
@@ -162,7 +158,7 @@ def dropped_by_pairs(names: list[str], pairs: Iterable[tuple[int, int]]) -> list
 
     for a, b in pairs:
         parent[max(root(a), root(b))] = min(root(a), root(b))
-    return [name for place, name in enumerate(names) if root(place) != place]
+    return [root(place) for place in range(n)]
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -209,7 +205,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peers-python", metavar="PATH", help="a python with fastdup, imagededup and pdqhash, or some of them")
     parser.add_argument("settings", nargs="*", help="of the run: key=value")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     kinds = options.kinds.split(",") if options.kinds else list(KINDS)
     scratch = options.out / "scratch"
     for folder in (scratch, options.out / "pictures"):
@@ -233,7 +229,9 @@ def main() -> None:
         try:
             if not options.peers_python:
                 raise RuntimeError("no --peers-python given")
-            add(name, *theirs(options.peers_python, method, threshold, options.out / "pictures", scratch))
+            names, pairs, seconds = their_pairs(options.peers_python, method, threshold, options.out / "pictures", scratch)
+            groups = groups_of(len(names), pairs)
+            add(name, [file for place, file in enumerate(names) if groups[place] != place], seconds)
         except RuntimeError as error:
             report["tools"][name] = {"not_run": str(error)}
     (options.out / "lookalikes.json").write_text(json.dumps(report, indent=1) + "\n")

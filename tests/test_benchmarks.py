@@ -73,6 +73,12 @@ TINY = {
     "calibrate": Tiny("--run {run} --n-images 20 --workers 1", figures={"n_drawn": 20, "recall": float, "advice": list}),
     "confirm": Tiny("{run} --pairs 20", figures={"ms_per_pair": float, "n_confirmed": int}),
     "contraction": Tiny("--engine local --cores 1 --edges 3000 --path 100", figures={"graph": "path", "is_equal": True}),
+    "edits": Tiny(
+        "{photos} --out {out} --n 2 --kinds grey,polaroid,screenshot_of_a_meme engine.workers=1",
+        ("| grey | 2 |", "| pairs of photos merged | 0 |", "fastdup: not run: no --peers-python given"),
+        writes=("edits.json", "edits.png"),
+        needs=("matplotlib",),
+    ),
     "embed": Tiny("{shards}", ("no --peers given",), {"one_core": dict, "whole_run": dict}),
     "formats": Tiny("{photos} --n 1", ("kinds that nothing here writes",), {"n_groups": 1, "n_groups_of_several_photos": 0, "apart": {}}),
     "engines": Tiny(
