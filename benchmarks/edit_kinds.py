@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 Edit = Callable[[Image.Image, Random], Image.Image]
 EDITS: dict[str, Edit] = {}
-OTHERS: list[Image.Image] = []  # photos that are shown beside the edited one, and nowhere else
+OTHERS: list[Image.Image] = []  # photos that are shown beside the edited one, each once: two collages must share nothing
 
 
 def edit(make: Edit) -> Edit:
@@ -27,7 +27,7 @@ def edit(make: Edit) -> Edit:
 def other(rng: Random, width: int, height: int) -> Image.Image:
     """Another picture of a size."""
     if OTHERS:
-        return ImageOps.fit(rng.choice(OTHERS), (width, height))
+        return ImageOps.fit(OTHERS.pop(), (width, height))
     return relief(rng, width, height)
 
 

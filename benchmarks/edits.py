@@ -28,7 +28,7 @@ from PIL import Image
 
 from dedup.storage.input.samples import IMAGE_SUFFIXES
 
-_MOST_OTHERS = 60
+_OTHERS_EACH = 8  # more than the edits of a photo show beside it
 
 
 def opened(path: Path, max_side: int) -> Image.Image:
@@ -121,7 +121,7 @@ def main() -> None:
     kinds = options.kinds.split(",") if options.kinds else list(EDITS)
     paths = sorted(path for path in options.photos.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
     Random(options.seed).shuffle(paths)
-    photos, others = paths[: options.n], paths[options.n : options.n + _MOST_OTHERS]
+    photos, others = paths[: options.n], paths[options.n : options.n + _OTHERS_EACH * options.n]
     scratch, folder = options.out / "scratch", options.out / "files"
     for old in (scratch, folder):
         shutil.rmtree(old, ignore_errors=True)
