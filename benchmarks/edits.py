@@ -22,7 +22,7 @@ from typing import Any
 import edit_kinds
 import pyarrow.parquet as pq
 from edit_kinds import EDITS
-from lookalikes import PEERS, encoded, groups_of, ours, their_pairs
+from lookalikes import PEERS, bars, encoded, groups_of, ours, their_pairs
 from machine import describe_machine
 from PIL import Image
 
@@ -90,22 +90,6 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join([*lines, *missing])
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
-    """A bar for each edit and tool."""
-    import matplotlib.pyplot as plt
-
-    tools = {name: tool for name, tool in report["tools"].items() if "not_run" not in tool}
-    edits = report["edits"]
-    figure, axes = plt.subplots(figsize=(9, 2 + 0.2 * len(edits) * max(1, len(tools)) ** 0.5), layout="constrained")
-    for place, (name, tool) in enumerate(tools.items()):
-        shares = [tool["found"].get(kind, 0) / report["n_photos"] for kind in edits]
-        axes.barh([row + 0.8 * place / len(tools) for row in range(len(edits))], shares, 0.8 / len(tools), label=name)
-    axes.set_yticks([row + 0.3 for row in range(len(edits))], [kind.replace("_", " ") for kind in edits], fontsize=7)
-    axes.set_xlabel("share of edits that is found")
-    axes.legend()
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     """Make the edits, let every tool find them, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,7 +132,9 @@ def main() -> None:
             report["tools"][name] = {"not_run": str(error)}
     (options.out / "edits.json").write_text(json.dumps(report, indent=1) + "\n")
     print(markdown(report))
-    plot(report, options.out / "edits.png")
+    tools = {name: tool for name, tool in report["tools"].items() if "not_run" not in tool}
+    shares = {name: [tool["found"].get(kind, 0) / len(photos) for kind in kinds] for name, tool in tools.items()}
+    bars(kinds, shares, "share of edits that is found", options.out / "edits.png")
 
 
 if __name__ == "__main__":

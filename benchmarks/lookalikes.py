@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,10 +31,12 @@ import pyarrow.parquet as pq
 from lookalike_kinds import KINDS, relief
 from machine import describe_machine
 from PIL import Image
+from quality_peers import PDQ_MIN_QUALITY, pairs_within
+
+from dedup.numerics.graph.components import connected_components
 
 _WORKER = Path(__file__).with_name("peer_worker.py")
 PEERS = {"imagededup PHash": ("phash", 10.0), "imagededup DHash": ("dhash", 10.0), "PDQ": ("pdq", 31.0), "fastdup": ("fastdup", 0.9)}
-PDQ_MIN_QUALITY = 50  # its own rule: hashes of featureless images are not compared
 
 
 def photographed(picture: Image.Image, rng: Random) -> Image.Image:
@@ -142,23 +144,14 @@ def their_pairs(python: str, method: str, threshold: float, folder: Path, scratc
         answer = {name: hashes[0] for name, (quality, hashes) in answer.items() if quality >= PDQ_MIN_QUALITY}
     hashes = {name: np.frombuffer(bytes.fromhex(digits), np.uint64) for name, digits in answer.items() if digits}
     words = np.array(list(hashes.values()))
-    near = [np.flatnonzero(np.bitwise_count(words[a] ^ words[a + 1 :]).sum(axis=1) <= threshold) for a in range(len(words))]
-    return list(hashes), [(a, a + 1 + int(b)) for a, found in enumerate(near) for b in found], seconds
+    near = pairs_within(words[None], words, threshold, is_same=True)
+    return list(hashes), list(zip(near.src.tolist(), near.dst.tolist(), strict=True)), seconds
 
 
-def groups_of(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+def groups_of(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
     """The component of each of n files: the place of its first member."""
-    parent = list(range(n))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    for a, b in pairs:
-        parent[max(root(a), root(b))] = min(root(a), root(b))
-    return [root(place) for place in range(n)]
+    src, dst = np.array(pairs, np.int64).reshape(-1, 2).T
+    return [int(group) for group in connected_components(src, dst, n)]
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -177,18 +170,18 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join([*lines, *missing])
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
-    """A bar for each kind and tool."""
+def bars(rows: Sequence[str], shares: Mapping[str, Sequence[float]], label: str, path: Path) -> None:
+    """Draw a bar for each row and tool.
+
+    `shares`: tool to the length of its bar in each row.
+    """
     import matplotlib.pyplot as plt
 
-    tools = {name: tool for name, tool in report["tools"].items() if "not_run" not in tool}
-    kinds = sorted(report["pictures"])
-    figure, axes = plt.subplots(figsize=(9, 2 + 0.17 * len(kinds) * max(1, len(tools)) ** 0.5), layout="constrained")
-    for place, (name, tool) in enumerate(tools.items()):
-        shares = [tool["dropped"].get(kind, 0) / report["pictures"][kind] for kind in kinds]
-        axes.barh([row + 0.8 * place / len(tools) for row in range(len(kinds))], shares, 0.8 / len(tools), label=name)
-    axes.set_yticks([row + 0.3 for row in range(len(kinds))], [kind.replace("_", " ") for kind in kinds], fontsize=7)
-    axes.set_xlabel("share of unique pictures that is dropped")
+    figure, axes = plt.subplots(figsize=(9, 2 + 0.18 * len(rows) * max(1, len(shares)) ** 0.5), layout="constrained")
+    for place, (name, lengths) in enumerate(shares.items()):
+        axes.barh([row + 0.8 * place / len(shares) for row in range(len(rows))], lengths, 0.8 / len(shares), label=name)
+    axes.set_yticks([row + 0.3 for row in range(len(rows))], [row.replace("_", " ") for row in rows], fontsize=7)
+    axes.set_xlabel(label)
     axes.legend()
     figure.savefig(path, dpi=110)
 
@@ -236,7 +229,11 @@ def main() -> None:
             report["tools"][name] = {"not_run": str(error)}
     (options.out / "lookalikes.json").write_text(json.dumps(report, indent=1) + "\n")
     print(markdown(report))
-    plot(report, options.out / "lookalikes.png")
+    pictures = sorted(report["pictures"].items())
+    shares = {
+        name: [tool["dropped"].get(kind, 0) / n for kind, n in pictures] for name, tool in report["tools"].items() if "not_run" not in tool
+    }
+    bars([kind for kind, _ in pictures], shares, "share of unique pictures that is dropped", options.out / "lookalikes.png")
 
 
 if __name__ == "__main__":

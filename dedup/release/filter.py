@@ -103,6 +103,8 @@ class KeepFilter:
 
     def _rows_of(self, shard: str) -> npt.NDArray[np.int64]:
         rows = self._kept_of(shard, "byte_offset")
+        if rows.null_count:
+            raise InputError(f"{shard} was read as embeddings, whose rows are not numbered; take the keys of the manifest instead")
         return np.unique(np.asarray(rows.to_numpy(), dtype=np.int64))
 
     def _shard_of(self, url: str) -> str:

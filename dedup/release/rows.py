@@ -23,6 +23,8 @@ def copy_rows(samples: pa.Table, file: IO[bytes]) -> None:
     `samples`: columns of the manifest, a row for each sample; by ascending sample_id, and so by ascending row of each file.
     Raises InputError if a file is gone or has changed, or files of one shard have different columns.
     """
+    if samples["byte_offset"].null_count:
+        raise InputError(f"{samples['shard'][0]} holds no images: it was read as embeddings; expected a run over the images themselves")
     columns = (samples[name].to_pylist() for name in ("shard", "byte_offset", "member", "n_bytes"))
     writer: pq.ParquetWriter | None = None
     held: list[pa.Table] = []
@@ -70,6 +72,6 @@ def _rows_of(shard: str, wanted: dict[int, tuple[str, int]]) -> Iterator[pa.Tabl
 def _like(part: pa.Table, schema: pa.Schema, shard: str) -> pa.Table:
     try:
         return part.cast(schema)
-    except (ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (ValueError, pa.ArrowNotImplementedError) as error:
         text = f"{shard} has other columns than the files before it ({one_line(error)})"
         raise InputError(f"{text}; give --per-shard 0, a cleaned file for each") from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -186,3 +187,16 @@ def test_files_of_other_columns_and_files_that_changed(tmp_path):
 def test_a_folder_of_files_says_what_to_give(folder, tmp_path):
     with pytest.raises(InputError, match=r"give its files as '.*/parquet/\*\.parquet'"):
         run_over(folder / "parquet", tmp_path / "run")
+
+
+def test_parquet_of_embeddings_holds_no_rows_of_images(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"id": [f"{i}" for i in range(40)], "embedding": list(vectors)}), tmp_path / "in" / "a.parquet")
+    words = [f"input.embeddings={tmp_path / 'in'}", "encoder.name=precomputed", f"output.run_dir={tmp_path / 'run'}", "engine.workers=1", "report.enabled=false"]  # fmt: skip
+    shared_workers.run(dedup.load_config(None, words))
+    summary = rewrite(str(tmp_path / "run"), str(tmp_path / "clean"))
+    assert (summary.n_shards, summary.n_failed) == (0, 1)
+    assert "holds no images: it was read as embeddings" in summary.errors[0]
+    with pytest.raises(InputError, match="was read as embeddings"):
+        dedup.keep(str(tmp_path / "run")).rows([str(tmp_path / "in" / "a.parquet")])

@@ -68,6 +68,8 @@ def test_every_image_comes_and_is_read_again(name):
         read_image_bytes(url, "", 3, 1)
     with pytest.raises(InputError, match="in row 99"):
         read_image_bytes(url, "", 99, 1)
+    with pytest.raises(InputError, match="was read as embeddings"):
+        read_image_bytes(url, "x", None, 0)
     with RowFile(url) as file:
         assert file.n_rows() == 40
 

@@ -109,7 +109,7 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
         )
     if not any(result.n_samples for result in results):
         raise InputError(
-            f"no image could be read from {counted(n_sources, 'shard')}: {_why_nothing(context, results)}; expected tars with images"
+            f"no image could be read from {counted(n_sources, 'shard')}: {_why_nothing(context, results)}; expected shards with images"
         )
     return unreadable
 

@@ -328,7 +328,7 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
     Raises InputError if shard or image are gone, can't be reached, or have another size.
     """
     if is_row_file(shard):
-        return _read_row(shard, key, byte_offset or 0, n_bytes, member)
+        return _read_row(shard, key, byte_offset, n_bytes, member)
     path = shard + key if shard.endswith("/") else shard
     if byte_offset is None:
         reader = read_shard(shard, max_image_bytes=n_bytes)
@@ -349,7 +349,9 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
     return check_range(data, path, key, byte_offset, n_bytes)
 
 
-def _read_row(shard: str, key: str, row: int, n_bytes: int, member: str | None) -> bytes:
+def _read_row(shard: str, key: str, row: int | None, n_bytes: int, member: str | None) -> bytes:
+    if row is None:
+        raise InputError(f"{shard} was read as embeddings; where the image of {key!r} is, is not known")
     try:
         images = [data for _, name, data in images_at(shard, [row]) if member in (None, name) and len(data) == n_bytes]
     except Exception as error:  # each file system has its own

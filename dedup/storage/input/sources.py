@@ -110,8 +110,9 @@ def _expand(pattern: str, depth: int) -> Iterator[tuple[str, bool]]:
 def _refuse(pattern: str, names: list[str]) -> None:
     first, what = names[0], f"input.shards={pattern}"
     if os.path.isdir(first):
-        names = [name for name in sorted(os.listdir(first)) if is_row_file(name)]
-        files = f"files as '{first}/*{posixpath.splitext(names[0])[1]}'" if names else f"tars as '{first}/*.tar'"
+        names = sorted(os.listdir(first))
+        rows = [] if any(name.endswith(".tar") for name in names) else [name for name in names if is_row_file(name)]
+        files = f"files as '{first}/*{posixpath.splitext(rows[0])[1]}'" if rows else f"tars as '{first}/*.tar'"
         raise InputError(f"{what} is a folder; give its {files}, or a folder of images as input.images={first}")
     if len(names) > 1:
         raise InputError(f"{what}: none of the {len(names)} files exists, the first is {first}; check folder and number of digits")
