@@ -23,7 +23,7 @@ from dedup.judge.verdicts import VERDICTS, Remembered
 from dedup.numerics.arraytypes import Pixels, Vectors
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.judge.compare import compare, turned
-from dedup.numerics.judge.picture import SIDE, Picture, use_one_thread
+from dedup.numerics.judge.picture import LEAST_SIDE, Picture, use_one_thread
 from dedup.numerics.similarity import Turn, apply_turn, best_turn_similarity, exact_similarity
 from dedup.runs.directory import Run
 from dedup.storage.images.reader import PictureReader, Place
@@ -89,7 +89,7 @@ def likelier_first(src: Vectors, dst: Vectors, turns: Sequence[Turn]) -> tuple[s
     return (turn, "none") if best[0] >= upright + _GAIN else ("none", turn)
 
 
-_HELD = 192  # pictures held, some 0.5 MB each
+_HELD = 192  # pictures held, some 1.5 MB each
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class JudgeSettings:
     @classmethod
     def of(cls, config: Config) -> JudgeSettings:
         """The settings of a configuration."""
-        min_side = max(SIDE, decoded_side(config.encoder))
+        min_side = max(LEAST_SIDE, decoded_side(config.encoder))
         keeps_unreadable = config.confirm.unreadable == "keep"
         return cls(Run(config.output.run_dir, config), config.input.max_pixels, min_side, config.confirm.max_distance, keeps_unreadable)
 

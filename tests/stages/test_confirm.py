@@ -16,6 +16,7 @@ from dedup.demo.pictures import procedural_scene
 from dedup.errors import RunDirectoryError
 from dedup.numerics.graph.components import connected_components
 from dedup.numerics.image.planting import plant
+from dedup.numerics.judge.compare import REASONS
 from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
 
@@ -113,7 +114,7 @@ def test_every_candidate_ends_in_edges_or_refused(run_dir):
     for row in rows(run_dir, "edges"):
         assert row["kind"] == "exact" or (row["confirmed"] is True and 0 <= row["distance"] <= 0.15 and len(row["transform"]) == 6)
     for row in rows(run_dir, "refused"):
-        assert row["reason"] in ("different", "unaligned", "overlap", "moved")
+        assert row["reason"] in REASONS
     assert refused
 
 

@@ -216,7 +216,7 @@ _CROPS = (95, 90, 80, 70, 50)
 
 _ROWS: tuple[_Row, ...] = (
     # quality of the encoder
-    ("jpeg", lambda s: partial(on_picture, encode, kind="JPEG", quality=int(s)), (3, 10, 30, 50, 75, 90), (10, 30, 75), ()),
+    ("jpeg", lambda s: partial(on_picture, encode, kind="JPEG", quality=int(s)), (3, 10, 30, 50, 75, 90), (10, 30, 75), (3,)),
     ("webp", lambda s: partial(on_picture, encode, kind="WEBP", quality=int(s)), (30, 75), (30, 75), ()),
     # factor on both sides, and on the width alone
     ("resize", lambda s: partial(on_picture, resize, x=s, y=s), (0.25, 0.5, 0.75, 1.5, 2), (0.5, 0.75, 1.5), ()),

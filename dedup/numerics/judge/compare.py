@@ -2,7 +2,8 @@
 
 Two registered pictures (`dedup.numerics.judge.register`) are compared in three ways. Each alone has its blind spot:
 local correlation of detail suffers from heavy compression and watermarks, the global descriptor from a caption over a
-part, and both find two shots of one scene nearly equal, which only the movement between them reveals.
+part, and both find two shots of one scene nearly equal, which only the movement between them reveals. All three leave something out, so
+what pictures that agree show is compared once more part by part (`dedup.numerics.judge.content`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 
 from dedup.numerics.arraytypes import Floats, Pixels
 from dedup.numerics.image.descriptor import VARIANTS
-from dedup.numerics.judge.picture import SIDE, SMALL_PICTURE_SIDE, Level, Picture
-from dedup.numerics.judge.register import UNALIGNED, Alignment, align, distortion, magnification
+from dedup.numerics.judge.content import Content, compare_content
+from dedup.numerics.judge.picture import FINE_SIDE, SIDE, SMALL_PICTURE_SIDE, Level, Matrix, Picture
+from dedup.numerics.judge.register import UNALIGNED, Alignment, align, distortion, magnification, refine
 from dedup.numerics.judge.tiles import Overlap, Tiles, overlap, tiles
 from dedup.numerics.judge.watermark import unmarked
 
@@ -36,8 +38,9 @@ _LEAST_BESIDE = 0.2  # of a tile that a watermark must leave
 _GLOBAL_WEIGHT = 0.2  # of a tile's disagreement where the pictures agree globally
 _MUCH_DETAIL = 0.35  # mean weight from which the tiles are evidence enough
 _MOST_CHANGED = 0.02  # share of the tiles that may show something else, beside one bar or one corner: a small sticker
+_MOSTLY_AGREEING = 0.6  # agreement of the median of the detail from which the fine detail may overrule bad tiles
 _LEAST_TRUST = 0.12  # a bird on a plain sky: what little detail there is must agree eight times as well
-Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different"]
+Reason = Literal["", "unaligned", "distorted", "overlap", "moved", "different", "content", "recoloured"]
 
 REASONS: dict[str, str] = {
     "unaligned": "no shift, scale or rotation brings one onto the other",
@@ -45,6 +48,8 @@ REASONS: dict[str, str] = {
     "overlap": "they share too small a part",
     "moved": "parts moved against each other: two shots of one scene",
     "different": "registered on each other, they differ in parts",
+    "content": "one layout or ground, but something else is written, drawn or shown in a part",
+    "recoloured": "one drawing in other colours",
     "unreadable": "a picture could not be read again, and confirm.unreadable=refuse",
 }
 
@@ -107,7 +112,35 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     is_moved = alignment.moved > np.interp(distance, *_MOVED_UP_TO)
     is_other = distance > max_distance or changed > _MOST_CHANGED
     reason: Reason = "different" if is_other else "moved" if is_moved else ""
+    may_overrule = reason == "different" and not is_moved and max_distance >= MAX_DISTANCE and _mostly_agrees(compared)
+    content = fine_content(a, b, alignment.matrix, first, second, checks_colours=may_overrule) if not reason or may_overrule else None
+    if may_overrule and content is not None and content.is_surely_same:
+        reason, distance = "", min(distance, max_distance)
+    elif not reason and content is not None and not content.is_same:
+        reason = "recoloured" if content.is_drawn and content.agreeing_share == 1.0 else "content"
     return Verdict(not reason, distance, reason, relative, alignment.moved, agreement, compared.similarity, shared.share)
+
+
+def _mostly_agrees(compared: Tiles) -> bool:
+    """Whether more than half of the detail agrees: what does not may lie over a part of one picture."""
+    order = np.argsort(compared.agreement)
+    summed = np.cumsum(compared.weight[order])
+    middle = int(np.searchsorted(summed, 0.5 * summed[-1]))
+    return bool(compared.agreement[order[middle]] >= _MOSTLY_AGREEING)
+
+
+def fine_content(a: Picture, b: Picture, matrix: Matrix, first: Level, second: Level, *, checks_colours: bool) -> Content | None:
+    """Compare two registered pictures at full size; None where they share next to nothing.
+
+    `matrix`: maps `first` to `second`, the levels at which they were registered.
+    """
+    fine_a, fine_b = a.level(FINE_SIDE), b.level(FINE_SIDE)
+    enlarge_a, enlarge_b = ([fine.width / level.width, fine.height / level.height] for fine, level in ((fine_a, first), (fine_b, second)))
+    matrix = matrix * np.array(enlarge_b)[:, None] / np.array([*enlarge_a, 1.0])
+    if magnification(matrix) < 1.0:
+        fine_a, fine_b, matrix = fine_b, fine_a, cv2.invertAffineTransform(matrix)
+    shared = overlap(fine_a, fine_b, refine(fine_a, fine_b, matrix))
+    return None if shared is None else compare_content(shared, checks_colours=checks_colours)
 
 
 def _beside_watermark(shared: Overlap) -> tuple[float, float, float] | None:

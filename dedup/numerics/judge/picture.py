@@ -15,7 +15,9 @@ from dedup.numerics.image.frame import picture_box
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
-SIDE = 128  # longer side at which pictures are compared, in pixels
+SIDE = 128  # longer side at which pictures are registered and compared, in pixels
+FINE_SIDE = 256  # longer side at which what they show is compared
+LEAST_SIDE = FINE_SIDE * 3 // 4  # shorter side that a decoder should leave: of a picture of 4:3, the longer then has `FINE_SIDE`
 SMALL_PICTURE_SIDE = 64  # instead, for pictures with fewer pixels
 _SMALL = 48  # longer side at which hypotheses are compared
 _LEAST_SIDE = 12  # of the shorter side: extreme aspect ratios are stretched to it
@@ -25,12 +27,12 @@ _BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on 
 class Picture:
     """Pixels of an image with what comparisons derive from them.
 
-    `pixels`: shape (height, width, 3); RGB; kept with a longer side of at most `SIDE`.
+    `pixels`: shape (height, width, 3); RGB; kept with a longer side of at most `FINE_SIDE`.
     """
 
     def __init__(self, pixels: Pixels) -> None:
         check_rgb(pixels)
-        largest = _resized(pixels, SIDE) if max(pixels.shape[:2]) > SIDE else pixels
+        largest = _resized(pixels, FINE_SIDE) if max(pixels.shape[:2]) > FINE_SIDE else pixels
         self.pixels, self.native_side = largest, max(pixels.shape[:2])
         self._levels: dict[int, Level] = {}
 
@@ -48,9 +50,14 @@ class Level:
         self.ycc: Array = cv2.transform(pixels.astype(np.float32), BT601)
         self.luma: Array = np.ascontiguousarray(self.ycc[:, :, 0])
         self.height, self.width = self.luma.shape
+        self._pixels = pixels
+
+    @cached_property
+    def boxes(self) -> list[tuple[float, ...]]:
+        """The whole picture, and what lies inside its frame if it has one: left, top, right, bottom in pixels."""
+        inner = picture_box(self._pixels)
         whole = (0.0, 0.0, float(self.width), float(self.height))
-        inner = picture_box(pixels)
-        self.boxes = [whole] if inner is None else [whole, tuple(float(edge) for edge in inner)]
+        return [whole] if inner is None else [whole, tuple(float(edge) for edge in inner)]
 
     @cached_property
     def small(self) -> tuple[Array, Array, npt.NDArray[np.float64]]:

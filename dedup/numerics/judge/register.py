@@ -19,6 +19,8 @@ _HOPELESS_STRETCH = 1.5
 _GRIDS = (11, 8)  # pixels between tracked points, in the first and the second round
 _QUICK_GRID = 17  # pixels between the points of a quick check, which is enough to refuse most look-alikes
 _ENOUGH_QUICK = 25  # tracks
+_FINE_GRID = 14  # pixels between the points of the last refinement, at full size
+_LEAST_FINE_TRACKS = 12
 _LEAST_TRACKS = 0.25  # share of tracks that must agree on one map: of planted copies 0.6 and more do, of most look-alikes 0.2 and less
 _ENOUGH_TRACKS = 50  # from which that share is reliable
 _TRACKS_GAIN = 0.15  # of agreement that a map may lose if most tracks agree on it
@@ -200,6 +202,13 @@ def track(a: Level, b: Level, matrix: Matrix, grid: int, *, pyramid: int, tolera
     astray = (distance >= _MOVED) & (distance < 2 * _LK_WINDOW[0])
     inliers = float(agreeing.mean())
     return Tracked(refined, inliers, len(starts), len(points), pyramid, warped, starts[astray], ends[astray], remaining[astray])
+
+
+def refine(a: Level, b: Level, matrix: Matrix) -> Matrix:
+    """A good map made exact by tracks at the size of `a` and `b`; the map itself where they do not agree on one."""
+    tracked = track(a, b, matrix, _FINE_GRID, pyramid=1, tolerance=0.7)
+    is_better = tracked is not None and tracked.inliers > 0.5 and tracked.n_tracks >= _LEAST_FINE_TRACKS
+    return tracked.matrix if tracked is not None and is_better else matrix
 
 
 def share_moved(a: Level, tracked: Tracked) -> float:

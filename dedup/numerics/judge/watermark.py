@@ -14,6 +14,7 @@ from dedup.numerics.arraytypes import Floats, Mask
 from dedup.numerics.judge.picture import Array
 
 _TUKEY = 4.7  # deviations beyond which a pixel says nothing about the fit
+_FITTED = 8_000  # pixels to which the tones are fitted
 _LEAST_SPREAD = 1.5  # grey levels, as JPEG causes
 _MOST_SPREAD = 6.0  # grey levels of the pixels that are not marked
 _MARKED = 4.0  # deviations from which a pixel is marked
@@ -49,7 +50,8 @@ def unmarked(a: Array, b: Array, mask: Array) -> Array | None:
 
 def _residual(a: Array, b: Array, valid: Mask) -> tuple[Array, float]:
     """`b` less an affine function of `a` fitted to most pixels (Tukey's biweight), and the deviation of the residual."""
-    x, y = a[valid].astype(np.float64), b[valid].astype(np.float64)
+    every = max(1, int(valid.sum()) // _FITTED)
+    x, y = a[valid][::every].astype(np.float64), b[valid][::every].astype(np.float64)
     weight = np.ones(len(x))
     gain, offset, spread = 1.0, 0.0, np.inf
     for _ in range(6):

@@ -1,0 +1,174 @@
+"""Two registered pictures brought to one tone and one sharpness, so that what is left between them is what they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from dedup.numerics.arraytypes import Floats, Mask
+from dedup.numerics.judge.picture import Array
+from dedup.numerics.judge.tiles import Overlap
+
+_BIN = 8  # grey levels of a bin of the tone curve
+_BENT = 48.0  # grey levels between the tone curve and the straight line that fits best; beyond, something else was laid over
+_GAINS = (0.3, 3.0)
+_ROUNDS = 6
+_FITTED = 1_500  # pixels to which a line is fitted
+_EVERY = 7  # of so many pixels one is looked at where a figure of all is wanted
+_LEAST_IN_BIN = (8, 0.0005)  # pixels, and share of them, from which a bin says something
+_BLURS = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5)  # deviations in pixels by which the sharper picture is blurred
+_WINDOW = 128  # pixels to a side of the part in which blurs are compared
+_MOST_DETAIL = 40.0  # grey levels of a pixel's second difference that count: the edge of a mask is one strong line
+_GAIN = 1.04  # how much better a blur must fit
+_LEAST_CONTRAST = 20.0  # grey levels
+_COARSE = 4.0  # deviation of the blur whose difference to the picture is detail, in pixels
+_LETTERS = 2.5  # instead, in drawn pictures: every line of writing is a dark band, and only its letters differ
+# share of flat pixels plus share of its main colours, from which a picture is drawn, written or printed: no part is left out
+DRAWN = 1.15
+_COLOUR_STEP = 8.0  # grey levels of luma and chroma that count as one colour
+_ZERO = np.array([0.0, 16.0, 16.0], dtype=np.float32)  # steps: luma from 0, chroma from -128
+_FREQUENT = 8  # colours: a page has fewer, a photo has many more
+_FLAT = (3.0, 0.02)  # range of a pixel's neighbours that counts as none: grey levels, and share of the contrast
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Luma of two pictures, shape (height, width), in the tones of the second and as sharp as the duller; 0 outside the mask."""
+
+    left: Array
+    right: Array
+    mask: Array  # shape (height, width); 1 where both have pixels
+    contrast: float  # grey levels between the darkest and the lightest hundredth
+    noise: float  # deviation of the detail that is left between most pixels, in grey levels
+    # details: shape (height, width) each; the pictures less their coarser parts, 0 outside the mask
+    details: tuple[Array, Array]
+    # share of the pixels whose neighbours have their value, plus share of the most frequent colours: 0 to 2; the picture's that has less
+    drawn: float
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether both pictures are mostly flat and of few colours: drawn, written or printed."""
+        return self.drawn > DRAWN
+
+    @property
+    def inside(self) -> Mask:
+        """Where both have pixels."""
+        return self.mask > 0
+
+
+def match(shared: Overlap) -> Matched:
+    """Fit the tones of the first picture to the second's, and blur the sharper of the two."""
+    mask, inside = shared.mask, shared.mask > 0
+    lumas = [np.ascontiguousarray(side[:, :, 0]) for side in (shared.left, shared.right)]
+    left, right = _equally_sharp(_in_tones_of(lumas[0], lumas[1], inside), lumas[1], mask, inside)
+    sample = np.concatenate([side[inside][::_EVERY] for side in (left, right)])
+    dark, light = np.percentile(sample, [1.0, 99.0])
+    contrast = max(_LEAST_CONTRAST, float(light - dark))
+    flat = max(_FLAT[0], _FLAT[1] * contrast)
+    sides = zip(lumas, (shared.left, shared.right), strict=True)
+    drawn = min(_flatness(luma, inside, flat) + _few_colours(side, inside) for luma, side in sides)
+    coarse = _LETTERS if drawn > DRAWN else _COARSE
+    details = (left - blurred(left, mask, coarse)) * mask, (right - blurred(right, mask, coarse)) * mask
+    noise = 1.4826 * float(np.median(np.abs(details[0] - details[1])[inside][::_EVERY]))
+    return Matched(left, right, mask, contrast, noise, details, drawn)
+
+
+def fitted_line(x: Floats, y: Floats, gains: tuple[float, float] = _GAINS) -> tuple[float, float]:
+    """The gain and offset that fit most of `x` to `y`, shape (n,) each; what is far off hardly counts."""
+    gain, offset = 1.0, float(np.median(y - x))
+    for _ in range(_ROUNDS):
+        weight = trust(np.abs(y - gain * x - offset))
+        mean_x, mean_y = np.average(x, weights=weight), np.average(y, weights=weight)
+        products = [(x - mean_x) * (side - mean) for side, mean in ((y, mean_y), (x, mean_x))]
+        covariance, variance = (float(np.average(product, weights=weight)) for product in products)
+        gain = float(np.clip((covariance + 1.0) / (variance + 1.0), *gains))
+        offset = float(mean_y - gain * mean_x)
+    return gain, offset
+
+
+def trust(residual: Floats) -> Floats:
+    """The weight of a pixel in the next round of a fit: less the farther it is off."""
+    weight: Floats = 1.0 / (1.0 + (residual / max(6.0, 3.0 * float(np.median(residual)))) ** 2) ** 2
+    return weight
+
+
+def blurred(image: Array, mask: Array, deviation: float) -> Array:
+    """A Gaussian blur into which nothing from outside the mask leaks; 0 there."""
+    if mask.all():
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), deviation))
+    weight = cv2.GaussianBlur(mask, (0, 0), deviation, borderType=cv2.BORDER_CONSTANT) + np.float32(1e-3)
+    smooth: Array = cv2.GaussianBlur(image * mask, (0, 0), deviation, borderType=cv2.BORDER_CONSTANT) / weight * mask
+    return smooth
+
+
+def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
+    """`left` through the monotone curve that fits it to `right`: medians of bins, so that what was painted over does not bend it."""
+    x, y = (cv2.GaussianBlur(luma, (0, 0), 1.0)[inside][::_EVERY] for luma in (left, right))
+    gain, offset = fitted_line(*(side[:: max(1, len(x) // _FITTED)].astype(np.float64) for side in (x, y)))
+    is_near = np.abs(y - gain * x - offset) < _BENT
+    x, y = x[is_near], y[is_near]
+    bins = np.clip(x / _BIN, 0, 255 // _BIN).astype(np.intp)
+    order = np.argsort(bins, kind="stable")
+    sizes = np.bincount(bins, minlength=256 // _BIN)
+    ends = np.cumsum(sizes)
+    used = np.flatnonzero(sizes > max(_LEAST_IN_BIN[0], _LEAST_IN_BIN[1] * len(x)))
+    if not len(used):
+        return left
+    parts = [order[ends[k] - sizes[k] : ends[k]] for k in used]
+    tones, fitted = (np.array([np.median(values[part]) for part in parts]) for values in (x, y))
+    rising = isotonic_regression(fitted, weights=sizes[used]).x
+    curve: Array = np.interp(left, tones, rising).astype(np.float32)
+    return np.where(inside, curve, np.float32(0.0))
+
+
+def _equally_sharp(left: Array, right: Array, mask: Array, inside: Mask) -> tuple[Array, Array]:
+    """The pictures with the sharper blurred until the two differ least where there is most detail."""
+    window = _richest(left, right)
+    is_part = inside[window]
+    # without what is coarse: light falls off unevenly
+    parts = tuple(side[window] - cv2.GaussianBlur(side[window], (0, 0), 2.0 * _COARSE) for side in (left, right))
+    best, chosen = _left_over(parts[0], parts[1], is_part), (0, 0.0)
+    for side in (0, 1):
+        for deviation in _BLURS:
+            pair = list(parts)
+            pair[side] = cv2.GaussianBlur(parts[side], (0, 0), deviation)
+            remaining = _left_over(pair[0], pair[1], is_part) * _GAIN
+            if remaining < best:
+                best, chosen = remaining, (side, deviation)
+    side, deviation = chosen
+    if not deviation:
+        return left, right
+    return (blurred(left, mask, deviation), right) if side == 0 else (left, blurred(right, mask, deviation))
+
+
+def _richest(left: Array, right: Array) -> tuple[slice, slice]:
+    """The window of at most `_WINDOW` pixels to a side that has most detail in either picture."""
+    height, width = left.shape
+    down, across = min(_WINDOW, height), min(_WINDOW, width)
+    detail = np.abs(cv2.Laplacian(left, cv2.CV_32F)) + np.abs(cv2.Laplacian(right, cv2.CV_32F))
+    sums = cv2.integral(np.minimum(detail, _MOST_DETAIL))[:, :]
+    totals = sums[down:, across:] - sums[:-down, across:] - sums[down:, :-across] + sums[:-down, :-across]
+    top, first = np.unravel_index(int(totals.argmax()), totals.shape)
+    return slice(top, top + down), slice(first, first + across)
+
+
+def _left_over(a: Array, b: Array, inside: Mask) -> float:
+    difference = np.abs(a - b)[inside][::_EVERY]
+    return float(np.median(difference) + 0.2 * difference.mean()) if len(difference) else 0.0
+
+
+def _flatness(luma: Array, inside: Mask, limit: float) -> float:
+    kernel = np.ones((3, 3), np.uint8)
+    around = cv2.dilate(luma, kernel) - cv2.erode(luma, kernel)
+    return float((around[inside] < limit).mean())
+
+
+def _few_colours(picture: Array, inside: Mask) -> float:
+    """Share of the pixels that have one of the most frequent colours."""
+    pixels = picture.reshape(-1, 3)[np.flatnonzero(inside)[::_EVERY]]
+    steps = np.clip((pixels / _COLOUR_STEP + _ZERO).round().astype(np.intp), 0, 32)
+    counts = np.bincount(steps @ [33 * 33, 33, 1], minlength=_FREQUENT)
+    return float(np.partition(counts, -_FREQUENT)[-_FREQUENT:].sum() / max(1, len(steps)))
