@@ -115,7 +115,8 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     may_overrule = reason == "different" and not is_moved and max_distance >= MAX_DISTANCE and _mostly_agrees(compared)
     content = fine_content(a, b, alignment.matrix, first, second, checks_colours=may_overrule) if not reason or may_overrule else None
     if may_overrule and content is not None and content.is_surely_same:
-        reason, distance = "", min(distance, max_distance)
+        # tables hold float32: it must not be rounded up beyond the limit
+        reason, distance = "", min(distance, float(np.nextafter(np.float32(max_distance), np.float32(0.0))))
     elif not reason and content is not None and not content.is_same:
         reason = "recoloured" if content.is_drawn and content.agreeing_share == 1.0 else "content"
     return Verdict(not reason, distance, reason, relative, alignment.moved, agreement, compared.similarity, shared.share)

@@ -39,7 +39,8 @@ _LEAST_AGREEING = 0.65  # share of the cells with detail that must show the same
 _ENOUGH_DETAIL, _ENOUGH_AGREEING = 500, 0.75  # cells, and share of them that agree, from which photos are one in spite of bad tiles
 _INK = 0.65  # share of the changed pixels that an overlay must explain
 _BOX = 0.4  # share of a box's edges that only one picture may have
-_LEAST_PART = 4  # cells: fewer are noise
+_MARGIN = 3  # pixels of the picture's own edge that are not compared
+_LEAST_PART = 4  # cells that differ side by side: fewer are noise
 _LEAST_FOR_BOX = 20  # cells
 _MOST_MARKED = 0.1  # of a cell's window that a watermark may cover and the cell still count
 
@@ -81,6 +82,7 @@ def compare_content(shared: Overlap, *, checks_colours: bool = False) -> Content
     `shared`: at `dedup.numerics.judge.picture.FINE_SIDE`.
     `checks_colours`: of photos too; those of drawn pictures are always compared.
     """
+    shared = replace(shared, mask=_shrunk(shared.mask))
     if _is_equal(shared):
         everywhere = np.ones(shared.mask[_CELLS].shape, dtype=bool)
         return Content(everywhere, ~everywhere, 0, False, 0.0)
@@ -92,11 +94,17 @@ def compare_content(shared: Overlap, *, checks_colours: bool = False) -> Content
     if is_drawn:
         return Content(has_detail, differs, int(differs.sum()), True, recoloured_share(shared))
     if int(differs.sum()) > _MOST_IN_PHOTOS[0]:
-        differs &= ~_watermarked(shared)
+        differs = _coherent(differs & ~_watermarked(shared))
     recoloured = recoloured_share(_without(shared, differs)) if checks_colours else 0.0
     n_differing = int(differs.sum())
     n_unexplained = _unexplained(shared, matched, differs) if n_differing > _MOST_IN_PHOTOS[0] else n_differing
     return Content(has_detail, differs, n_unexplained, False, recoloured)
+
+
+def _shrunk(mask: Array) -> Array:
+    """Without its outermost pixels: a bar or frame beside the picture begins there, and registration is no better than that."""
+    shrunk: Array = cv2.erode(mask, np.ones((2 * _MARGIN + 1, 2 * _MARGIN + 1), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return shrunk
 
 
 def _is_equal(shared: Overlap) -> bool:
@@ -135,7 +143,7 @@ def _unexplained(shared: Overlap, matched: Matched, differs: Mask) -> int:
     n_cells = np.bincount(labels[differs], minlength=n)
     parts = _in_pixels(labels, matched.mask.shape)
     left = 0
-    for part in np.flatnonzero(n_cells >= _LEAST_PART).tolist():
+    for part in np.flatnonzero(n_cells).tolist():
         column, row, width, height, _ = (boxes[part] * _STEP).tolist()
         box = slice(row, row + height), slice(column, column + width)
         region = (parts[box] == part) & matched.inside[box]
@@ -145,6 +153,12 @@ def _unexplained(shared: Overlap, matched: Matched, differs: Mask) -> int:
             continue
         left += int(n_cells[part])
     return left
+
+
+def _coherent(differs: Mask) -> Mask:
+    """Without cells that differ alone or with a few neighbours: that is noise, which compression leaves in fine grain."""
+    _, labels, sizes, _ = cv2.connectedComponentsWithStats(differs.astype(np.uint8), connectivity=8)
+    return np.asarray(differs & (sizes[labels, cv2.CC_STAT_AREA] >= _LEAST_PART))
 
 
 def _watermarked(shared: Overlap) -> Mask:

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from dedup.numerics.arraytypes import Floats, Mask
+from dedup.numerics.arraytypes import Floats, Ids, Mask
 from dedup.numerics.judge.picture import Array
 from dedup.numerics.judge.tiles import Overlap
 
 _BIN = 8  # grey levels of a bin of the tone curve
 _BENT = 48.0  # grey levels between the tone curve and the straight line that fits best; beyond, something else was laid over
 _GAINS = (0.3, 3.0)
-_ROUNDS = 6
+_ROUNDS = 5
 _FITTED = 1_500  # pixels to which a line is fitted
 _EVERY = 7  # of so many pixels one is looked at where a figure of all is wanted
 _LEAST_IN_BIN = (8, 0.0005)  # pixels, and share of them, from which a bin says something
@@ -29,7 +29,8 @@ _LETTERS = 2.5  # instead, in drawn pictures: every line of writing is a dark ba
 # share of flat pixels plus share of its main colours, from which a picture is drawn, written or printed: no part is left out
 DRAWN = 1.15
 _COLOUR_STEP = 8.0  # grey levels of luma and chroma that count as one colour
-_ZERO = np.array([0.0, 16.0, 16.0], dtype=np.float32)  # steps: luma from 0, chroma from -128
+_ZERO = np.array([0.0, 8.0, 8.0], dtype=np.float32)  # steps: luma from 0, chroma from -64
+_STEPS = np.array([32.0, 15.0, 15.0], dtype=np.float32)
 _FREQUENT = 8  # colours: a page has fewer, a photo has many more
 _FLAT = (3.0, 0.02)  # range of a pixel's neighbours that counts as none: grey levels, and share of the contrast
 
@@ -68,8 +69,9 @@ def match(shared: Overlap) -> Matched:
     dark, light = np.percentile(sample, [1.0, 99.0])
     contrast = max(_LEAST_CONTRAST, float(light - dark))
     flat = max(_FLAT[0], _FLAT[1] * contrast)
+    places = np.flatnonzero(inside)[::_EVERY]
     sides = zip(lumas, (shared.left, shared.right), strict=True)
-    drawn = min(_flatness(luma, inside, flat) + _few_colours(side, inside) for luma, side in sides)
+    drawn = min(_flatness(luma, inside, flat) + _few_colours(side, places) for luma, side in sides)
     coarse = _LETTERS if drawn > DRAWN else _COARSE
     details = (left - blurred(left, mask, coarse)) * mask, (right - blurred(right, mask, coarse)) * mask
     noise = 1.4826 * float(np.median(np.abs(details[0] - details[1])[inside][::_EVERY]))
@@ -81,11 +83,11 @@ def fitted_line(x: Floats, y: Floats, gains: tuple[float, float] = _GAINS) -> tu
     gain, offset = 1.0, float(np.median(y - x))
     for _ in range(_ROUNDS):
         weight = trust(np.abs(y - gain * x - offset))
-        mean_x, mean_y = np.average(x, weights=weight), np.average(y, weights=weight)
-        products = [(x - mean_x) * (side - mean) for side, mean in ((y, mean_y), (x, mean_x))]
-        covariance, variance = (float(np.average(product, weights=weight)) for product in products)
-        gain = float(np.clip((covariance + 1.0) / (variance + 1.0), *gains))
-        offset = float(mean_y - gain * mean_x)
+        weight /= weight.sum()
+        mean_x, mean_y = float(weight @ x), float(weight @ y)
+        weighted = weight * (x - mean_x)
+        gain = float(np.clip((float(weighted @ y) + 1.0) / (float(weighted @ x) + 1.0), *gains))
+        offset = mean_y - gain * mean_x
     return gain, offset
 
 
@@ -111,14 +113,13 @@ def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
     is_near = np.abs(y - gain * x - offset) < _BENT
     x, y = x[is_near], y[is_near]
     bins = np.clip(x / _BIN, 0, 255 // _BIN).astype(np.intp)
-    order = np.argsort(bins, kind="stable")
     sizes = np.bincount(bins, minlength=256 // _BIN)
-    ends = np.cumsum(sizes)
     used = np.flatnonzero(sizes > max(_LEAST_IN_BIN[0], _LEAST_IN_BIN[1] * len(x)))
     if not len(used):
         return left
-    parts = [order[ends[k] - sizes[k] : ends[k]] for k in used]
-    tones, fitted = (np.array([np.median(values[part]) for part in parts]) for values in (x, y))
+    ranked = y[np.argsort(bins * 1024.0 + y)]  # bin after bin, ascending in each
+    fitted = ranked[(np.cumsum(sizes) - sizes // 2 - 1)[used]].astype(np.float64)
+    tones = (np.bincount(bins, weights=x, minlength=len(sizes)) / np.maximum(sizes, 1))[used]
     rising = isotonic_regression(fitted, weights=sizes[used]).x
     curve: Array = np.interp(left, tones, rising).astype(np.float32)
     return np.where(inside, curve, np.float32(0.0))
@@ -127,17 +128,20 @@ def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
 def _equally_sharp(left: Array, right: Array, mask: Array, inside: Mask) -> tuple[Array, Array]:
     """The pictures with the sharper blurred until the two differ least where there is most detail."""
     window = _richest(left, right)
-    is_part = inside[window]
+    places = np.flatnonzero(inside[window])[::_EVERY]
     # without what is coarse: light falls off unevenly
     parts = tuple(side[window] - cv2.GaussianBlur(side[window], (0, 0), 2.0 * _COARSE) for side in (left, right))
-    best, chosen = _left_over(parts[0], parts[1], is_part), (0, 0.0)
+    as_they_are = best = _left_over(parts[0], parts[1], places)
+    chosen = (0, 0.0)
     for side in (0, 1):
         for deviation in _BLURS:
             pair = list(parts)
             pair[side] = cv2.GaussianBlur(parts[side], (0, 0), deviation)
-            remaining = _left_over(pair[0], pair[1], is_part) * _GAIN
-            if remaining < best:
-                best, chosen = remaining, (side, deviation)
+            remaining = _left_over(pair[0], pair[1], places)
+            if remaining * _GAIN < best:
+                best, chosen = remaining * _GAIN, (side, deviation)
+            elif remaining >= as_they_are:  # it is no sharper than the other, or no more so
+                break
     side, deviation = chosen
     if not deviation:
         return left, right
@@ -155,8 +159,8 @@ def _richest(left: Array, right: Array) -> tuple[slice, slice]:
     return slice(top, top + down), slice(first, first + across)
 
 
-def _left_over(a: Array, b: Array, inside: Mask) -> float:
-    difference = np.abs(a - b)[inside][::_EVERY]
+def _left_over(a: Array, b: Array, places: Ids) -> float:
+    difference = np.abs(a.ravel()[places] - b.ravel()[places])
     return float(np.median(difference) + 0.2 * difference.mean()) if len(difference) else 0.0
 
 
@@ -166,9 +170,8 @@ def _flatness(luma: Array, inside: Mask, limit: float) -> float:
     return float((around[inside] < limit).mean())
 
 
-def _few_colours(picture: Array, inside: Mask) -> float:
-    """Share of the pixels that have one of the most frequent colours."""
-    pixels = picture.reshape(-1, 3)[np.flatnonzero(inside)[::_EVERY]]
-    steps = np.clip((pixels / _COLOUR_STEP + _ZERO).round().astype(np.intp), 0, 32)
-    counts = np.bincount(steps @ [33 * 33, 33, 1], minlength=_FREQUENT)
+def _few_colours(picture: Array, places: Ids) -> float:
+    """Share of some pixels that have one of the most frequent colours."""
+    steps = np.clip((picture.reshape(-1, 3)[places] / _COLOUR_STEP + _ZERO).round(), 0.0, _STEPS).astype(np.intp)
+    counts = np.bincount(steps @ [256, 16, 1], minlength=_FREQUENT)
     return float(np.partition(counts, -_FREQUENT)[-_FREQUENT:].sum() / max(1, len(steps)))

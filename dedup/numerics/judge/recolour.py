@@ -63,8 +63,9 @@ def largest_area(mask: Mask) -> int:
 
 def _ground(pixels: Floats) -> Floats:
     """The most frequent colour."""
-    _, first, counts = np.unique((pixels / 16.0).round(), axis=0, return_inverse=True, return_counts=True)
-    ground: Floats = np.median(pixels[first.ravel() == counts.argmax()], axis=0)
+    steps = (pixels / 16.0).round().astype(np.intp) @ [1024, 32, 1]
+    _, places, counts = np.unique(steps, return_inverse=True, return_counts=True)
+    ground: Floats = np.median(pixels[places == counts.argmax()], axis=0)
     return ground
 
 
