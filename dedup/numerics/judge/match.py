@@ -32,6 +32,7 @@ _COLOUR_STEP = 8.0  # grey levels of luma and chroma that count as one colour
 _ZERO = np.array([0.0, 8.0, 8.0], dtype=np.float32)  # steps: luma from 0, chroma from -64
 _STEPS = np.array([32.0, 15.0, 15.0], dtype=np.float32)
 _FREQUENT = 8  # colours: a page has fewer, a photo has many more
+_MOST_NOISE, _GRAINS = 0.03, (1.0, 1.5)  # share of the contrast; deviations of the blurs that average out more, in pixels
 _FLAT = (3.0, 0.02)  # range of a pixel's neighbours that counts as none: grey levels, and share of the contrast
 
 
@@ -73,9 +74,20 @@ def match(shared: Overlap) -> Matched:
     sides = zip(lumas, (shared.left, shared.right), strict=True)
     drawn = min(_flatness(luma, inside, flat) + _few_colours(side, places) for luma, side in sides)
     coarse = _LETTERS if drawn > DRAWN else _COARSE
-    details = (left - blurred(left, mask, coarse)) * mask, (right - blurred(right, mask, coarse)) * mask
-    noise = 1.4826 * float(np.median(np.abs(details[0] - details[1])[inside][::_EVERY]))
+    details, noise = _details(left, right, mask, coarse)
+    for grain in _GRAINS:  # dots, dither and heavy noise are averaged out
+        if noise <= _MOST_NOISE * contrast:
+            break
+        left, right = blurred(left, mask, grain), blurred(right, mask, grain)
+        details, noise = _details(left, right, mask, coarse)
     return Matched(left, right, mask, contrast, noise, details, drawn)
+
+
+def _details(left: Array, right: Array, mask: Array, coarse: float) -> tuple[tuple[Array, Array], float]:
+    """What is finer than `coarse` in both pictures, and the deviation of its difference in most places."""
+    fine, other = (left - blurred(left, mask, coarse)) * mask, (right - blurred(right, mask, coarse)) * mask
+    places = np.flatnonzero(mask)[::_EVERY]
+    return (fine, other), 1.4826 * float(np.median(np.abs(fine.ravel()[places] - other.ravel()[places])))
 
 
 def fitted_line(x: Floats, y: Floats, gains: tuple[float, float] = _GAINS) -> tuple[float, float]:
