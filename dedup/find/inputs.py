@@ -17,7 +17,7 @@ from dedup.errors import InputError, SampleError
 from dedup.numerics.image.descriptor import Crop, detail
 from dedup.numerics.image.frame import picture_box
 from dedup.numerics.image.views import ViewMaker, ViewRows, centre
-from dedup.numerics.judge.picture import LEAST_SIDE
+from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.similarity import apply_turn
 from dedup.storage.images.decode import DecodedImage
 from dedup.storage.images.isolated import decode_isolated
@@ -150,7 +150,7 @@ def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixe
     Raises SampleError if it is not an image, or too large.
     """
     # decoded as the run decodes its images, so that an image of the run gets the same vector
-    min_side = None if encoder.min_side is None else max(LEAST_SIDE, encoder.min_side)
+    min_side = None if encoder.min_side is None else max(SIDE, encoder.min_side)
     image = decode_isolated(data, max_pixels=max_pixels, min_side=min_side)
     left, top, right, bottom = image.box
     pixels = np.ascontiguousarray(image.pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))])
