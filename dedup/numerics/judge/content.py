@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dedup.numerics.arraytypes import Mask
 from dedup.numerics.judge.match import Matched, match
 from dedup.numerics.judge.overlays import box_share, ink_share
-from dedup.numerics.judge.picture import Array, box_mean
+from dedup.numerics.judge.picture import Array, box_mean, shifts
 from dedup.numerics.judge.recolour import recoloured_share
 from dedup.numerics.judge.tiles import Overlap
 from dedup.numerics.judge.watermark import unmarked
@@ -84,8 +84,8 @@ def compare_content(shared: Overlap, *, checks_colours: bool = False) -> Content
     """
     shared = replace(shared, mask=_shrunk(shared.mask))
     if _is_equal(shared):
-        everywhere = np.ones(shared.mask[_CELLS].shape, dtype=bool)
-        return Content(everywhere, ~everywhere, 0, False, 0.0)
+        inside = shared.mask[_CELLS] > 0
+        return Content(inside, np.zeros_like(inside), 0, False, 0.0)
     matched = match(shared)
     is_drawn = matched.is_drawn
     correlation, deviation, is_cell = _correlations(matched, _LINE if is_drawn else _WINDOW)
@@ -125,13 +125,9 @@ def _correlations(matched: Matched, window: int) -> tuple[Array, Array, Mask]:
     share = box_mean(mask, window)[_CELLS] + np.float32(1e-6)
     powers = [np.maximum(box_mean(side * side, window)[_CELLS] / share, 0.0) for side in (left, right)]
     spread = np.sqrt(powers[0] * powers[1] + 4.0)
-    height, width = mask.shape
-    padded = cv2.copyMakeBorder(right, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0.0)
     best = np.full(share.shape, -1.0, dtype=np.float32)
-    for down in range(3):
-        for across in range(3):
-            product = box_mean(left * padded[down : down + height, across : across + width], window)[_CELLS]
-            best = np.maximum(best, product / share / spread)
+    for shifted in shifts(right):
+        best = np.maximum(best, box_mean(left * shifted, window)[_CELLS] / share / spread)
     core = cv2.erode(mask, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)[_CELLS] > 0
     return best, np.sqrt(np.maximum(*powers)), core & (share > _LEAST_INSIDE)
 

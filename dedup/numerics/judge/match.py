@@ -165,7 +165,7 @@ def _richest(left: Array, right: Array) -> tuple[slice, slice]:
     height, width = left.shape
     down, across = min(_WINDOW, height), min(_WINDOW, width)
     detail = np.abs(cv2.Laplacian(left, cv2.CV_32F)) + np.abs(cv2.Laplacian(right, cv2.CV_32F))
-    sums = cv2.integral(np.minimum(detail, _MOST_DETAIL))[:, :]
+    sums = cv2.integral(np.minimum(detail, _MOST_DETAIL))
     totals = sums[down:, across:] - sums[:-down, across:] - sums[down:, :-across] + sums[:-down, :-across]
     top, first = np.unravel_index(int(totals.argmax()), totals.shape)
     return slice(top, top + down), slice(first, first + across)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -109,6 +110,15 @@ def box_mean(image: Array, window: int) -> Array:
     """Mean of a window about each pixel; outside counts as 0."""
     mean: Array = cv2.boxFilter(image, -1, (window, window), borderType=cv2.BORDER_CONSTANT)
     return mean
+
+
+def shifts(image: Array) -> Iterator[Array]:
+    """The picture shifted by up to one pixel each way, itself among them; 0 where nothing comes in."""
+    height, width = image.shape
+    padded = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0.0)
+    for down in range(3):
+        for across in range(3):
+            yield padded[down : down + height, across : across + width]
 
 
 def _resized(pixels: Pixels, side: int) -> Pixels:

@@ -38,12 +38,12 @@ def recoloured_share(shared: Overlap) -> float:
     has_same_ground = bool(np.abs(_ground(a[::every]) - _ground(b[::every])).max() < _SAME_GROUND)
     gain, offset = (1.0, 0.0) if has_same_ground else fitted_line(a[::every, 0], b[::every, 0], _GAINS)
     is_other = _beyond(np.float32(gain) * first[:, :, 0] + np.float32(offset), second[:, :, 0]) > _LUMA
-    areas = [largest_area(is_other & inside)]
+    areas = [_largest_area(is_other & inside)]
     if min(float(np.abs(side[:, 1:]).max()) for side in (a, b)) >= _GREY:
         factor, shift = _saturation(a[::every, 1:], b[::every, 1:], may_shift=not has_same_ground)
         fitted = np.float32(factor) * first[:, :, 1:] + shift.astype(np.float32)
         differences = [_beyond(np.ascontiguousarray(fitted[:, :, k]), np.ascontiguousarray(second[:, :, 1 + k])) for k in (0, 1)]
-        areas.append(largest_area((np.hypot(*differences) > _CHROMA) & inside))
+        areas.append(_largest_area((np.hypot(*differences) > _CHROMA) & inside))
     return max(areas) / float(inside.sum())
 
 
@@ -55,7 +55,7 @@ def _beyond(a: Array, b: Array) -> Array:
     return smaller
 
 
-def largest_area(mask: Mask) -> int:
+def _largest_area(mask: Mask) -> int:
     """Pixels of the largest connected part."""
     n, _, sizes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     return int(sizes[1:, cv2.CC_STAT_AREA].max()) if n > 1 else 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from dedup.numerics.arraytypes import Mask
 from dedup.numerics.image.descriptor import GRID, describe_grids
-from dedup.numerics.judge.picture import Array, Level, Matrix, box_mean, warp
+from dedup.numerics.judge.picture import Array, Level, Matrix, box_mean, shifts, warp
 from dedup.numerics.judge.register import magnification
 
 _TILE = 13  # pixels to a side
@@ -112,12 +112,8 @@ def _correlations(left: Array, right: Array, mask: Array, share: Array, is_tile:
     spread = np.sqrt(variance_a * variance_b + 1e-3)[is_tile]
     product = (mean_a * mean_b)[is_tile]
     best = np.full(int(is_tile.sum()), -1.0, dtype=np.float32)
-    padded = cv2.copyMakeBorder(b, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0.0)
-    height, width = b.shape
-    for down in range(3):
-        for across in range(3):
-            shifted = padded[down : down + height, across : across + width]
-            best = np.maximum(best, (box_mean(a * shifted, _TILE)[is_tile] / share[is_tile] - product) / spread)
+    for shifted in shifts(b):
+        best = np.maximum(best, (box_mean(a * shifted, _TILE)[is_tile] / share[is_tile] - product) / spread)
     return np.minimum(best, 1.0), np.sqrt(np.maximum(variance_a, variance_b))[is_tile]
 
 
