@@ -29,7 +29,7 @@ demo: $(DEMO)/.shards
 	@echo 'manifest  $(DEMO)/run/manifest/*.parquet    what to train on'
 	@echo 'dropped   $(DEMO)/run/duplicates/*.parquet  with the kept image each is a copy of'
 	@echo 'counts    $(DEMO)/run/statistics/*.parquet  how often, and under which captions, each image occurs'
-	@echo 'targets   $(DEMO)/run/targets/_targets.jsonl  the extraction attack'"'"'s prompts, most duplicated first'
+	@echo 'targets   $(DEMO)/run/targets.jsonl          the extraction attack'"'"'s prompts, most duplicated first'
 	@echo 'montage   $(DEMO)/montage.png'
 	@echo 'report    $(DEMO)/run/report.html  all of it to look at, in a browser'
 

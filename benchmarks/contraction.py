@@ -20,7 +20,7 @@ import pyarrow as pa
 from dedup.contracts import Table
 from dedup.engines.local import LocalEngine
 from dedup.numerics.graph.components import connected_components
-from dedup.stages.groups.contract import contract
+from dedup.stages.components import contract
 from dedup.storage.tables import write_table
 
 EDGES = pa.schema([("src", pa.int64()), ("dst", pa.int64())])

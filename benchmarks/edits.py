@@ -90,22 +90,32 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join([*lines, *missing])
 
 
-def main() -> None:
-    """Make the edits, let every tool find them, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_photo_arguments(parser: argparse.ArgumentParser, n: int) -> None:
+    """What `chosen` reads; `n`: photos that are edited by default."""
     parser.add_argument("photos", type=Path, help="a folder of photos, none a copy of another")
-    parser.add_argument("--out", type=Path, default=Path("edits-out"), help="files, run, edits.json and edits.png go here")
-    parser.add_argument("--n", type=int, default=30, help="photos that are edited (30)")
+    parser.add_argument("--n", type=int, default=n, help=f"photos that are edited ({n})")
     parser.add_argument("--kinds", help="only these edits: polaroid,inverted,…")
     parser.add_argument("--max-side", type=int, default=800, help="larger photos are first reduced to this size, in pixels (800)")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def chosen(options: argparse.Namespace) -> tuple[list[Path], list[Path], list[str]]:
+    """Photos to edit, others that are shown beside them, and the kinds of edits."""
+    paths = sorted(path for path in options.photos.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
+    Random(options.seed).shuffle(paths)
+    kinds = options.kinds.split(",") if options.kinds else list(EDITS)
+    return paths[: options.n], paths[options.n : options.n + _OTHERS_EACH * options.n], kinds
+
+
+def main() -> None:
+    """Make the edits, let every tool find them, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("edits-out"), help="files, run, edits.json and edits.png go here")
+    add_photo_arguments(parser, n=30)
     parser.add_argument("--peers-python", metavar="PATH", help="a python with fastdup, imagededup and pdqhash, or some of them")
     parser.add_argument("settings", nargs="*", help="of the run: key=value")
     options = parser.parse_intermixed_args()
-    kinds = options.kinds.split(",") if options.kinds else list(EDITS)
-    paths = sorted(path for path in options.photos.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
-    Random(options.seed).shuffle(paths)
-    photos, others = paths[: options.n], paths[options.n : options.n + _OTHERS_EACH * options.n]
+    photos, others, kinds = chosen(options)
     scratch, folder = options.out / "scratch", options.out / "files"
     for old in (scratch, folder):
         shutil.rmtree(old, ignore_errors=True)

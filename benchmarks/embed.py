@@ -72,7 +72,7 @@ def ours(corpus: Path, scratch: Path, workers: int, until: str = "targets") -> d
     seconds, text = timed(command)
     if seconds != seconds:
         raise SystemExit(text)
-    record = json.loads((out / "embeddings" / "_stage.json").read_text())
+    record = json.loads((out / "_stages" / "embed.json").read_text())
     images = record["rows"]["metadata"]
     return {
         "seconds": round(seconds, 2),

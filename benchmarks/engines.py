@@ -22,6 +22,7 @@ from dedup.contracts import Engine
 from dedup.engines.local import LocalEngine
 from dedup.pipeline import run as pipeline
 from dedup.runs.directory import Run
+from dedup.runs.record import record_path
 from dedup.storage.tables import read_table
 
 STAGES = ("pairs", "confirm", "groups")
@@ -30,8 +31,8 @@ ORDER = {"candidates": ["src", "dst"], "neighbors": ["sample_id"], "groups": ["s
 
 def timed(config: Config, engine: Engine) -> tuple[dict[str, float], dict[str, pa.Table]]:
     """Seconds of each stage, and the tables written, sorted."""
-    for home in ("candidates", "edges", "groups"):
-        record = os.path.join(config.output.run_dir, home, "_stage.json")
+    for stage in STAGES:
+        record = record_path(config.output.run_dir, stage)
         if os.path.exists(record):
             os.unlink(record)
     summary = pipeline.run(config, STAGES, engine=engine)

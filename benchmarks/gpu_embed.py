@@ -34,6 +34,7 @@ import torch
 
 import dedup
 from dedup.config import Config
+from dedup.config.load import resolved
 from dedup.demo.shards import make_demo_data
 from dedup.encoders import load_encoder
 from dedup.encoders.encoder import Encoder
@@ -146,7 +147,7 @@ def measure(name: str, shards: list[str], options: argparse.Namespace, folder: s
         f"output.run_dir={folder}/run-{name}",
         f"input.shards={options.shards or shards[0]}",
     ]
-    config = dedup.load_config(None, settings)
+    config = resolved(dedup.load_config(None, settings))
     with given_gpus(["0"] if torch.cuda.is_available() else [], available_cores()):
         encoder = load_encoder(config.encoder, config.engine.device)
         batch_size = options.batch_size or encoder.batch_size

@@ -21,10 +21,10 @@ from pairs import planted_recall
 from vectors import vectors_only, write_embeddings
 
 from dedup.config import IndexConfig, SearchConfig
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.pipeline import run as pipeline
 from dedup.runs.directory import Run
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import read_json
 
 
 def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scratch: str | None) -> dict[str, object]:
@@ -37,7 +37,7 @@ def measure(n: int, dim: int, min_similarity: float, has_placeholder: bool, scra
         with PeakMemory() as memory:
             summary = pipeline.run(config, STAGE_NAMES[1:])
         seconds = time.perf_counter() - started
-        counted = read_json(join(Run(run_dir).table("statistics").path, "_summary.json")) or {}
+        counted = read_json(Run(run_dir).path("_summary.json")) or {}
         return {
             "n": n, "dim": dim, "min_similarity": min_similarity, "equal": n_equal, "near": n_crowd, "seconds": round(seconds, 1),
             "microseconds_per_vector": round(1e6 * seconds / n, 1), "stages": {name: record.seconds for name, record in summary.records.items()},

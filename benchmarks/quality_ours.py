@@ -15,7 +15,8 @@ from quality_measures import Ints, Tally, tally
 
 import dedup
 from dedup.config import Config
-from dedup.config.keys import KEYS, STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
+from dedup.config.keys import KEYS
 from dedup.config.load import resolved
 from dedup.engines.local import LocalEngine
 from dedup.machine import available_cores

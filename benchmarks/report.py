@@ -70,6 +70,13 @@ def group_sizes(rng: np.random.Generator, n: int, n_groups: int) -> np.ndarray:
     return sizes
 
 
+def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of a schema, with nulls for columns that may hold them and are not there."""
+    for column in (column for column in schema if column.nullable and column.name not in table.column_names):
+        table = table.append_column(column, pa.nulls(len(table), column.type))
+    return conform(table, schema)
+
+
 def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> None:
     """Every table that a report reads, with the records of all stages."""
     rng, run = np.random.default_rng(0), Run(config.output.run_dir)
@@ -109,7 +116,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
                 "byte_offset": places[:, 0], "quality": np.full(len(rows), 50.0), "caption_similarity": pa.nulls(len(rows), pa.float32()),
             }
         )  # fmt: skip
-        table = conform(table, run.table("metadata").schema)
+        table = filled(table, run.table("metadata").schema)
         with FileWriter(join(run.table("metadata").path, f"metadata_{number:05d}.parquet"), table.schema) as file:
             file.write(table)
         samples.append(table)
@@ -120,7 +127,7 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
 
     def write(name: str, columns: dict[str, object]) -> int:
         table = columns if isinstance(columns, pa.Table) else pa.table(columns)
-        return write_table(run.table(name), [conform(table, run.table(name).schema)])
+        return write_table(run.table(name), [filled(table, run.table(name).schema)])
 
     component, count = ids.copy(), np.ones(n, dtype=np.int64)
     component[order], count[order] = ids[keeper], sizes[group]
@@ -171,6 +178,14 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
     nulls = pa.nulls(n_copies, run.table("edges").schema.field("transform").type)
     pair = {"variant": ["none"] * n_copies, "source": ["whole"] * n_copies, "found_by": ["dct"] * n_copies, "transform": nulls}
     kind = np.where(is_near, "near", "exact")[is_copy]
+    no_text = pa.nulls(n_copies, pa.string())
+    pair |= {
+        "relation": ["copy"] * n_copies,
+        "inside": no_text,
+        "agreeing_share": np.ones(n_copies, np.float32),
+        "drawn": np.zeros(n_copies, np.float32),
+        "traces": nulls,
+    }
     rows["confirm"] = {
         "edges": write("edges", pair | {"src": ends[:, 0], "dst": ends[:, 1], "similarity": similarity[is_copy], "kind": kind,
                                         "confirmed": [True] * n_copies, "distance": distance[is_copy]})
@@ -182,8 +197,11 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
         "refused",
         {"src": apart[:, 0], "dst": apart[:, 1], "similarity": 0.7 + 0.25 * rng.random(m) ** 2, "kind": ["near"] * m, "variant": ["none"] * m,
          "source": ["whole"] * m, "found_by": ["dct"] * m, "reason": np.array(REASONS)[rng.integers(0, 5, m)], "distance": 0.15 + 0.8 * rng.random(m),
-         "moved": rng.random(m), "transform": pa.nulls(m, nulls.type), "stage": ["confirm"] * m},
+         "moved": rng.random(m), "transform": pa.nulls(m, nulls.type), "stage": ["confirm"] * m, "relation": ["different"] * m,
+         "inside": pa.nulls(m, pa.string()), "agreeing_share": pa.nulls(m, pa.float32()), "drawn": pa.nulls(m, pa.float32()), "mask": pa.nulls(m, pa.binary())},
     )  # fmt: skip
+    for name in ("edits", "templates", "template_counts", "scenes", "scene_counts"):
+        write(name, run.table(name).schema.empty_table())
     found = statistics.count_duplicates(StageContext(config, LocalEngine()))
     rows["statistics"] = found.rows
     near = int(is_near[is_copy].sum())

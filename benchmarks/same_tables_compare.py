@@ -119,7 +119,7 @@ class Comparison:
     def json(self, path: str, old: Path, new: Path) -> Iterator[str]:
         """Differences of two JSON or JSON-lines files; those of configurations are notes."""
         left, right = (json_of(file) for file in (old, new))
-        if PurePosixPath(path).name == "_stage.json":
+        if PurePosixPath(path).parent.name == "_stages":
             self.note_settings(path, left.pop("config"), right.pop("config"))
         if "_done" in PurePosixPath(path).parts:  # sizes of parquet files depend on their metadata too
             left, right = left["result"], right["result"]

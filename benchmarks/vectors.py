@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.config import Config, ConfirmConfig, IndexConfig, OutputConfig, ReportConfig, SearchConfig
+from dedup.config.load import resolved
 from dedup.contracts import Table
 from dedup.pipeline.stages import STAGES
 from dedup.runs.directory import Run
@@ -35,7 +36,7 @@ class Planted:
 
 def vectors_only(run_dir: str, search: SearchConfig, index: IndexConfig) -> Config:
     """Configuration of a run over vectors without pictures: no views, no confirmation, no report; lists at every size."""
-    return replace(
+    config = replace(
         Config(),
         output=OutputConfig(run_dir),
         search=replace(search, views=False, exhaustive_below=0),
@@ -43,6 +44,7 @@ def vectors_only(run_dir: str, search: SearchConfig, index: IndexConfig) -> Conf
         confirm=ConfirmConfig(enabled=False),
         report=ReportConfig(enabled=False),
     )
+    return resolved(config)
 
 
 def power_law_rows(rng: np.random.Generator, n: int, dim: int) -> npt.NDArray[np.float32]:
@@ -107,7 +109,7 @@ def write_embeddings(
     _write_partitions(run, n, len(starts))
     stage = STAGES[0]
     record = StageRecord(
-        "embed", stage.output_version, stage.picked(config), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
+        "embed", stage.output_version, stage.picked(resolved(config)), {"input": f"synthetic {n}"}, {"model": "synthetic"}, {"metadata": n}
     )
     write_record(config.output.run_dir, record)
     return Planted(np.concatenate(originals), np.concatenate(copies))
@@ -135,6 +137,11 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
                     "width": np.full(n, 400, np.int32),
                     "height": np.full(n, 350, np.int32),
                     "n_frames": np.ones(n, np.int32),
+                    "format": pa.repeat("JPEG", n),
+                    "jpeg_quality": np.full(n, 90, np.int32),
+                    "exif_date": pa.nulls(n, pa.string()),
+                    "file": pa.nulls(n, pa.string()),
+                    "row": pa.nulls(n, pa.int64()),
                     "n_bytes": np.full(n, 110_000),
                     "byte_offset": pa.nulls(n, pa.int64()),
                     "quality": np.full(n, 80.0, np.float32),

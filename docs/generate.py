@@ -20,6 +20,7 @@ from dedup import schemas
 from dedup.config import Config
 from dedup.config.keys import KEYS
 from dedup.numerics.judge.compare import REASONS
+from dedup.numerics.judge.relation import RELATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -60,10 +61,26 @@ TABLES = {
         "The pairs that the judge refused by their pixels, and why: candidates, and pairs within a group that were not candidates.",
     ),
     "groups": ("groups/part-*.parquet", "The members of every group of copies; unique samples have no row."),
+    "templates": (
+        "templates/part-*.parquet",
+        "Samples that share a layout or ground with others, on which something else is written, drawn or shown: no copies. Components "
+        "of the pairs of `refused` with the relation template, between groups.",
+    ),
+    "template_counts": ("template_counts/part-*.parquet", "A row per template: how many there are of it, and what they have in common."),
+    "scenes": (
+        "scenes/part-*.parquet",
+        "Samples that show one place or thing at other moments, or with other things in it: no copies. Components of the pairs of "
+        "`refused` with the relation scene, between groups.",
+    ),
+    "scene_counts": ("scene_counts/part-*.parquet", "A row per scene: how many there are of it, and what they have in common."),
     "manifest": ("manifest/part-*.parquet", "The cleaned data set: every kept sample. Carried columns come last."),
     "duplicates": (
         "duplicates/part-*.parquet",
         "Every dropped sample, with the kept sample it is a copy of. Carried columns come last.",
+    ),
+    "edits": (
+        "edits/part-*.parquet",
+        "What was done to each distinct image of a group of several, as the others show it; see [which copy is kept](originality.md).",
     ),
     "exclusions": (
         "exclusions/part-*.parquet",
@@ -118,15 +135,16 @@ OTHER_FILES = {
     "report.html": "The report of the run; see `docs/report.md`. Written again by `dedup report`, or by a run that changed something.",
     "_config.json": "The configuration of the run, without `engine`; `dedup.open_index` takes encoder and thresholds from it.",
     "_lock.json": "Who is writing the run: process, host, user, since when; empty or absent if nobody is.",
-    "*/_stage.json": (
+    "_stages/*.json": (
         "Where a stage's output comes from: `stage`, `output_version`, `config` (the keys the result depends on), `inputs` (digests), "
         "`encoder` (model, preprocessing, decoder), `rows` per table, `seconds`, `finished` (UTC), `dedup_version`, `summary`. A stage "
         "whose record matches is skipped."
     ),
-    "statistics/_summary.json": (
-        "Totals: `n_images`, `n_unique`, `n_components`, `largest_component`, `candidates` (for each encoder: confirmed, refused)."
+    "_summary.json": (
+        "Totals: `n_images`, `n_unique`, `n_components`, `largest_component`, `n_templates` and `n_scenes` with the samples in them, "
+        "`n_in_templates` and `n_in_scenes`, `candidates` (for each encoder: confirmed, refused)."
     ),
-    "targets/_targets.jsonl": "The table `targets` as JSON lines, one object per row with the same names.",
+    "targets.jsonl": "The table `targets` as JSON lines, one object per row with the same names.",
 }
 
 
@@ -135,8 +153,10 @@ def tables_md() -> str:
     parts = [
         "# Tables",
         NOTE.format(source="`dedup/schemas/` or `docs/generate.py`"),
-        "All tables are parquet, in folders of the run directory. Each folder holds only parquet files and names that start with `_` or "
-        "`.`; a table without rows still has one file with its schema. Columns hold nulls only where it says so.",
+        "All tables are parquet, in folders of the run directory that hold nothing else once a stage is finished: "
+        '`pl.read_parquet("out/manifest")`, `pandas.read_parquet`, `pyarrow.dataset.dataset`, `spark.read.parquet` and '
+        '`datasets.load_dataset("parquet", data_dir="out/manifest")` open a folder, DuckDB `\'out/manifest/*.parquet\'`. A table without '
+        "rows still has one file with its schema. Columns hold nulls only where it says so.",
         _grid(("table", "files"), [(f"[{name}](#{name})", f"`{TABLES[name][0]}`") for name in schemas.TABLES]),
     ]
     for name, schema in schemas.TABLES.items():
@@ -145,6 +165,9 @@ def tables_md() -> str:
         if name in REASONS_OF:
             reasons = [(f"`{reason}`", meaning) for reason, meaning in REASONS_OF[name].items()]
             parts += ["Reasons:", _grid(("reason", "meaning"), reasons)]
+        if name in ("edges", "refused"):
+            relations = [(f"`{relation}`", meaning) for relation, meaning in RELATIONS.items()]
+            parts += ["Relations:", _grid(("relation", "meaning"), relations)]
     parts += scores()
     carried = [(f"`{name}`", f"`{_type(kind)}`") for name, kind in schemas.CARRIED_TYPES.items()]
     parts += [

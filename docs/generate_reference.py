@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
 from collections.abc import Iterator
@@ -146,7 +147,9 @@ def signature(name: str) -> str:
             is_starred = True
         has_default = parameter.default is not parameter.empty
         is_plain = isinstance(parameter.default, (int, float, str, tuple, type(None)))
-        shown.append(parameter.name + (f"={parameter.default!r}" if has_default and is_plain else "=…" if has_default else ""))
+        # in double quotes, as the code of this project has them
+        value = json.dumps(parameter.default) if isinstance(parameter.default, str) else repr(parameter.default)
+        shown.append(parameter.name + (f"={value}" if has_default and is_plain else "=…" if has_default else ""))
     line = f"{word}dedup.{name}({', '.join(shown)})"
     return line if len(line) <= 100 else f"{word}dedup.{name}(\n" + "".join(f"    {text},\n" for text in shown) + ")"
 

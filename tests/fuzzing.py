@@ -177,12 +177,11 @@ class Images:
             assert prepared.error.reason in REJECT_REASONS
             return
         assert Image.open(io.BytesIO(prepared.thumbnail)).width
-        for grid in (prepared.grid, prepared.inner):
-            if grid is not None:
-                vector = describe_grids(grid[None])[0]
-                assert vector.shape == (DIM,)
-                assert np.isfinite(vector).all()
-                assert abs(float(np.linalg.norm(vector)) - 1.0) < 1e-3 or not vector.any()
+        for grid in (prepared.grid, *prepared.inner):
+            vector = describe_grids(grid[None])[0]
+            assert vector.shape == (DIM,)
+            assert np.isfinite(vector).all()
+            assert abs(float(np.linalg.norm(vector)) - 1.0) < 1e-3 or not vector.any()
 
 
 class Tars:

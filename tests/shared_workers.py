@@ -3,7 +3,7 @@
 import atexit
 from functools import cache
 
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.engines.local import LocalEngine
 from dedup.pipeline import run as pipeline
 

@@ -50,7 +50,9 @@ def kill_the_executor(_):
     """What a machine does that runs out of memory: the JVM above the daemon that forked this worker."""
     daemon = os.getppid()
     status = Path(f"/proc/{daemon}/stat").read_text()
-    os.kill(int(status.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    above = int(status.rpartition(")")[2].split()[1])
+    assert b"CoarseGrainedExecutorBackend" in Path(f"/proc/{above}/cmdline").read_bytes()  # no other JVM of this machine
+    os.kill(above, signal.SIGKILL)
     time.sleep(60.0)  # no result is left behind: the daemon ends this process too
 
 

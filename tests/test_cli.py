@@ -210,7 +210,7 @@ def test_every_command_says_alike_that_there_is_no_run(arguments, tmp_path):
     done = dedup(*arguments[:n_words], "nowhere", *arguments[n_words:], cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "error: nowhere holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run\n",
+        "error: nowhere holds no run: expected _stages/embed.json; give the output.run_dir of an earlier run\n",
     )
     assert not list(tmp_path.iterdir())
 
@@ -234,8 +234,8 @@ def test_a_damaged_index_is_made_again_as_the_error_says(run_dir, shards, tmp_pa
     (run / "index" / "index.ivfdata").write_bytes(b"")
     refused = dedup("query", run, shards)
     assert refused.returncode == 2
-    assert f"delete {run}/index/_stage.json and run: dedup run --only index output.run_dir={run} …" in refused.stderr
-    (run / "index" / "_stage.json").unlink()
+    assert f"delete {run}/_stages/index.json and run: dedup run --only index output.run_dir={run} …" in refused.stderr
+    (run / "_stages" / "index.json").unlink()
     assert dedup("run", "--only", "index", f"output.run_dir={run}", "--workers", 1).returncode == 0
     assert {line.split()[1] for line in dedup("status", run).stdout.splitlines() if not line.startswith(" ")} == {"done"}
     assert dedup("info", run, "--queries", 0).returncode == 0
@@ -268,9 +268,9 @@ def test_configuration_file_and_overrides(shards, tmp_path):
     path.write_text("search:\n  min_similarity: 0.75\nkeep:\n  per_component: 2\n")
     done = dedup("run", "-c", path, f"input.shards={shards}", f"output.run_dir={tmp_path / 'out'}", "keep.per_component=1")
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "out" / "manifest" / "_stage.json").read_text())
+    record = json.loads((tmp_path / "out" / "_stages" / "manifest.json").read_text())
     assert record["config"]["keep.per_component"] == 1
-    assert json.loads((tmp_path / "out" / "index" / "_stage.json").read_text())["config"]["search.min_similarity"] == 0.75
+    assert json.loads((tmp_path / "out" / "_stages" / "index.json").read_text())["config"]["search.min_similarity"] == 0.75
 
 
 def test_config_lists_every_key():

@@ -9,7 +9,8 @@ import pytest
 from commands import dedup
 from patience import HANGS_S
 
-from dedup.config.keys import KEYS, STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
+from dedup.config.keys import KEYS
 
 WORDS = [f"{name}=" for name in KEYS]
 

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     command = [sys.executable, "-m", "dedup", "run", "input.shards=shards/*.tar", "output.run_dir=out", "engine.workers=1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=HANGS_S)
     assert done.returncode == 0, done.stderr
-    target = json.loads((folder / "out" / "targets" / "_targets.jsonl").read_text().splitlines()[0])["target_id"]
+    target = json.loads((folder / "out" / "targets.jsonl").read_text().splitlines()[0])["target_id"]
     (folder / "generations" / target).mkdir(parents=True)
     for k in range(2):
         detailed(k, (128, 128)).save(folder / "generations" / target / f"{k}.png")
@@ -44,8 +44,7 @@ def test_a_run_as_json_with_its_progress_beside_it(folder):
     assert found["run_dir"] == "out"
     assert list(found["stages"]) == ["embed", "index", "pairs", "confirm", "groups", "exclude", "manifest", "statistics", "targets"]
     for name, stage in found["stages"].items():
-        home = {"embed": "embeddings", "pairs": "candidates", "confirm": "edges", "exclude": "exclusions"}.get(name, name)
-        record = json.loads((folder / "out" / home / "_stage.json").read_text())
+        record = json.loads((folder / "out" / "_stages" / f"{name}.json").read_text())
         assert (stage["rows"], stage["summary"], stage["seconds"]) == (record["rows"], record["summary"], record["seconds"])
         assert stage["is_done_before"] is False
     assert "embed: 2 of 2 shards" in (folder / "run.err").read_text()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dedup.config import Config
 from dedup.config.encoders import KINDS, encoder_kind
-from dedup.config.keys import FREE, KEYS, STAGE_NAMES, all_keys, key, keys_of, values_of
+from dedup.config.key import FREE, STAGE_NAMES, all_keys, key
+from dedup.config.keys import KEYS, keys_of, values_of
 from dedup.config.load import load_config, resolved, to_dict
 from dedup.config.order import parse_order
 from dedup.config.rules import validate
@@ -48,16 +49,16 @@ def test_every_key_knows_its_default_type_and_meaning() -> None:
 
 # what a stage's record holds: another key here, and a changed setting would redo it; one less, and it would be passed over silently
 KEYS_OF = {
-    "embed": "input.images input.embeddings input.captions input.sidecar input.carry input.images_per_sample input.max_pixels input.max_image_bytes encoder.name "
+    "embed": "input.images input.embeddings input.captions input.sidecar input.carry input.columns input.images_per_sample input.max_pixels input.max_image_bytes encoder.name "
     "embed.shards_per_partition embed.images_per_partition embed.also embed.text embed.thumbnails",
     "index": "search.min_similarity search.also_min_similarity search.views search.view_min_similarity search.nlist search.nprobe "
     "search.exhaustive_below search.low_detail_quality search.low_detail_min_similarity search.flat_quality "
     "index.codes index.factory index.train_vectors_per_list index.train_iterations index.seed",
     "pairs": "search.method search.best_edges search.recall_queries",
-    "confirm": "confirm.enabled confirm.max_distance confirm.unreadable confirm.reconnect",
+    "confirm": "confirm.enabled confirm.max_distance confirm.unreadable confirm.drop confirm.reconnect",
     "groups": "",
     "exclude": "exclude.reference_shards exclude.reference_images exclude.list",
-    "manifest": "keep.order_by keep.per_component keep.prefer_base",
+    "manifest": "keep.order_by keep.per_component keep.templates keep.scenes keep.prefer_base",
     "statistics": "",
     "targets": "targets.top targets.rank_by targets.min_caption_length targets.max_caption_length targets.language targets.language_column "
     "targets.max_punsafe targets.n_generations",

@@ -38,7 +38,7 @@ def write_model(folder, name="tiny", seed=0, **vision):
 def config_for(model, shards, run_dir, *settings):
     """A run whose vectors are those of a model of `write_model`."""
     architecture, safe, _ = model
-    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "engine.workers=1"]
+    own = ["encoder.name=clip", f"encoder.model={architecture}", f"encoder.pretrained={safe}", "embed.also=[]", "engine.workers=1"]
     return load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={run_dir}", *settings])
 
 

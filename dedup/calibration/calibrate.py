@@ -14,7 +14,7 @@ import pyarrow as pa
 import yaml
 
 from dedup.attack.sweep import sweep
-from dedup.calibration.copies import plant_in_sample
+from dedup.calibration.copies import judged_copies, plant_in_sample
 from dedup.calibration.draw import CalibrationOptions, Drawn, Effort, Population, Work, draw, read_population, share_confirmed
 from dedup.calibration.pairs import FalsePairs, find_false_pairs, find_floor
 from dedup.calibration.tables import Recall, recall_of
@@ -153,7 +153,7 @@ def _calibrate(
         work.notes.append(f"{low_detail}: they need a similarity of {least:g}, or equal bytes, at any threshold, and are left out")
     copies, n_unreadable = plant_in_sample(work, population, drawn)
     recall = recall_of(copies, work.thresholds, options.seed) if len(copies) else None
-    false_pairs = find_false_pairs(work, population, drawn, floor)
+    false_pairs = find_false_pairs(work, population, drawn, floor, judged_copies(copies))
     table = _table(work, false_pairs, recall)
     is_judged = false_pairs.precision.confirmed is not None
     figures = _figures(work, population, drawn, false_pairs, n_unreadable)
@@ -204,6 +204,8 @@ def _figures(work: Work, population: Population, drawn: Drawn, false_pairs: Fals
     decoys, accepted = false_pairs.judged.decoys()
     tail = false_pairs.shares.tail
     unrelated = [row for row in false_pairs.judged.rows if not row["is_decoy"]]
+    made = false_pairs.lookalikes
+    lookalikes = None if made is None else made.figures(len(population.ids), work.run_threshold, work.options.seed)
     return {
         "run_dir": work.config.output.run_dir,
         "options": vars(work.options),
@@ -224,6 +226,7 @@ def _figures(work: Work, population: Population, drawn: Drawn, false_pairs: Fals
         "tail": None if tail is None else vars(tail),
         "looked_at": {"n_pairs": len(unrelated), "n_copies": sum(row["is_copy"] is True for row in unrelated)},
         "decoys": {"n_judged": len(decoys), "n_accepted": int(accepted.sum()), "least_similarity": float(decoys.min(initial=1.0))},
+        "lookalikes": lookalikes,
     }
 
 

@@ -25,6 +25,7 @@ from dedup.numerics.arraytypes import Ids, Pixels, Rows16, Rows32, Sims
 from dedup.numerics.image.descriptor import GRID, detail
 from dedup.numerics.image.planting import CHANGES, changes, plant
 from dedup.numerics.image.views import ViewRows
+from dedup.numerics.judge.match import DRAWN
 from dedup.numerics.judge.picture import use_one_thread
 from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.view_join import ViewRule, Views, join_views
@@ -129,6 +130,16 @@ def plant_copies(task: CopyTask) -> tuple[pa.Table, list[str]]:
     return _search_copies(task, ids, pixels, copies, encoder), unreadable
 
 
+def judged_copies(copies: pa.Table) -> dict[str, tuple[int, int]]:
+    """Of a table of `schemas.CALIBRATION_COPIES`, by kind: how many were judged by what they show, and how many of these passed."""
+    counts = {"natural": (0, 0), "drawn": (0, 0)}
+    for is_copy, is_drawn in zip(copies["is_copy"].to_pylist(), copies["is_drawn"].to_pylist(), strict=True):
+        if is_drawn is not None:
+            kind = "drawn" if is_drawn else "natural"
+            counts[kind] = counts[kind][0] + 1, counts[kind][1] + is_copy
+    return counts
+
+
 def make_copy(pixels: Pixels, change: str, rng: np.random.Generator) -> bytes:
     """A copy as found on the web: changed, and re-encoded as JPEG of quality 90."""
     buffer = io.BytesIO()
@@ -161,6 +172,7 @@ def _search_copies(task: CopyTask, ids: Ids, pixels: dict[int, Pixels], copies: 
     columns["look_similarity"] = [view[0] if view else None for view in views]
     columns["is_copy"] = [outcome.stands if outcome else None for outcome in outcomes]
     columns["distance"] = [outcome.distance if outcome else None for outcome in outcomes]
+    columns["is_drawn"] = [outcome.drawn > DRAWN if outcome and outcome.drawn is not None else None for outcome in outcomes]
     return conform(pa.table(columns), CALIBRATION_COPIES)
 
 
@@ -178,7 +190,7 @@ def _views(
     original_views = make_views(Run(config.output.run_dir), config.encoder, ids, aspect)
     if maker is None or original_views is None:
         return [None] * len(copies)
-    framed = [(number, copy.prepared.inner) for number, copy in enumerate(copies) if copy.prepared.inner is not None]
+    framed = [(number, grid) for number, copy in enumerate(copies) for grid in copy.prepared.inner]
     grids = np.stack([grid for _, grid in framed]) if framed else np.zeros((0, 3, GRID, GRID), np.float32)
     is_detailed = detail(grids) >= LEAST_INNER_QUALITY
     inner = encoder.encode(grids[is_detailed]).astype(np.float16) if is_detailed.any() else vectors[:0]

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dedup.calibration.draw import Drawn, Population, Work, links_by_threshold
+from dedup.calibration.lookalikes import Lookalikes, judge_lookalikes
 from dedup.calibration.tables import Precision, precision_with_verdicts, precision_without_verdicts
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import in_order
@@ -41,6 +42,7 @@ class FalsePairs:
     precision: Precision
     judged: Judged  # pairs that were judged
     n_links: Ids  # shape (n_thresholds,); links of near copies that the run found
+    lookalikes: Lookalikes | None = None  # that were made and judged; None where pixels are not
 
 
 @dataclass
@@ -82,11 +84,18 @@ class Judged:
         """Add the outcomes of some pairs."""
         for a, b, value, outcome in zip(src.tolist(), dst.tolist(), similarity.tolist(), outcomes, strict=True):
             verdict = {"is_copy": outcome.is_copy, "distance": outcome.distance, "reason": outcome.reason}
-            self.rows.append({"src": a, "dst": b, "similarity": value, "is_decoy": is_decoy} | verdict)
+            kind = "mirrored" if is_decoy else "pair"
+            self.rows.append({"src": a, "dst": b, "similarity": value, "kind": kind, "is_decoy": is_decoy, "is_drawn": None} | verdict)
+
+    def add_lookalikes(self, found: Lookalikes) -> None:
+        """Add pictures with a part exchanged."""
+        for src, dst, outcome in zip(found.src, found.dst, found.outcomes, strict=True):
+            row = {"src": src, "dst": dst, "similarity": None, "kind": "exchanged", "is_decoy": True}
+            self.rows.append(row | vars(outcome))
 
     def decoys(self) -> tuple[Floats, Mask]:
-        """Similarity of the decoys that could be read, and which were taken for copies."""
-        read = [row for row in self.rows if row["is_decoy"] and row["is_copy"] is not None]
+        """Similarity of the mirrored pairs that could be read, and which were taken for copies."""
+        read = [row for row in self.rows if row["kind"] == "mirrored" and row["is_copy"] is not None]
         return np.array([row["similarity"] for row in read], np.float64), np.array([row["is_copy"] for row in read], bool)
 
 
@@ -127,8 +136,11 @@ def find_floor(run: Run, population: Population, drawn: Drawn, seed: int) -> tup
     return float(np.floor(200 * floor) / 200), float(thousandth)
 
 
-def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float) -> FalsePairs:
-    """Count unrelated pairs, fit their tail, and derive the precision at each threshold."""
+def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: float, copies: dict[str, tuple[int, int]]) -> FalsePairs:
+    """Count unrelated pairs, fit their tail, and derive the precision at each threshold.
+
+    `copies`: by kind, natural or drawn: planted copies that were judged, and how many of them passed.
+    """
     run, thresholds, seed, n = work.run, work.thresholds, work.options.seed, len(population.ids)
     counted, judged = count_pairs(work.context, population, drawn, thresholds, floor), Judged()
     # links below the run's own threshold are not known: there are at least as many as at it
@@ -142,10 +154,24 @@ def find_false_pairs(work: Work, population: Population, drawn: Drawn, floor: fl
     population = replace(population, labels=labels)
     _judge_decoys(work, population, drawn, counted, judged)
     links = links_by_threshold(population, run, link_thresholds, of_copies=True)
-    precision = precision_with_verdicts(shares, n, links, judged.decoys(), seed)
+    lookalikes = judge_lookalikes(work, population, drawn, _most_similar(counted, work.run_threshold), copies)
+    judged.add_lookalikes(lookalikes)
+    mean, replicates = lookalikes.share_wrong(link_thresholds, seed)
+    wrong = links * mean, links * replicates
+    has_lookalikes = bool(lookalikes.outcomes)
+    precision = precision_with_verdicts(shares, n, links, judged.decoys(), wrong, seed, has_lookalikes=has_lookalikes)
     if precision.confirmed is None:
         work.notes.append("no pair could be judged, the images can't be read: precision once pixels are judged is not known")
-    return FalsePairs(shares, precision, judged, links)
+    return FalsePairs(shares, precision, judged, links, lookalikes)
+
+
+def _most_similar(counted: Counted, least: float) -> tuple[Ids, Ids]:
+    """Each image that has listed pairs of at least a similarity, with the other end of its most similar one."""
+    near = counted.similarity >= np.float32(least)
+    src, dst = np.concatenate([counted.src[near], counted.dst[near]]), np.concatenate([counted.dst[near], counted.src[near]])
+    order = np.lexsort((dst, -np.tile(counted.similarity[near], 2), src))
+    images, first = np.unique(src[order], return_index=True)
+    return images, dst[order][first]
 
 
 def _below_copies(work: Work, counted: Counted, drawn: Drawn) -> PairShares:

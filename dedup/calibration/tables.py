@@ -14,7 +14,7 @@ from dedup.numerics.statistics.tails import PairShares
 from dedup.schemas import CALIBRATION_RECALLS
 
 _LEAST_DECOYS = 200  # from which the share that pass is taken
-_REPLICATES = 400
+_REPLICATES = 400  # as many as of `dedup.numerics.statistics.tails` and `dedup.calibration.lookalikes`
 _FAMILIES = {change.name: change.family for change in CHANGES}
 _ORDER = {change.name: number for number, change in enumerate(CHANGES)}
 
@@ -49,22 +49,33 @@ class Recall:
     by_change: pa.Table  # of `schemas.CALIBRATION_RECALLS`
 
 
-def precision_with_verdicts(shares: PairShares, n: int, n_links: Ids, decoys: tuple[Floats, Mask], seed: int) -> Precision:
+def precision_with_verdicts(
+    shares: PairShares,
+    n: int,
+    n_links: Ids,
+    decoys: tuple[Floats, Mask],
+    lookalikes: tuple[Floats, Floats],
+    seed: int,
+    *,
+    has_lookalikes: bool,
+) -> Precision:
     """Precision if the run judged pixels: the links are confirmed, the unrelated pairs are in addition.
 
     `n`: distinct images of the run.
     `n_links`: shape (n_thresholds,).
-    `decoys`: their similarities, and which the judge took for copies.
+    `decoys`: similarities of mirrored pairs, and which the judge took for copies.
+    `lookalikes`: expected among the links at each threshold, and in each replicate; see `Lookalikes.wrong`.
+    `has_lookalikes`: whether any were judged, so that something is known even where no pair was found to mirror.
     """
     rng = np.random.default_rng(seed)
     expected, replicates = _pairs(shares, n)
-    by_similarity = Estimate(*share_beside(n_links, expected, replicates, rng))
+    by_similarity = Estimate(*share_beside(n_links, expected, replicates, rng, among=lookalikes))
     accepted, judged = accepted_decoys(shares.thresholds, *decoys)
     confirmed = None
-    if judged.max(initial=0) > 0:
+    if judged.max(initial=0) > 0 or has_lookalikes:
         passed = accepted_share(accepted, judged, len(replicates), rng)
         mean = (accepted + 0.5) / (judged + 1.0)
-        confirmed = Estimate(*share_within(n_links, expected * mean, replicates * passed, rng))
+        confirmed = Estimate(*share_within(n_links, expected * mean, replicates * passed, rng, among=lookalikes))
     return Precision(Estimate(expected, *interval(replicates)), by_similarity, confirmed)
 
 

@@ -167,8 +167,8 @@ def rewrite(
 
 def export(
     run_dir: RunDir,
-    form: Annotated[str, typer.Option("--format", help="keys, urls, datacomp or hf")],
-    out: Annotated[str, typer.Option("--out", help="file to write; for hf a folder")],
+    form: Annotated[str, typer.Option("--format", help="keys, urls, rows, datacomp or hf")],
+    out: Annotated[str, typer.Option("--out", help="file to write; for rows and hf a folder")],
     keys: EngineKeys = None,
     config_file: ConfigFile = None,
     settings: EngineSettings = None,
@@ -179,8 +179,9 @@ def export(
 ) -> None:
     """Write a list of the kept samples, for another tool.
 
-    keys: one key per line, or keys with their shards as .csv or .parquet; urls: one per line; datacomp: the sorted .npy of its resharder;
-    hf: a folder that `datasets.load_dataset` reads.
+    keys: one key per line, or keys with their shards as .csv or .parquet; urls: one per line; rows: for each file of embeddings, parquet
+    or Arrow a boolean .npy, True for each row that is kept; datacomp: the sorted .npy of its resharder; hf: a folder that
+    `datasets.load_dataset` reads.
 
     Example: dedup export out --format keys --out kept.csv
     """

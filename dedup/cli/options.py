@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from dedup.config.keys import STAGE_NAMES, did_you_mean
+from dedup.config.key import STAGE_NAMES, did_you_mean
 from dedup.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 
 from dedup.cli.options import ConfigFile, Json, Keys, Redo, Settings, Workers, chosen_stages, complete_stage, load, overrides_of
 from dedup.cli.show.terminal import console, print_json, print_result
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 
 
 def run(

@@ -45,6 +45,8 @@ KINDS = (
     EncoderKind("torchscript", 0.75, 512, uses_gpu=True, weights="the path of a TorchScript file", is_scripted=True),
     EncoderKind("precomputed", 0.95, 1_024, has_images=False),
 )
+DESCRIPTOR = next(kind.name for kind in KINDS if kind.is_descriptor)
+AUTO = ["auto"]  # of `embed.also`; see `dedup.config.load.resolved`
 ENCODER_NAMES = tuple(kind.name for kind in KINDS)
 _BY_NAME = {kind.name: kind for kind in KINDS}
 

@@ -7,99 +7,21 @@ import: otherwise a result would be silently reused although the key had changed
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
-import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from dedup.config.encoders import ENCODER_NAMES, KINDS
-
-HINT: Final = "run `dedup config` for all keys"
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A hint at the known name closest to a word, to end a message with; empty if none is close.
-
-    >>> did_you_mean("nprobe", ["search.nlist", "search.nprobe"])
-    "; did you mean 'search.nprobe'?"
-    """
-    tail = word.rpartition(".")[2]
-    matches = [entry for entry in known if entry.rpartition(".")[2] == tail] or difflib.get_close_matches(word, known, n=1, cutoff=0.75)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
-
-
-STAGE_NAMES: Final = ("embed", "index", "pairs", "confirm", "groups", "exclude", "manifest", "statistics", "targets")
-
-# the stage of a key on which no record depends: it changes no result, or its effect is recorded otherwise (in fingerprints of input and encoder)
-FREE: Final = "free"
-
-SWITCHES: Final = ("auto", "true", "false")
-
-Texts = list[str]  # an alias, since one section has a key called `list`
-
-Form = Literal["plain", "switch", "commas", "address", "similarity", "similarity or 0"]
+from dedup.config.key import Key, Texts, all_keys, free, key
 
 _THRESHOLDS: Final = ", ".join(f"{kind.name} {kind.default_min_similarity}" for kind in KINDS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """A configuration key, as ``section.name``."""
-
-    name: str
-    type: Any  # str, int, float, bool or list[str]
-    default: Any
-    meaning: str
-    stage: str  # one of STAGE_NAMES, or FREE
-    low: float  # smallest value allowed
-    high: float  # largest value allowed
-    choices: tuple[str, ...]  # the values it takes; empty = any
-    form: Form
-
-    @property
-    def type_name(self) -> str:
-        """Its type as documentation names it."""
-        return str(self.type) if self.type == Texts else str(self.type.__name__)
 
 
 # Pillow refuses more: twice the pixels from which it warns of a decompression bomb.
 MAX_PIXELS = 178_956_970
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
-
-
-def key(
-    default: Any,
-    meaning: str,
-    *,
-    stage: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-    choices: tuple[str, ...] = (),
-    form: Form = "plain",
-) -> Any:
-    """A field of a section.
-
-    `meaning`: one line for documentation.
-    `stage`: the stage whose result depends on it, or ``free``.
-    `form`: ``switch``: true, false or auto, in any of YAML's spellings. ``commas``: a list that may be written ``a,b``. ``address``: a
-    path or URL, or a list of them, without a password. ``similarity``: more than 0 and at most 1; ``similarity or 0``: 0 means the
-    encoder's default.
-    Raises ValueError if there is no such stage.
-    """
-    if stage not in (*STAGE_NAMES, FREE):
-        raise ValueError(f"a key of stage '{stage}' ({meaning}); expected one of {', '.join(STAGE_NAMES)}, or {FREE}")
-    choices = SWITCHES if form == "switch" else choices
-    facts = {"meaning": meaning, "stage": stage, "low": low, "high": high, "choices": choices, "form": form}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=facts)
-    return dataclasses.field(default=default, metadata=facts)
-
-
-free = functools.partial(key, stage=FREE)  # a field of a section on which no record depends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +55,13 @@ class InputConfig:
         stage="embed",
         form="commas",
     )
+    columns: Texts = key(
+        [],
+        "columns of published embeddings by what they hold: vector=l14_img, key=uid, url=…, caption=…; what is not named is looked for under "
+        "the usual names",
+        stage="embed",
+        form="commas",
+    )
     images_per_sample: str = key(
         "all",
         "which images of a sample in a tar count: all, first, or the one member of this name, such as output.jpg; samples are copies only if "
@@ -160,6 +89,11 @@ class BaseConfig:
         "a finished run over earlier shards: only new shards are embedded, and their images compared with those of that run and with each other; "
         "the tables cover both",
         form="address",
+    )
+    moved: Texts = free(
+        [],
+        "OLD=NEW: beginnings of paths at which the base's data lay, and lie now; data that was moved as it is, and is given again, is "
+        "recognised without it",
     )
 
 
@@ -206,8 +140,9 @@ class EmbedConfig:
         low=0,
     )
     also: Texts = key(
-        [],
-        "clip, torchscript: a second source of candidates, computed in the same pass: dct (finds changed copies that a model misses)",
+        ["auto"],
+        "a second source of candidates, computed in the same pass: dct (finds changed copies that a model misses), or [] for none; "
+        "auto = dct with clip and torchscript where pixels are judged",
         stage="embed",
         form="commas",
     )
@@ -267,6 +202,11 @@ class SearchConfig:
         0.99, "cosine from which a pair with a low-detail image is a candidate", stage="index", form="similarity"
     )
     flat_quality: float = key(1.0, "images with less detail than this are copies only if byte-identical", stage="index", low=0, high=100)
+    all_alike: str = free(
+        "stop",
+        "what to do if more than half of the pairs of random images reach search.min_similarity, and pixels are not judged: stop, or continue",
+        choices=("stop", "continue"),
+    )
     recall_queries: int = key(
         -1,
         "images searched exhaustively in every run to measure recall; -1 = up to 1,000, fewer if that would take long; 0 = none",
@@ -309,6 +249,14 @@ class ConfirmConfig:
         "what to do with a pair whose pixels can't be read again: refuse (they are not copies) or keep (they are: similarity alone decides)",
         stage="confirm",
         choices=("refuse", "keep"),
+    )
+    drop: Texts = key(
+        ["copy", "part"],
+        "relations in which one of a pair may be dropped: copy, part (one lies inside the other), template (one layout or ground, other "
+        "content), scene (one place, another moment), different",
+        stage="confirm",
+        choices=("copy", "part", "template", "scene", "different"),
+        form="commas",
     )
     reconnect: int = key(
         32, "for each image with a refused candidate: how many more neighbours to judge; 0 = none", stage="confirm", low=0, high=4096
@@ -356,12 +304,16 @@ class KeepConfig:
     """Which copy of a group is kept."""
 
     order_by: Texts = key(
-        ["width*height desc", "n_bytes desc", "sample_id"],
-        "the first sample of a group in this order is kept",
+        ["originality desc", "has_caption desc", "has_exif desc", "width*height desc", "n_bytes desc", "sample_id"],
+        "the first sample of a group in this order is kept; originality is what an image has left of the picture that its group shares",
         stage="manifest",
         form="commas",
     )
     per_component: int = key(1, "samples kept of each group", stage="manifest", low=1)
+    templates: int = key(
+        0, "groups kept of each template: images of one layout or ground with other content (templates/); 0 = all", stage="manifest", low=0
+    )
+    scenes: int = key(0, "groups kept of each scene: images of one place at other moments (scenes/); 0 = all", stage="manifest", low=0)
     prefer_base: bool = key(False, "keep whatever base.run_dir kept: its keepers come before keep.order_by", stage="manifest")
 
 
@@ -481,22 +433,6 @@ class Config:
 
 
 SECTIONS: Final[Mapping[str, Any]] = MappingProxyType(typing.get_type_hints(Config))
-
-
-def all_keys(sections: Mapping[str, Any]) -> dict[str, Key]:
-    """The keys of some sections by name, in the order of their fields.
-
-    Raises TypeError if a field was not made by `key`, so that its stage is unknown.
-    """
-    keys: dict[str, Key] = {}
-    for section, cls in sections.items():
-        defaults, types = cls(), typing.get_type_hints(cls)
-        for field in dataclasses.fields(cls):
-            name = f"{section}.{field.name}"
-            if not field.metadata:
-                raise TypeError(f"{name} is a field without facts; expected key(default, meaning, stage=…)")
-            keys[name] = Key(name, types[field.name], getattr(defaults, field.name), **field.metadata)
-    return keys
 
 
 KEYS: Final[Mapping[str, Key]] = MappingProxyType(all_keys(SECTIONS))

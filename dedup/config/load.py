@@ -16,8 +16,9 @@ import yaml
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dedup.config.encoders import encoder_kind
-from dedup.config.keys import HINT, KEYS, SECTIONS, Config, Texts, did_you_mean
+from dedup.config.encoders import AUTO, DESCRIPTOR, encoder_kind
+from dedup.config.key import HINT, Texts, did_you_mean
+from dedup.config.keys import KEYS, SECTIONS, Config
 from dedup.errors import ConfigError
 
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Texts: "a list of texts"}
@@ -80,11 +81,18 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
 
 
 def resolved(config: Config) -> Config:
-    """The configuration with thresholds of 0 replaced by the encoders' defaults."""
-    search = config.search
-    threshold = search.min_similarity or encoder_kind(config.encoder.name).default_min_similarity
-    also_threshold = search.also_min_similarity or (encoder_kind(config.embed.also[0]).default_min_similarity if config.embed.also else 0.0)
-    return dataclasses.replace(config, search=dataclasses.replace(search, min_similarity=threshold, also_min_similarity=also_threshold))
+    """The configuration with thresholds of 0 and a second source of `auto` replaced by what they mean for its encoder."""
+    search, kind, also = config.search, encoder_kind(config.encoder.name), config.embed.also
+    if also == AUTO:
+        # candidates of a second source must be judged
+        also = [DESCRIPTOR] if kind.needs_weights and config.confirm.enabled else []
+    threshold = search.min_similarity or kind.default_min_similarity
+    also_threshold = search.also_min_similarity or (encoder_kind(also[0]).default_min_similarity if also else 0.0)
+    return dataclasses.replace(
+        config,
+        embed=dataclasses.replace(config.embed, also=also),
+        search=dataclasses.replace(search, min_similarity=threshold, also_min_similarity=also_threshold),
+    )
 
 
 def _read_yaml(path: str) -> dict[str, dict[str, Any]]:

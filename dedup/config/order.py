@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dedup.config.keys import did_you_mean
+from dedup.config.key import did_you_mean
 from dedup.errors import ConfigError
 
-ORDER_COLUMNS: Final = ("width", "height", "width*height", "n_bytes", "quality", "caption_similarity", "sample_id", "key", "shard")
+ORDER_COLUMNS: Final = (
+    "originality", "has_caption", "has_exif", "width", "height", "width*height", "n_bytes", "quality", "jpeg_quality", "format",
+    "exif_date", "caption_similarity", "sample_id", "key", "shard",
+)  # fmt: skip
+_PRESENCE: Final = {"has_caption": "caption", "has_exif": "exif_date"}  # of a value in a column
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,12 @@ class OrderTerm:
         >>> parse_order(["width*height desc"])[0].columns
         ('width', 'height')
         """
-        return tuple(self.name.split("*"))
+        return (_PRESENCE[self.name],) if self.is_presence else tuple(self.name.split("*"))
+
+    @property
+    def is_presence(self) -> bool:
+        """Whether it asks only if there is a value in its column."""
+        return self.name in _PRESENCE
 
 
 TIE: Final = OrderTerm("sample_id", False, "sample_id asc")  # decides what an order leaves open

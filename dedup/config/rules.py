@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dedup import schemas
-from dedup.config.encoders import KINDS, encoder_kind
-from dedup.config.keys import HINT, KEYS, Config, Key, did_you_mean, values_of
+from dedup.config.encoders import AUTO, KINDS, encoder_kind
+from dedup.config.key import HINT, Key, did_you_mean
+from dedup.config.keys import KEYS, Config, values_of
 from dedup.config.order import parse_order
 from dedup.errors import ConfigError
 
@@ -40,9 +41,10 @@ def _check_value(key: Key, value: Any) -> None:
     if is_bounded and not key.low <= value <= key.high:  # negated, so that NaN is refused
         limits = f"{key.low} or more" if key.high == math.inf else f"{key.low} to {key.high}"
         raise ConfigError(f"{key.name}={value} is out of range; expected {limits}; {HINT}")
-    if key.choices and value not in key.choices:
-        choices = ", ".join(key.choices)
-        raise ConfigError(f"{key.name}={value} is unknown; expected one of {choices}{did_you_mean(str(value), key.choices)}")
+    unknown = [str(entry) for entry in (value if isinstance(value, list) else [value]) if key.choices and entry not in key.choices]
+    if unknown:
+        choices, some = ", ".join(key.choices), "some" if isinstance(value, list) else "one"
+        raise ConfigError(f"{key.name}={','.join(unknown)} is unknown; expected {some} of {choices}{did_you_mean(unknown[0], key.choices)}")
 
 
 def _refuse_password(name: str, addresses: list[str]) -> None:
@@ -111,10 +113,10 @@ def _encoder_can_compile(config: Config) -> None:
 
 def _second_encoder_fits(config: Config) -> None:
     also = config.embed.also
-    if not also:
+    if not also or also == AUTO:
         return
     if also not in [[kind.name] for kind in KINDS if kind.is_descriptor]:
-        raise ConfigError(f"embed.also={','.join(also)} is not a second source of candidates; expected dct, or nothing")
+        raise ConfigError(f"embed.also={','.join(also)} is not a second source of candidates; expected dct, auto or []")
     if not encoder_kind(config.encoder.name).needs_weights:
         raise ConfigError(f"embed.also=dct with encoder.name={config.encoder.name}; expected encoder.name=clip or torchscript beside it")
     if not config.confirm.enabled:
@@ -149,9 +151,13 @@ def _input_fits_encoder(config: Config) -> None:
         raise ConfigError(f"encoder.name={name} with {given[0]}; expected encoder.name=precomputed with input.embeddings=DIR")
 
 
-def _captions_belong_to_images(config: Config) -> None:
+def _settings_belong_together(config: Config) -> None:
     if config.input.captions and not config.input.images:
         raise ConfigError("input.captions is set without input.images, which it belongs to; for shards use input.sidecar=true")
+    if config.base.moved and not config.base.run_dir:
+        raise ConfigError("base.moved is set without base.run_dir, whose data it looks for elsewhere")
+    if config.input.columns and not config.input.embeddings:
+        raise ConfigError("input.columns is set without input.embeddings, whose columns it names")
 
 
 def _carried_names_are_new(config: Config) -> None:
@@ -208,7 +214,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _captions_can_be_embedded,
     _input_is_one,
     _input_fits_encoder,
-    _captions_belong_to_images,
+    _settings_belong_together,
     _carried_names_are_new,
     _order_is_known,
     _captions_can_pass,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup.contracts import Engine, GpuUse, GroupRows, GroupSource, GroupWork, Pack, Result, Table, Task
-from dedup.engines.workers import completed, start_pool, stop_pool
+from dedup.engines.workers import completed, start_pool, stop_pool, why_broken
 from dedup.errors import DedupError, StageError, no_room
 from dedup.machine import available_cores
 from dedup.schemas import conform
@@ -92,15 +92,14 @@ class LocalEngine:
     def _map(
         self, pool: ProcessPoolExecutor, n_processes: int, work: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
+        n_done = 0
         try:
             for number, future in completed(pool, work, tasks, 3 * n_processes):
                 yield number, _result(work, number, future)
+                n_done += 1
         except BrokenProcessPool as error:
             self._pool = None
-            raise StageError(
-                "a worker process died, most likely killed for lack of memory; lower engine.workers, then run the same "
-                "command again: finished parts are kept (a script that calls dedup.run does so under `if __name__ == '__main__':`)"
-            ) from error
+            raise StageError(why_broken(n_done)) from error
         except (GeneratorExit, KeyboardInterrupt):
             self.close()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +18,7 @@ from queue import SimpleQueue as ThreadQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from dedup.errors import StageError
 from dedup.machine import give_gpus
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def start_pool(n_processes: int, gpus: Sequence[str] = (), n_cores: int = 1) -> 
     `gpus`: addresses of which each worker takes one for good.
     `n_cores`: share of the cores of each worker with a GPU.
     """
+    check_main()
     spawn = multiprocessing.get_context("spawn")  # fork would copy locks held by threads of fsspec and Arrow
     addresses = None
     if gpus:
@@ -41,9 +44,58 @@ def start_pool(n_processes: int, gpus: Sequence[str] = (), n_cores: int = 1) -> 
     return ProcessPoolExecutor(n_processes, mp_context=spawn, initializer=_begin, initargs=(addresses, n_cores, n_sharers))
 
 
+def check_main() -> None:
+    """Whether workers can be started: each imports the script that starts them once more.
+
+    In a worker that is still importing it, work begun by the script lacks the guard: the worker ends without a word, and whoever waits for
+    it says why (`why_broken`).
+
+    Raises StageError if the script is no file, such as standard input.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself looks at
+        raise SystemExit(1)
+    script = _main_script()
+    if script and not os.path.exists(script):
+        raise StageError(
+            f"worker processes import the script that starts them, and {os.path.basename(script)} is no file; expected a script in a file; "
+            f"save it, with what starts dedup {_GUARD}, and run the file"
+        )
+
+
+_GUARD = "under `if __name__ == '__main__':`"
+
+
+def why_broken(n_done: int) -> str:
+    """What to say of workers that died; `n_done`: tasks that had ended before."""
+    memory = "most likely killed for lack of memory; lower engine.workers, then run the same command again: finished parts are kept"
+    script = _main_script()
+    if n_done or not script or multiprocessing.parent_process() is not None or _has_guard(script):
+        return f"a worker process died, {memory}"
+    return (
+        f"the worker processes ended before their first task: each imports {os.path.basename(script)} once more, which must not start work "
+        f"again; expected what starts dedup {_GUARD}, found no such line; put it there (if the script is right as it is: {memory})"
+    )
+
+
+def _main_script() -> str:
+    """Path of the script that workers import as their main module; '' if there is none, as in a notebook, with -c or -m."""
+    main = sys.modules.get("__main__")
+    if getattr(main, "__spec__", None) is not None:
+        return ""
+    return str(getattr(main, "__file__", None) or "")
+
+
+def _has_guard(script: str) -> bool:
+    try:
+        with open(script, encoding="utf-8", errors="replace") as file:
+            return any(line.startswith("if") and "__name__" in line and "__main__" in line for line in file)
+    except OSError:
+        return False
+
+
 def stop_pool(pool: ProcessPoolExecutor) -> None:
     """End the workers, even in the middle of a task; a second Ctrl-C waits until they are gone."""
-    with _deferred_interrupts():
+    with _deferred_interrupts(), _unheard(getattr(pool, "_executor_manager_thread", None)):
         for process in list((pool._processes or {}).values()):
             process.terminate()
         # wait: the pool's own thread must be gone before the interpreter wakes it at exit through a pipe it has closed
@@ -79,6 +131,22 @@ def completed(
         with _deferred_interrupts():
             for future in waiting.values():
                 future.cancel()
+
+
+@contextmanager
+def _unheard(thread: threading.Thread | None) -> Iterator[None]:
+    """Nothing is printed if a thread fails: the pool's own may stumble over the workers that are taken from it."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or args.thread is not thread:
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _put(done: ThreadQueue[tuple[int, Future[Result]]], number: int, future: Future[Result]) -> None:

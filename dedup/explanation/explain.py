@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cmp_to_key
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,6 +22,7 @@ from dedup.runs.directory import Run
 from dedup.runs.samples import read_samples
 from dedup.storage.tables import dataset
 
+_THINNED = {"template": "keep.templates", "scene": "keep.scenes"}  # kinds of duplicates that are no copies, and the key that asked for it
 _SHOWN = 8  # edges of the sample, and keepers before it
 _BATCH_ROWS = 65_536
 
@@ -106,7 +107,7 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
         ends = [step.dst if step.src == representative else step.src for step in steps]
         samples = tables.samples(ends)
         base = replace(base, edges=tuple(steps), edge_samples=tuple(samples[end] for end in ends), n_edges=n_edges)
-        if place.keeper_id is not None:
+        if place.keeper_id is not None and place.row["kind"] not in _THINNED:
             path = path_between(tables.run, edges, sample_id, place.keeper_id)
             samples = tables.samples(path)
             steps = read_steps(tables.run, zip(path[:-1], path[1:], strict=True))
@@ -121,9 +122,13 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
 
 def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: int, row: dict[str, Any]) -> Explanation:
     keeper, is_exact = tables.samples([keeper_id])[keeper_id], row["kind"] == "exact"
+    to_keeper = {name: row[name] for name in ("similarity_to_keeper", "distance_to_keeper")}
+    if row["kind"] in _THINNED:
+        key = _THINNED[row["kind"]]
+        text = f"dropped: no copy, but of one {row['kind']} with {keeper.name}, which is kept; {key}={tables.config('manifest', key, 0)}"
+        return replace(base, outcome="dropped_thinned", reason=text, keeper=keeper, **to_keeper)
     exact = "of the same embedding as" if tables.is_exact_by_embedding else "byte-identical to"
     reason = f"dropped: {exact if is_exact else 'a near copy of'} {keeper.name}, which is kept"
-    to_keeper = {name: row[name] for name in ("similarity_to_keeper", "distance_to_keeper")}
     rule = KeepPolicy(tables).rule(sample_id, keeper_id)
     return replace(base, outcome="dropped_exact" if is_exact else "dropped_near", reason=reason, keeper=keeper, rule=rule, **to_keeper)
 
@@ -161,6 +166,9 @@ def _excluded(exclusion: Exclusion) -> str:
     return f"excluded: {reasons.get(exclusion.reason, exclusion.reason)}{where}"
 
 
+_OF_EDITS: Final = "originality"  # the one column of a policy that is not in `metadata`
+
+
 class KeepPolicy:
     """How a run chose its keepers."""
 
@@ -187,7 +195,7 @@ class KeepPolicy:
         A member goes to the most similar keeper of its group, which need not be the one that dropped it: if the policy prefers the member
         to that keeper, the rule is the one that put an earlier keeper before the member.
         """
-        rows = read_samples(self._tables.run, [one, other], self._columns)
+        rows = self._rows([one, other])
         first, second = (one, other) if self._precedes(rows[one], rows[other]) else (other, one)
         dropped, keeper = (one, other) if self._tables.outcome(one).table == "duplicates" else (other, one)
         if first == dropped:
@@ -202,6 +210,17 @@ class KeepPolicy:
             return Rule("keep.prefer_base", True, False, samples[first], samples[second])
         _, term, value, other_value = deciding_term(self._terms, rows[first], rows[second])
         return Rule(term, value, other_value, samples[first], samples[second])
+
+    def _rows(self, sample_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """The policy's columns of samples."""
+        rows = read_samples(self._tables.run, sample_ids, [name for name in self._columns if name != _OF_EDITS])
+        if _OF_EDITS in self._columns:
+            image_of = representatives(self._tables.run, sample_ids)
+            found = self._tables.rows("edits", ["sample_id", _OF_EDITS], pc.field("sample_id").isin(list(image_of.values())))
+            of_image = {row["sample_id"]: row[_OF_EDITS] for row in found}
+            for sample_id, row in rows.items():
+                row[_OF_EDITS] = of_image.get(image_of[sample_id])
+        return rows
 
     def _precedes(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
         base = self._base_kept([one["sample_id"], other["sample_id"]])
@@ -295,4 +314,6 @@ def deciding_term(terms: Sequence[OrderTerm], one: Mapping[str, Any], other: Map
 
 def _value(row: Mapping[str, Any], term: OrderTerm) -> Any:
     values = [row.get(column) for column in term.columns]
+    if term.is_presence:
+        return values[0] is not None
     return values[0] if len(values) == 1 else None if None in values else math.prod(values)

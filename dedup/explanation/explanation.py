@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Outcome = Literal["kept_unique", "kept_keeper", "kept_further", "dropped_exact", "dropped_near", "excluded", "rejected"]
+Outcome = Literal["kept_unique", "kept_keeper", "kept_further", "dropped_exact", "dropped_near", "dropped_thinned", "excluded", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,12 @@ class Explanation:
     """Why a sample was kept or dropped."""
 
     run_dir: str
-    # outcome: kept_unique, kept_keeper (of a group), kept_further (beside others of its group), dropped_exact, dropped_near, excluded or
-    # rejected
+    # outcome: kept_unique, kept_keeper (of a group), kept_further (beside others of its group), dropped_exact, dropped_near,
+    # dropped_thinned (by keep.templates or keep.scenes), excluded or rejected
     outcome: Outcome
     reason: str  # the same in a sentence
     sample: Sample
-    keeper: Sample | None = None  # what a dropped sample is a copy of
+    keeper: Sample | None = None  # what a dropped sample is a copy of, or of one template or scene with
     # similarity_to_keeper, distance_to_keeper: of the two images compared directly, whatever path joins them
     similarity_to_keeper: float | None = None
     distance_to_keeper: float | None = None

@@ -15,7 +15,7 @@ from dedup.encoders import dct
 from dedup.encoders.encoder import Encoder
 from dedup.errors import InputError, SampleError
 from dedup.numerics.image.descriptor import Crop, detail
-from dedup.numerics.image.frame import picture_box
+from dedup.numerics.image.rectangles import inner_boxes
 from dedup.numerics.image.views import ViewMaker, ViewRows, centre
 from dedup.numerics.judge.picture import SIDE
 from dedup.numerics.similarity import apply_turn
@@ -159,28 +159,25 @@ def views_of(data: bytes, encoder: Encoder, maker: ViewMaker | None, *, max_pixe
     if only_whole:
         return Views(pixels, quality, sha256, ["none"], encoder.encode(prepared[None]))
     if maker is None:
-        names, variants = _prepared_variants(image, encoder)
+        names, variants = _prepared_variants(image, crop.grid, encoder)
         return Views(pixels, quality, sha256, ["none", *names], encoder.encode(np.stack([prepared, *variants])))
     whole = encoder.encode(prepared[None])
     turned = [apply_turn(whole, turn).astype(np.float32) for turn in dct.turns()]
+    parts = [Crop(image.pixels, box) for box in inner_boxes(image.pixels, image.box, crop.grid)]
+    parts = [part for part in parts if float(detail(part.grid[None])[0]) >= _LEAST_INNER_QUALITY]
     inner = np.zeros((0, encoder.dim), dtype=np.float32)
-    box = _inner_box(image)
-    if box is not None:
-        framed = Crop(image.pixels, box)
-        if float(detail(framed.grid[None])[0]) >= _LEAST_INNER_QUALITY:
-            inner = encoder.encode(encoder.prepare(framed)[None])
+    if parts:
+        inner = encoder.encode(np.stack([encoder.prepare(part) for part in parts]))
     aspect = np.array([image.width / max(image.height, 1)], dtype=np.float32)
     view_rows = maker(whole, inner, np.zeros(len(inner), np.int64), aspect)
     return Views(pixels, quality, sha256, ["none", *dct.turn_names()], np.concatenate([whole, *turned]), view_rows)
 
 
-def _prepared_variants(image: DecodedImage, encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:
-    """Variants to encode besides the image, with their names: the picture inside its frame, centre crops, and all of them mirrored."""
+def _prepared_variants(image: DecodedImage, grid: npt.NDArray[np.float32], encoder: Encoder) -> tuple[list[str], list[npt.NDArray[Any]]]:
+    """Variants to encode besides the image, with their names: pictures inside it, centre crops, and all of them mirrored."""
     boxes: list[tuple[str, Box]] = [("", image.box)]
-    inner = _inner_box(image)
-    if inner is not None:
-        boxes.append(("inner", inner))
-    boxes += [("crop", _centre_box(box, share)) for _, box in list(boxes) for share in _PARTS]
+    boxes += [("inner", box) for box in inner_boxes(image.pixels, image.box, grid)]
+    boxes += [("crop", _centre_box(box, share)) for _, box in boxes[:2] for share in _PARTS]
     mirrored, width = np.ascontiguousarray(image.pixels[:, ::-1]), image.pixels.shape[1]
     names = [name for name, _ in boxes[1:]]
     prepared = [encoder.prepare(Crop(image.pixels, box)) for _, box in boxes[1:]]
@@ -188,15 +185,6 @@ def _prepared_variants(image: DecodedImage, encoder: Encoder) -> tuple[list[str]
         names.append(f"{name} mirror".strip())
         prepared.append(encoder.prepare(Crop(mirrored, (width - right, top, width - left, bottom))))
     return names, prepared
-
-
-def _inner_box(image: DecodedImage) -> Box | None:
-    """The picture inside a frame; None if there is no frame."""
-    inner = picture_box(image.pixels)
-    if inner is None:
-        return None
-    left, top, right, bottom = image.box
-    return max(left, inner[0]), max(top, inner[1]), min(right, inner[2]), min(bottom, inner[3])
 
 
 def _centre_box(box: Box, share: float) -> Box:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from cachetools import LRUCache
+from PIL import Image
 
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
@@ -19,16 +22,21 @@ from dedup.contracts import Engine, Table
 from dedup.encoders import decoded_side
 from dedup.encoders.dct import turn_names, turns
 from dedup.errors import InputError, SampleError
-from dedup.judge.verdicts import VERDICTS, Remembered
+from dedup.judge.verdicts import OUTCOME_COLUMNS, VERDICTS, Remembered
 from dedup.numerics.arraytypes import Pixels, Vectors
 from dedup.numerics.image.descriptor import VARIANTS
-from dedup.numerics.judge.compare import compare, turned
+from dedup.numerics.judge.compare import Verdict, compare, turned
+from dedup.numerics.judge.match import DRAWN
 from dedup.numerics.judge.picture import LEAST_SIDE, Picture, use_one_thread
+from dedup.numerics.judge.relation import RELATIONS, Relation
+from dedup.numerics.judge.traces import as_list, find_traces
 from dedup.numerics.similarity import Turn, apply_turn, best_turn_similarity, exact_similarity
 from dedup.runs.directory import Run
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.tables import FileWriter, ask
 from dedup.storage.urls import join
+
+DROPPED: Final[tuple[Relation, ...]] = ("copy", "part")  # relations in which a pair stands, unless the configuration says otherwise
 
 ROTATED = "rotated"  # by an angle that the judge has yet to find
 
@@ -101,13 +109,17 @@ class JudgeSettings:
     min_side: int  # of the decoder
     max_distance: float
     keeps_unreadable: bool  # whether a pair whose pixels can't be read stands
+    drop: tuple[Relation, ...] = DROPPED  # relations in which a pair stands
 
     @classmethod
     def of(cls, config: Config) -> JudgeSettings:
         """The settings of a configuration."""
         min_side = max(LEAST_SIDE, decoded_side(config.encoder))
-        keeps_unreadable = config.confirm.unreadable == "keep"
-        return cls(Run(config.output.run_dir, config), config.input.max_pixels, min_side, config.confirm.max_distance, keeps_unreadable)
+        confirm = config.confirm
+        drop: tuple[Relation, ...] = tuple(relation for relation in RELATIONS if relation in confirm.drop)
+        return cls(
+            Run(config.output.run_dir, config), config.input.max_pixels, min_side, confirm.max_distance, confirm.unreadable == "keep", drop
+        )
 
     def reader(self) -> PictureReader:
         """A reader of the run's pictures."""
@@ -125,6 +137,12 @@ class Outcome:
     moved: float | None = None
     reason: str = ""  # why it does not stand
     transform: list[float] | None = None  # rows of the affine map in relative coordinates
+    relation: Relation | None = None  # what the two are to each other; None if their pixels were not compared
+    inside: str | None = None  # of a part, which one lies inside the other: src, the first, or dst
+    agreeing_share: float | None = None
+    mask: bytes | None = None  # PNG; where two of one template agree
+    drawn: float | None = None  # 0 to 2; above `DRAWN` both are drawn, written or printed
+    traces: list[float] | None = None  # what was done to each of two copies; see `dedup.numerics.judge.traces.as_list`
 
     @property
     def is_copy(self) -> bool | None:
@@ -139,23 +157,51 @@ class InMemory:
     pixels: Pixels  # shape (height, width, 3)
 
 
-def compare_turned(pictures: Iterable[tuple[str, Picture]], target: Picture, *, max_distance: float) -> Outcome:
-    """The first verdict that stands, otherwise the one with the least distance.
+def compare_turned(
+    pictures: Iterable[tuple[str, Picture]], target: Picture, *, max_distance: float, drop: Sequence[Relation] = DROPPED
+) -> Outcome:
+    """The first outcome that stands, otherwise the one with the least distance.
 
     `pictures`: turns with the picture so turned; at least one.
+    `drop`: relations in which a pair stands.
     """
-    best: Outcome | None = None
+    best: tuple[Verdict, str] | None = None
     for turn, picture in pictures:
         verdict = compare(picture, target, max_distance=max_distance)
-        transform = np.asarray(verdict.matrix, dtype=np.float32).ravel().tolist()
-        outcome = Outcome(verdict.is_copy, True, turn, float(verdict.distance), float(verdict.moved), verdict.reason, transform)
-        if outcome.stands:
-            return outcome
-        if best is None or verdict.distance < (best.distance or 0.0):
-            best = outcome
+        if verdict.relation in drop:
+            matrix = verdict.matrix if verdict.fine_matrix is None else verdict.fine_matrix
+            return replace(_outcome(verdict, turn, drop), traces=as_list(find_traces(picture, target, matrix)))
+        if best is None or verdict.distance < best[0].distance:
+            best = verdict, turn
     if best is None:
         raise ValueError("expected at least one turn")
-    return best
+    return _outcome(*best, drop)
+
+
+def _outcome(verdict: Verdict, turn: str, drop: Sequence[Relation]) -> Outcome:
+    stands = verdict.relation in drop
+    return Outcome(
+        stands,
+        True,
+        turn,
+        float(verdict.distance),
+        float(verdict.moved),
+        # copies and parts have none; where they may not stand, the relation is the reason
+        "" if stands else verdict.reason or "not_dropped",
+        np.asarray(verdict.matrix, dtype=np.float32).ravel().tolist(),
+        verdict.relation,
+        {"": None, "first": "src", "second": "dst"}[verdict.inside],
+        verdict.agreeing_share,
+        None if verdict.mask is None else png(verdict.mask),
+        verdict.drawn,
+    )
+
+
+def png(mask: Pixels) -> bytes:
+    """The PNG file of a picture of grey levels."""
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def _no_samples(sample_id: int) -> Pixels:
@@ -185,12 +231,12 @@ class PairJudge:
         if not isinstance(first, InMemory) and not isinstance(second, InMemory):
             row = self._remembered.find(first, second, turns, question)
             if row is not None:
-                return Outcome(row["stands"], True, *(row[name] for name in ("variant", "distance", "moved", "reason", "transform")))
+                return Outcome(row["stands"], True, *(row[name] for name in OUTCOME_COLUMNS))
         a, b = self.picture(first), self.picture(second)
         if a is None or b is None:
             keeps = self._settings.keeps_unreadable
             return Outcome(keeps, False, turns[0], reason="" if keeps else "unreadable")
-        return compare_turned(self._turned(first, turns), b, max_distance=self._settings.max_distance)
+        return compare_turned(self._turned(first, turns), b, max_distance=self._settings.max_distance, drop=self._settings.drop)
 
     def picture(self, which: int | InMemory, turn: str = "none") -> Picture | None:
         """A picture, from the cache if it is there; None if it can't be read."""
@@ -300,21 +346,24 @@ class VerdictWriter:
         self._standing: list[dict[str, object]] = []
         self._refusals: list[dict[str, object]] = []
         self.reasons: Counter[str] = Counter()
-        self.n_standing = self.n_unread = 0
+        self.n_standing = self.n_unread = self.n_drawn = 0
 
     def add(self, src: int, dst: int, similarity: float, outcome: Outcome, source: str, found_by: str | None = None) -> None:
         """Add a judged pair."""
         self.n_unread += not outcome.was_read
         row: dict[str, object] = {
             "src": src, "dst": dst, "similarity": similarity, "kind": "near", "source": source, "variant": outcome.turn,
-            "found_by": found_by, "distance": outcome.distance, "transform": outcome.transform,
+            "found_by": found_by, "distance": outcome.distance, "transform": outcome.transform, "relation": outcome.relation,
+            "inside": outcome.inside, "agreeing_share": outcome.agreeing_share, "drawn": outcome.drawn,
+            "traces": outcome.traces,
         }  # fmt: skip
         if outcome.stands:
             self.n_standing += 1
+            self.n_drawn += outcome.drawn is not None and outcome.drawn > DRAWN
             self._standing.append(row | {"confirmed": True if outcome.was_read else None})
         else:
             self.reasons[outcome.reason] += 1
-            self._refusals.append(row | {"reason": outcome.reason, "moved": outcome.moved, "stage": self._stage})
+            self._refusals.append(row | {"reason": outcome.reason, "moved": outcome.moved, "mask": outcome.mask, "stage": self._stage})
         if len(self._standing) + len(self._refusals) >= _ROWS_HELD:
             self._flush()
 

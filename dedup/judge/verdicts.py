@@ -16,7 +16,7 @@ from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
 from dedup.storage.tables import ask
 
-VERDICTS_VERSION = 4  # of the judge's verdicts and of the tables that hold them
+VERDICTS_VERSION = 7  # of the judge's verdicts and of the tables that hold them
 AGAIN, GROUP = "again", "group"  # who asked, besides the sources of candidates: `reconnect`; groups and keepers
 
 VERDICTS = pa.schema(
@@ -30,16 +30,24 @@ VERDICTS = pa.schema(
         ("moved", pa.float32()),
         ("reason", pa.string()),
         ("transform", REFUSED.field("transform").type),
+        ("relation", pa.string()),
+        ("inside", pa.string()),  # src or dst
+        ("agreeing_share", pa.float32()),
+        ("mask", pa.binary()),
+        ("drawn", pa.float32()),
+        ("traces", REFUSED.field("transform").type),
     ]
 )
+OUTCOME_COLUMNS = tuple(VERDICTS.names[4:])  # what `dedup.judge.pair.Outcome` holds besides whether it stands, in its order
 
 JUDGED_SQL = f"""
 SELECT src, dst, CASE WHEN found_by IS NULL THEN 'again' ELSE source END AS question, TRUE AS stands, variant, distance,
-       CAST(NULL AS FLOAT) AS moved, '' AS reason, transform
+       CAST(NULL AS FLOAT) AS moved, '' AS reason, transform, relation, inside, agreeing_share, CAST(NULL AS BINARY) AS mask, drawn, traces
 FROM base_edges WHERE {CONFIRMED_SQL}
 UNION ALL
 SELECT src, dst, CASE WHEN source = 'group' THEN 'group' WHEN found_by IS NULL THEN 'again' ELSE source END AS question, FALSE AS stands,
-       variant, distance, moved, reason, transform
+       variant, distance, moved, reason, transform, relation, inside, agreeing_share, mask, drawn,
+       CASE WHEN src < 0 THEN transform END AS traces
 FROM base_refused WHERE reason <> 'unreadable'
 """  # noqa: S608 (a condition of our own)
 
@@ -86,17 +94,17 @@ def base_tables(base: Run | None, confirm: ConfirmConfig) -> dict[str, Table]:
     record = None if base is None else base.record("confirm")
     if base is None or record is None or record.output_version != VERDICTS_VERSION:
         return {}
-    settings = {"confirm.enabled": confirm.enabled, "confirm.max_distance": confirm.max_distance}
+    settings = {"confirm.enabled": confirm.enabled, "confirm.max_distance": confirm.max_distance, "confirm.drop": confirm.drop}
     if any(record.config.get(key) != value for key, value in settings.items()):
         return {}
     return {f"base_{name}": base.table(name) for name in _TABLES}
 
 
-def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDArray[np.int64], *, of_groups: bool = False) -> pa.Table:
-    """The base's verdicts on pairs with both ends among some samples, as `VERDICTS`, ordered by (src, dst).
+def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDArray[np.int64]) -> pa.Table:
+    """The base's verdicts on pairs with both ends among some samples, those with anchors and keepers included, ordered by (src, dst).
 
     `base`: see `base_tables`.
-    `of_groups`: whether to include pairs of members with their anchors and keepers.
+    Returns a table of `VERDICTS`.
     """
     if not base or not len(sample_ids):
         return VERDICTS.empty_table()
@@ -106,10 +114,8 @@ def find_verdicts(engine: Engine, base: Mapping[str, Table], sample_ids: npt.NDA
         return ask(engine, query, {**tables, "wanted": pa.table({"sample_id": sample_ids})}, schema)
 
     verdicts = inside_of(JUDGED_SQL, VERDICTS, {name: base[name] for name in JUDGED_TABLES})
-    if of_groups:
-        grouped = inside_of(GROUPED_SQL, _GROUPED, {name: table for name, table in base.items() if name != "base_refused"})
-        verdicts = pa.concat_tables([verdicts, _of_groups(grouped)])
-    return verdicts.sort_by([("src", "ascending"), ("dst", "ascending")])
+    grouped = inside_of(GROUPED_SQL, _GROUPED, {name: table for name, table in base.items() if name != "base_refused"})
+    return pa.concat_tables([verdicts, _of_groups(grouped)]).sort_by([("src", "ascending"), ("dst", "ascending")])
 
 
 def _of_groups(pairs: pa.Table) -> pa.Table:
@@ -122,6 +128,12 @@ def _of_groups(pairs: pa.Table) -> pa.Table:
         "moved": pa.nulls(n, pa.float32()),
         "reason": pa.repeat("", n),
         "transform": pa.nulls(n, VERDICTS.field("transform").type),
+        "relation": pa.repeat("copy", n),
+        "inside": pa.nulls(n, pa.string()),
+        "agreeing_share": pa.nulls(n, pa.float32()),
+        "mask": pa.nulls(n, pa.binary()),
+        "drawn": pa.nulls(n, pa.float32()),
+        "traces": pa.nulls(n, VERDICTS.field("traces").type),
     }
     columns |= {name: pairs[name] for name in _GROUPED.names}
     return pa.table({name: columns[name] for name in VERDICTS.names}, schema=VERDICTS)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dedup.config import Config
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import resolved
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
 from dedup.pipeline.base import base_records
 from dedup.pipeline.stages import STAGES, with_those_before
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES, Difference, StageRecord, read_record
+from dedup.runs.record import Difference, StageRecord, read_record
 from dedup.stages.stage import Stage, StageInputs
 
 _SAME_OR_REDO: Final = "give the same, choose another output.run_dir, or run: dedup run … --redo"
@@ -43,11 +44,14 @@ def make_plan(config: Config, stages: Sequence[Stage], inputs: Inputs, *, redo: 
     Raises RunDirectoryError if a stage that is needed but not requested is missing, stale or was made with another configuration, or if a
     requested one is finished and its result would change, unless `redo`.
     """
-    expected = _expected_records(config, stages, inputs)
-    return Plan(tuple(stages), expected, _stages_to_do(config, stages, inputs, expected, redo=redo))
+    finished = {stage.name: read_record(config.output.run_dir, stage.name) for stage in stages}
+    expected = _expected_records(config, stages, inputs, finished)
+    return Plan(tuple(stages), expected, _stages_to_do(config, stages, inputs, expected, finished, redo=redo))
 
 
-def _expected_records(config: Config, stages: Sequence[Stage], inputs: Inputs) -> dict[str, StageRecord]:
+def _expected_records(
+    config: Config, stages: Sequence[Stage], inputs: Inputs, finished: Mapping[str, StageRecord | None]
+) -> dict[str, StageRecord]:
     names = {stage.name for stage in stages}
     needed = with_those_before(names) - names
     base = base_records(config, next((read.encoder for read in inputs.values() if read.encoder), {}))
@@ -65,7 +69,10 @@ def _expected_records(config: Config, stages: Sequence[Stage], inputs: Inputs) -
         elif stage.name in names:
             read = inputs[stage.name]
             made_from: JsonDict = {name: records[name].digest for name in stage.reads} | read.identity | of_base
-            records[stage.name] = StageRecord(stage.name, stage.output_version, stage.picked(config), made_from, read.encoder)
+            expected = StageRecord(stage.name, stage.output_version, stage.picked(config), made_from, read.encoder)
+            record = finished[stage.name]
+            # an address in another spelling changes nothing of what follows
+            records[stage.name] = expected if record is None or record.differences(expected) else record
     return records
 
 
@@ -87,11 +94,17 @@ def _reused_record(config: Config, stage: Stage, records: Mapping[str, StageReco
 
 
 def _stages_to_do(
-    config: Config, stages: Sequence[Stage], inputs: Inputs, expected: Mapping[str, StageRecord], *, redo: bool
+    config: Config,
+    stages: Sequence[Stage],
+    inputs: Inputs,
+    expected: Mapping[str, StageRecord],
+    finished: Mapping[str, StageRecord | None],
+    *,
+    redo: bool,
 ) -> frozenset[str]:
     url, todo = config.output.run_dir, set[str]()
     for stage in stages:
-        record = read_record(url, stage.name)
+        record = finished[stage.name]
         if stage.refuse is not None:
             stage.refuse(config, inputs[stage.name], record, redo=redo)
         if record is None or any(name in todo for name in stage.reads):
@@ -103,12 +116,21 @@ def _stages_to_do(
             todo.add(stage.name)
             differences = [difference for difference in differences if difference.key != "input"]
         if differences and not redo:
-            settings = [difference for difference in differences if difference.key not in HOMES]
-            reason = f"made with another configuration: {_listed(settings)}" if settings else f"made from an earlier '{differences[0].key}'"
+            settings = [difference for difference in differences if difference.key not in STAGE_NAMES]
+            reason = f"made from an earlier '{differences[0].key}'"
+            if settings:
+                reason = _in_words(settings, stage.changed_inputs(config, inputs[stage.name]))
             raise RunDirectoryError(f"{url}: stage '{stage.name}' was {reason}; {_SAME_OR_REDO}")
         if differences:
             todo.add(stage.name)
     return frozenset(todo)
+
+
+def _in_words(differences: Sequence[Difference], changed_inputs: str) -> str:
+    """Differences, that of the input told by its files rather than by a digest."""
+    others = [difference for difference in differences if difference.key != "input" or not changed_inputs]
+    parts = [f"made with another configuration: {_listed(others)}"] if others else []
+    return "; and ".join([*parts, *([f"made from another input: {changed_inputs}"] if len(others) < len(differences) else [])])
 
 
 def _listed(differences: Sequence[Difference]) -> str:
@@ -132,7 +154,7 @@ class StageStatus:
     seconds: float
     finished: str
     changes: list[str]  # differences from the configuration given
-    input: JsonDict = field(default_factory=dict)  # of `embed`: what it found and passed over, of its summary in `_stage.json`
+    input: JsonDict = field(default_factory=dict)  # of `embed`: what it found and passed over, of its summary in its record
 
 
 def status(run_dir: str, config: Config | None = None) -> list[StageStatus]:

@@ -20,12 +20,12 @@ from dedup.encoders import n_gpus
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.machine import free_disk, free_memory
 from dedup.runs.directory import Run
+from dedup.stages.embed.moved import Source
 from dedup.stages.embed.partition import keeps_thumbnails
-from dedup.stages.embed.sources import Source
 from dedup.stages.index.fill import PQ_FROM
 from dedup.stages.stage import Stage
 from dedup.storage.atomic import scratch_folder
-from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import size_of
 from dedup.storage.urls import filesystem, is_local, read_range
@@ -37,8 +37,8 @@ _DRIVER, _WORKER, _PER_IMAGE = 350_000_000, 400_000_000, 220
 _SEARCH, _SEARCH_PER_IMAGE = 600_000_000, 1_300
 _MODEL = 2_000_000_000  # of a worker in addition: torch, the weights of a ViT-L in fp32, a batch
 
-# Bytes on disk for each image. 8,000 images with views took 80 MB, 300,000 vectors 302 MB.
-_TABLES, _VIEWS, _THUMBNAIL, _PQ, _LISTS = 700, 9_000, 9_000, 80, 200
+# Bytes on disk for each image. 1,500 images with some twenty views each took 26 MB, 300,000 vectors 302 MB.
+_TABLES, _VIEWS, _THUMBNAIL, _PQ, _LISTS = 700, 17_000, 9_000, 80, 200
 _PER_LIST = 12  # bytes of temporary files for each list a vector goes to: 300,000 vectors with 8 lists each took 25 MB
 _SAMPLED_SHARDS, _HEAD_BYTES = 20, 8_000_000
 

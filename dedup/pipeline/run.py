@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from functools import partial
 
 from dedup.config import Config
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import resolved, to_dict
 from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter
 from dedup.encoders import n_gpus
 from dedup.engines.local import LocalEngine
 from dedup.engines.spark.shipment import SCRATCH, remove_folder
+from dedup.engines.workers import check_main
 from dedup.errors import ConfigError, MissingExtra
 from dedup.machine import available_cores, free_memory, package_version
 from dedup.pipeline.plan import Inputs, Plan, make_plan
@@ -26,7 +27,7 @@ from dedup.pipeline.stages import STAGES
 from dedup.report import build as reports
 from dedup.runs.directory import CONFIG_FILE, Run
 from dedup.runs.lock import locked
-from dedup.runs.record import HOMES, StageRecord, digest, write_record
+from dedup.runs.record import StageRecord, digest, record_path, write_record
 from dedup.stages.stage import Stage, StageContext
 from dedup.storage.atomic import remove_half_written, write_json
 from dedup.storage.input.samples import one_line
@@ -97,7 +98,11 @@ def run(
         Before any work, if the configuration can't work or the run directory holds another run.
     InputError
         If a shard can't be reached.
+    StageError
+        If workers can't import the script that calls this, or it calls this without ``if __name__ == "__main__"``.
     """
+    if engine is None and config.engine.name == "local":
+        check_main()
     reporter = reporter or SilentReporter()
     unknown = sorted(set(stages) - set(STAGE_NAMES))
     if unknown:
@@ -181,7 +186,7 @@ def _carry_out(context: StageContext, plan: Plan, inputs: Inputs, *, is_counted:
 
 
 def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> StageRecord:
-    fs, path = filesystem(context.run.path(HOMES[stage.name], "_stage.json"))
+    fs, path = filesystem(record_path(context.run.url, stage.name))
     if fs.exists(path):
         fs.rm_file(path)  # from here on the stage counts as not done
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Writes what a run keeps in the forms that other tools read: lists of keys, urls and uids, and a folder for Hugging Face's `datasets`."""
+"""Writes what a run keeps in the forms that other tools read: lists of names, masks of rows, a folder for Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, r
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.release.plan import FIRST_IMAGES, CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
+from dedup.release.row_masks import export_rows
 from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
@@ -26,7 +27,7 @@ from dedup.storage.input.shards import is_place, read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
-FORMATS = ("keys", "urls", "datacomp", "hf")
+FORMATS = ("keys", "urls", "rows", "datacomp", "hf")
 _SUFFIXES: Final = {"keys": (".txt", ".csv", ".parquet"), "datacomp": (".npy",)}  # of the file, by format; others may have any
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
 _UID_TYPE: Final = np.dtype("<u8,<u8")
@@ -37,7 +38,7 @@ FILE_BYTES: Final = 500_000_000  # of images in a file: a size that suits the Hu
 _GROUP_ROWS: Final = 10_000
 _IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _KINDS: Final = {pa.string(): "string", pa.int32(): "int32", pa.int64(): "int64", pa.float32(): "float32", pa.float64(): "float64"}
-_NOT_COPIED: Final = ("byte_offset", "n_bytes")
+_NOT_COPIED: Final = ("byte_offset", "n_bytes", "file", "row")
 
 # the folder's README, which tells the Hub where the files are
 _CARD: Final = """---
@@ -58,9 +59,10 @@ class ExportSummary:
 
     form: str
     path: str
-    n_rows: int  # keys, urls, uids, or samples
+    n_rows: int  # keys, urls, uids, rows, or samples
     n_left_out: int = 0  # kept samples without a url or uid, or with one that no line can hold
     keep_list: KeepListResult | None = None
+    n_files: int = 0  # of boolean arrays
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ def export(
     ----------
     run_dir : str
         A finished run.
-    form : {"keys", "urls", "datacomp", "hf"}
-        Keys, one per line, or `shard, key` in a ``.csv`` or ``.parquet``; urls, one per line; DataComp's sorted ``.npy`` of uids; a
-        folder of parquet files for Hugging Face's `datasets`.
+    form : {"keys", "urls", "rows", "datacomp", "hf"}
+        Keys, one per line, or `shard, key` in a ``.csv`` or ``.parquet``; urls, one per line; a boolean array for each file of
+        embeddings, parquet or Arrow, True for each row that is kept; DataComp's sorted ``.npy`` of uids; a folder of parquet files for
+        Hugging Face's `datasets`.
     out : str
-        File, or for hf a folder; a path or any fsspec URL.
+        File, or for rows and hf a folder; a path or any fsspec URL.
     keep_list : str
         Instead of the manifest: see `dedup.storage.input.names.read_keep_list`.
     with_images : bool
@@ -120,16 +123,18 @@ def export(
     with engine_or_own(engine) as engine, engine.scratch() as scratch:
         if keep_list:
             kept, keep_list_result = named_table(run_dir, keep_list, join(scratch, "kept"), engine)
-        n_left_out = 0
+        n_left_out = n_files = 0
         if form == "hf":
             n_rows = _export_hf(run_dir, kept, out, with_images, engine, reporter)
+        elif form == "rows":
+            n_files, n_rows = export_rows(run_dir, kept, out)
         elif form == "datacomp":
             n_rows, n_left_out = export_datacomp(kept, out, engine)
         elif form == "keys":
             n_rows = export_keys(kept, out, engine)
         else:
             n_rows, n_left_out = _write_lines(kept, "url", out, is_strict=False)
-        return ExportSummary(form, out, n_rows, n_left_out, keep_list_result)
+        return ExportSummary(form, out, n_rows, n_left_out, keep_list_result, n_files)
 
 
 def export_keys(kept: Table, out: str, engine: Engine) -> int:

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,12 @@ import pyarrow.dataset as ds
 from cachetools import LRUCache, cachedmethod
 
 from dedup.errors import InputError
+from dedup.release.names import NameFilter
 from dedup.release.plan import kept_table
 from dedup.runs.directory import Run
 from dedup.storage.input.encodings import clean_name
-from dedup.storage.input.row_files import ROW_SUFFIXES, RowFile, is_row_file
+from dedup.storage.input.published import EMBEDDING_SUFFIXES, holds_rows, n_rows_of
+from dedup.storage.input.row_files import ROW_SUFFIXES
 from dedup.storage.input.samples import one_line
 from dedup.storage.tables import dataset, read_table
 from dedup.storage.urls import absolute
@@ -83,7 +85,7 @@ class KeepFilter:
         return clean_name(key) in self._kept(shard)
 
     def rows(self, files: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Rows that the run keeps of parquet or Arrow files, for ``Dataset.select`` of Hugging Face's `datasets`.
+        """Rows that the run keeps of files of embeddings, parquet or Arrow, for ``Dataset.select`` of `datasets`, or ``array[rows]``.
 
         `files`: in the order in which the data set has them; each is recognized as a shard is.
         Returns numbers, ascending, counted through all the files.
@@ -91,20 +93,18 @@ class KeepFilter:
         """
         kept, start = [np.zeros(0, np.int64)], 0
         for name in files:
-            if not is_row_file(name):
-                raise InputError(f"{name} is no file of rows; expected {', '.join(ROW_SUFFIXES)}, or for tars keep() as a filter")
+            if not holds_rows(name):
+                expected = ", ".join(dict.fromkeys((*EMBEDDING_SUFFIXES, *ROW_SUFFIXES)))
+                raise InputError(f"{name} is no file of rows; expected {expected}, or for tars keep() as a filter")
             kept.append(start + self._rows_of(self._shard_of(name)))
             try:
-                with RowFile(absolute(name)) as file:
-                    start += file.n_rows()
+                start += n_rows_of(absolute(name))
             except Exception as error:  # each file system has its own
                 raise InputError(f"{name} can't be read ({one_line(error)})") from error
         return np.concatenate(kept)
 
     def _rows_of(self, shard: str) -> npt.NDArray[np.int64]:
-        rows = self._kept_of(shard, "byte_offset")
-        if rows.null_count:
-            raise InputError(f"{shard} was read as embeddings, whose rows are not numbered; take the keys of the manifest instead")
+        rows = self._kept_of(shard, "row", "file")
         return np.unique(np.asarray(rows.to_numpy(), dtype=np.int64))
 
     def _shard_of(self, url: str) -> str:
@@ -127,7 +127,8 @@ class KeepFilter:
             best += [shard for shard in namesakes if ends[shard] == longest]
         if len(best) != 1:
             what = "several of its shards end alike" if best else "it has no shard of that name"
-            raise InputError(f"{url} can't be matched to a shard of {self._run_dir}: {what}; open the shards under the paths the run had")
+            hint = "open the shards under the paths the run had, or know samples by another name: dedup.keep(run, by='key') or by='url'"
+            raise InputError(f"{url} can't be matched to a shard of {self._run_dir}: {what}; {hint}")
         return best[0]
 
     @cachedmethod(lambda self: self._keys)
@@ -135,33 +136,45 @@ class KeepFilter:
         """Keys of a shard that the manifest keeps."""
         return frozenset(self._kept_of(shard, "key").to_pylist())
 
-    def _kept_of(self, shard: str, column: str) -> pa.ChunkedArray:
+    def _kept_of(self, shard: str, column: str, of: Literal["shard", "file"] = "shard") -> pa.ChunkedArray:
         if self._manifest is None:
             self._manifest = dataset(kept_table(self._run_dir))  # footers are read once
         first = self._partitions[shard] << 32
         # the files are ordered by sample_id, so that most are passed over
-        in_shard = (pc.field("sample_id") >= first) & (pc.field("sample_id") < first + (1 << 32)) & (pc.field("shard") == shard)
+        in_shard = (pc.field("sample_id") >= first) & (pc.field("sample_id") < first + (1 << 32)) & (pc.field(of) == shard)
         return self._manifest.to_table(columns=[column], filter=in_shard)[column]
 
 
-def keep(run_dir: str) -> KeepFilter:
+def keep(run_dir: str, by: Literal["shard", "key", "url", "uid"] = "shard") -> KeepFilter | NameFilter:
     """Make a filter that passes the samples a run keeps, for ``webdataset.WebDataset(...).select(...)``.
 
     Parameters
     ----------
     run_dir : str
         A finished run.
+    by : {"shard", "key", "url", "uid"}
+        How a sample is recognized: by its shard and key, for the shards that the run read; or by a name of its own, for tars that were made
+        elsewhere, as those that img2dataset makes of the urls of published embeddings.
 
     Returns
     -------
-    KeepFilter
+    KeepFilter or NameFilter
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run has no manifest.
+    ConfigError, InputError
+        If the run has no such column, or one name is given to samples that are kept and to samples that are not.
 
     Notes
     -----
-    ``wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))``, and for a run over parquet files
-    ``load_dataset("parquet", data_files=files)["train"].select(dedup.keep("out").rows(files))``.
+    ``wds.WebDataset("shards/{00000..00099}.tar").select(dedup.keep("out"))``, for a run over embeddings
+    ``wds.WebDataset("img2dataset/{00000..00099}.tar").select(dedup.keep("out", by="url"))``, and for a run over parquet files
+    ``load_dataset("parquet", data_files=files)["train"].select(dedup.keep("out").rows(files))``; of an array of embeddings
+    ``np.load(file)[dedup.keep("out").rows([file])]``.
     """
-    return KeepFilter(run_dir)
+    return KeepFilter(run_dir) if by == "shard" else NameFilter(run_dir, by)
 
 
 def _common_end(a: str, b: str) -> int:

@@ -126,6 +126,7 @@ def rewrite(
         raise ConfigError(f"per_shard={per_shard} is negative; expected a number of samples, or 0 for a shard each")
     reporter = reporter or SilentReporter()
     kept, keep_list_result = kept_table(run_dir), None  # before the lock: an unfinished run leaves no folder behind
+    _refuse_vectors(run_dir)
     with engine_or_own(engine) as engine, nullcontext() if dry_run else locked(out), engine.scratch() as scratch:
         if keep_list:
             kept, keep_list_result = named_table(run_dir, keep_list, join(scratch, "kept") if dry_run else join(out, "_kept"), engine)
@@ -136,6 +137,20 @@ def rewrite(
         _begin(run_dir, out, per_shard, shards)
         summary = _carry_out(RewriteTask(kept, tuple(shards), out, unsorted_shards(run_dir)), summary, engine, reporter)
         return replace(summary, keep_list=keep_list_result)
+
+
+def _refuse_vectors(run_dir: str) -> None:
+    """Stop before any work if the run knows vectors alone.
+
+    Raises RunDirectoryError.
+    """
+    record = read_record(run_dir, "embed")
+    if record is not None and record.summary.get("has_pixels") is False:
+        raise RunDirectoryError(
+            f"{run_dir} is a run over embeddings, which hold no pictures to copy; filter the tars that have them while training "
+            "(dedup.keep(run, by='key') or by='url'), or write what is kept as a list: dedup export RUN --format keys (urls, datacomp) "
+            "--out FILE"
+        )
 
 
 def _begin(run_dir: str, out: str, per_shard: int, shards: Sequence[CleanedShard]) -> None:

@@ -15,7 +15,7 @@ from dedup.storage.urls import filesystem, read_bytes
 
 _ADDED: Final = ("sample_id", "component_id", "duplication_count")
 _PLAIN: Final = ("key", "url", "caption", "width", "height", "sha256")
-_NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes", "member", "n_images", "first_image_id"}  # of the shard it came from
+_NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes", "file", "row", "member", "n_images", "first_image_id"}  # of the shard it came from
 
 
 def write_beside(rows: pa.Table, url: str) -> None:

@@ -13,16 +13,18 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
+from dedup.config.key import STAGE_NAMES
 from dedup.config.keys import KEYS, values_of
 from dedup.contracts import Engine
 from dedup.engines.local import engine_or_own
-from dedup.errors import ConfigError, MissingExtra
+from dedup.errors import ConfigError, MissingExtra, RunDirectoryError
 from dedup.report import figures, queries
 from dedup.report.cards import MOST_COMPRESSED, Card, Facts, Pictures, facts_of, in_order_of_weight, read_pictures
 from dedup.report.galleries import Galleries, Pairs, galleries, pairs
 from dedup.report.queries import Row, TableReader
+from dedup.report.related import AllRelated, all_related
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES, digest
+from dedup.runs.record import digest
 from dedup.storage.atomic import write_bytes
 from dedup.storage.urls import join, read_range
 from dedup.text import Text, cut, input_lines, seconds_text, shard_name, shown, similarity_text
@@ -48,12 +50,12 @@ def state_of(run: Run) -> str:
 
 def notes_on(run: Run) -> list[str]:
     """Stages that are missing, or were made from an earlier state of others."""
-    notes, missing = [], [stage for stage in HOMES if run.record(stage) is None]
+    notes, missing = [], [stage for stage in STAGE_NAMES if run.record(stage) is None]
     if missing:
         parts = f"the stage {missing[0]} is" if len(missing) == 1 else f"the stages {' and '.join(missing)} are"
         notes.append(f"{parts} not finished: what is drawn from there is left out; run dedup run … and then dedup report again")
     for stage, record in run.records.items():
-        inputs = {name: run.record(name) for name in record.inputs if name in HOMES}
+        inputs = {name: run.record(name) for name in record.inputs if name in STAGE_NAMES}
         earlier = [name for name, now in inputs.items() if now is not None and now.digest != record.inputs[name]]
         if earlier:
             notes.append(f"the stage {stage} was made from an earlier {earlier[0]}: figures may disagree; run dedup run … --redo")
@@ -99,6 +101,7 @@ class Gathered:
     run: Run
     groups: Galleries
     pairs: Pairs
+    related: AllRelated
     excluded: Excluded
     facts: dict[int, Facts]  # by sample_id
     pictures: Pictures
@@ -182,17 +185,23 @@ def is_current(run_dir: str) -> bool:
 
 def _write(reader: TableReader, run: Run, path: str, n_galleries: int, seed: int, limits: Limits) -> ReportSummary:
     groups, drawn_pairs = galleries(reader, run, n=n_galleries, seed=seed), pairs(reader, run, seed=seed)
-    excluded = _excluded(reader, run)
-    shelves = [*_shelves(groups, drawn_pairs), *([card for card, _ in cards] for _, cards in excluded)]
+    excluded, related = _excluded(reader, run), all_related(reader, run)
+    of_related = (one.gallery.cards for one in (*related.templates, *related.scenes))
+    shelves = [*_shelves(groups, drawn_pairs), *of_related, *([card for card, _ in cards] for _, cards in excluded)]
     facts = facts_of(reader, (card.sample_id for shelf in shelves for card in shelf))
     order = in_order_of_weight(shelves, facts)
     pictures = _pictures(run, facts, order, limits)
-    page = Page(Gathered(run, groups, drawn_pairs, excluded, facts, pictures, seed), reader)
+    page = Page(Gathered(run, groups, drawn_pairs, related, excluded, facts, pictures, seed), reader)
     bare = page.render({})
     shown = pictures.within(limits.max_bytes - len(bare) - _NOTE_BYTES, order)
     page.note_missing_pictures(len(shown))
     data = page.render(shown)
-    write_bytes(path, data)
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path} can't be written ({error.strerror or error}); name another file: dedup report {run} --out FILE"
+        ) from error
     return ReportSummary(path, len(data), len(shown), page.notes)
 
 
@@ -277,7 +286,7 @@ def stages(run: Run) -> list[Row]:
     """Seconds and rate of each stage, and the tables it wrote."""
     n = run.records["embed"].rows["metadata"]
     rows: list[Row] = []
-    for name in HOMES:
+    for name in STAGE_NAMES:
         record = run.records.get(name)
         if record is None:
             rows.append({"name": name, "seconds": None, "time": "not finished", "rate": None, "rows": "", "finished": "", "version": ""})

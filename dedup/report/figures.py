@@ -61,11 +61,13 @@ def accounts(run: Run) -> list[Part]:
     # unique samples may be excluded, and are counted there
     n_unique = None if unique is None else max(0, min(kept, unique - rows.get("excluded", 0)))
     counts = [("keeper", "kept", kept)]
-    if n_unique is not None and not rows.get("excluded"):
+    thinned = [("below", f"dropped, of further {kind}s", dropped.get(f"n_{kind}", 0)) for kind in ("template", "scene")]
+    if n_unique is not None and not rows.get("excluded") and not any(n for *_, n in thinned):
         counts = [("unique", "kept, without a copy", n_unique), ("keeper", "kept of a group of copies", kept - n_unique)]
     counts += [
         ("near", "dropped, near copies", dropped["n_near"]),
         ("exact", "dropped, byte-identical copies", dropped["n_exact"]),
+        *thinned,
         ("excluded", "excluded", rows.get("excluded", 0)),
         ("rejected", "rejected", run.records["embed"].rows["rejected"]),
     ]
@@ -126,7 +128,9 @@ def sizes(run: Run) -> tuple[Chart, list[Row]]:
 def kinds(reader: TableReader, run: Run) -> tuple[list[Part], list[Row]]:
     """Dropped samples by kind, and the pairs that joined them by how they were found and turned."""
     summary = run.records["manifest"].summary
-    dropped = parts([("near", "near copies", summary["n_near"]), ("exact", "byte-identical copies", summary["n_exact"])])
+    counts = [("near", "near copies", summary["n_near"]), ("exact", "byte-identical copies", summary["n_exact"])]
+    thinned = [("below", f"of further {kind}s", summary.get(f"n_{kind}", 0)) for kind in ("template", "scene")]
+    dropped = parts([*counts, *(count for count in thinned if count[2])])
     return dropped, [row | {"means": SOURCES.get(row["source"], "")} for row in reader.rows(queries.KINDS)]
 
 

@@ -50,7 +50,7 @@ class Query(NamedTuple):
     schema: pa.Schema
 
 
-_REALS: Final = {"similarity", "distance", "min_similarity", "mean_similarity", "caption_share"}
+_REALS: Final = {"similarity", "distance", "min_similarity", "mean_similarity", "caption_share", "agreeing_share"}
 _TEXTS: Final = {
     "shard", "key", "url", "caption", "kind", "source", "variant", "reason", "stage", "detail", "status", "error", "what", "excluded_by",
     "reference_shard",
@@ -59,7 +59,10 @@ _TEXTS: Final = {
 
 def _schema(*names: str) -> pa.Schema:
     """The columns of an answer: whole numbers, but for those above."""
-    kinds = (pa.float64() if name in _REALS else pa.string() if name in _TEXTS else pa.int64() for name in names)
+    kinds = (
+        pa.float64() if name in _REALS else pa.string() if name in _TEXTS else pa.binary() if name == "mask" else pa.int64()
+        for name in names
+    )
     return pa.schema(list(zip(names, kinds, strict=True)))
 
 
@@ -277,6 +280,35 @@ ORDER BY place
     ("metadata", "captions"),
     _schema("place", "caption", "n_characters", "n_samples", "n_in_groups", "n_groups"),
 )
+
+_RELATED_COLUMNS: Final = ("n_components", "n_samples", "agreeing_share", "example_id", "mask")
+
+
+def _largest_related(name: str) -> tuple[Query, Query]:
+    """The templates or scenes of most samples, and the first {n} groups of chosen ones."""
+    largest = Query(
+        f"SELECT {name}_id AS label, {', '.join(_RELATED_COLUMNS)} FROM {name}_counts "
+        f"ORDER BY n_samples DESC NULLS LAST, {name}_id ASC NULLS LAST LIMIT {{n}}",
+        (f"{name}_counts",),
+        _schema("label", *_RELATED_COLUMNS),
+    )
+    members = Query(
+        f"""
+SELECT label, component_id
+FROM (SELECT label, component_id, row_number() OVER (PARTITION BY label ORDER BY component_id) AS place
+      FROM (SELECT DISTINCT {name}_id AS label, component_id FROM {name}s WHERE {name}_id IN (SELECT component_id FROM chosen)) AS groups_of
+     ) AS ranked
+WHERE place <= {{n}}
+ORDER BY label, place
+""",
+        (f"{name}s",),
+        _schema("label", "component_id"),
+    )
+    return largest, members
+
+
+TEMPLATES, TEMPLATE_MEMBERS = _largest_related("template")
+SCENES, SCENE_MEMBERS = _largest_related("scene")
 
 REJECTED: Final = _first_of_each(
     "reason",

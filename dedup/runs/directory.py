@@ -13,19 +13,21 @@ import numpy.typing as npt
 from dedup import schemas
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import from_dict, load_config, resolved, to_dict
 from dedup.contracts import JsonDict, Table
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.numerics.search.lists import Lists
 from dedup.runs.index import find_index, load_lists
-from dedup.runs.record import HOMES, StageRecord, differences_of, read_record
+from dedup.runs.record import RECORDS, StageRecord, differences_of, read_record
 from dedup.runs.vectors import EmbeddingStore, InnerStore, ViewStore, embedding_path, open_store, open_views, read_vectors
 from dedup.storage.arrays import array_shape
+from dedup.storage.input.walk import RUN_FILE
 from dedup.storage.tables import read_table
 from dedup.storage.urls import filesystem, join, read_json
 
-CONFIG_FILE: Final = "_config.json"  # what the run was made with
+CONFIG_FILE: Final = RUN_FILE  # what the run was made with
 _SAMPLE_TABLES: Final = {"metadata", "manifest", "duplicates", "excluded"}
 _FOLDERS: Final = {
     "metadata": ("embeddings/metadata", "metadata_*.parquet"),
@@ -62,9 +64,9 @@ class Run:
         Raises RunDirectoryError if there is no run, or a stage is missing or was made from an earlier state of another.
         """
         run = cls(url)
-        run._records = {stage: read_record(url, stage) for stage in HOMES}
+        run._records = {stage: read_record(url, stage) for stage in STAGE_NAMES}
         if not any(run._records.values()):
-            raise RunDirectoryError(f"{url} holds no run: expected embeddings/_stage.json; give the output.run_dir of an earlier run")
+            raise RunDirectoryError(f"{url} holds no run: expected {RECORDS}/embed.json; give the output.run_dir of an earlier run")
         needed = {stage: run.finished(stage) for stage in needs}
         for stage, record in needed.items():
             for earlier in (name for name in needs if name in record.inputs):
@@ -96,7 +98,7 @@ class Run:
         if self._given is not None:
             return self._given
         values = read_json(self.path(CONFIG_FILE)) or to_dict(Config())
-        for stage in HOMES:
+        for stage in STAGE_NAMES:
             record = self.record(stage)
             for key, value in record.config.items() if record is not None else ():
                 section, _, name = key.partition(".")
@@ -131,13 +133,13 @@ class Run:
     @property
     def records(self) -> dict[str, StageRecord]:
         """The records of all finished stages, in order."""
-        return {stage: record for stage in HOMES if (record := self.record(stage)) is not None}
+        return {stage: record for stage in STAGE_NAMES if (record := self.record(stage)) is not None}
 
     def earlier_inputs(self, stage: str) -> list[str]:
         """Stages this one was made from that were redone since or are out of date; empty if it is up to date or not finished."""
         record = self.record(stage)
         inputs = record.inputs if record is not None else {}
-        return [name for name, digest in inputs.items() if name in HOMES and not self._is_unchanged(name, digest)]
+        return [name for name, digest in inputs.items() if name in STAGE_NAMES and not self._is_unchanged(name, digest)]
 
     def _is_unchanged(self, stage: str, digest: str) -> bool:
         record = self.record(stage)

@@ -49,7 +49,7 @@ def publish_index(folder: str, index: str, lists: str) -> None:
 def how_to_rebuild(folder: str) -> str:
     """What to do about an index whose files are damaged: its stage counts as done while its record is there."""
     run_dir = folder.rpartition("/")[0]
-    return f"delete {join(folder, '_stage.json')} and run: dedup run --only index output.run_dir={run_dir} …"
+    return f"delete {join(run_dir, '_stages', 'index.json')} and run: dedup run --only index output.run_dir={run_dir} …"
 
 
 def find_index(folder: str) -> str:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
 from dedup.storage.atomic import write_json
-from dedup.storage.urls import filesystem, is_local, join, read_json
+from dedup.storage.urls import filesystem, is_local, join, read_bytes, read_json
 
 _LOCK = "_lock.json"
 RENEWED_S = 60.0  # how often the holder of a lock on an object store renews it
@@ -29,29 +29,39 @@ _STALE_S = 600.0  # after which a lock not renewed is considered abandoned
 def locked(folder: str, renewed_s: float = RENEWED_S) -> Iterator[None]:
     """Hold the lock of a folder that is written, such as a run directory.
 
-    On a file system the operating system holds the lock, and releases it however the process ends. On an object store a small object
-    names the holder, who renews it; one not renewed for ten minutes is taken over. Two processes that start within the same second may
-    both get that lock.
+    On a file system the operating system holds the lock, and releases it however the process ends. On an object store, and on a file
+    system without locks, a small file names the holder, who renews it; one not renewed for ten minutes is taken over. Two processes that
+    start within the same second may both get that lock.
 
-    `renewed_s`: how often a lock on an object store is renewed.
-    Raises RunDirectoryError naming the holder, if another process has it.
+    `renewed_s`: how often a lock that the operating system does not hold is renewed.
+    Raises RunDirectoryError naming the holder, if another process has it, or if the folder can't be written.
     """
-    with _on_disk(folder) if is_local(folder) else _in_store(folder, renewed_s):
+    with _on_disk(folder, renewed_s) if is_local(folder) else _by_renewal(folder, renewed_s):
         yield
 
 
 @contextmanager
-def _on_disk(folder: str) -> Iterator[None]:
+def _on_disk(folder: str, renewed_s: float) -> Iterator[None]:
     path = filesystem(join(folder, _LOCK))[1]
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{folder} can't be written ({error.strerror or error}); expected a folder that this user may write; choose another "
+            "output.run_dir, or change its permissions"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise _held(folder, _parsed(file.read())) from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError:  # a file system without locks, or without any left
+            file.close()
+            with _by_renewal(folder, renewed_s):
+                yield
+            return
         file.truncate(0)
         file.write(json.dumps(_this_process()))
         file.flush()
@@ -62,9 +72,9 @@ def _on_disk(folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_store(folder: str, renewed_s: float) -> Iterator[None]:
+def _by_renewal(folder: str, renewed_s: float) -> Iterator[None]:
     url, holder = join(folder, _LOCK), _this_process()
-    other = read_json(url)
+    other = _parsed((read_bytes(url) or b"").decode("utf-8", "replace"))
     if other and _is_alive(other):
         raise _held(folder, other)
     write_json(url, holder)

@@ -1,32 +1,25 @@
-"""What each stage's output was made from: `_stage.json`."""
+"""What each stage's output was made from: its record."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from dedup.config.key import STAGE_NAMES
+from dedup.config.keys import KEYS
 from dedup.contracts import JsonDict
 from dedup.errors import RunDirectoryError
 from dedup.storage.atomic import write_json
-from dedup.storage.urls import join, read_json
+from dedup.storage.urls import absolute, is_local, join, read_json
 
-LAYOUT: Final = 2  # of a run directory's folders and records; raised when earlier ones can no longer be read
+LAYOUT: Final = 3  # of a run directory's folders and records; raised when earlier ones can no longer be read
 
-# stages in order, each with the folder of its `_stage.json`
-HOMES: Final = {
-    "embed": "embeddings",
-    "index": "index",
-    "pairs": "candidates",
-    "confirm": "edges",
-    "groups": "groups",
-    "exclude": "exclusions",
-    "manifest": "manifest",
-    "statistics": "statistics",
-    "targets": "targets",
-}
+# of the records; beside the tables, whose folders hold nothing but parquet, so that every reader of tables opens them
+RECORDS: Final = "_stages"
 
 _SHOWN = 200  # characters of a value in a message
 
@@ -38,6 +31,12 @@ class Difference:
     key: str  # of the configuration, of the encoder's fingerprint or of the inputs
     before: Any
     now: Any
+
+    @property
+    def is_spelling(self) -> bool:
+        """Whether it is an address of the configuration, of the same place: ``a``, ``a/``, ``./a``, its absolute path, or a link to it."""
+        entry = KEYS.get(self.key)
+        return entry is not None and entry.form == "address" and _places(self.before) == _places(self.now)
 
     def __str__(self) -> str:
         return f"{self.key}: {_short(self.before)} → {_short(self.now)}"
@@ -55,7 +54,7 @@ def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Di
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage's `_stage.json`."""
+    """A stage's record."""
 
     stage: str
     output_version: int  # raised only when the stage's result changes, so that a patch release does not redo it
@@ -78,7 +77,7 @@ class StageRecord:
         """What differs between this record and the one that would be written now."""
         return [
             *differences_of({"output_version": self.output_version}, {"output_version": now.output_version}),
-            *differences_of(self.config, now.config),
+            *(difference for difference in differences_of(self.config, now.config) if not difference.is_spelling),
             *differences_of(self.encoder, now.encoder),
             *differences_of(self.inputs, now.inputs),
         ]
@@ -89,13 +88,20 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
+def record_path(url: str, stage: str) -> str:
+    """Where the record of a stage lies."""
+    return join(url, RECORDS, f"{stage}.json")
+
+
 def read_record(url: str, stage: str) -> StageRecord | None:
     """The record of a stage of the run directory at `url`; None where the stage is not finished.
 
     Raises RunDirectoryError if it is not a record, or is of another layout.
     """
-    path = join(url, HOMES[stage], "_stage.json")
+    path = record_path(url, stage)
     value = read_json(path)
+    if value is None and stage == STAGE_NAMES[0]:
+        value = read_json(join(url, "embeddings", "_stage.json"))  # where it was in layouts 1 and 2
     if value is None:
         return None
     if (layout := value.get("layout", 1)) != LAYOUT:
@@ -112,7 +118,18 @@ def read_record(url: str, stage: str) -> StageRecord | None:
 
 def write_record(url: str, record: StageRecord) -> None:
     """Write the record: the last file of a stage, so that its presence means the stage is done."""
-    write_json(join(url, HOMES[record.stage], "_stage.json"), asdict(record) | {"digest": record.digest})
+    write_json(record_path(url, record.stage), asdict(record) | {"digest": record.digest})
+
+
+def _places(value: Any) -> Any:
+    """The places that an address, or a list of them, names, as far as this machine can tell."""
+    if isinstance(value, list):
+        return [_places(item) for item in value]
+    if not isinstance(value, str) or not value:
+        return value
+    mark = "@" if value.startswith("@") else ""
+    address = value.removeprefix("@")
+    return mark + (os.path.realpath(absolute(address)) if is_local(address) else address.rstrip("/"))
 
 
 def _short(value: Any) -> str:

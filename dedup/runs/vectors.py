@@ -82,7 +82,7 @@ def inner_paths(folder: str, partition: int) -> tuple[str, str]:
 
 
 class InnerStore:
-    """Vectors of the pictures inside a frame, of the samples that have one; `folder` is that of the run's embeddings."""
+    """Vectors of the pictures inside others, of the samples that hold some; `folder` is that of the run's embeddings."""
 
     def __init__(self, folder: str) -> None:
         folder = join(folder, "img_inner")
@@ -90,17 +90,21 @@ class InnerStore:
         self._ids = {number: part.ravel().view(np.int64) for number, part in ids.items()}
 
     def take(self, sample_ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
-        """Vectors of those of the samples that have one.
+        """Vectors of the pictures inside those samples that hold some.
 
         `sample_ids`: shape (n,); ascending.
         Returns `rows`: shape (m, dim).
-        Returns `places`: shape (m,); positions in `sample_ids`.
+        Returns `places`: shape (m,); positions in `sample_ids`, ascending; a sample may hold several.
         """
         dim = next(iter(self._rows.values())).shape[1]
         rows, places = [np.empty((0, dim), dtype=np.float16)], [np.empty(0, dtype=np.int64)]
         for number in np.unique(sample_ids >> 32).tolist():
-            _, place, row = np.intersect1d(sample_ids, self._ids[number], assume_unique=True, return_indices=True)
-            rows.append(self._rows[number][row])
+            first, last = np.searchsorted(sample_ids, [number << 32, (number + 1) << 32])
+            starts, stops = (np.searchsorted(self._ids[number], sample_ids[first:last], side=side) for side in ("left", "right"))
+            place = np.repeat(np.arange(first, last), stops - starts)
+            # the rows of each sample lie side by side
+            offsets = np.arange(len(place)) - np.repeat(np.cumsum(stops - starts) - (stops - starts), stops - starts)
+            rows.append(self._rows[number][np.repeat(starts, stops - starts) + offsets])
             places.append(place.astype(np.int64))
         return np.concatenate(rows), np.concatenate(places)
 

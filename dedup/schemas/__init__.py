@@ -37,7 +37,12 @@ from dedup.schemas.pairs import GROUPS as GROUPS
 from dedup.schemas.pairs import NEIGHBORS as NEIGHBORS
 from dedup.schemas.pairs import REFUSED as REFUSED
 from dedup.schemas.pairs import REPRESENTATIVES as REPRESENTATIVES
+from dedup.schemas.pairs import SCENE_COUNTS as SCENE_COUNTS
+from dedup.schemas.pairs import SCENES as SCENES
+from dedup.schemas.pairs import TEMPLATE_COUNTS as TEMPLATE_COUNTS
+from dedup.schemas.pairs import TEMPLATES as TEMPLATES
 from dedup.schemas.samples import DUPLICATES as DUPLICATES
+from dedup.schemas.samples import EDITS as EDITS
 from dedup.schemas.samples import EXCLUDED as EXCLUDED
 from dedup.schemas.samples import EXCLUSIONS as EXCLUSIONS
 from dedup.schemas.samples import MANIFEST as MANIFEST
@@ -58,9 +63,14 @@ TABLES: Final = {
     "edges": EDGES,
     "refused": REFUSED,
     "groups": GROUPS,
+    "templates": TEMPLATES,
+    "template_counts": TEMPLATE_COUNTS,
+    "scenes": SCENES,
+    "scene_counts": SCENE_COUNTS,
     "manifest": MANIFEST,
     "duplicates": DUPLICATES,
     "excluded": EXCLUDED,
+    "edits": EDITS,
     "exclusions": EXCLUSIONS,
     "statistics": STATISTICS,
     "captions": CAPTIONS,

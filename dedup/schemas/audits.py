@@ -216,15 +216,25 @@ CALIBRATION_COPIES: Final = schema(
     field("is_judged", BOOL, "whether it was chosen to be judged"),
     field("is_copy", BOOL, "the verdict; null if not judged, or if nothing would have found the copy", nullable=True),
     field("distance", FLOAT32, "how much the parts that agree least differ, 0 to 1", nullable=True),
+    field("is_drawn", BOOL, "whether both are drawn, written or printed; null if not judged by their content", nullable=True),
 )
 
 CALIBRATION_PAIRS: Final = schema(
     field("src", INT64, "sample_id of one end"),
     field("dst", INT64, "sample_id of the other end"),
-    field("similarity", FLOAT32, "cosine; for decoys, that of the mirrored src, if the encoder can turn its vectors"),
     field(
-        "is_decoy", BOOL, "true: src was mirrored, so the two are not copies; false: a pair of the sample that shares no group of copies"
+        "similarity",
+        FLOAT32,
+        "cosine; of a mirrored pair that of the mirrored src, if the encoder can turn its vectors; null for exchanged",
+        nullable=True,
     ),
+    field(
+        "kind",
+        TEXT,
+        "pair: of the sample, sharing no group of copies; mirrored: src was mirrored; exchanged: src, and src with a part of dst in place of one of its own",
+    ),
+    field("is_decoy", BOOL, "true: made (mirrored, exchanged), so that the two are no copies"),
+    field("is_drawn", BOOL, "whether both are drawn, written or printed; null unless exchanged", nullable=True),
     field("is_copy", BOOL, "the verdict; null if a picture can't be read", nullable=True),
     field("distance", FLOAT32, "how much the parts that agree least differ, 0 to 1", nullable=True),
     field("reason", TEXT, "why they are not copies, as in the table refused"),

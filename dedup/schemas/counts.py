@@ -25,6 +25,16 @@ from dedup.schemas.fields import (
 STATISTICS: Final = schema(
     COMPONENT_ID,
     COUNT,
+    field(
+        "template_count",
+        INT64,
+        "samples of the same template, this group's included (templates/): duplication_count where none has other content",
+    ),
+    field(
+        "scene_count",
+        INT64,
+        "samples of the same scene, this group's included (scenes/): duplication_count where none shows another moment",
+    ),
     field("n_exact", INT64, "duplication_count minus the number of distinct sha256: samples beyond the first with the same bytes"),
     field("n_urls", INT64, "distinct urls"),
     field("n_captions", INT64, "distinct captions"),

@@ -68,6 +68,8 @@ BYTE_OFFSET = field(
     nullable=True,
 )
 
+FILE = field("file", TEXT, "the file of rows it was read from: embeddings, parquet or Arrow; null in tars and folders", nullable=True)
+ROW = field("row", INT64, "number of its row in `file`, from 0, rejected rows counted; null in tars and folders", nullable=True)
 N_BYTES = field("n_bytes", INT64, "size of the encoded image; 0 = not known", unit="bytes")
 COUNT = field("duplication_count", INT64, "number of samples in the group of copies, including the keeper; 1 = unique")
 TARGET_ID = field("target_id", TEXT, "target_id in the table targets")

@@ -58,6 +58,22 @@ _TRANSFORM = field(
     "a, b, c, d, e, f: the point (x, y) of src, turned, is at (ax + by + c, dx + ey + f) of dst; coordinates run from 0 to 1 across the picture",
     nullable=True,
 )
+_RELATION = [
+    field("relation", TEXT, "what the two are to each other: one of the relations below; null if not judged", nullable=True),
+    field("inside", TEXT, "of a part, the end that lies inside the other: src or dst; null for other relations", nullable=True),
+    field(
+        "agreeing_share",
+        FLOAT32,
+        "share of what there is to see that both show at the same place, 0 to 1; null if they were not laid on each other",
+        nullable=True,
+    ),
+    field(
+        "drawn",
+        FLOAT32,
+        "share of their pixels on flat ground, plus the share of their few most frequent colours, 0 to 2, of the one that has less; above 1.15 both count as drawn, written or printed; null if not compared",
+        nullable=True,
+    ),
+]
 CANDIDATES: Final = pa.schema(_PAIR)
 EDGES: Final = schema(
     *_PAIR,
@@ -65,6 +81,15 @@ EDGES: Final = schema(
     field("confirmed", BOOL, "true if the judge confirmed it by its pixels; null if it was not judged", nullable=True),
     field("distance", FLOAT32, f"{PIXEL_DISTANCE}; null if not judged", nullable=True),
     _TRANSFORM,
+    *_RELATION,
+    field(
+        "traces",
+        pa.list_(pa.field("item", FLOAT32, nullable=False)),
+        "what was done to src, then to dst, six numbers each: share of what the two show together that it shows; share of its area that is a "
+        "frame around the picture; share covered by something laid over; chroma left, of the larger of the two; share that is black or white; "
+        "bits of entropy of its brightness; null if not judged, or refused",
+        nullable=True,
+    ),
 )
 REFUSED: Final = schema(
     *_PAIR,
@@ -73,6 +98,13 @@ REFUSED: Final = schema(
     field("distance", FLOAT32, PIXEL_DISTANCE, nullable=True),
     field("moved", FLOAT32, "share of the tracked points that moved relative to the rest, 0 to 1", nullable=True),
     _TRANSFORM,
+    *_RELATION,
+    field(
+        "mask",
+        pa.binary(),
+        "PNG of 64 x 64 pixels across dst: 255 where the two agree, 0 where they differ, 128 where there is nothing to compare; null unless they are of one template or scene",
+        nullable=True,
+    ),
     field("stage", TEXT, "the stage that had the pair judged: confirm, groups or manifest"),
 )
 GROUPS: Final = schema(
@@ -83,6 +115,35 @@ GROUPS: Final = schema(
     field("similarity_to_anchor", FLOAT32, "cosine to the group's anchor; 1 for the anchor and its byte-identical copies"),
     field("distance_to_anchor", FLOAT32, "distance of the pixels to the anchor's; null if not judged", nullable=True),
 )
+
+
+def _related(name: str, what: str) -> tuple[pa.Schema, pa.Schema]:
+    """The tables of the samples and of the counts of one relation between pictures that are no copies."""
+    label = field(f"{name}_id", INT64, f"smallest sample_id of the {name}'s samples")
+    members = schema(SAMPLE_ID, label, COMPONENT_ID)
+    counts = schema(
+        label,
+        field("n_components", INT64, f"groups and unique samples that are {what}; two or more"),
+        field("n_samples", INT64, "samples of all of them, copies included"),
+        field(
+            "agreeing_share",
+            FLOAT32,
+            "median over its pairs: share of what there is to see that two of them show at the same place, 0 to 1",
+        ),
+        field("example_id", INT64, "sample_id of the one in most pairs"),
+        field(
+            "mask",
+            pa.binary(),
+            "PNG of 64 x 64 pixels across the example: 255 where the others agree with it, 0 where they differ, 128 where there is nothing to compare; "
+            "null if no pair with the example lies upright",
+            nullable=True,
+        ),
+    )
+    return members, counts
+
+
+TEMPLATES, TEMPLATE_COUNTS = _related("template", "of one layout or ground, with other content")
+SCENES, SCENE_COUNTS = _related("scene", "of one place or thing, at other moments or with other things in it")
 
 # Kinds of rows of `edges`, as Arrow expressions and as SQL on its columns:
 #   near       different bytes, and not refused by the stage confirm

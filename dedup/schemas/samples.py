@@ -10,6 +10,7 @@ from dedup.schemas.fields import (
     CAPTIONS,
     COMPONENT_ID,
     COUNT,
+    FILE,
     FIRST_IMAGE_ID,
     FLOAT32,
     INT32,
@@ -19,9 +20,11 @@ from dedup.schemas.fields import (
     N_BYTES,
     N_IMAGES,
     PIXEL_DISTANCE,
+    ROW,
     SAMPLE_ID,
     SHARD,
     TEXT,
+    TEXTS,
     URL,
     field,
     schema,
@@ -70,8 +73,15 @@ METADATA: Final = schema(
         "frames of an animation or pages of the file, up to 65,536; 1 = a still; null = not known (precomputed embeddings)",
         nullable=True,
     ),
+    field("format", TEXT, "format of the file, such as JPEG or PNG; null = not known (precomputed embeddings)", nullable=True),
+    field("jpeg_quality", INT32, "quality of a JPEG, 1 to 100, from its quantisation table; null for other formats", nullable=True),
+    field(
+        "exif_date", TEXT, "when the photograph was taken, as a JPEG's EXIF says: YYYY-MM-DD HH:MM:SS; null if it does not", nullable=True
+    ),
     N_BYTES,
     BYTE_OFFSET,
+    FILE,
+    ROW,
     field(
         "quality", FLOAT32, "amount of detail, 0 (uniform) to 100; low-detail images follow a stricter rule; 100 for precomputed embeddings"
     ),
@@ -93,16 +103,27 @@ PARTITIONS: Final = schema(
     field("n_rejected", INT64, "rejected samples of this shard"),
     field("n_late", INT64, "samples some of whose members stand apart from the others: the tar is not sorted by name"),
 )
-MANIFEST: Final = schema(*METADATA, COMPONENT_ID, COUNT)
+_ORIGINALITY = field(
+    "originality", FLOAT32, "what is left of the picture, 1 = as much as any copy of the group has; null if not compared", nullable=True
+)
+_EDITS = field(
+    "edits",
+    TEXTS,
+    "what was done to it, as the other copies of its group show: names of docs/originality.md; null if not compared",
+    nullable=True,
+)
+MANIFEST: Final = schema(*METADATA, COMPONENT_ID, COUNT, _ORIGINALITY, _EDITS)
 DUPLICATES: Final = schema(
     *METADATA,
     COMPONENT_ID,
     COUNT,
+    _ORIGINALITY,
+    _EDITS,
     field("keeper_id", INT64, "sample_id of the kept sample this one is a copy of"),
     field("keeper_shard", TEXT, "shard of the keeper"),
     field("keeper_key", TEXT, "key of the keeper"),
     field("similarity_to_keeper", FLOAT32, "cosine to the keeper; 1 for byte-identical copies"),
-    field("kind", TEXT, "exact (same image bytes as the keeper) or near"),
+    field("kind", TEXT, "exact (same image bytes as the keeper) or near; with keep.templates or keep.scenes also template or scene"),
     field("distance_to_keeper", FLOAT32, "distance of the pixels to the keeper's; null if not judged", nullable=True),
 )
 _EXCLUSION = (
@@ -122,5 +143,16 @@ _EXCLUSION = (
     ),
     field("distance_to_reference", FLOAT32, f"{PIXEL_DISTANCE}; null if not judged", nullable=True),
 )
+EDITS: Final = schema(
+    SAMPLE_ID,
+    COMPONENT_ID,
+    _EDITS,
+    _ORIGINALITY,
+    field("shown", FLOAT32, "share of the picture that it shows, beside the copy that shows most; null as above", nullable=True),
+    field("framed", FLOAT32, "share of its area that is a frame, more than the least framed copy has; null as above", nullable=True),
+    field("overlaid", FLOAT32, "share of the picture that is covered, more than of the least covered copy; null as above", nullable=True),
+    field("colour", FLOAT32, "chroma left, beside the copy with most; null as above", nullable=True),
+    field("resolution", FLOAT32, "pixels to a side with detail, beside the copy with most; null as above", nullable=True),
+)
 EXCLUSIONS: Final = schema(SAMPLE_ID, *_EXCLUSION)
-EXCLUDED: Final = schema(*METADATA, COMPONENT_ID, COUNT, *_EXCLUSION)
+EXCLUDED: Final = schema(*METADATA, COMPONENT_ID, COUNT, _ORIGINALITY, _EDITS, *_EXCLUSION)

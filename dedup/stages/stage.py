@@ -26,6 +26,7 @@ class StageInputs:
     sources: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # URL to (what `embed` reads, its fingerprint), by URL
     encoder: dict[str, str] = field(default_factory=dict)  # the encoder's fingerprint
     passed_over: Mapping[str, int] = field(default_factory=dict)  # files that the input matches, but that are not read, by reason
+    moved: Any = None  # of `embed`: where sources of the base lie now
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class StageContext:
         second = replace(
             config,
             encoder=EncoderConfig(name=name),
-            embed=EmbedConfig(),
+            embed=EmbedConfig(also=[]),
             output=replace(config.output, run_dir=self.run.second(name).url),
             base=replace(config.base, run_dir=self.base.second(name).url if self.base is not None else ""),
             search=replace(config.search, min_similarity=config.search.also_min_similarity, method="lists"),
@@ -152,6 +153,8 @@ class Stage:
     run: Callable[[StageContext], StageResult]
     inputs: Callable[[Config], StageInputs] = lambda config: StageInputs()  # what it reads besides, before any work
     refuse: Refusal | None = None
+    # what differs between what it has read besides and what it would read now, in words; '' where that is not known
+    changed_inputs: Callable[[Config, StageInputs], str] = lambda config, inputs: ""
     # whether it reads the samples: their input must be given, their number may be unknown before, and the run begins with it
     reads_samples: bool = False
     reads_base: Callable[[Config], bool] = lambda config: False  # whether its result depends on the same stage's in `base.run_dir`

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dedup.schemas.pairs import NEAR_SQL
 from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.atomic import write_json
-from dedup.storage.tables import read_table
+from dedup.storage.tables import count_rows, read_table
 
 # Groups of one are unique samples: they have no row here and are counted in the histogram.
 _DUPLICATED = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id HAVING count(*) > 1) AS counts"
@@ -23,6 +23,8 @@ ORDER BY groups.component_id ASC NULLS LAST, count(*) DESC NULLS LAST, metadata.
 """  # noqa: S608 (names of our own columns only)
 STATISTICS_SQL = """
 SELECT sizes.component_id AS component_id, sizes.duplication_count AS duplication_count,
+       COALESCE(template_counts.n_samples, sizes.duplication_count) AS template_count,
+       COALESCE(scene_counts.n_samples, sizes.duplication_count) AS scene_count,
        sizes.duplication_count - sizes.n_images AS n_exact, sizes.n_urls AS n_urls,
        COALESCE(multiplicity.n_captions, CAST(0 AS BIGINT)) AS n_captions, prompts.caption AS caption,
        CAST(prompts.n_samples AS DOUBLE) / sizes.duplication_count AS caption_share,
@@ -43,6 +45,11 @@ LEFT JOIN (
          row_number() OVER (PARTITION BY component_id ORDER BY n_samples DESC NULLS LAST, caption ASC NULLS LAST) AS place
   FROM captions
 ) AS prompts ON sizes.component_id = prompts.component_id AND prompts.place = 1
+-- the group's label is the smallest of its samples, so it is among the members
+LEFT JOIN templates ON sizes.component_id = templates.sample_id
+LEFT JOIN template_counts ON templates.template_id = template_counts.template_id
+LEFT JOIN scenes ON sizes.component_id = scenes.sample_id
+LEFT JOIN scene_counts ON scenes.scene_id = scene_counts.scene_id
 ORDER BY component_id
 """
 HISTOGRAM_SQL = """
@@ -73,7 +80,7 @@ def count_duplicates(context: StageContext) -> StageResult:
     """Count captions, urls and copies of each group; write the histogram and a summary."""
     queries = {
         "captions": (CAPTIONS_SQL, ["groups", "metadata"]),
-        "statistics": (STATISTICS_SQL, ["groups", "metadata", "captions"]),
+        "statistics": (STATISTICS_SQL, ["groups", "metadata", "captions", "templates", "template_counts", "scenes", "scene_counts"]),
         "histogram": (HISTOGRAM_SQL, ["groups", "metadata"]),
         "candidate_counts": (CANDIDATES_SQL, ["edges", "refused"]),
     }
@@ -86,9 +93,12 @@ def count_duplicates(context: StageContext) -> StageResult:
         "largest_component": max((row["duplication_count"] for row in histogram), default=0),
     }
     counts = read_table(context.run.table("candidate_counts")).to_pylist()
+    run = context.run
+    summary |= {f"n_{name}": count_rows(run.table(f"{name[:-1]}_counts")) for name in ("templates", "scenes")}
+    summary |= {f"n_in_{name}": count_rows(run.table(name)) for name in ("templates", "scenes")}
     summary["candidates"] = {row["found_by"]: [row["n_confirmed"], row["n_refused"]] for row in counts}
-    write_json(context.run.path("statistics", "_summary.json"), summary)
+    write_json(context.run.path("_summary.json"), summary)
     return StageResult(rows, summary)
 
 
-STAGE = Stage("statistics", reads=("groups",), output_version=2, run=count_duplicates)
+STAGE = Stage("statistics", reads=("groups",), output_version=3, run=count_duplicates)

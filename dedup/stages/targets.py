@@ -76,7 +76,7 @@ def rank_targets(context: StageContext) -> StageResult:
     )
     read = ["statistics", "captions", "manifest", "metadata", "groups", "neighbors"]
     rows = context.write_all("targets", {"targets": (query, read), "target_captions": (ALTERNATIVES_SQL, ["captions", "targets"])})
-    with AtomicFile(context.run.path("targets", "_targets.jsonl")) as lines:
+    with AtomicFile(context.run.path("targets.jsonl")) as lines:
         for batch in dataset(context.run.table("targets")).to_batches(batch_size=4_096):
             lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
     n_targets = rows["targets"]

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +98,12 @@ def read_array(url: str) -> npt.NDArray[Any]:
 
 
 def read_rows(url: str, start: int, stop: int) -> npt.NDArray[Any]:
-    """Consecutive rows of an array; of a remote one only these are fetched."""
+    """Consecutive rows of an array; of a remote one only these are fetched, unless columns lie together in it (Fortran's order)."""
     if is_local(url):
         return map_array(url)[start:stop]
-    shape, dtype, header_bytes = _read_header(url)
+    shape, dtype, header_bytes, is_fortran = _read_header(url)
+    if is_fortran:
+        return map_array(url)[start:stop]
     size = dtype.itemsize * int(np.prod(shape[1:]))
     stop = min(stop, shape[0])
     data = read_range(url, header_bytes + start * size, header_bytes + stop * size) if stop > start else b""
@@ -110,16 +112,30 @@ def read_rows(url: str, start: int, stop: int) -> npt.NDArray[Any]:
 
 def array_shape(url: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of an array, from its header."""
-    shape, dtype, _ = _read_header(url)
+    shape, dtype, _, _ = _read_header(url)
     return shape, dtype
 
 
-def _read_header(url: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+def missing_bytes(url: str) -> int:
+    """Bytes that a file lacks of the array that its header announces: of a transfer that broke off; 0 if it is whole."""
+    shape, dtype, header_bytes, _ = _read_header(url)
+    fs, path = filesystem(url)
+    return max(0, header_bytes + dtype.itemsize * int(np.prod(shape)) - int(fs.size(path)))
+
+
+def _read_header(url: str) -> tuple[tuple[int, ...], np.dtype[Any], int, bool]:
+    """Shape, type, bytes of the header, and whether columns lie together."""
     header = io.BytesIO(read_range(url, 0, _HEADER_BYTES))
-    version = np.lib.format.read_magic(header)
+    shape, dtype, is_fortran = header_of(header)
+    return shape, dtype, header.tell(), is_fortran
+
+
+def header_of(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape and type of an array from the beginning of its file, and whether columns lie together (Fortran's order)."""
+    version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(header)
-    return shape, dtype, header.tell()
+    shape, is_fortran, dtype = read(file)
+    return shape, dtype, is_fortran and len(shape) > 1
 
 
 def folder_state(folder: str) -> str:

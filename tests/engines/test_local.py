@@ -3,6 +3,7 @@
 import itertools
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,27 @@ def test_a_killed_worker_is_one_message(engine):
     with pytest.raises(StageError, match="a worker process died.*run the same command again"):
         list(engine.map_partitions(die, range(6)))
     assert dict(engine.map_partitions(square, range(3))) == {0: 0, 1: 1, 2: 4}
+
+
+@pytest.mark.parametrize(
+    ("is_piped", "guard", "message"),
+    [
+        (
+            False,
+            "if True:",
+            "ended before their first task: each imports driver.py once more.*expected what starts dedup under `if __name__",
+        ),
+        (True, "if __name__ == '__main__':", "<stdin> is no file; expected a script in a file; save it"),
+    ],
+)
+def test_a_script_that_workers_cannot_import_is_said(tmp_path, is_piped, guard, message):
+    script = tmp_path / "driver.py"
+    script.write_text(f"import operator\nfrom dedup.engines.local import LocalEngine\n{guard}\n    list(LocalEngine(1).map_partitions(operator.neg, [1]))\n")  # fmt: skip
+    with open(script) as text:
+        done = subprocess.run([sys.executable, "-" if is_piped else script], stdin=text, capture_output=True, text=True, timeout=HANGS_S, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") <= 2, done.stderr  # the driver's error and its cause: workers say nothing
+    assert re.search(message, done.stderr.splitlines()[-1]), done.stderr
 
 
 def test_a_failing_task_raises_its_own_error(engine):

@@ -16,11 +16,12 @@ from shard_data import Sample, copies, detailed, encode, write_tar
 
 import dedup
 from dedup.cli.show.finished import explanation_lines
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.explanation.explanation import Explanation
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES, read_record, write_record
+from dedup.runs.record import read_record, write_record
 from dedup.schemas import EDGES
 from dedup.storage.tables import clear, write_table
 
@@ -64,6 +65,15 @@ def policy_key(row):
     return -row["width"] * row["height"], -row["n_bytes"], row["sample_id"]
 
 
+ORDER = ("originality desc", "has_caption desc", "has_exif desc", "width*height desc", "n_bytes desc", "sample_id")
+
+
+def default_key(row):
+    """The values of the default order, the better the smaller; without originality a sample comes last."""
+    originality = float("inf") if row["originality"] is None else -row["originality"]
+    return originality, row["caption"] is None, row["exif_date"] is None, *policy_key(row)
+
+
 def graph_of(run_dir):
     graph = nx.Graph()
     for row in table(run_dir, "edges").to_pylist():
@@ -74,7 +84,7 @@ def graph_of(run_dir):
 
 def test_every_sample_is_explained_as_the_tables_say(run_dir):
     kept, dropped = table(run_dir, "manifest").to_pylist(), table(run_dir, "duplicates").to_pylist()
-    rows = {row["sample_id"]: row for row in table(run_dir, "metadata").to_pylist()}
+    rows = {row["sample_id"]: row for row in [*kept, *dropped]}
     neighbors = {row["sample_id"]: row["n_neighbors"] for row in table(run_dir, "neighbors").to_pylist()}
     n_copies = {row["sample_id"]: sum(other["keeper_id"] == row["sample_id"] for other in dropped) for row in kept}
     seen = set()
@@ -95,10 +105,12 @@ def test_every_sample_is_explained_as_the_tables_say(run_dir):
             assert found.keeper.sample_id == row["keeper_id"]
             assert (found.similarity_to_keeper, found.distance_to_keeper) == (row["similarity_to_keeper"], row["distance_to_keeper"])
             one, other = rows[row["keeper_id"]], rows[row["sample_id"]]
-            assert policy_key(one) < policy_key(other)
-            place = next(k for k in range(3) if policy_key(one)[k] != policy_key(other)[k])
-            assert found.rule.term == ["width*height desc", "n_bytes desc", "sample_id"][place]
-            assert [abs(policy_key(end)[place]) for end in (one, other)] == [found.rule.value, found.rule.other_value]
+            keys = [default_key(end) for end in (one, other)]
+            assert keys[0] < keys[1]
+            place = next(k for k in range(len(ORDER)) if keys[0][k] != keys[1][k])
+            assert found.rule.term == ORDER[place]
+            values = [found.rule.value, found.rule.other_value]
+            assert values == [key[place] is False if place in (1, 2) else abs(key[place]) for key in keys]
             assert found.rule.preferred.sample_id == row["keeper_id"]
         json.dumps(found.as_dict(), allow_nan=False)
     assert seen == {"kept_unique", "kept_keeper", "dropped_exact", "dropped_near", "excluded"}
@@ -240,7 +252,7 @@ def other_tables(run_dir, tmp_path):
 
 def overwrite(run, name, rows):
     target, stage = run.table(name), {"edges": "confirm"}.get(name, name)
-    record = read_record(run.url, stage) if stage in HOMES else None
+    record = read_record(run.url, stage) if stage in STAGE_NAMES else None
     clear(target)
     write_table(target, [pa.Table.from_pylist(rows, schema=target.schema)])
     if record is not None:
@@ -322,11 +334,13 @@ def test_a_keeper_that_the_policy_does_not_prefer(other_tables, tmp_path):
     kept_by = {sample: nearest, **dict.fromkeys(rest, best)}
     duplicates = [rows[member] | dropped | {"keeper_id": keeper} for member, keeper in kept_by.items()]
     overwrite(other_tables, "duplicates", duplicates)
+    record = read_record(other_tables.url, "manifest")
+    record = replace(record, config=record.config | {"keep.order_by": ["width*height desc", "n_bytes desc", "sample_id"]})
+    write_record(other_tables.url, record)
     found = dedup.explain(other_tables.url, sample_id=sample)
     assert (found.keeper.sample_id, found.rule.preferred.sample_id, found.rule.other.sample_id) == (nearest, best, sample)
     assert found.path_samples[-1].sample_id == nearest
 
-    record = read_record(other_tables.url, "manifest")
     write_record(other_tables.url, replace(record, config=record.config | {"keep.prefer_base": True}))
     base = Run(str(tmp_path / "base"))
     write_table(base.table("manifest"), [pa.Table.from_pylist([rows[nearest] | place], schema=base.table("manifest").schema)])
@@ -390,7 +404,7 @@ def test_unfinished_and_mixed_runs_are_refused(other_tables, tmp_path):
     write_record(other_tables.url, replace(record, output_version=99))
     with pytest.raises(RunDirectoryError, match="made from an earlier 'groups'"):
         dedup.explain(other_tables.url, "a0")
-    (tmp_path / "run" / "manifest" / "_stage.json").unlink()
+    (tmp_path / "run" / "_stages" / "manifest.json").unlink()
     with pytest.raises(RunDirectoryError, match="no finished stage 'manifest'"):
         dedup.explain(other_tables.url, "a0")
     # what was rejected is known before

@@ -27,7 +27,7 @@ def contents(run_dir):
     return {
         name: data
         for name, data in found.items()
-        if not name.endswith(("_stage.json", "_lock.json", "_config.json")) and "/_done/" not in name
+        if not name.startswith(("_stages/", "_lock.json", "_config.json")) and "/_done/" not in name
     }
 
 
@@ -84,8 +84,8 @@ def test_spark_gives_the_same_tables(folder, require_extra, require_java):
 
 
 def test_seeds_are_recorded(folder):
-    for stage in ("index", "candidates"):
-        record = json.loads((folder / "one" / stage / "_stage.json").read_text())
+    for stage in ("index", "pairs"):
+        record = json.loads((folder / "one" / "_stages" / f"{stage}.json").read_text())
         if stage == "index":
             assert record["config"]["index.seed"] == 1234
     config = json.loads((folder / "one" / "_config.json").read_text())

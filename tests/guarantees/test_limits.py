@@ -18,6 +18,7 @@ from shard_data import Sample, detailed, encode, make_samples, write_shards, wri
 
 import dedup
 from dedup import machine as resources
+from dedup.config.load import resolved
 from dedup.engines.local import LocalEngine
 from dedup.errors import InputError, ResourceError
 from dedup.pipeline import preflight
@@ -149,7 +150,7 @@ def test_the_estimate_is_no_less_than_what_is_used_and_no_more_than_three_times(
         assert 0.7 * n < found[0].n_images < 1.4 * n
         assert len(found) == 2  # and again when they were counted
     # a run that was stopped is not asked twice for what is there
-    again = preflight.estimate(config, {}, False, 2)
+    again = preflight.estimate(resolved(config), {}, False, 2)
     assert again.disk < found[0].disk
 
 

@@ -235,7 +235,7 @@ def test_settings_of_the_engine_and_the_environment_are_not_recorded(tmp_path):
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert len(files) > 20
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
-    for name in ("_config.json", "index/_stage.json"):
+    for name in ("_config.json", "_stages/index.json"):
         assert "engine" not in json.loads((tmp_path / "run" / name).read_text())
 
 

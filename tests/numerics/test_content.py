@@ -6,21 +6,19 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from dedup.demo.pictures import photo_scenes
+from dedup.numerics.judge.bars import bar_mask
 from dedup.numerics.judge.compare import compare
 from dedup.numerics.judge.content import compare_content
 from dedup.numerics.judge.match import fitted_line, match
-from dedup.numerics.judge.overlays import box_share, ink_share
+from dedup.numerics.judge.overlays import box_share, ink_shares
 from dedup.numerics.judge.picture import FINE_SIDE, Level, Picture
 from dedup.numerics.judge.recolour import recoloured_share
 from dedup.numerics.judge.tiles import overlap
 
+pytestmark = pytest.mark.usefixtures("every_numeric_error_raises")
+
+_TURNS = {"bottom": 0, "top": 2, "left": 1, "right": 3}
 SAME = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-
-
-@pytest.fixture(autouse=True)
-def every_numeric_error_raises():
-    with np.errstate(all="raise", under="ignore"):
-        yield
 
 
 def page(seed, *, words_of=None, ground=(255, 255, 255), ink=(20, 20, 40)):
@@ -134,12 +132,14 @@ def test_ink_on_one_side_explains_what_changed():
     strokes[10:50:8] = strokes[11:50:8] = True
     inked = np.where(strokes[:, :, None], np.float32([250.0, 0.0, 0.0]), beneath).astype(np.float32)
     whole = np.ones((60, 60), dtype=bool)
-    assert ink_share(beneath, inked, whole, strokes) > 0.95
-    assert ink_share(inked, beneath, whole, strokes) > 0.95
+    on_first, on_second = ink_shares(beneath, inked, whole, strokes)
+    assert on_second > 0.95
+    assert on_first < 0.6
+    assert ink_shares(inked, beneath, whole, strokes) == (on_second, on_first)
     others = np.roll(strokes, 4, axis=0)
     also = np.where(others[:, :, None], np.float32([250.0, 0.0, 0.0]), beneath).astype(np.float32)
-    assert ink_share(inked, also, whole, strokes | others) < 0.6
-    assert ink_share(beneath, inked, whole, np.zeros_like(strokes)) == 0.0
+    assert max(ink_shares(inked, also, whole, strokes | others)) < 0.6
+    assert ink_shares(beneath, inked, whole, np.zeros_like(strokes)) == (0.0, 0.0)
 
 
 def test_a_box_has_edges_that_only_one_picture_has():
@@ -188,3 +188,58 @@ def test_little_pictures_and_flat_ones_are_compared(shape, value):
     shared = overlap(Level(a), Level(other), SAME)
     if shared is not None:
         assert 0.0 <= compare_content(shared, checks_colours=True).agreeing_share <= 1.0
+
+
+def barred(photo, text, *, ground=(0, 0, 0), ink=(255, 255, 255), side="bottom"):
+    """A photo with a caption bar over a part of it."""
+    picture = Image.fromarray(np.rot90(photo, _TURNS[side]))
+    draw, (width, height) = ImageDraw.Draw(picture), picture.size
+    draw.rectangle([0, height - 44, width, height], fill=ground)
+    draw.text((20, height - 38), text, fill=ink, font=ImageFont.load_default(26))
+    return np.rot90(np.asarray(picture), -_TURNS[side])
+
+
+@pytest.mark.parametrize("side", ["bottom", "top", "left", "right"])
+@pytest.mark.parametrize("colours", [((0, 0, 0), (255, 255, 255)), ((255, 255, 255), (0, 0, 0)), ((30, 60, 160), (250, 240, 60))])
+def test_a_caption_bar_is_found_whatever_lies_beneath(side, colours):
+    photo = next(iter(photo_scenes())).pixels[:400, :400]
+    one = barred(photo, "photo of the day", ground=colours[0], ink=colours[1], side=side)
+    other = barred(photo, "wait for it", ground=colours[0], ink=colours[1], side=side)
+    depth = 44 * FINE_SIDE // 400
+    shared = laid(photo, one)
+    found = bar_mask(shared.left, shared.right, shared.mask > 0)
+    beside = np.rot90(found, _TURNS[side])
+    assert beside[-depth + 1 : -1, 1:-1].all()
+    assert not beside[: -depth - 2].any()
+    for a, b in ((photo, one), (one, photo), (one, other), (jpeg(one, 30), other)):
+        assert verdict(a, b).is_copy
+
+
+def test_a_dark_foreground_is_no_bar():
+    photo = next(iter(photo_scenes())).pixels[:400, :400].copy()
+    hills = 300 + (20 * np.sin(np.arange(400) / 25)).astype(int)
+    for column, top in enumerate(hills):
+        photo[top:, column] = 4
+    changed = photo.copy()
+    cv2.circle(changed, (200, 360), 25, (250, 240, 200), -1)
+    shared = laid(photo, changed)
+    assert not bar_mask(shared.left, shared.right, shared.mask > 0).any()
+    assert compare_content(shared).differs.sum() > 10
+
+
+def test_a_drawing_may_have_a_watermark_that_one_can_see_through():
+    drawing = Image.new("RGB", (512, 512), (50, 90, 70))
+    draw = ImageDraw.Draw(drawing)
+    for k in range(12):
+        draw.rectangle([40 * k, 0, 40 * k + 19, 512], fill=(240, 140, 40))
+    drawing = np.asarray(drawing)
+
+    def marked(alpha):
+        layer = Image.new("L", (512, 512))
+        for k in range(9):
+            ImageDraw.Draw(layer).text((10 + 12 * k, 10 + 56 * k), "SAMPLE PICTURE SAMPLE", fill=255, font=ImageFont.load_default(36))
+        opacity = np.asarray(layer)[:, :, None] / 255 * alpha
+        return (drawing * (1 - opacity) + 255 * opacity).astype(np.uint8)
+
+    assert compare_content(laid(drawing, marked(0.4))).is_same
+    assert not compare_content(laid(drawing, marked(1.0))).is_same

@@ -161,7 +161,9 @@ def test_keys_that_do_not_tell_samples_apart(tmp_path):
 
 
 def test_what_can_not_be(run, tmp_path):
-    with pytest.raises(ConfigError, match="expected one of keys, urls, datacomp, hf"):
+    with pytest.raises(InputError, match="has read no files of rows; expected a run over embeddings, parquet or Arrow files"):
+        export(run, "rows", str(tmp_path / "masks"))
+    with pytest.raises(ConfigError, match="expected one of keys, urls, rows, datacomp, hf"):
         export(run, "csv", str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=r"ends in \.npy"):
         export(run, "datacomp", str(tmp_path / "x"))

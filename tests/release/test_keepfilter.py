@@ -1,16 +1,19 @@
 """webdataset with the filter gives what the manifest keeps, wherever the shards lie now."""
 
+import json
 import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shard_data import make_samples, write_shards
 from webdataset_data import read_webdataset
 
 import dedup
-from dedup.errors import InputError, RunDirectoryError
+from dedup.errors import ConfigError, InputError, RunDirectoryError
 
 
 @pytest.fixture(scope="module")
@@ -70,5 +73,64 @@ def test_what_is_not_of_the_run_is_no_silent_no(run, tmp_path):
         keep({"__url__": "s3://bucket/99999.tar", "__key__": "x"})
     with pytest.raises(InputError, match="put dedup.keep before"):
         keep({"__key__": "x"})
-    with pytest.raises(RunDirectoryError, match="holds no run: expected embeddings/_stage.json"):
+    with pytest.raises(RunDirectoryError, match="holds no run: expected _stages/embed.json"):
         dedup.keep(str(tmp_path))
+
+
+def run_over_vectors(folder, key):
+    """A run over embeddings, whose pictures are in tars made elsewhere: of 40 rows, 10 are copies."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 32)).astype(np.float32)
+    rows[30:] = rows[:10]
+    names = {"key": [key(k) for k in range(40)], "url": [f"http://a/{k}" for k in range(40)], "uid": [f"{k:032x}" for k in range(40)]}
+    (folder / "in").mkdir()
+    np.save(folder / "in" / "a.npy", rows)
+    pq.write_table(pa.table(names), folder / "in" / "a.parquet")
+    settings = ["encoder.name=precomputed", f"input.embeddings={folder}/in", f"output.run_dir={folder}/run", "input.carry=uid"]
+    dedup.run(dedup.load_config(None, [*settings, "engine.workers=1"]))
+    return str(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    return run_over_vectors(tmp_path_factory.mktemp("vectors"), lambda k: f"{k:09d}")
+
+
+def samples_of(form):
+    """As webdataset yields img2dataset's tars."""
+    for k in range(40):
+        fields = {"url": f"http://a/{k}", "uid": f"{k:032x}"}
+        yield {"__url__": "/elsewhere/00000.tar", "__key__": f"{k:09d}", "json": json.dumps(fields).encode() if form == "bytes" else fields}
+
+
+@pytest.mark.parametrize("by", ["key", "url", "uid"])
+@pytest.mark.parametrize("form", ["bytes", "decoded"])
+def test_tars_made_elsewhere_are_filtered_by_a_name(vectors, by, form):
+    keep = pickle.loads(pickle.dumps(dedup.keep(vectors, by=by)))
+    assert [sample["__key__"] for sample in samples_of(form) if keep(sample)] == [f"{k:09d}" for k in range(30)]
+
+
+def test_a_name_that_is_not_there_is_an_error(vectors):
+    keep = dedup.keep(vectors, by="key")
+    with pytest.raises(InputError, match="has no sample of key nothing"):
+        keep({"__key__": "nothing"})
+    with pytest.raises(InputError, match="a sample without url"):
+        dedup.keep(vectors, by="url")({"__key__": "000000000"})
+    with pytest.raises(InputError, match=r"it has no shard of that name; .*dedup.keep\(run, by='key'\)"):
+        dedup.keep(vectors)({"__url__": "/elsewhere/00000.tar", "__key__": "000000000"})
+    with pytest.raises(ConfigError, match="by='name' is unknown; expected one of shard, key, url, uid"):
+        dedup.keep(vectors, by="name")
+
+
+def test_a_name_of_several_samples_names_none(tmp_path):
+    """Keys that are counted anew in each file."""
+    run_dir = run_over_vectors(tmp_path, lambda k: f"{k % 35:09d}")
+    with pytest.raises(InputError, match="5 values of key name samples that are kept and samples that are not"):
+        dedup.keep(run_dir, by="key")
+    assert dedup.keep(run_dir, by="url")({"url": "http://a/0"})
+
+
+def test_vectors_can_not_be_rewritten(vectors, tmp_path):
+    with pytest.raises(RunDirectoryError, match=r"is a run over embeddings, .*dedup.keep\(run, by='key'\).*dedup export RUN --format keys"):
+        dedup.rewrite(vectors, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -413,7 +413,7 @@ def test_on_spark_the_same_shards(run, tmp_path, start_spark):
 def test_what_can_not_be(run, tmp_path):
     with pytest.raises(ConfigError, match="per_shard=-1"):
         rewrite(run, str(tmp_path), per_shard=-1)
-    with pytest.raises(RunDirectoryError, match="holds no run: expected embeddings/_stage.json"):
+    with pytest.raises(RunDirectoryError, match="holds no run: expected _stages/embed.json"):
         rewrite(str(tmp_path), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     shards = str(Path(manifest(run)[0]["shard"]).parent)

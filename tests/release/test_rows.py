@@ -22,7 +22,7 @@ FEATURES = datasets.Features(
 )
 
 
-PLACE = ("shard", "byte_offset", "member", "keeper_shard")  # what tells where a sample is
+PLACE = ("shard", "byte_offset", "file", "row", "member", "keeper_shard")  # what tells where a sample is
 
 
 def as_dataset(samples):
@@ -195,8 +195,45 @@ def test_parquet_of_embeddings_holds_no_rows_of_images(tmp_path):
     pq.write_table(pa.table({"id": [f"{i}" for i in range(40)], "embedding": list(vectors)}), tmp_path / "in" / "a.parquet")
     words = [f"input.embeddings={tmp_path / 'in'}", "encoder.name=precomputed", f"output.run_dir={tmp_path / 'run'}", "engine.workers=1", "report.enabled=false"]  # fmt: skip
     shared_workers.run(dedup.load_config(None, words))
-    summary = rewrite(str(tmp_path / "run"), str(tmp_path / "clean"))
-    assert (summary.n_shards, summary.n_failed) == (0, 1)
-    assert "holds no images: it was read as embeddings" in summary.errors[0]
-    with pytest.raises(InputError, match="was read as embeddings"):
-        dedup.keep(str(tmp_path / "run")).rows([str(tmp_path / "in" / "a.parquet")])
+    with pytest.raises(RunDirectoryError, match="is a run over embeddings, which hold no pictures to copy"):
+        rewrite(str(tmp_path / "run"), str(tmp_path / "clean"))
+    assert dedup.keep(str(tmp_path / "run")).rows([str(tmp_path / "in" / "a.parquet")]).tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "parquet"])
+def test_masks_of_embeddings_name_the_rows_that_are_kept(tmp_path, kind):
+    """Rows that are rejected or copies are False; files of one name in two folders stay apart."""
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(2, 50, 16)).astype(np.float32)
+    vectors[0, 3:7] = 0
+    vectors[1, 20:25] = vectors[0, 10:15]
+    for number, folder in enumerate("ab"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        columns = {"uid": [f"{folder}{i}" for i in range(50)]} | ({"embedding": list(vectors[number])} if kind == "parquet" else {})
+        pq.write_table(pa.table(columns), tmp_path / "in" / folder / "0.parquet")
+        if kind != "parquet":
+            write = np.save if kind == "npy" else np.savez
+            write(tmp_path / "in" / folder / f"0.{kind}", vectors[number])
+    run_dir = str(tmp_path / "run")
+    words = [f"input.embeddings={tmp_path / 'in'}", "encoder.name=precomputed", f"output.run_dir={run_dir}", "engine.workers=1"]
+    shared_workers.run(dedup.load_config(None, words))
+    summary = export(run_dir, "rows", str(tmp_path / "masks"))
+    assert (summary.n_files, summary.n_rows) == (2, 91)
+    kept = {row["key"]: row for row in table(run_dir, "manifest").to_pylist()}
+    found = {folder: np.load(tmp_path / "masks" / folder / "0.npy") for folder in "ab"}
+    for folder, mask in found.items():
+        assert mask.dtype == bool and len(mask) == 50
+        assert {f"{folder}{place}" for place in np.flatnonzero(mask)} == {key for key in kept if key[0] == folder}
+    assert all(row["row"] == int(key[1:]) and row["file"] == f"{tmp_path}/in/{key[0]}/0.{kind}" for key, row in kept.items())
+    files = [row["file"] for row in (kept["a0"], kept["b0"])]
+    assert dedup.keep(run_dir).rows(files).tolist() == np.flatnonzero(np.concatenate([found["a"], found["b"]])).tolist()
+
+
+def test_masks_of_files_with_images(runs, folder, tmp_path):
+    summary = export(runs["parquet"], "rows", str(tmp_path))
+    files = sorted((folder / "parquet").glob("*.parquet"))
+    masks = [np.load(tmp_path / f"{path.stem}.npy") for path in files]
+    assert [len(mask) for mask in masks] == [pq.read_metadata(path).num_rows for path in files]
+    kept = dedup.keep(runs["parquet"]).rows([str(path) for path in files])
+    assert np.flatnonzero(np.concatenate(masks)).tolist() == kept.tolist()
+    assert summary.n_rows == len(kept)

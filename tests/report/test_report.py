@@ -24,7 +24,7 @@ from vector_data import copies_of, power_law
 import dedup
 from dedup import schemas
 from dedup.cli.main import app
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, DedupError, InputError, MissingExtra, RunDirectoryError
@@ -37,7 +37,6 @@ from dedup.report import galleries as pairs
 from dedup.report import queries as asking
 from dedup.report.cards import facts_of
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES
 from dedup.storage.urls import read_bytes
 
 
@@ -51,7 +50,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, data):
         super().__init__()
-        self.fetched, self.images, self.texts, self.tags = [], [], collections.defaultdict(str), collections.Counter()
+        self.fetched, self.images, self.masks, self.texts, self.tags = [], [], [], collections.defaultdict(str), collections.Counter()
         self._section, self._skipped = "", False
         self.feed(data.decode())
 
@@ -62,7 +61,7 @@ class Page(html.parser.HTMLParser):
         if tag == "section":
             self._section = values["id"]
         if tag == "img":
-            self.images.append(values["src"])
+            (self.masks if values.get("class") == "mask" else self.images).append(values["src"])
         self.fetched += [values[name] for name in ("src", "srcset", "data", "poster") if name in values]
         assert not any(name.startswith("on") or name == "style" for name in values), attributes
         if tag == "link":
@@ -116,7 +115,7 @@ def written(run_dir, tmp_path_factory):
 
 
 def test_the_stages_are_those_that_keys_and_records_know():
-    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES == tuple(HOMES)
+    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES
 
 
 def test_the_largest_groups_are_drawn_with_their_keepers_first(run_dir):
@@ -155,7 +154,8 @@ def test_random_groups_are_drawn_evenly():
             return statistics
 
     ids = np.concatenate([(np.int64(part) << 32) + np.arange(50) for part in range(4)])
-    columns = {"component_id": ids, "duplication_count": np.full(200, 2), "n_exact": np.zeros(200, int), "n_urls": np.ones(200, int)}
+    columns = {name: np.full(200, 2) for name in ("duplication_count", "template_count", "scene_count")}
+    columns |= {"component_id": ids, "n_exact": np.zeros(200, int), "n_urls": np.ones(200, int)}
     columns |= {"n_captions": np.ones(200, int), "caption": pa.nulls(200, pa.string()), "caption_share": pa.nulls(200, pa.float64())}
     columns |= {"min_similarity": np.ones(200), "mean_similarity": np.ones(200)}
     statistics = schemas.conform(pa.table(columns), schemas.STATISTICS)
@@ -293,7 +293,8 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(written, samples):
     assert summary.n_bytes == len(data) < build.LIMITS.max_bytes
     assert summary.n_pictures > 20
     assert not summary.notes
-    assert all(source.startswith("data:image/jpeg;base64,") for source in page.fetched)
+    assert all(source.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) for source in page.fetched)
+    assert all(source.startswith("data:image/png;base64,") for source in page.masks)
     for source in page.images:
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
             assert max(picture.size) <= 160
@@ -469,7 +470,7 @@ def test_stages_that_are_missing_are_named(shards, run_dir, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
     for name in ("statistics", "targets"):
-        (copy / name / "_stage.json").unlink()
+        (copy / "_stages" / f"{name}.json").unlink()
     summary = dedup.write_report(str(copy))
     assert summary.notes == [
         "the stages statistics and targets are not finished: what is drawn from there is left out; run dedup run … and then dedup report again"
@@ -477,7 +478,7 @@ def test_stages_that_are_missing_are_named(shards, run_dir, tmp_path):
     page = Page((copy / "report.html").read_bytes())
     assert "The stage statistics is not finished" in page.texts["sizes"]
     assert page.texts["refused"].strip()
-    (copy / "manifest" / "_stage.json").unlink()
+    (copy / "_stages" / "manifest.json").unlink()
     with pytest.raises(RunDirectoryError, match=r"no finished stage 'manifest'.*run: dedup run"):
         dedup.write_report(str(copy))
     with pytest.raises(RunDirectoryError, match="holds no run"):
@@ -487,7 +488,7 @@ def test_stages_that_are_missing_are_named(shards, run_dir, tmp_path):
 def test_a_stage_made_from_an_earlier_one_is_told(run_dir, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
-    path = copy / "groups" / "_stage.json"
+    path = copy / "_stages" / "groups.json"
     path.write_text(path.read_text().replace('"output_version": ', '"output_version": 9'))
     notes = dedup.write_report(str(copy)).notes
     assert any("the stage manifest was made from an earlier groups" in note for note in notes)

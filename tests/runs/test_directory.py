@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dedup.config import Config
-from dedup.config.keys import STAGE_NAMES, keys_of, values_of
+from dedup.config.key import STAGE_NAMES
+from dedup.config.keys import keys_of, values_of
 from dedup.errors import ConfigError, RunDirectoryError
 from dedup.pipeline.plan import status
 from dedup.pipeline.stages import STAGES, with_those_before
 from dedup.runs.directory import Run
-from dedup.runs.record import HOMES, LAYOUT, StageRecord, read_record, write_record
+from dedup.runs.record import LAYOUT, StageRecord, read_record, record_path, write_record
 
 
 def finish(url, stages=STAGE_NAMES, **config):
@@ -63,7 +65,7 @@ def test_stages_are_stale_where_one_before_them_was_redone(url):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"holds no run: expected embeddings/_stage.json"):
+    with pytest.raises(RunDirectoryError, match=r"holds no run: expected _stages/embed.json"):
         Run.open(str(tmp_path))
     finish(str(tmp_path), ("embed", "index"))
     with pytest.raises(RunDirectoryError, match=r"has no finished stage 'groups'; run: dedup run output.run_dir="):
@@ -72,7 +74,7 @@ def test_what_is_missing_is_said(tmp_path):
 
 @pytest.mark.parametrize("layout", [None, 1, LAYOUT + 1])
 def test_another_layout_is_refused_in_one_line(url, tmp_path, layout):
-    path = tmp_path / HOMES["index"] / "_stage.json"
+    path = Path(record_path(url, "index"))
     record = json.loads(path.read_text())
     path.write_text(
         json.dumps({name: value for name, value in record.items() if name != "layout"} | ({} if layout is None else {"layout": layout}))
@@ -83,6 +85,13 @@ def test_another_layout_is_refused_in_one_line(url, tmp_path, layout):
         ) as told:
             way()
         assert "\n" not in str(told.value)
+
+
+def test_records_where_earlier_layouts_had_them_are_refused_too(tmp_path):
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "_stage.json").write_text(json.dumps({"stage": "embed", "layout": 2}))
+    with pytest.raises(RunDirectoryError, match=rf"layout 2, written by another version; expected layout {LAYOUT}"):
+        Run.open(str(tmp_path))
 
 
 def test_the_configuration_is_what_the_stages_were_made_with(tmp_path):
@@ -111,7 +120,7 @@ def test_pixels_are_judged_where_they_can_be_found(tmp_path, encoder, summary, j
 
 
 def test_stages_are_told_of_once():
-    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES == tuple(HOMES)
+    assert tuple(stage.name for stage in STAGES) == STAGE_NAMES
     for number, stage in enumerate(STAGES):
         assert set(stage.reads) <= {earlier.name for earlier in STAGES[:number]}
         assert tuple(stage.picked(Config())) == keys_of(stage.name)

@@ -54,7 +54,7 @@ def test_workers_killed_in_embed_and_in_pairs(cluster, settings, local_run, tmp_
     candidates = run_dir / "candidates"
     wait_for(lambda: any(candidates.glob("part-*.parquet")) or job.process.poll() is not None, "pairs has written something")
     cluster.kill_worker()
-    assert not (candidates / "_stage.json").exists(), "pairs was over before its worker was killed"
+    assert not (run_dir / "_stages" / "pairs.json").exists(), "pairs was over before its worker was killed"
     cluster.add_worker()
     assert job.wait() == 0, job.text()[-3000:]
     assert_same_tables(local_run, run_dir)

@@ -8,7 +8,7 @@ from run_tables import assert_same_tables, table
 from shard_data import Sample, encode, make_samples, scene
 from tiny_clip import config_for
 
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.errors import ConfigError, RunDirectoryError
@@ -108,7 +108,7 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(model, shards, r
     path = folder / "both" / "also" / "dct" / "embeddings" / "img_emb" / "img_emb_00001.npy"
     before = np.load(path)
     path.unlink()
-    (folder / "both" / "embeddings" / "_stage.json").unlink()
+    (folder / "both" / "_stages" / "embed.json").unlink()
     shared_workers.run(config, redo=True)
     np.testing.assert_array_equal(np.load(path), before)
     assert components(folder / "both") == components(folder / "dct")

@@ -277,7 +277,13 @@ def test_vectors_that_are_none_become_rejected_rows(model, shards, tmp_path, mon
 
 
 def test_a_torchscript_file_runs(tmp_path, shards):
-    own = ["encoder.name=torchscript", f"encoder.pretrained={write_script(tmp_path)}", "encoder.image_size=64", "engine.workers=1"]
+    own = [
+        "encoder.name=torchscript",
+        f"encoder.pretrained={write_script(tmp_path)}",
+        "encoder.image_size=64",
+        "embed.also=[]",
+        "engine.workers=1",
+    ]
     summary = shared_workers.run(load_config(None, [*own, f"input.shards={shards}", f"output.run_dir={tmp_path / 'run'}"]))
     assert summary.records["embed"].encoder["model"] == "TorchScript"
     assert table(tmp_path / "run", "duplicates").num_rows > 20

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from in_process import InProcess
 from PIL import ImageFilter, ImageOps
 from run_tables import Notes, assert_same_tables
 from shard_data import Sample, encode, make_samples, scene, write_shards
@@ -25,19 +26,6 @@ from dedup.stages.pairs import views as pair_views
 from dedup.storage.tables import read_table
 
 TABLES = ("representatives", "exact", "assignments", "candidates", "neighbors")
-
-
-class InProcess(LocalEngine):
-    """Runs tasks in this process, where a test can tell which device there is; and whether they ask for a GPU."""
-
-    def __init__(self):
-        super().__init__(1)
-        self.asked = {}
-
-    def map_partitions(self, work, tasks, *, uses_gpu=False):
-        name = getattr(work, "__name__", type(getattr(work, "work", work)).__name__)
-        self.asked[name] = uses_gpu
-        yield from enumerate(map(work, tasks))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from dedup.config import (
     OutputConfig,
     SearchConfig,
 )
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError, InputError, RunDirectoryError
@@ -203,7 +203,7 @@ def test_a_crowd_on_both_sides_has_exact_counts_and_one_group(tmp_path, with_lis
         for kind, suffix in (("img_emb", "npy"), ("metadata", "parquet")):
             (together / kind).mkdir(parents=True, exist_ok=True)
             (together / kind / f"{kind}_{number}.{suffix}").symlink_to(tmp_path / folder / kind / f"{kind}_0.{suffix}")
-    lists = ["search.exhaustive_below=0", "search.nlist=3", "search.nprobe=2", "index.codes=none"]
+    lists = ["search.exhaustive_below=0", "search.nlist=3", "search.nprobe=2", "index.codes=none", "search.all_alike=continue"]
     shared_workers.run(vectors_config(tmp_path / "a", tmp_path / "old", "", *lists))
     shared_workers.run(vectors_config(tmp_path / "b", tmp_path / "new", tmp_path / "old", *lists))
     index_dir = tmp_path / "old"
@@ -224,7 +224,11 @@ def test_keepers_of_the_base_stay_if_asked(tmp_path, is_new_better):
     kept = {}
     for prefers in (False, True):
         out = tmp_path / f"new-{prefers}"
-        summary = shared_workers.run(config_for([tmp_path / "b.tar"], out, tmp_path / "old", keep=KeepConfig(prefer_base=prefers)))
+        summary = shared_workers.run(
+            config_for(
+                [tmp_path / "b.tar"], out, tmp_path / "old", keep=KeepConfig(["width*height desc", "sample_id"], prefer_base=prefers)
+            )
+        )
         kept[prefers] = {row["key"] for row in table(out, "manifest")} - {sample.key for sample in others}
     assert kept == {False: {"second" if is_new_better else "first"}, True: {"first"}}
     assert summary.records["manifest"].inputs["base"]
@@ -414,7 +418,8 @@ def components(out):
 
 
 @pytest.mark.parametrize(
-    ("stage", "after"), [("inherit_partition", 1), ("embed_partition", 1), ("assign_block", 0), ("find_owners", 0), ("confirm_pairs", 1)]
+    ("stage", "after"),
+    [("inherit_partition", 1), ("embed_partition", 1), ("assign_block", 0), ("find_owners", 0), ("confirm_components", 1)],
 )
 def test_a_run_that_was_stopped_goes_on(shards, old, tmp_path, stage, after):
     class Stopping(LocalEngine):

@@ -11,9 +11,9 @@ from run_tables import Notes, assert_same_tables, rows_of
 from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
 
-from dedup.config.keys import STAGE_NAMES
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
-from dedup.errors import ConfigError, InputError
+from dedup.errors import ConfigError, InputError, RunDirectoryError, StageError
 from dedup.numerics.graph.components import connected_components
 from dedup.runs.directory import Run
 from dedup.storage.tables import read_table
@@ -87,7 +87,7 @@ def test_every_row_is_accounted_for(laion, run_dir):
     assert len(kept) + len(dropped) + len(rejected) == sum(N)
     assert set(kept["shard"].to_pylist()) == {f"{folder}/img_emb/img_emb_{number}.npy" for number in range(2)}
     assert read_table(Run(str(run_dir)).table("manifest"))["NSFW"].to_pylist()[:2] == ["UNLIKELY"] * 2
-    record = json.loads((run_dir / "embeddings" / "_stage.json").read_text())
+    record = json.loads((run_dir / "_stages" / "embed.json").read_text())
     assert record["summary"]["exact_by"] == "embedding"
 
 
@@ -118,16 +118,20 @@ def test_files_are_copied_once(laion, tmp_path):
     assert summary.records["manifest"].summary["n_exact"] == 30
 
 
-def test_a_file_that_breaks_off_is_noted(laion, tmp_path):
+def test_a_file_that_breaks_off_is_refused_before_any_work(laion, tmp_path):
     _, stored = laion
-    np.save(tmp_path / "a.npy", stored[0][:100])
-    pq.write_table(pa.table({"key": [str(k) for k in range(100)]}), tmp_path / "a.parquet")
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", stored[0][:100])
+        pq.write_table(pa.table({"key": [f"{name}{k}" for k in range(100)]}), tmp_path / f"{name}.parquet")
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(whole[:-64])
-    reporter = Notes()
-    with pytest.raises(InputError, match=r"no image could be read from 1 shard: .*a\.npy: "):
-        shared_workers.run(config_for(tmp_path, tmp_path / "run"), reporter=reporter)
-    assert any("a.npy: truncated: " in note for note in reporter.notes)
+    with pytest.raises(InputError, match=r"a\.npy is cut off: its header announces 100 rows, and 64 bytes of them are missing"):
+        shared_workers.run(config_for(tmp_path, tmp_path / "run"))
+    assert not (tmp_path / "run" / "embeddings" / "metadata").exists()
+    shared_workers.run(config_for(tmp_path, tmp_path / "run", "input.allow_missing=true"))
+    assert len(table(tmp_path / "run", "metadata")) == 100
+    summary = json.loads((tmp_path / "run" / "_stages" / "embed.json").read_text())["summary"]
+    assert summary["passed_over"] == {"rows of arrays that are cut off": 100}
 
 
 def test_embeddings_of_a_run_are_judged_by_their_pixels(tmp_path):
@@ -175,3 +179,77 @@ def test_spark_gives_the_same_tables(laion, run_dir, tmp_path, start_spark):
 def test_encoder_and_input_belong_together(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         shared_workers.run(load_config(None, [*settings, f"output.run_dir={tmp_path}"]))
+
+
+def test_one_folder_in_many_spellings(laion, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(laion[0])
+    (tmp_path / "up").mkdir()
+    shared_workers.run(config_for("link", tmp_path / "run"))
+    for spelling in (laion[0], f"{laion[0]}/", "./link", "up/../link/", tmp_path / "link"):
+        summary = shared_workers.run(config_for(spelling, tmp_path / "run"))
+        assert summary.skipped == STAGE_NAMES
+    # another folder is another input
+    (tmp_path / "other").mkdir()
+    for name in ("img_emb", "metadata"):
+        (tmp_path / "other" / name).symlink_to(laion[0] / name)
+    with pytest.raises(RunDirectoryError, match="input.embeddings"):
+        shared_workers.run(config_for("other", tmp_path / "run"))
+
+
+def cone(folder):
+    """Vectors with a large common mean, as hidden states have: unrelated pairs have a cosine of 0.97."""
+    rng = np.random.default_rng(1)
+    rows = (rng.standard_normal((400, 64)) * 0.2 + rng.standard_normal(64) * 1.2).astype(np.float32)
+    np.save(folder / "a.npy", rows)
+    pq.write_table(pa.table({"key": [str(k) for k in range(len(rows))]}), folder / "a.parquet")
+
+
+def test_a_run_that_would_drop_nearly_everything_stops(tmp_path):
+    cone(tmp_path)
+    with pytest.raises(
+        StageError, match=r"1\d\d?% of 79,800 pairs of random images reach search.min_similarity=0.95 \(the median is 0.97\d\)"
+    ):
+        shared_workers.run(config_for(tmp_path, tmp_path / "run"))
+    assert not (tmp_path / "run" / "_stages" / "manifest.json").exists()
+    notes = Notes()
+    shared_workers.run(config_for(tmp_path, tmp_path / "run", "search.all_alike=continue"), reporter=notes)
+    assert any("most images will count as copies" in note for note in notes.notes)
+    assert len(table(tmp_path / "run", "manifest")) < 40
+    shared_workers.run(config_for(tmp_path, tmp_path / "higher", "search.min_similarity=0.999"))
+    assert len(table(tmp_path / "higher", "manifest")) == 400
+
+
+def test_a_crowd_of_copies_is_no_such_run(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((400, 64))
+    rows[:200] = rows[0] + 0.05 * rng.standard_normal((200, 64))
+    np.save(tmp_path / "a.npy", rows.astype(np.float32))
+    pq.write_table(pa.table({"key": [str(k) for k in range(len(rows))]}), tmp_path / "a.parquet")
+    shared_workers.run(config_for(tmp_path, tmp_path / "run"))
+    assert len(table(tmp_path / "run", "manifest")) == 201
+
+
+def test_what_differs_in_the_input_is_named(tmp_path):
+    def write(name, seed):
+        np.save(tmp_path / "in" / f"{name}.npy", power_law(np.random.default_rng(seed), 60, 16).astype(np.float32))
+        pq.write_table(pa.table({"key": [f"{name}{k}" for k in range(60)]}), tmp_path / "in" / f"{name}.parquet")
+
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate("abc"):
+        write(name, seed)
+    config = config_for(tmp_path / "in", tmp_path / "run")
+    shared_workers.run(config)
+    for name in ("b.npy", "b.parquet"):
+        (tmp_path / "in" / name).unlink()
+    write("d", 4)
+    write("e", 5)
+    write("c", 9)
+    told = r"made from another input: 2 files new \(.*d.npy\); 1 file changed \(.*c.npy\); 1 file gone \(.*b.npy\); give the same"
+    with pytest.raises(RunDirectoryError, match=told):
+        shared_workers.run(config)
+    higher = config_for(tmp_path / "in", tmp_path / "run", "input.max_pixels=1000")
+    with pytest.raises(
+        RunDirectoryError, match=r"made with another configuration: input.max_pixels: .* → 1000; and made from another input: 2 files new"
+    ):
+        shared_workers.run(higher)

@@ -10,8 +10,8 @@ from dedup.numerics.search.balls import Ownership
 from dedup.numerics.search.list_join import self_join
 from dedup.numerics.search.strips import JoinSettings
 from dedup.numerics.similarity import exact_similarity
+from dedup.stages.confirm.component import next_round
 from dedup.stages.confirm.reconnect import join_parts
-from dedup.stages.confirm.stage import next_round
 
 THRESHOLD = 0.7
 

@@ -134,7 +134,7 @@ def test_other_tools_read_caption_and_url(shards, run_dir):
     redo(shards, run_dir)
     rows = pq.read_table(sorted((run_dir / "targets").glob("*.parquet")), columns=["caption", "url"])
     assert rows.num_rows == len(table(run_dir, "targets"))
-    lines = [json.loads(line) for line in (run_dir / "targets" / "_targets.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / "targets.jsonl").read_text().splitlines()]
     assert lines == table(run_dir, "targets")
 
 

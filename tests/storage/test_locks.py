@@ -1,5 +1,6 @@
 """Two that write one run directory: the second is told who the first is."""
 
+import errno
 import json
 import os
 import subprocess
@@ -52,4 +53,26 @@ def test_on_an_object_store_the_holder_is_an_object():
             pass
     fs.pipe("/locks/run/_lock.json", json.dumps({**first, "host": "elsewhere", "renewed": time.time() - 100}).encode())
     with pytest.raises(RunDirectoryError, match="on elsewhere"), locked(run_dir):
+        pass
+
+
+def test_without_locks_of_the_system_the_holder_is_a_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    run_dir = str(tmp_path / "run")
+    with locked(run_dir, renewed_s=0.05):
+        first = json.loads((tmp_path / "run" / "_lock.json").read_text())
+        with pytest.raises(RunDirectoryError, match=f"is being written by process {os.getpid()}"), locked(run_dir):
+            pass
+        wait_for(lambda: json.loads((tmp_path / "run" / "_lock.json").read_text())["renewed"] != first["renewed"], "the lock is renewed")
+    with locked(run_dir):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    message = r"file/run can't be written \(.*\); expected a folder that this user may write"
+    with pytest.raises(RunDirectoryError, match=message), locked(str(tmp_path / "file" / "run")):
         pass

@@ -1,14 +1,17 @@
 """Folders of published embeddings: which files belong together, and what their rows become."""
 
 import re
+from collections import Counter
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dedup.errors import InputError
-from dedup.storage.input.published import find_embeddings, read_embeddings
+from dedup.errors import ConfigError, InputError
+from dedup.storage.input.published import find_embeddings
+from dedup.storage.input.published_rows import read_embeddings
 
 
 def write(folder, name, rows, **columns):
@@ -125,6 +128,84 @@ def _broken(folder):
     (folder / "a.npy").write_bytes(b"no array")
 
 
+def test_subsets_that_number_their_files_from_0_keep_their_own_tables(tmp_path):
+    """As LAION-5B is published: each subset has img_emb/ and metadata/, all numbered alike."""
+    for letter, subset in zip("abc", ("laion2B-en", "laion2B-multi", "sub/laion1B"), strict=True):
+        array, table = f"{subset}/img_emb/img_emb_0000.npy", f"{subset}/metadata/metadata_0.parquet"
+        write(tmp_path, (array, table), rows_of(2), key=[f"{letter}0", f"{letter}1"])
+    keys = {
+        file.url.removeprefix(str(tmp_path)): next(read_embeddings(file))[1]["key"].to_pylist() for file in find_embeddings(str(tmp_path))
+    }
+    assert keys == {
+        f"/{subset}/img_emb/img_emb_0000.npy": [f"{letter}0", f"{letter}1"]
+        for letter, subset in zip("abc", ("laion2B-en", "laion2B-multi", "sub/laion1B"), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("array", "table"),
+    [
+        ("img_emb_0.npy", "metadata_0.parquet"),
+        ("a/img_emb_0.npy", "a/metadata_00.parquet"),
+        ("a/img_emb_0.npy", "metadata_0.parquet"),
+        ("img_emb_0.npy", "metadata/metadata_0.parquet"),
+        ("x/vectors/img_emb_0.npy", "x/tables/metadata_0.parquet"),
+    ],
+)
+def test_a_table_is_found_near_its_array(tmp_path, array, table):
+    write(tmp_path, (array, table), rows_of(2))
+    (file,) = find_embeddings(str(tmp_path))
+    assert (file.url, file.metadata) == (f"{tmp_path}/{array}", f"{tmp_path}/{table}")
+
+
+def test_its_own_folder_s_table_comes_before_others(tmp_path):
+    write(tmp_path, ("a/img_emb_0.npy", "a/metadata_0.parquet"), rows_of(2), key=["own", "own"])
+    write(tmp_path, ("b/img_emb_0.npy", "b/metadata_0.parquet"), rows_of(2), key=["other", "other"])
+    assert [file.metadata.removeprefix(str(tmp_path)) for file in find_embeddings(str(tmp_path))] == [
+        "/a/metadata_0.parquet",
+        "/b/metadata_0.parquet",
+    ]
+
+
+def _two_tables(folder):
+    write(folder, ("img_emb/img_emb_0.npy", "metadata/metadata_0.parquet"), rows_of(2))
+    write(folder, ("img_emb/img_emb_0.npy", "metadata_old/metadata_00.parquet"), rows_of(2))
+
+
+def _one_table_twice(folder):
+    write(folder, ("a/img_emb_0.npy", "metadata_0.parquet"), rows_of(2))
+    write(folder, ("b/img_emb_0.npy", "metadata_0.parquet"), rows_of(2))
+
+
+def _far_table(folder):
+    write(folder, ("a/b/img_emb_0.npy", "c/d/metadata_0.parquet"), rows_of(2))
+
+
+def _cut_off(folder):
+    write(folder, ("img_emb_0.npy", "metadata_0.parquet"), rows_of(50))
+    write(folder, ("img_emb_1.npy", "metadata_1.parquet"), rows_of(50))
+    data = (folder / "img_emb_1.npy").read_bytes()
+    (folder / "img_emb_1.npy").write_bytes(data[:-10])
+
+
+def _without_array(folder):
+    write(folder, ("img_emb_0.npy", "metadata_0.parquet"), rows_of(2))
+    pq.write_table(pa.table({"key": ["a"]}), folder / "metadata_1.parquet")
+
+
+def _without_plain_array(folder):
+    write(folder, ("a.npy", "a.parquet"), rows_of(2))
+    pq.write_table(pa.table({"key": ["a"]}), folder / "b.parquet")
+
+
+def _struct(folder):
+    pq.write_table(pa.table({"embedding": [{"x": 1.0}, {"x": 2.0}]}), folder / "a.parquet")
+
+
+def _two_lists(folder):
+    pq.write_table(pa.table({"embedding": [[[1.0, 2.0], [3.0, 4.0]]] * 3}), folder / "a.parquet")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -135,10 +216,188 @@ def _broken(folder):
         (_objects, "expected float rows"),
         (_no_vectors, "found the columns key; expected one of embedding"),
         (_broken, "can't be read .*expected embeddings and their metadata"),
+        (_two_tables, "img_emb_0.npy may belong to .*metadata/metadata_0.parquet or to .*metadata_old/metadata_00.parquet; expected one"),
+        (_one_table_twice, "a/img_emb_0.npy and .*b/img_emb_0.npy both belong to .*metadata_0.parquet; expected a table for each"),
+        (_far_table, "img_emb_0.npy has no metadata; expected metadata_0.parquet"),
+        (_cut_off, "img_emb_1.npy is cut off: its header announces 50 rows, and 10 bytes of them are missing"),
+        (_without_array, "1 of 2 tables have no array, the first .*metadata_1.parquet; expected img_emb_1.npy"),
+        (_without_plain_array, "1 of 2 tables have no array, the first .*b.parquet; expected b.npy"),
+        (_struct, "the column 'embedding' holds struct<x: double>; expected lists of numbers"),
+        (_two_lists, "several lists in each row; expected one list of numbers"),
     ],
 )
-def test_what_can_t_be_used_is_named(tmp_path, make, message):
+def test_what_can_not_be_used_is_named(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         find_embeddings(str(tmp_path))
     assert re.fullmatch(r"[^\n]*", str(caught.value))
+
+
+def test_what_is_missing_may_be_allowed_and_is_counted(tmp_path):
+    _cut_off(tmp_path)
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "metadata_7.parquet")
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "licences.parquet")
+    counts = Counter()
+    (file,) = find_embeddings(str(tmp_path), counts, allow_missing=True)
+    assert file.url == f"{tmp_path}/img_emb_0.npy"
+    assert counts == {"rows of arrays that are cut off": 50, "tables without an array": 1, "tables of other names": 1}
+
+
+def test_a_run_below_the_folder_is_none_of_its_embeddings(tmp_path):
+    write(tmp_path, ("img_emb/img_emb_0.npy", "metadata/metadata_0.parquet"), rows_of(2))
+    run = tmp_path / "old" / "run"
+    write(run / "embeddings", ("img_emb/img_emb_00000.npy", "metadata/metadata_00000.parquet"), rows_of(9))
+    (run / "_config.json").write_text("{}")
+    counts = Counter()
+    (file,) = find_embeddings(str(tmp_path), counts)
+    assert (file.n_rows, counts) == (2, {"run directories": 1})
+    # the same in an object store; and where the run is what is asked for
+    remote = fsspec.filesystem("memory")
+    remote.put(str(tmp_path), "/runs_below", recursive=True)
+    counts = Counter()
+    (file,) = find_embeddings("memory://runs_below", counts)
+    assert (file.n_rows, counts) == (2, {"run directories": 1})
+    remote.rm("/runs_below", recursive=True)
+    (file,) = find_embeddings(str(run))
+    assert file.n_rows == 9
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write(tmp_path / "real", ("v/img_emb_0.npy", "t/metadata_0.parquet"), rows_of(2))
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "img_emb").symlink_to(tmp_path / "real" / "v")
+    (tmp_path / "links" / "metadata").symlink_to(tmp_path / "real" / "t")
+    (tmp_path / "again").symlink_to(tmp_path / "links")
+    for folder in ("links", "again"):
+        (file,) = find_embeddings(str(tmp_path / folder))
+        assert file.url == f"{tmp_path}/links/img_emb/img_emb_0.npy"
+
+
+def test_values_decide_and_not_the_schema(tmp_path):
+    empty = pa.nulls(3, pa.string())
+    numbers = pa.nulls(3, pa.int64())
+    places = {"shard": empty, "byte_offset": numbers, "n_bytes": numbers}
+    write(tmp_path, ("a.npy", "a.parquet"), rows_of(3), sha256=empty, **places)
+    (file,) = find_embeddings(str(tmp_path))
+    assert not file.has_sha256
+    assert not file.has_places
+    assert next(read_embeddings(file))[1].num_rows == 3
+
+
+def test_the_width_of_most_rows_counts(tmp_path):
+    pq.write_table(pa.table({"embedding": [[1.0]] + [[1.0, 2.0, 3.0]] * 20}), tmp_path / "a.parquet")
+    (file,) = find_embeddings(str(tmp_path))
+    assert file.dim == 3
+    vectors, _ = next(read_embeddings(file))
+    assert np.isnan(vectors[0]).all()
+    assert np.isfinite(vectors[1:]).all()
+
+
+@pytest.mark.parametrize("kind", ["nested", "nested in fixed", "tensor"])
+def test_vectors_nested_once_more_and_tensors(tmp_path, kind):
+    rows = rows_of(5).astype(np.float32)
+    if kind == "tensor":
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(rows)
+    else:
+        values = [[row] for row in rows.tolist()]
+        values[2] = [] if kind == "nested" else None
+        inner = pa.list_(pa.float32())
+        column = pa.array(values, pa.list_(inner) if kind == "nested" else pa.list_(pa.list_(pa.float32(), 4), 1))
+    pq.write_table(pa.table({"embedding": column}), tmp_path / "a.parquet")
+    (file,) = find_embeddings(str(tmp_path))
+    vectors, _ = next(read_embeddings(file))
+    good = [0, 1, 3, 4] if kind != "tensor" else [0, 1, 2, 3, 4]
+    assert np.array_equal(vectors[good], rows[good])
+    assert np.isnan(np.delete(vectors, good, axis=0)).all()
+
+
+def test_a_hash_that_unlike_vectors_share_is_none(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 32)).astype(np.float16)
+    rows[1] = rows[0]
+    good = [f"{max(k, 1):064x}" for k in range(40)]  # the first two are one image
+    write(tmp_path / "good", ("a.npy", "a.parquet"), rows, sha256=good)
+    write(tmp_path / "bad", ("a.npy", "a.parquet"), rows, sha256=["e" * 64] * 40)
+    assert find_embeddings(str(tmp_path / "good"))[0].has_sha256
+    counts = Counter()
+    (file,) = find_embeddings(str(tmp_path / "bad"), counts)
+    assert not file.has_sha256
+    assert counts == {"columns sha256 that unlike vectors share": 1}
+    assert next(read_embeddings(file))[1]["sha256"].null_count == 40
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_read_alike_here_and_from_a_store(tmp_path, dtype, order):
+    rows = np.asarray(np.random.default_rng(0).normal(size=(37, 8)) * 1e3, dtype=dtype, order=order)
+    write(tmp_path, ("a.npy", "a.parquet"), rows)
+    remote = fsspec.filesystem("memory")
+    remote.put(str(tmp_path), f"/arrays{dtype[1:]}{order}", recursive=True)
+    for folder in (str(tmp_path), f"memory://arrays{dtype[1:]}{order}"):
+        (file,) = find_embeddings(folder)
+        vectors = np.concatenate([vectors for vectors, _ in read_embeddings(file, batch_rows=10)])
+        assert np.array_equal(vectors, rows.astype(np.float32))
+        assert vectors.dtype == np.float32
+
+
+def datacomp(folder, n=6):
+    """A file of DataComp's metadata: four arrays in an archive, beside a table."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.normal(size=(n, width)).astype(np.float16)
+        for name, width in (("b32_img", 8), ("l14_img", 12), ("b32_txt", 8), ("l14_txt", 12))
+    }
+    np.savez(folder / f"{'0' * 32}.npz", **arrays)
+    columns = {
+        "uid": [f"{k:032x}" for k in range(n)],
+        "url": ["u"] * n,
+        "text": [f"t{k}" for k in range(n)],
+        "original_width": [640] * n,
+        "width": [256] * n,
+    }
+    pq.write_table(pa.table(columns), folder / f"{'0' * 32}.parquet")
+    return arrays
+
+
+@pytest.mark.parametrize("name", ["b32_img", "l14_img", "l14_txt"])
+def test_datacomp_s_archives(tmp_path, name):
+    arrays = datacomp(tmp_path)
+    (file,) = find_embeddings(str(tmp_path), columns=[f"vector={name}"])
+    assert (file.dim, file.n_rows) == (arrays[name].shape[1], 6)
+    parts = list(read_embeddings(file, batch_rows=4))
+    assert np.array_equal(np.concatenate([vectors for vectors, _ in parts]), arrays[name].astype(np.float32))
+    rows = pa.concat_tables([rows for _, rows in parts])
+    assert rows["key"].to_pylist() == [f"{k:032x}" for k in range(6)]
+    assert rows["caption"].to_pylist() == [f"t{k}" for k in range(6)]
+    assert rows["width"].to_pylist() == [640] * 6  # of the file at its address, not of the resized one
+
+
+def test_an_archive_of_several_arrays_needs_a_name(tmp_path):
+    datacomp(tmp_path)
+    with pytest.raises(InputError, match="holds the arrays b32_img, l14_img, b32_txt, l14_txt; name one: input.columns=vector=b32_img"):
+        find_embeddings(str(tmp_path))
+    with pytest.raises(InputError, match="names the vectors 'x'; found the arrays b32_img"):
+        find_embeddings(str(tmp_path), columns=["vector=x"])
+    with pytest.raises(InputError, match="input.columns names 'nothing'; found the columns uid, url"):
+        find_embeddings(str(tmp_path), columns=["vector=b32_img", "key=nothing"])
+    with pytest.raises(ConfigError, match="input.columns=vectors=b: expected ROLE=COLUMN with one of vector, key, url, caption"):
+        find_embeddings(str(tmp_path), columns=["vectors=b"])
+
+
+def test_any_column_may_hold_what_is_asked_for(tmp_path):
+    table = {"id": ["x", "y"], "name": ["k0", "k1"], "clip_embedding": [[1.0, 0.0], [0.0, 1.0]], "link": ["u0", "u1"], "alt": ["c0", "c1"]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    with pytest.raises(
+        InputError, match="expected one of embedding, .*; if the vectors are in 'clip_embedding': input.columns=vector=clip_embedding"
+    ):
+        find_embeddings(str(tmp_path))
+    (file,) = find_embeddings(str(tmp_path), columns=["vector=clip_embedding", "key=name", "url=link", "caption=alt"])
+    ((vectors, rows),) = read_embeddings(file)
+    assert vectors.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert rows.select(["key", "url", "caption"]).to_pylist() == [{"key": f"k{k}", "url": f"u{k}", "caption": f"c{k}"} for k in range(2)]
+
+
+def test_bytes_are_no_numbers(tmp_path):
+    pq.write_table(pa.table({"embedding": [row.tobytes() for row in rows_of(3)]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="the column 'embedding' holds binary, numbers of a type that it does not tell"):
+        find_embeddings(str(tmp_path))

@@ -191,7 +191,7 @@ def test_files_that_are_still_written_are_left_out(tmp_path: Path) -> None:
 def test_folder_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no image"):
         folder_parts(str(tmp_path), "", 10)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="nothing does not exist; expected a folder of images"):
         folder_parts(str(tmp_path / "nothing"), "", 10)
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match=r"input\.captions=.*does not exist"):

@@ -99,7 +99,7 @@ def test_round_trip(run_dir):
         assert store is open_thumbnails(f"{run_dir}/embeddings")
     else:  # a remote run is looked at again when the record of its embed stage is another
         assert open_thumbnails(f"{run_dir}/embeddings") is None
-        fsspec.filesystem("memory").pipe_file("/thumbnails-test/run/embeddings/_stage.json", b"{}")
+        fsspec.filesystem("memory").pipe_file("/thumbnails-test/run/_stages/embed.json", b"{}")
         store = open_thumbnails(f"{run_dir}/embeddings")
     assert store is not None
     for number, parts in images.items():

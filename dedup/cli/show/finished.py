@@ -195,6 +195,13 @@ def _calibration_lines(calibration: Calibration) -> list[tuple[str, str]]:
     if decoys["n_judged"]:
         text = f"{decoys['n_accepted']:,} of {decoys['n_judged']:,} mirrored pairs pass for copies; their similarity is "
         lines.append(("decoys", f"{text}{decoys['least_similarity']:.2f} or more"))
+    for kind, made in (figures["lookalikes"] or {}).items():
+        if made["n_judged"] or made["n_refused"]:
+            passed = f"{made['n_accepted']:,} of {made['n_judged']:,} look-alikes pass (a part exchanged)"
+            low, wrong, high = (_expected(made[f"{name}_per_10_000"]) for name in ("wrong_low", "wrong", "wrong_high"))
+            decided = f"of the run's pairs {made['n_standing']:,} stand, {made['n_refused']:,} were refused"
+            expected = f"expected wrong drops in 10,000 images: {wrong} ({low} to {high})"
+            lines.append((f"{kind} pictures", f"{passed}; {decided}; {expected}"))
     return lines
 
 
@@ -242,7 +249,8 @@ def print_rewrite(summary: RewriteSummary) -> None:
 
 def print_export(summary: ExportSummary) -> None:
     """Print what was exported."""
-    lines = [(summary.form, f"{summary.n_rows:,} in {summary.path}")]
+    arrays = f" of {counted(summary.n_files, 'file')}" if summary.n_files else ""
+    lines = [(summary.form, f"{summary.n_rows:,}{arrays} in {summary.path}")]
     if summary.n_left_out:
         lines.append(("left out", f"{summary.n_left_out:,} kept samples that have no such name"))
     print_lines([*lines, *_keep_list_lines(summary.keep_list)])

@@ -113,11 +113,11 @@ def _index(summary: RunSummary, _: Config) -> list[Line]:
 
 
 def _pairs(summary: RunSummary, config: Config) -> list[Line]:
-    figures, similarity = summary.records["pairs"].summary, resolved(config).search.min_similarity
+    figures, config = summary.records["pairs"].summary, resolved(config)
     exact = "exact" if summary.figure("embed", "exact_by") != "embedding" else "exact (equal embeddings)"
     parts = [
         f"{figures['n_exact_edges']:,} {exact}",
-        f"{figures['n_near_edges']:,} near (similarity >= {similarity})",
+        f"{figures['n_near_edges']:,} near (similarity >= {config.search.min_similarity})",
         f"{figures['n_view_edges']:,} by views",
     ]
     if figures.get("n_also_edges"):
@@ -145,6 +145,11 @@ def _statistics(summary: RunSummary, _: Config) -> list[Line]:
     figures = summary.records["statistics"].summary
     groups = f"{counted(figures['n_components'], 'group')} of copies, the largest of {figures['largest_component']:,}"
     lines = [("components", f"{groups}; {figures['n_unique']:,} unique")]
+    lines += [
+        (name, f"{figures[f'n_{name}']:,}, with {counted(figures[f'n_in_{name}'], 'sample')}: {what}")
+        for name, what in (("templates", "one layout or ground, other content"), ("scenes", "one place, other moments"))
+        if figures.get(f"n_{name}")
+    ]
     by_source = [f"{name} {confirmed:,} of {confirmed + others:,}" for name, (confirmed, others) in figures.get("candidates", {}).items()]
     return [*lines, ("found by", f"{', '.join(by_source)} candidates confirmed")] if len(by_source) > 1 else lines
 
@@ -165,6 +170,7 @@ def _manifest(summary: RunSummary, _: Config) -> list[Line]:
     images = rows["manifest"] + rows["duplicates"] + rows["excluded"]
     share = rows["duplicates"] / images if images else 0.0
     dropped = f"{rows['duplicates']:,} duplicates dropped ({share:.1%}): {kinds['n_exact']:,} exact, {kinds['n_near']:,} near"
+    dropped += "".join(f", {kinds[f'n_{kind}']:,} of further {kind}s" for kind in ("template", "scene") if kinds.get(f"n_{kind}"))
     return [("kept", f"{rows['manifest']:,}; {dropped}")]
 
 

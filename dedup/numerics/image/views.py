@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -43,6 +43,7 @@ _HARMONICS = 6  # of luma
 _CHROMA_HARMONICS = 3  # at every other radius
 _SHARE = (np.arange(_RADII) + 0.7) / _RADII * 0.97  # of the largest radius that fits
 _ASPECT_STEP = 0.05  # of the logarithm of width / height, within which matrices are shared
+_LEAST_STEPS, _MOST_SQUARED = 3, 14  # from square: less is found as it is, of more (1 : 2) too little is left
 _MOST_STEPS = 30  # more extreme aspect ratios than 1 : 4.5 are treated as that
 _LEAST_DIRECTION = 1e-3  # of the mean size of the values: what the first harmonic needs to tell a direction
 
@@ -77,12 +78,14 @@ def view_rows(whole: Vectors, inner: Vectors, inner_of: Ids, aspect: Vectors) ->
     """
     images = np.arange(len(whole), dtype=np.int64)
     parts: list[tuple[Vectors, Ids, int, Box, float]] = []
-    for pictures, image_of, kind in ((whole, images, WHOLE), (inner, inner_of, INNER)):
-        parts.append((pictures, image_of, kind, _FULL, 1.0))
+    parts += [(whole, images, WHOLE, _FULL, 1.0), (inner, inner_of, INNER, _FULL, 1.0)]
+    first = np.flatnonzero(np.diff(inner_of, prepend=-1))  # of an image, most often what lies inside its frame
+    for pictures, image_of in ((whole, images), (inner[first], inner_of[first])):
         parts += [(pictures, image_of, CROP, centre(share), 1.0) for share in _CENTRED]
     boxes = [(x, y, x + share, y + share) for share in _CORNERS for x in (0.0, 1 - share) for y in (0.0, 1 - share)]
     boxes += [(0.0, y, 1.0, y + _LEFT_BY_CAPTION) for y in (0.0, 1 - _LEFT_BY_CAPTION)]
     parts += [(whole, images, CROP, box, _ONE_ORIENTATION) for box in boxes]
+    parts += [(whole[rows], rows, CROP, box, _ONE_ORIENTATION) for rows, box in _squares(aspect)]
     chroma = whole[:, LUMA_SIDE**2 :]
     colourful = np.flatnonzero(np.einsum("ij,ij->i", chroma, chroma) > _COLOURFUL)
     grey = whole[colourful]
@@ -106,6 +109,15 @@ def view_rows(whole: Vectors, inner: Vectors, inner_of: Ids, aspect: Vectors) ->
     image, kinds, orientation, is_base, vectors = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.argsort(image, kind="stable")
     return ViewRows(image[order], kinds[order], orientation[order], is_base[order], vectors[order])
+
+
+def _squares(aspect: Vectors) -> Iterator[tuple[Ids, Box]]:
+    """The square in the middle of each image that is none itself, which collages and profiles show; images of one shape together."""
+    steps = np.round(np.log(np.maximum(aspect, 1e-6)) / _ASPECT_STEP).astype(np.int64)
+    for step in np.unique(steps[(np.abs(steps) >= _LEAST_STEPS) & (np.abs(steps) <= _MOST_SQUARED)]).tolist():
+        width, height = max(1.0, np.exp(step * _ASPECT_STEP)), max(1.0, np.exp(-step * _ASPECT_STEP))
+        x, y = (1.0 - 1.0 / width) / 2, (1.0 - 1.0 / height) / 2
+        yield np.flatnonzero(steps == step), (x, y, 1.0 - x, 1.0 - y)
 
 
 def centre(share: float) -> Box:

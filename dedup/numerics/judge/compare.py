@@ -18,7 +18,8 @@ from dedup.numerics.arraytypes import Floats, Pixels
 from dedup.numerics.image.descriptor import VARIANTS
 from dedup.numerics.judge.content import Content, compare_content
 from dedup.numerics.judge.picture import FINE_SIDE, SIDE, SMALL_PICTURE_SIDE, Level, Matrix, Picture
-from dedup.numerics.judge.register import UNALIGNED, Alignment, align, distortion, magnification, refine
+from dedup.numerics.judge.register import UNALIGNED, align, distortion, magnification, refine
+from dedup.numerics.judge.relation import Relation, agreement_mask, cells_of, relation_of_copies, relation_of_others
 from dedup.numerics.judge.tiles import Overlap, Tiles, overlap, tiles
 from dedup.numerics.judge.watermark import unmarked
 
@@ -50,6 +51,7 @@ REASONS: dict[str, str] = {
     "different": "registered on each other, they differ in parts",
     "content": "one layout or ground, but something else is written, drawn or shown in a part",
     "recoloured": "one drawing in other colours",
+    "not_dropped": "copies, or a part and its whole, which confirm.drop does not name",
     "unreadable": "a picture could not be read again, and confirm.unreadable=refuse",
 }
 
@@ -69,6 +71,13 @@ class Verdict:
     agreement: float = 0.0
     similarity: float = 0.0
     overlap: float = 0.0
+    relation: Relation = "different"  # what the two are to each other
+    inside: Literal["", "first", "second"] = ""  # of parts, the one that lies inside the other
+    agreeing_share: float | None = None  # share of what there is to see that both show, 0 to 1; None where they were not laid on each other
+    drawn: float | None = None  # how flat and of how few colours both are, 0 to 2; see `dedup.numerics.judge.match`; None as above
+    # shape (MASK_SIDE, MASK_SIDE); of pictures of one template or scene, where they agree, across the second; see `agreement_mask`
+    mask: Pixels | None = None
+    fine_matrix: Floats | None = None  # `matrix`, refined on the fine detail; None where that was not compared
 
 
 def turned(pixels: Pixels, variant: str) -> Pixels:
@@ -92,7 +101,7 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     side = SIDE if min(a.native_side, b.native_side) >= 0.75 * SIDE else SMALL_PICTURE_SIDE
     first, second = a.level(side), b.level(side)
     alignment = align(first, second)
-    relative = _relative(alignment, first, second)
+    relative = _relative(alignment.matrix, first, second)
     if alignment.agreement < UNALIGNED:
         return Verdict(False, 1.0, "unaligned", relative)
     shear, stretch = distortion(alignment.matrix, first, second)
@@ -113,13 +122,25 @@ def compare(a: Picture, b: Picture, *, max_distance: float = MAX_DISTANCE) -> Ve
     is_other = distance > max_distance or changed > _MOST_CHANGED
     reason: Reason = "different" if is_other else "moved" if is_moved else ""
     may_overrule = reason == "different" and not is_moved and max_distance >= MAX_DISTANCE and _mostly_agrees(compared)
-    content = fine_content(a, b, alignment.matrix, first, second, checks_colours=may_overrule) if not reason or may_overrule else None
+    fine = fine_content(a, b, alignment.matrix, first, second, checks_colours=may_overrule, is_likely=not reason)
+    content = None if fine is None else fine.content
     if may_overrule and content is not None and content.is_surely_same:
         # tables hold float32: it must not be rounded up beyond the limit
         reason, distance = "", min(distance, float(np.nextafter(np.float32(max_distance), np.float32(0.0))))
     elif not reason and content is not None and not content.is_same:
         reason = "recoloured" if content.is_drawn and content.agreeing_share == 1.0 else "content"
-    return Verdict(not reason, distance, reason, relative, alignment.moved, agreement, compared.similarity, shared.share)
+    verdict = Verdict(not reason, distance, reason, relative, alignment.moved, agreement, compared.similarity, shared.share)
+    if not reason:
+        is_first_inside = shared.is_first_inside != is_reverse
+        relation = relation_of_copies(shared.share)
+        verdict = replace(verdict, relation=relation, inside="" if relation == "copy" else "first" if is_first_inside else "second")
+    else:
+        verdict = replace(verdict, relation=relation_of_others(content, has_moved=bool(is_moved)))
+    if fine is None:
+        return verdict
+    mask = agreement_mask(fine.content, fine.to_cells) if verdict.relation in ("template", "scene") else None
+    content = fine.content
+    return replace(verdict, agreeing_share=content.agreeing_share, drawn=content.drawn, mask=mask, fine_matrix=fine.matrix)
 
 
 def _mostly_agrees(compared: Tiles) -> bool:
@@ -130,7 +151,18 @@ def _mostly_agrees(compared: Tiles) -> bool:
     return bool(compared.agreement[order[middle]] >= _MOSTLY_AGREEING)
 
 
-def fine_content(a: Picture, b: Picture, matrix: Matrix, first: Level, second: Level, *, checks_colours: bool) -> Content | None:
+@dataclass(frozen=True)
+class FineContent:
+    """What two pictures show at full size, and where its cells lie on the second picture."""
+
+    content: Content
+    to_cells: Matrix  # shape (2, 3); maps relative coordinates of the second picture to cells
+    matrix: Floats  # shape (2, 3); maps relative coordinates of the first picture to the second's, refined at this size
+
+
+def fine_content(
+    a: Picture, b: Picture, matrix: Matrix, first: Level, second: Level, *, checks_colours: bool, is_likely: bool
+) -> FineContent | None:
     """Compare two registered pictures at full size; None where they share next to nothing.
 
     `matrix`: maps `first` to `second`, the levels at which they were registered.
@@ -138,10 +170,19 @@ def fine_content(a: Picture, b: Picture, matrix: Matrix, first: Level, second: L
     fine_a, fine_b = a.level(FINE_SIDE), b.level(FINE_SIDE)
     enlarge_a, enlarge_b = ([fine.width / level.width, fine.height / level.height] for fine, level in ((fine_a, first), (fine_b, second)))
     matrix = matrix * np.array(enlarge_b)[:, None] / np.array([*enlarge_a, 1.0])
-    if magnification(matrix) < 1.0:
+    size = fine_b.width, fine_b.height
+    is_reverse = magnification(matrix) < 1.0
+    if is_reverse:
         fine_a, fine_b, matrix = fine_b, fine_a, cv2.invertAffineTransform(matrix)
-    shared = overlap(fine_a, fine_b, refine(fine_a, fine_b, matrix))
-    return None if shared is None else compare_content(shared, checks_colours=checks_colours)
+    matrix = refine(fine_a, fine_b, matrix)
+    shared = overlap(fine_a, fine_b, matrix)
+    if shared is None:
+        return None
+    # pictures are compared in the frame of the one with the coarser pixels
+    content = compare_content(shared, checks_colours=checks_colours, is_likely=is_likely)
+    relative = _relative(matrix, fine_a, fine_b)
+    relative = cv2.invertAffineTransform(relative) if is_reverse else relative
+    return FineContent(content, cells_of(np.eye(2, 3) if is_reverse else matrix, size, shared.origin), relative)
 
 
 def _beside_watermark(shared: Overlap) -> tuple[float, float, float] | None:
@@ -183,8 +224,8 @@ def _worst(compared: Tiles) -> tuple[float, float]:
     return float(agreement[deciding[is_enough]].max()), float(changed)
 
 
-def _relative(alignment: Alignment, a: Level, b: Level) -> Floats:
-    matrix = alignment.matrix.copy()
+def _relative(matrix: Matrix, a: Level, b: Level) -> Floats:
+    matrix = matrix.copy()
     matrix[:, :2] *= [a.width, a.height]
     relative: Floats = matrix / np.array([[b.width], [b.height]])
     return relative

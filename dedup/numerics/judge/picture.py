@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup.numerics.arraytypes import Pixels
-from dedup.numerics.image.descriptor import BT601, check_rgb
+from dedup.numerics.image.descriptor import BT601, check_rgb, ycbcr_grid
 from dedup.numerics.image.frame import picture_box
+from dedup.numerics.image.rectangles import rectangles, refined
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
@@ -22,6 +23,7 @@ LEAST_SIDE = FINE_SIDE * 3 // 4  # shorter side that a decoder should leave: of 
 SMALL_PICTURE_SIDE = 64  # instead, for pictures with fewer pixels
 _SMALL = 48  # longer side at which hypotheses are compared
 _LEAST_SIDE = 12  # of the shorter side: extreme aspect ratios are stretched to it
+_NEARLY_SQUARE = 0.1  # of the shorter side by which the longer is longer
 _BAND = (0.7, 3.0)  # deviations of the blurs whose difference is correlated on the small copy, in its pixels
 
 
@@ -59,6 +61,16 @@ class Level:
         inner = picture_box(self._pixels)
         whole = (0.0, 0.0, float(self.width), float(self.height))
         return [whole] if inner is None else [whole, tuple(float(edge) for edge in inner)]
+
+    @cached_property
+    def inner_boxes(self) -> list[tuple[float, ...]]:
+        """Pictures inside it, and the square in its middle if it is none: what may lie inside the other picture, or the other in it."""
+        grid = ycbcr_grid(self._pixels)
+        found = [tuple(float(edge) for edge in refined(self._pixels, share)) for share in rectangles(grid)]
+        side = min(self.width, self.height)
+        x, y = (self.width - side) / 2, (self.height - side) / 2
+        square = [] if abs(self.width - self.height) < _NEARLY_SQUARE * side else [(x, y, x + side, y + side)]
+        return [*found, *square]
 
     @cached_property
     def small(self) -> tuple[Array, Array, npt.NDArray[np.float64]]:
@@ -110,6 +122,17 @@ def box_mean(image: Array, window: int) -> Array:
     """Mean of a window about each pixel; outside counts as 0."""
     mean: Array = cv2.boxFilter(image, -1, (window, window), borderType=cv2.BORDER_CONSTANT)
     return mean
+
+
+def largest_channel(image: Array) -> Array:
+    """The largest of the three channels at each pixel; numpy's own reduction along so short an axis takes ten times as long."""
+    return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
+
+
+def masked(image: Array, mask: Array) -> Array:
+    """The three channels where the mask is 1, and 0 elsewhere."""
+    product: Array = cv2.multiply(image, cv2.merge([mask, mask, mask]))
+    return product
 
 
 def shifts(image: Array) -> Iterator[Array]:

@@ -29,6 +29,7 @@ _TRACKS_GAIN = 0.15  # of agreement that a map may lose if most tracks agree on 
 _WINDOW = 9  # of local correlation on the small copy
 _TEMPLATE_SCALES = tuple(0.95 * 0.92**k for k in range(9))
 _BEST_ROTATIONS = 3
+_MOST_UNLIKE = 1.25  # ratio of the aspect ratios of two boxes that may show one picture
 _ROTATIONS = (-46.0, -33.0, -22.0, -13.0, -6.0, 6.0, 13.0, 22.0, 33.0, 46.0)  # degrees; tracking finds what lies between
 
 # Tracks, by the optical flow of Lucas and Kanade.
@@ -80,7 +81,7 @@ def align(a: Level, b: Level) -> Alignment:
     """Find how `b` lies on `a`, both of one side length; the best alignment, however good its agreement."""
     boxes = [box_to_box(box_a, box_b) for box_a in a.boxes for box_b in b.boxes]
     scored = sorted(((agreement(a, b, matrix), k, matrix) for k, matrix in enumerate(boxes)), key=lambda item: (-item[0], item[1]))
-    for hypotheses in (templates, rotations):
+    for hypotheses in (within, templates, rotations):
         if scored[0][0] < _SURE:
             further = [(agreement(a, b, matrix), len(scored) + k, matrix) for k, matrix in enumerate(hypotheses(a, b))]
             scored = sorted([*scored, *further], key=lambda item: (-item[0], item[1]))
@@ -138,6 +139,20 @@ def agreement(a: Level, b: Level, matrix: Matrix) -> float:
     weight = np.minimum(np.sqrt(np.sqrt(variance_a * variance_b))[inside] + 0.3, 8.0)
     mean = float((weight * np.maximum(correlation[inside], 0.0)).sum() / weight.sum())
     return mean * float(min(1.0, float(inside.mean()) / 0.25) ** 0.5)
+
+
+def within(a: Level, b: Level) -> list[Matrix]:
+    """Each on what lies inside the other, and what lies inside both on each other, where the shapes are alike."""
+    ways = [(box_a, box_b) for box_a in a.inner_boxes for box_b in b.boxes]
+    ways += [(box_a, box_b) for box_a in a.boxes for box_b in b.inner_boxes]
+    ways += [(box_a, box_b) for box_a in a.inner_boxes for box_b in b.inner_boxes]
+    return [box_to_box(box_a, box_b) for box_a, box_b in ways if _is_likely(box_a, box_b)]
+
+
+def _is_likely(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether one box laid on the other hardly stretches it."""
+    shapes = [(box[2] - box[0]) / (box[3] - box[1]) for box in (a, b)]
+    return max(shapes) < _MOST_UNLIKE * min(shapes)
 
 
 def templates(a: Level, b: Level) -> list[Matrix]:

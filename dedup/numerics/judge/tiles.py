@@ -9,7 +9,7 @@ import numpy as np
 
 from dedup.numerics.arraytypes import Mask
 from dedup.numerics.image.descriptor import GRID, describe_grids
-from dedup.numerics.judge.picture import Array, Level, Matrix, box_mean, shifts, warp
+from dedup.numerics.judge.picture import Array, Level, Matrix, box_mean, masked, shifts, warp
 from dedup.numerics.judge.register import magnification
 
 _TILE = 13  # pixels to a side
@@ -35,6 +35,8 @@ class Overlap:
     # share, cover: fraction that is shared, of the picture that shows more and of the one that shows less
     share: float
     cover: float
+    is_first_inside: bool = False  # whether the first is the one that shows less
+    origin: tuple[int, int] = (0, 0)  # x and y of the first pixel of these arrays in the first picture
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,8 @@ def overlap(a: Level, b: Level, matrix: Matrix) -> Overlap | None:
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     share, covered = float(inside.mean()), float(inside.sum() * scale / (b.height * b.width))
     mask = np.ascontiguousarray(inside[box], dtype=np.float32)
-    left = a.ycc[box] * mask[:, :, None]
-    right = warp(source, matrix, size)[box] * mask[:, :, None]
-    return Overlap(left, right, mask, min(share, covered), max(share, covered))
+    left, right = (masked(side[box], mask) for side in (a.ycc, warp(source, matrix, size)))
+    return Overlap(left, right, mask, min(share, covered), max(share, covered), share > covered, (int(columns[0]), int(rows[0])))
 
 
 def tiles(shared: Overlap, *, least_share: float = 0.45) -> Tiles | None:

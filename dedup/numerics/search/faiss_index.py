@@ -17,7 +17,7 @@ from dedup.numerics.arraytypes import Ids, ListIds, Rows32, Sims
 
 FIRST = 128  # candidates that a search begins with
 _TAIL = 0.25  # of the candidates, the farthest by their codes, that must hold no neighbour for a search to end
-_AGAIN = "delete index/_stage.json of the run directory and run: dedup run --only index output.run_dir=… …"
+_AGAIN = "delete _stages/index.json of the run directory and run: dedup run --only index output.run_dir=… …"
 Candidates = tuple[Ids, Sims]  # ids and exact similarities, in the order of their codes
 
 

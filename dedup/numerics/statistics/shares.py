@@ -41,23 +41,44 @@ def accepted_share(n_accepted: npt.ArrayLike, n_judged: npt.ArrayLike, n_replica
     return rng.beta(accepted + 0.5, judged - accepted + 0.5, size=(n_replicates, len(accepted)))
 
 
-def share_beside(n_right: npt.ArrayLike, expected: Floats, replicates: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def share_beside(
+    n_right: npt.ArrayLike,
+    expected: Floats,
+    replicates: Floats,
+    rng: np.random.Generator,
+    *,
+    among: tuple[Floats, Floats] | None = None,
+) -> tuple[Floats, Floats, Floats]:
     """Precision where the right pairs are known and wrong ones are expected besides: right / (right + wrong).
 
     `n_right`: shape (n,).
     `expected`: shape (n,); wrong pairs expected.
     `replicates`: shape (n_replicates, n); the same from other samples.
+    `among`: expected and replicates of those that are wrong among the right ones after all; a share of these, so without noise of its own.
     Returns `precision`, `low`, `high`: shape (n,); between 0 and 1; NaN where less than half a pair is expected in all. The interval is for
     the pairs that a run finds: the expected number of wrong ones is uncertain, and the number that occurs varies about it (Poisson).
     Raises ShapeError if the shapes do not match.
     """
     right, wrong = _checked(n_right, expected, replicates), _drawn(replicates, rng)
-    return _bounded(right, right + expected, right, right + wrong)
+    if among is None:
+        return _bounded(right, right + expected, right, right + wrong)
+    _checked(n_right, *among)
+    return _bounded(right - among[0], right + expected, right - among[1], right + wrong)
 
 
-def share_within(n_found: npt.ArrayLike, expected: Floats, replicates: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def share_within(
+    n_found: npt.ArrayLike,
+    expected: Floats,
+    replicates: Floats,
+    rng: np.random.Generator,
+    *,
+    among: tuple[Floats, Floats] | None = None,
+) -> tuple[Floats, Floats, Floats]:
     """Precision where the wrong pairs are expected among those found: (found - wrong) / found; otherwise as `share_beside`."""
     pairs, wrong = _checked(n_found, expected, replicates), _drawn(replicates, rng)
+    if among is not None:
+        _checked(n_found, *among)
+        expected, wrong = expected + among[0], wrong + among[1]
     return _bounded(pairs - expected, pairs, pairs - wrong, np.broadcast_to(pairs, wrong.shape))
 
 

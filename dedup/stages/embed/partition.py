@@ -22,17 +22,19 @@ from dedup.machine import task_cores
 from dedup.numerics.arraytypes import Mask, Rows16, Rows32
 from dedup.runs.directory import Run
 from dedup.runs.vectors import embedding_path
-from dedup.schemas import REJECTED
+from dedup.schemas import METADATA, REJECTED
 from dedup.stages.embed.late import join_late
+from dedup.stages.embed.moved import Source
 from dedup.stages.embed.prepare import in_chunks, in_order
-from dedup.stages.embed.sources import Source, has_files, marker_path, source_url
+from dedup.stages.embed.sources import has_files, marker_path, source_url
 from dedup.stages.embed.texts import TextCounts
 from dedup.stages.embed.write import PartitionWriter
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import write_json
 from dedup.storage.images.isolated import why_not_isolated
+from dedup.storage.input.content import content_stamp
 from dedup.storage.input.folders import read_folder_part
-from dedup.storage.input.published import EmbeddingFile, read_embeddings
+from dedup.storage.input.published_rows import EmbeddingFile, read_embeddings
 from dedup.storage.input.samples import RawSample, SampleReader, ShardStatus, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import FolderPart
@@ -85,9 +87,11 @@ def copy_embeddings(
     try:
         first = partition << 32
         for source in sources:
-            outcome = CopiedRows()
+            outcome, n_read = CopiedRows(), 0
             for rows, columns in _until_it_breaks(source, run.config.input.carry, outcome):
                 unit, is_good = unit_float16(rows)
+                numbers = np.arange(n_read, n_read + len(rows), dtype=np.int64)
+                columns, n_read = columns.append_column("row", pa.array(numbers)), n_read + len(rows)
                 good, bad = columns.filter(pa.array(is_good)), columns.filter(pa.array(~is_good))
                 vectors.write(unit)
                 texts.add_table(good, run.config.input.carry)
@@ -149,7 +153,8 @@ def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, 
         "first_image_id": columns["sample_id"],
     }
     columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
-    columns["n_frames"] = pa.nulls(n, pa.int32())
+    columns |= {name: pa.nulls(n, METADATA.field(name).type) for name in ("format", "jpeg_quality", "exif_date")}
+    columns |= {"n_frames": pa.nulls(n, pa.int32()), "file": pa.repeat(source.url, n)}
     return pa.table(columns)
 
 
@@ -217,7 +222,8 @@ def embed_partition(task: EmbedTask) -> EmbedResult:
     result, files = _embed_sources(task) if encoder_kind(task.config.encoder.name).has_images else _copy_sources(task)
     result = dataclasses.replace(result, seconds=time.perf_counter() - started)
     if all(shard["is_reachable"] for shard in result.shards):
-        marker = {"identity": task.identity, "files": files, "result": result.__dict__, "stamps": task.stamps}
+        contents = {source_url(source): content_stamp(source) for source in task.sources}
+        marker = {"identity": task.identity, "files": files, "result": result.__dict__, "stamps": task.stamps, "contents": contents}
         write_json(marker_file, marker)
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +18,11 @@ from PIL import Image
 from dedup.encoders.encoder import Encoder
 from dedup.errors import SampleError
 from dedup.numerics.image.descriptor import GRID, Crop, ycbcr_grid
-from dedup.numerics.image.frame import picture_box
+from dedup.numerics.image.rectangles import inner_boxes
 from dedup.storage.images.decode import DecodedImage
 from dedup.storage.images.isolated import BATCH, BATCH_BYTES, decode_each_isolated
 from dedup.storage.images.thumbnails import make_thumbnail
+from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.samples import RawSample, TextFacts
 
 _CHUNKS_AHEAD = 3  # for each thread, so that none waits for the slowest
@@ -36,7 +38,8 @@ class PreparedSample:
     row: dict[str, Any]  # its row of `metadata` so far
     grid: npt.NDArray[np.float32]  # shape (3, 64, 64); the picture area-resized to YCbCr
     prepared: npt.NDArray[Any]  # what the encoder takes: for some encoders, the grid itself
-    inner: npt.NDArray[np.float32] | None  # shape (3, 64, 64); the grid of the picture inside a frame, if there is one and it is wanted
+    # shape (3, 64, 64) each; the grids of pictures inside it, where they are wanted: the one inside a frame first
+    inner: tuple[npt.NDArray[np.float32], ...]
     thumbnail: bytes  # empty where none is kept
     text: TextFacts  # how its captions were read
 
@@ -85,7 +88,7 @@ class Preparation:
     def _prepared(self, source: int, sample: RawSample, data: bytes, image: DecodedImage) -> PreparedSample:
         crop = Crop(image.pixels, image.box)
         grid, prepared = self._grid(crop), self.encoder.prepare(crop)
-        inner = _inner_grid(image) if self.finds_inner else None
+        inner = tuple(_inner_grids(image, grid)) if self.finds_inner else ()
         thumbnail = make_thumbnail(image.pixels, image.box) if self.keeps_thumbnails else b""
         row = {
             "shard": sample.shard,
@@ -101,6 +104,11 @@ class Preparation:
             "n_frames": image.n_frames,
             "n_bytes": sample.n_bytes,
             "byte_offset": sample.byte_offset,
+            "format": image.format or None,
+            "jpeg_quality": image.jpeg_quality or None,
+            "exif_date": image.exif_date or None,
+            "file": sample.shard if is_row_file(sample.shard) else None,
+            "row": sample.byte_offset if is_row_file(sample.shard) else None,
             **sample.carried,
         }
         return PreparedSample(source, row, grid, prepared, inner, thumbnail, sample.text)
@@ -114,14 +122,15 @@ class Preparation:
         return ycbcr_grid(np.asarray(Image.fromarray(crop.pixels).reduce(factor)), (left, top, right, bottom))
 
 
-def _inner_grid(image: DecodedImage) -> npt.NDArray[np.float32] | None:
-    """The picture inside a frame, if there is one."""
-    inner = picture_box(image.pixels)
-    if inner is None:
-        return None
-    # a reduced image ends inside its last column and row
-    left, top, right, bottom = image.box
-    return ycbcr_grid(image.pixels, (max(left, inner[0]), max(top, inner[1]), min(right, inner[2]), min(bottom, inner[3])))
+def _inner_grids(image: DecodedImage, grid: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+    """The pictures inside an image.
+
+    `grid`: its own.
+    """
+    for left, top, right, bottom in inner_boxes(image.pixels, image.box, grid):
+        x, y = int(left), int(top)
+        # the fewer pixels, the sooner it is done
+        yield ycbcr_grid(image.pixels[y : math.ceil(bottom), x : math.ceil(right)], (left - x, top - y, right - x, bottom - y))
 
 
 def in_chunks(samples: Iterable[tuple[int, RawSample]]) -> Iterator[list[tuple[int, RawSample]]]:

@@ -14,17 +14,24 @@ from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.runs.record import StageRecord, differences_of, digest
+from dedup.stages.embed.moved import Moves, Source, find_moved, prefixes_of, relocated, relocated_marker
 from dedup.stages.embed.texts import missing_columns, refusal
 from dedup.stages.stage import StageContext, StageInputs
 from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
-from dedup.storage.input.published import EmbeddingFile, find_embeddings
-from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, folder_parts
+from dedup.storage.input.content import content_stamp
+from dedup.storage.input.published import find_embeddings
+from dedup.storage.input.sources import expand_shards, fingerprint, folder_parts
 from dedup.storage.input.tables import table_columns
+from dedup.storage.tables import FileWriter
 from dedup.storage.urls import absolute, filesystem, matching, read_json
+from dedup.text import counted
 
 ALSO = "also/"  # prefix of the names of the second source's files
 GONE = ("absent", "unreachable")  # fingerprints of sources that can't be reached
+_PLACES = ("shard", "file")  # columns of samples that hold URLs of the input
+
+Sources = Mapping[str, tuple[Source, str]]  # URL to the source and its fingerprint, in order of the URL
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class InheritTask:
     run: Run
     also: tuple[str, ...]
     partition: int
+    moves: Moves
 
 
 def marker_path(run: Run, partition: int) -> str:
@@ -80,40 +88,50 @@ def read_plan(run: Run) -> Partitions:
     return Partitions(int(saved["next"]), {int(number): urls for number, urls in saved["partitions"].items()})
 
 
-def embedded_stamps(run: Run) -> dict[str, str]:
-    """Fingerprint of every shard at the time a run embedded it; '' where an older version kept none."""
-    embedded: dict[str, str] = {}
+def embedded_stamps(run: Run) -> tuple[dict[str, str], dict[str, str]]:
+    """Fingerprint and content stamp of every shard at the time a run embedded it; '' if its partition is not finished."""
+    stamps: dict[str, str] = {}
+    contents: dict[str, str] = {}
     for number, urls in read_plan(run).urls.items():
-        stamps = (read_json(marker_path(run, number)) or {}).get("stamps", {})
-        embedded |= {url: stamps.get(url, "") for url in urls}
-    return embedded
+        marker = read_json(marker_path(run, number)) or {}
+        for found, name in ((stamps, "stamps"), (contents, "contents")):
+            found |= {url: marker.get(name, {}).get(url, "") for url in urls}
+    return stamps, contents
 
 
-def without_embedded(base: Run, sources: Mapping[str, tuple[Source, str]]) -> dict[str, tuple[Source, str]]:
-    """The sources, by URL with their fingerprints, that the base has not embedded.
+def without_embedded(base: Run, sources: Sources, prefixes: Sequence[tuple[str, str]] = ()) -> tuple[dict[str, tuple[Source, str]], Moves]:
+    """The sources, by URL with their fingerprints, that the base has not embedded; and which of those it has lie elsewhere now.
 
+    `prefixes`: see `moved.prefixes_of`.
     Raises InputError if one that it has embedded has changed; one that can't be reached counts as unchanged.
     """
-    embedded = embedded_stamps(base)
+    stamps, contents = embedded_stamps(base)
+    moves = find_moved(stamps, contents, {url: source for url, (source, _) in sources.items()}, prefixes)
+    embedded = {moves.place(url): stamp for url, stamp in stamps.items()}
+    held = {moves.place(url): stamp for url, stamp in contents.items() if moves.place(url) != url}
     changed = [url for url, (_, stamp) in sources.items() if embedded.get(url) and stamp not in (*GONE, embedded[url])]
+    # a copy has its own time of modification
+    changed = [url for url in changed if not held.get(url) or content_stamp(sources[url][0]) != held[url]]
     if changed:
         raise InputError(
             f"{len(changed)} shards have changed since {base.url} embedded them, the first {changed[0]}; "
             "expected them unchanged: give the changed ones another name, or run without base.run_dir"
         )
-    return {url: source for url, source in sources.items() if url not in embedded}
+    return {url: source for url, source in sources.items() if url not in embedded}, moves
 
 
 def inherit_partition(task: InheritTask) -> JsonDict:
-    """Link or copy the files of one partition, its marker last; returns the marker."""
+    """Link or copy the files of one partition, with the present places of its sources, its marker last; returns the marker."""
     marker = read_json(marker_path(task.base, task.partition))
     if marker is None:
         raise RunDirectoryError(f"{task.base.url}: partition {task.partition} is not finished; run it again, then this")
-    own_marker = marker_path(task.run, task.partition)
-    if read_json(own_marker) == marker and has_files(task.run, task.also, marker["files"]):
-        return marker
     if not marker["files"].keys() >= {*thumbnail_paths(task.partition)}:
         remove_thumbnails(task.run.path("embeddings"), task.partition)
+    own_marker = marker_path(task.run, task.partition)
+    if any(task.moves.place(url) != url for url in marker["stamps"]) or task.moves.prefixes:
+        return _inherit_moved(task, marker)
+    if read_json(own_marker) == marker and has_files(task.run, task.also, marker["files"]):
+        return marker
     for name in marker["files"]:
         link_or_copy(file_url(task.base, task.also, name), file_url(task.run, task.also, name))
     if not has_files(task.run, task.also, marker["files"]):
@@ -124,19 +142,47 @@ def inherit_partition(task: InheritTask) -> JsonDict:
     return marker
 
 
+def _inherit_moved(task: InheritTask, marker: JsonDict) -> JsonDict:
+    """Take over a partition whose sources lie elsewhere now: its tables are written again."""
+    own_marker, moved = marker_path(task.run, task.partition), relocated_marker(marker, task.moves)
+    moved["moved"] = digest([marker, task.moves.as_dict()])
+    found = read_json(own_marker) or {}
+    if found.get("moved") == moved["moved"] and has_files(task.run, task.also, found["files"]):
+        return found
+    sizes = dict(marker["files"])
+    for name in marker["files"]:
+        source, target = file_url(task.base, task.also, name), file_url(task.run, task.also, name)
+        if not name.endswith(".parquet"):
+            link_or_copy(source, target)
+            continue
+        table = task.run.table("rejected" if name.startswith("rejected") else "metadata")
+        with FileWriter(target, table.schema) as writer:
+            writer.write(relocated(source, _PLACES, task.moves))
+        fs, path = filesystem(target)
+        sizes[name] = int(fs.size(path))
+    moved["files"] = sizes
+    write_json(own_marker, moved)
+    return moved
+
+
 def inherit_partitions(context: StageContext) -> dict[int, JsonDict]:
     """Take over all partitions of the base; returns their markers by number."""
     if context.base is None:
         return {}
+    moves: Moves = context.inputs.moved or Moves()
+    if moves.exact:
+        old = min(moves.exact)
+        n_moved = len(moves.exact)
+        context.reporter.note(f"embed: {counted(n_moved, 'source')} of the base lie elsewhere now, the first {old} at {moves.exact[old]}")
+    if moves.namesakes:
+        context.reporter.note(
+            f"embed: {counted(len(moves.namesakes), 'source')} have the names of sources of the base that are gone, and other contents: "
+            f"they count as new, the first {moves.namesakes[0]}; if it is the base's, changed, make the run again without base.run_dir"
+        )
     base, also = context.base, tuple(context.config.embed.also)
     numbers = sorted(read_plan(base).urls)
-    tasks = [InheritTask(base, context.run, also, number) for number in numbers]
+    tasks = [InheritTask(base, context.run, also, number, moves) for number in numbers]
     return {numbers[place]: marker for place, marker in context.engine.map_partitions(inherit_partition, tasks)}
-
-
-Source = str | FolderPart | EmbeddingFile  # a tar, some images of a folder, or rows of embeddings
-
-Sources = Mapping[str, tuple[Source, str]]  # URL to the source and its fingerprint, in order of the URL
 
 
 def source_url(source: Source) -> str:
@@ -147,6 +193,7 @@ def source_url(source: Source) -> str:
 def find_sources(config: Config) -> StageInputs:
     """The input, expanded, with the fingerprint of each source, without sources that the run in `base.run_dir` has embedded.
 
+    Sources of that run that lie elsewhere now are not new; `moved` tells where they are.
     Raises InputError if nothing matches, or if a source embedded there has changed.
     """
     passed_over: Counter[str] = Counter()
@@ -154,7 +201,8 @@ def find_sources(config: Config) -> StageInputs:
     if config.input.images:
         sources: list[Source] = [*folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)]
     elif config.input.embeddings:
-        files = find_embeddings(config.input.embeddings)
+        given = config.input
+        files = find_embeddings(given.embeddings, passed_over, allow_missing=given.allow_missing, columns=given.columns)
         _refuse_carry(
             config, [name for file in files for name in file.columns], f"is no column of input.embeddings={config.input.embeddings}"
         )
@@ -164,10 +212,11 @@ def find_sources(config: Config) -> StageInputs:
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, but many requests at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
     by_url = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
+    moves = Moves()
     if config.base.run_dir:
-        by_url = without_embedded(Run(config.base.run_dir), by_url)
-    listed = digest([[url, stamp] for url, (_, stamp) in by_url.items()])
-    return StageInputs({"input": f"{len(by_url)} shards, {listed}"}, by_url, encoder_fingerprint(config.encoder), passed_over)
+        by_url, moves = without_embedded(Run(config.base.run_dir), by_url, prefixes_of(config.base.moved))
+    listed = digest([[url, stamp] for url, (_, stamp) in by_url.items()] + ([moves.as_dict()] if moves else []))
+    return StageInputs({"input": f"{len(by_url)} shards, {listed}"}, by_url, encoder_fingerprint(config.encoder), passed_over, moves)
 
 
 def _refuse_missing_columns(config: Config) -> None:
@@ -204,6 +253,21 @@ def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | N
             f"{len(gone)} of {len(inputs.sources)} shards can't be reached, the first {gone[0]}; nothing was changed: "
             "fix the input and run the same command again, or set input.allow_missing=true to continue without them"
         )
+
+
+def changed_sources(config: Config, inputs: StageInputs) -> str:
+    """Which sources are new, changed or gone since the run embedded, each kind with its first; '' if the run has no plan."""
+    try:
+        before = embedded_stamps(Run(config.output.run_dir))[0]
+        base = {inputs.moved.place(url) for url in embedded_stamps(Run(config.base.run_dir))[0]} if config.base.run_dir else set()
+    except RunDirectoryError:
+        return ""
+    before = {url: stamp for url, stamp in before.items() if url not in base}
+    now = {url: stamp for url, (_, stamp) in inputs.sources.items()}
+    new, gone = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
+    changed = sorted(url for url in now.keys() & before.keys() if before[url] and now[url] not in (*GONE, before[url]))
+    words = (("new", new), ("changed", changed), ("gone", gone))
+    return "; ".join(f"{counted(len(urls), 'file')} {word}{f' ({urls[0]})' if urls else ''}" for word, urls in words)
 
 
 def _refuse_another_encoder(run: Run, wanted: Mapping[str, str]) -> None:

@@ -16,11 +16,21 @@ from dedup.errors import InputError
 from dedup.runs.record import digest
 from dedup.schemas import PARTITIONS
 from dedup.stages.embed.partition import EmbedResult, EmbedTask, embed_partition, finished
-from dedup.stages.embed.sources import GONE, Sources, find_sources, inherit_partitions, marker_path, read_plan, refuse_to_embed, source_url
+from dedup.stages.embed.sources import (
+    GONE,
+    Sources,
+    changed_sources,
+    find_sources,
+    inherit_partitions,
+    marker_path,
+    read_plan,
+    refuse_to_embed,
+    source_url,
+)
 from dedup.stages.embed.texts import merged, missing_columns, refusal
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.atomic import write_json
-from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.tables import clear, write_table
 from dedup.storage.urls import filesystem, join, matching, read_json
 from dedup.text import counted
@@ -290,10 +300,11 @@ def _note_crashes(context: StageContext, results: list[EmbedResult]) -> None:
 STAGE = Stage(
     "embed",
     reads=(),
-    output_version=4,
+    output_version=6,
     run=embed,
     inputs=find_sources,
     refuse=refuse_to_embed,
+    changed_inputs=changed_sources,
     reads_samples=True,
     reads_base=always,
     told_again=("input.carry", "encoder.name", "embed.also"),

@@ -217,10 +217,10 @@ class PartitionWriter:
         return self._last_sample[2]
 
     def _write_inner(self, batch: list[PreparedSample], is_kept: Mask, first: int) -> None:
-        """Encode and write the pictures inside frames; `first` is the sample_id of the batch's first kept row."""
-        framed = [(row, sample.inner) for row, sample in enumerate(batch) if sample.inner is not None and is_kept[row]]
-        if framed and self._of_grids is not None:
-            rows, grids = np.array([row for row, _ in framed]), np.stack([grid for _, grid in framed])
+        """Encode and write the pictures inside others; `first` is the sample_id of the batch's first kept row."""
+        inner = [(row, grid) for row, sample in enumerate(batch) for grid in sample.inner if is_kept[row]]
+        if inner and self._of_grids is not None:
+            rows, grids = np.array([row for row, _ in inner]), np.stack([grid for _, grid in inner])
             vectors = self._of_grids.encode(grids)
             good = np.isfinite(vectors).all(axis=1) & (detail(grids) >= LEAST_INNER_QUALITY)
             sample_ids = first + np.cumsum(is_kept)[rows] - 1

@@ -149,7 +149,7 @@ def cover(
     is_undecided = np.repeat(np.isin(np.arange(len(bounds) - 1), undecided), np.diff(bounds))
     places = find_places(context.engine, context.run.table("metadata"), np.unique(sample_ids[is_undecided]))
     placed = places["sample_id"].to_numpy()
-    verdicts = find_verdicts(context.engine, base_tables(context.base, context.config.confirm), placed, of_groups=True)
+    verdicts = find_verdicts(context.engine, base_tables(context.base, context.config.confirm), placed)
     cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[undecided]) // _TASK_ROWS)) + 1
     for part in np.split(undecided, cuts) if len(undecided) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from dedup.contracts import JsonDict
 from dedup.numerics.arraytypes import Ids, Sims
-from dedup.numerics.graph.components import connected_components
 from dedup.numerics.graph.cover import component_slices, greedy_cover, region_cover
 from dedup.runs.directory import Run
 from dedup.schemas.pairs import NEAR, STANDING
-from dedup.stages.groups.contract import contract
+from dedup.stages.components import components_of
 from dedup.stages.groups.cover import cover
+from dedup.stages.groups.related import write_related
 from dedup.stages.pairs.known import read_neighbors
 from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, read_table
@@ -65,7 +65,7 @@ def cover_components(task: CoverTask) -> tuple[Ids, Sims]:
 
 
 def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
-    """Label components, cut them into groups, let byte-identical copies follow their representative."""
+    """Label components, cut them into groups, let byte-identical copies follow their representative; templates and scenes beside them."""
     run = context.run
     representatives = read_table(run.table("representatives"))
     ids = representatives["sample_id"].to_numpy()
@@ -102,20 +102,18 @@ def form_groups(context: StageContext, limits: Limits = LIMITS) -> StageResult:
     clear(table)
     n_rows = context.engine.sql_to(EXPAND_SQL, {"grouped": grouped, "exact": run.table("exact")}, table)
     n_raw, n_groups = len(np.unique(labels[order])), len(np.unique(anchor))
-    return StageResult({"groups": n_rows}, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
+    rows = {"groups": n_rows} | write_related(context)
+    return StageResult(rows, {"n_raw_components": n_raw, "n_groups": n_groups, "n_split": n_groups - n_raw} | summary)
 
 
 def _components(context: StageContext, ids: Ids) -> tuple[Ids, JsonDict]:
     """Label of each representative, the position of the smallest of its component; found on the engine where edges are many."""
-    table = context.run.table("edges")
-    n_edges = dataset(table).count_rows(filter=STANDING)
-    if n_edges <= context.config.groups.max_driver_edges:
-        src, dst, _ = _edges(context, ids)
-        return connected_components(src, dst, len(ids)), {}
-    stars = contract(context.engine, table, STANDING, note=context.reporter.note)
+    most = context.config.groups.max_driver_edges
+    edges = context.run.table("edges")
+    found = components_of(context.engine, edges, STANDING, max_driver_edges=most, stage="groups", note=context.reporter.note)
     labels = np.arange(len(ids), dtype=np.int64)
-    labels[np.searchsorted(ids, stars.links["u"].to_numpy())] = np.searchsorted(ids, stars.links["v"].to_numpy())
-    return labels, {"contraction_rounds": stars.n_rounds}
+    labels[np.searchsorted(ids, found.nodes)] = np.searchsorted(ids, found.component)
+    return labels, {} if found.n_rounds is None else {"contraction_rounds": found.n_rounds}
 
 
 def _edges(context: StageContext, ids: Ids) -> tuple[Ids, Ids, Sims]:
@@ -184,4 +182,4 @@ def _cover_giant(
     return nodes[anchor], similarity
 
 
-STAGE = Stage("groups", reads=("confirm",), output_version=2, run=form_groups)
+STAGE = Stage("groups", reads=("confirm",), output_version=3, run=form_groups)

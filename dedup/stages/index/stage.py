@@ -218,4 +218,4 @@ def _sample(context: StageContext, ids: Ids, nlist: int) -> Rows32:
     return unit_rows(context.run.vectors().take(ids[draw_sample(len(ids), index.train_vectors_per_list * nlist, index.seed)]))
 
 
-STAGE = Stage("index", reads=("embed",), output_version=5, run=build_index, reads_base=always)
+STAGE = Stage("index", reads=("embed",), output_version=6, run=build_index, reads_base=always)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from dedup.contracts import Table
 from dedup.errors import AccountingError
+from dedup.judge.pair import DROPPED
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import count_rows
 
@@ -19,7 +20,8 @@ SELECT CAST(sum(n_samples) AS BIGINT) AS n_samples, CAST(sum(n_rejected) AS BIGI
 # cosine: a confirmed copy may be a crop, whose whole picture is far from the keeper's. So may one accepted unread.
 KEEPERS_SQL: Final = """
 SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS n_without_keeper,
-       CAST(sum(CASE WHEN manifest.component_id <> duplicates.component_id THEN 1 ELSE 0 END) AS BIGINT) AS n_elsewhere,
+       CAST(sum(CASE WHEN manifest.component_id <> duplicates.component_id AND duplicates.kind IN ('exact', 'near')
+                THEN 1 ELSE 0 END) AS BIGINT) AS n_elsewhere,
        CAST(sum(CASE WHEN duplicates.similarity_to_keeper < CAST({threshold} AS FLOAT) AND duplicates.kind = 'near'
                           AND duplicates.distance_to_keeper IS NULL AND {is_strict}
                 THEN 1 ELSE 0 END) AS BIGINT) AS n_below,
@@ -28,7 +30,8 @@ SELECT CAST(sum(CASE WHEN manifest.sample_id IS NULL THEN 1 ELSE 0 END) AS BIGIN
 FROM duplicates LEFT JOIN manifest ON duplicates.keeper_id = manifest.sample_id
 """
 
-# Each group of copies has as many rows as its duplication_count, is labelled by the smallest, and keeps one unless all are excluded.
+# Each group of copies has as many rows as its duplication_count, is labelled by the smallest, and keeps one unless all are excluded or
+# the group goes as one of a template or scene of which others are kept.
 GROUPS_SQL: Final = """
 SELECT CAST(sum(CASE WHEN n <> least_count OR n <> greatest_count THEN 1 ELSE 0 END) AS BIGINT) AS n_miscounted,
        CAST(sum(CASE WHEN first_id <> component_id THEN 1 ELSE 0 END) AS BIGINT) AS n_mislabelled,
@@ -37,7 +40,9 @@ FROM (SELECT component_id, count(*) AS n, min(sample_id) AS first_id, min(duplic
              max(duplication_count) AS greatest_count, sum(is_kept) AS n_kept, sum(is_dropped) AS n_dropped
       FROM (SELECT component_id, sample_id, duplication_count, 1 AS is_kept, 0 AS is_dropped FROM manifest WHERE duplication_count <> 1
             UNION ALL
-            SELECT component_id, sample_id, duplication_count, 0 AS is_kept, 1 AS is_dropped FROM duplicates
+            SELECT component_id, sample_id, duplication_count, 0 AS is_kept,
+                   CASE WHEN kind IN ('exact', 'near') THEN 1 ELSE 0 END AS is_dropped
+            FROM duplicates
             UNION ALL
             SELECT component_id, sample_id, duplication_count, 0 AS is_kept, 0 AS is_dropped FROM excluded WHERE duplication_count <> 1
            ) AS members
@@ -79,7 +84,10 @@ def check(context: StageContext, rows: dict[str, int], hidden: dict[str, Table])
     if accounted != seen:
         parts = " + ".join(f"{name} {count}" for name, count in [*rows.items(), ("rejected", rejected)])
         raise AccountingError(f"{parts} = {accounted}, but {seen} samples were seen; nothing was published: please report this")
-    limits = {"threshold": float(context.config.search.min_similarity), "max_distance": float(context.config.confirm.max_distance)}
+    confirm = context.config.confirm
+    # those who drop look-alikes too have no limit
+    max_distance = confirm.max_distance if set(confirm.drop) <= set(DROPPED) else 1.0
+    limits = {"threshold": float(context.config.search.min_similarity), "max_distance": float(max_distance)}
     is_strict = "FALSE" if context.run.judges_pixels and context.config.confirm.unreadable == "keep" else "TRUE"
     figures: dict[str, int] = {}
     if rows["duplicates"]:

@@ -29,9 +29,16 @@ FROM groups
 JOIN metadata ON groups.sample_id = metadata.sample_id
 LEFT JOIN exact ON groups.sample_id = exact.sample_id
 LEFT JOIN exclusions ON groups.sample_id = exclusions.sample_id
+{edits}
 {kept}
 WHERE exclusions.sample_id IS NULL
 ORDER BY groups.component_id, is_kept DESC, {policy}, metadata.sample_id
+"""
+
+# the edits of the image that a sample of `metadata` shows
+EDITS_SQL = """
+LEFT JOIN exact AS shown ON metadata.sample_id = shown.sample_id
+LEFT JOIN edits ON COALESCE(shown.representative_id, metadata.sample_id) = edits.sample_id
 """
 
 # what the run's base kept, where `keep.prefer_base` is set
@@ -71,13 +78,19 @@ class KeepTask:
 def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
     """The ORDER BY terms of a keep policy over a table, from whitelisted names only; see `parse_order` for what it raises.
 
+    `table`: `metadata`, with `edits` beside it, or a table that has all the columns.
+
     >>> policy_sql(["width*height desc", "sample_id"], [])
     'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
+    >>> policy_sql(["originality desc", "has_caption desc"], [])
+    'edits.originality DESC NULLS LAST, CASE WHEN metadata.caption IS NULL THEN 0 ELSE 1 END DESC NULLS LAST'
     """
     terms = []
     for term in parse_order(order_by, carry):
-        first, *others = (f"{table}.{column}" for column in term.columns)
+        home = "edits" if term.name == "originality" and table == "metadata" else table
+        first, *others = (f"{home}.{column}" for column in term.columns)
         product = " * ".join([f"CAST({first} AS BIGINT)", *others]) if others else first
+        product = f"CASE WHEN {first} IS NULL THEN 0 ELSE 1 END" if term.is_presence else product
         terms.append(f"{product} {'DESC' if term.is_descending else 'ASC'} NULLS LAST")
     return ", ".join(terms)
 
@@ -110,8 +123,10 @@ def keepers(context: StageContext) -> pa.Table:
     run, keep = context.run, context.config.keep
     policy = policy_sql(keep.order_by, context.config.input.carry)
     kept = {"kept": context.base.table("manifest")} if context.base is not None and keep.prefer_base else {}
-    query = ORDER_SQL.format(policy=policy, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else "")
-    tables = {name: run.table(name) for name in ("groups", "metadata", "exact", "exclusions")} | kept
+    query = ORDER_SQL.format(
+        policy=policy, edits=EDITS_SQL, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else ""
+    )
+    tables = {name: run.table(name) for name in ("groups", "metadata", "exact", "exclusions", "edits")} | kept
     members = ask(context.engine, query, tables, ORDER_SCHEMA)
     decided = with_whole_samples(context, *(members[name].to_numpy() for name in ORDER_SCHEMA.names))
     component, ids, reps, is_kept = decided.group, decided.ids, decided.representatives, decided.is_kept

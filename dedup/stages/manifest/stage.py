@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 
 from dedup.schemas import METADATA
 from dedup.stages.manifest.accounts import check
-from dedup.stages.manifest.keep import keepers
+from dedup.stages.manifest.edits import find_edits
+from dedup.stages.manifest.keep import EDITS_SQL, keepers, policy_sql
+from dedup.stages.manifest.thin import thinned
 from dedup.stages.stage import Stage, StageContext, StageResult
 from dedup.storage.tables import clear, dataset, publish
 
@@ -17,8 +19,10 @@ _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP
 
 MANIFEST_SQL = f"""
 SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
-       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count,
+       edits.originality AS originality, edits.edits AS edits
 FROM metadata
+{EDITS_SQL}
 LEFT JOIN groups ON metadata.sample_id = groups.sample_id
 LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
 LEFT JOIN keepers ON metadata.sample_id = keepers.sample_id
@@ -28,27 +32,32 @@ ORDER BY metadata.sample_id
 """  # noqa: S608 (names of our own columns only)
 
 DUPLICATES_SQL = f"""
-SELECT {{columns}}, groups.component_id AS component_id, counts.duplication_count AS duplication_count,
+SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count,
+       edits.originality AS originality, edits.edits AS edits,
        keepers.keeper_id AS keeper_id, kept.shard AS keeper_shard, kept.key AS keeper_key,
        keepers.similarity_to_keeper AS similarity_to_keeper,
-       CASE WHEN metadata.sha256 = kept.sha256 THEN 'exact' ELSE 'near' END AS kind,
+       COALESCE(keepers.relation, CASE WHEN metadata.sha256 = kept.sha256 THEN 'exact' ELSE 'near' END) AS kind,
        keepers.distance_to_keeper AS distance_to_keeper
 FROM keepers
 JOIN metadata ON keepers.sample_id = metadata.sample_id
 JOIN metadata AS kept ON keepers.keeper_id = kept.sample_id
-JOIN groups ON keepers.sample_id = groups.sample_id
-JOIN {_COUNTS} ON groups.component_id = counts.component_id
+{EDITS_SQL}
+LEFT JOIN groups ON keepers.sample_id = groups.sample_id
+LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
 WHERE keepers.keeper_id <> keepers.sample_id
 ORDER BY metadata.sample_id
 """  # noqa: S608
 
 EXCLUDED_SQL = f"""
 SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
-       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count, exclusions.reason AS reason,
+       COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count,
+       edits.originality AS originality, edits.edits AS edits, exclusions.reason AS reason,
        exclusions.excluded_by AS excluded_by, exclusions.reference_shard AS reference_shard,
        exclusions.similarity_to_reference AS similarity_to_reference, exclusions.distance_to_reference AS distance_to_reference
 FROM exclusions
 JOIN metadata ON exclusions.sample_id = metadata.sample_id
+{EDITS_SQL}
 LEFT JOIN groups ON metadata.sample_id = groups.sample_id
 LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
 ORDER BY metadata.sample_id
@@ -59,8 +68,10 @@ def write_manifest(context: StageContext) -> StageResult:
     """Apply the keep policy to what is not excluded, check the accounts, publish."""
     run = context.run
     columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
-    decided = keepers(context)
-    sources = {name: run.table(name) for name in ("metadata", "groups", "exclusions")} | {"keepers": decided}
+    policy = policy_sql(context.config.keep.order_by, context.config.input.carry)
+    n_edits = find_edits(context)
+    decided = thinned(context, keepers(context), policy)
+    sources = {name: run.table(name) for name in ("metadata", "groups", "exclusions", "exact", "edits")} | {"keepers": decided}
     rows = {}
     for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL), ("excluded", EXCLUDED_SQL)):
         table = run.table(name)
@@ -69,10 +80,11 @@ def write_manifest(context: StageContext) -> StageResult:
     check(context, rows, {name: replace(run.table(name), pattern=f"{_HIDDEN}-*.parquet") for name in rows})
     for name in rows:
         publish(run.table(name), _HIDDEN)
-    n_exact = dataset(run.table("duplicates")).count_rows(filter=pc.field("kind") == "exact")
-    return StageResult(rows, {"n_exact": n_exact, "n_near": rows["duplicates"] - n_exact})
+    kinds = ("exact", "near", "template", "scene")
+    n_of = {kind: dataset(run.table("duplicates")).count_rows(filter=pc.field("kind") == kind) for kind in kinds}
+    return StageResult(rows | {"edits": n_edits}, {f"n_{kind}": n for kind, n in n_of.items()})
 
 
 STAGE = Stage(
-    "manifest", reads=("groups", "exclude"), output_version=3, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
+    "manifest", reads=("groups", "exclude"), output_version=5, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
 )

@@ -21,6 +21,7 @@ from dedup.numerics.search.lists import BLOCK, count_lists, pack_lists
 from dedup.numerics.search.strips import JoinSettings
 from dedup.stages.index.members import Members, save_members
 from dedup.stages.pairs.by_index import WrittenPairs, edge_table, query_all
+from dedup.stages.pairs.crowd import refuse_a_crowd
 from dedup.stages.pairs.known import EarlierEdges, earlier_view_edges, earlier_weights, read_neighbors, save_owned_edges
 from dedup.stages.pairs.views import find_view_edges
 from dedup.stages.stage import Stage, StageContext, StageResult, always
@@ -130,6 +131,7 @@ class JoinLists:
 def find_pairs(context: StageContext) -> StageResult:
     """Join every list, count neighbours, add the exact copies' edges, measure recall; likewise for the second source of candidates."""
     columns = _distinct_images(context)
+    refuse_a_crowd(context, columns["sample_id"], columns["min_similarity"])
     n_neighbors = columns["weight"] - 1
     if context.base is not None:
         # the base counted the byte-identical copies that each image had then; those it has now are counted above

@@ -26,6 +26,7 @@ from dedup.storage.images.jail import Jail
 from dedup.text import bytes_text
 
 _START_S: Final = 120.0
+_MOST_NAME: Final = 32  # characters of a format or date
 _MOST_DETAIL: Final = 500  # characters
 
 _MAIN: Final = "import sys; sys.path[:] = sys.argv[5:]; from dedup.storage.images.decoder_process import main; main()"
@@ -218,6 +219,7 @@ def _image(values: dict[str, Any], max_pixels: int) -> DecodedImage:
     left, top, right, bottom = (float(edge) for edge in image.box)
     is_sound = image.pixels.dtype == np.uint8 and n_colors == 3 and min(image.width, image.height) >= 1
     is_inside = 0 <= left < right <= width and 0 <= top < bottom <= height  # false for NaN
+    is_sound &= len(image.format) <= _MOST_NAME and len(image.exif_date) <= _MOST_NAME and 0 <= image.jpeg_quality <= 100
     if not (is_sound and is_inside and image.width * image.height <= max_pixels):
         raise ValueError("no image")
     return image

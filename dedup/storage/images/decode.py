@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from dedup.storage.images.formats import sniff
 from dedup.storage.images.frames import contact_sheet, differ, frames_to_look_at
 from dedup.storage.images.ground import flatten
 from dedup.storage.images.jpeg import JpegHead, decode_scaled, read_head
+from dedup.storage.images.origin import date_of, quality_of
 from dedup.storage.images.png import read_png
 from dedup.storage.images.source import Source, open_source
 
@@ -45,6 +46,9 @@ class DecodedImage:
     # pixels at 3/8 are 131.25 of 132 columns, and a resize that took all 132 would stretch it.
     box: tuple[float, float, float, float]
     n_frames: int = 1  # of an animation, or pages; at most 65,536 are counted
+    format: str = ""
+    jpeg_quality: int = 0  # 1 to 100; 0 = no JPEG, or not known
+    exif_date: str = ""  # ``YYYY-MM-DD HH:MM:SS``, of a JPEG; '' = not known
 
 
 def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -> DecodedImage:
@@ -64,9 +68,16 @@ def decode_image(data: bytes, *, max_pixels: int, min_side: int | None = None) -
     if not data:
         raise SampleError("empty_image", "the image has zero bytes")
     kind = sniff(data)
-    head = None
-    if kind == "JPEG":
-        head = read_head(data)
+    head = read_head(data) if kind == "JPEG" else None
+    image = _decode_kind(data, kind, head, max_pixels, min_side)
+    if head is None:
+        return replace(image, format=kind)
+    return replace(image, format=kind, jpeg_quality=quality_of(head.luminance), exif_date=date_of(head.exif))
+
+
+def _decode_kind(data: bytes, kind: str, head: JpegHead | None, max_pixels: int, min_side: int | None) -> DecodedImage:
+    """Decode an image of a known kind."""
+    if head is not None:
         _check_pixels(head.width, head.height, max_pixels)
         scaled = decode_scaled(data, head, min_side)
         if scaled is not None:

@@ -13,7 +13,7 @@ from dedup.errors import SampleError
 
 Pixels = npt.NDArray[np.uint8]
 
-_SOI, _EOI, _SOS, _APP1, _APP2, _DNL, _DHP = 0xD8, 0xD9, 0xDA, 0xE1, 0xE2, 0xDC, 0xDE
+_SOI, _EOI, _SOS, _DQT, _APP1, _APP2, _DNL, _DHP = 0xD8, 0xD9, 0xDA, 0xDB, 0xE1, 0xE2, 0xDC, 0xDE
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RST0 to RST7
 # libjpeg scales by the DCT, which these have: baseline, extended and progressive. simplejpeg sizes its buffer for a scaled picture
@@ -36,6 +36,7 @@ class JpegHead:
     n_components: int
     exif: bytes  # the first EXIF segment's TIFF structure, wherever it lies; empty without
     profile: bytes  # the ICC profile, put together; empty without, or if a part is missing
+    luminance: bytes = b""  # the first quantisation table with the number 0: 64 numbers of 8 or 16 bits; empty without
 
 
 def read_head(data: bytes) -> JpegHead:
@@ -46,7 +47,7 @@ def read_head(data: bytes) -> JpegHead:
     hierarchical, arithmetic lossless, unknown height), undecodable_image if there is no frame, or a second one.
     """
     at, frame = 2, b""
-    kind, exif, profile = 0, b"", []
+    kind, exif, profile, luminance = 0, b"", [], b""
     try:
         while True:
             at = data.index(b"\xff", at)
@@ -69,6 +70,8 @@ def read_head(data: bytes) -> JpegHead:
                 kind, frame = marker, data[at + 2 : end]
             elif marker == _APP1 and not exif and data.startswith(_EXIF, at + 2):
                 exif = data[at + 8 : end]
+            elif marker == _DQT and not luminance and data[at + 2] & 15 == 0:
+                luminance = data[at + 3 : min(end, at + 3 + (128 if data[at + 2] >> 4 else 64))]
             elif marker == _APP2 and data.startswith(_ICC, at + 2):
                 profile.append(data[at + 14 : end])
             at = end
@@ -77,7 +80,7 @@ def read_head(data: bytes) -> JpegHead:
     if len(frame) < 6:
         raise SampleError("undecodable_image", f"JPEG of {len(data)} bytes without a frame header before its scan")
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
-    head = JpegHead(kind, frame[0], width, height, frame[5], exif, _joined(profile))
+    head = JpegHead(kind, frame[0], width, height, frame[5], exif, _joined(profile), luminance)
     _refuse(head)
     return head
 

@@ -159,7 +159,7 @@ def open_thumbnails(folder: str) -> ThumbnailStore | None:
     if is_local(folder):
         state = str(folder_state(join(folder, "thumbnails")))
     else:  # remote folders have no modification time, but the stage's record is rewritten with its files
-        state = sha256(read_bytes(join(folder, "_stage.json")) or b"").hexdigest()
+        state = sha256(read_bytes(join(folder.rpartition("/")[0], "_stages", "embed.json")) or b"").hexdigest()
     return _open_thumbnails(folder, state)
 
 

@@ -1,13 +1,15 @@
-"""Published embeddings: clip-retrieval's and LAION's folders, NeMo Curator's parquet, plain .npy beside .parquet."""
+"""Published embeddings: clip-retrieval's and LAION's folders, DataComp's archives, NeMo Curator's parquet, plain .npy beside .parquet."""
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,75 +17,81 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dedup.errors import InputError
-from dedup.schemas import CARRIED_TYPES, METADATA
-from dedup.storage.arrays import array_shape, read_rows
-from dedup.storage.input.encodings import clean_text
-from dedup.storage.input.records import aliases, caption_columns, captions_in, coerce, url_columns
+from dedup.errors import ConfigError, InputError
+from dedup.storage.arrays import array_shape, header_of, missing_bytes
+from dedup.storage.input.published_rows import BATCH_ROWS, PLACE, EmbeddingFile, is_list, read_embeddings, unnested
+from dedup.storage.input.row_files import RowFile, is_row_file
 from dedup.storage.input.samples import one_line
-from dedup.storage.urls import absolute, filesystem
+from dedup.storage.input.walk import files_below
+from dedup.storage.urls import absolute, filesystem, is_local, open_binary
 
+EMBEDDING_SUFFIXES: Final = (".npy", ".npz", ".parquet")
 VECTOR_COLUMNS: Final = ("embedding", "embeddings", "image_embedding", "vector")
-KEY_NAMES: Final = ("key", "__key__", "image_id", "id", "image_path", "KEY")
-_WIDTH_NAMES: Final = ("width", "original_width", "WIDTH")
-_HEIGHT_NAMES: Final = ("height", "original_height", "HEIGHT")
-_PLACE: Final = ("shard", "byte_offset", "n_bytes")
-CAPTIONS: Final = METADATA.field("captions")
-BATCH_ROWS = 16_384
+ROLES: Final = ("vector", "key", "url", "caption")  # that `input.columns` can name
+_WIDTH_ROWS = 1_024  # whose most frequent width is that of the file
+_HASHED_ROWS = 4_096  # whose hashes are compared with their vectors
+_LEAST_OF_EQUAL = 0.9  # cosine of images of the same bytes, however they were rounded
 _THREADS = 32
 
 
-@dataclass(frozen=True)
-class EmbeddingFile:
-    """Vectors and their metadata, row by row."""
+def roles_of(columns: Sequence[str]) -> dict[str, str]:
+    """The columns that `input.columns` names, by role.
 
-    url: str  # the file with the vectors: .npy, or parquet with a column of them
-    metadata: str  # parquet with as many rows, in the same order; `url` itself where the vectors are a column of it
-    column: str  # that column; '' for .npy
-    n_rows: int
-    dim: int
-    columns: tuple[str, ...]  # of the metadata
+    Raises ConfigError if an entry is no ``role=column``.
 
-    @property
-    def has_sha256(self) -> bool:
-        """Whether the metadata have a hash of each image's bytes."""
-        return "sha256" in self.columns
-
-    @property
-    def has_places(self) -> bool:
-        """Whether the metadata say where in a tar each image is."""
-        return all(name in self.columns for name in _PLACE)
+    >>> roles_of(["vector=l14_img", "key=uid"])
+    {'vector': 'l14_img', 'key': 'uid'}
+    """
+    roles: dict[str, str] = {}
+    for entry in columns:
+        role, _, column = (part.strip() for part in entry.partition("="))
+        if role not in ROLES or not column:
+            raise ConfigError(f"input.columns={entry}: expected ROLE=COLUMN with one of {', '.join(ROLES)}, such as vector=l14_img")
+        roles[role] = column
+    return roles
 
 
-def find_embeddings(folder: str) -> list[EmbeddingFile]:
+def find_embeddings(
+    folder: str, passed_over: Counter[str] | None = None, *, allow_missing: bool = False, columns: Sequence[str] = ()
+) -> list[EmbeddingFile]:
     """The files of a folder of embeddings.
 
-    `folder`: a path or any fsspec URL, searched with its subfolders. ``img_emb_0.npy`` belongs to ``metadata_0.parquet``, by number,
-    however padded; any other ``NAME.npy`` to the ``NAME.parquet`` in its folder; a parquet alone holds a column of vectors.
-    Returns sorted by url, of one width.
-    Raises InputError if there are none, an array has no metadata, rows do not match, or widths differ.
+    `folder`: a path or any fsspec URL, searched with its subfolders; run directories below it are passed over. ``img_emb_0.npy`` belongs
+    to the ``metadata_0.parquet``, by number, however padded, of its own folder, or of one beside its own; any other ``NAME.npy`` to the
+    ``NAME.parquet`` in its folder, and so does an archive ``NAME.npz`` (DataComp); a parquet alone holds a column of vectors.
+    `passed_over`: gains what was not read, by reason.
+    `allow_missing`: pass over arrays that are cut off, and tables whose array is missing, instead of refusing them.
+    `columns`: see `roles_of`.
+    Returns sorted by url, of one width. Columns that hold nothing, or a hash that far vectors share, are left out of `columns`.
+    Raises InputError if there are none, an array has no table or more than one, a table no array, rows do not match, or widths differ.
     """
-    root = absolute(folder).rstrip("/")
-    arrays, tables = _list_urls(root)
-    metadata = {_number(name, "metadata"): name for name in tables}
-    pairs: list[tuple[str, str]] = []
-    for array in arrays:
-        number = _number(array, "img_emb")
-        beside = posixpath.splitext(array)[0] + ".parquet"
-        table = metadata.get(number) if number is not None else beside if beside in tables else None
-        if table is None:
-            expected = posixpath.basename(beside) if number is None else f"metadata_{number}.parquet, with any number of zeros"
-            raise InputError(f"input.embeddings={folder}: {array} has no metadata; expected {expected} with a row for each of its rows")
-        pairs.append((array, table))
-    if not arrays:
-        pairs = [(table, table) for table in tables]
+    roles, counts = roles_of(columns), Counter[str]() if passed_over is None else passed_over
+    root = os.path.realpath(absolute(folder)) if is_local(folder) else folder.rstrip("/")
+    arrays, tables = _list_urls(root, counts)
+    try:
+        pairs = pair_up(arrays, tables, counts, allow_missing=allow_missing)
+    except InputError as error:
+        raise InputError(f"input.embeddings={folder}: {error}") from None
     if not pairs:
         raise InputError(
             f"input.embeddings={folder} holds no embeddings; expected img_emb/img_emb_0.npy with metadata/metadata_0.parquet, "
-            "NAME.npy with NAME.parquet, or parquet with a column 'embedding'"
+            "NAME.npy or NAME.npz with NAME.parquet, or parquet with a column 'embedding'"
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        files = list(pool.map(lambda pair: _read_headers(*pair), sorted(pairs)))
+        read = list(pool.map(lambda pair: _read_headers(*pair, roles=roles), sorted(pairs)))
+    files = []
+    for file, n_missing, is_identity in read:
+        if not is_identity:
+            counts["columns sha256 that unlike vectors share"] += 1
+        if n_missing and not allow_missing:
+            raise InputError(
+                f"input.embeddings={folder}: {file.url} is cut off: its header announces {file.n_rows:,} rows, and {n_missing:,} bytes of "
+                "them are missing; fetch it again, or set input.allow_missing=true to continue without it"
+            )
+        if n_missing:
+            counts["rows of arrays that are cut off"] += file.n_rows
+        else:
+            files.append(file)
     for file in files:
         if file.dim != files[0].dim:
             raise InputError(
@@ -93,16 +101,74 @@ def find_embeddings(folder: str) -> list[EmbeddingFile]:
     return files
 
 
-def _list_urls(root: str) -> tuple[list[str], list[str]]:
+def pair_up(arrays: Sequence[str], tables: Sequence[str], passed_over: Counter[str], *, allow_missing: bool) -> list[tuple[str, str]]:
+    """Each array with its table; without any array, each table with itself.
+
+    Raises InputError if an array has no table or more than one, two have one table, or a table lacks its array.
+    """
+    if not arrays:
+        return [(table, table) for table in tables]
+    pairs = [(array, _table_of(array, tables)) for array in arrays]
+    array_of: dict[str, str] = {}
+    for array, table in pairs:
+        if table in array_of:
+            raise InputError(f"{array_of[table]} and {array} both belong to {table}; expected a table for each: keep their folders apart")
+        array_of[table] = array
+    has_numbers = _number(arrays[0], "img_emb") is not None
+    alone = [table for table in tables if table not in array_of]
+    lacking = [table for table in alone if not has_numbers or _number(table, "metadata") is not None]
+    if lacking and not allow_missing:
+        number = _number(lacking[0], "metadata")
+        suffix = posixpath.splitext(arrays[0])[1]
+        expected = f"img_emb_{number}{suffix}" if has_numbers else posixpath.basename(posixpath.splitext(lacking[0])[0]) + suffix
+        raise InputError(
+            f"{len(lacking)} of {len(tables)} tables have no array, the first {lacking[0]}; expected {expected}: fetch it, move the table "
+            "elsewhere, or set input.allow_missing=true to continue without its rows"
+        )
+    passed_over.update({"tables without an array": len(lacking)} if lacking else {})
+    passed_over.update({"tables of other names": len(alone) - len(lacking)} if len(alone) > len(lacking) else {})
+    return pairs
+
+
+def _table_of(array: str, tables: Sequence[str]) -> str:
+    """The table of an array.
+
+    Raises InputError if there is none, or more than one.
+    """
+    number, home = _number(array, "img_emb"), posixpath.dirname(array)
+    if number is None:
+        beside = posixpath.splitext(array)[0] + ".parquet"
+        if beside in tables:
+            return beside
+        raise InputError(f"{array} has no metadata; expected {posixpath.basename(beside)} with a row for each of its rows")
+    numbered = [(table, posixpath.dirname(table)) for table in tables if _number(table, "metadata") == number]
+    above = posixpath.dirname(home)
+    # in its own folder, in one beside it, in the folder above, in one inside its own: other folders number theirs on their own
+    near = (
+        [table for table, folder in numbered if folder == home],
+        [table for table, folder in numbered if folder != home and posixpath.dirname(folder) == above],
+        [table for table, folder in numbered if folder == above],
+        [table for table, folder in numbered if posixpath.dirname(folder) == home],
+    )
+    found = next(filter(None, near), [])
+    if not found:
+        raise InputError(
+            f"{array} has no metadata; expected metadata_{number}.parquet, with any number of zeros and a row for each of its rows, in its "
+            "own folder or one beside it"
+        )
+    if len(found) > 1:
+        raise InputError(f"{array} may belong to {found[0]} or to {found[1]}; expected one table: move the other elsewhere")
+    return found[0]
+
+
+def _list_urls(root: str, passed_over: Counter[str]) -> tuple[list[str], list[str]]:
     """URLs of arrays of image embeddings and of parquet files below a folder, sorted."""
-    try:
-        fs, path = filesystem(root)
-        names = sorted(str(name) for name in fs.find(path))
-    except Exception as error:  # each file system has its own
-        raise InputError(f"input.embeddings={root} can't be listed ({one_line(error)}); check address and credentials") from error
-    urls = [root + name.removeprefix(path.rstrip("/")) for name in names if "/_" not in name[len(path) :] and "/." not in name[len(path) :]]
+    names = [
+        name for name in sorted(files_below(root, "input.embeddings", passed_over)) if not any(part[0] in "_." for part in name.split("/"))
+    ]
+    urls = [f"{root}/{name}" for name in names]
     # clip-retrieval puts the captions' embeddings beside the images'
-    arrays = [url for url in urls if url.endswith(".npy") and _number(url, "text_emb") is None]
+    arrays = [url for url in urls if url.endswith((".npy", ".npz")) and _number(url, "text_emb") is None]
     images = [url for url in arrays if _number(url, "img_emb") is not None]
     return images or arrays, [url for url in urls if url.endswith(".parquet")]
 
@@ -112,127 +178,133 @@ def _number(url: str, prefix: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _read_headers(url: str, metadata: str) -> EmbeddingFile:
+def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str]) -> tuple[EmbeddingFile, int, bool]:
+    """What a file holds, how many bytes of its array are missing, and whether its hashes, if it has any, are those of its images."""
     try:
         fs, path = filesystem(metadata)
         with fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
-            schema, n_rows = parquet.schema_arrow, parquet.metadata.num_rows
+            n_rows, columns = parquet.metadata.num_rows, _columns_with_values(parquet)
+            named = tuple((role, column) for role, column in roles.items() if role != "vector")
+            if lacking := [column for _, column in named if column not in parquet.schema_arrow.names]:
+                names = ", ".join(parquet.schema_arrow.names)
+                raise InputError(f"{metadata}: input.columns names '{lacking[0]}'; found the columns {names}")
             if url != metadata:
-                shape, dtype = array_shape(url)
+                name, shape, dtype, n_missing = _array_header(url, roles.get("vector", ""))
                 if len(shape) != 2 or dtype.kind != "f":
                     raise InputError(f"{url}: found an array of {dtype} of shape {shape}; expected float rows, (n, width)")
                 if shape[0] != n_rows:
                     raise InputError(f"{url} has {shape[0]:,} rows and {metadata} {n_rows:,}; expected a row of metadata for each vector")
-                return EmbeddingFile(url, metadata, "", n_rows, shape[1], tuple(schema.names))
-            column = next((name for name in VECTOR_COLUMNS if name in schema.names), None)
-            if column is None:
-                raise InputError(f"{url}: found the columns {', '.join(schema.names)}; expected one of {', '.join(VECTOR_COLUMNS)}")
-            lengths = (len(value) for batch in parquet.iter_batches(64, columns=[column]) for value in batch.column(0) if value.is_valid)
-            return EmbeddingFile(url, url, column, n_rows, next(lengths, 0), tuple(schema.names))
+                found = EmbeddingFile(url, metadata, name, n_rows, shape[1], columns, named)
+            else:
+                column, n_missing = _vector_column(parquet, url, roles.get("vector", "")), 0
+                found = EmbeddingFile(url, url, column, n_rows, _width(parquet, column, url), columns, named)
+        is_identity = "sha256" not in columns or n_missing > 0 or _is_identity(found)
+        if not is_identity:
+            found = replace(found, columns=tuple(name for name in columns if name != "sha256"))
     except InputError:
         raise
     except Exception as error:  # pyarrow, numpy and the file system each have their own
         raise InputError(f"{url} with {metadata} can't be read ({one_line(error)}); expected embeddings and their metadata") from error
+    return found, n_missing, is_identity
 
 
-def read_embeddings(
-    source: EmbeddingFile, carry: Sequence[str] = (), *, batch_rows: int = BATCH_ROWS
-) -> Iterator[tuple[npt.NDArray[np.float32], pa.Table]]:
-    """The rows of a file, in batches of (vectors, rows).
+def _array_header(url: str, wanted: str) -> tuple[str, tuple[int, ...], np.dtype[Any], int]:
+    """Name (of the array in an .npz, else ''), shape and type of the vectors of a file, and how many of its bytes are missing.
 
-    `carry`: further columns.
-    `vectors`: shape (n, dim); as stored, not normalised; a row that is null or of another width is NaN.
-    `rows`: `key, url, caption, captions, sha256, width, height`, with places `shard, byte_offset, n_bytes`, and the carried columns; null
-    where the file has none. Without a key column the row numbers are the keys.
+    An archive that is cut off has no directory, and can't be opened.
     """
-    fs, path = filesystem(source.metadata)
-    spellings = {
-        "key": KEY_NAMES, "url": url_columns(source.columns), "sha256": ("sha256",), "width": _WIDTH_NAMES, "height": _HEIGHT_NAMES,
-        **({name: (name,) for name in _PLACE} if source.has_places else {}), **{name: aliases(name) for name in carry},
-    }  # fmt: skip
-    origins = {name: next((alias for alias in names if alias in source.columns), None) for name, names in spellings.items()}
-    groups = caption_columns(source.columns)
-    of_captions = [name for group in groups for name in group]
-    wanted = [*dict.fromkeys([*filter(None, origins.values()), *of_captions, *([source.column] if source.column else [])])]
-    start = 0
-    with fs.open(path, "rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_rows, columns=wanted or [source.columns[0]]):
-            n = batch.num_rows
-            if source.column:
-                vectors = _stacked(batch.column(source.column), source.dim)
-            else:
-                vectors = read_rows(source.url, start, start + n).astype(np.float32)
-            columns = {name: _column(name, None if origin is None else batch.column(origin), n) for name, origin in origins.items()}
-            if origins["key"] is None:
-                columns["key"] = pa.array([str(number) for number in range(start, start + n)])
-            columns["captions"] = _captions([[batch.column(name) for name in group] for group in groups], n)
-            columns["caption"] = pc.list_element(columns["captions"], 0)
-            yield vectors, pa.table(columns)
-            start += n
+    if not url.endswith(".npz"):
+        return "", *array_shape(url), missing_bytes(url)
+    with open_binary(url) as file, np.load(file, allow_pickle=False) as archive:
+        images = [name for name in archive.files if name.endswith("_img")] or list(archive.files)
+        if wanted and wanted not in archive.files:
+            raise InputError(f"{url}: input.columns names the vectors '{wanted}'; found the arrays {', '.join(archive.files)}")
+        if not wanted and len(images) != 1:
+            raise InputError(
+                f"{url} holds the arrays {', '.join(archive.files)}; name one: input.columns=vector={images[0] if images else '…'}"
+            )
+        name = wanted or images[0]
+        with archive.zip.open(f"{name}.npy") as member:
+            shape, dtype, _ = header_of(member)
+        return name, shape, dtype, 0
 
 
-def _stacked(column: pa.Array, dim: int) -> npt.NDArray[np.float32]:
-    """Vectors from a column of lists."""
-    if pa.types.is_fixed_size_list(column.type):
-        column = column.cast(pa.list_(column.type.value_type))
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    is_good = lengths == dim
-    values = column.filter(pa.array(is_good)).flatten().cast(pa.float32())
-    rows = np.full((len(column), dim), np.nan, dtype=np.float32)
-    rows[is_good] = pc.fill_null(values, float("nan")).to_numpy(zero_copy_only=False).reshape(-1, dim)
-    return rows
+def holds_rows(url: str) -> bool:
+    """Whether a file's name says that it holds rows: embeddings, parquet or Arrow."""
+    return is_row_file(url) or url.endswith(EMBEDDING_SUFFIXES)
 
 
-def _column(name: str, column: pa.Array | None, n: int) -> pa.Array:
-    """A column of the run's tables from one of the file's."""
-    kind = {"width": pa.int32(), "height": pa.int32(), "byte_offset": pa.int64(), "n_bytes": pa.int64()}.get(name)
-    kind = kind or CARRIED_TYPES.get(name, pa.string())
-    if column is None:
-        return pa.nulls(n, kind)
-    if kind == pa.string():
-        return _texts(column)
-    try:
-        return column.cast(kind)
-    except pa.ArrowInvalid:  # some value has another type
-        like = name if name in CARRIED_TYPES else "original_width"  # a whole number
-        return pa.array([coerce(like, value) for value in column.to_pylist()], CARRIED_TYPES[like]).cast(kind)
+def n_rows_of(url: str) -> int:
+    """Rows of a file of embeddings, or of parquet or Arrow, from its header."""
+    if not url.endswith((".npy", ".npz")):
+        with RowFile(url) as file:
+            return file.n_rows()
+    if url.endswith(".npy"):
+        return int(array_shape(url)[0][0])
+    with open_binary(url) as data, np.load(data, allow_pickle=False) as archive, archive.zip.open(f"{archive.files[0]}.npy") as member:
+        return int(header_of(member)[0][0])
 
 
-def _captions(groups: Sequence[Sequence[pa.Array]], n: int) -> pa.Array:
-    """Lists of captions, without repetitions, from the first group of columns that has one; null where none has."""
-    whole = pa.nulls(n, CAPTIONS.type)
-    for group in groups:
-        if len(group) == 1 and not pa.types.is_nested(group[0].type):
-            texts = _texts(group[0]) if _is_text(group[0].type) else pa.nulls(n, pa.string())
-            has_text = texts.is_valid()
-            offsets = pc.if_else(has_text, pa.array(np.cumsum(has_text) - np.asarray(has_text), pa.int32()), pa.scalar(None, pa.int32()))
-            ends = pa.array([int(pc.sum(has_text).as_py() or 0)], pa.int32())
-            lists = pa.ListArray.from_arrays(pa.concat_arrays([offsets, ends]), texts.drop_null()).cast(CAPTIONS.type)
-        else:
-            rows = zip(*(column.to_pylist() for column in group), strict=True)
-            found = (list(dict.fromkeys(text for value in row for text in captions_in({"caption": value}, weak=False))) for row in rows)
-            lists = pa.array([texts or None for texts in found], CAPTIONS.type)
-        whole = pc.coalesce(whole, lists)
-    return whole
+def _vector_column(parquet: pq.ParquetFile, url: str, wanted: str) -> str:
+    """The column that holds a table's vectors."""
+    names = parquet.schema_arrow.names
+    column = next((name for name in ((wanted,) if wanted else VECTOR_COLUMNS) if name in names), None)
+    if column is not None:
+        return column
+    if wanted:
+        raise InputError(f"{url}: input.columns names the vectors '{wanted}'; found the columns {', '.join(names)}")
+    lists = [name for name in names if is_list(parquet.schema_arrow.field(name).type)]
+    hint = f"; if the vectors are in '{lists[0]}': input.columns=vector={lists[0]}" if lists else ""
+    raise InputError(f"{url}: found the columns {', '.join(names)}; expected one of {', '.join(VECTOR_COLUMNS)}{hint}")
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    names = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_dictionary", "is_null")
-    return any(getattr(pa.types, name)(kind) for name in names)
+def _columns_with_values(parquet: pq.ParquetFile) -> tuple[str, ...]:
+    """Columns of a table, without places and hashes that are empty in every row: a schema is no data."""
+    names = parquet.schema_arrow.names
+    told = [name for name in (*PLACE, "sha256") if name in names]
+    empty = set(told)
+    for batch in parquet.iter_batches(BATCH_ROWS, columns=told) if told else ():
+        empty -= {name for name in empty if batch.column(name).null_count < batch.num_rows}
+        if not empty:
+            break
+    return tuple(name for name in names if name not in empty)
 
 
-def _texts(column: pa.Array) -> pa.Array:
-    """Valid UTF-8 without NUL, stripped; null where nothing remains."""
-    try:
-        column = column.cast(pa.string())
-        column.validate(full=True)
-        is_clean = not pc.any(pc.match_substring(column, "\0")).as_py()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        is_clean = False
-    if not is_clean:
-        values = column.cast(pa.binary()).to_pylist() if pa.types.is_string(column.type) else column.to_pylist()
-        texts = (value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values)
-        column = pa.array([None if text is None else clean_text(str(text)) for text in texts], pa.string())
-    column = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.equal(pc.binary_length(column), 0), pa.scalar(None, pa.string()), column)
+def _width(parquet: pq.ParquetFile, column: str, url: str) -> int:
+    """Length of most vectors of a column."""
+    kind = parquet.schema_arrow.field(column).type
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        raise InputError(
+            f"{url}: the column '{column}' holds {kind}, numbers of a type that it does not tell; expected lists of numbers: "
+            "write them as list<float>"
+        )
+    inner = kind
+    while is_list(inner):
+        inner = inner.value_type
+    if inner is kind or not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
+        raise InputError(f"{url}: the column '{column}' holds {kind}; expected lists of numbers")
+    lengths: Counter[int] = Counter()
+    for batch in parquet.iter_batches(_WIDTH_ROWS, columns=[column]):
+        counts = pc.list_value_length(unnested(batch.column(0))).drop_null().to_pylist()
+        lengths.update(n for n in counts if n)
+        if lengths:
+            break
+    if not lengths and parquet.metadata.num_rows and is_list(kind.value_type):
+        raise InputError(f"{url}: the column '{column}' holds {kind}, several lists in each row; expected one list of numbers")
+    return max(lengths, key=lambda n: (lengths[n], n), default=0)
+
+
+def _is_identity(file: EmbeddingFile) -> bool:
+    """Whether images of the first rows that share a hash are near each other: else it is no hash of their bytes."""
+    vectors, rows = next(read_embeddings(file, batch_rows=_HASHED_ROWS), (np.zeros((0, 1), np.float32), None))
+    if rows is None:
+        return True
+    first: dict[str, int] = {}
+    with np.errstate(all="ignore"):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = [(first.setdefault(value, place), place) for place, value in enumerate(rows["sha256"].to_pylist()) if value is not None]
+    repeated = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
+    similarity: npt.NDArray[np.float32] = (unit[repeated[:, 0]] * unit[repeated[:, 1]]).sum(axis=1)
+    return bool(np.all(similarity[np.isfinite(similarity)] >= _LEAST_OF_EQUAL))

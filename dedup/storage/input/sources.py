@@ -21,7 +21,7 @@ from dedup.storage.input.beside import texts_beside
 from dedup.storage.input.encodings import clean_name
 from dedup.storage.input.listing import list_images
 from dedup.storage.input.paths import comparable, has_exact_rows, stem, unique_depths
-from dedup.storage.input.published import EmbeddingFile
+from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.rows import sidecar_url
 from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line

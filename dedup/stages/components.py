@@ -1,5 +1,6 @@
-"""Connected components of more edges than one machine holds: alternating large-star and small-star contraction.
+"""Connected components of a table of edges: found by the driver where they are few, else on the engine.
 
+There by alternating large-star and small-star contraction:
 R. Kiveris, S. Lattanzi, V. Mirrokni, V. Rastogi and S. Vassilvitskii, "Connected components in MapReduce and beyond",
 SoCC 2014. A round links every node's larger neighbours, then its smaller ones, to the smallest of them; in the end each
 component is a star about its smallest node. The rounds are queries in the SQL that all engines share, and each writes its
@@ -18,8 +19,9 @@ import pyarrow.dataset as ds
 
 from dedup.contracts import Engine, Table
 from dedup.errors import StageError
+from dedup.numerics.arraytypes import Ids
 from dedup.numerics.graph.components import connected_components
-from dedup.storage.tables import FileWriter, clear, files, read_table
+from dedup.storage.tables import FileWriter, clear, dataset, files, read_table
 from dedup.storage.urls import filesystem, join
 
 _MOST_ROUNDS = 100  # a path of 10^9 nodes takes some 40
@@ -73,6 +75,43 @@ class ForestTask:
     output: str
 
 
+@dataclass(frozen=True)
+class Components:
+    """The nodes that edges touch, and the smallest node of each one's component."""
+
+    nodes: Ids  # shape (n,); ascending
+    component: Ids  # shape (n,)
+    n_rounds: int | None = None  # of the contraction; None where the driver found them
+
+
+def components_of(
+    engine: Engine,
+    edges: Table,
+    condition: pc.Expression,
+    *,
+    max_driver_edges: int,
+    stage: str,
+    note: Callable[[str], None] = lambda text: None,
+) -> Components:
+    """Find the components of a table of edges.
+
+    `edges`, `condition`: as for `contract`.
+    `max_driver_edges`: `groups.max_driver_edges`: more are contracted on the engine.
+    `stage`: that asks, for the notes.
+    """
+    if dataset(edges).count_rows(filter=condition) > max_driver_edges:
+        stars = contract(engine, edges, condition, note=lambda text: note(f"{stage}: {text}"))
+        leaves, centres = (stars.links[end].to_numpy() for end in ("u", "v"))
+        middles = np.unique(centres)
+        nodes, component = np.concatenate([leaves, middles]), np.concatenate([centres, middles])
+        order = np.argsort(nodes, kind="stable")
+        return Components(nodes[order], component[order], stars.n_rounds)
+    ends = dataset(edges).to_table(columns=["src", "dst"], filter=condition)
+    src, dst = ends["src"].to_numpy(), ends["dst"].to_numpy()
+    nodes, places = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    return Components(nodes, nodes[connected_components(places[: len(src)], places[len(src) :], len(nodes))])
+
+
 def write_forest(task: ForestTask) -> int:
     """Contract the edges of some files among themselves; returns the number of links, one less than nodes in each tree."""
     fs, _ = filesystem(task.edges.path)
@@ -117,7 +156,7 @@ def contract(
                 n_links = engine.sql_to(query, {"links": current}, following)
                 clear(current)
                 current = following
-            note(f"groups: round {n_rounds} of the contraction left {n_links:,} links")
+            note(f"round {n_rounds} of the contraction left {n_links:,} links")
         return Contraction(read_table(current), n_rounds)
 
 

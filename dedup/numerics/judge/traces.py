@@ -1,0 +1,262 @@
+"""What was done to each of two copies, as the other shows it: a frame, a cut, something laid over, colour taken away.
+
+One picture alone does not tell whether a bar at its edge is part of it. Beside a copy it does: what lies around the part that both show
+either goes on beyond its edge, so that the other was cut, or begins anew there, so that a frame was added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import cv2
+import numpy as np
+
+from dedup.numerics.arraytypes import Floats, Mask
+from dedup.numerics.judge.picture import FINE_SIDE, Array, Level, Matrix, Picture, largest_channel, shifts, warp
+
+_LEAST_OUTSIDE = 0.012  # of a side, that lies beyond the other picture and is looked at
+_NEAR = 2  # pixels beyond and before an edge that are compared across it, and by how many the edge may be misplaced
+_PARALLELS = (5, 8, 11, 14)  # pixels from the edge of lines inside the picture that tell what steps are usual
+_STEP, _LEAST_STEP = 2.0, 6.0  # times the usual step, and grey levels, from which something else begins at an edge
+_FRAME = 0.57  # share of the edges along which something else begins: below 0.52 at 95% of cut photos' edges, above 0.68 at 90% of frames'
+_FLAT = 4.0  # grey levels of deviation up to which a strip is one colour
+_GOES_ON, _MOST_GOING_ON = 7.0, 0.5  # grey levels up to which a flat strip goes on inside, and share of the edge where it may
+_BLURRED = 0.1  # of the finest detail inside, that a blurred ground has less than; 0.12 at least around cut photos
+_LEAST_BOX = 8  # pixels
+_CHANGED, _OF_NOISE = 22.0, 4.0  # grey levels, and deviations of the difference, from which a pixel has changed
+_JOINED = 9  # pixels between letters of one word
+_LEAST_PART, _MOST_PARTS = 12, 12  # pixels that have changed side by side; the largest parts that are looked at
+_LEAST_INSIDE = 64  # pixels that both show
+_LEAST_CHROMA = 2.0  # grey levels
+_LESS_FITTING = 1.1  # times the other picture's difference from what is around it, that something laid over has
+_BLACK, _WHITE = 3.0, 252.0
+_MARGIN = 3
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Of one picture of a pair, all but `levels` 0 to 1."""
+
+    shown: float  # share of what the two show together that it shows
+    framed: float  # share of its area that lies around the picture: borders, bars, a page
+    overlaid: float  # share of what both show that is covered on it
+    colour: float  # chroma that its brightness does not explain, as a share of the larger of the two
+    clipped: float  # share of what both show that is black or white
+    levels: float  # bits of entropy of its brightness where both show the same
+
+
+def find_traces(first: Picture, second: Picture, matrix: Floats) -> tuple[Traces, Traces]:
+    """Traces of two copies.
+
+    `matrix`: shape (2, 3); maps relative coordinates of the first to the second's.
+    """
+    a, b = first.level(FINE_SIDE), second.level(FINE_SIDE)
+    pixels = np.asarray(matrix, dtype=np.float64) * np.array([[b.width], [b.height]])
+    pixels[:, :2] /= [a.width, a.height]
+    back = cv2.invertAffineTransform(pixels)
+    beside = [_beside(level, _box(other, towards)) for level, other, towards in ((a, b, back), (b, a, pixels))]
+    shown = _shown(beside)
+    left, right, inside = _laid_on_each_other(a, b, pixels)
+    if int(inside.sum()) < _LEAST_INSIDE:
+        ends = [Traces(share, one.framed, 0.0, 1.0, 0.0, 0.0) for share, one in zip(shown, beside, strict=True)]
+        return ends[0], ends[1]
+    overlaid, changed = _overlaid(left, right, inside)
+    plain = inside & ~changed
+    plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
+    sides = [side[plain] for side in (left, right)]
+    chroma = [_free_chroma(side) for side in sides]
+    found = []
+    for number, side in enumerate(sides):
+        luma = side[:, 0]
+        clipped = float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
+        colour = min(1.0, chroma[number] / max(chroma)) if max(chroma) > _LEAST_CHROMA else 1.0
+        found.append(Traces(shown[number], beside[number].framed, overlaid[number], colour, clipped, _entropy(luma)))
+    return found[0], found[1]
+
+
+def as_list(traces: tuple[Traces, Traces]) -> list[float]:
+    """The numbers of both, for a table."""
+    return [round(float(value), 5) for one in traces for value in astuple(one)]
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What lies around the part of a picture that the other shows too."""
+
+    inner: float  # share of its area that the other shows too
+    framed: float  # share of its area that is a frame
+    goes_on: float  # share of its area that goes on beyond the other's edge
+
+
+def _box(other: Level, matrix: Matrix) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of where another picture lies, in pixels of this one."""
+    corners = np.array([[0, 0], [other.width, 0], [other.width, other.height], [0, other.height]], dtype=np.float64)
+    places = corners @ matrix[:, :2].T + matrix[:, 2]
+    xs, ys = np.sort(places[:, 0]), np.sort(places[:, 1])
+    return float(xs[:2].mean()), float(ys[:2].mean()), float(xs[2:].mean()), float(ys[2:].mean())
+
+
+def _beside(level: Level, box: tuple[float, float, float, float]) -> _Beside:
+    """Look at the strips of a picture around a box: they are all a frame, or all go on beyond the other picture's edge."""
+    width, height = level.width, level.height
+    left, top = max(0.0, box[0]), max(0.0, box[1])
+    right, bottom = min(float(width), box[2]), min(float(height), box[3])
+    if right - left < _LEAST_BOX or bottom - top < _LEAST_BOX:
+        return _Beside(1.0, 0.0, 0.0)
+    picture = level.ycc
+    turned = picture.transpose(1, 0, 2)
+    # above, below, left and right of the box, each seen as the rows above the box of a picture that is turned for it
+    sides = (
+        (picture, top, (left, right)), (picture[::-1], height - bottom, (left, right)),
+        (turned, left, (top, bottom)), (turned[::-1], width - right, (top, bottom)),
+    )  # fmt: skip
+    seen = [
+        (share, stop - start) for rows, depth, (start, stop) in sides
+        if depth >= max(2.0, _LEAST_OUTSIDE * len(rows)) and (share := _begins_anew(rows, depth, (start, stop))) is not None
+    ]  # fmt: skip
+    inner = (right - left) * (bottom - top) / (width * height)
+    if not seen:
+        return _Beside(inner, 0.0, 0.0)
+    is_frame = sum(share * length for share, length in seen) >= _FRAME * sum(length for _, length in seen)
+    is_frame = is_frame or _is_blurred(level, (left, top, right, bottom))
+    return _Beside(inner, (1.0 - inner) * is_frame, (1.0 - inner) * (not is_frame))
+
+
+def _is_blurred(level: Level, box: tuple[float, float, float, float]) -> bool:
+    """Whether what lies around a box has next to none of the fine detail that there is inside: a blurred ground."""
+    left, top, right, bottom = (round(edge) for edge in box)
+    fine = np.abs(cv2.Laplacian(level.luma, cv2.CV_32F))
+    inside = fine[top + _MARGIN : bottom - _MARGIN, left + _MARGIN : right - _MARGIN]
+    outside = np.ones(fine.shape, dtype=bool)
+    outside[max(0, top - _MARGIN) : bottom + _MARGIN, max(0, left - _MARGIN) : right + _MARGIN] = False
+    return bool(inside.size and outside.any() and fine[outside].mean() < _BLURRED * inside.mean())
+
+
+def _begins_anew(rows: Array, depth: float, span: tuple[float, float]) -> float | None:
+    """Share of an edge along which something else begins, where a box that spans some columns begins at the `depth`-th row.
+
+    None where flat ground lies outside that goes on inside: a frame looks so, and a plain wall.
+    """
+    start, stop = (round(place) for place in span)
+    columns = slice(max(0, start + _NEAR), max(start + _NEAR + 1, stop - _NEAR))
+    edge = round(depth)
+    outside = rows[: max(1, edge - _NEAR), columns].reshape(-1, 3)
+    usual = [step for offset in _PARALLELS if (step := _step(rows, edge + _MARGIN + offset, columns)) is not None]
+    steps = [step for shift in range(-_NEAR, _NEAR + 1) if (step := _step(rows, edge + shift, columns)) is not None]
+    if not usual or not steps:
+        return None
+    least = max(_LEAST_STEP, _STEP * float(np.median(np.concatenate(usual))))
+    share = max(float((step > least).mean()) for step in steps)
+    if float(outside.std(axis=0).max()) > _FLAT:
+        return share
+    just_inside = rows[edge + _NEAR : edge + 2 * _NEAR + 1, columns]
+    goes_on = float((largest_channel(np.abs(just_inside - outside.mean(axis=0))) < _GOES_ON).mean()) if just_inside.size else 1.0
+    return None if goes_on > _MOST_GOING_ON else 1.0
+
+
+def _step(rows: Array, edge: int, columns: slice) -> Array | None:
+    """Difference across an edge at each column, in grey levels of luma or chroma."""
+    above, below = edge - _NEAR, edge + _NEAR - 1
+    if above < 0 or below >= len(rows):
+        return None
+    return largest_channel(np.abs(rows[above, columns] - rows[below, columns]))
+
+
+def _shown(beside: list[_Beside]) -> tuple[float, float]:
+    """Share of what two pictures show together that each shows, by the area of what both show."""
+    extents = [(one.inner + one.goes_on) / max(one.inner, 1e-6) for one in beside]  # in areas of what both show
+    together = extents[0] + extents[1] - 1.0
+    return extents[0] / together, extents[1] / together
+
+
+def _laid_on_each_other(a: Level, b: Level, matrix: Matrix) -> tuple[Array, Array, Mask]:
+    """Luma and chroma of both in the frame of the first, the second brought to the first's tones, and where both have pixels."""
+    size = (a.width, a.height)
+    inside = warp(np.ones((b.height, b.width), np.float32), matrix, size) > 0.99
+    kernel = np.ones((2 * _MARGIN + 1, 2 * _MARGIN + 1), np.uint8)
+    shrunk = cv2.erode(inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    left, right = a.ycc, b.ycc
+    if scale > 1.2:  # the second is finer
+        right = cv2.GaussianBlur(right, (0, 0), 0.5 * np.sqrt(scale * scale - 1.0))
+    right = warp(right, matrix, size)
+    return left, np.asarray(right), np.asarray(shrunk > 0)
+
+
+def _overlaid(left: Array, right: Array, inside: Mask) -> tuple[tuple[float, float], Mask]:
+    """Share of what both show that is covered on each, and the pixels that differ."""
+    luma, fitted = np.ascontiguousarray(left[:, :, 0]), _in_tones_of(left, right, inside)
+    if not ((cv2.blur(np.abs(luma - fitted), (3, 3)) > _CHANGED) & inside).any():  # most copies; what follows takes ten times as long
+        return (0.0, 0.0), np.zeros_like(inside)
+    # edges that are misplaced by a pixel do not count
+    difference = np.minimum.reduce([cv2.blur(np.abs(luma - shifted), (3, 3)) for shifted in shifts(fitted)])
+    noise = 1.48 * float(np.median(difference[inside]))
+    changed = (difference > max(_CHANGED, _OF_NOISE * noise)) & inside
+    marked = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_JOINED, _JOINED), np.uint8))
+    _, labels, sizes, _ = cv2.connectedComponentsWithStats(cv2.dilate(marked, np.ones((3, 3), np.uint8)), connectivity=8)
+    covered, n_inside = [0.0, 0.0], float(inside.sum())
+    around = _from_around(luma, inside & (cv2.dilate(marked, np.ones((3, 3), np.uint8)) == 0))
+    parts = 1 + np.argsort(-sizes[1:, cv2.CC_STAT_AREA], kind="stable")[:_MOST_PARTS]
+    for part in parts.tolist():
+        x, y, width, height, area = sizes[part].tolist()
+        box = slice(y, y + height), slice(x, x + width)
+        region = (labels[box] == part) & inside[box]
+        marks = changed[box] & region
+        if int(marks.sum()) < _LEAST_PART:
+            continue
+        on = _laid_on(luma[box], fitted[box], around[box], marks)
+        if on is not None:
+            covered[on] += area
+    return (min(1.0, covered[0] / n_inside), min(1.0, covered[1] / n_inside)), np.asarray(cv2.dilate(marked, np.ones((5, 5), np.uint8)) > 0)
+
+
+def _laid_on(left: Array, right: Array, around: Array, marks: Mask) -> int | None:
+    """Which of two pictures something lies on: 0 or 1, None if that can't be told.
+
+    What lies beneath fits what is around it better than what was laid over it.
+    """
+    errors = [float(np.abs(side - around)[marks].mean()) for side in (left, right)]
+    if max(errors) < _LESS_FITTING * min(errors):
+        return None
+    return int(errors[1] > errors[0])
+
+
+def _from_around(luma: Array, plain: Mask) -> Array:
+    """Brightness as the plain pixels around each have it."""
+    weights = plain.astype(np.float32)
+    total, share = np.zeros_like(luma), np.full_like(luma, 1e-6)
+    for deviation, weight in ((2.0, 1.0), (6.0, 1e-2), (18.0, 1e-4)):  # the nearest that there are
+        total += weight * cv2.GaussianBlur(luma * weights, (0, 0), deviation)
+        share += weight * cv2.GaussianBlur(weights, (0, 0), deviation)
+    return np.asarray(total / share)
+
+
+def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
+    """Luma of the second picture in the tones of the first: through the medians of the first's luma where the second's is alike."""
+    x, y = right[:, :, 0][inside], left[:, :, 0][inside]
+    edges = np.quantile(x, np.linspace(0.0, 1.0, 17))
+    bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, 15)
+    order = np.argsort(bins, kind="stable")
+    parts = np.split(order, np.searchsorted(bins[order], np.arange(1, 16)))
+    knots = np.array([(np.median(x[part]), np.median(y[part])) for part in parts if len(part) >= 8])
+    if len(knots) < 2:
+        return np.asarray(right[:, :, 0])
+    knots = knots[np.argsort(knots[:, 0], kind="stable")]
+    # beyond the darkest and the brightest, tones go on as they are
+    knots = np.concatenate([[knots[0] - knots[0, 0]], knots, [knots[-1] + 255.0 - knots[-1, 0]]])
+    return np.asarray(np.interp(right[:, :, 0], knots[:, 0], knots[:, 1]), dtype=np.float32)
+
+
+def _free_chroma(pixels: Array) -> float:
+    """Deviation of the chroma that a polynomial of the brightness does not explain, in grey levels: none in grey and in toned pictures."""
+    luma = pixels[:, 0].astype(np.float64) / 255.0
+    basis = np.stack([np.ones_like(luma), luma, luma * luma], axis=1)
+    solution, *_ = np.linalg.lstsq(basis, pixels[:, 1:].astype(np.float64), rcond=None)
+    return float(np.sqrt(((pixels[:, 1:] - basis @ solution) ** 2).mean()))
+
+
+def _entropy(luma: Array) -> float:
+    """Entropy in bits of brightness in steps of two grey levels."""
+    counts = np.bincount(np.clip(luma / 2.0, 0, 127).astype(np.intp), minlength=128).astype(np.float64)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())

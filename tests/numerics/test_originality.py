@@ -1,0 +1,91 @@
+"""What pairs say of copies, put together."""
+
+import numpy as np
+import pytest
+
+from dedup.numerics.graph.originality import Member, PairOfCopies, mark_enlarged, put_together
+
+CLEAN = (1.0, 0.0, 0.0, 1.0, 0.0, 6.0)  # shown, framed, overlaid, colour, clipped, levels
+SAME = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # map of relative coordinates
+
+
+def pair(first, second, of_first=CLEAN, of_second=CLEAN, variant="none", transform=SAME):
+    return PairOfCopies(first, second, variant, transform, [*of_first, *of_second])
+
+
+def put(n, pairs, sizes=None, groups=None):
+    members = [Member(*(sizes[place] if sizes else (400, 300))) for place in range(n)]
+    put_together(members, pairs, groups or [0] * n)
+    return members
+
+
+FRAMED = (1.0, 0.2, 0.0, 1.0, 0.0, 6.0)
+MARKED = (1.0, 0.0, 0.03, 1.0, 0.0, 6.0)
+CUT = (0.64, 0.0, 0.0, 1.0, 0.0, 6.0)
+GREY = (1.0, 0.0, 0.0, 0.02, 0.0, 6.0)
+
+
+@pytest.mark.parametrize(("traces", "name"), [(FRAMED, "framed"), (MARKED, "overlaid"), (CUT, "cropped"), (GREY, "decoloured")])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_of_two_the_edited_one_loses(traces, name, is_first):
+    edited, original = (0, 1) if is_first else (1, 0)
+    one = pair(0, 1, traces, CLEAN) if is_first else pair(0, 1, CLEAN, traces)
+    members = put(2, [one])
+    assert members[edited].edits() == [name] and members[original].edits() == []
+    assert members[edited].originality < members[original].originality == 1.0
+
+
+def test_the_one_with_most_pairs_need_not_be_the_original():
+    """All are compared with a framed copy: it is known as framed, and so is the other one with its frame."""
+    others = [CLEAN, CLEAN, MARKED, CLEAN]
+    pairs = [pair(0, 1 + k, (1.0, 0.2, 0.0, 1.0, 0.0, 6.0), traces) for k, traces in enumerate(others)] + [pair(0, 5, CLEAN, CLEAN)]
+    members = put(6, pairs)
+    assert [member.edits() for member in members] == [["framed"], [], [], ["overlaid"], [], ["framed"]]
+
+
+def test_one_pair_that_is_wrong_makes_nobody_else_look_bad():
+    pairs = [pair(0, k) for k in range(1, 6)] + [pair(0, 6, MARKED, CLEAN)]
+    members = put(7, pairs)
+    assert [member.originality for member in members] == [1.0] * 7
+
+
+def test_edits_add_up_along_pairs():
+    members = put(4, [pair(0, 1), pair(0, 2, CLEAN, FRAMED), pair(2, 3, CLEAN, MARKED)])
+    assert [member.edits() for member in members] == [[], [], ["framed"], ["framed", "overlaid"]]
+
+
+def test_a_turned_copy_is_told_where_most_are_not():
+    pairs = [pair(0, 1), pair(0, 2, variant="mirror"), pair(3, 0, variant="rotate90"), pair(4, 1)]
+    members = put(5, pairs, sizes=[(400, 300)] * 3 + [(300, 400), (400, 300)])
+    assert [member.turn for member in members] == ["none", "none", "mirror", "rotate270", "none"]
+    assert [member.edits() for member in members][2:4] == [["mirrored"], ["turned"]]
+    assert [member.turn for member in put(2, [pair(0, 1, variant="mirror")])] == ["none", "none"]  # nobody is most
+
+
+def test_pixels_count_where_both_show_the_same():
+    half = (0.5, 0.0, 0.25, 0.0, 0.5, 0.25)  # the first is the middle of the second
+    members = put(2, [pair(0, 1, (0.25, 0.0, 0.0, 1.0, 0.0, 6.0), CLEAN, transform=half)], sizes=[(400, 300), (400, 300)])
+    assert members[1].figures()["resolution"] == pytest.approx(0.5)
+    assert members[0].edits() == ["cropped"] and members[1].edits() == ["reduced"]
+
+
+def test_pixels_without_detail_do_not_count():
+    members = put(3, [pair(0, 1), pair(0, 2)], sizes=[(400, 300), (800, 600), (200, 150)])
+    assert [member.edits() for member in members] == [["reduced"], [], ["reduced"]]
+    mark_enlarged(members, 1, 2.0)
+    assert [member.edits() for member in members] == [[], ["enlarged"], ["reduced"]]
+    assert members[0].originality == 1.0 > members[1].originality > members[2].originality
+
+
+def test_groups_of_one_component_are_told_apart():
+    """A pair between groups connects them; each group has its own best."""
+    members = put(4, [pair(0, 1), pair(1, 2, CLEAN, FRAMED), pair(2, 3)], sizes=[(400, 300)] * 2 + [(800, 600)] * 2, groups=[0, 0, 2, 2])
+    assert members[0].edits() == [] and members[0].figures()["resolution"] == 1.0
+    assert members[2].figures()["resolution"] == 1.0
+
+
+def test_who_was_not_compared_has_no_originality():
+    members = put(3, [pair(0, 1)])
+    assert members[2].originality is None and np.isnan(members[2].loss) and set(members[2].figures().values()) == {None}
+    members = put(1, [])
+    assert members[0].originality is None
