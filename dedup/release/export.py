@@ -21,7 +21,7 @@ from dedup.release.row_masks import export_rows
 from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
-from dedup.storage.atomic import AtomicFile, write_bytes, write_json
+from dedup.storage.atomic import AtomicFile, remove_half_written, write_bytes, write_json
 from dedup.storage.input.samples import RawSample, SampleReader
 from dedup.storage.input.shards import is_place, read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
@@ -215,6 +215,7 @@ def _export_hf(run_dir: str, kept: Table, out: str, with_images: bool, engine: E
     fs, path = filesystem(join(out, "data"))
     if (begun or {}).get("identity") != identity and fs.exists(path) and fs.ls(path, detail=False):
         raise RunDirectoryError(f"{out}/data holds files of another export; name another folder, or empty this one")
+    remove_half_written(join(out, "data"))  # left behind by a killed attempt
     write_json(join(out, _BEGUN), {"run": run_dir, "identity": identity})
     written = engine.map_partitions(export_file, tasks)
     n_written = sum(n for _, n in reported(written, [part.n_samples for part in plan], reporter, "export", "samples"))

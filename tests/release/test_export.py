@@ -154,9 +154,12 @@ def test_keys_that_do_not_tell_samples_apart(tmp_path):
     shard.rename(tmp_path / "moved.tar")
     with pytest.raises(InputError, match="can't be opened"):
         export(run_dir, "hf", str(tmp_path / "hf"))
-    assert [path.name for path in Path(tmp_path, "hf").rglob("*.parquet")] in ([], ["train-00000-of-00002.parquet"])
+    # the worker that still writes the other file is stopped: what it leaves, if anything, has a hidden name
+    assert {path.name for path in Path(tmp_path, "hf").rglob("train-*.parquet")} <= {"train-00000-of-00002.parquet"}
     (tmp_path / "moved.tar").rename(shard)
+    Path(tmp_path, "hf", "data", "_0123456789ab-train-00001-of-00002.parquet").write_bytes(b"half")
     assert export(run_dir, "hf", str(tmp_path / "hf")).n_rows == 4  # goes on
+    assert sorted(path.name for path in Path(tmp_path, "hf", "data").iterdir()) == [f"train-0000{n}-of-00002.parquet" for n in range(2)]
     assert pq.read_table(tmp_path / "hf" / "data")["key"].to_pylist() == ["one\nline", "key"] * 2
 
 
