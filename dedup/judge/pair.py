@@ -170,7 +170,8 @@ def compare_turned(
         verdict = compare(picture, target, max_distance=max_distance)
         if verdict.relation in drop:
             matrix = verdict.matrix if verdict.fine_matrix is None else verdict.fine_matrix
-            return replace(_outcome(verdict, turn, drop), traces=as_list(find_traces(picture, target, matrix)))
+            is_drawn = verdict.drawn is not None and verdict.drawn > DRAWN
+            return replace(_outcome(verdict, turn, drop), traces=as_list(find_traces(picture, target, matrix, is_drawn=is_drawn)))
         if best is None or verdict.distance < best[0].distance:
             best = verdict, turn
     if best is None:

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from lookalike_pages import page
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from dedup.demo.pictures import photo_scenes
 from dedup.numerics.image.enlarged import detail_ratio, least_ratio
 from dedup.numerics.judge.compare import compare
+from dedup.numerics.judge.match import DRAWN
 from dedup.numerics.judge.picture import Picture
 from dedup.numerics.judge.traces import as_list, find_traces
 
@@ -27,7 +29,8 @@ def traces_of(edited, photo):
     verdict = compare(first, second)
     if not verdict.is_copy:
         return None
-    return find_traces(first, second, verdict.matrix if verdict.fine_matrix is None else verdict.fine_matrix)
+    matrix = verdict.matrix if verdict.fine_matrix is None else verdict.fine_matrix
+    return find_traces(first, second, matrix, is_drawn=verdict.drawn is not None and verdict.drawn > DRAWN)
 
 
 def pairs(found):
@@ -90,6 +93,30 @@ def test_grey_has_no_colour_and_brightness_loses_tones(photos):
     brighter = [Image.fromarray(np.clip(np.asarray(photo).astype(float) * 1.4, 0, 255).astype(np.uint8)) for photo in photos]
     found = pairs(traces_of(bright, photo) for bright, photo in zip(brighter, photos, strict=True))
     assert sum(bright.clipped > plain.clipped or bright.levels < plain.levels for bright, plain in found) >= len(found) - 1
+
+
+def test_a_page_in_another_size_has_lost_nothing_but_pixels():
+    for seed in range(4):
+        whole = page(seed, (960, 720))
+        for smaller in (whole.resize((480, 360)), whole.resize((300, 225)).resize((960, 720)), whole.resize((640, 480)).convert("L")):
+            found = traces_of(smaller, whole)
+            assert found is not None
+            for one in found:
+                assert (one.overlaid, one.clipped, one.levels, one.framed) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_what_one_sees_through_lies_on_the_one_with_less_contrast():
+    rng = np.random.default_rng(5)
+    for number in range(4):
+        cells = np.kron(rng.integers(0, 2, (24, 36)), np.ones((12, 12))) * 215 + 20  # nothing fits what is around it
+        plain = Image.fromarray(cells.astype(np.uint8)).convert("RGB")
+        layer = Image.new("RGBA", plain.size, (0, 0, 0, 0))
+        font = ImageFont.load_default(size=70)
+        ImageDraw.Draw(layer).text((30, 40 + 40 * number), "SAMPLE", fill=(255, 255, 255, 140), stroke_width=3, font=font)
+        marked = Image.alpha_composite(plain.convert("RGBA"), layer)
+        first, second = (Picture(np.asarray(picture.convert("RGB"))) for picture in (marked, plain))
+        over, under = find_traces(first, second, np.eye(2, 3), is_drawn=True)
+        assert over.overlaid > 0.02 and under.overlaid == 0.0
 
 
 def test_equal_pictures_have_no_traces(photos):

@@ -24,11 +24,20 @@ _GOES_ON, _MOST_GOING_ON = 7.0, 0.5  # grey levels up to which a flat strip goes
 _BLURRED = 0.1  # of the finest detail inside, that a blurred ground has less than; 0.12 at least around cut photos
 _LEAST_BOX = 8  # pixels
 _CHANGED, _OF_NOISE = 22.0, 4.0  # grey levels, and deviations of the difference, from which a pixel has changed
+_CHANGED_DRAWN = 12.0  # grey levels, in drawn pictures: their grounds have no noise
+_LEAST_ON_DRAWN = 0.015  # share that is covered: less is left of letters that were drawn anew in another size
 _JOINED = 9  # pixels between letters of one word
 _LEAST_PART, _MOST_PARTS = 12, 12  # pixels that have changed side by side; the largest parts that are looked at
+_AROUND = 3  # pixels around such a part that are looked at with it
+# share of a difference that sharpening the other picture gives, from which nothing was laid over, and nothing that one sees through
+_EXPLAINED, _EXPLAINED_VEIL = 0.28, 0.6
 _LEAST_INSIDE = 64  # pixels that both show
+# deviation in grey levels, logarithm of the ratio of both, and correlation, from which one picture is the other with less contrast
+# deviation in grey levels, logarithm of the ratio of both, and correlation, from which one picture is the other with less contrast
+_VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.6
 _LEAST_CHROMA = 2.0  # grey levels
 _LESS_FITTING = 1.1  # times the other picture's difference from what is around it, that something laid over has
+_FITTING = 0.6  # of the difference of both, that the better one may differ from what is around it
 _BLACK, _WHITE = 3.0, 252.0
 _MARGIN = 3
 
@@ -45,10 +54,11 @@ class Traces:
     levels: float  # bits of entropy of its brightness where both show the same
 
 
-def find_traces(first: Picture, second: Picture, matrix: Floats) -> tuple[Traces, Traces]:
+def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bool = False) -> tuple[Traces, Traces]:
     """Traces of two copies.
 
     `matrix`: shape (2, 3); maps relative coordinates of the first to the second's.
+    `is_drawn`: of drawn, written and printed pictures `clipped` and `levels` are 0: paper is white, and softer letters have more tones.
     """
     a, b = first.level(FINE_SIDE), second.level(FINE_SIDE)
     pixels = np.asarray(matrix, dtype=np.float64) * np.array([[b.width], [b.height]])
@@ -60,7 +70,9 @@ def find_traces(first: Picture, second: Picture, matrix: Floats) -> tuple[Traces
     if int(inside.sum()) < _LEAST_INSIDE:
         ends = [Traces(share, one.framed, 0.0, 1.0, 0.0, 0.0) for share, one in zip(shown, beside, strict=True)]
         return ends[0], ends[1]
-    overlaid, changed = _overlaid(left, right, inside)
+    overlaid, changed = _overlaid(left, right, inside, _CHANGED_DRAWN if is_drawn else _CHANGED)
+    if is_drawn:
+        overlaid = overlaid[0] * (overlaid[0] > _LEAST_ON_DRAWN), overlaid[1] * (overlaid[1] > _LEAST_ON_DRAWN)
     plain = inside & ~changed
     plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
     sides = [side[plain] for side in (left, right)]
@@ -68,9 +80,9 @@ def find_traces(first: Picture, second: Picture, matrix: Floats) -> tuple[Traces
     found = []
     for number, side in enumerate(sides):
         luma = side[:, 0]
-        clipped = float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
+        clipped = 0.0 if is_drawn else float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
         colour = min(1.0, chroma[number] / max(chroma)) if max(chroma) > _LEAST_CHROMA else 1.0
-        found.append(Traces(shown[number], beside[number].framed, overlaid[number], colour, clipped, _entropy(luma)))
+        found.append(Traces(shown[number], beside[number].framed, overlaid[number], colour, clipped, 0.0 if is_drawn else _entropy(luma)))
     return found[0], found[1]
 
 
@@ -183,15 +195,15 @@ def _laid_on_each_other(a: Level, b: Level, matrix: Matrix) -> tuple[Array, Arra
     return left, np.asarray(right), np.asarray(shrunk > 0)
 
 
-def _overlaid(left: Array, right: Array, inside: Mask) -> tuple[tuple[float, float], Mask]:
-    """Share of what both show that is covered on each, and the pixels that differ."""
+def _overlaid(left: Array, right: Array, inside: Mask, least: float) -> tuple[tuple[float, float], Mask]:
+    """Share of what both show that is covered on each, and the pixels that differ by at least so many grey levels."""
     luma, fitted = np.ascontiguousarray(left[:, :, 0]), _in_tones_of(left, right, inside)
-    if not ((cv2.blur(np.abs(luma - fitted), (3, 3)) > _CHANGED) & inside).any():  # most copies; what follows takes ten times as long
+    if not ((cv2.blur(np.abs(luma - fitted), (3, 3)) > least) & inside).any():  # most copies; what follows takes ten times as long
         return (0.0, 0.0), np.zeros_like(inside)
     # edges that are misplaced by a pixel do not count
     difference = np.minimum.reduce([cv2.blur(np.abs(luma - shifted), (3, 3)) for shifted in shifts(fitted)])
     noise = 1.48 * float(np.median(difference[inside]))
-    changed = (difference > max(_CHANGED, _OF_NOISE * noise)) & inside
+    changed = (difference > max(least, _OF_NOISE * noise)) & inside
     marked = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_JOINED, _JOINED), np.uint8))
     _, labels, sizes, _ = cv2.connectedComponentsWithStats(cv2.dilate(marked, np.ones((3, 3), np.uint8)), connectivity=8)
     covered, n_inside = [0.0, 0.0], float(inside.sum())
@@ -204,21 +216,54 @@ def _overlaid(left: Array, right: Array, inside: Mask) -> tuple[tuple[float, flo
         marks = changed[box] & region
         if int(marks.sum()) < _LEAST_PART:
             continue
-        on = _laid_on(luma[box], fitted[box], around[box], marks)
-        if on is not None:
+        on, most = _laid_on(luma[box][marks], fitted[box][marks], around[box][marks]), _EXPLAINED
+        if on is None:
+            on, most = _veiled(luma[box][region], fitted[box][region]), _EXPLAINED_VEIL
+        if on is not None and _sharpened_share((luma, fitted)[on], (fitted, luma)[on], (x, y, width, height), inside) < most:
             covered[on] += area
     return (min(1.0, covered[0] / n_inside), min(1.0, covered[1] / n_inside)), np.asarray(cv2.dilate(marked, np.ones((5, 5), np.uint8)) > 0)
 
 
-def _laid_on(left: Array, right: Array, around: Array, marks: Mask) -> int | None:
+def _veiled(left: Array, right: Array) -> int | None:
+    """Which of two pictures is covered by what one can see through: 0 or 1, the one with less contrast; None if they show unlike things.
+
+    `left`, `right`: shape (n_pixels,).
+    """
+    spreads = float(left.std()), float(right.std())
+    if min(spreads) < _VEILED or abs(np.log(spreads[0] / spreads[1])) < _LESS_CONTRAST or np.corrcoef(left, right)[0, 1] < _SAME:
+        return None
+    return int(spreads[1] < spreads[0])
+
+
+def _laid_on(left: Array, right: Array, around: Array) -> int | None:
     """Which of two pictures something lies on: 0 or 1, None if that can't be told.
 
-    What lies beneath fits what is around it better than what was laid over it.
+    What lies beneath fits what is around it better than what was laid over it, if anything fits.
+
+    `left`, `right`, `around`: shape (n_pixels,).
     """
-    errors = [float(np.abs(side - around)[marks].mean()) for side in (left, right)]
-    if max(errors) < _LESS_FITTING * min(errors):
+    errors = [float(np.abs(side - around).mean()) for side in (left, right)]
+    if max(errors) < _LESS_FITTING * min(errors) or min(errors) > _FITTING * float(np.abs(left - right).mean()):
         return None
     return int(errors[1] > errors[0])
+
+
+def _sharpened_share(covered: Array, other: Array, box: tuple[int, int, int, int], inside: Mask) -> float:
+    """Share of what seems to be laid over that sharpening, softening and moving the other picture gives: its lines were there before.
+
+    Letters of a drawing that was reduced or saved coarsely differ by more than noise from their sharp originals.
+    """
+    x, y, width, height = box
+    wide = slice(max(0, y - _AROUND), y + height + _AROUND), slice(max(0, x - _AROUND), x + width + _AROUND)
+    shared = inside[wide]
+    plain = other[wide]
+    soft, softer = cv2.GaussianBlur(plain, (0, 0), 1.0), cv2.GaussianBlur(plain, (0, 0), 2.0)
+    basis = [plain - soft, soft - softer, *np.gradient(soft), np.ones_like(plain)]
+    lines = np.stack([part[shared] for part in basis], axis=1).astype(np.float64)
+    difference = (covered[wide] - plain)[shared].astype(np.float64)
+    solution, *_ = np.linalg.lstsq(lines, difference, rcond=None)
+    unexplained = float(((difference - lines @ solution) ** 2).sum())
+    return 1.0 - unexplained / max(float(((difference - difference.mean()) ** 2).sum()), 1e-9)
 
 
 def _from_around(luma: Array, plain: Mask) -> Array:
