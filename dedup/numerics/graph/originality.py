@@ -10,23 +10,33 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dedup.numerics.arraytypes import Floats
+from dedup.numerics.arraytypes import Floats, Mask
 from dedup.numerics.image.descriptor import VARIANTS
 
-_MEASURES: Final = 6  # of each side of a pair, see `dedup.numerics.judge.traces.Traces`
-_SHOWN, _FRAMED, _OVERLAID, _COLOUR, _CLIPPED, _LEVELS, _DENSITY = range(7)
+_MEASURES: Final = 10  # of each side of a pair, see `dedup.numerics.judge.traces.Traces`
+_SHOWN, _FRAMED, _OVERLAID, _COLOUR, _CLIPPED, _LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED, _DENSITY = range(11)
+_TONES: Final = [_LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED]
 
 # what differs by less is noise
-_LEAST: Final = np.array([0.03, 0.012, 0.004, 1.4, 0.006, 0.12, 0.04])
+_LEAST: Final = np.array([0.03, 0.012, 0.004, 1.4, 0.006, 0.12, 3.0, 3.0, 2.0, 2.0, 0.26])
 # by how much a single pair must differ to be believed against two thirds of the others: parts that are cut off and frames are seen well
-_BELIEVED_ALONE: Final = np.array([0.03, 0.03, np.inf, 1.4, np.inf, np.inf])
+_BELIEVED_ALONE: Final = np.array([0.03, 0.03, np.inf, 1.4, np.inf])
 _BELIEVED_SHARE: Final = 1.0 / 3.0
+_SIGNED: Final = np.array([*_TONES, _DENSITY])  # measures that have no zero of their own
+MANY: Final = 5  # copies, of which most have the tones of the original: contrast that was added looks like contrast that was lost
 _FEW: Final = 3  # pairs, of which one is enough
 
 # loss for an edit of its kind, and for each unit of its measure
-_LOSS: Final = np.array([[0.0, 1.0], [0.35, 0.6], [0.3, 3.0], [0.5, 0.0], [0.1, 0.5], [0.06, 0.1], [0.0, 0.7]])
-_MOST_MEASURED: Final = np.array([5.0, 1.0, 0.3, 1.0, 0.5, 2.0, 5.0])
-_TURNED, _RESAVED, _ENLARGED = 0.08, 0.04, 0.1
+_LOSS: Final = np.array(
+    [
+        [0.0, 1.0], [0.35, 0.6], [0.3, 3.0], [0.5, 0.0], [0.1, 0.5],
+        [0.06, 0.1], [0.05, 0.002], [0.05, 0.002], [0.05, 0.002], [0.05, 0.002],
+        [0.0, 0.7],
+    ]
+)  # fmt: skip
+_MOST_MEASURED: Final = np.array([5.0, 1.0, 0.3, 1.0, 0.5, 2.0, 50.0, 50.0, 50.0, 50.0, 5.0])
+_TURNED, _RESAVED, _RESCALED, _ENLARGED = 0.08, 0.04, 0.04, 0.1
+_SAME_SIZE: Final = 0.015  # of the logarithm of pixels to a side, by which copies of one size differ
 _FINE_QUALITY, _OF_QUALITY = 85.0, 0.45  # of a JPEG, below which it loses by the logarithm
 
 
@@ -49,10 +59,13 @@ class Member:
     height: int
     jpeg_quality: int | None = None
     # found out
-    measures: Floats = field(default_factory=lambda: np.full(7, np.nan))  # how far it is behind the best of the group, in each measure
+    measures: Floats = field(
+        default_factory=lambda: np.full(_DENSITY + 1, np.nan)
+    )  # how far it is behind the best of the group, in each measure
     turn: str = "none"  # how it is turned, beside most of the group
     enlarged: float = 1.0  # factor by which it has more pixels to a side than detail
     finest: float = 0.0  # `coarseness` of the finest of the group, counting detail and not pixels
+    is_rescaled: bool = False  # whether it is a little larger or smaller than most of the group
     is_resaved: bool = False  # whether a JPEG of the group was saved again without loss as this one
 
     @property
@@ -70,7 +83,9 @@ class Member:
         values[_DENSITY] = self.behind
         is_edit[_DENSITY] = values[_DENSITY] > _LEAST[_DENSITY]
         total = float((is_edit * (_LOSS[:, 0] + _LOSS[:, 1] * values)).sum())
-        total += _TURNED * (self.turn != "none") + _RESAVED * self.is_resaved + _ENLARGED * (self.enlarged > 1.0)
+        total += (
+            _TURNED * (self.turn != "none") + _RESAVED * self.is_resaved + _RESCALED * self.is_rescaled + _ENLARGED * (self.enlarged > 1.0)
+        )
         if self.jpeg_quality is not None and self.jpeg_quality < _FINE_QUALITY:
             total += _OF_QUALITY * float(np.log(_FINE_QUALITY / self.jpeg_quality))
         return total
@@ -104,8 +119,9 @@ class Member:
         """What was done to it, by the names of `EDITS`."""
         if not self.is_known:
             return []
-        names = {_SHOWN: "cropped", _FRAMED: "framed", _OVERLAID: "overlaid", _COLOUR: "decoloured", _CLIPPED: "toned", _LEVELS: "toned"}
-        found = [name for measure, name in names.items() if self.measures[measure] > _LEAST[measure]]
+        found = [name for measure, name in _NAMES.items() if self.measures[measure] > _LEAST[measure]]
+        if "decoloured" in found and "tinted" in found:
+            found.remove("tinted")
         found += ["enlarged"] if self.enlarged > 1.0 else ["reduced"] if self.behind > _REDUCED else []
         found += [] if self.turn == "none" else ["mirrored" if self.turn == "mirror" else "turned"]
         found += ["resaved"] if self.is_resaved else []
@@ -114,6 +130,10 @@ class Member:
         return list(dict.fromkeys(found))
 
 
+_NAMES: Final[Mapping[int, str]] = {
+    _SHOWN: "cropped", _FRAMED: "framed", _OVERLAID: "overlaid", _COLOUR: "decoloured", _CLIPPED: "toned", _LEVELS: "toned",
+    _BRIGHTNESS: "toned", _SPREAD: "toned", _BLUE: "tinted", _RED: "tinted",
+}  # fmt: skip
 _REDUCED: Final = 0.18  # of the logarithm of its pixels to a side
 _COARSE_QUALITY: Final = 60
 
@@ -122,7 +142,8 @@ EDITS: Final[Mapping[str, str]] = {
     "framed": "borders, bars, a page or a screen lie around the picture",
     "overlaid": "something covers part of it: writing, a watermark, a logo, a sticker",
     "decoloured": "grey, or of one tone, where another copy has colours",
-    "toned": "brighter, darker or of more contrast, so that tones are lost",
+    "toned": "brighter, darker or of other contrast than most copies, or so that tones are lost",
+    "tinted": "of other colours than most copies",
     "enlarged": "it has more pixels than detail",
     "reduced": "another copy shows the same with more pixels",
     "mirrored": "a mirror image of most of the group",
@@ -160,11 +181,12 @@ def put_together(members: Sequence[Member], pairs: Sequence[PairOfCopies], group
     for place in sorted(turn_of):
         by_group.setdefault(groups[place], []).append(place)
     for places in (places for places in by_group.values() if len(places) > 1):
-        finest = min(lost[place][_DENSITY] for place in places)
+        measures = _off_usual_tones(np.array([lost[place] for place in places]))
+        measures[:, _DENSITY] -= measures[:, _DENSITY].min()
         names = _turns_beside_most({place: turn_of[place] for place in places})
-        for place in places:
-            lost[place][_DENSITY] -= finest
-            members[place].measures, members[place].turn = lost[place], names[place]
+        rescaled = _beside_usual_size(measures[:, _DENSITY])
+        for place, values, is_rescaled in zip(places, measures, rescaled.tolist(), strict=True):
+            members[place].measures, members[place].turn, members[place].is_rescaled = values, names[place], is_rescaled
 
 
 _Turn = npt.NDArray[np.int64]
@@ -190,10 +212,39 @@ def _along_pairs(
             for other, step, turn in links[place]:
                 if other not in lost:
                     value = np.maximum(lost[place] + np.where(np.abs(step) > _LEAST, step, 0.0), 0.0)
-                    value[_DENSITY] = lost[place][_DENSITY] + step[_DENSITY]  # which has no zero of its own
+                    value[_SIGNED] = (lost[place] + step)[_SIGNED]
                     lost[other], products[other] = value, turn @ products[place]
                     waiting.append(other)
     return lost, products
+
+
+def _beside_usual_size(coarseness: Floats) -> Mask:
+    """Which copies are a little larger or smaller than most: those were made of the others.
+
+    `coarseness`: shape (n_members,); see `Member.coarseness`. Returns shape (n_members,).
+    """
+    off = np.abs(coarseness - np.median(coarseness))
+    if len(off) < MANY or 2 * int((off < _SAME_SIZE).sum()) < len(off):
+        return np.zeros(len(off), dtype=bool)
+    return np.asarray((off >= _SAME_SIZE) & (off < _LEAST[_DENSITY]))
+
+
+def _off_usual_tones(lost: Floats) -> Floats:
+    """What members have lost, their tones as the distance from those of the original.
+
+    Contrast that was added looks like contrast that was lost: of many copies most have the tones of the original; of few the one with
+    most of them has, and nothing is said of how bright and colourful they are.
+
+    `lost`: shape (n_members, n_measures).
+    """
+    lost = lost.copy()
+    tones = lost[:, _TONES]
+    if len(lost) >= MANY:
+        lost[:, _TONES] = np.abs(tones - np.median(tones, axis=0))
+    else:
+        lost[:, _TONES] = 0.0
+        lost[:, _LEVELS] = tones[:, 0] - tones[:, 0].min()
+    return lost
 
 
 def _lost_by_itself(steps: Floats) -> Floats:
@@ -204,7 +255,7 @@ def _lost_by_itself(steps: Floats) -> Floats:
     says_so = steps < -_LEAST
     lost = np.zeros(steps.shape[1])
     n_needed = max(1 if len(steps) < _FEW else 2, int(np.ceil(_BELIEVED_SHARE * len(steps))))
-    for measure in range(_MEASURES):
+    for measure in range(_LEVELS):
         claims = -steps[says_so[:, measure], measure]
         if len(claims) >= n_needed:
             lost[measure] = np.median(claims)
@@ -224,10 +275,10 @@ def mark_enlarged(members: Sequence[Member], place: int, factor: float) -> None:
 def _step(members: Sequence[Member], pair: PairOfCopies) -> tuple[Floats, npt.NDArray[np.int64]]:
     """By how much more the second has lost than the first, in each measure; and the turn of the first, as a matrix."""
     first, second = np.array(pair.traces, dtype=np.float64).reshape(2, _MEASURES)
-    lost = [
-        np.array([-np.log(max(one[_SHOWN], 1e-3)), *one[1:3], -np.log(max(one[_COLOUR], 0.02)), one[_CLIPPED], -one[_LEVELS]])
-        for one in (first, second)
-    ]  # fmt: skip
+    lost = []
+    for one in (first, second):
+        shares = -np.log(max(one[_SHOWN], 1e-3)), one[_FRAMED], one[_OVERLAID], -np.log(max(one[_COLOUR], 0.02)), one[_CLIPPED]
+        lost.append(np.array([*shares, -one[_LEVELS], *one[_BRIGHTNESS:]]))
     is_transposed = VARIANTS.get(pair.variant, (False,))[0]
     density = 0.0
     if pair.transform is not None:

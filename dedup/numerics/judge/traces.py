@@ -33,25 +33,29 @@ _AROUND = 3  # pixels around such a part that are looked at with it
 _EXPLAINED, _EXPLAINED_VEIL = 0.28, 0.6
 _LEAST_INSIDE = 64  # pixels that both show
 # deviation in grey levels, logarithm of the ratio of both, and correlation, from which one picture is the other with less contrast
-# deviation in grey levels, logarithm of the ratio of both, and correlation, from which one picture is the other with less contrast
-_VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.6
+_VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.85
 _LEAST_CHROMA = 2.0  # grey levels
 _LESS_FITTING = 1.1  # times the other picture's difference from what is around it, that something laid over has
-_FITTING = 0.6  # of the difference of both, that the better one may differ from what is around it
+# of the difference of both, that the better one may differ from what is around it; in drawn pictures, where little fits
+_FITTING, _FITTING_DRAWN = 0.8, 0.6
 _BLACK, _WHITE = 3.0, 252.0
 _MARGIN = 3
 
 
 @dataclass(frozen=True)
 class Traces:
-    """Of one picture of a pair, all but `levels` 0 to 1."""
+    """Of one picture of a pair, shares 0 to 1 unless said otherwise; the last five where both show the same."""
 
     shown: float  # share of what the two show together that it shows
     framed: float  # share of its area that lies around the picture: borders, bars, a page
     overlaid: float  # share of what both show that is covered on it
     colour: float  # chroma that its brightness does not explain, as a share of the larger of the two
     clipped: float  # share of what both show that is black or white
-    levels: float  # bits of entropy of its brightness where both show the same
+    levels: float  # bits of entropy of its brightness
+    brightness: float  # mean, in grey levels
+    spread: float  # deviation of its brightness, in grey levels
+    blue: float  # mean Cb, in grey levels
+    red: float  # mean Cr, in grey levels
 
 
 def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bool = False) -> tuple[Traces, Traces]:
@@ -68,11 +72,9 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     shown = _shown(beside)
     left, right, inside = _laid_on_each_other(a, b, pixels)
     if int(inside.sum()) < _LEAST_INSIDE:
-        ends = [Traces(share, one.framed, 0.0, 1.0, 0.0, 0.0) for share, one in zip(shown, beside, strict=True)]
+        ends = [Traces(share, one.framed, 0.0, 1.0, *[0.0] * 6) for share, one in zip(shown, beside, strict=True)]
         return ends[0], ends[1]
-    overlaid, changed = _overlaid(left, right, inside, _CHANGED_DRAWN if is_drawn else _CHANGED)
-    if is_drawn:
-        overlaid = overlaid[0] * (overlaid[0] > _LEAST_ON_DRAWN), overlaid[1] * (overlaid[1] > _LEAST_ON_DRAWN)
+    overlaid, changed = _overlaid(left, right, inside, is_drawn=is_drawn)
     plain = inside & ~changed
     plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
     sides = [side[plain] for side in (left, right)]
@@ -82,7 +84,8 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
         luma = side[:, 0]
         clipped = 0.0 if is_drawn else float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
         colour = min(1.0, chroma[number] / max(chroma)) if max(chroma) > _LEAST_CHROMA else 1.0
-        found.append(Traces(shown[number], beside[number].framed, overlaid[number], colour, clipped, 0.0 if is_drawn else _entropy(luma)))
+        tones = 0.0 if is_drawn else _entropy(luma), float(luma.mean()), float(luma.std()), *(float(side[:, k].mean()) for k in (1, 2))
+        found.append(Traces(shown[number], beside[number].framed, overlaid[number], colour, clipped, *tones))
     return found[0], found[1]
 
 
@@ -195,8 +198,9 @@ def _laid_on_each_other(a: Level, b: Level, matrix: Matrix) -> tuple[Array, Arra
     return left, np.asarray(right), np.asarray(shrunk > 0)
 
 
-def _overlaid(left: Array, right: Array, inside: Mask, least: float) -> tuple[tuple[float, float], Mask]:
-    """Share of what both show that is covered on each, and the pixels that differ by at least so many grey levels."""
+def _overlaid(left: Array, right: Array, inside: Mask, *, is_drawn: bool) -> tuple[tuple[float, float], Mask]:
+    """Share of what both show that is covered on each, and the pixels that differ."""
+    least = _CHANGED_DRAWN if is_drawn else _CHANGED
     luma, fitted = np.ascontiguousarray(left[:, :, 0]), _in_tones_of(left, right, inside)
     if not ((cv2.blur(np.abs(luma - fitted), (3, 3)) > least) & inside).any():  # most copies; what follows takes ten times as long
         return (0.0, 0.0), np.zeros_like(inside)
@@ -216,12 +220,14 @@ def _overlaid(left: Array, right: Array, inside: Mask, least: float) -> tuple[tu
         marks = changed[box] & region
         if int(marks.sum()) < _LEAST_PART:
             continue
-        on, most = _laid_on(luma[box][marks], fitted[box][marks], around[box][marks]), _EXPLAINED
+        on, most = _laid_on(luma[box][marks], fitted[box][marks], around[box][marks], _FITTING_DRAWN if is_drawn else _FITTING), _EXPLAINED
         if on is None:
             on, most = _veiled(luma[box][region], fitted[box][region]), _EXPLAINED_VEIL
         if on is not None and _sharpened_share((luma, fitted)[on], (fitted, luma)[on], (x, y, width, height), inside) < most:
             covered[on] += area
-    return (min(1.0, covered[0] / n_inside), min(1.0, covered[1] / n_inside)), np.asarray(cv2.dilate(marked, np.ones((5, 5), np.uint8)) > 0)
+    shares = [min(1.0, area / n_inside) for area in covered]
+    shares = [share if share > _LEAST_ON_DRAWN or not is_drawn else 0.0 for share in shares]
+    return (shares[0], shares[1]), np.asarray(cv2.dilate(marked, np.ones((5, 5), np.uint8)) > 0)
 
 
 def _veiled(left: Array, right: Array) -> int | None:
@@ -235,15 +241,16 @@ def _veiled(left: Array, right: Array) -> int | None:
     return int(spreads[1] < spreads[0])
 
 
-def _laid_on(left: Array, right: Array, around: Array) -> int | None:
+def _laid_on(left: Array, right: Array, around: Array, fitting: float) -> int | None:
     """Which of two pictures something lies on: 0 or 1, None if that can't be told.
 
     What lies beneath fits what is around it better than what was laid over it, if anything fits.
 
     `left`, `right`, `around`: shape (n_pixels,).
+    `fitting`: share of the difference of both, by which one of them may differ from what is around it.
     """
     errors = [float(np.abs(side - around).mean()) for side in (left, right)]
-    if max(errors) < _LESS_FITTING * min(errors) or min(errors) > _FITTING * float(np.abs(left - right).mean()):
+    if max(errors) < _LESS_FITTING * min(errors) or min(errors) > fitting * float(np.abs(left - right).mean()):
         return None
     return int(errors[1] > errors[0])
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.judge.pair import JudgeInputs, JudgeSettings, PairJudge, Space, VerdictWriter, find_places, likelier_first
+from dedup.judge.pair import JudgeInputs, JudgeSettings, Outcome, PairJudge, Space, VerdictWriter, find_places, likelier_first
 from dedup.judge.verdicts import GROUP, base_tables, find_verdicts, inside
 from dedup.numerics.arraytypes import Ids, Mask, Sims
 from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
@@ -82,32 +82,36 @@ class _Pairs:
     def similarities(self, row: int, others: Ids) -> Sims:
         """In the run's own vectors; pairs that are near only in those of the second source count as just near enough."""
         first, *also = self._spaces
-        similarity = self._between(first, np.repeat(self._ids[row], len(others)), self._ids[others])[0]
+        similarity = _between(first, np.repeat(self._ids[row], len(others)), self._ids[others])
         for space in also:
             thresholds = np.maximum(self._thresholds[row], self._thresholds[others])
-            near = self._between(space, np.repeat(self._ids[row], len(others)), self._ids[others])[0] >= space.min_similarity
+            near = _between(space, np.repeat(self._ids[row], len(others)), self._ids[others]) >= space.min_similarity
             near &= thresholds <= np.float32(first.min_similarity)  # the stricter rule for images of little detail still holds
             similarity[near] = np.maximum(similarity[near], thresholds[near])
         return similarity
-
-    @staticmethod
-    def _between(space: Space, a: Ids, b: Ids) -> tuple[Sims, npt.NDArray[np.int8]]:
-        store = space.run.vectors()
-        return best_turn_similarity(store.take(a), store.take(b), space.turns)
 
     def judge(self, anchor: int, row: int, similarity: float) -> Link | None:
         src, dst = sorted((int(self._ids[anchor]), int(self._ids[row])))
         if (src, dst) in self._refused:
             return None
-        first, turned = self._spaces[0], self._spaces[-1]  # the last is the one that can be turned, if any can
-        a, b = (turned.run.vectors().take(np.array([sample])) for sample in (src, dst))
-        outcome = self._judge.judge(src, dst, likelier_first(a, b, turned.turns), GROUP)
+        outcome, own = judge_members(self._judge, self._spaces, src, dst)
         if outcome.stands:
-            if first is not turned:
-                similarity = float(self._between(first, np.array([src]), np.array([dst]))[0][0])
-            return Link(similarity, outcome.distance)
+            return Link(similarity if len(self._spaces) == 1 else own, outcome.distance)
         self._writer.add(src, dst, similarity, outcome, "group")
         return None
+
+
+def judge_members(judge: PairJudge, spaces: tuple[Space, ...], src: int, dst: int) -> tuple[Outcome, float]:
+    """The verdict on two members of a group that no search found, and their similarity in the run's own vectors."""
+    turned = spaces[-1]  # the last is the one that can be turned, if any can
+    a, b = (turned.run.vectors().take(np.array([sample])) for sample in (src, dst))
+    outcome = judge.judge(src, dst, likelier_first(a, b, turned.turns), GROUP)
+    return outcome, float(_between(spaces[0], np.array([src]), np.array([dst]))[0])
+
+
+def _between(space: Space, a: Ids, b: Ids) -> Sims:
+    store = space.run.vectors()
+    return best_turn_similarity(store.take(a), store.take(b), space.turns)[0]
 
 
 def cover(

@@ -115,9 +115,10 @@ def choose_keepers(task: KeepTask) -> tuple[Ids, Sims]:
     return keeper, similarity
 
 
-def keepers(context: StageContext) -> pa.Table:
+def keepers(context: StageContext, compared: pa.Table) -> pa.Table:
     """Decide every group.
 
+    `compared`: of `LINKS`; copies that were compared beyond the edges.
     Returns `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
     run, keep = context.run, context.config.keep
@@ -137,6 +138,7 @@ def keepers(context: StageContext) -> pa.Table:
     if settings is not None:
         # confirmed already: the edges, and each representative with the anchor of its group
         links = ask(context.engine, LINKS_SQL, {name: run.table(name) for name in ("edges", "groups", "exact")}, LINKS)
+        links = pa.concat_tables([links, compared])
         covered = cover(context, settings, "manifest", component, reps, links, n_forced)
         return _table(ids, decided.only_whole(covered.anchor), covered.similarity, covered.distance)
     thresholds = min_similarity_of(context, reps)

@@ -69,8 +69,8 @@ def write_manifest(context: StageContext) -> StageResult:
     run = context.run
     columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
     policy = policy_sql(context.config.keep.order_by, context.config.input.carry)
-    n_edits = find_edits(context)
-    decided = thinned(context, keepers(context), policy)
+    n_edits, compared = find_edits(context)
+    decided = thinned(context, keepers(context, compared), policy)
     sources = {name: run.table(name) for name in ("metadata", "groups", "exclusions", "exact", "edits")} | {"keepers": decided}
     rows = {}
     for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL), ("excluded", EXCLUDED_SQL)):
@@ -86,5 +86,5 @@ def write_manifest(context: StageContext) -> StageResult:
 
 
 STAGE = Stage(
-    "manifest", reads=("groups", "exclude"), output_version=5, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
+    "manifest", reads=("groups", "exclude"), output_version=6, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
 )
