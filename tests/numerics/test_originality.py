@@ -6,7 +6,7 @@ import pytest
 from dedup.numerics.graph.originality import Member, PairOfCopies, mark_enlarged, put_together
 
 TONES = (0.0, 6.0, 100.0, 40.0, 2.0, -3.0)  # clipped, levels, brightness, spread, blue, red
-CLEAN = (1.0, 0.0, 0.0, 1.0, *TONES)  # shown, framed, overlaid, colour
+CLEAN = (1.0, 0.0, 0.0, 0.0, 1.0, *TONES)  # shown, framed, surrounded, overlaid, colour
 SAME = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # map of relative coordinates
 
 
@@ -20,10 +20,10 @@ def put(n, pairs, sizes=None, groups=None):
     return members
 
 
-FRAMED = (1.0, 0.2, 0.0, 1.0, *TONES)
-MARKED = (1.0, 0.0, 0.03, 1.0, *TONES)
-CUT = (0.64, 0.0, 0.0, 1.0, *TONES)
-GREY = (1.0, 0.0, 0.0, 0.02, *TONES)
+FRAMED = (1.0, 0.2, 0.0, 0.0, 1.0, *TONES)
+MARKED = (1.0, 0.0, 0.0, 0.03, 1.0, *TONES)
+CUT = (0.64, 0.0, 0.0, 0.0, 1.0, *TONES)
+GREY = (1.0, 0.0, 0.0, 0.0, 0.02, *TONES)
 
 
 @pytest.mark.parametrize(("traces", "name"), [(FRAMED, "framed"), (MARKED, "overlaid"), (CUT, "cropped"), (GREY, "decoloured")])
@@ -39,7 +39,7 @@ def test_of_two_the_edited_one_loses(traces, name, is_first):
 def test_the_one_with_most_pairs_need_not_be_the_original():
     """All are compared with a framed copy: it is known as framed, and so is the other one with its frame."""
     others = [CLEAN, CLEAN, MARKED, CLEAN]
-    pairs = [pair(0, 1 + k, (1.0, 0.2, 0.0, 1.0, *TONES), traces) for k, traces in enumerate(others)] + [pair(0, 5, CLEAN, CLEAN)]
+    pairs = [pair(0, 1 + k, (1.0, 0.2, 0.0, 0.0, 1.0, *TONES), traces) for k, traces in enumerate(others)] + [pair(0, 5, CLEAN, CLEAN)]
     members = put(6, pairs)
     assert [member.edits() for member in members] == [["framed"], [], [], ["overlaid"], [], ["framed"]]
 
@@ -52,13 +52,21 @@ def test_one_pair_that_is_wrong_makes_nobody_else_look_bad():
 
 def test_of_many_those_with_the_tones_of_most_have_lost_none():
     """Contrast that was added looks as if the others had lost it."""
-    contrasty, warm = (*CLEAN[:4], 0.0, 6.5, 100.0, 55.0, 2.0, -3.0), (*CLEAN[:4], 0.0, 6.0, 100.0, 40.0, -4.0, 6.0)
+    contrasty, warm = (*CLEAN[:5], 0.0, 6.5, 100.0, 55.0, 2.0, -3.0), (*CLEAN[:5], 0.0, 6.0, 100.0, 40.0, -4.0, 6.0)
     members = put(6, [pair(0, 1, contrasty, CLEAN), pair(1, 2), pair(0, 3, contrasty, CLEAN), pair(3, 4, CLEAN, warm), pair(3, 5)])
     assert [member.edits() for member in members] == [["toned"], [], [], [], ["tinted"], []]
     assert members[0].originality < 1.0 and members[4].originality < 1.0
     # of two nobody is most: the one with more tones has lost nothing, and colours tell nothing
     assert [member.edits() for member in put(2, [pair(0, 1, contrasty, CLEAN)])] == [[], ["toned"]]
     assert [member.edits() for member in put(2, [pair(0, 1, warm, CLEAN)])] == [[], []]
+
+
+def test_what_most_have_around_the_picture_was_cut_off_the_one_without():
+    """But a plain border may have been added to most."""
+    for around, edits in (((1.0, 0.0, 0.36, 0.0, 1.0, *TONES), ["cropped"]), ((1.0, 0.36, 0.0, 0.0, 1.0, *TONES), [])):
+        members = put(6, [pair(0, k, CLEAN, around) for k in range(1, 6)])
+        assert members[0].edits() == edits
+        assert all((member.originality > members[0].originality) == (edits != []) for member in members[1:])
 
 
 def test_a_copy_of_nearly_the_size_of_most_was_made_of_them():
@@ -82,7 +90,7 @@ def test_a_turned_copy_is_told_where_most_are_not():
 
 def test_pixels_count_where_both_show_the_same():
     half = (0.5, 0.0, 0.25, 0.0, 0.5, 0.25)  # the first is the middle of the second
-    members = put(2, [pair(0, 1, (0.25, 0.0, 0.0, 1.0, *TONES), CLEAN, transform=half)], sizes=[(400, 300), (400, 300)])
+    members = put(2, [pair(0, 1, (0.25, 0.0, 0.0, 0.0, 1.0, *TONES), CLEAN, transform=half)], sizes=[(400, 300), (400, 300)])
     assert members[1].figures()["resolution"] == pytest.approx(0.5)
     assert members[0].edits() == ["cropped"] and members[1].edits() == ["reduced"]
 

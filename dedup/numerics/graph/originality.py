@@ -13,14 +13,14 @@ import numpy.typing as npt
 from dedup.numerics.arraytypes import Floats, Mask
 from dedup.numerics.image.descriptor import VARIANTS
 
-_MEASURES: Final = 10  # of each side of a pair, see `dedup.numerics.judge.traces.Traces`
-_SHOWN, _FRAMED, _OVERLAID, _COLOUR, _CLIPPED, _LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED, _DENSITY = range(11)
+_MEASURES: Final = 11  # of each side of a pair, see `dedup.numerics.judge.traces.Traces`
+_SHOWN, _FRAMED, _SURROUNDED, _OVERLAID, _COLOUR, _CLIPPED, _LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED, _DENSITY = range(12)
 _TONES: Final = [_LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED]
 
 # what differs by less is noise
-_LEAST: Final = np.array([0.03, 0.012, 0.004, 1.4, 0.006, 0.12, 3.0, 3.0, 2.0, 2.0, 0.26])
+_LEAST: Final = np.array([0.03, 0.012, 0.012, 0.004, 1.4, 0.006, 0.12, 3.0, 3.0, 2.0, 2.0, 0.26])
 # by how much a single pair must differ to be believed against two thirds of the others: parts that are cut off and frames are seen well
-_BELIEVED_ALONE: Final = np.array([0.03, 0.03, np.inf, 1.4, np.inf])
+_BELIEVED_ALONE: Final = np.array([0.03, 0.03, 0.03, np.inf, 1.4, np.inf])
 _BELIEVED_SHARE: Final = 1.0 / 3.0
 _SIGNED: Final = np.array([*_TONES, _DENSITY])  # measures that have no zero of their own
 MANY: Final = 5  # copies, of which most have the tones of the original: contrast that was added looks like contrast that was lost
@@ -29,13 +29,14 @@ _FEW: Final = 3  # pairs, of which one is enough
 # loss for an edit of its kind, and for each unit of its measure
 _LOSS: Final = np.array(
     [
-        [0.0, 1.0], [0.35, 0.6], [0.3, 3.0], [0.5, 0.0], [0.1, 0.5],
+        [0.0, 1.0], [0.35, 0.6], [0.35, 0.6], [0.3, 3.0], [0.5, 0.0], [0.1, 0.5],
         [0.06, 0.1], [0.05, 0.002], [0.05, 0.002], [0.05, 0.002], [0.05, 0.002],
         [0.0, 0.7],
     ]
 )  # fmt: skip
-_MOST_MEASURED: Final = np.array([5.0, 1.0, 0.3, 1.0, 0.5, 2.0, 50.0, 50.0, 50.0, 50.0, 5.0])
+_MOST_MEASURED: Final = np.array([5.0, 1.0, 1.0, 0.3, 1.0, 0.5, 2.0, 50.0, 50.0, 50.0, 50.0, 5.0])
 _TURNED, _RESAVED, _RESCALED, _ENLARGED = 0.08, 0.04, 0.04, 0.1
+_SAME_EXTENT: Final = 0.03  # of the area, by which what lies around two copies differs though it is the same
 _SAME_SIZE: Final = 0.015  # of the logarithm of pixels to a side, by which copies of one size differ
 _FINE_QUALITY, _OF_QUALITY = 85.0, 0.45  # of a JPEG, below which it loses by the logarithm
 
@@ -109,9 +110,9 @@ class Member:
         """Its measures for a table, with None where it was not compared."""
         if not self.is_known:
             return dict.fromkeys(("shown", "framed", "overlaid", "colour", "resolution"))
-        shown, framed, overlaid, colour, *_ = self.measures.tolist()
+        shown, framed, surrounded, overlaid, colour, *_ = self.measures.tolist()
         return {
-            "shown": float(np.exp(-shown)), "framed": framed, "overlaid": overlaid, "colour": float(np.exp(-colour)),
+            "shown": float(np.exp(-shown)), "framed": max(framed, surrounded), "overlaid": overlaid, "colour": float(np.exp(-colour)),
             "resolution": float(np.exp(-self.behind)),
         }  # fmt: skip
 
@@ -131,8 +132,8 @@ class Member:
 
 
 _NAMES: Final[Mapping[int, str]] = {
-    _SHOWN: "cropped", _FRAMED: "framed", _OVERLAID: "overlaid", _COLOUR: "decoloured", _CLIPPED: "toned", _LEVELS: "toned",
-    _BRIGHTNESS: "toned", _SPREAD: "toned", _BLUE: "tinted", _RED: "tinted",
+    _SHOWN: "cropped", _FRAMED: "framed", _SURROUNDED: "framed", _OVERLAID: "overlaid", _COLOUR: "decoloured",
+    _CLIPPED: "toned", _LEVELS: "toned", _BRIGHTNESS: "toned", _SPREAD: "toned", _BLUE: "tinted", _RED: "tinted",
 }  # fmt: skip
 _REDUCED: Final = 0.18  # of the logarithm of its pixels to a side
 _COARSE_QUALITY: Final = 60
@@ -181,7 +182,7 @@ def put_together(members: Sequence[Member], pairs: Sequence[PairOfCopies], group
     for place in sorted(turn_of):
         by_group.setdefault(groups[place], []).append(place)
     for places in (places for places in by_group.values() if len(places) > 1):
-        measures = _off_usual_tones(np.array([lost[place] for place in places]))
+        measures = _off_usual_extent(_off_usual_tones(np.array([lost[place] for place in places])))
         measures[:, _DENSITY] -= measures[:, _DENSITY].min()
         names = _turns_beside_most({place: turn_of[place] for place in places})
         rescaled = _beside_usual_size(measures[:, _DENSITY])
@@ -216,6 +217,21 @@ def _along_pairs(
                     lost[other], products[other] = value, turn @ products[place]
                     waiting.append(other)
     return lost, products
+
+
+def _off_usual_extent(lost: Floats) -> Floats:
+    """What members have lost, where most of many have the same around the picture, and nothing plain: it was cut off the others.
+
+    `lost`: shape (n_members, n_measures).
+    """
+    around = lost[:, _SURROUNDED]
+    usual = float(np.median(around))
+    if len(lost) < MANY or usual <= _LEAST[_SURROUNDED] or 2 * int((np.abs(around - usual) < _SAME_EXTENT).sum()) < len(lost):
+        return lost
+    lost = lost.copy()
+    lost[:, _SHOWN] -= np.log(1.0 - np.maximum(usual - around, 0.0))
+    lost[:, _SURROUNDED] = np.where(around - usual > _SAME_EXTENT, around - usual, 0.0)
+    return lost
 
 
 def _beside_usual_size(coarseness: Floats) -> Mask:
@@ -277,7 +293,14 @@ def _step(members: Sequence[Member], pair: PairOfCopies) -> tuple[Floats, npt.ND
     first, second = np.array(pair.traces, dtype=np.float64).reshape(2, _MEASURES)
     lost = []
     for one in (first, second):
-        shares = -np.log(max(one[_SHOWN], 1e-3)), one[_FRAMED], one[_OVERLAID], -np.log(max(one[_COLOUR], 0.02)), one[_CLIPPED]
+        shares = (
+            -np.log(max(one[_SHOWN], 1e-3)),
+            one[_FRAMED],
+            one[_SURROUNDED],
+            one[_OVERLAID],
+            -np.log(max(one[_COLOUR], 0.02)),
+            one[_CLIPPED],
+        )
         lost.append(np.array([*shares, -one[_LEVELS], *one[_BRIGHTNESS:]]))
     is_transposed = VARIANTS.get(pair.variant, (False,))[0]
     density = 0.0

@@ -31,6 +31,7 @@ _LEAST_PART, _MOST_PARTS = 12, 12  # pixels that have changed side by side; the 
 _AROUND = 3  # pixels around such a part that are looked at with it
 # share of a difference that sharpening the other picture gives, from which nothing was laid over, and nothing that one sees through
 _EXPLAINED, _EXPLAINED_VEIL = 0.28, 0.6
+_FADING = 0.45  # of the difference just inside such a part, that there is just outside, from which it has no edge
 _LEAST_INSIDE = 64  # pixels that both show
 # deviation in grey levels, logarithm of the ratio of both, and correlation, from which one picture is the other with less contrast
 _VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.85
@@ -47,7 +48,8 @@ class Traces:
     """Of one picture of a pair, shares 0 to 1 unless said otherwise; the last five where both show the same."""
 
     shown: float  # share of what the two show together that it shows
-    framed: float  # share of its area that lies around the picture: borders, bars, a page
+    framed: float  # share of its area that lies around the picture and is plain or blurred: borders, bars
+    surrounded: float  # the same, of something else: a page, a screen, a pattern
     overlaid: float  # share of what both show that is covered on it
     colour: float  # chroma that its brightness does not explain, as a share of the larger of the two
     clipped: float  # share of what both show that is black or white
@@ -72,7 +74,7 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     shown = _shown(beside)
     left, right, inside = _laid_on_each_other(a, b, pixels)
     if int(inside.sum()) < _LEAST_INSIDE:
-        ends = [Traces(share, one.framed, 0.0, 1.0, *[0.0] * 6) for share, one in zip(shown, beside, strict=True)]
+        ends = [Traces(share, one.framed, one.surrounded, 0.0, 1.0, *[0.0] * 6) for share, one in zip(shown, beside, strict=True)]
         return ends[0], ends[1]
     overlaid, changed = _overlaid(left, right, inside, is_drawn=is_drawn)
     plain = inside & ~changed
@@ -85,7 +87,7 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
         clipped = 0.0 if is_drawn else float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
         colour = min(1.0, chroma[number] / max(chroma)) if max(chroma) > _LEAST_CHROMA else 1.0
         tones = 0.0 if is_drawn else _entropy(luma), float(luma.mean()), float(luma.std()), *(float(side[:, k].mean()) for k in (1, 2))
-        found.append(Traces(shown[number], beside[number].framed, overlaid[number], colour, clipped, *tones))
+        found.append(Traces(shown[number], beside[number].framed, beside[number].surrounded, overlaid[number], colour, clipped, *tones))
     return found[0], found[1]
 
 
@@ -99,7 +101,8 @@ class _Beside:
     """What lies around the part of a picture that the other shows too."""
 
     inner: float  # share of its area that the other shows too
-    framed: float  # share of its area that is a frame
+    framed: float  # share of its area that is a frame, plain or blurred
+    surrounded: float  # share of its area that is a frame of another kind
     goes_on: float  # share of its area that goes on beyond the other's edge
 
 
@@ -117,7 +120,7 @@ def _beside(level: Level, box: tuple[float, float, float, float]) -> _Beside:
     left, top = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = min(float(width), box[2]), min(float(height), box[3])
     if right - left < _LEAST_BOX or bottom - top < _LEAST_BOX:
-        return _Beside(1.0, 0.0, 0.0)
+        return _Beside(1.0, 0.0, 0.0, 0.0)
     picture = level.ycc
     turned = picture.transpose(1, 0, 2)
     # above, below, left and right of the box, each seen as the rows above the box of a picture that is turned for it
@@ -126,15 +129,17 @@ def _beside(level: Level, box: tuple[float, float, float, float]) -> _Beside:
         (turned, left, (top, bottom)), (turned[::-1], width - right, (top, bottom)),
     )  # fmt: skip
     seen = [
-        (share, stop - start) for rows, depth, (start, stop) in sides
-        if depth >= max(2.0, _LEAST_OUTSIDE * len(rows)) and (share := _begins_anew(rows, depth, (start, stop))) is not None
+        (*side, stop - start) for rows, depth, (start, stop) in sides
+        if depth >= max(2.0, _LEAST_OUTSIDE * len(rows)) and (side := _begins_anew(rows, depth, (start, stop))) is not None
     ]  # fmt: skip
     inner = (right - left) * (bottom - top) / (width * height)
     if not seen:
-        return _Beside(inner, 0.0, 0.0)
-    is_frame = sum(share * length for share, length in seen) >= _FRAME * sum(length for _, length in seen)
-    is_frame = is_frame or _is_blurred(level, (left, top, right, bottom))
-    return _Beside(inner, (1.0 - inner) * is_frame, (1.0 - inner) * (not is_frame))
+        return _Beside(inner, 0.0, 0.0, 0.0)
+    length = sum(edge for _, _, edge in seen)
+    is_plain = 2 * sum(edge for _, is_flat, edge in seen if is_flat) >= length or _is_blurred(level, (left, top, right, bottom))
+    is_frame = is_plain or sum(share * edge for share, _, edge in seen) >= _FRAME * length
+    outside = 1.0 - inner
+    return _Beside(inner, outside * is_plain, outside * (is_frame and not is_plain), outside * (not is_frame))
 
 
 def _is_blurred(level: Level, box: tuple[float, float, float, float]) -> bool:
@@ -147,8 +152,8 @@ def _is_blurred(level: Level, box: tuple[float, float, float, float]) -> bool:
     return bool(inside.size and outside.any() and fine[outside].mean() < _BLURRED * inside.mean())
 
 
-def _begins_anew(rows: Array, depth: float, span: tuple[float, float]) -> float | None:
-    """Share of an edge along which something else begins, where a box that spans some columns begins at the `depth`-th row.
+def _begins_anew(rows: Array, depth: float, span: tuple[float, float]) -> tuple[float, bool] | None:
+    """Share of an edge along which something else begins, and whether it is plain; a box of some columns begins at the `depth`-th row.
 
     None where flat ground lies outside that goes on inside: a frame looks so, and a plain wall.
     """
@@ -163,10 +168,10 @@ def _begins_anew(rows: Array, depth: float, span: tuple[float, float]) -> float 
     least = max(_LEAST_STEP, _STEP * float(np.median(np.concatenate(usual))))
     share = max(float((step > least).mean()) for step in steps)
     if float(outside.std(axis=0).max()) > _FLAT:
-        return share
+        return share, False
     just_inside = rows[edge + _NEAR : edge + 2 * _NEAR + 1, columns]
     goes_on = float((largest_channel(np.abs(just_inside - outside.mean(axis=0))) < _GOES_ON).mean()) if just_inside.size else 1.0
-    return None if goes_on > _MOST_GOING_ON else 1.0
+    return None if goes_on > _MOST_GOING_ON else (1.0, True)
 
 
 def _step(rows: Array, edge: int, columns: slice) -> Array | None:
@@ -201,17 +206,20 @@ def _laid_on_each_other(a: Level, b: Level, matrix: Matrix) -> tuple[Array, Arra
 def _overlaid(left: Array, right: Array, inside: Mask, *, is_drawn: bool) -> tuple[tuple[float, float], Mask]:
     """Share of what both show that is covered on each, and the pixels that differ."""
     least = _CHANGED_DRAWN if is_drawn else _CHANGED
-    luma, fitted = np.ascontiguousarray(left[:, :, 0]), _in_tones_of(left, right, inside)
-    if not ((cv2.blur(np.abs(luma - fitted), (3, 3)) > least) & inside).any():  # most copies; what follows takes ten times as long
-        return (0.0, 0.0), np.zeros_like(inside)
-    # edges that are misplaced by a pixel do not count
-    difference = np.minimum.reduce([cv2.blur(np.abs(luma - shifted), (3, 3)) for shifted in shifts(fitted)])
-    noise = 1.48 * float(np.median(difference[inside]))
-    changed = (difference > max(least, _OF_NOISE * noise)) & inside
+    planes = [(np.ascontiguousarray(left[:, :, 0]), _in_tones_of(left, right, inside))]
+    planes += [(np.ascontiguousarray(left[:, :, k]), _in_colours_of(left[:, :, k], right[:, :, k], inside)) for k in (1, 2)]
+    if not any(((cv2.blur(np.abs(one - other), (3, 3)) > least) & inside).any() for one, other in planes):
+        return (0.0, 0.0), np.zeros_like(inside)  # most copies; what follows takes ten times as long
+    changed = np.zeros_like(inside)
+    for one, other in planes:
+        # edges that are misplaced by a pixel do not count
+        difference = np.minimum.reduce([cv2.blur(np.abs(one - shifted), (3, 3)) for shifted in shifts(other)])
+        changed |= (difference > max(least, _OF_NOISE * 1.48 * float(np.median(difference[inside])))) & inside
     marked = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_JOINED, _JOINED), np.uint8))
     _, labels, sizes, _ = cv2.connectedComponentsWithStats(cv2.dilate(marked, np.ones((3, 3), np.uint8)), connectivity=8)
     covered, n_inside = [0.0, 0.0], float(inside.sum())
-    around = _from_around(luma, inside & (cv2.dilate(marked, np.ones((3, 3), np.uint8)) == 0))
+    plain = inside & (cv2.dilate(marked, np.ones((3, 3), np.uint8)) == 0)
+    around: dict[int, Array] = {}
     parts = 1 + np.argsort(-sizes[1:, cv2.CC_STAT_AREA], kind="stable")[:_MOST_PARTS]
     for part in parts.tolist():
         x, y, width, height, area = sizes[part].tolist()
@@ -220,14 +228,34 @@ def _overlaid(left: Array, right: Array, inside: Mask, *, is_drawn: bool) -> tup
         marks = changed[box] & region
         if int(marks.sum()) < _LEAST_PART:
             continue
-        on, most = _laid_on(luma[box][marks], fitted[box][marks], around[box][marks], _FITTING_DRAWN if is_drawn else _FITTING), _EXPLAINED
+        most_unlike = int(np.argmax([np.abs(one[box] - other[box])[marks].mean() for one, other in planes]))
+        pair = planes[most_unlike]
+        if most_unlike not in around:
+            around[most_unlike] = _from_around(pair[0], plain)
+        if _fades_out(np.abs(pair[0] - pair[1]), changed, plain, (x, y, width, height)):
+            continue
+        one, other, beneath = (plane[box][marks] for plane in (*pair, around[most_unlike]))
+        on, most = _laid_on(one, other, beneath, _FITTING_DRAWN if is_drawn else _FITTING), _EXPLAINED
         if on is None:
-            on, most = _veiled(luma[box][region], fitted[box][region]), _EXPLAINED_VEIL
-        if on is not None and _sharpened_share((luma, fitted)[on], (fitted, luma)[on], (x, y, width, height), inside) < most:
+            on, most = _veiled(*(plane[box][region] for plane in pair)), _EXPLAINED_VEIL
+        if on is not None and _sharpened_share(pair[on], pair[1 - on], (x, y, width, height), inside) < most:
             covered[on] += area
     shares = [min(1.0, area / n_inside) for area in covered]
     shares = [share if share > _LEAST_ON_DRAWN or not is_drawn else 0.0 for share in shares]
     return (shares[0], shares[1]), np.asarray(cv2.dilate(marked, np.ones((5, 5), np.uint8)) > 0)
+
+
+def _fades_out(difference: Array, changed: Mask, plain: Mask, box: tuple[int, int, int, int]) -> bool:
+    """Whether the difference of a part goes on around it, only less: a vignette or a shadow, and nothing with an edge."""
+    x, y, width, height = box
+    wide = slice(max(0, y - 2 * _AROUND), y + height + 2 * _AROUND), slice(max(0, x - 2 * _AROUND), x + width + 2 * _AROUND)
+    kernel = np.ones((2 * _AROUND + 1, 2 * _AROUND + 1), np.uint8)
+    marks = changed[wide].astype(np.uint8)
+    outside = (cv2.dilate(marks, kernel, iterations=2) > 0) & plain[wide]
+    within = (marks > 0) & (cv2.erode(marks, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0)
+    if not outside.any():
+        return False
+    return float(difference[wide][outside].mean()) > _FADING * float(difference[wide][within].mean())
 
 
 def _veiled(left: Array, right: Array) -> int | None:
@@ -274,7 +302,7 @@ def _sharpened_share(covered: Array, other: Array, box: tuple[int, int, int, int
 
 
 def _from_around(luma: Array, plain: Mask) -> Array:
-    """Brightness as the plain pixels around each have it."""
+    """Brightness, or chroma, as the plain pixels around each have it."""
     weights = plain.astype(np.float32)
     total, share = np.zeros_like(luma), np.full_like(luma, 1e-6)
     for deviation, weight in ((2.0, 1.0), (6.0, 1e-2), (18.0, 1e-4)):  # the nearest that there are
@@ -297,6 +325,14 @@ def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
     # beyond the darkest and the brightest, tones go on as they are
     knots = np.concatenate([[knots[0] - knots[0, 0]], knots, [knots[-1] + 255.0 - knots[-1, 0]]])
     return np.asarray(np.interp(right[:, :, 0], knots[:, 0], knots[:, 1]), dtype=np.float32)
+
+
+def _in_colours_of(left: Array, right: Array, inside: Mask) -> Array:
+    """A plane of chroma of the second picture in the colours of the first: by a line, level where the second has next to no colours."""
+    x, y = right[inside], left[inside]
+    spread = float(x.std())
+    slope = float(((x - x.mean()) * (y - y.mean())).mean()) / spread**2 if spread > _LEAST_CHROMA else 0.0
+    return np.asarray(slope * (right - float(x.mean())) + float(y.mean()), dtype=np.float32)
 
 
 def _free_chroma(pixels: Array) -> float:

@@ -15,7 +15,7 @@ from dedup.errors import InputError, SampleError
 from dedup.judge.pair import JudgeInputs, PairJudge, Space, VerdictWriter
 from dedup.numerics.arraytypes import Pixels
 from dedup.numerics.graph.originality import MANY, Member, PairOfCopies, mark_enlarged, put_together
-from dedup.numerics.image.enlarged import detail_ratio, least_ratio
+from dedup.numerics.image.enlarged import is_enlarged
 from dedup.runs.directory import Run
 from dedup.schemas import EDGES, METADATA
 from dedup.schemas.pairs import NEAR_SQL
@@ -33,6 +33,8 @@ _ROUNDS: Final = 2  # in which the likeliest original is compared with the other
 _COMPARED: Final = 64  # of a group, with the likeliest original
 _NAME: Final = "edits"  # of files in `refused`
 _LEAST_FACTOR: Final = 1.3  # more pixels to a side than another copy has, from which a copy may have been enlarged
+_UNMOVED: Final = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])  # rows of an affine map
+_MOVED: Final = 0.004  # of a side
 _HELD_BYTES: Final = 256 * 1024 * 1024  # of pictures in full size
 _AS_COARSE: Final = 0.04  # of the logarithm of pixels to a side, by which copies of one size differ
 _MOST_PIXELS: Final = 24_000_000  # of a picture that is looked at in full size
@@ -200,7 +202,7 @@ def _edits_of(images: list[dict[str, Any]], links: list[dict[str, Any]], picture
     for is_last in [False] * _ROUNDS + [True]:
         members = _members_of(images, links)
         for places in groups.values():
-            _look_closer([images[place] for place in places], [members[place] for place in places], pictures)
+            _look_closer([images[place] for place in places], [members[place] for place in places], pictures, links)
         found = (
             [] if is_last else [row for places in groups.values() for row in _compared_with_best(images, members, places, links, comparer)]
         )
@@ -269,8 +271,9 @@ class _Pictures:
         return self._held[sample]
 
 
-def _look_closer(group: list[dict[str, Any]], members: list[Member], pictures: _Pictures) -> None:
+def _look_closer(group: list[dict[str, Any]], members: list[Member], pictures: _Pictures, links: list[dict[str, Any]]) -> None:
     """See whether the likeliest originals were enlarged, or saved again without loss."""
+    alike = _show_the_same(group, links)
     known = [place for place, member in enumerate(members) if member.is_known]
     looked = set[int]()
     while known and len(looked) < _LOOKED_AT:
@@ -278,14 +281,14 @@ def _look_closer(group: list[dict[str, Any]], members: list[Member], pictures: _
         if best in looked:
             break
         looked.add(best)
-        _see_enlarged(best, known, group, members, pictures)
+        _see_enlarged(best, known, group, members, pictures, alike)
     # who sets the measure of the others' pixels must have them for its detail
     for _ in range(_FINEST if known else 0):
         finest = min(known, key=lambda place: (members[place].behind, place))
         if finest in looked:
             break
         looked.add(finest)
-        _see_enlarged(finest, known, group, members, pictures)
+        _see_enlarged(finest, known, group, members, pictures, alike)
     if known:
         least = min(members[place].loss for place in known)
         near = [place for place in known if members[place].loss - least <= _NEARLY]
@@ -293,7 +296,22 @@ def _look_closer(group: list[dict[str, Any]], members: list[Member], pictures: _
             _see_resaved(place, near, group, members, pictures)
 
 
-def _see_enlarged(best: int, known: list[int], group: list[dict[str, Any]], members: list[Member], pictures: _Pictures) -> None:
+def _show_the_same(group: list[dict[str, Any]], links: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    """Places of pairs that show just the same, upright; both ways."""
+    place_of = {row["sample_id"]: place for place, row in enumerate(group)}
+    found = set()
+    for row in links:
+        if row["variant"] != "none" or row["src"] not in place_of or row["dst"] not in place_of or row["transform"] is None:
+            continue
+        if np.abs(np.array(row["transform"]) - _UNMOVED).max() < _MOVED:
+            ends = place_of[row["src"]], place_of[row["dst"]]
+            found |= {ends, ends[::-1]}
+    return found
+
+
+def _see_enlarged(
+    best: int, known: list[int], group: list[dict[str, Any]], members: list[Member], pictures: _Pictures, alike: set[tuple[int, int]]
+) -> None:
     """Whether a copy has no more detail than one with fewer pixels."""
     coarser = [members[place].coarseness - members[best].coarseness for place in known]
     if len(known) >= MANY and 2 * sum(abs(step) < _AS_COARSE for step in coarser) >= len(known):
@@ -301,8 +319,15 @@ def _see_enlarged(best: int, known: list[int], group: list[dict[str, Any]], memb
     factors = sorted({round(float(np.exp(step)), 3) for step in coarser if np.exp(step) >= _LEAST_FACTOR}, reverse=True)
     for factor in factors:
         pixels = pictures.get(group[best])
-        ratio = None if pixels is None else detail_ratio(pixels, 1.0 / factor)
-        if ratio is not None and ratio < least_ratio(factor):
+        smaller = next(
+            (
+                place
+                for place, step in zip(known, coarser, strict=True)
+                if round(float(np.exp(step)), 3) == factor and (best, place) in alike
+            ),
+            None,
+        )
+        if pixels is not None and is_enlarged(pixels, factor, None if smaller is None else pictures.get(group[smaller])):
             mark_enlarged(members, best, factor)
             return
 
