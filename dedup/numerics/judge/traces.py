@@ -36,6 +36,7 @@ _LEAST_INSIDE = 64  # pixels that both show
 # deviation in grey levels, logarithm of the ratio of both, and correlation, from which one picture is the other with less contrast
 _VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.85
 _LEAST_CHROMA = 2.0  # grey levels
+_FEW_COLOURS, _NO_COLOUR = 0.6, 0.15  # grey levels; the one of a photo of next to no colours, the other of what a grey file has
 _LESS_FITTING = 1.1  # times the other picture's difference from what is around it, that something laid over has
 # of the difference of both, that the better one may differ from what is around it; in drawn pictures, where little fits
 _FITTING, _FITTING_DRAWN = 0.8, 0.6
@@ -81,11 +82,12 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
     sides = [side[plain] for side in (left, right)]
     chroma = [_free_chroma(side) for side in sides]
+    has_colours = max(chroma) > _LEAST_CHROMA or (max(chroma) > _FEW_COLOURS and min(chroma) < _NO_COLOUR)
     found = []
     for number, side in enumerate(sides):
         luma = side[:, 0]
         clipped = 0.0 if is_drawn else float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
-        colour = min(1.0, chroma[number] / max(chroma)) if max(chroma) > _LEAST_CHROMA else 1.0
+        colour = min(1.0, chroma[number] / max(chroma)) if has_colours else 1.0
         tones = 0.0 if is_drawn else _entropy(luma), float(luma.mean()), float(luma.std()), *(float(side[:, k].mean()) for k in (1, 2))
         found.append(Traces(shown[number], beside[number].framed, beside[number].surrounded, overlaid[number], colour, clipped, *tones))
     return found[0], found[1]
