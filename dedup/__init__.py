@@ -64,6 +64,8 @@ def __getattr__(name: str) -> Any:
     # faiss, duckdb and their like load only when something that uses them is asked for
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return import_module("dedup.machine").package_version()
     raise AttributeError(f"module 'dedup' has no attribute '{name}'")
 
 

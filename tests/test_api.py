@@ -2,9 +2,12 @@
 
 import ast
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import InProcess
+from shard_data import make_samples, write_shards
 from vector_data import all_similarities, power_law, with_planted
 
 import dedup
@@ -19,6 +22,21 @@ def test_every_public_name_is_there():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dedup.nothing
     assert dir(dedup) == sorted(dedup.__all__)
+
+
+def test_a_run_over_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shards(tmp_path / "pairs", make_samples(10))
+    summary = dedup.run(tmp_path / "pairs", settings={"report.enabled": False, "search": {"min_similarity": 0.9}}, engine=InProcess())
+    assert summary.run_dir == "pairs-dedup" and Path("pairs-dedup/manifest").is_dir()
+    config = dedup.load_config({"input.shards": "pairs/*.tar", "report.enabled": False})
+    summary = dedup.run([str(tmp_path / "pairs")], out="x", settings={"report.enabled": False}, engine=InProcess())
+    assert summary.run_dir == "x"
+    again = dedup.run(config, out="y", engine=InProcess())
+    assert again.run_dir == "y" and Path("y/manifest").is_dir()
+    with pytest.raises(dedup.DedupError, match="nowhere does not exist"):
+        dedup.run("nowhere")
+    assert dedup.__version__[0].isdigit()
 
 
 def test_type_checkers_see_every_public_name():

@@ -120,6 +120,32 @@ def test_one_clear_message_before_any_work(arguments, code, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_paths_say_what_they_hold_before_anything_is_done(shards, tmp_path):
+    folder = Path(shards).parent
+    for words in (["run", "--dry-run", folder, "search.nprobe=4"], [folder, "search.nprobe=4"]):
+        done = dedup(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        name = f"{folder.name}-dedup"
+        lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+        assert lines[0] == [str(folder), "2 tars (2 .tar)"] and lines[1] == ["writes", f"{name}/"]
+        assert lines[2][0] == "settings" and lines[2][1].endswith(f"/*.tar' search.nprobe=4 output.run_dir={name}")
+        assert "nothing was done" in done.stdout and list(tmp_path.iterdir()) == []
+    said = json.loads(dedup("run", "--dry-run", folder, "--out", "x", "--json", cwd=tmp_path).stdout)
+    assert said == {"overrides": [f"input.shards={folder}/*.tar", "output.run_dir=x"], "run_dir": "x"}
+
+
+def test_a_run_over_a_path(shards, tmp_path):
+    done = dedup("run", Path(shards).parent, "--out", "x", "--threshold", 0.93, "--workers", 1, "report.enabled=false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 tars (2 .tar)" in done.stderr and "similarity >= 0.93" in done.stdout and (tmp_path / "x" / "manifest").is_dir()
+    done = dedup("run", "nowhere", "--out", "y", cwd=tmp_path)
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("error: nowhere does not exist; expected a folder")
+        and not (tmp_path / "y").exists()
+    )
+
+
 @pytest.fixture
 def stages_of(run_dir):
     """The stages that a command line runs in a finished run."""

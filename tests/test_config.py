@@ -16,7 +16,7 @@ from dedup.config import Config
 from dedup.config.encoders import KINDS, encoder_kind
 from dedup.config.key import FREE, STAGE_NAMES, all_keys, key
 from dedup.config.keys import KEYS, keys_of, values_of
-from dedup.config.load import load_config, resolved, to_dict
+from dedup.config.load import load_config, resolved, to_dict, updated
 from dedup.config.order import parse_order
 from dedup.config.rules import validate
 from dedup.errors import ConfigError
@@ -36,6 +36,22 @@ def write(tmp_path: Path, text: str | bytes) -> str:
 
 def test_no_file_and_no_overrides_are_the_defaults() -> None:
     assert load_config(None, []) == Config()
+
+
+def test_a_mapping_instead_of_a_file():
+    nested = load_config({"search": {"nprobe": 8, "min_similarity": 1}, "keep": {"order_by": "width desc"}})
+    assert nested == load_config({"search.nprobe": 8, "search.min_similarity": 1.0, "keep.order_by": ["width desc"]})
+    assert nested.search.min_similarity == 1.0 and nested.keep.order_by == ["width desc"]
+    assert load_config({"search.nprobe": 8}, ["search.nprobe=4"]).search.nprobe == 4
+    assert updated(nested, {"search.nlist": 16}).search == dataclasses.replace(nested.search, nlist=16)
+    for wrong, message in (
+        ({"search.nprob": 1}, "settings: unknown key 'search.nprob'; did you mean 'search.nprobe'"),
+        ({"search.nprobe": "many"}, "settings: search.nprobe: expected a whole number"),
+        ({"search": 5}, "settings: section 'search': expected keys and values, found 5"),
+        ({"serch": {}}, "settings: unknown section 'serch'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(wrong)
 
 
 def test_every_key_knows_its_default_type_and_meaning() -> None:
@@ -359,7 +375,7 @@ def test_possible_values(override: str) -> None:
         "encoder.precision=fp8",
         "encoder.normalization=none",
         "embed.shards_per_partition=0",
-        "embed.images_per_partition=0",
+        "embed.images_per_partition=-1",
         "input.max_pixels=0",
         "input.max_image_bytes=0",
         "keep.per_component=0",

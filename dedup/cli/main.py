@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from typing import Annotated, Any
@@ -26,6 +27,12 @@ class Overview(TyperGroup):
         commands = [(command.rich_help_panel, name, command.help.partition("\n\n")[0]) for name, command in by_name.items()]
         options = [max(option.opts, key=len) for option in self.get_params(ctx)]
         print_overview(ctx.command_path, str(self.help), commands, ["--debug", *options])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named; for data instead of a command, what `run` would do with it."""
+        if args and args[0] not in self.commands and os.path.exists(args[0]):
+            return super().resolve_command(ctx, ["run", "--dry-run", *args])
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a number that can't be one is reported with what was expected and found."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Configuration keys that begin with the incomplete word, with their meanings; after an equals sign the shell offers files."""
-    words = ctx.params.get("keys") or ()
+    words = ctx.params.get("keys") or ctx.params.get("words") or ()
     return [] if _is_value(words, incomplete) else settings(incomplete)
 
 

@@ -9,15 +9,40 @@ from typing import Annotated
 
 import typer
 
-from dedup.cli.options import ConfigFile, Json, Keys, Redo, Settings, Workers, chosen_stages, complete_stage, load, overrides_of
+from dedup.cli.options import (
+    ConfigFile,
+    Json,
+    Keys,
+    Redo,
+    Settings,
+    Workers,
+    chosen_stages,
+    complete_setting,
+    complete_stage,
+    load,
+    overrides_of,
+)
 from dedup.cli.show.terminal import console, print_json, print_result
 from dedup.config.key import STAGE_NAMES
 
 
 def run(
-    keys: Keys = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH|KEY=VALUE]...",
+            help="what to read: a folder of photos, tars, parquet files, embeddings, globs; and settings, listed by `dedup config`",
+            autocompletion=complete_setting,
+        ),
+    ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="the run directory, as output.run_dir=DIR; by default NAME-dedup")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", metavar="COSINE", help="how similar candidates are, as search.min_similarity=COSINE")
+    ] = None,
     workers: Workers = None,
     only: Annotated[
         str | None,
@@ -31,19 +56,30 @@ def run(
     ] = None,
     last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="end with this stage", autocompletion=complete_stage)] = None,
     redo: Redo = False,
+    is_preview: Annotated[bool, typer.Option("--dry-run", help="say what would be read and written, and do nothing")] = False,
     as_json: Json = False,
 ) -> None:
-    """De-duplicate: shards in; manifest, counts and attack targets out.
+    """De-duplicate: images in; manifest, counts and attack targets out.
 
     Finished stages are skipped, so the same command continues where it was stopped.
 
-    Example: dedup run input.shards='shards/*.tar' output.run_dir=out
+    Example: dedup run photos/ --out out
     """
-    from dedup.cli.show.run import ConsoleReporter, print_summary
+    from dedup.cli.show.run import ConsoleReporter, print_preview, print_summary
     from dedup.pipeline import run as pipeline
+    from dedup.pipeline.paths import config_for, paths_and_settings
 
     stages = chosen_stages(only, first, last)
-    config = load(config_file, overrides_of(keys, settings, workers))
+    paths, keys = paths_and_settings(words or [])
+    given = {"output.run_dir": out, "search.min_similarity": threshold}
+    keys = [*overrides_of(keys, settings, workers), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    config, found = config_for(paths, config_file, keys)
+    if found is not None and not as_json:
+        print_preview(paths, found, config, keys, is_all=is_preview)
+    if is_preview:
+        if as_json or found is None:
+            print_json({"overrides": [*(found.overrides if found else ()), *keys], "run_dir": config.output.run_dir})
+        return
     with ConsoleReporter() as reporter:
         summary = pipeline.run(config, stages, redo=redo, reporter=reporter)
     print_result(as_json, summary.as_dict(), lambda: print_summary(summary, config))

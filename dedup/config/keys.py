@@ -132,7 +132,12 @@ class EmbedConfig:
     """How shards are embedded."""
 
     shards_per_partition: int = key(1, "tars per partition: 1 on one machine, about 100 on a cluster", stage="embed", low=1)
-    images_per_partition: int = key(10_000, "for input.images: files per partition", stage="embed", low=1)
+    images_per_partition: int = key(
+        0,
+        "for input.images: files per partition; 0 = 250 to 10,000, so that large folders have at least 64 partitions",
+        stage="embed",
+        low=0,
+    )
     batch_size: int = free(0, "images per encoder batch; 0 = what suits the encoder; on a GPU, what fits into free memory", low=0)
     decode_threads: int = free(
         0,

@@ -38,13 +38,14 @@ def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
     return Config(**{section: cls(**merged[section]) for section, cls in SECTIONS.items()})
 
 
-def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Config:
     """Build a configuration from the defaults, a YAML file and overrides, each over the one before.
 
     Parameters
     ----------
-    path : str or None
-        YAML file of sections and keys; values may use OmegaConf's ``${…}``.
+    path : str, mapping or None
+        YAML file of sections and keys; values may use OmegaConf's ``${…}``. Or the same as a mapping: sections of keys, or
+        ``{"search.nprobe": 8}``.
     overrides : sequence of str
         ``section.key=value``. Text stands for itself: it is never parsed as YAML. A key that holds a list takes one
         entry per override, the first of which replaces what the file says; `keep.order_by` and `input.carry` take
@@ -60,7 +61,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     >>> load_config(None, ["search.nprobe=8", "input.shards={000..099}.tar"]).input.shards
     ['{000..099}.tar']
     """
-    values = to_dict(Config()) if path is None else _read_yaml(path)
+    values = to_dict(Config()) if path is None else _read(path, Config)
     given: set[str] = set()
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -73,6 +74,19 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
             value = [*values[section][name], *value]
         given.add(key)
         values[section][name] = value
+    return _built(values)
+
+
+def updated(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A configuration with other values for some keys; `settings` and errors as in `load_config`.
+
+    >>> updated(Config(), {"search.nprobe": 8}).search.nprobe
+    8
+    """
+    return _built(_read(settings, config))
+
+
+def _built(values: dict[str, dict[str, Any]]) -> Config:
     for key in (key for key, entry in KEYS.items() if entry.form == "switch"):  # YAML's yes and True mean true
         section, _, name = key.partition(".")
         text = str(values[section][name]).lower()
@@ -95,14 +109,15 @@ def resolved(config: Config) -> Config:
     )
 
 
-def _read_yaml(path: str) -> dict[str, dict[str, Any]]:
-    """The defaults, updated with a file's values; OmegaConf reads the YAML, resolves ``${…}`` and converts types."""
+def _read(path: str | Mapping[str, Any], base: Config | type[Config]) -> dict[str, dict[str, Any]]:
+    """The values of a configuration, updated with those of a YAML file or a mapping; OmegaConf resolves ``${…}`` and converts types."""
+    where = "settings" if isinstance(path, Mapping) else path
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.create(_nested(path)) if isinstance(path, Mapping) else OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise ConfigError(f"expected sections such as 'search:', found a {type(OmegaConf.to_container(loaded)).__name__}; {HINT}")
         _check_keys(loaded)
-        plain = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), loaded), resolve=True)
+        plain = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(base), loaded), resolve=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}, line {line}: broken YAML: {error.problem or error.context}; fix that line") from error
@@ -110,13 +125,27 @@ def _read_yaml(path: str) -> dict[str, dict[str, Any]]:
         key = str(error.full_key or "")
         entry = KEYS.get(key.partition("[")[0])
         expected = f": expected {_TYPE_NAMES[str if '[' in key else entry.type]}" if entry else ""
-        raise ConfigError(f"{path}: {key}{expected}: {str(error).splitlines()[0]}; {HINT}") from error
+        raise ConfigError(f"{where}: {key}{expected}: {str(error).splitlines()[0]}; {HINT}") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).replace("\n", " ")
         raise ConfigError(f"the configuration file {path} can't be read: {reason}; give -c the path of a YAML file") from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
     return typing.cast("dict[str, dict[str, Any]]", plain)
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings as sections of keys, also where they are given as ``section.key``."""
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        section, dot, name = str(key).partition(".")
+        if dot:
+            nested.setdefault(section, {})[name] = value
+        elif isinstance(value, Mapping):
+            nested.setdefault(section, {}).update(value)
+        else:
+            nested[section] = value
+    return nested
 
 
 def _check_keys(loaded: DictConfig) -> None:

@@ -24,12 +24,11 @@ from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.row_images import holds_images
+from dedup.storage.input.rows import TAR_ENDINGS
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, may_be_image, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import expand_shards
 from dedup.storage.urls import filesystem, is_local, local_path, open_binary
-
-_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def read_inputs(paths: Sequence[str], *, max_image_bytes: int) -> Iterator[Input
 
 def is_shard(path: str) -> bool:
     """Whether a path is that of a tar, or of a parquet or Arrow file, by its name."""
-    return path.endswith(_TARS) or is_row_file(path)
+    return path.endswith(TAR_ENDINGS) or is_row_file(path)
 
 
 def _is_folder(path: str) -> bool:

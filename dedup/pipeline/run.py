@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from dedup.config import Config
 from dedup.config.key import STAGE_NAMES
-from dedup.config.load import resolved, to_dict
+from dedup.config.load import resolved, to_dict, updated
 from dedup.config.rules import validate
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter
 from dedup.encoders import n_gpus
@@ -21,6 +23,7 @@ from dedup.engines.spark.shipment import SCRATCH, remove_folder
 from dedup.engines.workers import check_main
 from dedup.errors import ConfigError, MissingExtra
 from dedup.machine import available_cores, free_memory, package_version
+from dedup.pipeline.paths import config_for
 from dedup.pipeline.plan import Inputs, Plan, make_plan
 from dedup.pipeline.preflight import bounded_workers, check
 from dedup.pipeline.stages import STAGES
@@ -72,9 +75,11 @@ class RunSummary:
 
 
 def run(
-    config: Config,
+    config: Config | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     stages: Sequence[str] = STAGE_NAMES,
     *,
+    out: str | os.PathLike[str] = "",
+    settings: Mapping[str, Any] | None = None,
     redo: bool = False,
     engine: Engine | None = None,
     reporter: Reporter | None = None,
@@ -83,9 +88,14 @@ def run(
 
     Parameters
     ----------
-    config : Config
+    config : Config, path or sequence of paths
+        A configuration; or what to read, as `dedup run PATH…` takes it: a folder of photos, tars, parquet files, embeddings, globs.
     stages : sequence of str
         Names from `STAGE_NAMES`; the stages before them must be finished.
+    out : path
+        The run directory; by default the configuration's, or of paths the first one's name with ``-dedup``, in the working directory.
+    settings : mapping
+        Keys of the configuration, ``{"search.min_similarity": 0.9}``, over those of `config`.
     redo : bool
         Redo from the first stage whose configuration or input changed, instead of refusing.
     engine : Engine
@@ -97,10 +107,20 @@ def run(
     ConfigError, RunDirectoryError
         Before any work, if the configuration can't work or the run directory holds another run.
     InputError
-        If a shard can't be reached.
+        If a path holds nothing to read, or a shard can't be reached.
     StageError
         If workers can't import the script that calls this, or it calls this without ``if __name__ == "__main__"``.
+
+    Examples
+    --------
+    >>> dedup.run("photos", out="photos-dedup", settings={"engine.workers": 4})  # doctest: +SKIP
     """
+    given = dict(settings or {}) | ({"output.run_dir": os.fspath(out)} if out else {})
+    if not isinstance(config, Config):
+        paths = [config] if isinstance(config, str | os.PathLike) else list(config)
+        config, _ = config_for([os.fspath(path) for path in paths])
+    if given:
+        config = updated(config, given)
     if engine is None and config.engine.name == "local":
         check_main()
     reporter = reporter or SilentReporter()

@@ -196,5 +196,16 @@ def test_folder_refusals(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match=r"input\.captions=.*does not exist"):
         folder_parts(str(tmp_path), str(tmp_path / "captions.csv"), 10)
-    with pytest.raises(ConfigError, match="images_per_partition=0"):
-        folder_parts(str(tmp_path), "", 0)
+    with pytest.raises(ConfigError, match="images_per_partition=-1"):
+        folder_parts(str(tmp_path), "", -1)
+
+
+def test_a_folder_is_cut_by_the_number_of_its_images(tmp_path: Path) -> None:
+    for number in range(1_000):
+        (tmp_path / f"{number:04}.jpg").write_bytes(b"x")
+    parts = folder_parts(str(tmp_path), "", 0)
+    assert [len(part.images) for part in parts] == [250] * 4 and [image for part in parts for image in part.images] == sorted(
+        path.name for path in tmp_path.iterdir()
+    )
+    (tmp_path / "more.jpg").write_bytes(b"x")
+    assert [len(part.images) for part in folder_parts(str(tmp_path), "", 0)] == [250] * 4 + [1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -17,6 +18,7 @@ from dedup.config.load import resolved
 from dedup.contracts import Progress
 from dedup.pipeline.plan import StageStatus
 from dedup.pipeline.run import RunSummary
+from dedup.storage.input.recognise import Recognised
 from dedup.text import counted, input_lines, printable
 
 _PLAIN_EVERY_S = 5.0
@@ -194,6 +196,19 @@ _LINES: Final[tuple[tuple[str, Lines], ...]] = (
     ("manifest", _manifest),
     ("targets", _targets),
 )
+
+
+def print_preview(paths: Sequence[str], found: Recognised, config: Config, overrides: Sequence[str], *, is_all: bool) -> None:
+    """Say what was found at some paths and where the tables go; with `is_all` also the settings, on standard output."""
+    lines = [(path, said) for path, said in zip(paths, found.said, strict=True)] + [("writes", config.output.run_dir.rstrip("/") + "/")]
+    if is_all:
+        settings = [*found.overrides, *overrides]
+        settings += [] if any(text.startswith("output.run_dir=") for text in settings) else [f"output.run_dir={config.output.run_dir}"]
+        lines += [("settings", shlex.join(settings)), ("", "nothing was done: without --dry-run it runs")]
+    width = max(len(printable(name)) for name, _ in lines)
+    target = console(stderr=not is_all)
+    for name, said in lines:
+        target.print(f"{printable(name):<{width}}  {printable(said)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_summary(summary: RunSummary, config: Config) -> None:

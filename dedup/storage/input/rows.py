@@ -17,7 +17,7 @@ from dedup.storage.input.records import Record, aliases, as_text, caption_column
 from dedup.storage.input.samples import TextSources, one_line
 
 KEY_NAMES: Final = ("key", "__key__", "image_path", "KEY")
-_TAR_ENDINGS: Final = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar")
+TAR_ENDINGS: Final = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar")
 _LOOKED_THROUGH: Final = 200_000  # rows of a column from which its encoding is learnt
 
 
@@ -130,8 +130,13 @@ def sidecar_url(shard: str) -> str:
     >>> sidecar_url("s3://bucket/00000.tar"), sidecar_url("/data/a.tar.gz")
     ('s3://bucket/00000.parquet', '/data/a.parquet')
     """
-    ending = next((ending for ending in _TAR_ENDINGS if shard.endswith(ending)), posixpath.splitext(shard)[1])
-    return shard[: len(shard) - len(ending)] + ".parquet"
+    return without_ending(shard) + ".parquet"
+
+
+def without_ending(shard: str) -> str:
+    """A path without ``.tar``, ``.tar.gz`` and their like, or without its suffix."""
+    ending = next((ending for ending in TAR_ENDINGS if shard.endswith(ending)), posixpath.splitext(shard)[1])
+    return shard[: len(shard) - len(ending)]
 
 
 class Sidecar:

@@ -29,6 +29,7 @@ from dedup.storage.input.tables import read_paths
 from dedup.storage.urls import absolute, filesystem, is_local
 
 _OWN_TABLES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of the layout that `datasets` calls an image folder
+_PARTS, _LEAST_PER_PART, _MOST_PER_PART = 64, 250, 10_000  # parts of a folder, and images of each
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
 
 
@@ -158,14 +159,14 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
     folders are followed, once; a file that several links or names lead to is one image.
     `captions`: the table of captions, or ''; then they are in text files beside the images, or if there are none in a table of the folder
     that `datasets` knows: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
-    `per_part`: images per part, at least 1.
+    `per_part`: images per part; 0 = by their number alone, so that the same folder is cut alike on every machine.
     Returns images in the order of their relative paths, including files in formats that are not read: they are rejected with
     that reason rather than skipped. Files whose suffix tells nothing are included too: their bytes tell.
     Raises InputError if the folder or the file of captions does not exist, or the folder holds no image.
-    Raises ConfigError if per_part is below 1.
+    Raises ConfigError if per_part is below 0.
     """
-    if per_part < 1:
-        raise ConfigError(f"embed.images_per_partition={per_part} is below 1; expected a number of images")
+    if per_part < 0:
+        raise ConfigError(f"embed.images_per_partition={per_part} is below 0; expected a number of images, or 0")
     folder = absolute(images_dir).rstrip("/")
     images, texts, passed_over = list_images(folder)
     if not images:
@@ -179,6 +180,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
     if not url and not any(beside):
         url = _own_table(folder)
     whole = _with_table(folder, images, url) if url else FolderPart("", folder, tuple(images), texts=beside)
+    per_part = per_part or min(_MOST_PER_PART, max(_LEAST_PER_PART, -(-len(images) // _PARTS)))
     parts = [_cut(whole, number, start, per_part) for number, start in enumerate(range(0, len(images), per_part))]
     return [replace(parts[0], passed_over=tuple(sorted(passed_over.items()))), *parts[1:]]
 
