@@ -17,7 +17,12 @@ from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.tables import read_table
 
-_TASK_ROWS = 2_000
+_TASKS, _LEAST_ROWS, _MOST_ROWS = 64, 50, 2_000  # of a stage, and members of each
+
+
+def rows_per_task(n_members: int) -> int:
+    """Members of whole groups to judge in one task: by their number alone, so that files are cut alike on every machine."""
+    return min(_MOST_ROWS, max(_LEAST_ROWS, n_members // _TASKS))
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ def cover(
     places = find_places(context.engine, context.run.table("metadata"), np.unique(sample_ids[is_undecided]))
     placed = places["sample_id"].to_numpy()
     verdicts = find_verdicts(context.engine, base_tables(context.base, context.config.confirm), placed)
-    cuts = np.flatnonzero(np.diff(np.cumsum(np.diff(bounds)[undecided]) // _TASK_ROWS)) + 1
+    sizes = np.diff(bounds)[undecided]
+    cuts = np.flatnonzero(np.diff(np.cumsum(sizes) // rows_per_task(int(sizes.sum())))) + 1
     for part in np.split(undecided, cuts) if len(undecided) else []:
         rows = np.concatenate([np.arange(bounds[k], bounds[k + 1]) for k in part])
         offsets = np.concatenate([[0], np.cumsum(np.diff(bounds)[part])]).astype(np.int64)

@@ -19,14 +19,13 @@ from dedup.numerics.image.enlarged import is_enlarged
 from dedup.runs.directory import Run
 from dedup.schemas import EDGES, METADATA
 from dedup.schemas.pairs import NEAR_SQL
-from dedup.stages.groups.cover import judge_members
+from dedup.stages.groups.cover import judge_members, rows_per_task
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.images.reader import PictureReader, Place
 from dedup.storage.tables import FileWriter, ask, clear, write_table
 from dedup.storage.urls import join
 
-_TASK_ROWS: Final = 2_000
 _LOOKED_AT: Final = 12  # copies of a group that are looked at in full size, the likeliest originals first
 _FINEST: Final = 4  # and those with most pixels
 _ROUNDS: Final = 2  # in which the likeliest original is compared with the others: it may then be another
@@ -126,7 +125,8 @@ def find_edits(context: StageContext) -> tuple[int, pa.Table]:
     refused = ask(context.engine, REFUSED_SQL, {name: run.table(name) for name in ("refused", "groups")}, REFUSED)
     components = members["raw_component_id"].to_numpy()
     starts = np.append(np.flatnonzero(np.diff(components, prepend=-1)), len(components))
-    cuts = np.unique(starts[np.searchsorted(starts, np.arange(0, len(components) + _TASK_ROWS, _TASK_ROWS)).clip(0, len(starts) - 1)])
+    per_task = rows_per_task(len(components))
+    cuts = np.unique(starts[np.searchsorted(starts, np.arange(0, len(components) + per_task, per_task)).clip(0, len(starts) - 1)])
     tasks = []
     for number, (start, stop) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
         part = members.slice(start, stop - start)
