@@ -1,8 +1,11 @@
-"""The commands that work on a finished run: report, show, explain, calibrate, rewrite, export."""
+"""The commands that work on a finished run: report, show, explain, calibrate, rewrite, export, apply."""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -194,3 +197,62 @@ def export(
     with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, reporter):
         summary = export_run(run_dir, form, out, keep_list=keep_list, with_images=images, engine=engine, reporter=reporter)
     print_result(as_json, asdict(summary), lambda: print_export(summary))
+
+
+class LinkKind(StrEnum):
+    """Kinds of links."""
+
+    hard = "hard"
+    sym = "sym"
+    reflink = "reflink"
+
+
+def apply(
+    run_dir: RunDir,
+    move: Annotated[str, typer.Option("--move", metavar="DIR", help="move copies to this folder, with their paths below it")] = "",
+    trash: Annotated[bool, typer.Option("--trash", help="move copies to the trash")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="delete copies")] = False,
+    link: Annotated[
+        LinkKind | None, typer.Option("--link", help="replace copies that are equal byte for byte by links to the kept file")
+    ] = None,
+    is_list: Annotated[bool, typer.Option("--list", help="print the paths of copies, one per line")] = False,
+    is_undo: Annotated[bool, typer.Option("--undo", help="take back what was done last: names, bytes and times")] = False,
+    protect: Annotated[
+        list[str] | None, typer.Option("--protect", metavar="DIR", help="touch nothing in this folder; may be given several times")
+    ] = None,
+    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="check every file, and do nothing")] = False,
+    is_sure: Annotated[bool, typer.Option("--yes", help="do not ask before --delete")] = False,
+    as_json: Json = False,
+) -> None:
+    """Move, trash, delete or link the copies in a folder; or take it back.
+
+    Both files are compared with what the run has read before one is touched, and every step is written down first.
+
+    Example: dedup apply out --move copies
+    """
+    from dedup.cli.show.finished import print_applied
+    from dedup.cli.show.run import ConsoleReporter
+    from dedup.release.apply import apply as apply_to_files
+    from dedup.release.apply import copies_to_act_on, take_back
+    from dedup.release.file_actions import Action
+
+    ways = {"--move": bool(move), "--trash": trash, "--delete": delete, "--link": link is not None, "--list": is_list, "--undo": is_undo}
+    chosen = [way for way, is_chosen in ways.items() if is_chosen]
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} can't be combined; leave one out")
+    if is_list and not as_json:
+        for path in copies_to_act_on(run_dir):
+            typer.echo(os.fsencode(path))
+        return
+    if is_undo:
+        done = take_back(run_dir)
+        print_result(as_json, done.as_dict(), lambda: print_applied(done, run_dir))
+        return
+    if delete and not (is_sure or is_dry_run) and not (sys.stdin.isatty() and typer.confirm("Delete the copies for good?")):
+        raise ConfigError(
+            "--delete can't be taken back for copies that are not equal byte for byte; add --yes, or use --trash or --move DIR"
+        )
+    action: Action = "move" if move else "trash" if trash else "delete" if delete else link.value if link else "list"
+    with ConsoleReporter() as reporter:
+        done = apply_to_files(run_dir, action, target=move, protect=protect or [], is_dry_run=is_dry_run, reporter=reporter)
+    print_result(as_json, done.as_dict(), lambda: print_applied(done, run_dir))

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from dedup.cli.attack import extraction
 from dedup.cli.find import flag, info, query, serve
-from dedup.cli.finished import calibrate, explain, export, report, rewrite, show
+from dedup.cli.finished import apply, calibrate, explain, export, report, rewrite, show
 from dedup.cli.run import config, demo_data, run, status
 from dedup.cli.show.terminal import HOW_TO_CONTINUE, errors_shown, is_plain, print_overview
 from dedup.errors import ConfigError
@@ -65,13 +65,13 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="De-duplicate image/text datasets kept in webdataset shards.",
+    help="De-duplicate images, with or without captions: folders, webdataset shards, parquet files, embeddings.",
 )
 
 for _panel, _commands in {
     "Make a run": (run, status, config, demo_data),
     "Inspect a run": (report, show, explain, info, calibrate),
-    "Use a run": (rewrite, export, query, flag, serve),
+    "Use a run": (apply, rewrite, export, query, flag, serve),
 }.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

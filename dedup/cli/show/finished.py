@@ -10,6 +10,7 @@ from dedup.calibration.calibrate import Advice, Calibration
 from dedup.cli.show.terminal import console, print_lines, print_text
 from dedup.contracts import JsonDict
 from dedup.explanation.explanation import Explanation, Refusal, Sample, Step
+from dedup.release.apply import Applied
 from dedup.release.export import ExportSummary
 from dedup.release.plan import KeepListResult
 from dedup.release.rewrite import RewriteSummary
@@ -261,3 +262,24 @@ def print_report(summary: ReportSummary) -> None:
     for note in summary.notes:
         print_text(note, stderr=True)
     print_text(f"{summary.path}  {bytes_text(summary.n_bytes)}, {counted(summary.n_pictures, 'picture')}")
+
+
+def print_applied(done: Applied, run_dir: str) -> None:
+    """Say what was done to copies, what was left alone and why, and how to take it back."""
+    verb = {
+        "list": "can be acted on", "move": "moved", "trash": "moved to the trash", "delete": "deleted", "hard": "replaced by hard links",
+        "sym": "replaced by symbolic links", "reflink": "replaced by clones", "undo": "are as they were",
+    }[done.action]  # fmt: skip
+    would = "would be " if done.is_dry_run and done.action != "list" else ""
+    what = "files" if done.action == "undo" else f"copies ({bytes_text(done.n_bytes)})"
+    lines = [("done" if not done.is_dry_run else "found", f"{done.n_files:,} {what} {would}{verb}")]
+    if done.n_sidecars:
+        lines.append(("beside", f"{done.n_sidecars:,} files with them"))
+    lines += [("left alone", f"{count:,}: {reason}") for reason, count in done.left.most_common()]
+    if done.action == "list":
+        lines.append(
+            ("next", f"dedup apply {run_dir} --move DIR, --trash, --delete or --link hard; --dry-run checks, --undo takes it back")
+        )
+    elif done.journal and done.action != "undo":
+        lines.append(("undo", f"dedup apply {run_dir} --undo"))
+    print_lines(lines)

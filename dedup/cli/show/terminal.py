@@ -48,7 +48,7 @@ def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, s
             out.print(f"[bold]{panel}[/]")
         out.print(f"  [cyan]{name:<{width}}[/]  {escape(meaning)}", soft_wrap=True)
         last_panel = panel
-    out.print(f"\nOptions: {'  '.join(options)}", soft_wrap=True)
+    out.print(f"Options: {'  '.join(options)}", soft_wrap=True)
 
 
 def print_result(as_json: bool, value: object, as_text: Callable[[], object]) -> None:
