@@ -65,7 +65,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="De-duplicate images, with or without captions: folders, webdataset shards, parquet files, embeddings.",
+    help="De-duplicate images and their captions: folders, webdataset shards, parquet.",
 )
 
 for _panel, _commands in {
