@@ -224,9 +224,9 @@ def apply(
     is_sure: Annotated[bool, typer.Option("--yes", help="do not ask before --delete")] = False,
     as_json: Json = False,
 ) -> None:
-    """Move, trash, delete or link the copies in a folder; or take it back.
+    """Move, trash, delete or link the copies in a folder.
 
-    Both files are compared with what the run has read before one is touched, and every step is written down first.
+    Both files are compared with what the run has read before one is touched, and every step is written down first; --undo takes it back.
 
     Example: dedup apply out --move copies
     """
