@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
     from dedup.calibration.calibrate import calibrate as calibrate
     from dedup.config import Config as Config
     from dedup.config.load import load_config as load_config
+    from dedup.duplicates import Duplicates as Duplicates
+    from dedup.duplicates import find_duplicates as find_duplicates
     from dedup.errors import DedupError as DedupError
     from dedup.explanation.draw import montage as montage
     from dedup.explanation.explain import explain as explain
@@ -41,6 +43,7 @@ _PUBLIC = {
     "dedup.calibration.calibrate": ("calibrate",),
     "dedup.config": ("Config",),
     "dedup.config.load": ("load_config",),
+    "dedup.duplicates": ("Duplicates", "find_duplicates"),
     "dedup.errors": ("DedupError",),
     "dedup.explanation.draw": ("montage",),
     "dedup.explanation.explain": ("explain",),

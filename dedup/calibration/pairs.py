@@ -291,5 +291,5 @@ def judge_pairs(context: StageContext, src: Ids, dst: Ids, turn: str, stage: str
 
 def judge_block(task: JudgeTask) -> list[Outcome]:
     """Judge the pairs of a task."""
-    judge = task.inputs.judge()
-    return [judge.judge(src, dst, (task.turn,), "calibration") for src, dst in zip(task.src, task.dst, strict=True)]
+    with task.inputs.judge() as judge:
+        return [judge.judge(src, dst, (task.turn,), "calibration") for src, dst in zip(task.src, task.dst, strict=True)]

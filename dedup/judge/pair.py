@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final
@@ -306,17 +306,18 @@ class JudgeInputs:
     verdicts: pa.Table = field(default_factory=VERDICTS.empty_table)  # of `VERDICTS`: pairs judged in the base of the run
     spaces: tuple[Space, ...] = ()  # the run's own first
 
-    def judge(self) -> PairJudge:
-        """The judge of a worker's task."""
+    @contextmanager
+    def judge(self) -> Iterator[PairJudge]:
+        """The judge of a worker's task, with files open until its end."""
         use_one_thread()  # per worker
-        reader = self.settings.reader()
         places = {row["sample_id"]: Place(**row) for row in self.places.to_pylist()}
-        reader.prefetch(list(places.values()))
+        with self.settings.reader() as reader:
+            reader.prefetch(list(places.values()))
 
-        def read(sample_id: int) -> Pixels:
-            return reader.read(places[sample_id])
+            def read(sample_id: int) -> Pixels:
+                return reader.read(places[sample_id])
 
-        return PairJudge(self.settings, read, self.verdicts)
+            yield PairJudge(self.settings, read, self.verdicts)
 
 
 def find_places(engine: Engine, metadata: Table, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:

@@ -83,14 +83,14 @@ class Candidates:
 def confirm_components(task: ConfirmTask) -> Confirmed:
     """Judge the components of a task."""
     members, pairs, judged = (_read(task, name) for name in ("members", "pairs", "judged"))
-    judge = JudgeInputs(task.settings, members.select(PLACES.names), judged.select(VERDICTS.names)).judge()
+    inputs = JudgeInputs(task.settings, members.select(PLACES.names), judged.select(VERDICTS.names))
     src, dst, similarity = (pairs[name].to_numpy() for name in ("src", "dst", "similarity"))
     every = Candidates(src, dst, similarity, pairs["source"].to_pylist(), _found_by(task, pairs), _turns(task, pairs))
     bounds = component_slices(members["component"].to_numpy())
     labels = members["component"].to_numpy()[bounds[:-1]] if len(members) else np.zeros(0, np.int64)
     cuts = [np.searchsorted(pairs["component"].to_numpy(), labels, side=side).tolist() for side in ("left", "right")]
     outcome = Confirmed()
-    with VerdictWriter(task.settings.run, f"part-{task.number:05d}", "confirm") as writer:
+    with inputs.judge() as judge, VerdictWriter(task.settings.run, f"part-{task.number:05d}", "confirm") as writer:
         for start, stop, first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), *cuts, strict=True):
             rows = members.slice(start, stop - start)
             candidates = every.part(first, last, rows["sample_id"].to_numpy())

@@ -52,14 +52,14 @@ class Cover:
 
 def cover_components(task: CoverTask) -> Cover:
     """Choose anchors and judge the pairs that are not decided yet."""
-    judge = task.inputs.judge()
     links_of = _links(task.links)
     refused = {(int(a), int(b)) for a, b in task.refused.tolist()}
     threshold_of = dict(zip(task.distinct.tolist(), task.min_similarity.tolist(), strict=True))
     anchor = np.arange(len(task.sample_ids), dtype=np.int64)
     similarity = np.ones(len(anchor), dtype=np.float32)
     distance = np.full(len(anchor), np.nan, dtype=np.float32)
-    with VerdictWriter(task.inputs.settings.run, f"{task.stage}-{task.number:05d}", task.stage, writes_edges=False) as writer:
+    refusals = VerdictWriter(task.inputs.settings.run, f"{task.stage}-{task.number:05d}", task.stage, writes_edges=False)
+    with task.inputs.judge() as judge, refusals as writer:
         for start, stop, n_forced in zip(task.bounds[:-1], task.bounds[1:], task.n_forced.tolist(), strict=True):
             ids, rows = np.unique(task.sample_ids[start:stop], return_inverse=True)
             thresholds = np.array([threshold_of[int(sample)] for sample in ids], dtype=np.float32)

@@ -154,10 +154,11 @@ def write_edits(task: EditsTask) -> tuple[int, pa.Table]:
     rows: list[dict[str, Any]] = []
     reader = PictureReader(task.run.path("embeddings"), None, max_pixels=task.inputs.settings.max_pixels, uses_thumbnails=False)
     refusals = VerdictWriter(task.run, f"{_NAME}-{task.number:05d}", "manifest", writes_edges=False)
-    with reader, refusals, FileWriter(join(table.path, f"part-{task.number:05d}.parquet"), table.schema) as writer:
+    part = join(table.path, f"part-{task.number:05d}.parquet")
+    with reader, refusals, task.inputs.judge() as judge, FileWriter(part, table.schema) as writer:
         reader.prefetch(Place(*(row[name] for name in _PLACE)) for row in task.members.select(_PLACE).to_pylist())
         pictures = _Pictures(reader)
-        comparer = _Comparer(task.inputs.judge(), task.inputs.spaces, refused, refusals)
+        comparer = _Comparer(judge, task.inputs.spaces, refused, refusals)
         for component, images in _rows_by_component(task.members).items():
             rows += _edits_of(images, links.get(component, []), pictures, comparer)
         writer.write(pa.Table.from_pylist(rows, schema=table.schema))
