@@ -272,13 +272,12 @@ class _Worker:
 
     def act(self, copy: _Copy, beside: Sequence[str]) -> str:
         """Act on the files beside a copy, then on itself: a call that was killed can be repeated; returns why not, '' if it was done."""
-        goes_to = self._place(copy, copy.path)
-        if goes_to and self.trash is None and os.path.lexists(goes_to):
+        if self.action == "move" and any(os.path.lexists(self._place(copy, path)) for path in (*beside, copy.path)):
             return "the place where it would go is taken"
         for path in beside:
             act(self.action, Files(path, self._place(copy, path), is_text=True), self.journal)
         keeper = copy.keeper if copy.kind == "exact" else ""
-        return act(self.action, Files(copy.path, goes_to, keeper, copy.sha256), self.journal)
+        return act(self.action, Files(copy.path, self._place(copy, copy.path), keeper, copy.sha256), self.journal)
 
     def _place(self, copy: _Copy, path: str) -> str:
         if self.trash is not None:
@@ -288,44 +287,59 @@ class _Worker:
 
 def _checked(copies: Sequence[_Copy], pool: ThreadPoolExecutor) -> Iterator[tuple[_Copy, str]]:
     """Each copy with why it can't be acted on, '' if both files have the bytes that the run compared; files are read ahead."""
-    kept: dict[str, Future[str]] = {}
-    waiting: deque[tuple[_Copy, Future[str]]] = deque()
+    kept: dict[str, Future[_Seen]] = {}
+    waiting: deque[tuple[_Copy, Future[_Seen]]] = deque()
     rest = iter(copies)
     while True:
         for copy in islice(rest, _AHEAD - len(waiting)):
             if copy.keeper not in kept:
-                kept[copy.keeper] = pool.submit(_changed, copy.keeper, copy.keeper_sha256)
-            waiting.append((copy, pool.submit(_changed, copy.path, copy.sha256)))
+                kept[copy.keeper] = pool.submit(_look, copy.keeper, copy.keeper_sha256)
+            waiting.append((copy, pool.submit(_look, copy.path, copy.sha256)))
         if not waiting:
             return
         copy, own = waiting.popleft()
-        of_keeper = kept[copy.keeper].result()
-        if said := own.result():
-            yield copy, f"it {said}"
-        else:
-            yield copy, f"the kept file {of_keeper}" if of_keeper else _now(copy)
+        yield copy, _why_not(copy, own.result(), kept[copy.keeper].result())
 
 
-def _changed(path: str, sha256: str) -> str:
-    """What is wrong with a file, '' if it has the bytes that the run read."""
+@dataclass(frozen=True)
+class _Seen:
+    """A file as it was read."""
+
+    wrong: str  # what is wrong with it, '' if it has the bytes that the run read
+    stamp: tuple[int, ...] = ()
+
+
+def _look(path: str, sha256: str) -> _Seen:
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
+            stamp = _stamp(os.fstat(file.fileno()))
             while block := file.read(_READ_BYTES):
                 digest.update(block)
     except FileNotFoundError:
-        return "is not there any more"
+        return _Seen("is not there any more")
     except OSError as error:
-        return f"can't be read ({one_line(error)})"
-    return "" if digest.hexdigest() == sha256 else "has changed since the run"
+        return _Seen(f"can't be read ({one_line(error)})")
+    return _Seen("" if digest.hexdigest() == sha256 else "has changed since the run", stamp)
 
 
-def _now(copy: _Copy) -> str:
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _why_not(copy: _Copy, own: _Seen, kept: _Seen) -> str:
     """Why a copy can't be acted on just now, '' if it can: never without the file that is kept."""
+    if own.wrong or kept.wrong:
+        return f"it {own.wrong}" if own.wrong else f"the kept file {kept.wrong}"
     try:
-        return "it is the kept file under another name" if os.path.samefile(copy.path, copy.keeper) else ""
+        now = [os.stat(path) for path in (copy.path, copy.keeper)]
     except OSError:
-        return "the kept file is not there any more"
+        return "a file has gone just now"
+    if os.path.samestat(*now):
+        return "it is the kept file under another name"
+    if os.path.islink(copy.path):
+        return "it is a symbolic link"
+    return "" if [_stamp(status) for status in now] == [own.stamp, kept.stamp] else "a file is being written just now"
 
 
 class NamesBeside:

@@ -92,7 +92,13 @@ def act(action: Action, files: Files, journal: Journal) -> str:
     os.makedirs(os.path.dirname(files.target), exist_ok=True)
     scratch = hidden_name(files.target)
     journal.begin(action=action, path=files.path, target=files.target, scratch=scratch)
-    move(files.path, files.target, scratch)
+    try:
+        move(files.path, files.target, scratch)
+    except OSError:
+        if action == "trash":
+            with suppress(FileNotFoundError):
+                os.unlink(note_of(files.target))
+        raise
     return ""
 
 

@@ -175,6 +175,14 @@ def test_what_has_changed_is_left_alone(root):
     assert state(photos).keys() == before.keys()
 
 
+def test_links_that_the_user_made_are_left_alone(root):
+    (root / "photos/small1.jpg").rename(root / "elsewhere.jpg")
+    (root / "photos/small1.jpg").symlink_to(root / "elsewhere.jpg")
+    done = apply(str(root / "run"), "move", target=str(root / "moved"))
+    assert dict(done.left) == {"it is a symbolic link": 1} and done.n_files == 4 and (root / "photos/small1.jpg").is_symlink()
+    (root / "elsewhere.jpg").unlink()
+
+
 def test_protected_folders_and_places_that_are_taken(root):
     done = apply(str(root / "run"), "move", target=str(root / "moved"), protect=[str(root / "photos")], is_dry_run=True)
     assert done.n_files == 0 and dict(done.left) == {"in a protected folder": 5}
