@@ -170,8 +170,9 @@ def rewrite(
 
 def export(
     run_dir: RunDir,
-    form: Annotated[str, typer.Option("--format", help="keys, urls, rows, datacomp or hf")],
+    form: Annotated[str, typer.Option("--format", help="csv, jsonl, parquet or txt; keys, urls, rows, datacomp or hf")],
     out: Annotated[str, typer.Option("--out", help="file to write; for rows and hf a folder")],
+    what: Annotated[str, typer.Option("--what", help="for csv, jsonl, parquet: kept, dropped, groups, counts or pairs")] = "kept",
     keys: EngineKeys = None,
     config_file: ConfigFile = None,
     settings: EngineSettings = None,
@@ -180,13 +181,13 @@ def export(
     images: Annotated[bool, typer.Option("--images/--no-images", help="hf: include the image bytes in the parquet files")] = True,
     as_json: Json = False,
 ) -> None:
-    """Write a list of the kept samples, for another tool.
+    """Write what was kept or dropped as a list, for another tool.
 
-    keys: one key per line, or keys with their shards as .csv or .parquet; urls: one per line; rows: for each file of embeddings, parquet
-    or Arrow a boolean .npy, True for each row that is kept; datacomp: the sorted .npy of its resharder; hf: a folder that
-    `datasets.load_dataset` reads.
+    csv, jsonl, parquet, txt: what --what says, as one file. keys: one key per line, or keys with their shards as .csv or .parquet; urls:
+    one per line; rows: for each file of embeddings, parquet or Arrow a boolean .npy, True for each row that is kept; datacomp: the sorted
+    .npy of its resharder; hf: a folder that `datasets.load_dataset` reads.
 
-    Example: dedup export out --format keys --out kept.csv
+    Example: dedup export out --what groups --format csv --out groups.csv
     """
     from dedup.cli.show.finished import print_export
     from dedup.release.export import FORMATS
@@ -195,7 +196,7 @@ def export(
     if form not in FORMATS:
         raise ConfigError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, reporter):
-        summary = export_run(run_dir, form, out, keep_list=keep_list, with_images=images, engine=engine, reporter=reporter)
+        summary = export_run(run_dir, form, out, what=what, keep_list=keep_list, with_images=images, engine=engine, reporter=reporter)
     print_result(as_json, asdict(summary), lambda: print_export(summary))
 
 

@@ -18,6 +18,7 @@ from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.release.plan import FIRST_IMAGES, CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.release.row_masks import export_rows
+from dedup.release.table_export import TABLE_FORMATS, WHAT, export_table
 from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
@@ -27,7 +28,7 @@ from dedup.storage.input.shards import is_place, read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
-FORMATS = ("keys", "urls", "rows", "datacomp", "hf")
+FORMATS = ("keys", "urls", "rows", "datacomp", "hf", *TABLE_FORMATS)
 _SUFFIXES: Final = {"keys": (".txt", ".csv", ".parquet"), "datacomp": (".npy",)}  # of the file, by format; others may have any
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
 _UID_TYPE: Final = np.dtype("<u8,<u8")
@@ -63,6 +64,7 @@ class ExportSummary:
     n_left_out: int = 0  # kept samples without a url or uid, or with one that no line can hold
     keep_list: KeepListResult | None = None
     n_files: int = 0  # of boolean arrays
+    what: str = "kept"
 
 
 @dataclass(frozen=True)
@@ -82,25 +84,29 @@ def export(
     form: str,
     out: str,
     *,
+    what: str = "kept",
     keep_list: str = "",
     with_images: bool = True,
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> ExportSummary:
-    """Write a list of the samples that a run keeps, in another tool's format.
+    """Write a list of the samples that a run keeps, in another tool's format; or what it found, as one file.
 
     Parameters
     ----------
     run_dir : str
         A finished run.
-    form : {"keys", "urls", "rows", "datacomp", "hf"}
+    form : {"keys", "urls", "rows", "datacomp", "hf", "csv", "jsonl", "parquet", "txt"}
         Keys, one per line, or `shard, key` in a ``.csv`` or ``.parquet``; urls, one per line; a boolean array for each file of
         embeddings, parquet or Arrow, True for each row that is kept; DataComp's sorted ``.npy`` of uids; a folder of parquet files for
-        Hugging Face's `datasets`.
+        Hugging Face's `datasets`. Or a table of `what`, as one file.
     out : str
         File, or for rows and hf a folder; a path or any fsspec URL.
+    what : {"kept", "dropped", "groups", "counts", "pairs"}
+        For csv, jsonl, parquet and txt: the samples that are kept, those that are dropped with their keepers, both of every group side by
+        side, the duplication counts, or the pairs that stand.
     keep_list : str
-        Instead of the manifest: see `dedup.storage.input.names.read_keep_list`.
+        Instead of the manifest, for the first five formats: see `dedup.storage.input.names.read_keep_list`.
     with_images : bool
         For hf: include the images' bytes.
     engine : Engine
@@ -114,8 +120,18 @@ def export(
     InputError
         If samples can't be named in that form, or an image can no longer be read.
     """
-    if form not in FORMATS:
-        raise ConfigError(f"the format {form!r} is unknown; expected one of {', '.join(FORMATS)}")
+    if form not in FORMATS or what not in WHAT:
+        expected = ("format", form, FORMATS) if form not in FORMATS else ("table", what, WHAT)
+        raise ConfigError(f"the {expected[0]} {expected[1]!r} is unknown; expected one of {', '.join(expected[2])}")
+    if form in TABLE_FORMATS:
+        if keep_list:
+            raise ConfigError(
+                f"--keep-list with --format {form}, which writes what the run found; leave it out, or use keys, urls, datacomp or hf"
+            )
+        with engine_or_own(engine) as engine:
+            return ExportSummary(form, out, export_table(run_dir, what, form, out, engine), what=what)
+    if what != "kept":
+        raise ConfigError(f"--what {what} with --format {form}; expected one of {', '.join(TABLE_FORMATS)}")
     if not out.endswith(_SUFFIXES.get(form, "")):
         raise ConfigError(f"--out {out}: expected a name that ends in {' or '.join(', '.join(_SUFFIXES[form]).rsplit(', ', 1))}")
     reporter = reporter or SilentReporter()

@@ -61,6 +61,16 @@ def test_of_many_those_with_the_tones_of_most_have_lost_none():
     assert [member.edits() for member in put(2, [pair(0, 1, warm, CLEAN)])] == [[], []]
 
 
+def test_a_copy_of_another_aspect_ratio_than_most_was_stretched():
+    """However it is turned: 400 x 300 drawn out to 500 x 300, upright and lying."""
+    sizes = [(400, 300)] * 4 + [(500, 300), (300, 500), (300, 400)]
+    pairs = [pair(0, k) for k in range(1, 5)] + [pair(4, 5, variant="rotate90"), pair(6, 1, variant="rotate270")]
+    members = put(7, pairs, sizes=sizes)
+    assert [member.edits() for member in members[:5]] == [[]] * 4 + [["stretched"]]
+    assert "stretched" in members[5].edits() and members[6].edits() == ["turned"]
+    assert put(2, [pair(0, 1)], sizes=[(400, 300), (500, 300)])[1].edits() == []  # of two nobody is most
+
+
 def test_what_most_have_around_the_picture_was_cut_off_the_one_without():
     """But a plain border may have been added to most."""
     for around, edits in (((1.0, 0.0, 0.36, 0.0, 1.0, *TONES), ["cropped"]), ((1.0, 0.36, 0.0, 0.0, 1.0, *TONES), [])):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
@@ -163,11 +164,61 @@ def test_keys_that_do_not_tell_samples_apart(tmp_path):
     assert pq.read_table(tmp_path / "hf" / "data")["key"].to_pylist() == ["one\nline", "key"] * 2
 
 
+@pytest.mark.parametrize("what", ["kept", "dropped", "groups", "counts", "pairs"])
+def test_tables_as_one_file(run, tmp_path, what):
+    """Every format holds the same rows, which are those of the run's tables."""
+    read = {
+        "parquet": lambda path: pq.read_table(path).to_pylist(),
+        "jsonl": lambda path: [json.loads(line) for line in path.read_text().splitlines()],
+        "csv": lambda path: pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True)).to_pylist(),
+    }
+    rows = {}
+    for form, reader in read.items():
+        out = tmp_path / f"x.{form}"
+        assert export(run, form, str(out), what=what).n_rows == len(rows.setdefault(form, reader(out)))
+    keys = [[(row["shard"], row["key"]) for row in of_form] for of_form in rows.values()]
+    assert keys[0] == keys[1] == [(shard, f"{int(key):06d}") for shard, key in keys[2]]  # a CSV has no types
+    names = [name for name, value in rows["parquet"][0].items() if not isinstance(value, list | float)]
+    assert [[row[name] for name in names] for row in rows["parquet"]] == [[row[name] for name in names] for row in rows["jsonl"]]
+    manifest, duplicates = (pq.read_table(f"{run}/{name}").to_pylist() for name in ("manifest", "duplicates"))
+    found = rows["parquet"]
+    if what in ("kept", "dropped"):
+        assert found == (manifest if what == "kept" else duplicates) and "uid" in found[0]
+    elif what == "groups":
+        kept = {row["sample_id"] for row in manifest if row["duplication_count"] > 1}
+        assert {row["sample_id"] for row in found if row["is_kept"]} == kept
+        assert {row["sample_id"]: row["keeper_id"] for row in found if not row["is_kept"]} == {
+            row["sample_id"]: row["keeper_id"] for row in duplicates
+        }
+        assert [row["component_id"] for row in found] == sorted(row["component_id"] for row in found)
+    elif what == "counts":
+        assert [row["duplication_count"] for row in found] == sorted((row["duplication_count"] for row in found), reverse=True)
+        assert len(found) == pq.read_table(f"{run}/statistics").num_rows
+    else:
+        edges = pq.read_table(f"{run}/edges").to_pylist()
+        assert len(found) == sum(row["kind"] == "exact" or row["confirmed"] is not False for row in edges)
+        assert all({"other_shard", "other_key", "relation"} <= row.keys() for row in found)
+
+
+def test_lists_of_names_and_what_they_can_not_be(run, tmp_path):
+    out = tmp_path / "x.txt"
+    assert export(run, "txt", str(out), what="dropped").n_rows == len(out.read_text().splitlines()) > 0
+    for form, more, message in (
+        ("txt", {"what": "pairs"}, "a list has one name per line; expected --format csv, jsonl or parquet"),
+        ("keys", {"what": "dropped"}, "--what dropped with --format keys; expected one of csv"),
+        ("csv", {"what": "everything"}, "the table 'everything' is unknown; expected one of kept, dropped"),
+        ("csv", {"keep_list": str(out)}, "leave it out"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export(run, form, str(tmp_path / "y"), **more)
+    assert not (tmp_path / "y").exists()
+
+
 def test_what_can_not_be(run, tmp_path):
     with pytest.raises(InputError, match="has read no files of rows; expected a run over embeddings, parquet or Arrow files"):
         export(run, "rows", str(tmp_path / "masks"))
-    with pytest.raises(ConfigError, match="expected one of keys, urls, rows, datacomp, hf"):
-        export(run, "csv", str(tmp_path / "x"))
+    with pytest.raises(ConfigError, match="expected one of keys, urls, rows, datacomp, hf, csv, jsonl, parquet, txt"):
+        export(run, "xml", str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=r"ends in \.npy"):
         export(run, "datacomp", str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=r"ends in \.txt, \.csv or \.parquet"):

@@ -14,6 +14,7 @@ from dedup.release.apply import Applied
 from dedup.release.export import ExportSummary
 from dedup.release.plan import KeepListResult
 from dedup.release.rewrite import RewriteSummary
+from dedup.release.table_export import TABLE_FORMATS
 from dedup.report.build import ReportSummary
 from dedup.text import bytes_text, counted, printable
 
@@ -251,7 +252,8 @@ def print_rewrite(summary: RewriteSummary) -> None:
 def print_export(summary: ExportSummary) -> None:
     """Print what was exported."""
     arrays = f" of {counted(summary.n_files, 'file')}" if summary.n_files else ""
-    lines = [(summary.form, f"{summary.n_rows:,}{arrays} in {summary.path}")]
+    name = summary.form if summary.form not in TABLE_FORMATS else summary.what
+    lines = [(name, f"{summary.n_rows:,}{arrays} in {summary.path}")]
     if summary.n_left_out:
         lines.append(("left out", f"{summary.n_left_out:,} kept samples that have no such name"))
     print_lines([*lines, *_keep_list_lines(summary.keep_list)])

@@ -14,15 +14,16 @@ from dedup.numerics.arraytypes import Floats, Mask
 from dedup.numerics.image.descriptor import VARIANTS
 
 _MEASURES: Final = 11  # of each side of a pair, see `dedup.numerics.judge.traces.Traces`
-_SHOWN, _FRAMED, _SURROUNDED, _OVERLAID, _COLOUR, _CLIPPED, _LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED, _DENSITY = range(12)
-_TONES: Final = [_LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED]
+_SHOWN, _FRAMED, _SURROUNDED, _OVERLAID, _COLOUR, _CLIPPED, _LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED, _ASPECT, _DENSITY = range(13)
+# measures in which most of many copies are like the original
+_BESIDE_MOST: Final = [_LEVELS, _BRIGHTNESS, _SPREAD, _BLUE, _RED, _ASPECT]
 
 # what differs by less is noise
-_LEAST: Final = np.array([0.03, 0.012, 0.012, 0.004, 1.4, 0.006, 0.12, 3.0, 3.0, 2.0, 2.0, 0.26])
+_LEAST: Final = np.array([0.03, 0.012, 0.012, 0.004, 1.4, 0.006, 0.12, 3.0, 3.0, 2.0, 2.0, 0.03, 0.26])
 # by how much a single pair must differ to be believed against two thirds of the others: parts that are cut off and frames are seen well
 _BELIEVED_ALONE: Final = np.array([0.03, 0.03, 0.03, np.inf, 1.4, np.inf])
 _BELIEVED_SHARE: Final = 1.0 / 3.0
-_SIGNED: Final = np.array([*_TONES, _DENSITY])  # measures that have no zero of their own
+_SIGNED: Final = np.array([*_BESIDE_MOST, _DENSITY])  # measures that have no zero of their own
 MANY: Final = 5  # copies, of which most have the tones of the original: contrast that was added looks like contrast that was lost
 _FEW: Final = 3  # pairs, of which one is enough
 
@@ -31,10 +32,10 @@ _LOSS: Final = np.array(
     [
         [0.0, 1.0], [0.35, 0.6], [0.35, 0.6], [0.3, 3.0], [0.5, 0.0], [0.1, 0.5],
         [0.06, 0.1], [0.05, 0.002], [0.05, 0.002], [0.05, 0.002], [0.05, 0.002],
-        [0.0, 0.7],
+        [0.2, 0.5], [0.0, 0.7],
     ]
 )  # fmt: skip
-_MOST_MEASURED: Final = np.array([5.0, 1.0, 1.0, 0.3, 1.0, 0.5, 2.0, 50.0, 50.0, 50.0, 50.0, 5.0])
+_MOST_MEASURED: Final = np.array([5.0, 1.0, 1.0, 0.3, 1.0, 0.5, 2.0, 50.0, 50.0, 50.0, 50.0, 1.0, 5.0])
 _TURNED, _RESAVED, _RESCALED, _ENLARGED = 0.08, 0.04, 0.04, 0.1
 _SAME_EXTENT: Final = 0.03  # of the area, by which what lies around two copies differs though it is the same
 _SAME_SIZE: Final = 0.015  # of the logarithm of pixels to a side, by which copies of one size differ
@@ -133,7 +134,7 @@ class Member:
 
 _NAMES: Final[Mapping[int, str]] = {
     _SHOWN: "cropped", _FRAMED: "framed", _SURROUNDED: "framed", _OVERLAID: "overlaid", _COLOUR: "decoloured",
-    _CLIPPED: "toned", _LEVELS: "toned", _BRIGHTNESS: "toned", _SPREAD: "toned", _BLUE: "tinted", _RED: "tinted",
+    _CLIPPED: "toned", _LEVELS: "toned", _BRIGHTNESS: "toned", _SPREAD: "toned", _BLUE: "tinted", _RED: "tinted", _ASPECT: "stretched",
 }  # fmt: skip
 _REDUCED: Final = 0.18  # of the logarithm of its pixels to a side
 _COARSE_QUALITY: Final = 60
@@ -145,6 +146,7 @@ EDITS: Final[Mapping[str, str]] = {
     "decoloured": "grey, or of one tone, where another copy has colours",
     "toned": "brighter, darker or of other contrast than most copies, or so that tones are lost",
     "tinted": "of other colours than most copies",
+    "stretched": "of another aspect ratio than most copies, the same things squeezed or drawn out",
     "enlarged": "it has more pixels than detail",
     "reduced": "another copy shows the same with more pixels",
     "mirrored": "a mirror image of most of the group",
@@ -197,24 +199,28 @@ def _along_pairs(
     ends: npt.NDArray[np.int64], steps: Sequence[Floats], turns: Sequence[_Turn]
 ) -> tuple[dict[int, Floats], dict[int, _Turn]]:
     """What each connected member has lost, and how it is turned, along pairs from the member with most of them; and so on."""
-    links: dict[int, list[tuple[int, Floats, _Turn]]] = {}
+    links: dict[int, list[tuple[int, Floats, _Turn, bool]]] = {}
     for (first, second), step, turn in zip(ends.tolist(), steps, turns, strict=True):
-        links.setdefault(first, []).append((second, step, turn))
-        links.setdefault(second, []).append((first, -step, turn.T))
+        links.setdefault(first, []).append((second, step, turn, False))
+        links.setdefault(second, []).append((first, -step, turn.T, True))
     lost: dict[int, Floats] = {}
     products: dict[int, _Turn] = {}
     for hub in sorted(links, key=lambda place: (-len(links[place]), place)):
         if hub in lost:
             continue
-        lost[hub], products[hub] = _lost_by_itself(np.array([step for _, step, _ in links[hub]])), np.eye(2, dtype=np.int64)
+        lost[hub], products[hub] = _lost_by_itself(np.array([step for _, step, *_ in links[hub]])), np.eye(2, dtype=np.int64)
         waiting = deque([hub])
         while waiting:
             place = waiting.popleft()
-            for other, step, turn in links[place]:
+            for other, step, turn, is_back in links[place]:
                 if other not in lost:
+                    oriented = turn @ products[place]
                     value = np.maximum(lost[place] + np.where(np.abs(step) > _LEAST, step, 0.0), 0.0)
                     value[_SIGNED] = (lost[place] + step)[_SIGNED]
-                    lost[other], products[other] = value, turn @ products[place]
+                    # measured in the second of a pair as it stands, and kept as the hub stands
+                    is_transposed = (products[place] if is_back else oriented)[0, 0] == 0
+                    value[_ASPECT] = lost[place][_ASPECT] + (-step[_ASPECT] if is_transposed else step[_ASPECT])
+                    lost[other], products[other] = value, oriented
                     waiting.append(other)
     return lost, products
 
@@ -254,11 +260,11 @@ def _off_usual_tones(lost: Floats) -> Floats:
     `lost`: shape (n_members, n_measures).
     """
     lost = lost.copy()
-    tones = lost[:, _TONES]
+    tones = lost[:, _BESIDE_MOST]
     if len(lost) >= MANY:
-        lost[:, _TONES] = np.abs(tones - np.median(tones, axis=0))
+        lost[:, _BESIDE_MOST] = np.abs(tones - np.median(tones, axis=0))
     else:
-        lost[:, _TONES] = 0.0
+        lost[:, _BESIDE_MOST] = 0.0
         lost[:, _LEVELS] = tones[:, 0] - tones[:, 0].min()
     return lost
 
@@ -303,14 +309,17 @@ def _step(members: Sequence[Member], pair: PairOfCopies) -> tuple[Floats, npt.ND
         )
         lost.append(np.array([*shares, -one[_LEVELS], *one[_BRIGHTNESS:]]))
     is_transposed = VARIANTS.get(pair.variant, (False,))[0]
-    density = 0.0
+    aspect = density = 0.0
     if pair.transform is not None:
         a, b = members[pair.first], members[pair.second]
         width, height = (a.height, a.width) if is_transposed else (a.width, a.height)
         linear = np.array(pair.transform, dtype=np.float64).reshape(2, 3)[:, :2]
         pixels = abs(np.linalg.det(linear)) * b.width * b.height / max(1, width * height)
         density = -0.5 * float(np.log(max(pixels, 1e-9)))
-    return np.append(lost[1] - lost[0], density), _TURNS.get(pair.variant, _TURNS["none"])
+        # lengths that a step across and a step down the first have in the second
+        across, down = np.linalg.norm(linear / [width, height] * [[b.width], [b.height]], axis=0)
+        aspect = float(np.log(max(across, 1e-9) / max(down, 1e-9)))
+    return np.concatenate([lost[1] - lost[0], [aspect, density]]), _TURNS.get(pair.variant, _TURNS["none"])
 
 
 def _turns_beside_most(turns: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, str]:
