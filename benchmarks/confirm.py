@@ -33,23 +33,23 @@ def main() -> None:
     candidates = candidates.filter([kind == "near" for kind in candidates["kind"].to_pylist()]).slice(0, options.pairs)
     ids = sorted({*candidates["src"].to_pylist(), *candidates["dst"].to_pylist()})
     inputs = JudgeInputs(settings, find_places(context.engine, context.run.table("metadata"), np.array(ids, dtype=np.int64)))
-    judge = inputs.judge()
     spent = {"confirmed": 0.0, "refused": 0.0}
     counts = dict.fromkeys(spent, 0)
     started = time.perf_counter()
     reading = time.process_time()
-    for sample_id in ids[:200]:
-        judge.picture(sample_id)
+    with inputs.judge() as judge:
+        for sample_id in ids[:200]:
+            judge.picture(sample_id)
     reading = (time.process_time() - reading) / max(1, min(200, len(ids)))
     n = 0
     while n < options.pairs and len(candidates):  # repeat if there are few pairs, reading them again
-        judge = inputs.judge()
-        for row in candidates.to_pylist():
-            before = time.process_time()
-            outcome = judge.judge(row["src"], row["dst"], turns_of(row["variant"]), row["source"])
-            kind = "confirmed" if outcome.stands else "refused"
-            spent[kind] += time.process_time() - before
-            counts[kind] += 1
+        with inputs.judge() as judge:
+            for row in candidates.to_pylist():
+                before = time.process_time()
+                outcome = judge.judge(row["src"], row["dst"], turns_of(row["variant"]), row["source"])
+                kind = "confirmed" if outcome.stands else "refused"
+                spent[kind] += time.process_time() - before
+                counts[kind] += 1
         n += len(candidates)
     print(
         json.dumps(
