@@ -135,7 +135,7 @@ def find_duplicates(
     Examples
     --------
     >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.99, 0.1]])
-    >>> dedup.find_duplicates(rows, threshold=0.9).groups
+    >>> find_duplicates(rows, threshold=0.9).groups
     [[0, 2]]
     """
     if isinstance(data, np.ndarray):

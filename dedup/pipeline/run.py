@@ -110,10 +110,6 @@ def run(
         If a path holds nothing to read, or a shard can't be reached.
     StageError
         If workers can't import the script that calls this, or it calls this without ``if __name__ == "__main__"``.
-
-    Examples
-    --------
-    >>> dedup.run("photos", out="photos-dedup", settings={"engine.workers": 4})  # doctest: +SKIP
     """
     given = dict(settings or {}) | ({"output.run_dir": os.fspath(out)} if out else {})
     if not isinstance(config, Config):
