@@ -246,7 +246,7 @@ def _carry_out(run_dir: str, action: Action, target: str, copies: Sequence[_Copy
             try:
                 reason = why_not or (worker.act(copy, beside) if worker is not None else "")
             except OSError as error:
-                reason = one_line(error)
+                reason = error.strerror or one_line(error)  # without the path: reasons are counted
                 if error.errno in _FATAL:
                     raise InputError(
                         f"{copy.path}: {reason}; nothing is lost: {done.n_files:,} copies were acted on, and "
@@ -319,7 +319,7 @@ def _look(path: str, sha256: str) -> _Seen:
     except FileNotFoundError:
         return _Seen("is not there any more")
     except OSError as error:
-        return _Seen(f"can't be read ({one_line(error)})")
+        return _Seen(f"can't be read ({error.strerror or one_line(error)})")
     return _Seen("" if digest.hexdigest() == sha256 else "has changed since the run", stamp)
 
 

@@ -164,7 +164,7 @@ def can_link(action: Action, keeper: str, folder: str) -> str:
         with _removed(scratch):
             _make_link(action, keeper, scratch)
     except OSError as error:
-        return one_line(error)
+        return error.strerror or one_line(error)
     return ""
 
 
@@ -236,7 +236,7 @@ def undo(journal: str) -> Iterator[tuple[str, str]]:
         try:
             said = _undo_step(step)
         except OSError as error:
-            said = one_line(error)
+            said = error.strerror or one_line(error)
         yield step["path"], said
 
 
@@ -249,7 +249,7 @@ def _undo_step(step: dict[str, Any]) -> str:
     path = step["path"]
     if step["action"] in ("move", "trash"):
         if not os.path.lexists(step["target"]):
-            return "" if os.path.lexists(path) else f"it is not at {step['target']} any more"
+            return "" if os.path.lexists(path) else "it is not where it was moved to any more"
         if os.path.lexists(path):
             return "another file has its name now"
         os.makedirs(os.path.dirname(path), exist_ok=True)
