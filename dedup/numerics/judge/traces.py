@@ -210,10 +210,11 @@ def _overlaid(left: Array, right: Array, inside: Mask, *, is_drawn: bool) -> tup
     least = _CHANGED_DRAWN if is_drawn else _CHANGED
     planes = [(np.ascontiguousarray(left[:, :, 0]), _in_tones_of(left, right, inside))]
     planes += [(np.ascontiguousarray(left[:, :, k]), _in_colours_of(left[:, :, k], right[:, :, k], inside)) for k in (1, 2)]
-    if not any(((cv2.blur(np.abs(one - other), (3, 3)) > least) & inside).any() for one, other in planes):
+    unlike = [(one, other) for one, other in planes if ((cv2.blur(np.abs(one - other), (3, 3)) > least) & inside).any()]
+    if not unlike:
         return (0.0, 0.0), np.zeros_like(inside)  # most copies; what follows takes ten times as long
     changed = np.zeros_like(inside)
-    for one, other in planes:
+    for one, other in unlike:
         # edges that are misplaced by a pixel do not count
         difference = np.minimum.reduce([cv2.blur(np.abs(one - shifted), (3, 3)) for shifted in shifts(other)])
         changed |= (difference > max(least, _OF_NOISE * 1.48 * float(np.median(difference[inside])))) & inside

@@ -116,7 +116,8 @@ def find_edits(context: StageContext) -> tuple[int, pa.Table]:
     """
     run, table = context.run, context.run.table("edits")
     clear(table)
-    clear_files(run.table("refused").path, f"{_NAME}-*.parquet")
+    for name in (_NAME, "manifest"):  # what an earlier attempt of this stage refused, here and for the keep policy
+        clear_files(run.table("refused").path, f"{name}-*.parquet")
     settings = context.judge_settings
     if settings is None:
         return write_table(table, []), COMPARED.empty_table()
