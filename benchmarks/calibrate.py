@@ -13,10 +13,12 @@ import json
 import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import astuple
 
 from machine import describe_machine, processor_seconds
 
 import dedup
+from dedup.calibration.draw import Effort
 from dedup.demo.shards import make_demo_data
 from dedup.engines.local import LocalEngine
 
@@ -34,7 +36,9 @@ def measure(run_dir: str, out: str, args: argparse.Namespace) -> dict[str, objec
     before, started = processor_seconds(), time.perf_counter()
     engine = LocalEngine(args.workers)
     try:
-        found = dedup.calibrate(run_dir, out, n_images=args.n_images, changes=args.changes, precision=args.precision, engine=engine)
+        effort = Effort(*(max(20, round(args.effort * limit)) for limit in astuple(Effort())))
+        wanted = {"n_images": args.n_images, "changes": args.changes, "precision": args.precision}
+        found = dedup.calibrate(run_dir, out, **wanted, engine=engine, effort=effort)
     finally:
         engine.close()
     seconds, figures = time.perf_counter() - started, found.figures
@@ -56,6 +60,7 @@ def main() -> None:
     parser.add_argument("--run", default="", help="a finished run instead of demo shards")
     parser.add_argument("--n-images", type=int, default=2_000)
     parser.add_argument("--changes", default="default")
+    parser.add_argument("--effort", type=float, default=1.0, help="share of the copies and pairs that are judged by default")
     parser.add_argument("--precision", type=float, default=0.99)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scratch", default=None, help="folder for shards and run")

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 # before numpy loads: worker processes beside the test must not fight over the cores
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
+    os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 for _name in short_jvms.VARIABLES:
@@ -77,7 +77,7 @@ def s3(require_extra: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPat
     require_extra("moto")
     from faulty_s3 import ENVIRONMENT, faulty_s3
 
-    with faulty_s3() as (endpoint, _, _):
+    with faulty_s3(every=50) as (endpoint, _, _):
         for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
             monkeypatch.setenv(name, text)
         fs = fsspec.filesystem("s3", skip_instance_cache=True)

@@ -1,4 +1,4 @@
-"""An S3 server on loopback whose every twentieth answer is an error or a dropped connection."""
+"""An S3 server on loopback of whose answers some are an error or a dropped connection."""
 
 from __future__ import annotations
 

@@ -16,6 +16,9 @@ from dedup.engines.spark.session import start_session
 _OPTIONS = (
     "spark.ui.enabled=false",
     "spark.sql.shuffle.partitions=4",
+    # plans of a few rows take longer to compile than to run; those of the cluster's tests are compiled
+    "spark.sql.codegen.wholeStage=false",
+    "spark.sql.codegen.factoryMode=NO_CODEGEN",
     *(f"{name}={value}" for name, value in EXECUTORS.items()),
     f"spark.executorEnv.PYTHONPATH={os.path.dirname(__file__)}",  # workers import the tests' modules
 )

@@ -70,7 +70,7 @@ def check_products(folder: Path) -> None:
 VECTORS = "--n 1000 --dim 16"
 PRODUCTS = "--n 4000 --dim 64 --nlist 30 --min-similarity 0.9 --workers 1 --scratch {out} --out {out}/x.json"
 TINY = {
-    "calibrate": Tiny("--run {run} --n-images 20 --workers 1", figures={"n_drawn": 20, "recall": float, "advice": list}),
+    "calibrate": Tiny("--run {run} --n-images 20 --workers 1 --effort 0.05", figures={"n_drawn": 20, "recall": float, "advice": list}),
     "confirm": Tiny("{run} --pairs 20", figures={"ms_per_pair": float, "n_confirmed": int}),
     "contraction": Tiny("--engine local --cores 1 --edges 3000 --path 100", figures={"graph": "path", "is_equal": True}),
     "originals": Tiny("{photos} --out {out} --n 2 --kinds border,half_size engine.workers=1", ("| all groups | 2 | 2 | 1.000 |",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic
@@ -51,6 +51,8 @@ class LocalEngine:
         self._memory_limit, self._count_gpus = memory_limit, count_gpus
         self._pool: ProcessPoolExecutor | None = None
         self._gpu_pool: ProcessPoolExecutor | None = None
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._held = ExitStack()  # the database and its folder
 
     @property
     def n_workers(self) -> int:
@@ -114,15 +116,13 @@ class LocalEngine:
 
     def sql(self, query: str, tables: Mapping[str, Table | pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         """Run a query, in the SQL that all engines share, in DuckDB; the result comes in batches conformed to `schema`."""
-        with scratch_folder() as spill, duckdb.connect() as connection:
-            connection.execute("SET memory_limit = ?", [self._memory_limit])
-            connection.execute("SET threads = ?", [self._n_workers])
-            connection.execute("SET temp_directory = ?", [spill])
+        with self._connection() as connection:
             for name, table in tables.items():
                 if isinstance(table, pa.Table):
                     connection.register(name, table)
                 elif is_local(table.path):
-                    connection.from_parquet(files(table), union_by_name=True).create_view(name)
+                    # temporary: other queries, which may run at the same time, have views of the same names
+                    connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet([{_literals(files(table))}], union_by_name = true)")
                 else:
                     connection.register(name, dataset(table))
             try:
@@ -133,6 +133,15 @@ class LocalEngine:
                 if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C
                     raise KeyboardInterrupt from error
                 raise
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the database, which all queries share: starting one takes longer than most of them."""
+        if self._database is None:
+            spill = self._held.enter_context(scratch_folder())
+            config = {"memory_limit": self._memory_limit, "threads": self._n_workers, "temp_directory": spill}
+            # tables are written again and again under the same names
+            self._database = self._held.enter_context(duckdb.connect(config=config | {"enable_external_file_cache": False}))
+        return self._database.cursor()
 
     def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
         """Write the result of a query as files of a table; returns its rows."""
@@ -147,7 +156,13 @@ class LocalEngine:
         for pool in (self._pool, self._gpu_pool):
             if pool is not None:
                 stop_pool(pool)
-        self._pool = None
+        self._pool = self._database = None
+        self._held.close()
+
+
+def _literals(names: Sequence[str]) -> str:
+    """Texts of SQL, separated by commas."""
+    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
 
 
 def _result(work: Callable[[Task], Result], number: int, future: Future[Result]) -> Result:

@@ -105,7 +105,7 @@ def publish(table: Table, prefix: str) -> None:
 def clear(table: Table) -> None:
     """Delete a table's files, hidden and half-written ones included."""
     fs, _ = filesystem(table.path)
-    for name in {name for pattern in ("*.parquet", "_*", ".*") for name in matching(table.path, pattern)}:
+    for name in matching(table.path, "*.parquet", "_*", ".*"):
         if fs.isfile(name):
             fs.rm_file(name)
 

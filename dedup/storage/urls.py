@@ -62,8 +62,8 @@ def join(base: str, *parts: str) -> str:
     return posixpath.join(base, *parts)
 
 
-def matching(folder: str, pattern: str) -> list[str]:
-    """Files of a folder whose names match a shell pattern: their paths inside the file system, sorted; none if the folder does not exist.
+def matching(folder: str, *patterns: str) -> list[str]:
+    """Files of a folder whose names match a shell pattern: their paths inside the file system, sorted; none if there is no such folder.
 
     Not fsspec's `glob`: it takes a folder that can't be listed just now for an empty one, and brackets in a folder's name for a pattern.
 
@@ -75,7 +75,7 @@ def matching(folder: str, pattern: str) -> list[str]:
         names = fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(str(name) for name in names if fnmatchcase(posixpath.basename(str(name)), pattern))
+    return sorted(str(name) for name in names if any(fnmatchcase(posixpath.basename(str(name)), pattern) for pattern in patterns))
 
 
 def open_binary(url: str) -> IO[bytes]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import networkx as nx
@@ -16,7 +17,7 @@ from vector_data import all_similarities, power_law
 
 import dedup
 from dedup.calibration import calibrate as calibration_files
-from dedup.calibration.calibrate import advise
+from dedup.calibration.calibrate import advise, calibrate
 from dedup.calibration.copies import make_copy
 from dedup.calibration.draw import Effort
 from dedup.calibration.tables import accepted_decoys, recall_of
@@ -214,7 +215,8 @@ def test_one_worker_finds_the_same(run, found, tmp_path):
         assert getattr(again, name).equals(getattr(found, name)), name
 
 
-def test_the_command(run, tmp_path):
+def test_the_command(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("dedup.calibration.calibrate.calibrate", partial(calibrate, effort=FEW))
     arguments = [
         "calibrate",
         run,

@@ -18,7 +18,7 @@ import dedup
 from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
 
-N_PICTURES = int(os.environ.get("DEDUP_CHAIN", "400"))  # 10,000 take ten minutes
+N_PICTURES = int(os.environ.get("DEDUP_CHAIN", "240"))  # 10,000 take ten minutes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_reports")]
 

@@ -113,7 +113,7 @@ def assert_same_bytes(one, other):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
-    write_shards(folder / "shards", make_samples(140, seed=3), per_shard=50)
+    write_shards(folder / "shards", make_samples(120, seed=3), per_shard=45)
     (folder / "tmp").mkdir()
     return folder
 

@@ -15,7 +15,7 @@ from dedup.storage.urls import read_json
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-N_IMAGES, PER_SHARD = 1_200, 60
+N_IMAGES, PER_SHARD = 800, 40
 
 
 @pytest.fixture(scope="module")

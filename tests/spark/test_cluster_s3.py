@@ -1,4 +1,4 @@
-"""Shards and tables on an S3 server over HTTP that fails every twentieth request."""
+"""Shards and tables on an S3 server over HTTP that fails every fiftieth request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = ["search.exhaustive_below=0", "search.nlist=8", "search.nprobe=4", "s
 def s3(require_extra, monkeypatch):
     require_extra("s3fs")
     require_extra("moto")
-    with faulty_s3() as (endpoint, counts, broken):  # the cluster has the keys already
+    with faulty_s3(every=50) as (endpoint, counts, broken):  # the cluster has the keys already
         for name, text in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
             monkeypatch.setenv(name, text)
         fsspec.get_filesystem_class("s3").clear_instance_cache()

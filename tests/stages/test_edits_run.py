@@ -7,6 +7,7 @@ import pytest
 import shared_workers
 from PIL import Image
 
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.demo.pictures import photo_scenes
 from dedup.explanation.explain import explain
@@ -108,7 +109,8 @@ def test_the_rule_is_explained(folder):
 def test_spark_gives_the_same_edits(folder, start_spark):
     from dedup.pipeline import run as pipeline
 
+    config = load_config(None, [f"input.images={folder}/images", f"output.run_dir={folder}/spark", "report.enabled=false"])
+    pipeline.run(config, STAGE_NAMES[: STAGE_NAMES.index("manifest")])
     engine = start_spark()
-    words = [f"input.images={folder}/images", f"output.run_dir={folder}/spark", "report.enabled=false"]
-    pipeline.run(load_config(None, words), engine=engine)
+    pipeline.run(config, ["manifest"], engine=engine)
     assert table(folder, "edits", "spark") == table(folder, "edits")

@@ -11,6 +11,7 @@ from run_tables import table
 from shard_data import Sample, detailed, encode, write_shards, write_tar
 
 import dedup
+from dedup.config.key import STAGE_NAMES
 from dedup.errors import ConfigError, InputError, RunDirectoryError
 
 
@@ -32,9 +33,9 @@ def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("exclude") / "shards", samples(), per_shard=20)
 
 
-def run(shards, run_dir, *settings, engine=None):
+def run(shards, run_dir, *settings, stages=STAGE_NAMES, engine=None):
     wanted = [f"input.shards={shards}", f"output.run_dir={run_dir}", "engine.workers=1", *settings]
-    return shared_workers.run(dedup.load_config(None, wanted), engine=engine)
+    return shared_workers.run(dedup.load_config(None, wanted), stages, engine=engine)
 
 
 def keys(run_dir, name):
@@ -171,9 +172,10 @@ def test_on_spark_the_same_go(shards, tmp_path, start_spark):
     write_tar(tmp_path / "eval.tar", [Sample("eval/one", encode(detailed(3), quality=50)), Sample("eval/two", encode(detailed(10)))])
     settings = [f"exclude.reference_shards={tmp_path}/eval.tar", f"exclude.list={_written(tmp_path / 'list.txt', 'key:009a')}"]
     run(shards, tmp_path / "local", *settings)
+    run(shards, tmp_path / "spark", *settings, stages=STAGE_NAMES[: STAGE_NAMES.index("exclude")])
     engine = start_spark()
     try:
-        run(shards, tmp_path / "spark", *settings, engine=engine)
+        run(shards, tmp_path / "spark", *settings, stages=["exclude", "manifest"], engine=engine)
     finally:
         engine.close()
     for name in ("exclusions", "excluded", "manifest", "duplicates"):

@@ -9,6 +9,7 @@ from run_tables import rows_of, table
 from vector_data import all_similarities, copies_of, power_law, with_planted
 
 import dedup
+from dedup.config.key import STAGE_NAMES
 from dedup.errors import ConfigError
 from dedup.numerics.search.balls import find_crowds
 from dedup.numerics.search.faiss_index import search_all
@@ -16,7 +17,7 @@ from dedup.numerics.search.faiss_index import search_all
 NAMES = ("candidates", "neighbors", "groups", "manifest", "duplicates", "statistics")
 
 
-def run(folder, rows, *options, engine=None):
+def run(folder, rows, *options, stages=STAGE_NAMES, engine=None):
     source = folder.parent / "source"
     if not source.exists():
         (source / "img_emb").mkdir(parents=True)
@@ -25,7 +26,7 @@ def run(folder, rows, *options, engine=None):
         keys = pa.table({"key": [f"{number:06d}" for number in range(len(rows))]})
         pq.write_table(keys, source / "metadata" / "metadata_0.parquet")
     wanted = ["encoder.name=precomputed", f"input.embeddings={source}", f"output.run_dir={folder}", "engine.workers=2"]
-    return shared_workers.run(dedup.load_config(None, [*wanted, *options]), engine=engine)
+    return shared_workers.run(dedup.load_config(None, [*wanted, *options]), stages, engine=engine)
 
 
 def same(one, other, names=NAMES):
@@ -134,7 +135,7 @@ def test_on_spark_the_tables_are_equal(tmp_path, start_spark):
     run(tmp_path / "local", rows, *options)
     engine = start_spark()
     try:
-        run(tmp_path / "spark", rows, *options, engine=engine)
+        run(tmp_path / "spark", rows, *options, stages=["embed", "index", "pairs"], engine=engine)
     finally:
         engine.close()
-    same(tmp_path / "local", tmp_path / "spark")
+    same(tmp_path / "local", tmp_path / "spark", ["candidates", "neighbors"])

@@ -12,6 +12,7 @@ from shard_data import Sample, copies, encode, scene, write_shards
 
 from dedup.attack.generations import first_seed, write_work
 from dedup.cli.show.run import summary_lines
+from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.config.rules import validate
 from dedup.errors import ConfigError, InputError
@@ -206,6 +207,7 @@ def test_spark_gives_the_same_targets(shards, tmp_path, start_spark):
     settings = ["targets.rank_by=neighbors", "targets.min_caption_length=3", "targets.language=en"]
     here, there = (config_for(shards, tmp_path / name, *settings) for name in ("here", "there"))
     shared_workers.run(here)
+    shared_workers.run(there, STAGE_NAMES[: STAGE_NAMES.index("statistics")])
     engine = start_spark()
     try:
         shared_workers.run(there, engine=engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
@@ -11,8 +10,6 @@ from scipy.sparse.csgraph import connected_components as scipy_components
 
 from dedup.errors import EdgeError, ShapeError
 from dedup.numerics.arraytypes import Ids, Mask, Sims
-
-_NETWORKX_UP_TO = 256  # edges; beyond, scipy's compiled code pays
 
 
 def connected_components(src: npt.ArrayLike, dst: npt.ArrayLike, n: int) -> Ids:
@@ -41,20 +38,19 @@ def connected_components(src: npt.ArrayLike, dst: npt.ArrayLike, n: int) -> Ids:
     """
     source, target = np.asarray(src, dtype=np.int64), np.asarray(dst, dtype=np.int64)
     _check(source, target, n)
-    labels = np.arange(n, dtype=np.int64)
-    if len(source) <= _NETWORKX_UP_TO:
-        graph = nx.Graph()
-        graph.add_edges_from(zip(source.tolist(), target.tolist(), strict=True))
-        for component in nx.connected_components(graph):
-            labels[list(component)] = min(component)
-        return labels
+    nodes: Ids = np.arange(n, dtype=np.int64)
+    labels = nodes.copy()
+    if 2 * len(source) < n:  # few nodes have edges: the others cost nothing
+        nodes, places = np.unique(np.concatenate([source, target]), return_inverse=True)
+        source, target = places[: len(source)], places[len(source) :]
     # csgraph counts nodes in 32 bits
     ends = (source.astype(np.int32), target.astype(np.int32))
-    graph_matrix = coo_array((np.ones(len(source), dtype=np.int8), ends), shape=(n, n)).tocsr()
-    _, component_of = scipy_components(graph_matrix, directed=False)
+    graph = coo_array((np.ones(len(source), dtype=np.int8), ends), shape=(len(nodes), len(nodes))).tocsr()
+    _, component_of = scipy_components(graph, directed=False)
     # nodes come in ascending order, so the first of each component is its smallest
     _, first = np.unique(component_of, return_index=True)
-    return labels[first][component_of]
+    labels[nodes] = nodes[first][component_of]
+    return labels
 
 
 def duplication_counts(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:

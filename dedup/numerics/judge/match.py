@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from dedup.numerics.arraytypes import Floats, Ids, Mask
 from dedup.numerics.judge.picture import Array
@@ -178,6 +177,8 @@ def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
     ranked = y[np.argsort(bins * 1024.0 + y)]  # bin after bin, ascending in each
     fitted = ranked[(np.cumsum(sizes) - sizes // 2 - 1)[used]].astype(np.float64)
     tones = (np.bincount(bins, weights=x, minlength=len(sizes)) / np.maximum(sizes, 1))[used]
+    from scipy.optimize import isotonic_regression  # takes long to load, and most pairs need none
+
     rising = isotonic_regression(fitted, weights=sizes[used]).x
     # beyond the tones that most pixels have, the line goes on: stars are not as dark as the sky
     ends = [np.array([tones[0] - _BEYOND]), tones, np.array([tones[-1] + _BEYOND])]
@@ -249,5 +250,5 @@ def _flatness(luma: Array, inside: Mask, limit: float) -> float:
 def _few_colours(picture: Array, places: Ids) -> float:
     """Share of some pixels that have one of the most frequent colours."""
     steps = np.clip((picture.reshape(-1, 3)[places] / _COLOUR_STEP + _ZERO).round(), 0.0, _STEPS)
-    counts = np.bincount((steps @ _PLACES).astype(np.intp), minlength=_FREQUENT)
-    return float(np.partition(counts, -_FREQUENT)[-_FREQUENT:].sum() / max(1, len(steps)))
+    _, counts = np.unique((steps @ _PLACES).astype(np.int32), return_counts=True)
+    return float(np.sort(counts)[-_FREQUENT:].sum() / max(1, len(steps)))

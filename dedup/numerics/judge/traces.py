@@ -41,6 +41,8 @@ _LESS_FITTING = 1.1  # times the other picture's difference from what is around 
 # of the difference of both, that the better one may differ from what is around it; in drawn pictures, where little fits
 _FITTING, _FITTING_DRAWN = 0.8, 0.6
 _BLACK, _WHITE = 3.0, 252.0
+_FITTED = 12_000  # pixels to which tones are fitted
+_RIDGE = 1e-6  # added to normal equations: where one of their lines is 0, any factor of it will do
 _MARGIN = 3
 
 
@@ -80,15 +82,15 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     overlaid, changed = _overlaid(left, right, inside, is_drawn=is_drawn)
     plain = inside & ~changed
     plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
-    sides = [side[plain] for side in (left, right)]
-    chroma = [_free_chroma(side) for side in sides]
+    places = np.flatnonzero(plain)
+    sides = [[plane.ravel()[places] for plane in cv2.split(side)] for side in (left, right)]
+    chroma = [_free_chroma(*side) for side in sides]
     has_colours = max(chroma) > _LEAST_CHROMA or (max(chroma) > _FEW_COLOURS and min(chroma) < _NO_COLOUR)
     found = []
-    for number, side in enumerate(sides):
-        luma = side[:, 0]
+    for number, (luma, blue, red) in enumerate(sides):
         clipped = 0.0 if is_drawn else float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
         colour = min(1.0, chroma[number] / max(chroma)) if has_colours else 1.0
-        tones = 0.0 if is_drawn else _entropy(luma), float(luma.mean()), float(luma.std()), *(float(side[:, k].mean()) for k in (1, 2))
+        tones = 0.0 if is_drawn else _entropy(luma), float(luma.mean()), float(luma.std()), float(blue.mean()), float(red.mean())
         found.append(Traces(shown[number], beside[number].framed, beside[number].surrounded, overlaid[number], colour, clipped, *tones))
     return found[0], found[1]
 
@@ -297,26 +299,38 @@ def _sharpened_share(covered: Array, other: Array, box: tuple[int, int, int, int
     plain = other[wide]
     soft, softer = cv2.GaussianBlur(plain, (0, 0), 1.0), cv2.GaussianBlur(plain, (0, 0), 2.0)
     basis = [plain - soft, soft - softer, *np.gradient(soft), np.ones_like(plain)]
-    lines = np.stack([part[shared] for part in basis], axis=1).astype(np.float64)
+    lines = np.stack([part[shared] for part in basis]).astype(np.float64)
     difference = (covered[wide] - plain)[shared].astype(np.float64)
-    solution, *_ = np.linalg.lstsq(lines, difference, rcond=None)
-    unexplained = float(((difference - lines @ solution) ** 2).sum())
+    solution = np.linalg.solve(lines @ lines.T + _RIDGE * np.eye(len(lines)), lines @ difference)
+    unexplained = float(((difference - solution @ lines) ** 2).sum())
     return 1.0 - unexplained / max(float(((difference - difference.mean()) ** 2).sum()), 1e-9)
 
 
 def _from_around(luma: Array, plain: Mask) -> Array:
     """Brightness, or chroma, as the plain pixels around each have it."""
     weights = plain.astype(np.float32)
+    known = luma * weights
     total, share = np.zeros_like(luma), np.full_like(luma, 1e-6)
-    for deviation, weight in ((2.0, 1.0), (6.0, 1e-2), (18.0, 1e-4)):  # the nearest that there are
-        total += weight * cv2.GaussianBlur(luma * weights, (0, 0), deviation)
-        share += weight * cv2.GaussianBlur(weights, (0, 0), deviation)
+    for deviation, weight, factor in ((2.0, 1.0, 1), (6.0, 1e-2, 2), (18.0, 1e-4, 4)):  # the nearest that there are
+        total += weight * _blurred(known, deviation, factor)
+        share += weight * _blurred(weights, deviation, factor)
     return np.asarray(total / share)
+
+
+def _blurred(image: Array, deviation: float, factor: int) -> Array:
+    """A Gaussian blur; a wide one is taken at a size that is smaller by a factor, where it costs a tenth."""
+    if factor == 1:
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), deviation))
+    height, width = image.shape
+    small = cv2.resize(image, (max(1, width // factor), max(1, height // factor)), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(cv2.GaussianBlur(small, (0, 0), deviation / factor), (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _in_tones_of(left: Array, right: Array, inside: Mask) -> Array:
     """Luma of the second picture in the tones of the first: through the medians of the first's luma where the second's is alike."""
-    x, y = right[:, :, 0][inside], left[:, :, 0][inside]
+    places = np.flatnonzero(inside)
+    places = places[:: max(1, len(places) // _FITTED)]
+    x, y = (np.ascontiguousarray(side[:, :, 0]).ravel()[places] for side in (right, left))
     edges = np.quantile(x, np.linspace(0.0, 1.0, 17))
     bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, 15)
     order = np.argsort(bins, kind="stable")
@@ -338,12 +352,17 @@ def _in_colours_of(left: Array, right: Array, inside: Mask) -> Array:
     return np.asarray(slope * (right - float(x.mean())) + float(y.mean()), dtype=np.float32)
 
 
-def _free_chroma(pixels: Array) -> float:
-    """Deviation of the chroma that a polynomial of the brightness does not explain, in grey levels: none in grey and in toned pictures."""
-    luma = pixels[:, 0].astype(np.float64) / 255.0
-    basis = np.stack([np.ones_like(luma), luma, luma * luma], axis=1)
-    solution, *_ = np.linalg.lstsq(basis, pixels[:, 1:].astype(np.float64), rcond=None)
-    return float(np.sqrt(((pixels[:, 1:] - basis @ solution) ** 2).mean()))
+def _free_chroma(luma: Array, blue: Array, red: Array) -> float:
+    """Deviation of the chroma that a polynomial of the brightness does not explain, in grey levels: none in grey and in toned pictures.
+
+    `luma`, `blue`, `red`: shape (n_pixels,).
+    """
+    tone = (luma - luma.mean()) / np.float32(255.0)
+    lines = np.stack([np.ones_like(tone), tone, tone * tone, blue - blue.mean(), red - red.mean()]).astype(np.float64)
+    products = lines @ lines.T
+    basis, across = products[:3, :3] + _RIDGE * np.eye(3), products[:3, 3:]
+    left_over = np.trace(products[3:, 3:] - across.T @ np.linalg.solve(basis, across))
+    return float(np.sqrt(max(0.0, left_over) / (2 * len(luma))))
 
 
 def _entropy(luma: Array) -> float:
