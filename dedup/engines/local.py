@@ -138,9 +138,11 @@ class LocalEngine:
         """A connection of its own to the database, which all queries share: starting one takes longer than most of them."""
         if self._database is None:
             spill = self._held.enter_context(scratch_folder())
-            config = {"memory_limit": self._memory_limit, "threads": self._n_workers, "temp_directory": spill}
-            # tables are written again and again under the same names
-            self._database = self._held.enter_context(duckdb.connect(config=config | {"enable_external_file_cache": False}))
+            config: dict[str, str | bool | int | float | list[str]] = {
+                "memory_limit": self._memory_limit, "threads": self._n_workers, "temp_directory": spill,
+                "enable_external_file_cache": False,  # tables are written again and again under the same names
+            }  # fmt: skip
+            self._database = self._held.enter_context(duckdb.connect(config=config))
         return self._database.cursor()
 
     def sql_to(self, query: str, tables: Mapping[str, Table | pa.Table], output: Table, prefix: str = "part") -> int:
