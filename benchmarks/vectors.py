@@ -140,6 +140,7 @@ def _write_metadata(table: Table, partition: int, n: int, equal: npt.NDArray[np.
                     "format": pa.repeat("JPEG", n),
                     "jpeg_quality": np.full(n, 90, np.int32),
                     "exif_date": pa.nulls(n, pa.string()),
+                    "mtime": pa.nulls(n, pa.int64()),
                     "file": pa.nulls(n, pa.string()),
                     "row": pa.nulls(n, pa.int64()),
                     "n_bytes": np.full(n, 110_000),

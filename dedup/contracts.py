@@ -186,6 +186,10 @@ class Engine(Protocol):
     def is_local(self) -> bool:
         """Whether workers run on this machine, and share its memory and its disk."""
 
+    @property
+    def dialect(self) -> Literal["duckdb", "spark"]:
+        """Whose words its SQL has, where the engines share none."""
+
     def map_partitions(
         self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False
     ) -> Iterator[tuple[int, Result]]:

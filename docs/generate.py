@@ -82,6 +82,7 @@ TABLES = {
         "edits/part-*.parquet",
         "What was done to each distinct image of a group of several, as the others show it; see [which copy is kept](originality.md).",
     ),
+    "edit_counts": ("edit_counts/part-*.parquet", "How many samples of the data set each edit was done to."),
     "exclusions": (
         "exclusions/part-*.parquet",
         "One row per sample that must not be trained on, whatever the keep policy says: near a reference image, named by a list, or a copy "

@@ -5,7 +5,7 @@ from dedup.storage.tables import read_table
 
 TABLES = (
     "metadata", "rejected", "representatives", "exact", "assignments", "candidates", "neighbors", "edges", "refused", "groups",
-    "templates", "template_counts", "scenes", "scene_counts", "edits", "exclusions", "manifest", "duplicates", "excluded", "captions", "statistics", "histogram", "candidate_counts", "targets", "target_captions",
+    "templates", "template_counts", "scenes", "scene_counts", "edits", "edit_counts", "exclusions", "manifest", "duplicates", "excluded", "captions", "statistics", "histogram", "candidate_counts", "targets", "target_captions",
 )  # fmt: skip
 
 

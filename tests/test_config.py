@@ -74,7 +74,7 @@ KEYS_OF = {
     "confirm": "confirm.enabled confirm.max_distance confirm.unreadable confirm.drop confirm.reconnect",
     "groups": "",
     "exclude": "exclude.reference_shards exclude.reference_images exclude.list",
-    "manifest": "keep.order_by keep.per_component keep.templates keep.scenes keep.prefer_base",
+    "manifest": "keep.order_by keep.per_component keep.templates keep.scenes keep.prefer keep.caption keep.prefer_base",
     "statistics": "",
     "targets": "targets.top targets.rank_by targets.min_caption_length targets.max_caption_length targets.language targets.language_column "
     "targets.max_punsafe targets.n_generations",

@@ -64,10 +64,13 @@ def show(
 
     Example: dedup show out --largest 6 --out montage.png
     """
-    from dedup.explanation.draw import montage
+    from dedup.explanation.draw import montage, pages
 
     n_groups = montage(run_dir, out, component_ids=component or [], n_largest=largest or 0, n_random=random, per_group=per_group, seed=seed)
-    print_result(as_json, {"n_groups": n_groups, "out": out}, lambda: typer.echo(f"{counted(n_groups, 'group')} in {out}"))
+    drawn = pages(out, n_groups)
+    beside = f" to {drawn[-1]}" if len(drawn) > 1 else ""
+    facts = {"n_groups": n_groups, "out": out, "pages": drawn}
+    print_result(as_json, facts, lambda: typer.echo(f"{counted(n_groups, 'group')} in {out}{beside}"))
 
 
 def explain(

@@ -34,7 +34,9 @@ class InputConfig:
         "may be given several times",
         form="address",
     )
-    images: str = key("", "instead of shards: a folder of images, with its subfolders", stage="embed", form="address")
+    images: Texts = key(
+        [], "instead of shards: a folder of images, with its subfolders; may be given several times", stage="embed", form="address"
+    )
     embeddings: str = key(
         "",
         "instead of shards, with encoder.name=precomputed: a folder of embeddings: img_emb_0.npy with metadata_0.parquet (clip-retrieval, LAION), "
@@ -134,7 +136,7 @@ class EmbedConfig:
     shards_per_partition: int = key(1, "tars per partition: 1 on one machine, about 100 on a cluster", stage="embed", low=1)
     images_per_partition: int = key(
         0,
-        "for input.images: files per partition; 0 = 250 to 10,000, so that large folders have at least 64 partitions",
+        "for input.images: files per partition; 0 = some 128 to 8,192, so that large folders have some 64 partitions, and new files change few of them",
         stage="embed",
         low=0,
     )
@@ -319,6 +321,20 @@ class KeepConfig:
         0, "groups kept of each template: images of one layout or ground with other content (templates/); 0 = all", stage="manifest", low=0
     )
     scenes: int = key(0, "groups kept of each scene: images of one place at other moments (scenes/); 0 = all", stage="manifest", low=0)
+    prefer: Texts = key(
+        [],
+        "files and folders (paths or URLs, the first preferred most): a copy that lies there is kept before all that lie elsewhere, whatever "
+        "keep.order_by says",
+        stage="manifest",
+        form="address",
+    )
+    caption: str = key(
+        "own",
+        "the caption that a kept sample trains with: own, most_frequent (of its group), best (of its group, the one most similar to its image: needs "
+        "embed.text=true or the carried column similarity)",
+        stage="manifest",
+        choices=("own", "most_frequent", "best"),
+    )
     prefer_base: bool = key(False, "keep whatever base.run_dir kept: its keepers come before keep.order_by", stage="manifest")
 
 

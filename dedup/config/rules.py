@@ -130,7 +130,11 @@ def _captions_can_be_embedded(config: Config) -> None:
 
 
 def _given_inputs(config: Config) -> list[str]:
-    inputs = (("shards", ", ".join(config.input.shards[:1])), ("images", config.input.images), ("embeddings", config.input.embeddings))
+    inputs = (
+        ("shards", ", ".join(config.input.shards[:1])),
+        ("images", ", ".join(config.input.images[:1])),
+        ("embeddings", config.input.embeddings),
+    )
     return [f"input.{name}={value}" for name, value in inputs if value]
 
 
@@ -154,6 +158,10 @@ def _input_fits_encoder(config: Config) -> None:
 def _settings_belong_together(config: Config) -> None:
     if config.input.captions and not config.input.images:
         raise ConfigError("input.captions is set without input.images, which it belongs to; for shards use input.sidecar=true")
+    if config.input.captions and len(config.input.images) > 1:
+        raise ConfigError(
+            "input.captions is the table of one folder, found several input.images; give one, or put captions beside the images"
+        )
     if config.base.moved and not config.base.run_dir:
         raise ConfigError("base.moved is set without base.run_dir, whose data it looks for elsewhere")
     if config.input.columns and not config.input.embeddings:
@@ -174,6 +182,11 @@ def _order_is_known(config: Config) -> None:
     terms = parse_order(config.keep.order_by, config.input.carry)
     if any(term.name == "caption_similarity" for term in terms) and not config.embed.text:
         raise ConfigError("keep.order_by names caption_similarity, which is measured with embed.text=true; set that, or leave it out")
+    if config.keep.caption == "best" and not config.embed.text and "similarity" not in config.input.carry:
+        raise ConfigError(
+            "keep.caption=best compares captions by their similarity to the image, which is not known; set embed.text=true, carry a column "
+            "similarity (input.carry=similarity), or use most_frequent"
+        )
 
 
 def _captions_can_pass(config: Config) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 import duckdb
 import numpy as np
@@ -63,6 +63,11 @@ class LocalEngine:
     def is_local(self) -> bool:
         """Workers are processes of this machine."""
         return True
+
+    @property
+    def dialect(self) -> Literal["duckdb", "spark"]:
+        """DuckDB's."""
+        return "duckdb"
 
     def map_partitions(
         self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False

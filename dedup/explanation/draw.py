@@ -17,27 +17,30 @@ from dedup.runs.directory import Run
 from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.shards import read_image_bytes
 from dedup.storage.tables import dataset, read_table
-from dedup.text import printable
+from dedup.text import bytes_text, printable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_Cell = tuple[dict[str, Any], str]  # a sample of the montage, and the line under its picture
+_Cell = tuple[dict[str, Any], str]  # a sample of the montage, and the first line under its picture
 _CELL = 176  # pixels
 _TEXT_HEIGHT = 44  # pixels under each picture
 _GAP = 8
 _ROW = _CELL + _TEXT_HEIGHT + _GAP
 _HEAD = 24  # pixels above each row
+_FACTS_HEIGHT = 78  # pixels under each picture of a montage: what it is, file, size, caption
+_PER_PAGE = 25  # groups on one picture: viewers fail at some 30,000 pixels
 _LINE_HEIGHT = 26  # pixels of a line of text
 _ARROW = 96  # pixels between two pictures
 _PICTURES_A_ROW = 4
 _LEAST_COLUMNS = 3  # for the line above
 _MAX_PATH = 8  # pictures of a path
 _MAX_CHARACTERS = 200  # a caption may have megabytes
+_KEY_CHARACTERS = 26
 _KEPT = "#1a7f37"
 _COPY = "#0b5394"
 _REFUSED = "#a40e26"
 _LEFT_OUT = "#57606a"
 _OF_SAMPLE = ("sample_id", "shard", "key", "caption", "byte_offset", "n_bytes")
-_COLUMNS = ["component_id", "duplication_count", *_OF_SAMPLE]
+_COLUMNS = ["component_id", "duplication_count", "width", "height", "edits", *_OF_SAMPLE]
 
 
 def montage(
@@ -50,14 +53,14 @@ def montage(
     per_group: int = 8,
     seed: int = 0,
 ) -> int:
-    """Draw groups of copies, a row each: keeper first, then copies by falling similarity.
+    """Draw groups of copies, a row each: keeper first, then copies by falling similarity, with what was done to them.
 
     Parameters
     ----------
     run_dir : str
         A run whose `manifest` and `statistics` stages are finished.
     out : path
-        PNG to write.
+        PNG to write; beyond 25 groups further ones beside it, ``NAME-2.png`` and so on.
     component_ids : sequence of int
         Groups to draw.
     n_largest, n_random : int
@@ -90,8 +93,22 @@ def montage(
     chosen += ids[np.lexsort((ids, -counts))[:n_largest]].tolist()
     chosen += np.random.default_rng(seed).choice(ids, min(n_random, len(ids)), replace=False).tolist()
     drawn = [cells for cells in _cells(run, list(dict.fromkeys(chosen)), per_group) if cells]
-    _draw(drawn, out, per_group)
+    if not drawn:
+        raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
+    for path, start in zip(pages(out, len(drawn)), range(0, len(drawn), _PER_PAGE), strict=True):
+        _draw(drawn[start : start + _PER_PAGE], path, per_group)
     return len(drawn)
+
+
+def pages(out: str | Path, n_groups: int) -> list[Path]:
+    """The pictures that a montage of so many groups consists of.
+
+    >>> [str(path) for path in pages("m.png", 60)]
+    ['m.png', 'm-2.png', 'm-3.png']
+    """
+    first = Path(out)
+    others = (first.with_name(f"{first.stem}-{number}{first.suffix}") for number in range(2, -(-n_groups // _PER_PAGE) + 1))
+    return [first, *others]
 
 
 def _cells(run: Run, groups: Sequence[int], per_group: int) -> list[list[_Cell]]:
@@ -106,16 +123,21 @@ def _cells(run: Run, groups: Sequence[int], per_group: int) -> list[list[_Cell]]
         room = max(1, per_group - len(keepers))
         if len(copies) > room:
             copies = copies[: room - room // 2] + copies[len(copies) - room // 2 :]
-        labels = ["exact copy" if row["kind"] == "exact" else f"similarity {row['similarity_to_keeper']:.3f}" for row in copies]
+        labels = ["identical bytes" if row["kind"] == "exact" else _edits_of(row) for row in copies]
         cells.append([*((row, "kept") for row in keepers[:per_group]), *zip(copies, labels, strict=True)])
     return cells
 
 
-def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
-    if not rows:
-        raise RunDirectoryError("no group of copies to draw: every image of this run is unique")
+def _edits_of(row: dict[str, Any]) -> str:
+    """What tells a copy from the others of its group; where nothing does, how similar it is to the one that is kept."""
+    if row["edits"]:
+        return ", ".join(row["edits"])
+    return row["kind"] if row["kind"] not in ("near", "exact") else f"copy, similarity {row['similarity_to_keeper']:.3f}"
+
+
+def _draw(rows: list[list[_Cell]], out: Path, per_group: int) -> None:
     n_columns = min(per_group, max(len(row) for row in rows))
-    height = _HEAD + _ROW
+    height = _HEAD + _CELL + _FACTS_HEIGHT + _GAP
     sheet = Image.new("RGB", (_GAP + n_columns * (_CELL + _GAP), _GAP + len(rows) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
@@ -125,8 +147,19 @@ def _draw(rows: list[list[_Cell]], out: str | Path, per_group: int) -> None:
         for column, (shown, label) in enumerate(row[:n_columns]):
             sample, is_kept = Sample(**{name: shown[name] for name in _OF_SAMPLE}), label == "kept"
             left = _GAP + column * (_CELL + _GAP)
-            _draw_sample(sheet, left, top + _HEAD, sample, label, _KEPT if is_kept else _COPY, is_framed=is_kept)
+            lines = [_last(sample.key), _size_of(shown), sample.caption or ""]
+            _draw_sample(sheet, left, top + _HEAD, sample, label, _KEPT if is_kept else _COPY, is_framed=is_kept, lines=lines)
     _save(sheet, out)
+
+
+def _last(key: str) -> str:
+    """The end of a key, which tells more than its folders."""
+    return key if len(key) <= _KEY_CHARACTERS else f"…{key[-_KEY_CHARACTERS:]}"
+
+
+def _size_of(row: dict[str, Any]) -> str:
+    pixels = f"{row['width']:,} x {row['height']:,}" if row["width"] else ""
+    return ", ".join(filter(None, (pixels, bytes_text(row["n_bytes"]) if row["n_bytes"] else "")))
 
 
 def _save(sheet: Image.Image, out: str | Path) -> None:
@@ -205,8 +238,10 @@ def _beside(similarity: float | None, refused: str | None) -> str:
     return ", ".join(text for text in ("" if similarity is None else f"{similarity:.3f}", refused or "") if text) or "kept"
 
 
-def _draw_sample(sheet: Image.Image, left: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool) -> None:
-    """Draw a sample's picture, with a coloured label and its caption under it."""
+def _draw_sample(
+    sheet: Image.Image, left: int, top: int, sample: Sample, label: str, colour: str, *, is_framed: bool, lines: Sequence[str] | None = None
+) -> None:
+    """Draw a sample's picture, with a coloured label and lines under it: by default its caption."""
     draw, small, picture = ImageDraw.Draw(sheet), _font(13), _thumbnail(sample)
     if picture is None:
         draw.rectangle((left, top, left + _CELL, top + _CELL), outline="grey")
@@ -216,7 +251,8 @@ def _draw_sample(sheet: Image.Image, left: int, top: int, sample: Sample, label:
     if is_framed:
         draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=colour, width=2)
     draw.text((left, top + _CELL + 3), _fit(label, small, _CELL), colour, small)
-    draw.text((left, top + _CELL + 20), _fit(sample.caption or "(no caption)", small, _CELL), "black", small)
+    for number, text in enumerate([sample.caption or "(no caption)"] if lines is None else filter(None, lines), 1):
+        draw.text((left, top + _CELL + 3 + 17 * number), _fit(text, small, _CELL), "black", small)
 
 
 def _thumbnail(sample: Sample) -> Image.Image | None:

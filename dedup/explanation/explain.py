@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.compute as pc
 
-from dedup.config.order import TIE, OrderTerm, parse_order
+from dedup.config.order import PREFER, TIE, OrderTerm, parse_order, path_of, rank_of
 from dedup.errors import DedupError
 from dedup.explanation.draw import draw_explanation
 from dedup.explanation.explanation import Component, Exclusion, Explanation, OtherKeeper, Rule, Sample
@@ -21,6 +21,7 @@ from dedup.numerics.similarity import exact_similarity
 from dedup.runs.directory import Run
 from dedup.runs.samples import read_samples
 from dedup.storage.tables import dataset
+from dedup.storage.urls import absolute
 
 _THINNED = {"template": "keep.templates", "scene": "keep.scenes"}  # kinds of duplicates that are no copies, and the key that asked for it
 _SHOWN = 8  # edges of the sample, and keepers before it
@@ -175,7 +176,8 @@ class KeepPolicy:
     def __init__(self, tables: RunTables) -> None:
         self._tables = tables
         order_by, carry = tables.config("manifest", "keep.order_by", ["sample_id"]), tables.config("embed", "input.carry", [])
-        self._terms = parse_order(order_by, carry)
+        prefer = [absolute(path) for path in tables.config("manifest", "keep.prefer", [])]
+        self._terms = parse_order(order_by, carry, prefer)
         self._columns = list(dict.fromkeys(["sample_id", *(column for term in self._terms for column in term.columns)]))
 
     def copies(self, sample_id: int, component_id: int) -> tuple[int, int | None]:
@@ -209,6 +211,8 @@ class KeepPolicy:
         if len(self._base_kept([first, second])) == 1:
             return Rule("keep.prefer_base", True, False, samples[first], samples[second])
         _, term, value, other_value = deciding_term(self._terms, rows[first], rows[second])
+        if term == PREFER:
+            value, other_value = (path_of(rows[which]["shard"], rows[which]["key"]) for which in (first, second))
         return Rule(term, value, other_value, samples[first], samples[second])
 
     def _rows(self, sample_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -316,4 +320,7 @@ def _value(row: Mapping[str, Any], term: OrderTerm) -> Any:
     values = [row.get(column) for column in term.columns]
     if term.is_presence:
         return values[0] is not None
+    if term.is_path:
+        path = path_of(str(values[0]), str(values[1]))
+        return rank_of(path, term.prefixes) if term.prefixes else path
     return values[0] if len(values) == 1 else None if None in values else math.prod(values)

@@ -115,6 +115,9 @@ def _stages_to_do(
             # missing shards may be there now, so the input may differ; encoder and settings may not
             todo.add(stage.name)
             differences = [difference for difference in differences if difference.key != "input"]
+        if [difference.key for difference in differences] == ["input"] and stage.takes_changes(config):
+            todo.add(stage.name)
+            continue
         if differences and not redo:
             settings = [difference for difference in differences if difference.key not in STAGE_NAMES]
             reason = f"made from an earlier '{differences[0].key}'"

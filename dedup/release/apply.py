@@ -160,12 +160,9 @@ def _copies_of(run: Run) -> Iterator[_Copy]:
     Raises InputError for other runs.
     """
     config = run.config
-    if not config.input.images or not is_local(absolute(config.input.images)):
-        what = (
-            f"a folder that is not on this machine's disks ({config.input.images})"
-            if config.input.images
-            else "tars, files of rows or embeddings"
-        )
+    remote = [folder for folder in config.input.images if not is_local(absolute(folder))]
+    if not config.input.images or remote:
+        what = f"a folder that is not on this machine's disks ({remote[0]})" if remote else "tars, files of rows or embeddings"
         raise InputError(
             f"{run.url} read {what}; files can be acted on in local folders only: `dedup rewrite {run.url} OUT` writes clean data"
         )

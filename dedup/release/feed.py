@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Final, Protocol
+from typing import IO, Final, NamedTuple, Protocol
 
 import pyarrow.compute as pc
 
@@ -18,6 +18,7 @@ from dedup.storage.tables import dataset
 
 _BLOCK: Final = tarfile.BLOCKSIZE
 _CHUNK_BYTES: Final = 1024 * 1024
+_CAPTION: Final = "txt"  # suffix of the member that holds the caption
 
 
 def unsorted_shards(run_dir: str) -> frozenset[str]:
@@ -29,8 +30,11 @@ def unsorted_shards(run_dir: str) -> frozenset[str]:
 class _Samples(Protocol):
     """The samples of one tar."""
 
-    def copy(self, key: str, file: IO[bytes]) -> list[int]:
-        """Copy all members of a sample with their headers; returns the members' sizes, none if there is no such sample from here on."""
+    def copy(self, key: str, file: IO[bytes], caption: str | None) -> list[int]:
+        """Copy all members of a sample with their headers; returns the members' sizes, none if there is no such sample from here on.
+
+        `caption`: goes into its txt member; None leaves that as it is.
+        """
 
 
 class Feed:
@@ -48,8 +52,10 @@ class Feed:
         self._reader: SampleReader | None = None
         self._samples: _Samples | None = None
 
-    def copy(self, shard: str, key: str, n_bytes: int, file: IO[bytes]) -> None:
+    def copy(self, shard: str, key: str, n_bytes: int, file: IO[bytes], caption: str | None = None) -> None:
         """Copy the members of the next sample with a key.
+
+        `caption`: what its txt member is to hold, which is added if there is none; None leaves all members as they are.
 
         Raises InputError if the shard has no such sample from here on, or its image has another size.
         """
@@ -58,7 +64,7 @@ class Feed:
                 self._shard, self._reader = shard, SampleReader(lambda reader: iter(()))
                 tar = TarStream(shard, self._reader)
                 self._samples = _Sorted(tar) if shard in self._unsorted else _Streamed(tar)
-            sizes = self._samples.copy(key, file)
+            sizes = self._samples.copy(key, file, caption)
         except Cut as cut:
             self.close()
             raise InputError(f"{shard} breaks off inside the sample {key!r} ({cut}); restore the shard, or run embed again") from cut
@@ -84,8 +90,23 @@ class _Streamed:
         self._first: tarfile.TarInfo | None = None  # of the current sample, not read yet
         self._key = ""
 
-    def copy(self, key: str, file: IO[bytes]) -> list[int]:
-        return [_copy_member(self._tar, member, file) for member in self._sample()] if self._go_to(key) else []
+    def copy(self, key: str, file: IO[bytes], caption: str | None) -> list[int]:
+        if not self._go_to(key):
+            return []
+        sizes, last = [], ""
+        for member in self._sample():
+            last = member.name
+            if caption is None or not _is_caption(last):
+                sizes.append(_copy_member(self._tar, member, file))
+            else:
+                sizes.append(member.size)
+                with tempfile.SpooledTemporaryFile(_CHUNK_BYTES) as held:
+                    _copy_member(self._tar, member, held)
+                    _write_caption(held, member.size, last, caption, file)
+                caption = None
+        if caption is not None:
+            _add_caption(last, caption, file)
+        return sizes
 
     def _go_to(self, key: str) -> bool:
         """Skip to the first sample with this key, from the current one on; False if there is none."""
@@ -116,9 +137,9 @@ class _Sorted:
 
     def __init__(self, tar: TarStream) -> None:
         self._held = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object)
-        self._places: dict[str, list[tuple[int, int, int]]] = {}  # of each sample's members: first byte, bytes with header, own size
+        self._places: dict[str, list[_Place]] = {}  # of each sample's members
         grouping = Grouping()
-        run: list[tuple[int, int, int]] = []
+        run: list[_Place] = []
         key, is_duplicate = "", False
         for member in tar:
             named = parse_name(member.name)
@@ -130,22 +151,79 @@ class _Sorted:
             is_duplicate = is_duplicate or grouping.is_duplicate
             start = self._held.tell()
             size = _copy_member(tar, member, self._held)
-            run.append((start, self._held.tell() - start, size))
+            run.append(_Place(start, self._held.tell() - start, size, member.name))
         self._add(key, run, is_duplicate=is_duplicate)
 
-    def _add(self, key: str, run: list[tuple[int, int, int]], *, is_duplicate: bool) -> None:
+    def _add(self, key: str, run: list[_Place], *, is_duplicate: bool) -> None:
         if not is_duplicate:
             self._places.setdefault(key, []).extend(run)
 
-    def copy(self, key: str, file: IO[bytes]) -> list[int]:
+    def copy(self, key: str, file: IO[bytes], caption: str | None) -> list[int]:
         places = self._places.get(key, [])
-        for start, length, _ in places:
-            self._held.seek(start)
-            while length:
-                chunk = self._held.read(min(length, _CHUNK_BYTES))
-                file.write(chunk)
-                length -= len(chunk)
-        return [size for _, _, size in places]
+        for place in places:
+            self._held.seek(place.start)
+            if caption is None or not _is_caption(place.name):
+                _copy_bytes(self._held, place.length, file)
+                continue
+            with tempfile.SpooledTemporaryFile(_CHUNK_BYTES) as held:
+                _copy_bytes(self._held, place.length, held)
+                _write_caption(held, place.size, place.name, caption, file)
+            caption = None
+        if places and caption is not None:
+            _add_caption(places[-1].name, caption, file)
+        return [place.size for place in places]
+
+
+class _Place(NamedTuple):
+    """Where a member lies in a temporary file."""
+
+    start: int  # first byte of its header
+    length: int  # bytes, header and padding included
+    size: int  # own bytes
+    name: str
+
+
+def _is_caption(name: str) -> bool:
+    """Whether a member holds the caption that training reads."""
+    named = parse_name(name)
+    return named is not None and named.suffix == _CAPTION
+
+
+def _write_caption(held: IO[bytes], size: int, name: str, caption: str, file: IO[bytes]) -> None:
+    """Copy a member that holds a caption, as it is if that is the one wanted.
+
+    `held`: header, bytes and padding of the member.
+    """
+    n_held = held.tell()
+    padded = -(-size // _BLOCK) * _BLOCK
+    held.seek(n_held - padded)
+    if held.read(size).decode("utf-8", "replace").strip() == caption.strip():
+        held.seek(0)
+        _copy_bytes(held, n_held, file)
+    else:
+        _write_member(name, caption.encode(), file)
+
+
+def _add_caption(name: str, caption: str, file: IO[bytes]) -> None:
+    """Add a caption to a sample.
+
+    `name`: of one of its members.
+    """
+    folder, slash, base = name.rpartition("/")
+    _write_member(f"{folder}{slash}{base.partition('.')[0]}.{_CAPTION}", caption.encode(), file)
+
+
+def _write_member(name: str, data: bytes, file: IO[bytes]) -> None:
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    file.write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+    file.write(data + b"\0" * (-len(data) % _BLOCK))
+
+
+def _copy_bytes(source: IO[bytes], length: int, target: IO[bytes]) -> None:
+    while length and (chunk := source.read(min(length, _CHUNK_BYTES))):
+        target.write(chunk)
+        length -= len(chunk)
 
 
 def _copy_member(tar: TarStream, member: tarfile.TarInfo, file: IO[bytes]) -> int:

@@ -52,6 +52,7 @@ ORDER BY {named}
 """
 
 _COLUMNS = ("sample_id", "shard", "key", "n_bytes")
+_OF_KEPT = "group_captions"  # which only kept samples have
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,16 @@ def named_table(run_dir: str, keep_list: str, folder: str, engine: Engine) -> tu
     if missing:
         text = f"embed with input.carry=[{missing[0]}], or name them by key, url or sha256"
         raise InputError(f"{keep_list} names samples by {missing[0]}, which {run_dir} does not have; {text}")
-    run = Run(run_dir)
+    run, schema = Run(run_dir), pa.schema([field for field in kept.schema if field.name != _OF_KEPT])
     sources = {name: run.table(name) for name in ("manifest", "duplicates", "excluded")} | {"named": named}
     parts = {
-        "columns": ", ".join(f"samples.{name} AS {name}" for name in kept.schema.names),
+        "columns": ", ".join(f"samples.{name} AS {name}" for name in schema.names),
         "names": ", ".join(named.column_names),
         "named": ", ".join(f"named.{name}" for name in named.column_names),
         "same": " AND ".join(f"samples.{name} = named.{name}" for name in named.column_names),
-        "samples": _SAMPLES.format(columns=", ".join(kept.schema.names)),
+        "samples": _SAMPLES.format(columns=", ".join(schema.names)),
     }
-    output = Table(folder, kept.schema)
+    output = Table(folder, schema)
     clear(output)
     n = engine.sql_to(NAMED_SQL.format(**parts), sources, output)
     unknown = ask(engine, UNKNOWN_SQL.format(**parts), sources, named.schema)

@@ -64,6 +64,7 @@ class RewriteTask:
     shards: tuple[CleanedShard, ...]
     out: str  # folder
     unsorted: frozenset[str] = frozenset()  # tars of the input in which members of one sample stand apart
+    chooses_captions: bool = False  # whether samples of groups get the caption that the manifest gives them
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def rewrite(
     engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> RewriteSummary:
-    """Write new shards with the kept samples of a run, all members byte for byte.
+    """Write new shards with the kept samples of a run, all members byte for byte, but for captions that `keep.caption` chose.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def rewrite(
         A finished run over tars, parquet or Arrow files, or a folder of images, which must not have moved.
     out : str
         Folder for ``NNNNN.tar``, with ``NNNNN.parquet`` and ``NNNNN_stats.json`` as of img2dataset; a path or any fsspec URL. Rows of
-        parquet or Arrow files become ``NNNNN.parquet`` with the columns they had.
+        parquet or Arrow files become ``NNNNN.parquet`` with the columns and captions they had.
     per_shard : int
         Samples per shard; 0 = one cleaned shard for each shard with kept samples. A shard ends early where a key would repeat.
     keep_list : str
@@ -135,8 +136,14 @@ def rewrite(
         if dry_run:
             return replace(summary, keep_list=keep_list_result, is_dry_run=True)
         _begin(run_dir, out, per_shard, shards)
-        summary = _carry_out(RewriteTask(kept, tuple(shards), out, unsorted_shards(run_dir)), summary, engine, reporter)
+        task = RewriteTask(kept, tuple(shards), out, unsorted_shards(run_dir), _chooses_captions(run_dir))
+        summary = _carry_out(task, summary, engine, reporter)
         return replace(summary, keep_list=keep_list_result)
+
+
+def _chooses_captions(run_dir: str) -> bool:
+    record = read_record(run_dir, "manifest")
+    return record is not None and record.config.get("keep.caption", "own") != "own"
 
 
 def _refuse_vectors(run_dir: str) -> None:
@@ -278,8 +285,8 @@ def write_shard(task: RewriteTask, shard: CleanedShard, feed: Feed) -> Written:
         raise _failed(target, shard, error) from error
     try:
         if shard.suffix == ".tar":
-            rows, n_bytes = _write_tar(rows, shard.number, scratch, feed)
-            write_beside(rows, shard_path(task.out, shard.number, ".parquet"))
+            rows, n_bytes = _write_tar(rows, shard.number, scratch, feed, chooses_captions=task.chooses_captions)
+            write_beside(rows, shard_path(task.out, shard.number, ".parquet"), chooses_captions=task.chooses_captions)
         else:
             copy_rows(rows, scratch.file)
             n_bytes = scratch.close()
@@ -321,31 +328,35 @@ def _stats(shard: CleanedShard, n_bytes: int, started: float) -> JsonDict:
     }
 
 
-def _write_tar(rows: pa.Table, number: int, scratch: AtomicFile, feed: Feed) -> tuple[pa.Table, int]:
+def _write_tar(rows: pa.Table, number: int, scratch: AtomicFile, feed: Feed, *, chooses_captions: bool) -> tuple[pa.Table, int]:
     """Write the members of samples and the end of a tar; the rows as they are named now, and bytes written."""
-    rows = _copy(rows, number, scratch.file, feed)
+    rows = _copy(rows, number, scratch.file, feed, chooses_captions=chooses_captions)
     scratch.file.write(_END)
     scratch.file.write(b"\0" * (-scratch.file.tell() % tarfile.RECORDSIZE))
     return rows, scratch.close()
 
 
-def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed) -> pa.Table:
+def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed, *, chooses_captions: bool) -> pa.Table:
     """Copy the members of samples, which are in the order of their shards; returns the rows as they are named now.
+
+    `chooses_captions`: whether samples of groups get the caption of their row.
 
     Images of a folder get a key without dots, the number of the shard and theirs, and the field of their format: their paths, which may
     hold dots or differ in nothing but the suffix, become the column `path`.
     """
-    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "captions"))
+    columns = (rows[name].to_pylist() for name in ("shard", "key", "n_bytes", "captions", "caption", "duplication_count"))
     keys, paths = [], []
-    for place, (shard, key, n_bytes, captions) in enumerate(zip(*columns, strict=True)):
+    for place, (shard, key, n_bytes, captions, caption, n_copies) in enumerate(zip(*columns, strict=True)):
+        chosen = caption if chooses_captions and n_copies > 1 else None
         if shard.endswith("/"):
             keys.append(f"{number:05d}{place:04d}")
             paths.append(key)
-            _copy_file(keys[-1], read_file(shard + key, n_bytes), captions or [], file)
+            listed = [*dict.fromkeys([*([] if chosen is None else [chosen]), *(captions or [])])]
+            _copy_file(keys[-1], read_file(shard + key, n_bytes), listed, file)
         else:
             keys.append(key)
             paths.append(None)
-            feed.copy(shard, key, n_bytes, file)
+            feed.copy(shard, key, n_bytes, file, chosen)
     if not any(paths):
         return rows
     rows = rows.set_column(rows.column_names.index("key"), "key", pa.array(keys, pa.string()))

@@ -18,8 +18,10 @@ _PLAIN: Final = ("key", "url", "caption", "width", "height", "sha256")
 _NOT_COPIED: Final = {"shard", "byte_offset", "n_bytes", "file", "row", "member", "n_images", "first_image_id"}  # of the shard it came from
 
 
-def write_beside(rows: pa.Table, url: str) -> None:
+def write_beside(rows: pa.Table, url: str, *, chooses_captions: bool = False) -> None:
     """Write the rows of a cleaned shard's samples, which have the columns of the manifest.
+
+    `chooses_captions`: whether `caption` is that of the rows also where the parquet beside a shard has one.
 
     Columns are those of the parquet beside the shard a sample came from, joined by key, where there is one; else `key, url, caption,
     status, error_message, width, height, sha256` and the carried ones. `component_id`, `duplication_count` and `sample_id` come last.
@@ -28,7 +30,10 @@ def write_beside(rows: pa.Table, url: str) -> None:
     parts = []
     for shard in pc.unique(rows["shard"]).to_pylist():
         of_shard = rows.filter(pc.equal(rows["shard"], shard))
-        parts.append(_join(of_shard, None if shard.endswith("/") else _sidecar(shard)))
+        part = _join(of_shard, None if shard.endswith("/") else _sidecar(shard))
+        if chooses_captions and "caption" in part.column_names:
+            part = part.set_column(part.column_names.index("caption"), "caption", of_shard["caption"])
+        parts.append(part)
     table = _concatenate(parts)
     last = [name for name in _ADDED if name in table.column_names]
     table = table.select([name for name in table.column_names if name not in last] + last)

@@ -246,11 +246,13 @@ class Page:
         judged, sampled = figures.similarities(counts, run, gathered.pairs.sample)
         measured, n_unmeasured = figures.distances(counts, run)
         dropped, ways = figures.kinds(reader, run)
+        edits = figures.edits(reader, run)
         n_refused = sum(reason.part.n for reason, _ in gathered.pairs.refused)
         style, script = _template("report.css"), _template("report.js")
         self._values: dict[str, Any] = vars(gathered) | {
             "accounts": figures.accounts(run), "tiles": figures.tiles(run, n_refused), "sizes": sized, "size_rows": size_rows,
             "judged": judged, "sampled": sampled, "distances": measured, "n_unmeasured": n_unmeasured, "dropped": dropped, "ways": ways,
+            "edits": edits,
             "rejected": figures.rejected(reader), "broken_shards": broken,
             "captions": figures.captions(reader) if "statistics" in run.records else [],
             "input_lines": input_lines(run.records["embed"].summary),

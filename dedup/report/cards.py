@@ -54,6 +54,7 @@ class Facts:
     href: str
     size: str
     place: Place
+    edits: str  # what was done to it, as the other copies of its group show; '' for nothing
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def _facts(row: Row) -> Facts:
         link(row["url"]),
         ", ".join(filter(None, (pixels, bytes_text(row["n_bytes"]) if row["n_bytes"] else ""))),
         Place(row["sample_id"], row["shard"], row["key"], row["byte_offset"], row["n_bytes"]),
+        ", ".join(row["edits"] or ()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from dedup.numerics.graph.originality import EDITS
 from dedup.report import queries
 from dedup.report.below import BelowSample
 from dedup.report.charts import Chart, Series, histogram, log_log
@@ -132,6 +133,15 @@ def kinds(reader: TableReader, run: Run) -> tuple[list[Part], list[Row]]:
     thinned = [("below", f"of further {kind}s", summary.get(f"n_{kind}", 0)) for kind in ("template", "scene")]
     dropped = parts([*counts, *(count for count in thinned if count[2])])
     return dropped, [row | {"means": SOURCES.get(row["source"], "")} for row in reader.rows(queries.KINDS)]
+
+
+def edits(reader: TableReader, run: Run) -> list[Row]:
+    """What was done to copies: samples by edit, with what it means."""
+    if not run.records["manifest"].rows.get("edit_counts"):
+        return []
+    rows = reader.rows(queries.EDIT_COUNTS)
+    bars = parts([("near", str(row["edit"]), row["n_samples"]) for row in rows], is_stacked=False)
+    return [row | {"means": EDITS.get(row["edit"], ""), "part": bar} for row, bar in zip(rows, bars, strict=True)]
 
 
 @dataclass(frozen=True)

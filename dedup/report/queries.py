@@ -52,8 +52,8 @@ class Query(NamedTuple):
 
 _REALS: Final = {"similarity", "distance", "min_similarity", "mean_similarity", "caption_share", "agreeing_share"}
 _TEXTS: Final = {
-    "shard", "key", "url", "caption", "kind", "source", "variant", "reason", "stage", "detail", "status", "error", "what", "excluded_by",
-    "reference_shard",
+    "edit", "shard", "key", "url", "caption", "kind", "source", "variant", "reason", "stage", "detail", "status", "error", "what",
+    "excluded_by", "reference_shard",
 }  # fmt: skip
 
 
@@ -86,12 +86,16 @@ FACTS: Final = Query(
 SELECT metadata.sample_id AS sample_id, metadata.shard AS shard, metadata.key AS key,
        substr(metadata.url, 1, {URL_CHARACTERS + 1}) AS url, substr(metadata.caption, 1, {CAPTION_CHARACTERS}) AS caption,
        length(metadata.caption) AS n_characters, metadata.width AS width, metadata.height AS height, metadata.n_bytes AS n_bytes,
-       metadata.byte_offset AS byte_offset
+       metadata.byte_offset AS byte_offset, edits.edits AS edits
 FROM metadata JOIN wanted ON metadata.sample_id = wanted.sample_id
+LEFT JOIN exact ON metadata.sample_id = exact.sample_id
+LEFT JOIN edits ON COALESCE(exact.representative_id, metadata.sample_id) = edits.sample_id
 ORDER BY metadata.sample_id
 """,
-    ("metadata",),
-    _schema("sample_id", "shard", "key", "url", "caption", "n_characters", "width", "height", "n_bytes", "byte_offset"),
+    ("metadata", "exact", "edits"),
+    _schema("sample_id", "shard", "key", "url", "caption", "n_characters", "width", "height", "n_bytes", "byte_offset").append(
+        pa.field("edits", pa.list_(pa.string()))
+    ),
 )
 
 _GROUP_COLUMNS: Final = f"""
@@ -263,6 +267,12 @@ KINDS: Final = Query(
     "ORDER BY count(*) DESC NULLS LAST, kind ASC NULLS LAST, source ASC NULLS LAST, variant ASC NULLS LAST",
     ("edges",),
     _schema("kind", "source", "variant", "n_pairs"),
+)
+
+EDIT_COUNTS: Final = Query(
+    "SELECT edit, n_samples, n_kept, n_dropped FROM edit_counts ORDER BY n_samples DESC, edit",
+    ("edit_counts",),
+    _schema("edit", "n_samples", "n_kept", "n_dropped"),
 )
 
 CAPTIONS: Final = Query(

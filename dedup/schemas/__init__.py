@@ -22,6 +22,7 @@ from dedup.schemas.audits import SCORES as SCORES
 from dedup.schemas.audits import SWEEP as SWEEP
 from dedup.schemas.counts import CANDIDATE_COUNTS as CANDIDATE_COUNTS
 from dedup.schemas.counts import CAPTIONS as CAPTIONS
+from dedup.schemas.counts import EDIT_COUNTS as EDIT_COUNTS
 from dedup.schemas.counts import HISTOGRAM as HISTOGRAM
 from dedup.schemas.counts import STATISTICS as STATISTICS
 from dedup.schemas.counts import TARGET_CAPTIONS as TARGET_CAPTIONS
@@ -71,6 +72,7 @@ TABLES: Final = {
     "duplicates": DUPLICATES,
     "excluded": EXCLUDED,
     "edits": EDITS,
+    "edit_counts": EDIT_COUNTS,
     "exclusions": EXCLUSIONS,
     "statistics": STATISTICS,
     "captions": CAPTIONS,

@@ -60,6 +60,12 @@ TARGET_CAPTIONS: Final = schema(
     field("caption", TEXT, "a caption of the group; the prompt is one of them"),
     field("n_samples", INT64, "samples of the group that carry it"),
 )
+EDIT_COUNTS: Final = schema(
+    field("edit", TEXT, "what was done to copies: a name of docs/originality.md"),
+    field("n_samples", INT64, "samples to which it was done; one may have several"),
+    field("n_kept", INT64, "of these, samples that are kept: no copy of theirs has lost less"),
+    field("n_dropped", INT64, "of these, dropped samples"),
+)
 CANDIDATE_COUNTS: Final = schema(
     field("found_by", TEXT, "the encoders whose threshold the candidates reach, such as clip, dct or clip+dct"),
     field("n_confirmed", INT64, "candidates confirmed by their pixels"),

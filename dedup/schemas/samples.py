@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import pyarrow as pa
+
 from dedup.schemas.fields import (
     BYTE_OFFSET,
     CAPTION,
@@ -78,6 +80,13 @@ METADATA: Final = schema(
     field(
         "exif_date", TEXT, "when the photograph was taken, as a JPEG's EXIF says: YYYY-MM-DD HH:MM:SS; null if it does not", nullable=True
     ),
+    field(
+        "mtime",
+        INT64,
+        "when the file was last changed, as the disk or the tar says; null if it does not, in object stores and for rows of tables",
+        unit="seconds since 1970",
+        nullable=True,
+    ),
     N_BYTES,
     BYTE_OFFSET,
     FILE,
@@ -96,7 +105,7 @@ REJECTED: Final = schema(
 )
 PARTITIONS: Final = schema(
     field("partition", INT32, "number of the partition"),
-    field("shard", TEXT, "URL of the shard, expanded; a part of a folder ends with '/#NNNNN'"),
+    field("shard", TEXT, "URL of the shard, expanded; a part of a folder ends with '/#' and what tells it from others"),
     field("status", TEXT, "ok, truncated (samples before the break are used) or unreadable"),
     field("error", TEXT, "why it is not ok", nullable=True),
     field("n_samples", INT64, "samples embedded from this shard"),
@@ -112,7 +121,13 @@ _EDITS = field(
     "what was done to it, as the other copies of its group show: names of docs/originality.md; null if not compared",
     nullable=True,
 )
-MANIFEST: Final = schema(*METADATA, COMPONENT_ID, COUNT, _ORIGINALITY, _EDITS)
+_GROUP_CAPTIONS = field(
+    "group_captions",
+    pa.list_(pa.struct([pa.field("caption", TEXT), pa.field("n_samples", INT64)])),
+    "all captions of its group, dropped copies' too and excluded ones' not, the most frequent first; null for a unique sample",
+    nullable=True,
+)
+MANIFEST: Final = schema(*METADATA, COMPONENT_ID, COUNT, _ORIGINALITY, _EDITS, _GROUP_CAPTIONS)
 DUPLICATES: Final = schema(
     *METADATA,
     COMPONENT_ID,

@@ -155,6 +155,8 @@ class Stage:
     refuse: Refusal | None = None
     # what differs between what it has read besides and what it would read now, in words; '' where that is not known
     changed_inputs: Callable[[Config, StageInputs], str] = lambda config, inputs: ""
+    # whether it takes an input that has changed since it finished, without being told to: of folders, whose files come and go
+    takes_changes: Callable[[Config], bool] = lambda config: False
     # whether it reads the samples: their input must be given, their number may be unknown before, and the run begins with it
     reads_samples: bool = False
     reads_base: Callable[[Config], bool] = lambda config: False  # whether its result depends on the same stage's in `base.run_dir`

@@ -72,7 +72,7 @@ def rank_targets(context: StageContext) -> StageResult:
         ranking=_RANKINGS[config.targets.rank_by],
         captions=captions_sql(config.targets),
         keepers=keepers_sql(config.targets),
-        policy=policy_sql(config.keep.order_by, config.input.carry, "manifest"),
+        policy=policy_sql(config, "manifest"),
     )
     read = ["statistics", "captions", "manifest", "metadata", "groups", "neighbors"]
     rows = context.write_all("targets", {"targets": (query, read), "target_captions": (ALTERNATIVES_SQL, ["captions", "targets"])})

@@ -303,7 +303,7 @@ def test_further_keepers_say_why(other_tables):
     """Two byte-different images in one group, kept both: by the number asked for, and because they are too far apart."""
     row = next(row for row in table(other_tables.url, "duplicates").to_pylist() if row["kind"] == "near")
     manifest = table(other_tables.url, "manifest").to_pylist()
-    kept = {name: row[name] for name in other_tables.table("manifest").schema.names}
+    kept = {name: row.get(name) for name in other_tables.table("manifest").schema.names}
     overwrite(other_tables, "manifest", [*manifest, kept])
     overwrite(other_tables, "duplicates", [r for r in table(other_tables.url, "duplicates").to_pylist() if r != row])
     found = dedup.explain(other_tables.url, sample_id=row["sample_id"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shard_data import Sample, encode, make_samples, scene, write_shards, write_tar
+from shard_data import Sample, detailed, encode, make_samples, scene, write_shards, write_tar
 from typer.testing import CliRunner
 from webdataset_data import read_webdataset
 
@@ -449,3 +449,34 @@ def test_the_plan_on_many_files(tmp_path):
         for part, following in zip(parts[:-1], parts[1:], strict=True):  # greedy: no shard ends before it must
             is_full = len(part) == per_shard if per_shard else following[0]["shard"] != part[-1]["shard"]
             assert is_full or following[0]["key"] in {row["key"] for row in part}
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_a_chosen_caption_is_in_the_cleaned_shard(tmp_path, is_sorted):
+    """The kept copy's own caption is rare, or it has none: its txt member gets that of most copies, all else stays."""
+    pictures = [(number, quality) for number in (1, 2) for quality in (90, 70, 60)]
+    captions = ["rare", "often", "often", None, "told", "told"]
+    samples = [Sample(f"{k}", encode(detailed(seed), quality=quality), captions[k], seed) for k, (seed, quality) in enumerate(pictures)]
+    samples.append(Sample("alone", encode(detailed(9)), "as it is\n", 9))
+    write_tar(tmp_path / "00000.tar", samples)
+    if not is_sorted:  # all texts behind the images
+        with tarfile.open(tmp_path / "00000.tar") as tar:
+            members = [(member, tar.extractfile(member).read()) for member in tar]
+        with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+            for member, data in sorted(members, key=lambda pair: pair[0].name.endswith((".txt", ".json"))):
+                tar.addfile(member, io.BytesIO(data))
+    for caption in ("own", "most_frequent"):
+        run_dir = str(tmp_path / caption)
+        settings = [f"input.shards={tmp_path}/00000.tar", f"output.run_dir={run_dir}", "engine.workers=1", "keep.order_by=n_bytes desc"]
+        dedup.run(dedup.load_config(None, [*settings, f"keep.caption={caption}"]))
+        dedup.rewrite(run_dir, f"{run_dir}/cleaned")
+    found = {name: members_of(tmp_path / name / "cleaned" / "00000.tar") for name in ("own", "most_frequent")}
+    assert {name: data for name, data in found["own"].items() if name.endswith(".txt")} == {"0.txt": b"rare", "alone.txt": b"as it is\n"}
+    assert found["most_frequent"] == found["own"] | {"0.txt": b"often", "3.txt": b"told"}
+    beside = pq.read_table(tmp_path / "most_frequent" / "cleaned" / "00000.parquet").to_pylist()
+    assert {row["key"]: row["caption"] for row in beside}["3"] == "told"
+
+
+def members_of(path):
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}

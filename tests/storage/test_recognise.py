@@ -110,7 +110,6 @@ def test_several_paths_of_one_kind(here):
         (["photos/a.jpg"], "photos/a.jpg is one file; give the folder that holds it and the others: photos"),
         (["both"], "both holds 1 tars and 1 images; say which to read: input.shards='both/"),
         (["photos", "a.tar"], "photos holds 1 images .* a.tar holds a shard; one run reads one kind"),
-        (["photos", "more"], "photos and more are two folders of images; give the folder that holds both"),
         (["empty"], "empty holds no file; expected photos"),
         (["texts"], "texts holds 2 .txt; expected photos"),
         (["notes.txt"], "notes.txt is no tar, parquet or Arrow file; a list of shards is given as @notes.txt"),
@@ -145,7 +144,7 @@ def test_words_are_settings_or_paths(here):
 def test_the_run_directory_is_named_after_the_first_path(here):
     write(here / "photos/a.jpg")
     config, found = config_for(["photos"])
-    assert config.output.run_dir == "photos-dedup" and config.input.images == "photos" and found is not None
+    assert config.output.run_dir == "photos-dedup" and config.input.images == ["photos"] and found is not None
     assert config_for(["photos"], None, ["output.run_dir=x"])[0].output.run_dir == "x"
     os.chdir("photos")
     assert config_for(["."])[0].output.run_dir == "photos-dedup"

@@ -200,12 +200,14 @@ def test_folder_refusals(tmp_path: Path) -> None:
         folder_parts(str(tmp_path), "", -1)
 
 
-def test_a_folder_is_cut_by_the_number_of_its_images(tmp_path: Path) -> None:
+def test_a_folder_is_cut_by_the_number_and_the_names_of_its_images(tmp_path: Path) -> None:
     for number in range(1_000):
         (tmp_path / f"{number:04}.jpg").write_bytes(b"x")
     parts = folder_parts(str(tmp_path), "", 0)
-    assert [len(part.images) for part in parts] == [250] * 4 and [image for part in parts for image in part.images] == sorted(
-        path.name for path in tmp_path.iterdir()
-    )
+    assert all(64 <= len(part.images) <= 256 for part in parts[:-1])
+    assert 5 <= len(parts) <= 14
+    assert [image for part in parts for image in part.images] == sorted(path.name for path in tmp_path.iterdir())
+    assert len({part.url for part in parts}) == len(parts)
+    assert [len(part.images) for part in folder_parts(str(tmp_path), "", 0, grain=4_096)] == [1_000]
     (tmp_path / "more.jpg").write_bytes(b"x")
-    assert [len(part.images) for part in folder_parts(str(tmp_path), "", 0)] == [250] * 4 + [1]
+    assert [part.images for part in folder_parts(str(tmp_path), "", 0)][:-1] == [part.images for part in parts][:-1]

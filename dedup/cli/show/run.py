@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
+from rich import filesize
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
@@ -173,7 +174,12 @@ def _manifest(summary: RunSummary, _: Config) -> list[Line]:
     share = rows["duplicates"] / images if images else 0.0
     dropped = f"{rows['duplicates']:,} duplicates dropped ({share:.1%}): {kinds['n_exact']:,} exact, {kinds['n_near']:,} near"
     dropped += "".join(f", {kinds[f'n_{kind}']:,} of further {kind}s" for kind in ("template", "scene") if kinds.get(f"n_{kind}"))
-    return [("kept", f"{rows['manifest']:,}; {dropped}")]
+    dropped += f"; {filesize.decimal(kinds['bytes_dropped'])} less" if kinds.get("bytes_dropped") else ""
+    lines = [("kept", f"{rows['manifest']:,}; {dropped}")]
+    if kinds.get("n_edited"):
+        share = kinds["n_edited"] / images
+        lines.append(("edits", f"{kinds['n_edited']:,} samples ({share:.1%}) are changed copies: {_counts(kinds['edits'])}"))
+    return lines
 
 
 def _targets(summary: RunSummary, config: Config) -> list[Line]:

@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -93,6 +93,11 @@ class SparkEngine:
     def is_local(self) -> bool:
         """Executors have machines of their own."""
         return False
+
+    @property
+    def dialect(self) -> Literal["duckdb", "spark"]:
+        """Spark's."""
+        return "spark"
 
     def map_partitions(
         self, work: Callable[[Task], Result], tasks: Sequence[Task], *, uses_gpu: GpuUse = False

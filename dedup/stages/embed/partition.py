@@ -153,7 +153,7 @@ def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, 
         "first_image_id": columns["sample_id"],
     }
     columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
-    columns |= {name: pa.nulls(n, METADATA.field(name).type) for name in ("format", "jpeg_quality", "exif_date")}
+    columns |= {name: pa.nulls(n, METADATA.field(name).type) for name in ("format", "jpeg_quality", "exif_date", "mtime")}
     columns |= {"n_frames": pa.nulls(n, pa.int32()), "file": pa.repeat(source.url, n)}
     return pa.table(columns)
 

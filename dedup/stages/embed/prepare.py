@@ -107,6 +107,7 @@ class Preparation:
             "format": image.format or None,
             "jpeg_quality": image.jpeg_quality or None,
             "exif_date": image.exif_date or None,
+            "mtime": sample.mtime,
             "file": sample.shard if is_row_file(sample.shard) else None,
             "row": sample.byte_offset if is_row_file(sample.shard) else None,
             **sample.carried,

@@ -15,13 +15,14 @@ from dedup.errors import ConfigError, InputError, RunDirectoryError
 from dedup.runs.directory import Run
 from dedup.runs.record import StageRecord, differences_of, digest
 from dedup.stages.embed.moved import Moves, Source, find_moved, prefixes_of, relocated, relocated_marker
+from dedup.stages.embed.new_files import only_new_files
 from dedup.stages.embed.texts import missing_columns, refusal
 from dedup.stages.stage import StageContext, StageInputs
 from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.input.content import content_stamp
 from dedup.storage.input.published import find_embeddings
-from dedup.storage.input.sources import expand_shards, fingerprint, folder_parts
+from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, several_folders
 from dedup.storage.input.tables import table_columns
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import absolute, filesystem, matching, read_json
@@ -112,12 +113,14 @@ def without_embedded(base: Run, sources: Sources, prefixes: Sequence[tuple[str, 
     changed = [url for url, (_, stamp) in sources.items() if embedded.get(url) and stamp not in (*GONE, embedded[url])]
     # a copy has its own time of modification
     changed = [url for url in changed if not held.get(url) or content_stamp(sources[url][0]) != held[url]]
+    is_part = {url for url in changed if isinstance(sources[url][0], FolderPart)}  # a file more or less: which, is looked up
+    changed = [url for url in changed if url not in is_part]
     if changed:
         raise InputError(
             f"{len(changed)} shards have changed since {base.url} embedded them, the first {changed[0]}; "
             "expected them unchanged: give the changed ones another name, or run without base.run_dir"
         )
-    return {url: source for url, source in sources.items() if url not in embedded}, moves
+    return only_new_files(base, {url: source for url, source in sources.items() if url not in embedded or url in is_part}, moves), moves
 
 
 def inherit_partition(task: InheritTask) -> JsonDict:
@@ -199,7 +202,9 @@ def find_sources(config: Config) -> StageInputs:
     passed_over: Counter[str] = Counter()
     _refuse_missing_columns(config)
     if config.input.images:
-        sources: list[Source] = [*folder_parts(config.input.images, config.input.captions, config.embed.images_per_partition)]
+        begun = read_json(Run(config.output.run_dir).path("embeddings", "_plan.json")) or {}
+        cut = config.embed.images_per_partition, int(begun.get("grain", 0))
+        sources: list[Source] = [*several_folders(config.input.images, config.input.captions, *cut)]
     elif config.input.embeddings:
         given = config.input
         files = find_embeddings(given.embeddings, passed_over, allow_missing=given.allow_missing, columns=given.columns)

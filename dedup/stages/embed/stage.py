@@ -31,6 +31,7 @@ from dedup.stages.embed.texts import merged, missing_columns, refusal
 from dedup.stages.stage import Stage, StageContext, StageResult, always
 from dedup.storage.atomic import write_json
 from dedup.storage.input.published_rows import EmbeddingFile
+from dedup.storage.input.sources import FolderPart
 from dedup.storage.tables import clear, write_table
 from dedup.storage.urls import filesystem, join, matching, read_json
 from dedup.text import counted
@@ -57,7 +58,9 @@ def plan_partitions(context: StageContext, shards: Sequence[str]) -> list[tuple[
         kept[following] = new[start : start + size]
         following += 1
     partitions = {str(number): urls for number, urls in sorted((inherited | kept).items())}
-    write_json(path, {"next": following, "shards_per_partition": size, "partitions": partitions})
+    parts = [source for source, _ in context.inputs.sources.values() if isinstance(source, FolderPart)]
+    grain = max((part.grain for part in parts), default=saved.get("grain", 0))
+    write_json(path, {"next": following, "shards_per_partition": size, "grain": grain, "partitions": partitions})
     return sorted(kept.items())
 
 
@@ -210,7 +213,7 @@ def _looked_in(given: InputConfig) -> str:
     if given.embeddings or given.captions:
         return f"is no column of {given.embeddings or given.captions}"
     if given.images:
-        return f"is in no json file beside an image of {given.images}"
+        return f"is in no json file beside an image of {', '.join(given.images)}"
     return "is in no json member of the shards" + (", nor in the parquet beside them" if given.sidecar else "")
 
 
@@ -300,11 +303,12 @@ def _note_crashes(context: StageContext, results: list[EmbedResult]) -> None:
 STAGE = Stage(
     "embed",
     reads=(),
-    output_version=6,
+    output_version=7,
     run=embed,
     inputs=find_sources,
     refuse=refuse_to_embed,
     changed_inputs=changed_sources,
+    takes_changes=lambda config: bool(config.input.images),
     reads_samples=True,
     reads_base=always,
     told_again=("input.carry", "encoder.name", "embed.also"),

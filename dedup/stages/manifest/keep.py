@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup.config.order import parse_order
+from dedup.config import Config
+from dedup.config.order import OrderTerm, parse_order
 from dedup.numerics.arraytypes import Ids, Sims
 from dedup.numerics.graph.cover import component_slices, greedy_cover
 from dedup.numerics.similarity import exact_similarity
@@ -19,6 +20,7 @@ from dedup.stages.groups.cover import cover, min_similarity_of
 from dedup.stages.manifest.whole import with_whole_samples
 from dedup.stages.stage import StageContext
 from dedup.storage.tables import ask
+from dedup.storage.urls import absolute
 
 _TASK_ROWS = 20_000
 
@@ -75,24 +77,54 @@ class KeepTask:
     n_forced: Ids
 
 
-def policy_sql(order_by: Sequence[str], carry: Sequence[str], table: str = "metadata") -> str:
-    """The ORDER BY terms of a keep policy over a table, from whitelisted names only; see `parse_order` for what it raises.
+def policy_sql(config: Config, table: str = "metadata") -> str:
+    """The ORDER BY terms of a run's keep policy over a table; see `parse_order` for what it raises.
 
     `table`: `metadata`, with `edits` beside it, or a table that has all the columns.
-
-    >>> policy_sql(["width*height desc", "sample_id"], [])
-    'CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST, metadata.sample_id ASC NULLS LAST'
-    >>> policy_sql(["originality desc", "has_caption desc"], [])
-    'edits.originality DESC NULLS LAST, CASE WHEN metadata.caption IS NULL THEN 0 ELSE 1 END DESC NULLS LAST'
     """
-    terms = []
-    for term in parse_order(order_by, carry):
-        home = "edits" if term.name == "originality" and table == "metadata" else table
-        first, *others = (f"{home}.{column}" for column in term.columns)
-        product = " * ".join([f"CAST({first} AS BIGINT)", *others]) if others else first
-        product = f"CASE WHEN {first} IS NULL THEN 0 ELSE 1 END" if term.is_presence else product
-        terms.append(f"{product} {'DESC' if term.is_descending else 'ASC'} NULLS LAST")
-    return ", ".join(terms)
+    keep = config.keep
+    terms = parse_order(keep.order_by, config.input.carry, [absolute(path) for path in keep.prefer])
+    return ", ".join(term_sql(term, table) for term in terms)
+
+
+def term_sql(term: OrderTerm, table: str = "metadata") -> str:
+    """One ORDER BY term, from whitelisted names and quoted texts only; `table`: as of `policy_sql`.
+
+    >>> from dedup.config.order import parse_order
+    >>> [term_sql(term) for term in parse_order(["width*height desc", "originality desc"])]
+    ['CAST(metadata.width AS BIGINT) * metadata.height DESC NULLS LAST', 'edits.originality DESC NULLS LAST']
+    >>> term_sql(parse_order(["has_caption desc"])[0])
+    'CASE WHEN metadata.caption IS NULL THEN 0 ELSE 1 END DESC NULLS LAST'
+    """
+    home = "edits" if term.name == "originality" and table == "metadata" else table
+    first, *others = (f"{home}.{column}" for column in term.columns)
+    value = " * ".join([f"CAST({first} AS BIGINT)", *others]) if others else first
+    if term.is_presence:
+        value = f"CASE WHEN {first} IS NULL THEN 0 ELSE 1 END"
+    elif term.is_path:
+        path = f"concat({first}, CASE WHEN substr({first}, length({first}), 1) = '/' THEN {others[0]} ELSE '' END)"
+        value = _rank_sql(path, term.prefixes) if term.prefixes else path
+    return f"{value} {'DESC' if term.is_descending else 'ASC'} NULLS LAST"
+
+
+def _rank_sql(path: str, prefixes: Sequence[str]) -> str:
+    """Which of some files and folders is or holds a path; see `dedup.config.order.rank_of`."""
+    cases = []
+    for rank, prefix in enumerate(prefixes):
+        text = sql_text(prefix)
+        within = sql_text(f"{prefix}/")
+        cases.append(f"WHEN {path} = {text} OR substr({path}, 1, {len(prefix) + 1}) = {within} THEN {rank}")
+    return f"CASE {' '.join(cases)} ELSE {len(prefixes)} END"
+
+
+def sql_text(text: str) -> str:
+    r"""A text in SQL; a backslash by its number, as only some engines read it as the beginning of another character.
+
+    >>> sql_text("it's"), sql_text("a\\b")
+    ("'it''s'", "concat('a', chr(92), 'b')")
+    """
+    quoted = ["'" + part.replace("'", "''") + "'" for part in text.split("\\")]
+    return f"concat({', chr(92), '.join(quoted)})" if len(quoted) > 1 else quoted[0]
 
 
 def choose_keepers(task: KeepTask) -> tuple[Ids, Sims]:
@@ -122,7 +154,7 @@ def keepers(context: StageContext, compared: pa.Table) -> pa.Table:
     Returns `sample_id, keeper_id, similarity_to_keeper, distance_to_keeper`; a keeper's keeper_id is its own.
     """
     run, keep = context.run, context.config.keep
-    policy = policy_sql(keep.order_by, context.config.input.carry)
+    policy = policy_sql(context.config)
     kept = {"kept": context.base.table("manifest")} if context.base is not None and keep.prefer_base else {}
     query = ORDER_SQL.format(
         policy=policy, edits=EDITS_SQL, is_kept=IS_KEPT_SQL if kept else "CAST(0 AS BIGINT)", kept=KEPT_SQL if kept else ""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from dedup.contracts import JsonDict
 from dedup.schemas import METADATA
 from dedup.stages.manifest.accounts import check
+from dedup.stages.manifest.captions import caption_sql, of_group_sql
 from dedup.stages.manifest.edits import find_edits
 from dedup.stages.manifest.keep import EDITS_SQL, keepers, policy_sql
 from dedup.stages.manifest.thin import thinned
 from dedup.stages.stage import Stage, StageContext, StageResult
-from dedup.storage.tables import clear, dataset, publish
+from dedup.storage.tables import ask, clear, dataset, publish, read_table
 
 _HIDDEN = "_unchecked"
 _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP BY component_id) AS counts"
@@ -20,10 +23,11 @@ _COUNTS = "(SELECT component_id, count(*) AS duplication_count FROM groups GROUP
 MANIFEST_SQL = f"""
 SELECT {{columns}}, COALESCE(groups.component_id, metadata.sample_id) AS component_id,
        COALESCE(counts.duplication_count, CAST(1 AS BIGINT)) AS duplication_count,
-       edits.originality AS originality, edits.edits AS edits
+       edits.originality AS originality, edits.edits AS edits, of_group.group_captions AS group_captions
 FROM metadata
 {EDITS_SQL}
 LEFT JOIN groups ON metadata.sample_id = groups.sample_id
+{{of_group}}
 LEFT JOIN {_COUNTS} ON groups.component_id = counts.component_id
 LEFT JOIN keepers ON metadata.sample_id = keepers.sample_id
 LEFT JOIN exclusions ON metadata.sample_id = exclusions.sample_id
@@ -64,27 +68,79 @@ ORDER BY metadata.sample_id
 """  # noqa: S608
 
 
+EDIT_COUNTS_SQL = """
+SELECT edit, count(*) AS n_samples, CAST(sum(is_kept) AS BIGINT) AS n_kept, CAST(sum(is_dropped) AS BIGINT) AS n_dropped
+FROM (
+  SELECT {each} AS edit, 1 AS is_kept, 0 AS is_dropped FROM manifest
+  UNION ALL SELECT {each} AS edit, 0 AS is_kept, 1 AS is_dropped FROM duplicates
+  UNION ALL SELECT {each} AS edit, 0 AS is_kept, 0 AS is_dropped FROM excluded
+) AS edited
+GROUP BY edit
+ORDER BY count(*) DESC, edit
+"""
+
+# samples, not images: each has a row of its own
+FIGURES_SQL = """
+SELECT CAST(sum(n_edits) AS BIGINT) AS n_edited, CAST(sum(n_bytes) AS BIGINT) AS bytes_dropped
+FROM (
+  SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, 0 AS n_bytes FROM manifest
+  UNION ALL SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, n_bytes FROM duplicates
+  UNION ALL SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, 0 AS n_bytes FROM excluded
+) AS samples
+"""
+# words of the engines for a row for each edit, and for their number
+_EACH = {"duckdb": "unnest(edits)", "spark": "explode(edits)"}
+_LENGTH = {"duckdb": "len(edits)", "spark": "size(edits)"}
+
+
 def write_manifest(context: StageContext) -> StageResult:
     """Apply the keep policy to what is not excluded, check the accounts, publish."""
     run = context.run
-    columns = ", ".join(f"metadata.{name} AS {name}" for name in [*METADATA.names, *context.config.input.carry])
-    policy = policy_sql(context.config.keep.order_by, context.config.input.carry)
+    config = context.config
+    names = [*METADATA.names, *config.input.carry]
+    columns = ", ".join(f"metadata.{name} AS {name}" for name in names)
+    trained = ", ".join(f"{caption_sql(config) if name == 'caption' else f'metadata.{name}'} AS {name}" for name in names)
+    policy = policy_sql(context.config)
     n_edits, compared = find_edits(context)
     decided = thinned(context, keepers(context, compared), policy)
     sources = {name: run.table(name) for name in ("metadata", "groups", "exclusions", "exact", "edits")} | {"keepers": decided}
     rows = {}
-    for name, query in (("manifest", MANIFEST_SQL), ("duplicates", DUPLICATES_SQL), ("excluded", EXCLUDED_SQL)):
+    queries = {
+        "manifest": MANIFEST_SQL.format(columns=trained, of_group=of_group_sql(config, context.engine.dialect)),
+        "duplicates": DUPLICATES_SQL.format(columns=columns),
+        "excluded": EXCLUDED_SQL.format(columns=columns),
+    }
+    for name, query in queries.items():
         table = run.table(name)
         clear(table)
-        rows[name] = context.engine.sql_to(query.format(columns=columns), sources, table, _HIDDEN)
+        rows[name] = context.engine.sql_to(query, sources, table, _HIDDEN)
     check(context, rows, {name: replace(run.table(name), pattern=f"{_HIDDEN}-*.parquet") for name in rows})
     for name in rows:
         publish(run.table(name), _HIDDEN)
     kinds = ("exact", "near", "template", "scene")
     n_of = {kind: dataset(run.table("duplicates")).count_rows(filter=pc.field("kind") == kind) for kind in kinds}
-    return StageResult(rows | {"edits": n_edits}, {f"n_{kind}": n for kind, n in n_of.items()})
+    rows |= {"edits": n_edits, "edit_counts": _count_edits(context)}
+    edits = {row["edit"]: row["n_samples"] for row in read_table(run.table("edit_counts")).to_pylist()}
+    return StageResult(rows, {f"n_{kind}": n for kind, n in n_of.items()} | _figures(context) | {"edits": edits})
+
+
+def _count_edits(context: StageContext) -> int:
+    run, table = context.run, context.run.table("edit_counts")
+    clear(table)
+    query = EDIT_COUNTS_SQL.format(each=_EACH[context.engine.dialect])
+    return context.engine.sql_to(query, {name: run.table(name) for name in ("manifest", "duplicates", "excluded")}, table)
+
+
+def _figures(context: StageContext) -> JsonDict:
+    """How many samples have been edited, and what the dropped ones weigh."""
+    run = context.run
+    query = FIGURES_SQL.format(length=_LENGTH[context.engine.dialect])
+    names = ("n_edited", "bytes_dropped")
+    tables = {name: run.table(name) for name in ("manifest", "duplicates", "excluded")}
+    (row,) = ask(context.engine, query, tables, pa.schema([(name, pa.int64()) for name in names])).to_pylist()
+    return {name: row[name] or 0 for name in names}
 
 
 STAGE = Stage(
-    "manifest", reads=("groups", "exclude"), output_version=6, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
+    "manifest", reads=("groups", "exclude"), output_version=7, run=write_manifest, reads_base=lambda config: config.keep.prefer_base
 )

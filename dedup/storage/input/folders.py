@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 from dedup.config.keys import MAX_IMAGE_BYTES
@@ -50,7 +51,7 @@ def _images(reader: SampleReader, part: FolderPart, max_image_bytes: int) -> Ite
     for name, names in zip(part.images, beside, strict=True):
         texts = SampleTexts(name)
         try:
-            image, n_bytes, damage = _read_image(shard + name, max_image_bytes)
+            image, n_bytes, damage, mtime = _read_image(shard + name, max_image_bytes)
             if image is None and damage is None:
                 reader.passed_over[f"files .{file_suffix(name)}" if file_suffix(name) else "files without a suffix"] += 1
                 continue
@@ -61,7 +62,7 @@ def _images(reader: SampleReader, part: FolderPart, max_image_bytes: int) -> Ite
             return
         key = clean_name(name)
         reader.n_samples += 1
-        yield RawSample(key, shard, image, key, byte_offset=0, n_bytes=n_bytes, error=damage), texts
+        yield RawSample(key, shard, image, key, byte_offset=0, n_bytes=n_bytes, error=damage, mtime=mtime), texts
 
 
 def _joined_table(part: FolderPart, carry: Sequence[str], found: TextSources) -> Callable[[str], Row | None]:
@@ -77,23 +78,28 @@ def _joined_table(part: FolderPart, carry: Sequence[str], found: TextSources) ->
     return lambda name: table.read(joined.rows[name]) if name in joined.rows else None
 
 
-def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, SampleError | None]:
-    """The file's bytes, their number, and what is wrong with them; without either, it is a file of another kind."""
+def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, SampleError | None, int | None]:
+    """The file's bytes, their number, what is wrong with them, and when it was last changed (seconds since 1970, None if not known).
+
+    Without bytes and without anything wrong it is a file of another kind.
+    """
+    mtime = None
     is_named = file_suffix(path) in IMAGE_SUFFIXES
     try:
         with open_binary(path) as file:
+            mtime = int(os.fstat(file.fileno()).st_mtime) if is_local(path) else None
             head = b"" if is_named else file.read(HEAD_BYTES)
             if not is_named and not image_kind(head):
-                return None, 0, None
+                return None, 0, None, mtime
             # Reading one byte too many reveals a larger file; asking for its size may cost a request.
             data = head + file.read(max(0, max_image_bytes + 1 - len(head)))
     except _lost_file_errors(path) as error:
-        return None, 0, SampleError("undecodable_image", f"the file can't be read ({one_line(error)})")
+        return None, 0, SampleError("undecodable_image", f"the file can't be read ({one_line(error)})"), mtime
     if not data:
-        return None, 0, SampleError("empty_image", "the file has zero bytes")
+        return None, 0, SampleError("empty_image", "the file has zero bytes"), mtime
     if len(data) > max_image_bytes:
-        return None, len(data), SampleError("too_many_bytes", f"more than input.max_image_bytes={max_image_bytes}")
-    return data, len(data), None
+        return None, len(data), SampleError("too_many_bytes", f"more than input.max_image_bytes={max_image_bytes}"), mtime
+    return data, len(data), None, mtime
 
 
 def _read_text(path: str, suffix: str, texts: SampleTexts) -> None:

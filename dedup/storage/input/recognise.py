@@ -36,7 +36,7 @@ def recognise(paths: Sequence[str]) -> Recognised:
     """The settings that read some paths.
 
     `paths`: at least one; each a folder, a tar, a parquet or Arrow file, a glob or brace range of these, or ``@list.txt``; paths or URLs.
-    Raises ConfigError if they can't be read by one run: unlike kinds, several folders of photos or of embeddings.
+    Raises ConfigError if they can't be read by one run: unlike kinds, or several folders of embeddings.
     Raises InputError if one does not exist, or holds nothing to read.
     """
     found = [_look_at(path) for path in paths]
@@ -45,7 +45,7 @@ def recognise(paths: Sequence[str]) -> Recognised:
         each = "; ".join(f"{path} holds {said}" for path, (_, _, said) in zip(paths, found, strict=True))
         raise ConfigError(f"{each}; one run reads one kind: give the others to a run of their own")
     kind = kinds.pop()
-    if kind != "shards" and len(found) > 1:
+    if kind == "embeddings" and len(found) > 1:
         raise ConfigError(f"{paths[0]} and {paths[1]} are two folders of {kind}; give the folder that holds both (links to both will do)")
     overrides = [f"{_KEYS[kind]}={value}" for _, values, _ in found for value in values]
     overrides += ["encoder.name=precomputed"] if kind == "embeddings" else []

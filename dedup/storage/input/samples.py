@@ -65,6 +65,7 @@ class RawSample:
     error: SampleError | None = None  # why the sample can't be used
     n_images: int = 1  # images of the sample; more may come later: see `SampleReader.late`
     text: TextFacts = TextFacts()
+    mtime: int | None = None  # when its file was last changed, in seconds since 1970; None if not known
 
     @property
     def caption(self) -> str | None:

@@ -30,6 +30,7 @@ from dedup.storage.input.samples import (
 from dedup.storage.input.tars import Cut, TarStream
 from dedup.storage.urls import is_local, local_path, read_range
 
+_LATEST: Final = 2**40  # seconds since 1970
 _META: Final = re.compile(r"__[^/]*__($|/)")  # webdataset's own rule
 
 
@@ -140,6 +141,7 @@ class _Image:
     name: str
     offset: int | None
     n_bytes: int
+    mtime: int | None
     data: bytes | None = None
     error: SampleError | None = None
 
@@ -177,7 +179,7 @@ class _Run:
             if is_named:
                 reader.passed_over[LEFT_OUT] += 1
             return
-        image = _Image(suffix, clean_name(member.name), tar.offset(member), member.size)
+        image = _Image(suffix, clean_name(member.name), tar.offset(member), member.size, _time_of(member))
         try:
             data = self._read(tar, member, image, options) if is_named or member.size <= options.max_image_bytes else None
         except Cut as cut:
@@ -271,7 +273,13 @@ class _Joiner:
             image.n_bytes,
             error=image.error,
             n_images=len(run.images),
+            mtime=image.mtime,
         )
+
+
+def _time_of(member: tarfile.TarInfo) -> int | None:
+    """When a member was last changed, in seconds since 1970; None if the tar does not say: many leave 0, and headers may hold anything."""
+    return int(member.mtime) if 0 < member.mtime < _LATEST else None
 
 
 def _samples(reader: SampleReader, url: str, options: ReadOptions) -> Iterator[RawSample]:

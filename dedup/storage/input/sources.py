@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import importlib.util
+import math
 import os
 import posixpath
 from collections import Counter
@@ -29,7 +30,8 @@ from dedup.storage.input.tables import read_paths
 from dedup.storage.urls import absolute, filesystem, is_local
 
 _OWN_TABLES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of the layout that `datasets` calls an image folder
-_PARTS, _LEAST_PER_PART, _MOST_PER_PART = 64, 250, 10_000  # parts of a folder, and images of each
+_PARTS, _LEAST_PER_PART, _MOST_PER_PART = 64, 128, 8_192  # parts of a folder, and images of each, about
+_DIGEST_BYTES: Final = 5  # of the name of a part
 _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
 
 
@@ -37,7 +39,7 @@ _STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation
 class FolderPart:
     """Some of the images of a folder: its counterpart of a tar."""
 
-    url: str  # ``{folder}/#{number:05d}``
+    url: str  # ``{folder}/#{number:05d}``, or ``{folder}/#`` with a digest of its first image's name
     folder: str  # absolute path or URL, without a '/' at its end
     images: tuple[str, ...]  # relative paths, sorted
     captions: str = ""  # URL of the table of captions; '' if they are in files beside the images
@@ -46,6 +48,7 @@ class FolderPart:
     depths: tuple[tuple[int, int], ...] = ()
     has_exact: bool = False  # whether the table has a row that names an image of the folder exactly
     stamp: str = ""  # of the table
+    grain: int = 0  # images of a part, about, where the names of images tell where parts begin
     passed_over: tuple[tuple[str, int], ...] = ()  # how many files of the folder are in no part, by reason; with its first part
 
 
@@ -152,14 +155,16 @@ def _is_glob(url: str) -> bool:
     return "*" in url if url.startswith(("http://", "https://")) else any(character in url for character in "*?[")
 
 
-def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPart]:
+def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0) -> list[FolderPart]:
     """Cut a folder of images into parts.
 
     `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are passed over. Links to
     folders are followed, once; a file that several links or names lead to is one image.
     `captions`: the table of captions, or ''; then they are in text files beside the images, or if there are none in a table of the folder
     that `datasets` knows: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
-    `per_part`: images per part; 0 = by their number alone, so that the same folder is cut alike on every machine.
+    `per_part`: images per part; 0 = where the names of images say (content-defined chunking, as of Muthitacharoen et al. 2001, "A
+    low-bandwidth network file system"): the same folder is cut alike on every machine, and a file more or less changes its own part only.
+    `grain`: then images per part, about, as the folder was cut before; 0 = by their number.
     Returns images in the order of their relative paths, including files in formats that are not read: they are rejected with
     that reason rather than skipped. Files whose suffix tells nothing are included too: their bytes tell.
     Raises InputError if the folder or the file of captions does not exist, or the folder holds no image.
@@ -180,9 +185,45 @@ def folder_parts(images_dir: str, captions: str, per_part: int) -> list[FolderPa
     if not url and not any(beside):
         url = _own_table(folder)
     whole = _with_table(folder, images, url) if url else FolderPart("", folder, tuple(images), texts=beside)
-    per_part = per_part or min(_MOST_PER_PART, max(_LEAST_PER_PART, -(-len(images) // _PARTS)))
-    parts = [_cut(whole, number, start, per_part) for number, start in enumerate(range(0, len(images), per_part))]
+    if per_part:
+        starts = {f"{number:05d}": start for number, start in enumerate(range(0, len(images), per_part))}
+    else:
+        grain = grain or min(_MOST_PER_PART, max(_LEAST_PER_PART, 1 << round(math.log2(max(1, len(images) // _PARTS)))))
+        whole, starts = replace(whole, grain=grain), _starts_by_name(images, grain)
+    ends = [*starts.values(), len(images)][1:]
+    parts = [part_of(whole, name, range(start, end)) for (name, start), end in zip(starts.items(), ends, strict=True)]
     return [replace(parts[0], passed_over=tuple(sorted(passed_over.items()))), *parts[1:]]
+
+
+def several_folders(folders: Sequence[str], captions: str, per_part: int, grain: int = 0) -> list[FolderPart]:
+    """Cut folders of images into parts; a folder that lies in another of them, or is given twice, is left out.
+
+    For the arguments and what is raised see `folder_parts`.
+    """
+    places = {folder: os.path.realpath(absolute(folder)) if is_local(folder) else folder.rstrip("/") for folder in folders}
+    outermost: dict[str, str] = {}
+    for folder, place in places.items():
+        if not any(place.startswith(f"{other.rstrip('/')}/") for other in places.values()):
+            outermost.setdefault(place, folder)
+    parts = [folder_parts(folder, captions, per_part, grain) for folder in outermost.values()]
+    n_inside = len(folders) - len(outermost)
+    if n_inside:
+        passed_over = (*parts[0][0].passed_over, ("folders that are given twice, or lie in another", n_inside))
+        parts[0][0] = replace(parts[0][0], passed_over=passed_over)
+    return [part for of_folder in parts for part in of_folder]
+
+
+def _starts_by_name(images: Sequence[str], grain: int) -> dict[str, int]:
+    """Where parts begin, by their names: from half to twice the grain apart, wherever a digest of a name is round."""
+    starts, last = {"0" * 2 * _DIGEST_BYTES: 0}, 0
+    for place, name in enumerate(images):
+        size = place - last
+        if size < grain // 2:
+            continue
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=_DIGEST_BYTES)
+        if size >= 2 * grain or int.from_bytes(digest.digest(), "big") % (grain // 2) == 0:
+            starts[digest.hexdigest()] = last = place
+    return starts
 
 
 def _own_table(folder: str) -> str:
@@ -205,16 +246,15 @@ def _with_table(folder: str, images: list[str], url: str) -> FolderPart:
     return FolderPart("", folder, tuple(images), url, depths=depths, has_exact=has_exact, stamp="|".join(_optional_stamp(url)))
 
 
-def _cut(whole: FolderPart, number: int, start: int, n: int) -> FolderPart:
-    """A part of a folder."""
-    own = slice(start, start + n)
-    texts = whole.texts[own]
+def part_of(whole: FolderPart, name: str, places: Sequence[int]) -> FolderPart:
+    """Some of the images of a folder, or of a part of one, as a part of that name."""
+    texts = tuple(whole.texts[place] for place in places) if whole.texts else ()
     return replace(
         whole,
-        url=f"{whole.folder}/#{number:05d}",
-        images=whole.images[own],
+        url=f"{whole.folder}/#{name}",
+        images=tuple(whole.images[place] for place in places),
         texts=texts if any(texts) else (),
-        depths=whole.depths[own],
+        depths=tuple(whole.depths[place] for place in places) if whole.depths else (),
     )
 
 
