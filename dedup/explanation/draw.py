@@ -176,8 +176,12 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
     refused = [(pair.other, f"{pair.similarity:.3f}, {pair.reason}") for pair in pairs[:_PICTURES_A_ROW]]
     n_drawn = min(len(path), _MAX_PATH + 1)
     n_rows = -(-n_drawn // _PICTURES_A_ROW)
-    sections = [(text, cells) for text, cells in (("kept before it", beside), ("similar, but not copies", refused)) if cells]
-    n_columns = max(_LEAST_COLUMNS, min(n_drawn, _PICTURES_A_ROW), len(beside), len(refused))
+    copies = [(copy, "dropped") for copy in explanation.copies]
+    rows = [("kept before it", beside)]
+    for start in range(0, len(copies), _PICTURES_A_ROW):
+        rows.append(("dropped in favour of it" if not start else "", copies[start : start + _PICTURES_A_ROW]))
+    sections = [(text, cells) for text, cells in (*rows, ("similar, but not copies", refused)) if cells]
+    n_columns = max(_LEAST_COLUMNS, min(n_drawn, _PICTURES_A_ROW), len(beside), len(refused), min(len(copies), _PICTURES_A_ROW))
     width = _column_x(n_columns) - (_ARROW if n_rows == 1 else 0)
     sheet = Image.new("RGB", (width, _GAP + _LINE_HEIGHT + n_rows * _ROW + len(sections) * (_LINE_HEIGHT + _ROW)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -187,7 +191,7 @@ def draw_explanation(explanation: Explanation, out: str | Path) -> None:
     for text, cells in sections:
         draw.text((_GAP, top), text, "black", _font(15))
         for column, (sample, label) in enumerate(cells):
-            colour = _KEPT if cells is beside else _REFUSED
+            colour = _KEPT if cells is beside else _REFUSED if cells is refused else _COPY
             _draw_sample(sheet, _column_x(column), top + _LINE_HEIGHT, sample, label, colour, is_framed=cells is beside)
         top += _LINE_HEIGHT + _ROW
     _save(sheet, out)

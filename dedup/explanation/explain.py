@@ -95,6 +95,7 @@ def _explain(tables: RunTables, sample_id: int, max_refused: int) -> Explanation
         sample,
         n_neighbors=tables.n_neighbors(sample_id),
         min_similarity=tables.min_similarity,
+        edits=tuple(place.row.get("edits") or ()),
         refused=tuple(refused),
         n_refused=n_refused,
     )
@@ -136,8 +137,14 @@ def _dropped(tables: RunTables, base: Explanation, sample_id: int, keeper_id: in
 
 def _kept(tables: RunTables, base: Explanation, sample_id: int, component: Component) -> Explanation:
     policy = KeepPolicy(tables)
-    n_copies, best_copy = policy.copies(sample_id, component.component_id)
-    base = replace(base, n_copies=n_copies, rule=None if best_copy is None else policy.rule(sample_id, best_copy))
+    n_copies, best_copy, shown = policy.copies(sample_id, component.component_id)
+    samples = tables.samples(shown)
+    base = replace(
+        base,
+        n_copies=n_copies,
+        copies=tuple(samples[copy] for copy in shown),
+        rule=None if best_copy is None else policy.rule(sample_id, best_copy),
+    )
     if component.duplication_count == 1:
         if component.n_raw_members == 1:
             return base
@@ -180,16 +187,19 @@ class KeepPolicy:
         self._terms = parse_order(order_by, carry, prefer)
         self._columns = list(dict.fromkeys(["sample_id", *(column for term in self._terms for column in term.columns)]))
 
-    def copies(self, sample_id: int, component_id: int) -> tuple[int, int | None]:
-        """How many samples were dropped for this one, and which of them the policy prefers."""
+    def copies(self, sample_id: int, component_id: int) -> tuple[int, int | None, list[int]]:
+        """How many samples were dropped for this one, which of them the policy prefers, and the most similar of them."""
         of_keeper = (pc.field("component_id") == component_id) & (pc.field("keeper_id") == sample_id)
         n, best = 0, None
+        nearest: list[tuple[float, int]] = []
+        columns = [*self._columns, "similarity_to_keeper"]
         duplicates = dataset(self._tables.run.table("duplicates"))
-        for batch in duplicates.to_batches(columns=self._columns, filter=of_keeper, batch_size=_BATCH_ROWS):
+        for batch in duplicates.to_batches(columns=columns, filter=of_keeper, batch_size=_BATCH_ROWS):
             rows = batch.to_pylist()
             n += len(rows)
+            nearest = sorted([*nearest, *((-row["similarity_to_keeper"], row["sample_id"]) for row in rows)])[:_SHOWN]
             best = min([*rows, *([best] if best else [])], key=cmp_to_key(self._compare), default=best)
-        return n, None if best is None else best["sample_id"]
+        return n, None if best is None else best["sample_id"], [sample for _, sample in nearest]
 
     def rule(self, one: int, other: int) -> Rule | None:
         """The rule that decided between two samples of a group.

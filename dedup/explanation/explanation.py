@@ -136,7 +136,9 @@ class Explanation:
     # similarity_to_keeper, distance_to_keeper: of the two images compared directly, whatever path joins them
     similarity_to_keeper: float | None = None
     distance_to_keeper: float | None = None
+    edits: tuple[str, ...] = ()  # what was done to it, as the other copies of its group show: names of docs/originality.md
     n_copies: int = 0  # samples dropped in favour of this one
+    copies: tuple[Sample, ...] = ()  # some of them, the most similar first
     component: Component | None = None  # None for a rejected sample
     n_neighbors: int = 0  # other samples at `min_similarity` or above
     min_similarity: float = 0.0  # the run's threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from dedup.storage.tables import dataset, read_table
 
 _BATCH_ROWS = 65_536
 _SHOWN = 10
+_SHOWN_NEAR, _MOST_NEAR = 3, 2_000  # keys that are suggested, of so many that are compared
+_NEAR_LENGTH = 4  # letters by which lengths of near keys differ
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _EDGE_COLUMNS = ["src", "dst", "similarity", "kind", "variant", "source", "found_by", "confirmed", "distance"]
 _OUTCOMES = ("manifest", "duplicates", "excluded")  # the tables of which one holds each sample
@@ -137,7 +140,43 @@ def _not_found(run: Run, key: str, shard: str) -> str:
             return f"{text}; the shard was {broken[0]['status']}: {broken[0]['error']}"
     n_broken = pc.sum(pc.not_equal(partitions["status"], "ok").cast(pa.int64())).as_py() or 0
     tail = f" ({n_broken:,} shards could not be read whole: partitions/ says which)" if n_broken else ""
+    near = _near_keys(run, key)
+    if near:
+        return f"{text}; did you mean {' or '.join(near)}?{tail}"
     return f"{text}; a key is a member's name in the tar up to the first dot of its base name, in a folder the relative path{tail}"
+
+
+def _near_keys(run: Run, key: str) -> list[str]:
+    """Keys that differ from one in little: in letters of another case, in folders or endings, in leading zeros, in a digit."""
+    base = _base(key)
+    stem = base.lstrip("0") or base
+    if not stem:
+        return []
+    found: list[str] = []
+    least, most = max(1, len(base) - _NEAR_LENGTH), len(key) + 4 * _NEAR_LENGTH
+    for batch in dataset(run.table("metadata")).to_batches(columns=["key"], batch_size=_BATCH_ROWS):
+        keys = batch["key"].filter(
+            pc.and_(pc.greater_equal(pc.utf8_length(batch["key"]), least), pc.less(pc.utf8_length(batch["key"]), most))
+        )
+        lower = pc.utf8_lower(keys)
+        similar = pc.match_substring(lower, stem)
+        if len(base) > _NEAR_LENGTH:  # all but one letter
+            similar = pc.or_(similar, pc.match_substring_regex(lower, _one_off(base)))
+        found += keys.filter(similar).to_pylist()
+        if len(found) > _MOST_NEAR:
+            break
+    same = [name for name in found if _base(name).lstrip("0") == stem]
+    return [*dict.fromkeys([*same, *difflib.get_close_matches(key, found[:_MOST_NEAR], n=_SHOWN_NEAR, cutoff=0.5)])][:_SHOWN_NEAR]
+
+
+def _base(key: str) -> str:
+    """A key without folder and ending, in lower case."""
+    return key.rpartition("/")[2].partition(".")[0].lower()
+
+
+def _one_off(text: str) -> str:
+    """A pattern of texts that differ from one in a letter."""
+    return "|".join(f"{re.escape(text[:place])}.?{re.escape(text[place + 1 :])}" for place in range(len(text)))
 
 
 def _listed(names: Iterable[object]) -> str:

@@ -10,9 +10,10 @@ import networkx as nx
 import numpy as np
 import pyarrow as pa
 import pytest
+import shared_workers
 from PIL import Image
 from run_tables import table
-from shard_data import Sample, copies, detailed, encode, write_tar
+from shard_data import Sample, copies, detailed, encode, scene, write_tar
 
 import dedup
 from dedup.cli.show.finished import explanation_lines
@@ -428,3 +429,19 @@ def test_an_explanation_is_frozen(run_dir):
     assert isinstance(found, Explanation)
     with pytest.raises(AttributeError):
         found.outcome = "rejected"
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("1.JPG", "0001.jpg"), ("a/0001.jpg", "0001.jpg"), ("photo_17.png", "photo_12.jpg"), ("nothing like it", None)]
+)
+def test_near_keys_are_suggested(tmp_path, asked, meant):
+    for number, name in enumerate(("0001.jpg", "0002.jpg", "0011.jpg", "photo_12.jpg", "photo_33.jpg")):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(encode(scene(number)))
+    config = load_config(
+        None, [f"input.images={tmp_path}/photos", f"output.run_dir={tmp_path}/run", "engine.workers=1", "report.enabled=false"]
+    )
+    shared_workers.run(config)
+    with pytest.raises(InputError) as refused:
+        dedup.explain(str(tmp_path / "run"), asked)
+    assert (f"did you mean {meant}" in str(refused.value)) if meant else ("did you mean" not in str(refused.value))

@@ -25,6 +25,8 @@ _STEPS = 12  # printed of a path
 def explanation_lines(explanation: Explanation) -> list[tuple[str, str]]:
     """An explanation as (name, text) rows, without control characters."""
     lines = [("sample", _where(explanation.sample)), ("", explanation.reason)]
+    if explanation.edits:
+        lines.append(("", f"beside the others of its group it is {', '.join(explanation.edits)}"))
     lines += _details(explanation.sample)
     if explanation.keeper is not None:
         distance = "" if explanation.distance_to_keeper is None else f", distance of the pixels {explanation.distance_to_keeper:.3f}"
@@ -125,7 +127,9 @@ def _where(sample: Sample) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "nothing" if value is None else f"{value}"
+    if isinstance(value, bool) or value is None:
+        return "nothing" if value is None else f"{value}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else f"{value}"
 
 
 _EVERY = 5  # thresholds that are a multiple of this many hundredths are printed

@@ -89,11 +89,12 @@ def summary_lines(summary: RunSummary, config: Config) -> list[Line]:
     return [*lines, ("seconds", ", ".join(f"{name} {text}" for name, text in seconds.items()))]
 
 
-def _embed(summary: RunSummary, _: Config) -> list[Line]:
+def _embed(summary: RunSummary, config: Config) -> list[Line]:
     record = summary.records["embed"]
     n_samples, n_rejected = record.rows["metadata"], record.rows["rejected"]
     figures = record.summary
-    lines = [("samples", f"{figures.get('n_keys', n_samples + n_rejected):,} in {counted(figures['n_shards'], 'shard')}")]
+    noun = "part" if config.input.images else "shard"
+    lines = [("samples", f"{figures.get('n_keys', n_samples + n_rejected):,} in {counted(figures['n_shards'], noun)}")]
     if "embed" not in summary.skipped and record.seconds:
         n_embedded = n_samples - record.summary.get("n_base_samples", 0)
         lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))
