@@ -173,7 +173,9 @@ def rewrite(
 
 def export(
     run_dir: RunDir,
-    form: Annotated[str, typer.Option("--format", help="csv, jsonl, parquet or txt; keys, urls, rows, datacomp or hf")],
+    form: Annotated[
+        str, typer.Option("--format", help="csv, jsonl, parquet or txt; keys, urls, rows, datacomp, hf, open_clip or imagefolder")
+    ],
     out: Annotated[str, typer.Option("--out", help="file to write; for rows and hf a folder")],
     what: Annotated[str, typer.Option("--what", help="for csv, jsonl, parquet: kept, dropped, groups, counts or pairs")] = "kept",
     keys: EngineKeys = None,
@@ -188,7 +190,8 @@ def export(
 
     csv, jsonl, parquet, txt: what --what says, as one file. keys: one key per line, or keys with their shards as .csv or .parquet; urls:
     one per line; rows: for each file of embeddings, parquet or Arrow a boolean .npy, True for each row that is kept; datacomp: the sorted
-    .npy of its resharder; hf: a folder that `datasets.load_dataset` reads.
+    .npy of its resharder; hf: a folder that `datasets.load_dataset` reads; of folders of images, open_clip: its CSV of paths and captions;
+    imagefolder: the metadata.jsonl by which `datasets` reads the kept files alone.
 
     Example: dedup export out --what groups --format csv --out groups.csv
     """

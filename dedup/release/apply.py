@@ -171,13 +171,13 @@ def _copies_of(run: Run) -> Iterator[_Copy]:
     sha256_of = dict(zip(kept["sample_id"].to_pylist(), kept["sha256"].to_pylist(), strict=True))
     for row in table.to_pylist():
         folder = row["shard"].rstrip("/")
-        keeper = _path_of(row["keeper_shard"].rstrip("/"), row["keeper_key"])
+        keeper = path_of(row["keeper_shard"].rstrip("/"), row["keeper_key"])
         yield _Copy(
-            _path_of(folder, row["key"]), folder, row["sha256"], row["n_bytes"], row["kind"], keeper, sha256_of.get(row["keeper_id"], "")
+            path_of(folder, row["key"]), folder, row["sha256"], row["n_bytes"], row["kind"], keeper, sha256_of.get(row["keeper_id"], "")
         )
 
 
-def _path_of(folder: str, key: str) -> str:
+def path_of(folder: str, key: str) -> str:
     r"""The file of a key; bytes that are no text are written as ``\xNN`` in tables."""
     path = os.path.join(folder, key)
     if "\\x" not in key or os.path.lexists(path):

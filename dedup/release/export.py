@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError, InputError, RunDirectoryError
+from dedup.release.file_lists import export_image_folder, export_open_clip
 from dedup.release.plan import FIRST_IMAGES, CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.release.row_masks import export_rows
 from dedup.release.table_export import TABLE_FORMATS, WHAT, export_table
@@ -28,8 +29,12 @@ from dedup.storage.input.shards import is_place, read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
-FORMATS = ("keys", "urls", "rows", "datacomp", "hf", *TABLE_FORMATS)
-_SUFFIXES: Final = {"keys": (".txt", ".csv", ".parquet"), "datacomp": (".npy",)}  # of the file, by format; others may have any
+FORMATS = ("keys", "urls", "rows", "datacomp", "hf", "open_clip", "imagefolder", *TABLE_FORMATS)
+_SUFFIXES: Final = {
+    "keys": (".txt", ".csv", ".parquet"),
+    "datacomp": (".npy",),
+    "imagefolder": ("metadata.jsonl",),
+}  # of the file, by format; others may have any
 _KEYS: Final = pa.schema([MANIFEST.field(name) for name in ("sample_id", "shard", "key")])
 _UID_TYPE: Final = np.dtype("<u8,<u8")
 UIDS_SQL = "SELECT DISTINCT lower(uid) AS uid FROM kept WHERE uid IS NOT NULL ORDER BY uid"
@@ -61,7 +66,7 @@ class ExportSummary:
     form: str
     path: str
     n_rows: int  # keys, urls, uids, rows, or samples
-    n_left_out: int = 0  # kept samples without a url or uid, or with one that no line can hold
+    n_left_out: int = 0  # kept samples without a url, uid or caption, or with one that no line can hold
     keep_list: KeepListResult | None = None
     n_files: int = 0  # of boolean arrays
     what: str = "kept"
@@ -96,10 +101,11 @@ def export(
     ----------
     run_dir : str
         A finished run.
-    form : {"keys", "urls", "rows", "datacomp", "hf", "csv", "jsonl", "parquet", "txt"}
+    form : {"keys", "urls", "rows", "datacomp", "hf", "open_clip", "imagefolder", "csv", "jsonl", "parquet", "txt"}
         Keys, one per line, or `shard, key` in a ``.csv`` or ``.parquet``; urls, one per line; a boolean array for each file of
         embeddings, parquet or Arrow, True for each row that is kept; DataComp's sorted ``.npy`` of uids; a folder of parquet files for
-        Hugging Face's `datasets`. Or a table of `what`, as one file.
+        Hugging Face's `datasets`. Of folders of images: the CSV of paths and captions that open_clip trains on; the ``metadata.jsonl`` by
+        which `datasets` reads the kept files of a folder alone. Or a table of `what`, as one file.
     out : str
         File, or for rows and hf a folder; a path or any fsspec URL.
     what : {"kept", "dropped", "groups", "counts", "pairs"}
@@ -146,6 +152,10 @@ def export(
             n_files, n_rows = export_rows(run_dir, kept, out)
         elif form == "datacomp":
             n_rows, n_left_out = export_datacomp(kept, out, engine)
+        elif form == "open_clip":
+            n_rows, n_left_out = export_open_clip(kept, out)
+        elif form == "imagefolder":
+            n_rows = export_image_folder(kept, out)
         elif form == "keys":
             n_rows = export_keys(kept, out, engine)
         else:

@@ -241,3 +241,31 @@ def test_the_command_line(run, tmp_path):
     result = CliRunner().invoke(app, ["rewrite", run, str(tmp_path / "dry"), "--dry-run", "--json"])
     assert json.loads(result.stdout)["n_samples"] == len(kept(run))
     assert not (tmp_path / "dry").exists()
+
+
+def test_files_of_a_folder_with_their_captions(tmp_path, require_extra):
+    """As open_clip and `datasets` read them."""
+    datasets, pandas = require_extra("datasets"), require_extra("pandas")
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for number, name in enumerate(("a.jpg", "sub/b.jpg", "sub/c.png", "copy of a.jpg")):
+        (folder / name).write_bytes(encode(scene(number % 3), "PNG" if name.endswith("png") else "JPEG"))
+    (folder / "a.txt").write_text('tab\there, "quoted"')
+    (folder / "sub/b.txt").write_text("née 日本")
+    run_dir = str(tmp_path / "run")
+    dedup.run(dedup.load_config(None, [f"input.images={folder}", f"output.run_dir={run_dir}", "engine.workers=1"]))
+    summary = dedup.export(run_dir, "open_clip", str(tmp_path / "train.csv"))
+    assert (summary.n_rows, summary.n_left_out) == (2, 1)
+    read = pandas.read_csv(tmp_path / "train.csv", sep="\t")  # as open_clip does
+    assert dict(zip(read["filepath"], read["title"], strict=True)) == {
+        f"{folder}/a.jpg": 'tab\there, "quoted"',
+        f"{folder}/sub/b.jpg": "née 日本",
+    }
+    with pytest.raises(InputError, match=r"does not lie below .*; expected --out metadata.jsonl in the folder"):
+        dedup.export(run_dir, "imagefolder", str(tmp_path / "elsewhere" / "metadata.jsonl"))
+    with pytest.raises(ConfigError, match="expected a name that ends in metadata.jsonl"):
+        dedup.export(run_dir, "imagefolder", str(folder / "kept.jsonl"))
+    assert dedup.export(run_dir, "imagefolder", str(folder / "metadata.jsonl")).n_rows == 3
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(row["text"] or "" for row in loaded) == ["", "née 日本", 'tab\there, "quoted"']
+    assert sorted(row["duplication_count"] for row in loaded) == [1, 1, 2]
