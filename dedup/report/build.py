@@ -209,7 +209,8 @@ def _shelves(groups: Galleries, drawn_pairs: Pairs) -> Iterable[list[Card]]:
     """All cards, a list for each gallery and pair."""
     for part in (groups.largest, groups.weakest, groups.random, groups.chains, groups.loosest):
         yield from (gallery.cards for gallery in part)
-    of_reason = [refused for _, refused in drawn_pairs.refused]
+    yield from (cards for _, cards in drawn_pairs.poorest)
+    of_reason = [refused for _, refused in (*drawn_pairs.refused, *drawn_pairs.edited)]
     for section in (drawn_pairs.below, drawn_pairs.confirmed, drawn_pairs.nearly, *of_reason):
         yield from ([pair.src, pair.dst] for pair in section)
 

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
 import numpy as np
 import simplejpeg
 
 from dedup.errors import DedupError
 from dedup.numerics.arraytypes import Pixels
-from dedup.numerics.image.descriptor import area_resize
+from dedup.numerics.image.descriptor import VARIANTS, area_resize
 from dedup.report.queries import FACTS, Row, TableReader
 from dedup.runs.directory import Run
 from dedup.storage.images.reader import PictureReader, Place
@@ -55,6 +56,7 @@ class Facts:
     size: str
     place: Place
     edits: str  # what was done to it, as the other copies of its group show; '' for nothing
+    file: str = ""  # address of its file on this machine, to be opened; '' for samples in tars
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Pair:
     distance: float | None = None
     reason: str = ""  # why they are no copies; '' where they are, or were not judged
     details: list[str] = field(default_factory=list)
+    # six numbers: rows of the map that lays the first on the second, in relative coordinates; '' where that is not known
+    overlay: str = ""
 
 
 @dataclass
@@ -129,12 +133,36 @@ def _facts(row: Row) -> Facts:
         ", ".join(filter(None, (pixels, bytes_text(row["n_bytes"]) if row["n_bytes"] else ""))),
         Place(row["sample_id"], row["shard"], row["key"], row["byte_offset"], row["n_bytes"]),
         ", ".join(row["edits"] or ()),
+        f"file://{quote(row['shard'] + row['key'])}" if row["shard"].startswith("/") and row["shard"].endswith("/") else "",
     )
 
 
 def pair_of(row: Row, details: Iterable[str] = (), reason: str = "") -> Pair:
     """A pair from a row of edges or refused."""
-    return Pair(Card(row["src"]), Card(row["dst"]), row["similarity"], row.get("distance"), reason, [text for text in details if text])
+    shown = [text for text in details if text]
+    overlay = overlay_of(row.get("transform"), row.get("variant"))
+    return Pair(Card(row["src"]), Card(row["dst"]), row["similarity"], row.get("distance"), reason, shown, overlay)
+
+
+def overlay_of(transform: Sequence[float] | None, variant: str | None) -> str:
+    """The map that lays the first picture of a pair, as it is, on the second.
+
+    `transform`: rows of the map of the turned picture.
+    `variant`: how it was turned.
+
+    >>> overlay_of([1, 0, 0, 0, 1, 0], "mirror")
+    '-1 0 1 0 1 0'
+    """
+    if transform is None or variant not in ("none", *VARIANTS):
+        return ""
+    turn = np.eye(3)
+    if variant != "none":
+        transpose, reverse_rows, reverse_columns = VARIANTS[variant]
+        turn = turn[[1, 0, 2]] if transpose else turn
+        for row, is_reversed in enumerate((reverse_columns, reverse_rows)):
+            turn[row] = np.array([0.0, 0.0, 1.0]) - turn[row] if is_reversed else turn[row]
+    lines = np.asarray(transform, dtype=np.float64).reshape(2, 3) @ turn
+    return " ".join(f"{value:.5g}" for value in lines.ravel())
 
 
 def in_order_of_weight(shelves: Iterable[Iterable[Card]], facts: Mapping[int, Facts]) -> list[int]:

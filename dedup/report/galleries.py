@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dedup.numerics.graph.originality import EDITS
 from dedup.numerics.judge.compare import REASONS
 from dedup.report import queries
 from dedup.report.below import BelowSample, sample_below
@@ -16,6 +17,8 @@ from dedup.storage.tables import read_table
 from dedup.text import cut, similarity_text
 
 _PER_REASON = 8
+_PER_EDIT = 4
+_N_POOREST = 12
 _N_NEAR_LIMIT = 8
 _N_BELOW = 12
 _LOOKED_UP = 500  # of the most similar pairs below the threshold: some are in one group all the same
@@ -51,6 +54,8 @@ class Pairs:
     confirmed: list[Pair]
     nearly: list[Pair]
     sample: BelowSample | None  # none where the vectors are gone
+    edited: list[tuple[str, list[Pair]]]  # for each edit some dropped samples that it was done to, beside what was kept
+    poorest: list[tuple[str, list[Card]]]  # kept samples with least detail, and with fewest pixels
 
 
 def galleries(reader: TableReader, run: Run, *, n: int, seed: int) -> Galleries:
@@ -165,7 +170,27 @@ def pairs(reader: TableReader, run: Run, *, seed: int) -> Pairs:
         [pair_of(row, _details(row)) for row in reader.rows(queries.FARTHEST, n=_N_NEAR_LIMIT)],
         [pair_of(row, _details(row), "different") for row in nearly],
         sample,
+        _edited(reader, run),
+        _poorest(reader) if run.has_pixels else [],
     )
+
+
+def _edited(reader: TableReader, run: Run) -> list[tuple[str, list[Pair]]]:
+    edits = [name for name in run.records["manifest"].summary.get("edits", {}) if name in EDITS]
+    found: dict[str, list[Pair]] = {name: [] for name in edits}
+    for row in reader.rows(queries.edited(edits), n=_PER_EDIT) if edits else []:
+        found[row["edit"]].append(pair_of(row))
+    return [(name, drawn) for name, drawn in found.items() if drawn]
+
+
+def _poorest(reader: TableReader) -> list[tuple[str, list[Card]]]:
+    shelves = []
+    for name, title in (("detail", "least detail"), ("pixels", "fewest pixels")):
+        rows = reader.rows(queries.POOREST[name], n=_N_POOREST)
+        notes = [f"detail {row['quality']:.1f} of 100" if name == "detail" else "" for row in rows]
+        cards = [Card(row["sample_id"], "kept", note=note) for row, note in zip(rows, notes, strict=True)]
+        shelves += [(title, cards)] if cards else []
+    return shelves
 
 
 def _details(row: Row) -> list[str]:

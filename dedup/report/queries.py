@@ -50,20 +50,25 @@ class Query(NamedTuple):
     schema: pa.Schema
 
 
-_REALS: Final = {"similarity", "distance", "min_similarity", "mean_similarity", "caption_share", "agreeing_share"}
+_REALS: Final = {"quality", "similarity", "distance", "min_similarity", "mean_similarity", "caption_share", "agreeing_share"}
 _TEXTS: Final = {
     "edit", "shard", "key", "url", "caption", "kind", "source", "variant", "reason", "stage", "detail", "status", "error", "what",
     "excluded_by", "reference_shard",
 }  # fmt: skip
 
 
+_LISTS: Final = {"edits": pa.string(), "transform": pa.float32()}
+
+
 def _schema(*names: str) -> pa.Schema:
     """The columns of an answer: whole numbers, but for those above."""
-    kinds = (
-        pa.float64() if name in _REALS else pa.string() if name in _TEXTS else pa.binary() if name == "mask" else pa.int64()
-        for name in names
-    )
-    return pa.schema(list(zip(names, kinds, strict=True)))
+    return pa.schema([(name, _type_of(name)) for name in names])
+
+
+def _type_of(name: str) -> pa.DataType:
+    if name in _LISTS:
+        return pa.list_(_LISTS[name])
+    return pa.float64() if name in _REALS else pa.string() if name in _TEXTS else pa.binary() if name == "mask" else pa.int64()
 
 
 def _first_of_each(by: str, within: str, table: str, columns: Sequence[str], rows: str, *, order: str = "n_all DESC NULLS LAST, ") -> Query:
@@ -93,9 +98,7 @@ LEFT JOIN edits ON COALESCE(exact.representative_id, metadata.sample_id) = edits
 ORDER BY metadata.sample_id
 """,
     ("metadata", "exact", "edits"),
-    _schema("sample_id", "shard", "key", "url", "caption", "n_characters", "width", "height", "n_bytes", "byte_offset").append(
-        pa.field("edits", pa.list_(pa.string()))
-    ),
+    _schema("sample_id", "shard", "key", "url", "caption", "n_characters", "width", "height", "n_bytes", "byte_offset", "edits"),
 )
 
 _GROUP_COLUMNS: Final = f"""
@@ -200,9 +203,11 @@ COMPONENTS: Final = Query(
     _schema("sample_id", "component_id"),
 )
 
-_PAIR_COLUMNS: Final = "src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance"
+_PAIR_COLUMNS: Final = (
+    "src, dst, CAST(similarity AS DOUBLE) AS similarity, source, variant, CAST(distance AS DOUBLE) AS distance, transform"
+)
 
-_PAIR_NAMES: Final = ("src", "dst", "similarity", "source", "variant", "distance")
+_PAIR_NAMES: Final = ("src", "dst", "similarity", "source", "variant", "distance", "transform")
 
 # standing edges found by whole pictures: their similarities are on one scale
 _WHOLE: Final = f"{STANDING_SQL} AND source = 'whole'"
@@ -274,6 +279,33 @@ EDIT_COUNTS: Final = Query(
     ("edit_counts",),
     _schema("edit", "n_samples", "n_kept", "n_dropped"),
 )
+
+POOREST: Final = {
+    "detail": Query(
+        "SELECT sample_id, CAST(quality AS DOUBLE) AS quality FROM manifest WHERE n_bytes > 0 AND quality < 20 "
+        "ORDER BY quality ASC NULLS LAST, sample_id LIMIT {n}",
+        ("manifest",),
+        _schema("sample_id", "quality"),
+    ),
+    "pixels": Query(
+        "SELECT sample_id, n_pixels FROM (SELECT sample_id, CAST(width AS BIGINT) * height AS n_pixels FROM manifest) AS sized "
+        "WHERE n_pixels > 0 AND n_pixels < 65536 ORDER BY n_pixels ASC NULLS LAST, sample_id LIMIT {n}",
+        ("manifest",),
+        _schema("sample_id", "n_pixels"),
+    ),
+}
+
+
+def edited(edits: Sequence[str]) -> Query:
+    """The first {n} dropped samples that each edit was done to, beside their keepers."""
+    parts = [
+        f"SELECT * FROM (SELECT '{edit}' AS edit, sample_id AS src, keeper_id AS dst, "
+        "CAST(similarity_to_keeper AS DOUBLE) AS similarity, CAST(distance_to_keeper AS DOUBLE) AS distance "
+        f"FROM duplicates WHERE kind = 'near' AND array_contains(edits, '{edit}') ORDER BY sample_id LIMIT {{n}}) AS {edit}_part"
+        for edit in edits
+    ]
+    return Query(" UNION ALL ".join(parts), ("duplicates",), _schema("edit", "src", "dst", "similarity", "distance"))
+
 
 CAPTIONS: Final = Query(
     f"""

@@ -276,3 +276,21 @@ def test_texts_and_links():
     assert [link(url) != "" for url in URLS] == [False, True, False, True, True, False, False, False, False, True, False]
     assert cut("👩‍👩‍👧" * 200, most=301).shown.endswith("👩…")
     assert not re.search("[\x00-\x08\x7f]", cut(HOSTILE[7]).shown)
+
+
+def test_a_pair_is_laid_over_each_other_as_it_was_registered(hostile, open_page):
+    """The difference of a mirrored copy and its picture is next to nothing where they are registered."""
+    page, troubles = open_page(hostile / "report.html")
+    buttons = page.locator(".pair[data-overlay] .overlay button")
+    assert buttons.count() > 0
+    pair = page.locator("#refused .pair[data-overlay]").first
+    pair.get_by_role("button", name="difference").click()
+    stage = pair.locator(".stage")
+    assert stage.is_visible()
+    assert "matrix(" in stage.locator("img").nth(1).evaluate("(image) => image.style.transform")
+    assert stage.evaluate("(stage) => stage.classList.contains('difference')")
+    pair.get_by_role("button", name="flicker").click()
+    until(page, "document.querySelector('#refused .stage:not([hidden]) img + img').style.visibility === 'hidden'")
+    pair.get_by_role("button", name="flicker").click()
+    assert stage.is_hidden()
+    assert troubles == []

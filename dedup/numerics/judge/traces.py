@@ -37,6 +37,7 @@ _LEAST_INSIDE = 64  # pixels that both show
 _VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.85
 _LEAST_CHROMA = 2.0  # grey levels
 _FEW_COLOURS, _NO_COLOUR = 0.6, 0.15  # grey levels; the one of a photo of next to no colours, the other of what a grey file has
+_FARTHEST, _MOST_TONE = 0.05, 6.0  # share of pixels; mean chroma beside the free one, from which it is a tone laid over grey
 _LESS_FITTING = 1.1  # times the other picture's difference from what is around it, that something laid over has
 # of the difference of both, that the better one may differ from what is around it; in drawn pictures, where little fits
 _FITTING, _FITTING_DRAWN = 0.8, 0.6
@@ -84,8 +85,13 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
     places = np.flatnonzero(plain)
     sides = [[plane.ravel()[places] for plane in cv2.split(side)] for side in (left, right)]
-    chroma = [_free_chroma(*side) for side in sides]
-    has_colours = max(chroma) > _LEAST_CHROMA or (max(chroma) > _FEW_COLOURS and min(chroma) < _NO_COLOUR)
+    colours = [_free_chroma(*side) for side in sides]
+    chroma, spread = [one.whole for one in colours], [one.most for one in colours]
+    more = int(spread[1] > spread[0])
+    # next to no colours, but some all over the picture, and more than one tone laid over grey
+    has_few = spread[more] > _FEW_COLOURS and spread[1 - more] < _NO_COLOUR and colours[more].tone < _MOST_TONE * spread[more]
+    has_colours = max(chroma) > _LEAST_CHROMA or has_few
+    chroma = chroma if max(chroma) > _LEAST_CHROMA else spread
     found = []
     for number, (luma, blue, red) in enumerate(sides):
         clipped = 0.0 if is_drawn else float(((luma <= _BLACK) | (luma >= _WHITE)).mean())
@@ -352,17 +358,29 @@ def _in_colours_of(left: Array, right: Array, inside: Mask) -> Array:
     return np.asarray(slope * (right - float(x.mean())) + float(y.mean()), dtype=np.float32)
 
 
-def _free_chroma(luma: Array, blue: Array, red: Array) -> float:
-    """Deviation of the chroma that a polynomial of the brightness does not explain, in grey levels: none in grey and in toned pictures.
+@dataclass(frozen=True)
+class _Chroma:
+    """Deviation of the chroma that a polynomial of the brightness does not explain, in grey levels: none in grey and in toned pictures."""
 
-    `luma`, `blue`, `red`: shape (n_pixels,).
-    """
+    whole: float  # of all pixels
+    most: float  # of all but those that are farthest off: what bleeds from a small mark is no colour of the picture
+    tone: float  # length of the mean chroma
+
+
+def _free_chroma(luma: Array, blue: Array, red: Array) -> _Chroma:
+    """The chroma of a picture that is no tone; `luma`, `blue`, `red`: shape (n_pixels,)."""
     tone = (luma - luma.mean()) / np.float32(255.0)
     lines = np.stack([np.ones_like(tone), tone, tone * tone, blue - blue.mean(), red - red.mean()]).astype(np.float64)
     products = lines @ lines.T
     basis, across = products[:3, :3] + _RIDGE * np.eye(3), products[:3, 3:]
-    left_over = np.trace(products[3:, 3:] - across.T @ np.linalg.solve(basis, across))
-    return float(np.sqrt(max(0.0, left_over) / (2 * len(luma))))
+    factors = np.linalg.solve(basis, across)
+    left_over = np.trace(products[3:, 3:] - across.T @ factors)
+    some = lines[:, :: max(1, len(luma) // _FITTED)]
+    squares = np.square(some[3:] - factors.T @ some[:3]).mean(axis=0)
+    n_most = max(1, round((1.0 - _FARTHEST) * len(squares)))
+    most = float(np.partition(squares, n_most - 1)[:n_most].mean())
+    mean = float(np.hypot(blue.mean(), red.mean()))
+    return _Chroma(float(np.sqrt(max(0.0, left_over) / (2 * len(luma)))), float(np.sqrt(most)), mean)
 
 
 def _entropy(luma: Array) -> float:

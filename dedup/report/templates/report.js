@@ -170,6 +170,45 @@
     }
   });
 
+  // lays the first picture of a pair on the second, as they were registered: by turns, or as their difference
+  function layOver(pair) {
+    const [first, second] = pair.querySelectorAll(".picture img");
+    if (!first || !second) return;
+    const map = pair.dataset.overlay.split(" ").map(Number);
+    const bar = make("p", "overlay");
+    const stage = make("div", "stage");
+    stage.hidden = true;
+    let timer = 0, shown = "";
+    const over = first.cloneNode();
+    function place() {
+      const width = stage.clientWidth, height = width * second.naturalHeight / second.naturalWidth;
+      stage.style.height = `${height}px`;
+      for (const picture of stage.children) { picture.style.width = `${width}px`; picture.style.height = `${height}px`; }
+      const [a, b, c, d, e, f] = map;
+      over.style.transform = `matrix(${a}, ${d * height / width}, ${b * width / height}, ${e}, ${c * width}, ${f * height})`;
+    }
+    function show(way) {
+      clearInterval(timer);
+      shown = shown === way ? "" : way;
+      stage.hidden = !shown;
+      if (!stage.childElementCount) stage.append(second.cloneNode(), over);
+      over.style.visibility = "";
+      stage.classList.toggle("difference", shown === "difference");
+      if (shown) place();
+      if (shown === "flicker") timer = setInterval(() => { over.style.visibility = over.style.visibility ? "" : "hidden"; }, 600);
+      for (const button of bar.children) button.setAttribute("aria-pressed", String(button.textContent === shown));
+    }
+    for (const way of ["flicker", "difference"]) {
+      const button = make("button", "", way);
+      button.type = "button";
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("click", () => show(way));
+      bar.append(button);
+    }
+    pair.append(bar, stage);
+  }
+  for (const pair of document.querySelectorAll(".pair[data-overlay]")) layOver(pair);
+
   // marks the section in view
   const links = new Map([...document.querySelectorAll("nav li a")].map((link) => [link.hash.slice(1), link]));
   const seen = new IntersectionObserver((entries) => {
