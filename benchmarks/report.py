@@ -200,6 +200,8 @@ def write_run(config: Config, folder: Path, n: int, n_groups: int, dim: int) -> 
          "moved": rng.random(m), "transform": pa.nulls(m, nulls.type), "stage": ["confirm"] * m, "relation": ["different"] * m,
          "inside": pa.nulls(m, pa.string()), "agreeing_share": pa.nulls(m, pa.float32()), "drawn": pa.nulls(m, pa.float32()), "mask": pa.nulls(m, pa.binary())},
     )  # fmt: skip
+    is_exact = is_copy & ~is_near
+    write("exact", {"sample_id": ids[order][is_exact], "representative_id": ids[keeper][is_exact]})
     for name in ("edits", "edit_counts", "templates", "template_counts", "scenes", "scene_counts"):
         write(name, run.table(name).schema.empty_table())
     found = statistics.count_duplicates(StageContext(config, LocalEngine()))

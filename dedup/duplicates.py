@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
 import posixpath
 import shutil
@@ -55,6 +58,15 @@ class Duplicates:
         n_copies = sum(map(len, self.groups)) - len(self.groups)
         n_images = n_copies + len(self.groups) + len(self.unique)
         return f"<Duplicates: {n_copies:,} copies in {len(self.groups):,} groups, of {n_images:,} images>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of `repr`, and the largest groups as a picture."""
+        text = html.escape(repr(self))
+        if not self.run_dir or not self.groups:
+            return f"<p>{text}</p>"
+        file = io.BytesIO()
+        self.plot().convert("RGB").save(file, "JPEG", quality=80)
+        return f'<p>{text}</p><img alt="the largest groups" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
     def __len__(self) -> int:
         """Number of groups."""

@@ -1,11 +1,12 @@
 """Groups of copies as Python objects, from whatever holds images."""
 
+import io
 import os
 
 import numpy as np
 import pytest
 from in_process import InProcess
-from shard_data import detailed, encode, make_samples, write_shards
+from shard_data import detailed, encode, make_samples, scene, write_shards
 from vector_data import all_similarities
 
 import dedup
@@ -91,3 +92,27 @@ def test_what_can_not_be_searched(photos, tmp_path):
     assert alone.groups == [] and alone.to_dict().keys() == {str(photos / "1.jpg"), str(photos / "2.jpg")}
     with pytest.raises(InputError, match="no group of copies was found"):
         alone.plot()
+
+
+def test_a_notebook_sees_progress_and_a_gallery(tmp_path):
+    from dedup.contracts import Progress
+    from dedup.pipeline.notebook import NotebookReporter, default_reporter
+
+    written = io.StringIO()
+    reporter = NotebookReporter(written)
+    for done in range(1_001):
+        reporter.progress(Progress("embed", done, 1_000, "images"))
+    reporter.note("embed: a note")
+    reporter.progress(Progress("index", 3, 3, "vectors"))
+    lines = written.getvalue().split("\r")
+    assert 2 <= len(lines) < 20  # not one for each image
+    assert "embed: 1,000 of 1,000 images" in lines[-3]
+    assert "index: 3 of 3 vectors" in lines[-1]
+    assert type(default_reporter()).__name__ == "SilentReporter"  # nobody asked for lines in a script
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(encode(scene(number // 2), quality=90 - number))
+    found = dedup.find_duplicates(str(tmp_path))
+    shown = found._repr_html_()
+    assert "1 copies in 1 groups" in shown
+    assert "data:image/jpeg;base64," in shown
+    assert dedup.find_duplicates(np.eye(3), threshold=0.9)._repr_html_() == "<p>&lt;Duplicates: 0 copies in 0 groups, of 3 images&gt;</p>"

@@ -23,6 +23,7 @@ from dedup.engines.spark.shipment import SCRATCH, remove_folder
 from dedup.engines.workers import check_main
 from dedup.errors import ConfigError, MissingExtra
 from dedup.machine import available_cores, free_memory, package_version
+from dedup.pipeline.notebook import default_reporter
 from dedup.pipeline.paths import config_for
 from dedup.pipeline.plan import Inputs, Plan, make_plan
 from dedup.pipeline.preflight import bounded_workers, check
@@ -101,6 +102,7 @@ def run(
     engine : Engine
         By default the one that `config.engine` names.
     reporter : Reporter
+        Told of progress; by default a line in a notebook, and nobody elsewhere.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def run(
         config = updated(config, given)
     if engine is None and config.engine.name == "local":
         check_main()
-    reporter = reporter or SilentReporter()
+    reporter = reporter or default_reporter()
     unknown = sorted(set(stages) - set(STAGE_NAMES))
     if unknown:
         raise ConfigError(f"unknown stage '{unknown[0]}'; expected one of {', '.join(STAGE_NAMES)}")
