@@ -86,7 +86,8 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     places = np.flatnonzero(plain)
     sides = [[plane.ravel()[places] for plane in cv2.split(side)] for side in (left, right)]
     colours = [_free_chroma(*side) for side in sides]
-    chroma, spread = [one.whole for one in colours], [one.most for one in colours]
+    chroma = [one.whole for one in colours]
+    spread = chroma if is_drawn else [one.most for one in colours]  # what is drawn may have colours in a small part
     more = int(spread[1] > spread[0])
     # next to no colours, but some all over the picture, and more than one tone laid over grey
     has_few = spread[more] > _FEW_COLOURS and spread[1 - more] < _NO_COLOUR and colours[more].tone < _MOST_TONE * spread[more]
