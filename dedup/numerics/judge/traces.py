@@ -6,6 +6,7 @@ either goes on beyond its edge, so that the other was cut, or begins anew there,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import cv2
@@ -37,6 +38,7 @@ _LEAST_INSIDE = 64  # pixels that both show
 _VEILED, _LESS_CONTRAST, _SAME = 15.0, 0.1, 0.85
 _LEAST_CHROMA = 2.0  # grey levels
 _FEW_COLOURS, _NO_COLOUR = 0.6, 0.15  # grey levels; the one of a photo of next to no colours, the other of what a grey file has
+_BLEEDS = 13  # pixels to a side of what is left out around each changed pixel
 _FARTHEST, _MOST_TONE = 0.05, 6.0  # share of pixels; mean chroma beside the free one, from which it is a tone laid over grey
 _LESS_FITTING = 1.1  # times the other picture's difference from what is around it, that something laid over has
 # of the difference of both, that the better one may differ from what is around it; in drawn pictures, where little fits
@@ -83,9 +85,9 @@ def find_traces(first: Picture, second: Picture, matrix: Floats, *, is_drawn: bo
     overlaid, changed = _overlaid(left, right, inside, is_drawn=is_drawn)
     plain = inside & ~changed
     plain = plain if int(plain.sum()) >= _LEAST_INSIDE else inside
-    places = np.flatnonzero(plain)
-    sides = [[plane.ravel()[places] for plane in cv2.split(side)] for side in (left, right)]
-    colours = [_free_chroma(*side) for side in sides]
+    planes = [cv2.split(side) for side in (left, right)]
+    sides = [[plane[plain] for plane in side] for side in planes]
+    colours = [_free_chroma(*side) for side in _far_from(changed, plain, planes, sides)]
     chroma = [one.whole for one in colours]
     spread = chroma if is_drawn else [one.most for one in colours]  # what is drawn may have colours in a small part
     more = int(spread[1] > spread[0])
@@ -357,6 +359,17 @@ def _in_colours_of(left: Array, right: Array, inside: Mask) -> Array:
     spread = float(x.std())
     slope = float(((x - x.mean()) * (y - y.mean())).mean()) / spread**2 if spread > _LEAST_CHROMA else 0.0
     return np.asarray(slope * (right - float(x.mean())) + float(y.mean()), dtype=np.float32)
+
+
+def _far_from(changed: Mask, plain: Mask, planes: list[Sequence[Array]], sides: list[list[Array]]) -> list[list[Array]]:
+    """The pixels by which colours are compared: the colour of a mark bleeds some pixels into what is around it.
+
+    `planes`: three of each picture, shape (height, width); `sides`: the plain pixels of each, shape (n,).
+    """
+    if not changed.any():
+        return sides
+    far = plain & (cv2.dilate(changed.astype(np.uint8), np.ones((_BLEEDS, _BLEEDS), np.uint8)) == 0)
+    return [[plane[far] for plane in side] for side in planes] if int(far.sum()) >= _LEAST_INSIDE else sides
 
 
 @dataclass(frozen=True)
