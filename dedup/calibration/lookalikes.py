@@ -197,7 +197,7 @@ def judge_lookalikes(
 def judge_exchanged(task: ExchangeTask) -> list[Exchanged | None]:
     """Make the look-alikes of a task and judge them; None where a picture can't be read or has nothing to exchange."""
     settings = replace(task.inputs.settings, keeps_unreadable=False)
-    places = {row["sample_id"]: Place(**row) for row in task.inputs.places.to_pylist()}
+    places = {row["sample_id"]: Place(**row) for row in task.inputs.places.drop_columns(["n_frames"]).to_pylist()}
     reader, judge, outcomes = settings.reader(), PairJudge(settings), list[Exchanged | None]()
     reader.prefetch(list(places.values()))
     for src, dst in zip(task.src, task.dst, strict=True):

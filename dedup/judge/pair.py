@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -198,6 +198,17 @@ def _outcome(verdict: Verdict, turn: str, drop: Sequence[Relation]) -> Outcome:
     )
 
 
+_SAME_EXTENT = (0.75, 1.33)  # ratio of the areas of two pictures from which they show the same, all frames of an animation being alike
+
+
+def without_frames(outcome: Outcome) -> Outcome:
+    """The outcome for pictures of which one is an animation: refused if one lies in the other, since other frames would go with it."""
+    matrix = np.array(outcome.transform, dtype=np.float64).reshape(2, 3)[:, :2]
+    if _SAME_EXTENT[0] < abs(float(np.linalg.det(matrix))) < _SAME_EXTENT[1]:
+        return outcome
+    return replace(outcome, stands=False, reason="frames", relation="different", inside=None, traces=None)
+
+
 def png(mask: Pixels) -> bytes:
     """The PNG file of a picture of grey levels."""
     file = io.BytesIO()
@@ -214,10 +225,17 @@ class PairJudge:
 
     `read`: gives the pixels of a sample; raises InputError or SampleError if they can't be read. Not needed if all pictures are in memory.
     `verdicts`: of `VERDICTS`: pairs judged in the base of the run.
+    `n_frames`: of samples: frames of an animation or pages of a file, which are one picture side by side where they differ.
     """
 
-    def __init__(self, settings: JudgeSettings, read: Callable[[int], Pixels] = _no_samples, verdicts: pa.Table | None = None) -> None:
-        self._settings, self._read = settings, read
+    def __init__(
+        self,
+        settings: JudgeSettings,
+        read: Callable[[int], Pixels] = _no_samples,
+        verdicts: pa.Table | None = None,
+        n_frames: Mapping[int, int | None] | None = None,
+    ) -> None:
+        self._settings, self._read, self._n_frames = settings, read, n_frames or {}
         self._pictures: LRUCache[tuple[int | InMemory, str], Picture | None] = LRUCache(_HELD)
         self.unreadable: dict[int, str] = {}
         self._remembered = Remembered(VERDICTS.empty_table() if verdicts is None else verdicts)
@@ -237,7 +255,15 @@ class PairJudge:
         if a is None or b is None:
             keeps = self._settings.keeps_unreadable
             return Outcome(keeps, False, turns[0], reason="" if keeps else "unreadable")
-        return compare_turned(self._turned(first, turns), b, max_distance=self._settings.max_distance, drop=self._settings.drop)
+        outcome = compare_turned(self._turned(first, turns), b, max_distance=self._settings.max_distance, drop=self._settings.drop)
+        return without_frames(outcome) if outcome.stands and self._has_frames(first, second) else outcome
+
+    def _has_frames(self, first: int | InMemory, second: int | InMemory) -> bool:
+        """Whether one of two samples is an animation or a file of several pages."""
+        return not isinstance(first, InMemory) and not isinstance(second, InMemory) and self._frames(first, second) > 1
+
+    def _frames(self, *sample_ids: int) -> int:
+        return max(self._n_frames.get(sample_id) or 1 for sample_id in sample_ids)
 
     def picture(self, which: int | InMemory, turn: str = "none") -> Picture | None:
         """A picture, from the cache if it is there; None if it can't be read."""
@@ -273,6 +299,7 @@ PLACES = pa.schema(
         ("byte_offset", pa.int64()),
         ("n_bytes", pa.int64()),
         ("member", pa.string()),
+        ("n_frames", pa.int32()),
     ]
 )
 
@@ -310,14 +337,16 @@ class JudgeInputs:
     def judge(self) -> Iterator[PairJudge]:
         """The judge of a worker's task, with files open until its end."""
         use_one_thread()  # per worker
-        places = {row["sample_id"]: Place(**row) for row in self.places.to_pylist()}
+        rows = self.places.to_pylist()
+        n_frames = {row["sample_id"]: row.pop("n_frames", None) for row in rows}
+        places = {row["sample_id"]: Place(**row) for row in rows}
         with self.settings.reader() as reader:
             reader.prefetch(list(places.values()))
 
             def read(sample_id: int) -> Pixels:
                 return reader.read(places[sample_id])
 
-            yield PairJudge(self.settings, read, self.verdicts)
+            yield PairJudge(self.settings, read, self.verdicts, n_frames)
 
 
 def find_places(engine: Engine, metadata: Table, sample_ids: npt.NDArray[np.int64], schema: pa.Schema = PLACES) -> pa.Table:

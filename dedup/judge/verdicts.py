@@ -16,7 +16,7 @@ from dedup.schemas import REFUSED
 from dedup.schemas.pairs import CONFIRMED_SQL, NEAR_SQL
 from dedup.storage.tables import ask
 
-VERDICTS_VERSION = 9  # of the judge's verdicts and of the tables that hold them
+VERDICTS_VERSION = 10  # of the judge's verdicts and of the tables that hold them
 AGAIN, GROUP = "again", "group"  # who asked, besides the sources of candidates: `reconnect`; groups and keepers
 
 VERDICTS = pa.schema(

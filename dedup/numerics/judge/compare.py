@@ -51,6 +51,7 @@ REASONS: dict[str, str] = {
     "different": "registered on each other, they differ in parts",
     "content": "one layout or ground, but something else is written, drawn or shown in a part",
     "recoloured": "one drawing in other colours",
+    "frames": "one lies in an animation or a file of several pages, which has other frames",
     "not_dropped": "copies, or a part and its whole, which confirm.drop does not name",
     "unreadable": "a picture could not be read again, and confirm.unreadable=refuse",
 }

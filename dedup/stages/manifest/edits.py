@@ -45,7 +45,7 @@ MEMBERS_SQL = """
 SELECT groups.raw_component_id AS raw_component_id, groups.component_id AS component_id,
        metadata.sample_id AS sample_id, metadata.width AS width, metadata.height AS height,
        metadata.format AS format, metadata.jpeg_quality AS jpeg_quality, metadata.shard AS shard, metadata.key AS key,
-       metadata.byte_offset AS byte_offset, metadata.n_bytes AS n_bytes, metadata.member AS member
+       metadata.byte_offset AS byte_offset, metadata.n_bytes AS n_bytes, metadata.member AS member, metadata.n_frames AS n_frames
 FROM groups
 JOIN metadata ON groups.sample_id = metadata.sample_id
 JOIN (
@@ -78,7 +78,9 @@ WHERE {NEAR_SQL} AND edges.traces IS NOT NULL AND a.raw_component_id = b.raw_com
 ORDER BY a.raw_component_id, edges.src, edges.dst
 """  # noqa: S608 (a condition of our own)
 
-_OF_MEMBERS: Final = ("sample_id", "width", "height", "format", "jpeg_quality", "shard", "key", "byte_offset", "n_bytes", "member")
+_OF_MEMBERS: Final = (
+    "sample_id", "width", "height", "format", "jpeg_quality", "shard", "key", "byte_offset", "n_bytes", "member", "n_frames",
+)  # fmt: skip
 _OF_EDGES: Final = ("src", "dst", "variant", "transform", "traces")
 MEMBERS = pa.schema(
     [("raw_component_id", pa.int64()), ("component_id", pa.int64()), *((name, METADATA.field(name).type) for name in _OF_MEMBERS)]
@@ -131,7 +133,7 @@ def find_edits(context: StageContext) -> tuple[int, pa.Table]:
     tasks = []
     for number, (start, stop) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
         part = members.slice(start, stop - start)
-        inputs = JudgeInputs(settings, part.select(_PLACE), spaces=context.spaces)
+        inputs = JudgeInputs(settings, part.select([*_PLACE, "n_frames"]), spaces=context.spaces)
         pairs = (_of_components(table, components[start], components[stop - 1]) for table in (links, refused))
         tasks.append(EditsTask(inputs, number, part, *pairs))
     n_rows, compared = 0, [COMPARED.empty_table()]
