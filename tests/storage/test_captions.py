@@ -13,6 +13,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shard_data import encode, scene
 
 from dedup.storage.input.folders import read_folder_part
 from dedup.storage.input.samples import RawSample, SampleReader
@@ -273,3 +274,14 @@ def test_a_table_without_files_is_refused(tmp_path: Path, name: str, data: bytes
     assert list(reader) == []
     assert reader.status == "unreadable"
     assert "input.captions" in str(reader.error)
+
+
+def test_the_text_of_the_whole_name_comes_first(tmp_path: Path) -> None:
+    """Two images of one stem: the caption that names one of them is no other's, and comes before the one they share."""
+    for name in ("x.jpg", "x.jpeg", "y.webp", "y.png"):
+        (tmp_path / name).write_bytes(encode(scene(len(name) + ord(name[-1]))))
+    for name, text in (("x.txt", "shared"), ("x.jpeg.txt", "the jpeg's"), ("y.txt", "both"), ("y.webp.txt", "the webp's")):
+        (tmp_path / name).write_text(text)
+    (part,) = folder_parts(str(tmp_path), "", 10)
+    found = {sample.key: sample.captions for sample in read_folder_part(part)}
+    assert found == {"x.jpg": ("shared",), "x.jpeg": ("the jpeg's", "shared"), "y.webp": ("the webp's", "both"), "y.png": ("both",)}

@@ -44,6 +44,15 @@ def is_text(name: str) -> bool:
     return text_suffix(file_suffix(name))
 
 
+def names_exactly(image: str, text: str) -> bool:
+    """Whether a text file has the whole name of an image, its suffix included: no other image's caption is in it.
+
+    >>> names_exactly("a/x.jpg", "a/x.jpg.txt"), names_exactly("a/x.jpg", "a/x.txt")
+    (True, False)
+    """
+    return _comparable(text).rpartition(".")[0] == _comparable(image)
+
+
 def suffix_of(image: str, text: str) -> str:
     """The suffix of an image's text file: what follows the image's name without its suffix.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
-from dedup.storage.input.beside import suffix_of
+from dedup.storage.input.beside import names_exactly, suffix_of
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader
 from dedup.storage.input.encodings import clean_name
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind
@@ -55,8 +55,9 @@ def _images(reader: SampleReader, part: FolderPart, max_image_bytes: int) -> Ite
             if image is None and damage is None:
                 reader.passed_over[f"files .{file_suffix(name)}" if file_suffix(name) else "files without a suffix"] += 1
                 continue
-            for text in names:
-                _read_text(shard + text, suffix_of(name, text), texts)
+            for text in sorted(names, key=lambda text: not names_exactly(name, text)):  # first what is this image's alone
+                suffix = file_suffix(text) if names_exactly(name, text) else suffix_of(name, text)
+                _read_text(shard + text, suffix, texts)
         except Exception as error:  # each file system has its own
             reader.fail("unreadable", f"{shard}{name} can't be fetched ({one_line(error)}); try again", is_reachable=False)
             return
