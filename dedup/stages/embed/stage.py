@@ -214,7 +214,8 @@ def _looked_in(given: InputConfig) -> str:
         return f"is no column of {given.embeddings or given.captions}"
     if given.images:
         return f"is in no json file beside an image of {', '.join(given.images)}"
-    return "is in no json member of the shards" + (", nor in the parquet beside them" if given.sidecar else "")
+    beside = ", in no parquet beside them" if given.sidecar else ""
+    return f"is in no json member of the tars{beside}, and no column of the parquet or Arrow files"
 
 
 def _note_devices(context: StageContext, results: Mapping[int, EmbedResult]) -> None:
