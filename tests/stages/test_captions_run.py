@@ -67,7 +67,10 @@ def test_a_table_that_fits_no_image_shows_in_the_summary(tmp_path):
 def test_a_mistyped_column_is_an_error_that_names_the_nearest(tmp_path):
     write_tar(tmp_path / "a.tar", samples())
     settings = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run"]
-    with pytest.raises(InputError, match=r"input\.carry names 'punsfe', which is in no json member of the tars, and no column of the parquet or Arrow files; expected one of punsafe"):
+    with pytest.raises(
+        InputError,
+        match=r"input\.carry names 'punsfe', which is in no json member of the tars, and no column of the parquet or Arrow files; expected one of punsafe",
+    ):
         shared_workers.run(config_for(*settings, "input.carry=punsfe"))
     summary = shared_workers.run(config_for(*settings, "input.carry=punsafe"))  # the same run directory goes on
     assert summary.records["embed"].summary["texts"]["carried"] == {"punsafe": 4}
