@@ -217,7 +217,9 @@ def test_lists_of_names_and_what_they_can_not_be(run, tmp_path):
 def test_what_can_not_be(run, tmp_path):
     with pytest.raises(InputError, match="has read no files of rows; expected a run over embeddings, parquet or Arrow files"):
         export(run, "rows", str(tmp_path / "masks"))
-    with pytest.raises(ConfigError, match="expected one of keys, urls, rows, datacomp, hf, open_clip, imagefolder, csv, jsonl, parquet, txt"):
+    with pytest.raises(
+        ConfigError, match="expected one of keys, urls, rows, datacomp, hf, open_clip, imagefolder, csv, jsonl, parquet, txt"
+    ):
         export(run, "xml", str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=r"ends in \.npy"):
         export(run, "datacomp", str(tmp_path / "x"))
