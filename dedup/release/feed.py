@@ -201,7 +201,7 @@ def _write_caption(held: IO[bytes], size: int, name: str, caption: str, file: IO
         held.seek(0)
         _copy_bytes(held, n_held, file)
     else:
-        _write_member(name, caption.encode(), file)
+        write_member(name, caption.encode(), file)
 
 
 def _add_caption(name: str, caption: str, file: IO[bytes]) -> None:
@@ -210,10 +210,11 @@ def _add_caption(name: str, caption: str, file: IO[bytes]) -> None:
     `name`: of one of its members.
     """
     folder, slash, base = name.rpartition("/")
-    _write_member(f"{folder}{slash}{base.partition('.')[0]}.{_CAPTION}", caption.encode(), file)
+    write_member(f"{folder}{slash}{base.partition('.')[0]}.{_CAPTION}", caption.encode(), file)
 
 
-def _write_member(name: str, data: bytes, file: IO[bytes]) -> None:
+def write_member(name: str, data: bytes, file: IO[bytes]) -> None:
+    """Write a member of a tar: header, bytes and padding."""
     header = tarfile.TarInfo(name)
     header.size = len(data)
     file.write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))

@@ -18,7 +18,7 @@ import pyarrow as pa
 from dedup.contracts import Engine, JsonDict, Progress, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import NO_ROOM, ConfigError, DedupError, InputError, RunDirectoryError
-from dedup.release.feed import Feed, unsorted_shards
+from dedup.release.feed import Feed, unsorted_shards, write_member
 from dedup.release.plan import CleanedShard, KeepListResult, kept_rows, kept_table, named_table, plan_shards, read_file
 from dedup.release.rows import copy_rows
 from dedup.release.sidecar import write_beside
@@ -29,8 +29,7 @@ from dedup.storage.input.kinds import usual_suffix
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
-_BLOCK: Final = tarfile.BLOCKSIZE
-_END: Final = b"\0" * (2 * _BLOCK)
+_END: Final = b"\0" * (2 * tarfile.BLOCKSIZE)
 _UNFINISHED: Final = re.compile(r"_[0-9a-f]{12}-\d{5,}(\.tar|\.parquet|_stats\.json)")
 _PLAN = "_rewrite.json"
 _TASKS_PER_WORKER = 4
@@ -369,7 +368,4 @@ def _copy_file(key: str, image: bytes, captions: list[str], file: IO[bytes]) -> 
     if len(captions) > 1:
         members.append((f"{key}.json", json.dumps({"captions": captions}, ensure_ascii=False).encode()))
     for name, content in members:
-        header = tarfile.TarInfo(name)
-        header.size = len(content)
-        file.write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-        file.write(content + b"\0" * (-len(content) % _BLOCK))
+        write_member(name, content, file)

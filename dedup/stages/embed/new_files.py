@@ -63,9 +63,11 @@ def _embedded_files(base: Run, folders: set[str], moves: Moves) -> _Known:
     for name, columns in (("rejected", ["shard", "key"]), ("metadata", ["shard", "key", "n_bytes", "mtime"])):
         for batch in _of_folders(base.table(name), columns):
             for row in batch.to_pylist():
-                folder = moves.place(row["shard"].rstrip("/"))
+                before = row["shard"].rstrip("/")
+                folder = moves.place(before)
                 if folder in folders:
-                    known[f"{folder}/{row['key']}"] = (row["n_bytes"], row["mtime"]) if "n_bytes" in row else None
+                    mtime = row.get("mtime") if folder == before else None  # a copy has its own time of modification
+                    known[f"{folder}/{row['key']}"] = (row["n_bytes"], mtime) if "n_bytes" in row else None
     return known
 
 
