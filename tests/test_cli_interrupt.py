@@ -171,3 +171,29 @@ def test_a_library_that_answers_ctrl_c_in_our_place():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "interrupted; go on\n")
+
+
+@pytest.mark.parametrize(
+    "swallows",
+    [
+        "try:\n    press()\n    time.sleep(60)\nexcept BaseException:\n    pass\n",
+        "class Finaliser:\n    def __del__(self):\n        press()\n        time.sleep(0.1)\nFinaliser()\n",
+        "import weakref\nmark = type('Mark', (), {})()\nweakref.finalize(mark, press)\ndel mark\n",
+    ],
+    ids=["except", "finaliser", "callback"],
+)
+def test_one_that_a_library_swallows_is_raised_again(swallows):
+    code = (
+        "import os, signal, sys, time\n"
+        "from dedup.cli.show.terminal import errors_shown\n"
+        "press = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "with errors_shown('go on'):\n"
+        f"    exec({swallows!r})\n"
+        "    try:\n"
+        f"        time.sleep({HANGS_S})\n"
+        "    finally:\n"
+        "        time.sleep(2.5)\n"  # what stops the workers is not cut short
+        "        print('stopped', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=HANGS_S)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "stopped\n", "interrupted; go on\n")

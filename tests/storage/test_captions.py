@@ -18,7 +18,7 @@ from shard_data import encode, scene
 from dedup.storage.input.folders import read_folder_part
 from dedup.storage.input.samples import RawSample, SampleReader
 from dedup.storage.input.shards import read_shard
-from dedup.storage.input.sources import folder_parts
+from dedup.storage.input.sources import fingerprint, folder_parts
 
 JPG = b"\xff\xd8\xff" + bytes(range(256))
 
@@ -209,7 +209,7 @@ def test_tables(tmp_path: Path, name: str, data: bytes, expected: dict[str, list
     samples, (reader,) = samples_of_folder(tmp_path, dict.fromkeys(TWO, JPG) | {name: data}, name)
     assert {key: list(sample.captions) for key, sample in samples.items() if sample.captions} == expected
     assert (reader.found.n_images, reader.found.n_joined_images) == (2, len(expected))
-    assert reader.found.n_joined_rows <= reader.found.n_rows
+    assert reader.found.n_joined_rows <= sum(reader.found.tables.values())
     assert all(sample.text.source == "table" for key, sample in samples.items() if key in expected)
 
 
@@ -220,10 +220,51 @@ def test_the_table_that_a_folder_brings_with_it(tmp_path: Path, name: str, data:
     files = dict.fromkeys(TWO, JPG) | {name: data}
     samples, _ = samples_of_folder(tmp_path / "alone", files)
     assert {key: sample.captions for key, sample in samples.items()} == {"sub/a.jpg": ("one",), "sub/b.jpg": ()}
-    samples, _ = samples_of_folder(tmp_path / "beside", files | {"sub/b.txt": b"two"})  # files beside the images come first
-    assert {key: sample.captions for key, sample in samples.items()} == {"sub/a.jpg": (), "sub/b.jpg": ("two",)}
+    beside = {"sub/b.txt": b"two", "sub/a.caption": b"first"}  # files beside the images come first
+    samples, _ = samples_of_folder(tmp_path / "beside", files | beside)
+    assert {key: sample.captions for key, sample in samples.items()} == {"sub/a.jpg": ("first", "one"), "sub/b.jpg": ("two",)}
     samples, _ = samples_of_folder(tmp_path / "other", files | {name: b"model,date\nx,y\n"})  # no table of captions
     assert not any(sample.captions for sample in samples.values())
+
+
+def test_the_tables_that_subfolders_bring_with_them(tmp_path: Path) -> None:
+    """As image folders of `datasets` have them: a table for each split, with names relative to it."""
+    images = ["train/1.jpg", "train/x/2.jpg", "test/1.jpg", "test/y/1.jpg", "0.jpg", "other/1.jpg"]
+    tables = {
+        "metadata.csv": b"file_name,text\n0.jpg,root\ntest/1.jpg,not asked\n",
+        "train/metadata.jsonl": b'{"file_name":"1.jpg","text":"train 1"}\n{"file_name":"x/2.jpg","text":"train 2"}\n',
+        "train/metadata.csv": b"file_name,text\n1.jpg,the second table\n",
+        "test/metadata.jsonl": b'{"file_name":"1.jpg","text":"test 1"}\n{"file_name":"gone.jpg","text":"?"}\n',
+        "test/y/metadata.csv": b"model,date\nx,y\n",
+    }
+    texts = {"train/1.txt": b"plain", "test/orphan.txt": b"?", "other/2.json": b"{}"}
+    samples, (reader,) = samples_of_folder(tmp_path, dict.fromkeys(images, JPG) | tables | texts)
+    assert {key: sample.captions for key, sample in samples.items() if sample.captions} == {
+        "0.jpg": ("root",),
+        "train/1.jpg": ("plain", "train 1"),
+        "train/x/2.jpg": ("train 2",),
+        "test/1.jpg": ("test 1",),
+    }
+    assert reader.passed_over == {"files .csv": 2, "texts that belong to no image": 2}
+    assert sum(reader.found.tables.values()) == 6
+    assert (reader.found.n_joined_rows, reader.found.n_joined_images, reader.found.n_images) == (4, 4, 6)
+    (tmp_path / "all.csv").write_bytes(b"file,caption\ntest/1.jpg,given\n")
+    (part,) = folder_parts(str(tmp_path), str(tmp_path / "all.csv"), 1_000)
+    given = {sample.key: sample.captions for sample in read_folder_part(part)}
+    assert given == {key: ("given",) if key == "test/1.jpg" else () for key in images}
+    assert dict(part.passed_over) == {"texts and tables instead of which input.captions is read": 8}
+
+
+def test_a_changed_table_of_a_subfolder_changes_its_parts_alone(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(JPG)
+        (tmp_path / name).with_name("metadata.csv").write_bytes(b"file_name,text\n1.jpg,before\n")
+    before = [fingerprint(part) for part in folder_parts(str(tmp_path), "", 1)]
+    (tmp_path / "b" / "metadata.csv").write_bytes(b"file_name,text\n1.jpg,afterwards\n")
+    parts = folder_parts(str(tmp_path), "", 1)
+    assert [stamp == fingerprint(part) for stamp, part in zip(before, parts, strict=True)] == [True, False]
+    assert [sample.caption for part in parts for sample in read_folder_part(part)] == ["before", "afterwards"]
 
 
 def test_parquet_tables(tmp_path: Path) -> None:

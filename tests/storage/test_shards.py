@@ -129,9 +129,9 @@ def test_members_that_stand_apart_are_joined(tmp_path: Path) -> None:
         ("01", "b.jpg"),
     ]
     assert [(sample.key, sample.error.reason) for sample in samples if sample.error] == [("03", "duplicate_key")]
-    assert {key: (members.captions, members.n_images) for key, members in reader.late.items()} == {
-        key: ((key,), 2 if key in keys[:2] else 1) for key in keys
-    }
+    expected = {(key, "jpg"): ((key,), 2 if key in keys[:2] else 1) for key in keys}
+    expected |= {(key, "b.jpg"): ((key,), 2) for key in keys[:2]}
+    assert {place: (members.captions, members.n_images) for place, members in reader.late.items()} == expected
     first = [(f"{key}.txt", key.encode()) for key in keys] + [(f"{key}.jpg", JPG) for key in keys[:4]]
     reader = read_shard(write(tmp_path / "b.tar", tar_bytes(first)))
     samples = list(reader)
@@ -148,15 +148,45 @@ def test_bytes_decide_what_is_an_image(tmp_path: Path) -> None:
         ("1.jpg!large", JPG),
         ("2.weird", JPG),
         ("3.weird", b"no image"),
-        ("4.npy", JPG),
+        ("4.npy", b"\x93NUMPY"),
         ("5.mp4", b"x"),
         ("6.jpg", b"x"),
+        *((f"{number}.{suffix}", JPG) for number, suffix in enumerate(("bin", "txt", "json", "npy", "part", "html"), 7)),
+        ("7.txt", b"BMW 320i"),  # begins like a BMP
     ]
     reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
     samples = list(reader)
-    assert [sample.key for sample in samples if sample.image is not None] == ["0", "1", "2", "6"]
+    assert [sample.key for sample in samples if sample.image is not None] == [str(key) for key in (0, 1, 2, *range(6, 13))]
+    assert all(sample.image == JPG for sample in samples if sample.image is not None and sample.key != "6")
     assert [sample.key for sample in samples if sample.error] == ["3", "4", "5"]
+    assert reader.late["7", "bin"].captions == ("BMW 320i",)
     assert reader.passed_over == {"members .weird": 1, "members .npy": 1, "members .mp4": 1}
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_each_of_several_images_has_the_texts_of_its_name(tmp_path: Path, *, is_sorted: bool) -> None:
+    texts = [
+        ("05.txt", "five"),
+        ("06.png.caption", "six"),
+        ("06.json", '{"caption": "six too"}'),
+        ("txt", "of both"),
+        ("en.txt", "English"),
+    ]
+    members = [("22.05.png", JPG), ("22.06.png", JPG + b"6"), ("22.07.png", JPG + b"7"), ("22.08.png", JPG + b"8"), ("22.08.txt", b"eight")]
+    members += [] if is_sorted else [("another.jpg", JPG)]
+    members += [(f"22.{suffix}", text.encode()) for suffix, text in texts]
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
+    captions = {sample.member: sample.captions for sample in reader if sample.key == "22"}
+    for (key, member), late in reader.late.items():
+        assert (key, late.n_images) == ("22", 4)
+        captions[member] += late.captions
+    both = ("of both", "English")
+    assert captions == {
+        "05.png": ("five", *both),
+        "06.png": ("six", *both, "six too"),
+        "07.png": both,
+        "08.png": ("eight", *both),
+    }
 
 
 @settings(deadline=None)

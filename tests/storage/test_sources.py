@@ -157,7 +157,7 @@ def test_each_file_of_a_folder_is_there_once(tmp_path: Path) -> None:
         images / "real" / "b.jpg",
         elsewhere / "z.jpg",
         elsewhere / "deep" / "y.jpg",
-        images / "notes.html",
+        images / "notes.csv",
         images / ".hidden" / "a.jpg",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def test_each_file_of_a_folder_is_there_once(tmp_path: Path) -> None:
     assert part.images == ("a_twin.jpg", "linked/deep/y.jpg", "linked/z.jpg")
     assert dict(part.passed_over) == {
         "broken links": 1,
-        "files .html": 1,
+        "files .csv": 1,
         "hidden folders": 1,
         "links to a file that is looked at already": 2,
         "links to a folder that is looked at already": 1,

@@ -113,6 +113,7 @@ def errors_shown(how_to_continue: str = HOW_TO_CONTINUE) -> Iterator[None]:
 
 
 _STOPPING_S = 10.0
+_REPEATED_S = 1.0
 
 
 @contextmanager
@@ -128,6 +129,7 @@ def _interruptions(how_to_continue: str) -> Iterator[Callable[[], bool]]:
         pressed_s.append(time.monotonic())
         if len(pressed_s) == 1:
             logging.disable(logging.CRITICAL)  # py4j would log a traceback
+            _repeat_until_noticed()
             signal.default_int_handler(number, frame)
         elif pressed_s[-1] - pressed_s[0] > _STOPPING_S:
             sys.stderr.write(f"interrupted; {how_to_continue}\n")
@@ -143,8 +145,36 @@ def _interruptions(how_to_continue: str) -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(pressed_s)
     finally:
+        if pressed_s:
+            _stop_repeating()
         if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _repeat_until_noticed() -> None:
+    """Raise `KeyboardInterrupt` again every `_REPEATED_S` seconds while no exception is on its way.
+
+    Libraries have places where whatever is raised is swallowed (finalisers, calls from C, imports that may fail): the work would go on
+    as if nothing had been pressed.
+    """
+
+    def raise_again(number: int, frame: FrameType | None) -> None:
+        if sys.exc_info()[1] is None:  # neither it nor an error that was made of it is being handled, here or in a caller
+            signal.default_int_handler(signal.SIGINT, frame)
+
+    def report(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = report
+    signal.signal(signal.SIGALRM, raise_again)
+    signal.setitimer(signal.ITIMER_REAL, _REPEATED_S, _REPEATED_S)
+
+
+def _stop_repeating() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    sys.unraisablehook = sys.__unraisablehook__
 
 
 def _end(how_to_continue: str) -> None:

@@ -22,13 +22,15 @@ from dedup.storage.input.samples import LateMembers
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, join, read_bytes
 
+LateImages = Mapping[tuple[str, str | None], LateMembers]  # by key and member
+
 
 def join_late(
-    run: Run, partition: int, late: Mapping[str, Mapping[str, LateMembers]], counts: TextCounts, config: Config, encoder: Encoder
+    run: Run, partition: int, late: Mapping[str, LateImages], counts: TextCounts, config: Config, encoder: Encoder
 ) -> dict[str, int]:
     """Write the metadata of a partition anew, with the captions and the numbers of images that came late.
 
-    `late`: shard to key to what came late.
+    `late`: by shard, what came late of its images.
     `counts`: gains what the late texts add.
     Returns the file's name under `embeddings/` with its size in bytes.
     """
@@ -42,7 +44,7 @@ def join_late(
     first_ids: dict[tuple[str, str], int] = {}
     captioned = []
     for number, row in enumerate(rows):
-        members = late.get(row["shard"], {}).get(row["key"])
+        members = late.get(row["shard"], {}).get((row["key"], row["member"]))
         if members is None:
             continue
         if row["caption"] is None and members.captions:

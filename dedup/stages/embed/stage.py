@@ -84,7 +84,7 @@ def embed(context: StageContext) -> StageResult:
     _note_broken(context, [results[task.partition] for task in tasks])
     _note_crashes(context, [results[task.partition] for task in tasks])
     unreadable = _refuse_unreadable(context, list(results.values()), len(sources))
-    texts = merged([result.texts for result in results.values()], one_table=bool(context.config.input.captions))
+    texts = merged(result.texts for result in results.values())
     _refuse_missing_columns(context, [result.texts for result in results.values()])
     rows["metadata"] = sum(result.n_samples for result in results.values())
     rows["rejected"] = sum(result.n_rejected for result in results.values())
@@ -93,6 +93,7 @@ def embed(context: StageContext) -> StageResult:
         reasons.update(result.reasons)
     seconds = sum(results[task.partition].seconds for task in tasks)
     del texts["columns"]
+    texts["n_rows"] += sum(texts.pop("tables").values())
     texts["carried"] = {name: texts["carried"].get(name, 0) for name in context.config.input.carry}
     summary: JsonDict = {"rejected": dict(sorted(reasons.items())), "worker_seconds": round(seconds, 3), "texts": texts}
     if not encoder_kind(context.config.encoder.name).has_images:
@@ -190,7 +191,7 @@ def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int,
 
 def _note_missing_columns(context: StageContext, result: EmbedResult) -> None:
     """Tell of a mistyped column as soon as it shows; it is an error only if no partition has it."""
-    missing = missing_columns(merged([result.texts], one_table=True), context.config.input.carry)
+    missing = missing_columns(merged([result.texts]), context.config.input.carry)
     if missing and result.n_samples:
         text = refusal(missing, result.texts["columns"], "is nowhere in the first partition")
         context.reporter.note(f"embed: {text}; if no other has it, the run will end with an error: if it is mistyped, stop it now")
@@ -201,7 +202,7 @@ def _refuse_missing_columns(context: StageContext, parts: Sequence[JsonDict]) ->
 
     Raises InputError.
     """
-    whole = merged(parts, one_table=True)
+    whole = merged(parts)
     missing = missing_columns(whole, context.config.input.carry)
     if missing and whole["n_samples"] and all(parts):
         text = refusal(missing, whole["columns"], _looked_in(context.config.input))

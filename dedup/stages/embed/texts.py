@@ -38,7 +38,8 @@ class TextCounts:
     carried: Counter[str] = field(default_factory=Counter)  # samples with a value, by carried column
     columns: set[str] = field(default_factory=set)  # names that were found in the input; none are kept without `input.carry`
     join: Counter[str] = field(default_factory=Counter)  # of the table or the parquet beside the shards; empty without one
-    n_rows: int = 0  # of these
+    n_rows: int = 0  # of the parquet beside the shards
+    tables: dict[str, int] = field(default_factory=dict)  # rows of tables that partitions may share, by URL
 
     def add(self, row: Mapping[str, Any], facts: TextFacts, carry: Sequence[str]) -> None:
         """Count a sample that is written; `row`: its row of `metadata`."""
@@ -80,6 +81,7 @@ class TextCounts:
         self.columns |= found.names
         if found.n_images:
             self.n_rows += found.n_rows
+            self.tables |= found.tables
             self.join.update({name: getattr(found, name) for name in _JOIN})
 
     def as_dict(self) -> JsonDict:
@@ -87,21 +89,18 @@ class TextCounts:
         counts: JsonDict = {name: getattr(self, name) for name in _NUMBERS}
         for name in _COUNTERS:
             counts[name] = dict(sorted(getattr(self, name).items()))
-        return counts | {"columns": sorted(self.columns)[:_COLUMNS_KEPT]}
+        return counts | {"tables": dict(sorted(self.tables.items())), "columns": sorted(self.columns)[:_COLUMNS_KEPT]}
 
 
-def merged(parts: Iterable[JsonDict], *, one_table: bool) -> JsonDict:
-    """The counts of several partitions together.
-
-    `one_table`: all were joined with the same table, whose rows count once.
-    """
+def merged(parts: Iterable[JsonDict]) -> JsonDict:
+    """The counts of several partitions together."""
     whole = TextCounts()
     for part in parts:
         for name in _NUMBERS:
-            value = part.get(name, 0)
-            setattr(whole, name, max(whole.n_rows, value) if one_table and name == "n_rows" else getattr(whole, name) + value)
+            setattr(whole, name, getattr(whole, name) + part.get(name, 0))
         for name in _COUNTERS:
             getattr(whole, name).update(part.get(name, {}))
+        whole.tables |= part.get("tables", {})
         whole.columns.update(part.get("columns", []))
     return whole.as_dict()
 

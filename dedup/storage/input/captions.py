@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dedup.storage.input.encodings import Decoded, Guesser, decode_unicode
 from dedup.storage.input.records import Record, as_text, captions_in, objects_in, parse_json, read_carried, read_url
@@ -42,6 +42,22 @@ def text_suffix(suffix: str) -> bool:
     return suffix.rpartition(".")[2].lower() in _RANKS
 
 
+class _Member(NamedTuple):
+    """A text member."""
+
+    name: str  # what stands between the key and the kind of suffix: '' for ``txt``, ``en`` for ``en.txt``
+    rank: int  # of the kind of suffix
+    order: int  # in which they came
+    data: bytes
+    is_own: bool = False  # whether it is named as one of the sample's images
+
+
+def _names_of(image: str) -> tuple[str, ...]:
+    """By what names of texts an image is meant: with its suffix, and without it unless nothing is left."""
+    stem = image.rpartition(".")[0]
+    return (image, stem) if stem else (image,)
+
+
 class SampleTexts:
     """The text members of one sample, as they arrive.
 
@@ -56,12 +72,12 @@ class SampleTexts:
     def __init__(self, key: str) -> None:
         self.key = key
         self.n_unread = 0  # members with more than `MAX_TEXT_BYTES`
-        self._members: list[tuple[bool, int, int, bytes]] = []
+        self._members: list[_Member] = []
 
     def add(self, suffix: str, data: bytes) -> None:
         """Take a member for whose suffix `text_suffix` holds."""
-        kind = suffix.rpartition(".")[2].lower()
-        self._members.append(("." in suffix, _RANKS[kind], len(self._members), data))
+        name, _, kind = suffix.rpartition(".")
+        self._members.append(_Member(name, _RANKS[kind.lower()], len(self._members), data))
 
     def skip(self) -> None:
         """Count a member that is too large to be read."""
@@ -72,15 +88,35 @@ class SampleTexts:
         self.n_unread += other.n_unread
         self._members += other._members
 
+    def of_image(self, image: str, images: Sequence[str]) -> SampleTexts:
+        """The members that may be an image's, of several that the sample has: those of its own name first, none of another's name.
+
+        `image`, `images`: what follows the key in their names: ``05.png``, which ``05.txt`` and ``05.png.txt`` name.
+        """
+        if len(images) < 2:
+            return self
+        others = {name for other in images if other != image for name in _names_of(other)}
+        own = SampleTexts(self.key)
+        own.n_unread = self.n_unread
+        for member in self._members:
+            if member.name in _names_of(image):
+                own._members.append(member._replace(is_own=True))
+            elif member.name not in others:
+                own._members.append(member)
+        return own
+
     def unknown(self) -> list[bytes]:
         """The members whose encoding has to be guessed."""
-        return [data for *_, data in self._members if not data.isascii() and decode_unicode(data) is None]
+        return [member.data for member in self._members if not member.data.isascii() and decode_unicode(member.data) is None]
 
     def in_order(self) -> list[tuple[str, bytes]]:
         """Kind of suffix and bytes: plain text before JSON, whole suffixes before compound ones, then in the order they came."""
         suffixes = (*PLAIN_SUFFIXES, *JSON_SUFFIXES)
-        ordered = sorted(self._members, key=lambda member: (suffixes[member[1]] in JSON_SUFFIXES, *member[:3]))
-        return [(suffixes[rank], data) for _, rank, _, data in ordered]
+
+        def place(member: _Member) -> tuple[bool, bool, bool, int, int]:
+            return suffixes[member.rank] in JSON_SUFFIXES, not member.is_own, member.name != "", member.rank, member.order
+
+        return [(suffixes[member.rank], member.data) for member in sorted(self._members, key=place)]
 
 
 class TextReader:

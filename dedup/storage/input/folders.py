@@ -10,11 +10,12 @@ from dedup.errors import InputError, SampleError
 from dedup.storage.input.beside import names_exactly, suffix_of
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader
 from dedup.storage.input.encodings import clean_name
+from dedup.storage.input.folder_tables import by_table
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind
 from dedup.storage.input.rows import Row
 from dedup.storage.input.samples import IMAGE_SUFFIXES, RawSample, SampleReader, TextSources, file_suffix, one_line
-from dedup.storage.input.sources import FolderPart
-from dedup.storage.input.tables import load_table
+from dedup.storage.input.sources import NO_IMAGES_TEXT, FolderPart
+from dedup.storage.input.tables import CaptionTable, load_table
 from dedup.storage.urls import is_local, open_binary
 
 
@@ -22,7 +23,7 @@ def read_folder_part(part: FolderPart, *, carry: Sequence[str] = (), max_image_b
     """Read a part of a folder of images as samples.
 
     `part`: see `dedup.storage.input.sources.folder_parts`.
-    `carry`: columns to carry over from the table of captions, or from json files beside the images.
+    `carry`: columns to carry over from json files beside the images, or from tables.
     `max_image_bytes`: larger files become samples with the error ``too_many_bytes``, unread.
     Returns a reader of samples: `shard` is the folder's URL with a final '/', `key` and `image_name` the relative path, `byte_offset` 0.
     A file that vanished or can't be read is a sample with the error ``undecodable_image``; the reader's status is "unreadable" only if
@@ -33,9 +34,9 @@ def read_folder_part(part: FolderPart, *, carry: Sequence[str] = (), max_image_b
 
 def _samples(reader: SampleReader, part: FolderPart, carry: Sequence[str], max_image_bytes: int) -> Iterator[RawSample]:
     find_row: Callable[[str], Row | None] | None = None
-    if part.captions:
+    if part.tables:
         try:
-            find_row = _joined_table(part, carry, reader.found)
+            find_row = _joined_tables(part, carry, reader.found)
         except InputError as error:
             reader.fail("unreadable", str(error), is_reachable=False)
             return
@@ -54,6 +55,7 @@ def _images(reader: SampleReader, part: FolderPart, max_image_bytes: int) -> Ite
             image, n_bytes, damage, mtime = _read_image(shard + name, max_image_bytes)
             if image is None and damage is None:
                 reader.passed_over[f"files .{file_suffix(name)}" if file_suffix(name) else "files without a suffix"] += 1
+                reader.passed_over.update({NO_IMAGES_TEXT: len(names)} if names else {})
                 continue
             for text in sorted(names, key=lambda text: not names_exactly(name, text)):  # first what is this image's alone
                 suffix = file_suffix(text) if names_exactly(name, text) else suffix_of(name, text)
@@ -66,17 +68,30 @@ def _images(reader: SampleReader, part: FolderPart, max_image_bytes: int) -> Ite
         yield RawSample(key, shard, image, key, byte_offset=0, n_bytes=n_bytes, error=damage, mtime=mtime), texts
 
 
-def _joined_table(part: FolderPart, carry: Sequence[str], found: TextSources) -> Callable[[str], Row | None]:
-    """Join the table of captions with the images of a part.
+def _joined_tables(part: FolderPart, carry: Sequence[str], found: TextSources) -> Callable[[str], Row | None]:
+    """Join tables of captions with the images of a part.
 
-    Raises InputError if the table can't be read.
+    Raises InputError if a table can't be read.
     """
-    table = load_table(part.captions, carry, part.stamp)
-    joined = table.join(part.folder, dict(zip(part.images, part.depths, strict=True)), has_exact=part.has_exact)
-    found.names.update(table.names)
-    found.n_rows, found.n_joined_rows = len(table.paths), sum(map(len, joined.rows.values()))
-    found.n_images, found.n_joined_images, found.n_ambiguous_images = len(part.images), len(joined.rows), len(joined.ambiguous)
-    return lambda name: table.read(joined.rows[name]) if name in joined.rows else None
+    depths = dict(zip(part.images, part.depths, strict=True))
+    places: dict[str, tuple[CaptionTable, list[int]]] = {}
+    for table, images in by_table(part.images, part.tables).items():
+        loaded = load_table(table.url, carry)
+        inside = {name[len(table.folder) :]: depths[name] for name in images}
+        joined = loaded.join(f"{part.folder}/{table.folder}".rstrip("/"), inside, has_exact=table.has_exact)
+        places |= {table.folder + name: (loaded, rows) for name, rows in joined.rows.items()}
+        found.names.update(loaded.names)
+        found.tables[table.url] = len(loaded.paths)
+        found.n_joined_rows += sum(map(len, joined.rows.values()))
+        found.n_images += len(images)
+        found.n_joined_images += len(joined.rows)
+        found.n_ambiguous_images += len(joined.ambiguous)
+
+    def find(name: str) -> Row | None:
+        table, rows = places.get(name, (None, []))
+        return None if table is None else table.read(rows)
+
+    return find
 
 
 def _read_image(path: str, max_image_bytes: int) -> tuple[bytes | None, int, SampleError | None, int | None]:

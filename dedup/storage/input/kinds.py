@@ -26,6 +26,8 @@ _SUFFIXES: Final = {
     "JPEG XR": "jxr", "DDS": "dds", "ICO": "ico", "PSD": "psd", "PNM": "pnm", "PCX": "pcx", "TGA": "tga", "AVIF": "avif", "HEIC": "heic",
     "SVG": "svg",
 }  # fmt: skip
+# kinds that begin as a text never does
+_SURE: Final = frozenset({"JPEG", "PNG", "GIF", "WebP", "TIFF", "JPEG 2000", "JPEG XL", "JPEG XR", "AVIF", "HEIC"})
 
 
 def image_kind(data: bytes) -> str:
@@ -57,6 +59,17 @@ def image_kind(data: bytes) -> str:
     ):
         return "PCX"
     return "SVG" if b"<svg" in data[:HEAD_BYTES] else ""
+
+
+def is_surely_image(head: bytes) -> bool:
+    r"""Whether bytes begin as an image does and nothing else, so that a file may be called what it will.
+
+    Examples
+    --------
+    >>> is_surely_image(b"\xff\xd8\xff\xe0"), is_surely_image(b"BMW 320i, blue")
+    (True, False)
+    """
+    return image_kind(head) in _SURE
 
 
 def _of_brands(data: bytes) -> str:

@@ -17,11 +17,11 @@ ico ppm pgm pbm pnm tga pcx dds svg psd
 IMAGE_SUFFIXES: Final = frozenset(_NAMED.split())
 # of these, kinds that not every installation reads
 SELDOM_READ: Final = frozenset({"heic", "heics", "heif", "heifs", "hif", "jxl", "svg", "ico", "psd"})
-# files of other kinds, whose bytes are not looked at
+# other kinds: in a folder they are not opened, in a tar only what surely is an image counts
 _OTHERS = """
-txt caption captions cap text json jsonl ndjson csv tsv parquet arrow yaml yml xml html htm md
+txt caption captions cap text json jsonl ndjson csv tsv parquet arrow yaml yml md
 npy npz pt pth pyd pkl pickle safetensors msgpack cbor ten tenbin h5 hdf5
-bin index id mp3 wav flac ogg m4a opus mp4 mkv webm mov avi m4v cls cls2 inx pdf py sh log ini tar gz tgz bz2 xz zst zip 7z rar
+index id mp3 wav flac ogg m4a opus mp4 mkv webm mov avi m4v cls cls2 inx pdf py sh log ini tar gz tgz bz2 xz zst zip 7z rar
 sqlite db lock part crdownload aria2 download tmp
 """
 _OTHER_SUFFIXES: Final = frozenset(_OTHERS.split())
@@ -78,7 +78,8 @@ class TextSources:
     """What a shard or part of a folder has to say about its images, besides what became part of a sample."""
 
     names: set[str] = field(default_factory=set)  # columns that were found, a few hundred at most
-    n_rows: int = 0  # of the table that is joined
+    n_rows: int = 0  # of the parquet beside a shard
+    tables: dict[str, int] = field(default_factory=dict)  # rows of tables that other parts of a folder may share, by URL
     n_joined_rows: int = 0  # of these, rows that belong to one of the images looked up
     n_images: int = 0  # looked up in the table
     n_joined_images: int = 0  # of these, images that have a row
@@ -87,7 +88,7 @@ class TextSources:
 
 @dataclass(slots=True)
 class LateMembers:
-    """Members of a sample that do not stand beside its first ones: the tar is not sorted."""
+    """What members say of an image that do not stand beside it: the tar is not sorted."""
 
     captions: tuple[str, ...] = ()
     url: str | None = None
@@ -121,7 +122,7 @@ class SampleReader:
     passed_over : Counter
         How many members or files were not looked at, by reason.
     late : dict
-        Key to what came too late to be yielded with its sample.
+        Key and member of an image to what came too late to be yielded with it.
     found : TextSources
         What the tables and texts beside the images hold.
 
@@ -138,7 +139,7 @@ class SampleReader:
         self.is_reachable = True
         self.n_samples = self.n_late = 0
         self.passed_over: Counter[str] = Counter()
-        self.late: dict[str, LateMembers] = {}
+        self.late: dict[tuple[str, str | None], LateMembers] = {}
         self.found = TextSources()
         self._samples = start(self)
 

@@ -13,7 +13,7 @@ from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
 from dedup.storage.input.encodings import clean_name, clean_text
-from dedup.storage.input.kinds import HEAD_BYTES, image_kind
+from dedup.storage.input.kinds import HEAD_BYTES, image_kind, is_surely_image
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.row_images import LEFT_OUT, images_at, read_rows
 from dedup.storage.input.rows import Sidecar, sidecar_url
@@ -120,7 +120,8 @@ def read_shard(
     A key is the member's name up to the first dot of its base name; consecutive members with one key are one sample.
     Members whose last suffix is an image's, or whose bytes begin like an image's, are its images: ``jpg``, ``input.png``. With
     `images` ``first`` only the first whose whole suffix is an image's counts, else the first that ends like one; with any other word
-    only the member of that suffix. Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
+    only the member of that suffix. Of several images each has the texts of its own name (``05.txt`` of ``05.png``) and those that name
+    none. Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
     begins another sample of that key; of samples with one key the first is kept and the others get ``duplicate_key``;
     members of a sample that come later, with suffixes it does not have yet, still belong to it;
     names without a suffix, and hidden files, get ``no_key``. Of other members only those of `captions.text_suffix` are parsed.
@@ -163,16 +164,15 @@ class _Run:
         self.suffixes.add(suffix)
         if self.is_duplicate:
             return
-        if text_suffix(suffix):
-            if member.size <= MAX_TEXT_BYTES:
+        ending = suffix if "." not in suffix else file_suffix(suffix)
+        is_named = ending in IMAGE_SUFFIXES
+        if not is_named and not _begins_as_image(tar.peek(member, HEAD_BYTES), ending):
+            if not text_suffix(suffix):
+                reader.passed_over[f"members .{ending}"] += 1
+            elif member.size <= MAX_TEXT_BYTES:
                 self.texts.add(suffix, tar.read(member))
             else:
                 self.texts.skip()
-            return
-        ending = suffix if "." not in suffix else file_suffix(suffix)
-        is_named = ending in IMAGE_SUFFIXES
-        if not is_named and not may_be_image(ending):
-            reader.passed_over[f"members .{ending}"] += 1
             return
         rank = (0 if ending == suffix else 1) + (2 if ending in SELDOM_READ else 0)
         if (options.images == "first" and rank >= self.rank) or (options.images not in ("all", "first") and suffix != options.images):
@@ -181,16 +181,11 @@ class _Run:
             return
         image = _Image(suffix, clean_name(member.name), tar.offset(member), member.size, _time_of(member))
         try:
-            data = self._read(tar, member, image, options) if is_named or member.size <= options.max_image_bytes else None
+            image.data = self._read(tar, member, image, options)
         except Cut as cut:
-            if is_named:
-                image.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
-                self.images.append(image)
+            image.error = SampleError("truncated_image", f"the shard breaks off inside the image: {cut}")
+            self.images.append(image)
             raise
-        if not is_named and not image_kind((data or b"")[:HEAD_BYTES]):
-            reader.passed_over[f"members .{ending}"] += 1
-            return
-        image.data = data
         if options.images == "first":
             if self.images:
                 reader.passed_over[LEFT_OUT] += 1
@@ -211,6 +206,11 @@ class _Run:
         return None
 
 
+def _begins_as_image(head: bytes, suffix: str) -> bool:
+    """Whether a member whose suffix is no image's is one all the same; a suffix of another kind wants more certainty."""
+    return bool(image_kind(head)) if may_be_image(suffix) else is_surely_image(head)
+
+
 _Found = tuple[RawSample, SampleTexts | None]  # a sample without its text, and its text members
 
 
@@ -219,9 +219,9 @@ class _Joiner:
 
     def __init__(self, reader: SampleReader, shard: str) -> None:
         self._reader, self._shard = reader, shard
-        self._n_images: dict[str, int] = {}
+        self._images: dict[str, list[str]] = {}
         self._without_image: dict[str, _Run] = {}
-        self.late: dict[str, SampleTexts] = {}
+        self._late: dict[str, SampleTexts] = {}
 
     def join(self, run: _Run, *, is_cut: bool) -> Iterator[_Found]:
         """The images of a run, as samples; `is_cut`: the shard broke off here, so members may be missing."""
@@ -230,23 +230,22 @@ class _Joiner:
             text = "the key occurred before in this shard; the first sample stays"
             yield RawSample(run.key, self._shard, error=SampleError("duplicate_key", text)), None
             return
-        n_before = self._n_images.get(run.key, 0)
-        if run.images or not n_before:
+        before = self._images.get(run.key, [])
+        if run.images or not before:
             earlier = self._without_image.pop(run.key, None)
             if earlier is not None:
                 run.texts.extend(earlier.texts)
                 run.suffixes |= earlier.suffixes
-            self._reader.n_late += bool(run.images and (n_before or earlier))
+            self._reader.n_late += bool(run.images and (before or earlier))
         if run.images:
-            self._reader.n_samples += not n_before
-            self._n_images[run.key] = n_before + len(run.images)
-            if n_before:
-                self._reader.late.setdefault(run.key, LateMembers()).n_images = n_before + len(run.images)
-            yield from ((self._sample(run, image), run.texts) for image in run.images)
-        elif n_before:
+            self._reader.n_samples += not before
+            members = self._images[run.key] = [*before, *(image.member for image in run.images)]
+            for member in members if before else ():
+                self._reader.late.setdefault((run.key, member), LateMembers()).n_images = len(members)
+            yield from ((self._sample(run, image), run.texts.of_image(image.member, members)) for image in run.images)
+        elif before:
             self._reader.n_late += 1
-            self._reader.late.setdefault(run.key, LateMembers(n_images=n_before))
-            self.late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
+            self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
         elif is_cut:
             self._reader.n_samples += 1
             error = SampleError("truncated_image", "the shard breaks off before the image")
@@ -261,6 +260,14 @@ class _Joiner:
             text = f"no member is an image; found {', '.join(sorted(run.suffixes))}"
             yield RawSample(key, self._shard, error=SampleError("no_image", clean_text(text[:300]))), run.texts
         self._without_image.clear()
+
+    def late_texts(self) -> Iterator[_Found]:
+        """Images whose texts came late, without their bytes, each with what came."""
+        for key, texts in self._late.items():
+            members = self._images[key]
+            for member in members:
+                self._reader.late.setdefault((key, member), LateMembers()).n_images = len(members)
+                yield RawSample(key, self._shard, member=member), texts.of_image(member, members)
 
     def _sample(self, run: _Run, image: _Image) -> RawSample:
         return RawSample(
@@ -294,8 +301,8 @@ def _samples(reader: SampleReader, url: str, options: ReadOptions) -> Iterator[R
     texts = TextReader(options.carry, None if sidecar is None else sidecar.find, found=reader.found)
     joiner = _Joiner(reader, url)
     yield from texts.complete(_runs(reader, url, options, joiner))
-    for sample in texts.complete((RawSample(key, url), members) for key, members in joiner.late.items()):
-        late = reader.late[sample.key]
+    for sample in texts.complete(joiner.late_texts()):
+        late = reader.late[sample.key, sample.member]
         late.captions, late.url, late.carried, late.text = sample.captions, sample.url, sample.carried, sample.text
     if reader.status == "ok" and sidecar is not None and sidecar.note is not None:
         reader.error = sidecar.note

@@ -10,29 +10,26 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import fsspec
 from braceexpand import braceexpand
 
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.storage.input.beside import texts_beside
-from dedup.storage.input.encodings import clean_name
-from dedup.storage.input.listing import list_images
-from dedup.storage.input.paths import comparable, has_exact_rows, stem, unique_depths
+from dedup.storage.input.folder_tables import FolderTable, by_table, depths_of, given_table, own_tables
+from dedup.storage.input.listing import Listing, list_files
 from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.rows import sidecar_url
-from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
-from dedup.storage.input.tables import read_paths
+from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
+from dedup.storage.input.stamps import stamp, stamp_of
 from dedup.storage.urls import absolute, filesystem, is_local
 
-_OWN_TABLES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of the layout that `datasets` calls an image folder
+NO_IMAGES_TEXT: Final = "texts that belong to no image"
 _PARTS, _LEAST_PER_PART, _MOST_PER_PART = 64, 128, 8_192  # parts of a folder, and images of each, about
 _DIGEST_BYTES: Final = 5  # of the name of a part
-_STAMPS: Final = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime")
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,9 @@ class FolderPart:
     url: str  # ``{folder}/#{number:05d}``, or ``{folder}/#`` with a digest of its first image's name
     folder: str  # absolute path or URL, without a '/' at its end
     images: tuple[str, ...]  # relative paths, sorted
-    captions: str = ""  # URL of the table of captions; '' if they are in files beside the images
+    tables: tuple[FolderTable, ...] = ()  # of captions, that may name one of the images
     texts: tuple[tuple[str, ...], ...] = ()  # relative paths of the files beside each image that may hold captions; empty if there are none
-    # with a table, by how many last components of its path each image differs from all others of the folder: with suffix, and without
-    depths: tuple[tuple[int, int], ...] = ()
-    has_exact: bool = False  # whether the table has a row that names an image of the folder exactly
-    stamp: str = ""  # of the table
+    depths: tuple[tuple[int, int], ...] = ()  # of each image, see `depths_of`; empty without tables
     grain: int = 0  # images of a part, about, where the names of images tell where parts begin
     passed_over: tuple[tuple[str, int], ...] = ()  # how many files of the folder are in no part, by reason; with its first part
 
@@ -160,8 +154,8 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0) 
 
     `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are passed over. Links to
     folders are followed, once; a file that several links or names lead to is one image.
-    `captions`: the table of captions, or ''; then they are in text files beside the images, or if there are none in a table of the folder
-    that `datasets` knows: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
+    `captions`: the table of captions, or ''; then they are in text files beside the images, and in the tables that `datasets` knows, in the
+    folder or a subfolder: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
     `per_part`: images per part; 0 = where the names of images say (content-defined chunking, as of Muthitacharoen et al. 2001, "A
     low-bandwidth network file system"): the same folder is cut alike on every machine, and a file more or less changes its own part only.
     `grain`: then images per part, about, as the folder was cut before; 0 = by their number.
@@ -173,18 +167,17 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0) 
     if per_part < 0:
         raise ConfigError(f"embed.images_per_partition={per_part} is below 0; expected a number of images, or 0")
     folder = absolute(images_dir).rstrip("/")
-    images, texts, passed_over = list_images(folder)
+    listing = list_files(folder)
+    images, passed_over = listing.images, listing.passed_over
     if not images:
         raise InputError(f"input.images={images_dir} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    url = absolute(captions) if captions else ""
-    if url:
-        files, path = filesystem(url)
+    if captions:
+        files, path = filesystem(absolute(captions))
         if not files.isfile(path):
             raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
-    beside = () if url else tuple(texts_beside(images, texts))
-    if not url and not any(beside):
-        url = _own_table(folder)
-    whole = _with_table(folder, images, url) if url else FolderPart("", folder, tuple(images), texts=beside)
+        whole = _with_given_table(folder, listing, absolute(captions))
+    else:
+        whole = _with_what_it_holds(folder, listing)
     if per_part:
         starts = {f"{number:05d}": start for number, start in enumerate(range(0, len(images), per_part))}
     else:
@@ -226,33 +219,39 @@ def _starts_by_name(images: Sequence[str], grain: int) -> dict[str, int]:
     return starts
 
 
-def _own_table(folder: str) -> str:
-    """URL of the table of captions that a folder brings with it; '' if there is none that can be read."""
-    files, path = filesystem(folder)
-    for name in _OWN_TABLES:
-        with suppress(InputError):
-            if files.isfile(posixpath.join(path, name)) and len(read_paths(f"{folder}/{name}")):
-                return f"{folder}/{name}"
-    return ""
+def _with_given_table(folder: str, listing: Listing, url: str) -> FolderPart:
+    """The whole folder with a table that is given; it stands instead of what lies beside the images."""
+    tables, own = [given_table(url, folder, listing.images)], url.removeprefix(f"{folder}/")
+    others = [*listing.texts, *listing.tables]
+    if n_others := len(others) - (own in others):
+        listing.passed_over["texts and tables instead of which input.captions is read"] += n_others
+    kind = f"files .{file_suffix(own)}"
+    if own != url and own not in others and "/." not in f"/{own}" and kind in listing.passed_over:
+        listing.passed_over -= Counter([kind])
+    return FolderPart("", folder, tuple(listing.images), tuple(tables), depths=depths_of(listing.images, tables))
 
 
-def _with_table(folder: str, images: list[str], url: str) -> FolderPart:
-    """The whole folder with a table of captions."""
-    names = [comparable(clean_name(name)) for name in images]
-    depths = tuple(zip(unique_depths(names), unique_depths([stem(name) for name in names]), strict=True))
-    has_exact = False
-    with suppress(InputError):  # reading a part will report it
-        has_exact = has_exact_rows(read_paths(url), folder, images)
-    return FolderPart("", folder, tuple(images), url, depths=depths, has_exact=has_exact, stamp="|".join(_optional_stamp(url)))
+def _with_what_it_holds(folder: str, listing: Listing) -> FolderPart:
+    """The whole folder with the texts beside its images and its own tables."""
+    beside = tuple(texts_beside(listing.images, listing.texts))
+    tables = own_tables(folder, listing.images, listing.tables)
+    read = {table.url for table in tables}
+    listing.passed_over.update(f"files .{file_suffix(name)}" for name in listing.tables if f"{folder}/{name}" not in read)
+    if n_orphans := len(listing.texts) - len({name for names in beside for name in names}):
+        listing.passed_over[NO_IMAGES_TEXT] += n_orphans
+    depths = depths_of(listing.images, tables) if tables else ()
+    return FolderPart("", folder, tuple(listing.images), tuple(tables), beside if any(beside) else (), depths)
 
 
 def part_of(whole: FolderPart, name: str, places: Sequence[int]) -> FolderPart:
     """Some of the images of a folder, or of a part of one, as a part of that name."""
+    images = tuple(whole.images[place] for place in places)
     texts = tuple(whole.texts[place] for place in places) if whole.texts else ()
     return replace(
         whole,
         url=f"{whole.folder}/#{name}",
-        images=tuple(whole.images[place] for place in places),
+        images=images,
+        tables=tuple(by_table(images, whole.tables)),
         texts=texts if any(texts) else (),
         depths=tuple(whole.depths[place] for place in places) if whole.depths else (),
     )
@@ -270,15 +269,15 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
     try:
         files, path = filesystem(url)
         if isinstance(source, EmbeddingFile):
-            return _digest([_stamp(files.info(path)), _stamp(files.info(filesystem(source.metadata)[1]))])
+            return _digest([stamp_of(files.info(path)), stamp_of(files.info(filesystem(source.metadata)[1]))])
         if isinstance(source, str):
-            beside = [_optional_stamp(sidecar_url(source))] if sidecar else []
-            return _digest([_stamp(files.info(path)), *beside])
-        rows = [[name, *_stamp(files.info(posixpath.join(path, name)))] for name in source.images]
-        if source.captions:
-            return _digest([*rows, _optional_stamp(source.captions), [str(source.depths), str(source.has_exact)]])
+            beside = [stamp(sidecar_url(source))] if sidecar else []
+            return _digest([stamp_of(files.info(path)), *beside])
+        rows = [[name, *stamp_of(files.info(posixpath.join(path, name)))] for name in source.images]
+        for table in source.tables:
+            rows += [[table.url, *stamp(table.url)], [str(source.depths), str(table.has_exact)]]
         texts = sorted({name for names in source.texts for name in names})
-        return _digest([*rows, *([name, *_optional_stamp(posixpath.join(url, name))] for name in texts)])
+        return _digest([*rows, *([name, *stamp(posixpath.join(url, name))] for name in texts)])
     except FileNotFoundError:
         return "absent"
     except Exception:  # each file system has its own; reading the shard will report what is wrong
@@ -293,18 +292,6 @@ def size_of(url: str) -> int | None:
     except Exception:  # each file system has its own
         return None
     return int(size) if size is not None else None
-
-
-def _optional_stamp(url: str) -> list[str]:
-    files, path = filesystem(url)
-    try:
-        return _stamp(files.info(path))
-    except FileNotFoundError:
-        return []
-
-
-def _stamp(info: dict[str, Any]) -> list[str]:
-    return [str(info.get("size")), *(str(info[name]) for name in _STAMPS if info.get(name) is not None)]
 
 
 def _digest(rows: list[list[str]]) -> str:

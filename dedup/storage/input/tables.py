@@ -26,6 +26,7 @@ from dedup.storage.input.paths import Joined, comparable, comparable_column, joi
 from dedup.storage.input.records import captions_in, objects_in, plain_name
 from dedup.storage.input.rows import Row, RowReader, text_as_bytes
 from dedup.storage.input.samples import one_line
+from dedup.storage.input.stamps import stamp
 
 # of the file, the likeliest first
 FILE_NAMES: Final = (
@@ -49,6 +50,11 @@ class CaptionTable:
     reader: RowReader | None  # None: rows are JSON
     names: frozenset[str]
     guessed: str = ""  # the encoding of a JSON file, if it was guessed
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory it takes."""
+        return int(self.table.nbytes + self.paths.nbytes)
 
     def join(self, folder: str, images: Mapping[str, tuple[int, int]], *, has_exact: bool) -> Joined:
         """The rows of some images; see `join_rows`."""
@@ -80,24 +86,23 @@ def _of_json(texts: Iterable[bytes], guessed: str) -> Row:
     return whole
 
 
-_LOADED: LRUCache[tuple[str, tuple[str, ...]], CaptionTable] = LRUCache(1)
+_LOADED: LRUCache[tuple[str, tuple[str, ...]], CaptionTable] = LRUCache(_HELD_BYTES, lambda loaded: loaded.n_bytes)
 _LOCK: Final = Lock()
 
 
-def load_table(url: str, carry: Sequence[str] = (), stamp: str = "") -> CaptionTable:
-    """Read a table of captions; the last one is kept if it is below 512 MiB, since every part of a folder asks for it.
+def load_table(url: str, carry: Sequence[str] = ()) -> CaptionTable:
+    """Read a table of captions; the last ones, 512 MiB together, are kept, since every part of a folder asks for them.
 
     `url`: CSV (``,``, tab, ``;`` or ``|``, told by the header), parquet, JSON lines or JSON (a list of records, an object by file name, or
     COCO's `images` and `annotations`), by its suffix; compressed ones as well.
-    `stamp`: what tells it from a changed one of that name.
     Raises InputError if it can't be read, or has no column for the file or nothing else of use.
     """
-    key = (f"{url}\0{stamp}", tuple(carry))
+    key = ("\0".join((url, *stamp(url))), tuple(carry))
     with _LOCK:
         if (held := _LOADED.get(key)) is not None:
             return held
         loaded = _load(url, carry)
-        if loaded.table.nbytes < _HELD_BYTES:
+        if loaded.n_bytes < _HELD_BYTES:
             _LOADED[key] = loaded
         return loaded
 

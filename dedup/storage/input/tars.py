@@ -150,6 +150,7 @@ class TarStream:
         self._tar: _Tar | None = None
         self._is_plain = False
         self._cut: Cut | None = None
+        self._peeked = b""
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         try:
@@ -177,6 +178,7 @@ class TarStream:
             while not is_ended and (member := tar.next()) is not None:
                 tar.members.clear()
                 if member.isreg():
+                    self._peeked = b""
                     yield member
                     if self._cut is not None:
                         raise self._cut
@@ -220,17 +222,26 @@ class TarStream:
             text = f"{self._url} breaks off after {source.n_bytes} bytes ({one_line(error)}); fetch it again to get the rest"
             self._reader.fail("truncated", text)
 
+    def peek(self, member: tarfile.TarInfo, size: int) -> bytes:
+        """First bytes of the last member yielded, which `read` gives all the same; raises `Cut` as `read` does. Of a sparse member none."""
+        if not self._peeked and not member.issparse():
+            head = copy(member)
+            head.size = min(size, member.size)
+            self._peeked = self.read(head)
+        return self._peeked
+
     def read(self, member: tarfile.TarInfo) -> bytes:
         """Bytes of the last member yielded; raises `Cut` if the tar or the connection ends inside it."""
         tar = self._tar
         if tar is None or tar.fileobj is None:
             raise Cut("the tar is not open")
+        peeked, self._peeked = self._peeked, b""
         try:
             if member.issparse():
                 file = tar.extractfile(member)
                 data = file.read() if file is not None else b""
             else:
-                data = tar.fileobj.read(member.size)
+                data = peeked + tar.fileobj.read(member.size - len(peeked))
         except Exception as error:  # of tarfile, zlib, lzma or the file system; the iteration ends with it and reports it
             self._cut = Cut(one_line(error))
             raise self._cut from error
