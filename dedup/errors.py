@@ -114,3 +114,8 @@ class SampleError(DedupError):
 
     def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
         return (SampleError, (self.reason, self.detail))
+
+
+def unsupported(what: str) -> SampleError:
+    """The error of an image of a kind that nothing here reads."""
+    return SampleError("unsupported_format", f"{what}; saved as PNG or JPEG it would be read")

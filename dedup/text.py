@@ -205,12 +205,12 @@ def input_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     Examples
     --------
     >>> input_lines({"n_keys": 2, "n_images": 3, "passed_over": {"members .npy": 2}})
-    [('images', '3 of 2 samples'), ('not looked at', 'members .npy 2')]
+    [('images', '3 in 2 samples'), ('not looked at', 'members .npy 2')]
     """
     lines = []
     n_keys, n_images = summary.get("n_keys", 0), summary.get("n_images", 0)
     if n_keys != n_images:
-        lines.append(("images", f"{n_images:,} of {counted(n_keys, 'sample')}"))
+        lines.append(("images", f"{n_images:,} in {counted(n_keys, 'sample')}"))
     if n_late := summary.get("n_late"):
         lines.append(("unsorted", f"{counted(n_late, 'sample')} whose members stand apart in the tar, joined by key"))
     if passed_over := summary.get("passed_over"):
@@ -229,12 +229,12 @@ def caption_lines(texts: Mapping[str, Any]) -> list[tuple[str, str]]:
     --------
     >>> texts = {"n_samples": 3, "n_captions": 4, "n_several": 1, "by_source": {"txt": 2}, "guessed": {"cp1252": 1}, "n_damaged": 1}
     >>> caption_lines(texts)
-    [('captions', '2 of 3 samples have one (txt 2), 1 more than one; encodings guessed: cp1252 1; 1 has parts that no encoding explains')]
+    [('captions', '2 of 3 images have one (txt 2), 1 more than one; encodings guessed: cp1252 1; 1 has parts that no encoding explains')]
     """
     if not texts:
         return []
     n, n_with = texts["n_samples"], sum(texts["by_source"].values())
-    text = f"{n_with:,} of {n:,} samples have one{_in_brackets(texts['by_source'])}"
+    text = f"{n_with:,} of {n:,} images have one{_in_brackets(texts['by_source'])}"
     text += f", {texts['n_several']:,} more than one" if texts["n_several"] else ""
     text += f"; encodings guessed: {_listed(texts['guessed'])}" if texts["guessed"] else ""
     notes = (
@@ -252,7 +252,7 @@ def caption_lines(texts: Mapping[str, Any]) -> list[tuple[str, str]]:
         text += f"; {n_ambiguous:,} without, because several paths fit them equally well" if n_ambiguous else ""
         lines.append(("table", text))
     if texts.get("carried"):
-        lines.append(("carried", f"{_listed(texts['carried'])} of {n:,} samples"))
+        lines.append(("carried", f"{_listed(texts['carried'])} of {n:,} images"))
     return lines
 
 

@@ -51,6 +51,7 @@ from dedup.schemas.samples import METADATA as METADATA
 from dedup.schemas.samples import PARTITIONS as PARTITIONS
 from dedup.schemas.samples import REJECT_REASONS as REJECT_REASONS
 from dedup.schemas.samples import REJECTED as REJECTED
+from dedup.schemas.samples import WITHOUT_IMAGE as WITHOUT_IMAGE
 
 TABLES: Final = {
     "partitions": PARTITIONS,

@@ -46,6 +46,8 @@ REJECT_REASONS: Final = {
     "bad_embedding": "the vector is not finite, or all 0",
 }
 
+WITHOUT_IMAGE: Final = ("no_image", "duplicate_key", "no_key")  # reasons for which a sample counts, but no image of it
+
 METADATA: Final = schema(
     SAMPLE_ID,
     SHARD,

@@ -1,7 +1,11 @@
 """Captions through a whole run: kept as a list, counted where people see it; a mistyped column is told."""
 
+import io
 import json
+import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shared_workers
 from commands import dedup
@@ -42,8 +46,8 @@ def test_all_captions_reach_every_table_and_the_accounts(tmp_path):
         "5": ("again", ["again"]),
     }  # fmt: skip
     lines = dict(summary_lines(summary, config))
-    assert lines["captions"] == "4 of 6 samples have one (json 2, txt 2), 2 more than one"
-    assert lines["carried"] == "punsafe 4 of 6 samples"
+    assert lines["captions"] == "4 of 6 images have one (json 2, txt 2), 2 more than one"
+    assert lines["carried"] == "punsafe 4 of 6 images"
     texts = json.loads(json.dumps(summary.as_dict()))["stages"]["embed"]["summary"]["texts"]
     assert (texts["n_samples"], texts["n_captions"], texts["by_source"], texts["carried"]) == (6, 6, {"json": 2, "txt": 2}, {"punsafe": 4})
     assert status(f"{tmp_path}/run")[0].input["texts"] == texts
@@ -58,7 +62,7 @@ def test_a_table_that_fits_no_image_shows_in_the_summary(tmp_path):
     settings = [f"input.images={folder}", f"input.captions={tmp_path}/m.csv", "embed.images_per_partition=1"]
     config = config_for(*settings, f"output.run_dir={tmp_path}/run")
     lines = dict(summary_lines(shared_workers.run(config), config))
-    assert lines["captions"] == "0 of 2 samples have one"
+    assert lines["captions"] == "0 of 2 images have one"
     assert lines["table"] == "0 of 2 images have a row, 0 of 3 rows an image"
     told = dedup("status", f"{tmp_path}/run")
     assert "0 of 2 images have a row" in told.stdout
@@ -96,3 +100,37 @@ def test_a_rewritten_folder_keeps_all_captions(tmp_path):
     rewrite(f"{tmp_path}/run", f"{tmp_path}/clean")
     (sample,) = read_shard(f"{tmp_path}/clean/00000.tar")
     assert sample.captions == ("one", "two")
+
+
+def test_a_schema_tells_of_a_mistyped_column_before_any_work(tmp_path):
+    """Only if no file has it: files of one data set may differ."""
+    for name, column in (("a", "punsafe"), ("b", "license")):
+        pq.write_table(pa.table({"jpg": [encode(scene(0))], column: [0.5]}), tmp_path / f"{name}.parquet")
+    settings = [f"input.shards={tmp_path}/*.parquet", f"output.run_dir={tmp_path}/run"]
+    expected = r"'licence', which is no column of .*a\.parquet, nor of the other 1; expected one of license, jpg, punsafe"
+    with pytest.raises(ConfigError, match=expected):
+        shared_workers.run(config_for(*settings, "input.carry=punsafe,licence"))
+    assert not (tmp_path / "run" / "embeddings").exists()
+    shared_workers.run(config_for(*settings, "input.carry=punsafe,license"))
+
+
+def test_images_and_samples_are_accounted_apart(tmp_path):
+    """And the parquet beside a tar that nobody asked for is named."""
+    pictures = [encode(scene(number)) for number in range(4)]
+    members = [(f"{key}.{number:02}.jpg", pictures[number]) for key in (22, 23) for number in range(3)]
+    members += [("22.01.txt", b"one"), ("24.txt", b"x"), ("25.jpg", pictures[3]), ("nothing", b"")]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in sorted(members):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    pq.write_table(pa.table({"key": ["22"], "caption": ["unread"]}), tmp_path / "a.parquet")
+    config = config_for(f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run")
+    lines = dict(summary_lines(shared_workers.run(config), config))
+    assert lines["samples"] == "5 in 1 shard"
+    assert lines["images"] == "7 in 5 samples"
+    assert lines["rejected"] == "2 (no_image 1, no_key 1)"
+    assert lines["captions"] == "1 of 7 images have one (txt 1)"
+    assert lines["not looked at"] == "parquet files beside tars, which input.sidecar=true reads 1"
+    assert lines["kept"].startswith("4; 3 duplicates dropped")
+    assert lines["in samples"] == "2 kept, 1 dropped, each with all its images"

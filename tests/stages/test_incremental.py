@@ -330,7 +330,7 @@ def test_a_changed_old_shard_is_refused(shards, tmp_path):
     mine = [shutil.copy2(shard, folder) for shard in shards]
     shared_workers.run(config_for(mine[:2], tmp_path / "old"))
     write_tar(mine[1], make_samples(n_scenes=3, seed=8))
-    with pytest.raises(InputError, match=rf"1 shards have changed since .*{Path(mine[1]).name}.*another name"):
+    with pytest.raises(InputError, match=rf"1 source changed since .*{Path(mine[1]).name}.*another name"):
         shared_workers.run(config_for(mine, tmp_path / "new", tmp_path / "old"))
     assert not (tmp_path / "new").exists()
     shared_workers.run(config_for(mine[2:], tmp_path / "new", tmp_path / "old"))  # it need not be listed

@@ -179,11 +179,15 @@ def test_each_file_of_a_folder_is_there_once(tmp_path: Path) -> None:
 
 
 def test_files_that_are_still_written_are_left_out(tmp_path: Path) -> None:
-    for name in ("00000.tar", "_00001.tar", ".00002.tar"):
+    (tmp_path / ".cache").mkdir()
+    for name in ("00000.tar", "_00001.tar", ".00002.tar", ".cache/00003.tar"):
         (tmp_path / name).write_bytes(b"x")
-    passed_over: Counter[str] = Counter()
-    assert expand_shards([f"{tmp_path}/*.tar"], passed_over) == [f"{tmp_path}/00000.tar"]
-    assert passed_over == {"files whose names begin with _ or a dot": 1}
+    for pattern, n_hidden in (("*.tar", 2), ("**/*.tar", 3)):
+        passed_over: Counter[str] = Counter()
+        assert expand_shards([f"{tmp_path}/{pattern}"], passed_over) == [f"{tmp_path}/00000.tar"]
+        assert passed_over == {"files whose names begin with _ or a dot": n_hidden}
+    with pytest.raises(InputError, match=r"names no shard but 1 file that _ or a dot hides: is something still writing\?"):
+        expand_shards([f"{tmp_path}/*2.tar"])
     assert expand_shards([f"{tmp_path}/_*.tar"]) == [f"{tmp_path}/_00001.tar"]
     assert expand_shards([f"{tmp_path}/_00001.tar"]) == [f"{tmp_path}/_00001.tar"]
 

@@ -177,6 +177,8 @@ def _manifest(summary: RunSummary, _: Config) -> list[Line]:
     dropped += "".join(f", {kinds[f'n_{kind}']:,} of further {kind}s" for kind in ("template", "scene") if kinds.get(f"n_{kind}"))
     dropped += f"; {filesize.decimal(kinds['bytes_dropped'])} less" if kinds.get("bytes_dropped") else ""
     lines = [("kept", f"{rows['manifest']:,}; {dropped}")]
+    if (kinds.get("n_kept_keys"), kinds.get("n_dropped_keys")) != (rows["manifest"], rows["duplicates"]) and "n_kept_keys" in kinds:
+        lines.append(("in samples", f"{kinds['n_kept_keys']:,} kept, {kinds['n_dropped_keys']:,} dropped, each with all its images"))
     if kinds.get("n_edited"):
         share = kinds["n_edited"] / images
         lines.append(("edits", f"{kinds['n_edited']:,} samples ({share:.1%}) are changed copies: {_counts(kinds['edits'])}"))

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,9 +36,12 @@ from dedup.storage.images.isolated import why_not_isolated
 from dedup.storage.input.content import content_stamp
 from dedup.storage.input.folders import read_folder_part
 from dedup.storage.input.published_rows import EmbeddingFile, read_embeddings
+from dedup.storage.input.row_files import is_row_file
+from dedup.storage.input.rows import sidecar_url
 from dedup.storage.input.samples import RawSample, SampleReader, ShardStatus, one_line
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import FolderPart
+from dedup.storage.input.stamps import stamp
 from dedup.storage.tables import FileWriter
 from dedup.storage.urls import filesystem, is_local, join, read_json
 
@@ -250,6 +254,8 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         for sample in in_order(writer.preparation.each, in_chunks(samples()), n_threads):
             writer.add(sample)
         files = writer.close()
+    for source, reader in zip(task.sources, readers, strict=True):
+        reader.passed_over.update(_unread_sidecar(config, source))
     late = {source_url(source): reader.late for source, reader in zip(task.sources, readers, strict=True) if reader.late}
     if late:
         files |= join_late(task.run, task.partition, late, writer.texts, config, encoder)
@@ -273,6 +279,15 @@ def _embed_sources(task: EmbedTask) -> tuple[EmbedResult, dict[str, int]]:
         texts=writer.texts.as_dict(),
     )
     return result, files
+
+
+def _unread_sidecar(config: Config, source: Source) -> list[str]:
+    """The parquet beside a tar, if it is there and not asked for: in the words of the accounts."""
+    if config.input.sidecar or not isinstance(source, str) or is_row_file(source):
+        return []
+    with suppress(Exception):  # each file system has its own; and it was not asked for
+        return ["parquet files beside tars, which input.sidecar=true reads"] if stamp(sidecar_url(source)) else []
+    return []
 
 
 def _shard(source: Source, outcome: SampleReader | CopiedRows, n_samples: int, n_rejected: int) -> JsonDict:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dedup.config import Config
+from dedup.config import Config, InputConfig
 from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
@@ -22,6 +22,7 @@ from dedup.storage.atomic import link_or_copy, write_json
 from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.input.content import content_stamp
 from dedup.storage.input.published import find_embeddings
+from dedup.storage.input.row_files import columns_of, is_row_file
 from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, several_folders
 from dedup.storage.input.tables import table_columns
 from dedup.storage.tables import FileWriter
@@ -117,7 +118,7 @@ def without_embedded(base: Run, sources: Sources, prefixes: Sequence[tuple[str, 
     changed = [url for url in changed if url not in is_part]
     if changed:
         raise InputError(
-            f"{len(changed)} shards have changed since {base.url} embedded them, the first {changed[0]}; "
+            f"{counted(len(changed), 'source')} changed since {base.url} embedded them, the first {changed[0]}; "
             "expected them unchanged: give the changed ones another name, or run without base.run_dir"
         )
     return only_new_files(base, {url: source for url, source in sources.items() if url not in embedded or url in is_part}, moves), moves
@@ -193,6 +194,11 @@ def source_url(source: Source) -> str:
     return source if isinstance(source, str) else source.url
 
 
+def plural_of(given: InputConfig) -> str:
+    """What the sources of the input are called."""
+    return "parts of the folder" if given.images else "files of embeddings" if given.embeddings else "shards"
+
+
 def find_sources(config: Config) -> StageInputs:
     """The input, expanded, with the fingerprint of each source, without sources that the run in `base.run_dir` has embedded.
 
@@ -213,7 +219,9 @@ def find_sources(config: Config) -> StageInputs:
         )
         sources = [*files]
     else:
-        sources = [*expand_shards(config.input.shards, passed_over)]
+        shards = expand_shards(config.input.shards, passed_over)
+        _refuse_carry_of_rows(config, shards)
+        sources = [*shards]
     with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, but many requests at a time
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
     by_url = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
@@ -236,6 +244,27 @@ def _refuse_missing_columns(config: Config) -> None:
             _refuse_carry(config, columns, f"is no column of input.captions={given.captions}")
 
 
+def _refuse_carry_of_rows(config: Config, shards: Sequence[str]) -> None:
+    """Stop before any work if all shards are files of rows, and none has a carried column; the first mostly has them.
+
+    Raises ConfigError.
+    """
+    missing = config.input.carry if all(map(is_row_file, shards)) else []
+    columns: set[str] = set()
+    for shard in shards if missing else []:
+        try:
+            columns.update(columns_of(shard))
+        except Exception:  # each file system has its own; reading the file will report it
+            return
+        if not (missing := missing_columns({"columns": columns, "carried": {}}, missing)):
+            return
+    _refuse_carry(config, sorted(columns) if missing else None, _nowhere(shards))
+
+
+def _nowhere(shards: Sequence[str]) -> str:
+    return f"is no column of {shards[0]}{f', nor of the other {len(shards) - 1:,}' if len(shards) > 1 else ''}"
+
+
 def _refuse_carry(config: Config, columns: Sequence[str] | None, where: str) -> None:
     carry = config.input.carry
     if columns is not None and (missing := missing_columns({"columns": columns, "carried": {}}, carry)):
@@ -254,8 +283,9 @@ def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | N
         return
     gone = [url for url, (_, stamp) in inputs.sources.items() if stamp in GONE]
     if gone and not config.input.allow_missing:
+        nouns = plural_of(config.input)
         raise InputError(
-            f"{len(gone)} of {len(inputs.sources)} shards can't be reached, the first {gone[0]}; nothing was changed: "
+            f"{len(gone)} of {len(inputs.sources)} {nouns} can't be reached, the first {gone[0]}; nothing was changed: "
             "fix the input and run the same command again, or set input.allow_missing=true to continue without them"
         )
 

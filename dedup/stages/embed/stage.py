@@ -14,7 +14,7 @@ from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict, Progress
 from dedup.errors import InputError
 from dedup.runs.record import digest
-from dedup.schemas import PARTITIONS
+from dedup.schemas import PARTITIONS, WITHOUT_IMAGE
 from dedup.stages.embed.partition import EmbedResult, EmbedTask, embed_partition, finished
 from dedup.stages.embed.sources import (
     GONE,
@@ -23,6 +23,7 @@ from dedup.stages.embed.sources import (
     find_sources,
     inherit_partitions,
     marker_path,
+    plural_of,
     read_plan,
     refuse_to_embed,
     source_url,
@@ -102,7 +103,7 @@ def embed(context: StageContext) -> StageResult:
     if inherited:
         summary["n_base_samples"] = sum(results[number].n_samples for number in inherited)
     summary["n_late"] = sum(shard.get("n_late", 0) for result in results.values() for shard in result.shards)
-    summary["n_images"] = rows["metadata"] + rows["rejected"]
+    summary["n_images"] = rows["metadata"] + rows["rejected"] - sum(reasons[reason] for reason in WITHOUT_IMAGE)
     summary |= {"n_keys": sum(result.n_keys for result in results.values()), "passed_over": _passed_over(context, results)}
     n_unreachable = sum(not shard["is_reachable"] for shard in unreadable)
     return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": n_unreachable, "n_unreadable": len(unreadable)})
@@ -113,18 +114,20 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
 
     Raises InputError if there are any and `input.allow_missing` is not set, or if no shard gave an image.
     """
+    given = context.config.input
     unreadable = [shard for result in results for shard in result.shards if not shard["is_reachable"] or shard["status"] == "unreadable"]
     if unreadable and not context.config.input.allow_missing:
         first = min(unreadable, key=lambda shard: shard["is_reachable"])
         lost = "read" if first["is_reachable"] else "reached"
+        others = "the others are embedded: " if len(unreadable) < n_sources else ""
         raise InputError(
-            f"{len(unreadable)} of {n_sources} shards can't be {lost}, the first: {_trouble(first)}; "
-            "the others are embedded: fix the input and run the same command again, or set input.allow_missing=true"
+            f"{len(unreadable)} of {n_sources} {plural_of(given)} can't be {lost}, the first: {_trouble(first)}; "
+            f"{others}fix the input and run the same command again, or set input.allow_missing=true"
         )
     if not any(result.n_samples for result in results):
-        raise InputError(
-            f"no image could be read from {counted(n_sources, 'shard')}: {_why_nothing(context, results)}; expected shards with images"
-        )
+        where = ", ".join(given.images) or given.embeddings or counted(n_sources, "shard")
+        expected = "vectors of finite numbers" if given.embeddings else "JPEG, PNG, WebP or other images"
+        raise InputError(f"nothing could be read from {where}: {_why_nothing(context, results)}; expected {expected}")
     return unreadable
 
 
@@ -134,7 +137,7 @@ def _why_nothing(context: StageContext, results: Sequence[EmbedResult]) -> str:
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
         return f"all samples were rejected ({listed}; {context.run.table('rejected').path} says more)"
-    return next((_trouble(shard) for result in results for shard in result.shards if shard["error"]), "they hold no samples")
+    return next((_trouble(shard) for result in results for shard in result.shards if shard["error"]), "nothing in it may be an image")
 
 
 def _trouble(shard: JsonDict) -> str:
@@ -305,7 +308,7 @@ def _note_crashes(context: StageContext, results: list[EmbedResult]) -> None:
 STAGE = Stage(
     "embed",
     reads=(),
-    output_version=7,
+    output_version=8,
     run=embed,
     inputs=find_sources,
     refuse=refuse_to_embed,

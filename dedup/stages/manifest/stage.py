@@ -79,13 +79,16 @@ GROUP BY edit
 ORDER BY count(*) DESC, edit
 """
 
-# samples, not images: each has a row of its own
+# images, of which each has a row, and samples, counted at their first image: they are kept or dropped as a whole
 FIGURES_SQL = """
-SELECT CAST(sum(n_edits) AS BIGINT) AS n_edited, CAST(sum(n_bytes) AS BIGINT) AS bytes_dropped
+SELECT CAST(sum(n_edits) AS BIGINT) AS n_edited, CAST(sum(n_bytes) AS BIGINT) AS bytes_dropped,
+       CAST(sum(is_kept) AS BIGINT) AS n_kept_keys, CAST(sum(is_dropped) AS BIGINT) AS n_dropped_keys
 FROM (
-  SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, 0 AS n_bytes FROM manifest
-  UNION ALL SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, n_bytes FROM duplicates
-  UNION ALL SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, 0 AS n_bytes FROM excluded
+  SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, 0 AS n_bytes,
+         CASE WHEN sample_id = first_image_id THEN 1 ELSE 0 END AS is_kept, 0 AS is_dropped FROM manifest
+  UNION ALL SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, n_bytes,
+         0 AS is_kept, CASE WHEN sample_id = first_image_id THEN 1 ELSE 0 END AS is_dropped FROM duplicates
+  UNION ALL SELECT CASE WHEN {length} > 0 THEN 1 ELSE 0 END AS n_edits, 0 AS n_bytes, 0 AS is_kept, 0 AS is_dropped FROM excluded
 ) AS samples
 """
 # words of the engines for a row for each edit, and for their number
@@ -132,10 +135,10 @@ def _count_edits(context: StageContext) -> int:
 
 
 def _figures(context: StageContext) -> JsonDict:
-    """How many samples have been edited, and what the dropped ones weigh."""
+    """How many images have been edited, what the dropped ones weigh, and how many samples were kept and dropped."""
     run = context.run
     query = FIGURES_SQL.format(length=_LENGTH[context.engine.dialect])
-    names = ("n_edited", "bytes_dropped")
+    names = ("n_edited", "bytes_dropped", "n_kept_keys", "n_dropped_keys")
     tables = {name: run.table(name) for name in ("manifest", "duplicates", "excluded")}
     (row,) = ask(context.engine, query, tables, pa.schema([(name, pa.int64()) for name in names])).to_pylist()
     return {name: row[name] or 0 for name in names}

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from dedup.errors import SampleError
+from dedup.errors import SampleError, unsupported
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -89,13 +89,11 @@ def _refuse(head: JpegHead) -> None:
     """Refuse what no decoder here reads, by its name."""
     if head.frame not in _READABLE:
         kind = "lossless, arithmetic-coded" if head.frame == 0xCB else "hierarchical"
-        raise SampleError(
-            "unsupported_format", f"{kind} JPEG (SOF{head.frame - 0xC0}); baseline, progressive, lossless and arithmetic are read"
-        )
+        raise unsupported(f"{kind} JPEG (SOF{head.frame - 0xC0}); baseline, progressive, lossless and arithmetic are read")
     if head.n_bits != 8:
-        raise SampleError("unsupported_format", f"JPEG of {head.n_bits} bits a sample; 8 are read")
+        raise unsupported(f"JPEG of {head.n_bits} bits a sample; 8 are read")
     if not head.height:
-        raise SampleError("unsupported_format", "JPEG that gives its height only after the first scan (DNL)")
+        raise unsupported("JPEG that gives its height only after the first scan (DNL)")
 
 
 def _joined(parts: list[bytes]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageCms
 
-from dedup.errors import SampleError
+from dedup.errors import unsupported
 from dedup.storage.images.deep import is_grey_of_many_bits, png_to_8_bits, tiff_to_8_bits, widen_planes
 from dedup.storage.images.formats import largest_icon, open_image
 from dedup.storage.images.frames import WINDOW, Timeline, gif_frames, webp_frames
@@ -118,7 +118,7 @@ def _open_tiff(data: bytes, check: Check) -> Source:
             image.seek(pages[0].number)
     except (SyntaxError, ValueError, KeyError) as error:
         if pages and "unknown" in str(error):
-            raise SampleError("unsupported_format", f"TIFF of {pages[0].describe()}, which Pillow can't read ({error})") from error
+            raise unsupported(f"TIFF of {pages[0].describe()}, which Pillow can't read ({error})") from error
         raise
     check(*image.size)
     width, height = (max((getattr(page, side) for page in pages[:WINDOW]), default=0) for side in ("width", "height"))

@@ -31,6 +31,15 @@ def is_row_file(url: str) -> bool:
     return url.endswith(ROW_SUFFIXES)
 
 
+def columns_of(url: str) -> list[str]:
+    """The columns of a file of rows.
+
+    Raises what `RowFile` raises.
+    """
+    with RowFile(url) as file:
+        return [str(name) for name in file.schema.names]
+
+
 class RowFile:
     """A file of rows; a context, which closes it.
 

@@ -26,6 +26,7 @@ from dedup.storage.input.rows import sidecar_url
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
 from dedup.storage.input.stamps import stamp, stamp_of
 from dedup.storage.urls import absolute, filesystem, is_local
+from dedup.text import counted
 
 NO_IMAGES_TEXT: Final = "texts that belong to no image"
 _PARTS, _LEAST_PER_PART, _MOST_PER_PART = 64, 128, 8_192  # parts of a folder, and images of each, about
@@ -74,7 +75,8 @@ def expand_shards(patterns: Sequence[str], passed_over: Counter[str] | None = No
     if passed_over is not None and hidden - shards:
         passed_over["files whose names begin with _ or a dot"] += len(hidden - shards)
     if not shards:
-        raise InputError(f"input.shards={list(patterns)} names no shard; expected paths, globs, brace ranges or @list.txt")
+        only = f" but {counted(len(hidden), 'file')} that _ or a dot hides: is something still writing?" if hidden else ""
+        raise InputError(f"input.shards={list(patterns)} names no shard{only or '; expected paths, globs, brace ranges or @list.txt'}")
     return sorted(shards)
 
 
@@ -129,7 +131,8 @@ def _read_lines(url: str) -> list[str]:
 
 def _glob(pattern: str) -> list[tuple[str, bool]]:
     if is_local(pattern):
-        shards = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
+        shards = [path for path in glob.iglob(pattern, recursive=True, include_hidden=True) if os.path.isfile(path)]
+        visible = set(glob.iglob(pattern, recursive=True))  # without what a dot hides, files and folders
     else:
         chain, arrow, last = pattern.rpartition("::")
         prefix = chain + arrow + last.partition("://")[0]  # the scheme as the user wrote it: s3a stays s3a
@@ -137,12 +140,13 @@ def _glob(pattern: str) -> list[tuple[str, bool]]:
             files, path = filesystem(last)
             names = [name for name, info in files.glob(path, detail=True).items() if info["type"] == "file"]
             shards = [f"{prefix}://{files.unstrip_protocol(name).partition('://')[2]}" for name in names]
+            visible = set(shards)
         except Exception as error:  # each file system has its own
             raise InputError(f"input.shards={pattern} can't be listed ({one_line(error)}); check address and credentials") from error
     if not shards:
         raise InputError(f"input.shards={pattern} matches no file; check the path, and quote it so that the shell leaves it alone")
     is_asked = posixpath.basename(pattern).startswith(("_", "."))
-    return [(shard, not is_asked and posixpath.basename(shard).startswith(("_", "."))) for shard in shards]
+    return [(shard, not is_asked and (shard not in visible or posixpath.basename(shard).startswith(("_", ".")))) for shard in shards]
 
 
 def _is_glob(url: str) -> bool:
