@@ -40,7 +40,7 @@ class InputConfig:
     embeddings: str = key(
         "",
         "instead of shards, with encoder.name=precomputed: a folder of embeddings: img_emb_0.npy with metadata_0.parquet (clip-retrieval, LAION), "
-        "NAME.npy with NAME.parquet, or parquet with a column 'embedding' (NeMo Curator)",
+        "NAME.npy with NAME.parquet or NAME.csv or alone, HASH.npz (DataComp), raw arrays, or parquet or Lance with a column 'embedding' (NeMo Curator)",
         stage="embed",
         form="address",
     )
@@ -63,6 +63,11 @@ class InputConfig:
         "the usual names",
         stage="embed",
         form="commas",
+    )
+    raw: str = key(
+        "",
+        "type and width of published embeddings that are bare bytes, raw arrays (.bin, .dat, .memmap, …) or columns of bytes: float16x512",
+        stage="embed",
     )
     images_per_sample: str = key(
         "all",

@@ -166,6 +166,8 @@ def _settings_belong_together(config: Config) -> None:
         raise ConfigError("base.moved is set without base.run_dir, whose data it looks for elsewhere")
     if config.input.columns and not config.input.embeddings:
         raise ConfigError("input.columns is set without input.embeddings, whose columns it names")
+    if config.input.raw and not config.input.embeddings:
+        raise ConfigError("input.raw is set without input.embeddings, whose vectors it describes")
 
 
 def _carried_names_are_new(config: Config) -> None:

@@ -92,13 +92,14 @@ class KeepFilter:
         Raises InputError if a file is none of the run's, or can't be read.
         """
         kept, start = [np.zeros(0, np.int64)], 0
+        raw = Run(self._run_dir).config.input.raw
         for name in files:
             if not holds_rows(name):
                 expected = ", ".join(dict.fromkeys((*EMBEDDING_SUFFIXES, *ROW_SUFFIXES)))
                 raise InputError(f"{name} is no file of rows; expected {expected}, or for tars keep() as a filter")
             kept.append(start + self._rows_of(self._shard_of(name)))
             try:
-                start += n_rows_of(absolute(name))
+                start += n_rows_of(absolute(name), raw)
             except Exception as error:  # each file system has its own
                 raise InputError(f"{name} can't be read ({one_line(error)})") from error
         return np.concatenate(kept)

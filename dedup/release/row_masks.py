@@ -51,7 +51,7 @@ def _lengths(run_dir: str) -> dict[str, int]:
         if row["status"] == "unreadable" or not holds_rows(url):
             continue
         try:
-            found[url] = n_rows_of(url)
+            found[url] = n_rows_of(url, run.config.input.raw)
         except Exception as error:  # of pyarrow, numpy or the file system
             if row["status"] != "ok" or run.has_images:
                 raise InputError(f"{url} can't be read ({one_line(error)}); expected the file that the run has read: restore it") from error

@@ -1,5 +1,7 @@
 """Folders of published embeddings: which files belong together, and what their rows become."""
 
+import csv
+import gzip
 import re
 from collections import Counter
 
@@ -10,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup.errors import ConfigError, InputError
-from dedup.storage.input.published import find_embeddings
+from dedup.storage.input.bare_arrays import raw_rows
+from dedup.storage.input.content import content_stamp
+from dedup.storage.input.published import find_embeddings, n_rows_of
 from dedup.storage.input.published_rows import read_embeddings
+from dedup.storage.input.sources import fingerprint
 
 
 def write(folder, name, rows, **columns):
@@ -104,6 +109,7 @@ def _empty(folder):
 
 def _no_metadata(folder):
     np.save(folder / "img_emb_3.npy", rows_of(2))
+    write(folder, ("img_emb_2.npy", "metadata_2.parquet"), rows_of(2))
 
 
 def _other_rows(folder):
@@ -399,5 +405,130 @@ def test_any_column_may_hold_what_is_asked_for(tmp_path):
 
 def test_bytes_are_no_numbers(tmp_path):
     pq.write_table(pa.table({"embedding": [row.tobytes() for row in rows_of(3)]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="the column 'embedding' holds binary, numbers of a type that it does not tell"):
+    with pytest.raises(InputError, match="the column 'embedding' holds 8 bytes a row, .*; expected .*input.raw=float16x4"):
         find_embeddings(str(tmp_path))
+
+
+def read_all(files):
+    """Vectors and keys of files of embeddings."""
+    batches = [batch for file in files for batch in read_embeddings(file, batch_rows=3)]
+    return np.concatenate([vectors for vectors, _ in batches]), [key for _, rows in batches for key in rows["key"].to_pylist()]
+
+
+@pytest.mark.parametrize("place", ["local", "store"])
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "float64"])
+def test_raw_arrays(tmp_path, place, dtype):
+    data = rows_of(7).astype(dtype).tobytes()
+    folder = str(tmp_path) if place == "local" else "memory://raw-arrays"
+    with fsspec.open(f"{folder}/a.memmap", "wb") as file:
+        file.write(data)
+    spec = f"{dtype}x4"
+    vectors, keys = read_all(find_embeddings(folder, raw=spec))
+    assert np.array_equal(vectors, rows_of(7))
+    assert keys == [str(row) for row in range(7)]
+    assert n_rows_of(f"{folder}/a.memmap", spec) == 7
+    with pytest.raises(InputError, match="7 rows of input.raw=.*; expected a multiple of a row|more than .* rows of input.raw"):
+        find_embeddings(folder, raw="float32x9")
+    with pytest.raises(InputError, match="raw arrays need their type and width: input.raw=float16x512"):
+        find_embeddings(folder)
+
+
+@pytest.mark.parametrize("spec", ["512", "int8x512", "float16x0", "float16", "float16x512x2"])
+def test_what_is_no_type_and_width(spec):
+    with pytest.raises(ConfigError, match="expected TYPExWIDTH with float16, float32 or float64"):
+        raw_rows(spec)
+
+
+def test_arrays_alone(tmp_path):
+    """Keys are the numbers of rows; one that lacks a table that others have is an error; a stray CSV is nobody's."""
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", rows_of(3))
+    (tmp_path / "statistics.csv").write_text("what,n\nrows,6\n")
+    counts = Counter()
+    files = find_embeddings(str(tmp_path), counts)
+    assert [(file.n_rows, file.dim, file.metadata) for file in files] == [(3, 4, "")] * 2
+    assert read_all(files)[1] == ["0", "1", "2"] * 2
+    assert counts == {"tables of other names": 1}
+    (tmp_path / "a.csv").write_text("key\nx\ny\nz\n")
+    with pytest.raises(InputError, match="b.npy has no metadata; expected b.parquet"):
+        find_embeddings(str(tmp_path))
+
+
+def _csv(path, delimiter, opened=open):
+    lines = [("id", "TEXT", "URL", "width"), ("k0", "a, b", "u0", "640"), ("k1", 'say "x"\nand y', "", "640.0"), ("k2", "", "u2", "")]
+    with opened(path, "wt", encoding="latin-1", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([*lines, ("k3", "caf\xe9", "u3", "wide")])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+def test_metadata_in_csv(tmp_path, name):
+    np.save(tmp_path / "a.npy", rows_of(4))
+    _csv(tmp_path / name, "\t" if "tsv" in name else ";", gzip.open if name.endswith("gz") else open)
+    ((vectors, rows),) = read_embeddings(*find_embeddings(str(tmp_path)))
+    assert np.array_equal(vectors, rows_of(4))
+    assert rows["key"].to_pylist() == ["k0", "k1", "k2", "k3"]
+    assert rows["caption"].to_pylist() == ["a, b", 'say "x"\nand y', None, "caf\ufffd"]
+    assert rows["url"].to_pylist() == ["u0", None, "u2", "u3"]
+    assert rows["width"].to_pylist() == [640, 640, None, None]
+    np.save(tmp_path / "a.npy", rows_of(5))
+    with pytest.raises(InputError, match="a.npy has 5 rows and .*a.* 4; expected a row of metadata for each vector"):
+        find_embeddings(str(tmp_path))
+
+
+def test_one_table_in_two_forms(tmp_path):
+    """As clip-retrieval's users have them: the typed one is read, the other is counted."""
+    write(tmp_path, ("img_emb/img_emb_0.npy", "metadata/metadata_0.parquet"), rows_of(2), key=["a", "b"])
+    (tmp_path / "metadata" / "metadata_0.csv").write_text("key\nx\ny\n")
+    counts = Counter()
+    (file,) = find_embeddings(str(tmp_path), counts)
+    assert file.metadata.endswith("metadata_0.parquet")
+    assert counts == {"tables of other names": 1}
+
+
+def _arrow_file(table, path):
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def _lance(table, path):
+    import lance
+
+    lance.write_dataset(table, str(path), max_rows_per_file=3)
+
+
+@pytest.mark.parametrize(("suffix", "write_as"), [(".arrow", _arrow_file), (".lance", _lance), (".parquet", pq.write_table)])
+def test_vectors_and_metadata_in_typed_tables(tmp_path, suffix, write_as, require_extra):
+    if suffix == ".lance":
+        require_extra("lance")
+    keys = [f"k{row}" for row in range(7)]
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(rows_of(7).astype(np.float32).ravel()), 4)
+    write_as(pa.table({"vector": lists, "id": keys, "text": ["t"] * 7}), tmp_path / f"vectors{suffix}")
+    for folder in (tmp_path, tmp_path / "vectors.lance") if suffix == ".lance" else (tmp_path,):
+        files = find_embeddings(str(folder))
+        vectors, found = read_all(files)
+        assert np.array_equal(vectors, rows_of(7))
+        assert found == keys
+        assert (n_rows_of(files[0].url), files[0].url) == (7, str(tmp_path / f"vectors{suffix}"))
+    before = fingerprint(files[0]), content_stamp(files[0])
+    assert all(len(stamp) == 32 for stamp in before)
+    array = tmp_path / "beside"
+    array.mkdir()
+    np.save(array / "x.npy", rows_of(7))
+    write_as(pa.table({"id": keys}), array / f"x{suffix}")
+    vectors, found = read_all(find_embeddings(str(array)))
+    assert np.array_equal(vectors, rows_of(7))
+    assert found == keys
+
+
+def test_columns_of_bytes(tmp_path):
+    """Null, short and long rows are nobody's vector."""
+    values = [row.astype(">f4").tobytes() for row in rows_of(5)]
+    values[1], values[3] = None, values[3][:-1]
+    for kind in (pa.binary(), pa.large_binary()):
+        pq.write_table(pa.table({"embedding": pa.array(values, kind)}), tmp_path / "a.parquet")
+        (file,) = find_embeddings(str(tmp_path), raw=">f4x4")
+        ((vectors, _),) = read_embeddings(file)
+        assert np.array_equal(vectors[[0, 2, 4]], rows_of(5)[[0, 2, 4]])
+        assert np.isnan(vectors[[1, 3]]).all()
+    with pytest.raises(InputError, match="the column 'embedding' holds 16 bytes a row; input.raw has 8: correct type and width"):
+        find_embeddings(str(tmp_path), raw="float16x4")

@@ -213,7 +213,7 @@ def find_sources(config: Config) -> StageInputs:
         sources: list[Source] = [*several_folders(config.input.images, config.input.captions, *cut)]
     elif config.input.embeddings:
         given = config.input
-        files = find_embeddings(given.embeddings, passed_over, allow_missing=given.allow_missing, columns=given.columns)
+        files = find_embeddings(given.embeddings, passed_over, allow_missing=given.allow_missing, columns=given.columns, raw=given.raw)
         _refuse_carry(
             config, [name for file in files for name in file.columns], f"is no column of input.embeddings={config.input.embeddings}"
         )

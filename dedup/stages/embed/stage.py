@@ -74,6 +74,10 @@ def embed(context: StageContext) -> StageResult:
     embeddings = [source for source, _ in sources.values() if isinstance(source, EmbeddingFile)]
     inherited = inherit_partitions(context)
     base_summary = _summary_of_base(context)
+    if n_bare := sum(not source.metadata for source in embeddings):
+        context.reporter.note(
+            f"embed: {counted(n_bare, 'array')} without metadata: the rows are named by their numbers, and have no captions or addresses"
+        )
     by_bytes = _by_bytes(embeddings, base_summary)
     tasks = _tasks(context, sources, by_bytes)
     _remove_others(context, {*inherited, *(task.partition for task in tasks)})

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from dedup.storage.input.published_rows import EmbeddingFile
+from dedup.storage.input.row_tables import LANCE
 from dedup.storage.input.sources import FolderPart, size_of
-from dedup.storage.urls import read_range
+from dedup.storage.urls import matching, read_range
 
 _SAMPLE_BYTES: Final = 65_536
 
@@ -43,5 +44,9 @@ def _files(source: str | FolderPart | EmbeddingFile) -> Iterator[tuple[str, str]
         for name in dict.fromkeys((source.images[0], source.images[-1])):
             yield name, f"{source.folder}/{name}"
     else:
-        for url in dict.fromkeys((source.url, source.metadata)):
-            yield posixpath.basename(url), url
+        for url in dict.fromkeys(filter(None, (source.url, source.metadata))):
+            if url.endswith(LANCE):
+                names = [posixpath.basename(name) for name in matching(f"{url}/_versions", "*.manifest")]
+                yield from ((name, f"{url}/_versions/{name}") for name in dict.fromkeys((names[0], names[-1])))
+            else:
+                yield posixpath.basename(url), url

@@ -1,4 +1,4 @@
-"""Published embeddings: clip-retrieval's and LAION's folders, DataComp's archives, NeMo Curator's parquet, plain .npy beside .parquet."""
+"""Published embeddings: clip-retrieval's and LAION's folders, DataComp's archives, NeMo Curator's parquet, Lance, plain and raw arrays."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from dedup.errors import ConfigError, InputError
+from dedup.errors import ConfigError, DedupError, InputError
 from dedup.storage.arrays import array_shape, header_of, missing_bytes
-from dedup.storage.input.published_rows import BATCH_ROWS, PLACE, EmbeddingFile, is_list, read_embeddings, unnested
-from dedup.storage.input.row_files import RowFile, is_row_file
+from dedup.storage.input.bare_arrays import RAW_SUFFIXES, RawRows, raw_length, raw_rows
+from dedup.storage.input.published_rows import BATCH_ROWS, PLACE, EmbeddingFile, is_bytes, is_list, read_embeddings, unnested
+from dedup.storage.input.row_files import is_row_file
+from dedup.storage.input.row_tables import LANCE, TABLE_SUFFIXES, TYPED_SUFFIXES, RowTable, open_table
 from dedup.storage.input.samples import one_line
 from dedup.storage.input.walk import files_below
-from dedup.storage.urls import absolute, filesystem, is_local, open_binary
+from dedup.storage.urls import absolute, is_local, open_binary
 
-EMBEDDING_SUFFIXES: Final = (".npy", ".npz", ".parquet")
+EMBEDDING_SUFFIXES: Final = (".npy", ".npz", *TYPED_SUFFIXES, *RAW_SUFFIXES)
 VECTOR_COLUMNS: Final = ("embedding", "embeddings", "image_embedding", "vector")
 ROLES: Final = ("vector", "key", "url", "caption")  # that `input.columns` can name
 _WIDTH_ROWS = 1_024  # whose most frequent width is that of the file
@@ -52,22 +53,25 @@ def roles_of(columns: Sequence[str]) -> dict[str, str]:
 
 
 def find_embeddings(
-    folder: str, passed_over: Counter[str] | None = None, *, allow_missing: bool = False, columns: Sequence[str] = ()
+    folder: str, passed_over: Counter[str] | None = None, *, allow_missing: bool = False, columns: Sequence[str] = (), raw: str = ""
 ) -> list[EmbeddingFile]:
     """The files of a folder of embeddings.
 
     `folder`: a path or any fsspec URL, searched with its subfolders; run directories below it are passed over. ``img_emb_0.npy`` belongs
     to the ``metadata_0.parquet``, by number, however padded, of its own folder, or of one beside its own; any other ``NAME.npy`` to the
-    ``NAME.parquet`` in its folder, and so does an archive ``NAME.npz`` (DataComp); a parquet alone holds a column of vectors.
+    ``NAME.parquet`` in its folder, and so does an archive ``NAME.npz`` (DataComp); tables may be Arrow, CSV or Lance as well. Where no
+    array has a table, rows have their numbers alone. A parquet, Arrow file or Lance data set without arrays holds a column of vectors.
     `passed_over`: gains what was not read, by reason.
     `allow_missing`: pass over arrays that are cut off, and tables whose array is missing, instead of refusing them.
     `columns`: see `roles_of`.
+    `raw`: see `raw_rows`; with it raw arrays are read.
     Returns sorted by url, of one width. Columns that hold nothing, or a hash that far vectors share, are left out of `columns`.
     Raises InputError if there are none, an array has no table or more than one, a table no array, rows do not match, or widths differ.
     """
     roles, counts = roles_of(columns), Counter[str]() if passed_over is None else passed_over
+    is_raw = raw_rows(raw) is not None
     root = os.path.realpath(absolute(folder)) if is_local(folder) else folder.rstrip("/")
-    arrays, tables = _list_urls(root, counts)
+    arrays, tables = _list_urls(root, counts, is_raw=is_raw)
     try:
         pairs = pair_up(arrays, tables, counts, allow_missing=allow_missing)
     except InputError as error:
@@ -75,10 +79,11 @@ def find_embeddings(
     if not pairs:
         raise InputError(
             f"input.embeddings={folder} holds no embeddings; expected img_emb/img_emb_0.npy with metadata/metadata_0.parquet, "
-            "NAME.npy or NAME.npz with NAME.parquet, or parquet with a column 'embedding'"
+            "NAME.npy or NAME.npz with NAME.parquet or NAME.csv or alone, or parquet or Lance with a column 'embedding'; raw arrays need "
+            "their type and width: input.raw=float16x512"
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        read = list(pool.map(lambda pair: _read_headers(*pair, roles=roles), sorted(pairs)))
+        read = list(pool.map(lambda pair: _read_headers(*pair, roles=roles, raw=raw), sorted(pairs)))
     files = []
     for file, n_missing, is_identity in read:
         if not is_identity:
@@ -107,16 +112,26 @@ def pair_up(arrays: Sequence[str], tables: Sequence[str], passed_over: Counter[s
     Raises InputError if an array has no table or more than one, two have one table, or a table lacks its array.
     """
     if not arrays:
-        return [(table, table) for table in tables]
-    pairs = [(array, _table_of(array, tables)) for array in arrays]
+        kind = next((suffix for suffix in TYPED_SUFFIXES if any(table.endswith(suffix) for table in tables)), "")
+        chosen = [table for table in tables if kind and table.endswith(kind)]
+        passed_over.update({"tables of other kinds": len(tables) - len(chosen)} if len(chosen) < len(tables) else {})
+        return [(table, table) for table in chosen]
+    try:
+        pairs = [(array, _table_of(array, tables)) for array in arrays]
+    except InputError:
+        # a text file may be anything's
+        if any(table.endswith(TYPED_SUFFIXES) for table in tables) or any(_has_table(array, tables) for array in arrays):
+            raise
+        pairs = [(array, "") for array in arrays]
     array_of: dict[str, str] = {}
     for array, table in pairs:
-        if table in array_of:
+        if table and table in array_of:
             raise InputError(f"{array_of[table]} and {array} both belong to {table}; expected a table for each: keep their folders apart")
         array_of[table] = array
     has_numbers = _number(arrays[0], "img_emb") is not None
     alone = [table for table in tables if table not in array_of]
-    lacking = [table for table in alone if not has_numbers or _number(table, "metadata") is not None]
+    twins = {posixpath.splitext(table)[0] for table in array_of}  # the same table, written in several forms
+    lacking = [table for table in alone if _is_lacking(table, has_numbers=has_numbers) and posixpath.splitext(table)[0] not in twins]
     if lacking and not allow_missing:
         number = _number(lacking[0], "metadata")
         suffix = posixpath.splitext(arrays[0])[1]
@@ -130,6 +145,18 @@ def pair_up(arrays: Sequence[str], tables: Sequence[str], passed_over: Counter[s
     return pairs
 
 
+def _is_lacking(table: str, *, has_numbers: bool) -> bool:
+    """Whether a table without an array should have one."""
+    return _number(table, "metadata") is not None if has_numbers else table.endswith(TYPED_SUFFIXES)
+
+
+def _has_table(array: str, tables: Sequence[str]) -> bool:
+    try:
+        return bool(_table_of(array, tables))
+    except InputError:
+        return False
+
+
 def _table_of(array: str, tables: Sequence[str]) -> str:
     """The table of an array.
 
@@ -137,10 +164,11 @@ def _table_of(array: str, tables: Sequence[str]) -> str:
     """
     number, home = _number(array, "img_emb"), posixpath.dirname(array)
     if number is None:
-        beside = posixpath.splitext(array)[0] + ".parquet"
-        if beside in tables:
+        stem, known = posixpath.splitext(array)[0], set(tables)
+        beside = next((stem + suffix for suffix in TABLE_SUFFIXES if stem + suffix in known), None)
+        if beside is not None:
             return beside
-        raise InputError(f"{array} has no metadata; expected {posixpath.basename(beside)} with a row for each of its rows")
+        raise InputError(f"{array} has no metadata; expected {posixpath.basename(stem)}.parquet with a row for each of its rows")
     numbered = [(table, posixpath.dirname(table)) for table in tables if _number(table, "metadata") == number]
     above = posixpath.dirname(home)
     # in its own folder, in one beside it, in the folder above, in one inside its own: other folders number theirs on their own
@@ -151,6 +179,8 @@ def _table_of(array: str, tables: Sequence[str]) -> str:
         [table for table, folder in numbered if posixpath.dirname(folder) == home],
     )
     found = next(filter(None, near), [])
+    kind = next((suffix for suffix in TABLE_SUFFIXES if any(table.endswith(suffix) for table in found)), "")
+    found = [table for table in found if table.endswith(kind)]
     if not found:
         raise InputError(
             f"{array} has no metadata; expected metadata_{number}.parquet, with any number of zeros and a row for each of its rows, in its "
@@ -161,16 +191,23 @@ def _table_of(array: str, tables: Sequence[str]) -> str:
     return found[0]
 
 
-def _list_urls(root: str, passed_over: Counter[str]) -> tuple[list[str], list[str]]:
-    """URLs of arrays of image embeddings and of parquet files below a folder, sorted."""
-    names = [
-        name for name in sorted(files_below(root, "input.embeddings", passed_over)) if not any(part[0] in "_." for part in name.split("/"))
-    ]
-    urls = [f"{root}/{name}" for name in names]
+def _list_urls(root: str, passed_over: Counter[str], *, is_raw: bool) -> tuple[list[str], list[str]]:
+    """URLs of arrays of image embeddings and of tables below a folder, sorted."""
+    names = dict.fromkeys(map(_without_inside, sorted(files_below(root, "input.embeddings", passed_over))))
+    if root.endswith(LANCE):
+        return [], [root]
+    urls = [f"{root}/{name}" for name in names if not any(part[0] in "_." for part in name.split("/"))]
+    suffixes = (".npy", ".npz", *(RAW_SUFFIXES if is_raw else ()))
     # clip-retrieval puts the captions' embeddings beside the images'
-    arrays = [url for url in urls if url.endswith((".npy", ".npz")) and _number(url, "text_emb") is None]
+    arrays = [url for url in urls if url.endswith(suffixes) and _number(url, "text_emb") is None]
     images = [url for url in arrays if _number(url, "img_emb") is not None]
-    return images or arrays, [url for url in urls if url.endswith(".parquet")]
+    return images or arrays, [url for url in urls if url.endswith(TABLE_SUFFIXES)]
+
+
+def _without_inside(name: str) -> str:
+    """Of a file inside a data set of Lance, which is a folder, that folder."""
+    outer, mark, _ = f"{name}/".partition(f"{LANCE}/")
+    return outer + LANCE if mark and len(outer) + len(LANCE) < len(name) else name
 
 
 def _number(url: str, prefix: str) -> int | None:
@@ -178,35 +215,53 @@ def _number(url: str, prefix: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str]) -> tuple[EmbeddingFile, int, bool]:
+def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str], raw: str) -> tuple[EmbeddingFile, int, bool]:
     """What a file holds, how many bytes of its array are missing, and whether its hashes, if it has any, are those of its images."""
     try:
-        fs, path = filesystem(metadata)
-        with fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            n_rows, columns = parquet.metadata.num_rows, _columns_with_values(parquet)
+        if not metadata:
+            found, n_missing = _with_array(EmbeddingFile(url, "", "", 0, 0, (), raw=raw), roles)
+            return found, n_missing, True
+        with open_table(metadata) as table:
+            columns = _columns_with_values(table)
             named = tuple((role, column) for role, column in roles.items() if role != "vector")
-            if lacking := [column for _, column in named if column not in parquet.schema_arrow.names]:
-                names = ", ".join(parquet.schema_arrow.names)
-                raise InputError(f"{metadata}: input.columns names '{lacking[0]}'; found the columns {names}")
+            if lacking := [column for _, column in named if column not in table.names]:
+                raise InputError(f"{metadata}: input.columns names '{lacking[0]}'; found the columns {', '.join(table.names)}")
+            found, n_missing = EmbeddingFile(url, metadata, "", table.n_rows, 0, columns, named, raw), 0
             if url != metadata:
-                name, shape, dtype, n_missing = _array_header(url, roles.get("vector", ""))
-                if len(shape) != 2 or dtype.kind != "f":
-                    raise InputError(f"{url}: found an array of {dtype} of shape {shape}; expected float rows, (n, width)")
-                if shape[0] != n_rows:
-                    raise InputError(f"{url} has {shape[0]:,} rows and {metadata} {n_rows:,}; expected a row of metadata for each vector")
-                found = EmbeddingFile(url, metadata, name, n_rows, shape[1], columns, named)
+                found, n_missing = _with_array(found, roles)
+                if found.n_rows != table.n_rows:
+                    raise InputError(
+                        f"{url} has {found.n_rows:,} rows and {metadata} {table.n_rows:,}; expected a row of metadata for each vector"
+                    )
             else:
-                column, n_missing = _vector_column(parquet, url, roles.get("vector", "")), 0
-                found = EmbeddingFile(url, url, column, n_rows, _width(parquet, column, url), columns, named)
+                column = _vector_column(table, url, roles.get("vector", ""))
+                found = replace(found, column=column, dim=_width(table, column, url, raw_rows(raw)))
         is_identity = "sha256" not in columns or n_missing > 0 or _is_identity(found)
         if not is_identity:
             found = replace(found, columns=tuple(name for name in columns if name != "sha256"))
-    except InputError:
+    except DedupError:
         raise
     except Exception as error:  # pyarrow, numpy and the file system each have their own
-        raise InputError(f"{url} with {metadata} can't be read ({one_line(error)}); expected embeddings and their metadata") from error
+        text = f"{url} with {metadata}" if metadata else url
+        raise InputError(f"{text} can't be read ({one_line(error)}); expected embeddings and their metadata") from error
     return found, n_missing, is_identity
+
+
+def _with_array(file: EmbeddingFile, roles: Mapping[str, str]) -> tuple[EmbeddingFile, int]:
+    """A file with the rows and the width of its array, and how many of its bytes are missing."""
+    raw = raw_rows(file.raw)
+    if raw is not None and file.url.endswith(RAW_SUFFIXES):
+        n_rows, n_over = raw_length(file.url, raw)
+        if n_over:
+            raise InputError(
+                f"{file.url} has {n_rows * raw.n_bytes + n_over:,} bytes, {n_over:,} more than {n_rows:,} rows of input.raw={file.raw}; "
+                "expected a multiple of a row: correct type and width, or fetch the file again"
+            )
+        return replace(file, n_rows=n_rows, dim=raw.dim), 0
+    name, shape, dtype, n_missing = _array_header(file.url, roles.get("vector", ""))
+    if len(shape) != 2 or dtype.kind != "f":
+        raise InputError(f"{file.url}: found an array of {dtype} of shape {shape}; expected float rows, (n, width)")
+    return replace(file, column=name, n_rows=shape[0], dim=shape[1]), n_missing
 
 
 def _array_header(url: str, wanted: str) -> tuple[str, tuple[int, ...], np.dtype[Any], int]:
@@ -235,65 +290,80 @@ def holds_rows(url: str) -> bool:
     return is_row_file(url) or url.endswith(EMBEDDING_SUFFIXES)
 
 
-def n_rows_of(url: str) -> int:
-    """Rows of a file of embeddings, or of parquet or Arrow, from its header."""
+def n_rows_of(url: str, raw: str = "") -> int:
+    """Rows of a file of embeddings, or of parquet or Arrow, from its header; `raw`: of the run, see `raw_rows`."""
+    rows = raw_rows(raw)
+    if rows is not None and url.endswith(RAW_SUFFIXES):
+        return raw_length(url, rows)[0]
     if not url.endswith((".npy", ".npz")):
-        with RowFile(url) as file:
-            return file.n_rows()
+        with open_table(url) as table:
+            return table.n_rows
     if url.endswith(".npy"):
         return int(array_shape(url)[0][0])
     with open_binary(url) as data, np.load(data, allow_pickle=False) as archive, archive.zip.open(f"{archive.files[0]}.npy") as member:
         return int(header_of(member)[0][0])
 
 
-def _vector_column(parquet: pq.ParquetFile, url: str, wanted: str) -> str:
+def _vector_column(table: RowTable, url: str, wanted: str) -> str:
     """The column that holds a table's vectors."""
-    names = parquet.schema_arrow.names
-    column = next((name for name in ((wanted,) if wanted else VECTOR_COLUMNS) if name in names), None)
+    column = next((name for name in ((wanted,) if wanted else VECTOR_COLUMNS) if name in table.names), None)
     if column is not None:
         return column
     if wanted:
-        raise InputError(f"{url}: input.columns names the vectors '{wanted}'; found the columns {', '.join(names)}")
-    lists = [name for name in names if is_list(parquet.schema_arrow.field(name).type)]
+        raise InputError(f"{url}: input.columns names the vectors '{wanted}'; found the columns {', '.join(table.names)}")
+    lists = [name for name in table.names if is_list(table.schema.field(name).type)]
     hint = f"; if the vectors are in '{lists[0]}': input.columns=vector={lists[0]}" if lists else ""
-    raise InputError(f"{url}: found the columns {', '.join(names)}; expected one of {', '.join(VECTOR_COLUMNS)}{hint}")
+    raise InputError(f"{url}: found the columns {', '.join(table.names)}; expected one of {', '.join(VECTOR_COLUMNS)}{hint}")
 
 
-def _columns_with_values(parquet: pq.ParquetFile) -> tuple[str, ...]:
+def _columns_with_values(table: RowTable) -> tuple[str, ...]:
     """Columns of a table, without places and hashes that are empty in every row: a schema is no data."""
-    names = parquet.schema_arrow.names
-    told = [name for name in (*PLACE, "sha256") if name in names]
+    told = [name for name in (*PLACE, "sha256") if name in table.names]
     empty = set(told)
-    for batch in parquet.iter_batches(BATCH_ROWS, columns=told) if told else ():
+    for batch in table.batches(told, BATCH_ROWS) if told else ():
         empty -= {name for name in empty if batch.column(name).null_count < batch.num_rows}
         if not empty:
             break
-    return tuple(name for name in names if name not in empty)
+    return tuple(name for name in table.names if name not in empty)
 
 
-def _width(parquet: pq.ParquetFile, column: str, url: str) -> int:
+def _width(table: RowTable, column: str, url: str, raw: RawRows | None) -> int:
     """Length of most vectors of a column."""
-    kind = parquet.schema_arrow.field(column).type
+    kind = table.schema.field(column).type
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        raise InputError(
-            f"{url}: the column '{column}' holds {kind}, numbers of a type that it does not tell; expected lists of numbers: "
-            "write them as list<float>"
-        )
+    if is_bytes(kind):
+        return _width_of_bytes(table, column, url, raw)
     inner = kind
     while is_list(inner):
         inner = inner.value_type
     if inner is kind or not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
         raise InputError(f"{url}: the column '{column}' holds {kind}; expected lists of numbers")
     lengths: Counter[int] = Counter()
-    for batch in parquet.iter_batches(_WIDTH_ROWS, columns=[column]):
+    for batch in table.batches([column], _WIDTH_ROWS):
         counts = pc.list_value_length(unnested(batch.column(0))).drop_null().to_pylist()
         lengths.update(n for n in counts if n)
         if lengths:
             break
-    if not lengths and parquet.metadata.num_rows and is_list(kind.value_type):
+    if not lengths and table.n_rows and is_list(kind.value_type):
         raise InputError(f"{url}: the column '{column}' holds {kind}, several lists in each row; expected one list of numbers")
     return max(lengths, key=lambda n: (lengths[n], n), default=0)
+
+
+def _width_of_bytes(table: RowTable, column: str, url: str, raw: RawRows | None) -> int:
+    """Width of the vectors of a column of bytes, which only `input.raw` tells; most rows must have it."""
+    batch = next((batch for batch in table.batches([column], _WIDTH_ROWS) if batch.num_rows), None)
+    found = Counter(pc.binary_length(batch.column(0)).drop_null().to_pylist() if batch is not None else [])
+    n_bytes = max(found, key=lambda n: (found[n], n), default=0)
+    if raw is None:
+        raise InputError(
+            f"{url}: the column '{column}' holds {n_bytes:,} bytes a row, numbers of a type that it does not tell; expected lists of "
+            f"numbers, or their type and width: input.raw=float16x{n_bytes // 2} or input.raw=float32x{n_bytes // 4}"
+        )
+    if found and n_bytes != raw.n_bytes:
+        raise InputError(
+            f"{url}: the column '{column}' holds {n_bytes:,} bytes a row; input.raw has {raw.n_bytes:,}: correct type and width"
+        )
+    return raw.dim
 
 
 def _is_identity(file: EmbeddingFile) -> bool:

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dedup.schemas import CARRIED_TYPES, METADATA
 from dedup.storage.arrays import read_rows
+from dedup.storage.input.bare_arrays import RAW_SUFFIXES, RawRows, raw_rows, read_raw
 from dedup.storage.input.encodings import clean_text
 from dedup.storage.input.records import aliases, caption_columns, captions_in, coerce, url_columns
-from dedup.storage.urls import filesystem, open_binary
+from dedup.storage.input.row_tables import open_table
+from dedup.storage.urls import open_binary
 
 KEY_NAMES: Final = ("key", "__key__", "image_id", "id", "uid", "SAMPLE_ID", "image_path", "KEY")
 # that of the file at its address before that of the one that was downloaded and resized
@@ -32,13 +33,15 @@ BATCH_ROWS = 16_384
 class EmbeddingFile:
     """Vectors and their metadata, row by row."""
 
-    url: str  # the file with the vectors: .npy, or parquet with a column of them
-    metadata: str  # parquet with as many rows, in the same order; `url` itself where the vectors are a column of it
-    column: str  # that column; of an .npz the name of the array; '' for .npy
+    url: str  # the file with the vectors: an array, or a table with a column of them
+    # a table with as many rows, in the same order; `url` itself where the vectors are a column of it; '' if there is none
+    metadata: str
+    column: str  # that column; of an .npz the name of the array; '' for other arrays
     n_rows: int
     dim: int
     columns: tuple[str, ...]  # of the metadata, without those that hold nothing
     named: tuple[tuple[str, str], ...] = ()  # roles with the columns that the user named for them
+    raw: str = ""  # `input.raw`
 
     @property
     def has_sha256(self) -> bool:
@@ -82,7 +85,6 @@ def read_embeddings(
     `rows`: `key, url, caption, captions, sha256, width, height`, with places `shard, byte_offset, n_bytes`, and the carried columns; null
     where the file has none. Without a key column the row numbers are the keys.
     """
-    fs, path = filesystem(source.metadata)
     named = dict(source.named)
     spellings: dict[str, Sequence[str]] = {
         "key": (named["key"],) if "key" in named else KEY_NAMES,
@@ -95,25 +97,39 @@ def read_embeddings(
     of_captions = [name for group in groups for name in group]
     is_table = source.url == source.metadata
     wanted = [*dict.fromkeys([*filter(None, origins.values()), *of_captions, *([source.column] if is_table else [])])]
-    rows_between = _row_reader(source)
+    rows_between = None if is_table else _row_reader(source)
     start = 0
-    with fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
+    for batch in _batches(source, wanted, batch_rows):
+        n = batch.num_rows
+        if rows_between is None:
+            vectors = _stacked(batch.column(source.column), source.dim, raw_rows(source.raw))
+        else:
+            vectors = rows_between(start, start + n).astype(np.float32)
+        columns = {name: _column(name, None if origin is None else batch.column(origin), n) for name, origin in origins.items()}
+        if origins["key"] is None:
+            columns["key"] = pa.array([str(number) for number in range(start, start + n)])
+        columns["captions"] = _captions([[batch.column(name) for name in group] for group in groups], n)
+        columns["caption"] = pc.list_element(columns["captions"], 0)
+        yield vectors, pa.table(columns)
+        start += n
+
+
+def _batches(source: EmbeddingFile, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Rows of the metadata; of a file without any as many rows without columns."""
+    if not source.metadata:
+        for start in range(0, source.n_rows, n_rows):
+            yield pa.record_batch({"": pa.nulls(min(n_rows, source.n_rows - start))})
+        return
+    with open_table(source.metadata) as table:
         # a column that says nothing tells the number of rows
-        for batch in parquet.iter_batches(batch_rows, columns=wanted or parquet.schema_arrow.names[:1]):
-            n = batch.num_rows
-            vectors = _stacked(batch.column(source.column), source.dim) if is_table else rows_between(start, start + n).astype(np.float32)
-            columns = {name: _column(name, None if origin is None else batch.column(origin), n) for name, origin in origins.items()}
-            if origins["key"] is None:
-                columns["key"] = pa.array([str(number) for number in range(start, start + n)])
-            columns["captions"] = _captions([[batch.column(name) for name in group] for group in groups], n)
-            columns["caption"] = pc.list_element(columns["captions"], 0)
-            yield vectors, pa.table(columns)
-            start += n
+        yield from table.batches(columns or table.names[:1], n_rows)
 
 
 def _row_reader(source: EmbeddingFile) -> Callable[[int, int], npt.NDArray[Any]]:
     """Gives rows of the array of a file; an archive's is read once, whole."""
+    raw = raw_rows(source.raw)
+    if raw is not None and source.url.endswith(RAW_SUFFIXES):
+        return partial(read_raw, source.url, raw)
     if not source.url.endswith(".npz"):
         return partial(read_rows, source.url)
     with open_binary(source.url) as file, np.load(file, allow_pickle=False) as archive:
@@ -121,14 +137,31 @@ def _row_reader(source: EmbeddingFile) -> Callable[[int, int], npt.NDArray[Any]]
     return lambda start, stop: array[start:stop]
 
 
-def _stacked(column: pa.Array, dim: int) -> npt.NDArray[np.float32]:
-    """Vectors from a column of lists."""
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values of a type are bytes."""
+    names = ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary")
+    return any(getattr(pa.types, name)(kind) for name in names)
+
+
+def _stacked(column: pa.Array, dim: int, raw: RawRows | None) -> npt.NDArray[np.float32]:
+    """Vectors from a column of lists, or of bytes."""
+    if raw is not None and is_bytes(column.type):
+        return _from_bytes(column, raw)
     column = unnested(column)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     is_good = lengths == dim
     values = column.filter(pa.array(is_good)).flatten().cast(pa.float32())
     rows = np.full((len(column), dim), np.nan, dtype=np.float32)
     rows[is_good] = pc.fill_null(values, float("nan")).to_numpy(zero_copy_only=False).reshape(-1, dim)
+    return rows
+
+
+def _from_bytes(column: pa.Array, raw: RawRows) -> npt.NDArray[np.float32]:
+    values = column.to_pylist()
+    is_good = np.array([value is not None and len(value) == raw.n_bytes for value in values], dtype=bool)
+    rows = np.full((len(values), raw.dim), np.nan, dtype=np.float32)
+    whole = b"".join(value for value, good in zip(values, is_good, strict=True) if good)
+    rows[is_good] = np.frombuffer(whole, raw.dtype).reshape(-1, raw.dim)
     return rows
 
 

@@ -250,7 +250,19 @@ def coerce(name: str, value: object) -> float | int | str | None:
     try:
         if pa.types.is_floating(kind):
             return float(value)
-        whole = int(value)
+        # a table of text may have whole numbers as 640.0
+        whole = _whole(value) if isinstance(value, (str, bytes)) else int(value)
     except (ValueError, OverflowError):
         return None
     return whole if -(2**63) <= whole < 2**63 else None
+
+
+def _whole(text: str | bytes) -> int:
+    """A whole number from a text; raises ValueError for any other."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)

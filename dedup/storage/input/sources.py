@@ -22,10 +22,11 @@ from dedup.storage.input.folder_tables import FolderTable, by_table, depths_of, 
 from dedup.storage.input.listing import Listing, list_files
 from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.row_files import is_row_file
+from dedup.storage.input.row_tables import LANCE
 from dedup.storage.input.rows import sidecar_url
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
 from dedup.storage.input.stamps import stamp, stamp_of
-from dedup.storage.urls import absolute, filesystem, is_local
+from dedup.storage.urls import absolute, filesystem, is_local, matching
 from dedup.text import counted
 
 NO_IMAGES_TEXT: Final = "texts that belong to no image"
@@ -273,7 +274,7 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
     try:
         files, path = filesystem(url)
         if isinstance(source, EmbeddingFile):
-            return _digest([stamp_of(files.info(path)), stamp_of(files.info(filesystem(source.metadata)[1]))])
+            return _digest([stamp_of(files.info(path)), *([_stamp_of_rows(source.metadata)] if source.metadata else [])])
         if isinstance(source, str):
             beside = [stamp(sidecar_url(source))] if sidecar else []
             return _digest([stamp_of(files.info(path)), *beside])
@@ -286,6 +287,13 @@ def fingerprint(source: str | FolderPart | EmbeddingFile, *, sidecar: bool = Fal
         return "absent"
     except Exception:  # each file system has its own; reading the shard will report what is wrong
         return "unreachable"
+
+
+def _stamp_of_rows(url: str) -> list[str]:
+    """The stamp of a table; of a data set of Lance those of its versions."""
+    files, path = filesystem(url)
+    names = matching(f"{url}/_versions", "*.manifest") if url.endswith(LANCE) else [path]
+    return [text for name in names for text in stamp_of(files.info(name))]
 
 
 def size_of(url: str) -> int | None:
