@@ -149,3 +149,11 @@ def test_the_run_directory_is_named_after_the_first_path(here):
     os.chdir("photos")
     assert config_for(["."])[0].output.run_dir == "photos-dedup"
     assert config_for([], None, ["input.images=a"]) == (load_config(None, ["input.images=a"]), None)
+
+
+def test_a_data_set_of_lance(here):
+    for name in ("data/0.lance", "_versions/1.manifest"):
+        write(here / "vectors/a.lance" / name)
+    assert recognise(["vectors"]).overrides == ("input.embeddings=vectors", "encoder.name=precomputed")
+    assert recognise(["vectors"]).said == ("1 files of embeddings (1 .lance)",)
+    assert recognise(["vectors/a.lance"]).overrides == ("input.embeddings=vectors/a.lance", "encoder.name=precomputed")

@@ -21,7 +21,7 @@ from dedup.storage.arrays import array_shape, header_of, missing_bytes
 from dedup.storage.input.bare_arrays import RAW_SUFFIXES, RawRows, raw_length, raw_rows
 from dedup.storage.input.published_rows import BATCH_ROWS, PLACE, EmbeddingFile, is_bytes, is_list, read_embeddings, unnested
 from dedup.storage.input.row_files import is_row_file
-from dedup.storage.input.row_tables import LANCE, TABLE_SUFFIXES, TYPED_SUFFIXES, RowTable, open_table
+from dedup.storage.input.row_tables import LANCE, TABLE_SUFFIXES, TYPED_SUFFIXES, RowTable, open_table, outermost
 from dedup.storage.input.samples import one_line
 from dedup.storage.input.walk import files_below
 from dedup.storage.urls import absolute, is_local, open_binary
@@ -193,7 +193,7 @@ def _table_of(array: str, tables: Sequence[str]) -> str:
 
 def _list_urls(root: str, passed_over: Counter[str], *, is_raw: bool) -> tuple[list[str], list[str]]:
     """URLs of arrays of image embeddings and of tables below a folder, sorted."""
-    names = dict.fromkeys(map(_without_inside, sorted(files_below(root, "input.embeddings", passed_over))))
+    names = dict.fromkeys(map(outermost, sorted(files_below(root, "input.embeddings", passed_over))))
     if root.endswith(LANCE):
         return [], [root]
     urls = [f"{root}/{name}" for name in names if not any(part[0] in "_." for part in name.split("/"))]
@@ -202,12 +202,6 @@ def _list_urls(root: str, passed_over: Counter[str], *, is_raw: bool) -> tuple[l
     arrays = [url for url in urls if url.endswith(suffixes) and _number(url, "text_emb") is None]
     images = [url for url in arrays if _number(url, "img_emb") is not None]
     return images or arrays, [url for url in urls if url.endswith(TABLE_SUFFIXES)]
-
-
-def _without_inside(name: str) -> str:
-    """Of a file inside a data set of Lance, which is a folder, that folder."""
-    outer, mark, _ = f"{name}/".partition(f"{LANCE}/")
-    return outer + LANCE if mark and len(outer) + len(LANCE) < len(name) else name
 
 
 def _number(url: str, prefix: str) -> int | None:

@@ -12,12 +12,13 @@ from typing import Final
 from dedup.errors import ConfigError, InputError
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.row_images import holds_images
+from dedup.storage.input.row_tables import LANCE, outermost
 from dedup.storage.input.rows import TAR_ENDINGS, without_ending
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, may_be_image
 from dedup.storage.input.walk import RUN_DIRECTORIES, files_below, is_run_directory
 from dedup.storage.urls import absolute, filesystem, is_local
 
-_ARRAYS: Final = (".npy", ".npz")
+_ARRAYS: Final = (".npy", ".npz", LANCE)
 _GLOBS: Final = "*?[{"
 _KEYS: Final = {"shards": "input.shards", "images": "input.images", "embeddings": "input.embeddings"}
 _NOUNS: Final = {"tars": "tars", "rows": "parquet or Arrow files with images", "arrays": "arrays of embeddings", "images": "images"}
@@ -81,7 +82,10 @@ def _look_into(path: str, folder: str) -> tuple[str, list[str], str]:
     if is_local(folder) and is_run_directory(folder):
         raise InputError(f"{path} is a run directory; see `dedup status {path}`, or give the data it was made from")
     passed_over: Counter[str] = Counter()
-    names = [name for name in files_below(folder, "the path", passed_over) if not posixpath.basename(name).startswith(("_", "."))]
+    if folder.endswith(LANCE):
+        return "embeddings", [path], "a data set of Lance"
+    files = dict.fromkeys(map(outermost, files_below(folder, "the path", passed_over)))
+    names = [name for name in files if not posixpath.basename(name).startswith(("_", "."))]
     of_kind = {
         "tars": [name for name in names if name.endswith(TAR_ENDINGS)],
         "rows": [name for name in names if is_row_file(name)],
@@ -101,8 +105,7 @@ def _look_into(path: str, folder: str) -> tuple[str, list[str], str]:
         kind = data[0]
         return "shards", _patterns(path, of_kind[kind], TAR_ENDINGS if kind == "tars" else ()), _said(of_kind[kind], _NOUNS[kind])
     if data == ["arrays"] or (not data and of_kind["rows"]):
-        files = of_kind["arrays"] or of_kind["rows"]
-        return "embeddings", [path], _said(files, "files of embeddings")
+        return "embeddings", [path], _said(of_kind["arrays"] or of_kind["rows"], "files of embeddings")
     if data or any(may_be_image(file_suffix(name)) for name in names):
         return "images", [path], _said(of_kind["images"] or names, _NOUNS["images"] if data else "files that may be images")
     suffixes = Counter(f".{file_suffix(name)}" for name in names)

@@ -26,6 +26,18 @@ _DELIMITERS: Final = ",\t;|"
 _BLOCK_BYTES: Final = 8 * 1024 * 1024
 
 
+def outermost(name: str) -> str:
+    """Of a file inside a data set of Lance, which is a folder, that folder; of any other itself.
+
+    Examples
+    --------
+    >>> outermost("a/b.lance/data/0.lance"), outermost("a/b.parquet")
+    ('a/b.lance', 'a/b.parquet')
+    """
+    outer, mark, _ = name.partition(f"{LANCE}/")
+    return outer + LANCE if mark else name
+
+
 class RowTable(ABC):
     """A table that is open.
 
