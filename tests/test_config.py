@@ -66,7 +66,7 @@ def test_every_key_knows_its_default_type_and_meaning() -> None:
 # what a stage's record holds: another key here, and a changed setting would redo it; one less, and it would be passed over silently
 KEYS_OF = {
     "embed": "input.images input.embeddings input.captions input.sidecar input.carry input.columns input.raw input.images_per_sample input.max_pixels input.max_image_bytes encoder.name "
-    "embed.shards_per_partition embed.images_per_partition embed.also embed.text embed.thumbnails",
+    "embed.shards_per_partition embed.images_per_partition embed.also embed.text embed.thumbnails embed.copy_vectors",
     "index": "search.min_similarity search.also_min_similarity search.views search.view_min_similarity search.nlist search.nprobe "
     "search.exhaustive_below search.low_detail_quality search.low_detail_min_similarity search.flat_quality "
     "index.codes index.factory index.train_vectors_per_list index.train_iterations index.seed",

@@ -165,6 +165,11 @@ class EmbedConfig:
         stage="embed",
         form="switch",
     )
+    copy_vectors: bool = key(
+        False,
+        "copy published embeddings into the run directory even where they could be read as they lie: local .npy files of float16 unit rows",
+        stage="embed",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dedup.runs.index import find_index, load_lists
 from dedup.runs.record import RECORDS, StageRecord, differences_of, read_record
 from dedup.runs.vectors import EmbeddingStore, InnerStore, ViewStore, embedding_path, open_store, open_views, read_vectors
 from dedup.storage.arrays import array_shape
+from dedup.storage.atomic import linked_place
 from dedup.storage.input.walk import RUN_FILE
 from dedup.storage.tables import read_table
 from dedup.storage.urls import filesystem, join, read_json
@@ -244,7 +245,9 @@ class Run:
             url = embedding_path(self.path("embeddings"), partition)
             fs, path = filesystem(url)
             if not fs.exists(path):
-                raise RunDirectoryError(f"{url} is missing; the index was built over it; {redo}")
+                place = linked_place(url)
+                gone = f"leads to {place}, which is gone" if place else "is missing"
+                raise RunDirectoryError(f"{url} {gone}; the index was built over it; {'put it back, or ' if place else ''}{redo}")
             try:
                 shape, _ = array_shape(url)
             except ValueError as error:

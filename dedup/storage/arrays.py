@@ -116,6 +116,12 @@ def array_shape(url: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
+def is_laid_out_as(url: str, dtype: npt.DTypeLike) -> bool:
+    """Whether an array has this type, in the byte order of this machine, and rows that lie together."""
+    _, found, _, is_fortran = _read_header(url)
+    return found == np.dtype(dtype) and not is_fortran
+
+
 def missing_bytes(url: str) -> int:
     """Bytes that a file lacks of the array that its header announces: of a transfer that broke off; 0 if it is whole."""
     shape, dtype, header_bytes, _ = _read_header(url)
@@ -154,8 +160,16 @@ def clear_files(folder: str, pattern: str) -> None:
 
 
 def _mapped(path: str) -> npt.NDArray[Any]:
-    # a plain array over the map: memmap's own indexing costs more than the gather
-    return np.asarray(np.load(path, mmap_mode="r"))
+    try:
+        # a plain array over the map: memmap's own indexing costs more than the gather
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise RunDirectoryError(
+                f"{path} leads to {os.readlink(path)}, which is gone: published embeddings are read where they lie; put the file back, or "
+                "make the run again with embed.copy_vectors=true, which keeps a copy"
+            ) from None
+        raise
 
 
 def _listed(folder: str) -> dict[str, dict[str, Any]]:

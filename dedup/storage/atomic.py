@@ -164,7 +164,25 @@ def link_or_copy(source: str, target: str) -> None:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
 
 
+def link_to(place: str, url: str) -> None:
+    """Make a local file a symbolic link to another, replacing what was there.
+
+    Raises OSError where the file system has none.
+    """
+    with Replacement(filesystem(url)[1]) as hidden:
+        os.symlink(place, hidden)
+
+
+def linked_place(url: str) -> str:
+    """Where a symbolic link leads; '' for any other file, and for remote ones."""
+    path = filesystem(url)[1]
+    return os.readlink(path) if is_local(url) and os.path.islink(path) else ""
+
+
 def _link_or_copy_local(source: str, target: str) -> None:
+    if os.path.islink(source):  # vectors that are read where they lie
+        os.symlink(os.readlink(source), target)
+        return
     try:
         os.link(source, target)
     except FileNotFoundError:

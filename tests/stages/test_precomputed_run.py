@@ -16,6 +16,7 @@ from dedup.config.load import load_config
 from dedup.errors import ConfigError, InputError, RunDirectoryError, StageError
 from dedup.numerics.graph.components import connected_components
 from dedup.runs.directory import Run
+from dedup.runs.vectors import EmbeddingStore
 from dedup.storage.tables import read_table
 
 N = (700, 500)
@@ -253,3 +254,83 @@ def test_what_differs_in_the_input_is_named(tmp_path):
         RunDirectoryError, match=r"made with another configuration: input.max_pixels: .* → 1000; and made from another input: 2 files new"
     ):
         shared_workers.run(higher)
+
+
+@pytest.fixture
+def unit_rows(tmp_path):
+    """One array of float16 rows of length 1, with copies."""
+    rng = np.random.default_rng(5)
+    rows = power_law(rng, 300, 64)
+    rows[100:120] = [copies_of(rng, row, 1, 0.98)[0] for row in rows[:20]]
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    np.save(folder / "a.npy", rows.astype(np.float16))
+    return folder, rows.astype(np.float16)
+
+
+def vectors_of(run_dir):
+    return run_dir / "embeddings" / "img_emb" / "img_emb_00000.npy"
+
+
+def test_unit_rows_are_read_where_they_lie(unit_rows, tmp_path):
+    folder, rows = unit_rows
+    linked, copied = tmp_path / "linked", tmp_path / "copied"
+    shared_workers.run(config_for(folder, linked, "engine.workers=1"))
+    shared_workers.run(config_for(folder, copied, "engine.workers=1", "embed.copy_vectors=true"))
+    assert vectors_of(linked).readlink() == folder / "a.npy"
+    assert not vectors_of(copied).is_symlink()
+    assert np.abs(np.load(vectors_of(copied)).astype(np.float32) - rows).max() <= 2**-11
+    kept = [[row["key"] for row in table(run_dir, "manifest").to_pylist()] for run_dir in (linked, copied)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 280
+    again = shared_workers.run(config_for(folder, linked, "engine.workers=1"))
+    assert again.skipped == STAGE_NAMES
+
+
+@pytest.mark.parametrize("what", ["longer", "null", "float32", "Fortran", "truncated later"])
+def test_other_rows_are_copied(unit_rows, tmp_path, what):
+    """Also if that shows in the last rows alone: those before are then written as well."""
+    folder, rows = unit_rows
+    rows = np.concatenate([rows] * 100)  # more than are read at once
+    expected = rows.copy()
+    if what == "longer":
+        rows[-1] *= 2
+    elif what == "null":
+        rows[-1], expected = 0, expected[:-1]
+    stored = rows.astype(np.float32) if what == "float32" else np.asfortranarray(rows) if what == "Fortran" else rows
+    np.save(folder / "a.npy", stored)
+    settings = config_for(folder, tmp_path / "run", "engine.workers=1", "search.views=false")
+    if what == "truncated later":
+        shared_workers.run(settings, ("embed",))
+        assert vectors_of(tmp_path / "run").is_symlink()
+        (folder / "a.npy").write_bytes((folder / "a.npy").read_bytes()[:-64])
+        with pytest.raises(InputError, match="a.npy is cut off"):
+            shared_workers.run(settings, ("embed",))
+        return
+    shared_workers.run(settings, ("embed",))
+    assert not vectors_of(tmp_path / "run").is_symlink()
+    found = np.load(vectors_of(tmp_path / "run")).astype(np.float32)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 2**-10
+
+
+def test_vectors_that_are_gone_are_named(unit_rows, tmp_path):
+    folder, _ = unit_rows
+    shared_workers.run(config_for(folder, tmp_path / "run", "engine.workers=1"))
+    (folder / "a.npy").rename(tmp_path / "elsewhere.npy")
+    with pytest.raises(RunDirectoryError, match=r"img_emb_00000.npy leads to .*vectors/a.npy, which is gone; .*put it back, or run"):
+        Run(str(tmp_path / "run")).check_vectors()
+    with pytest.raises(RunDirectoryError, match=r"leads to .*a.npy, which is gone: published embeddings are read where they lie"):
+        EmbeddingStore(f"{tmp_path}/run/embeddings")
+
+
+def test_a_run_that_adds_to_one_whose_vectors_moved(unit_rows, tmp_path):
+    folder, rows = unit_rows
+    shared_workers.run(config_for(folder, tmp_path / "base", "engine.workers=1"))
+    moved = folder.rename(tmp_path / "moved")
+    np.save(moved / "b.npy", rows[:50])
+    settings = [f"base.run_dir={tmp_path}/base", f"base.moved={folder}={moved}", "engine.workers=1"]
+    summary = shared_workers.run(config_for(moved, tmp_path / "run", *settings))
+    folder_of = tmp_path / "run" / "embeddings" / "img_emb"
+    assert [path.readlink() for path in sorted(folder_of.iterdir())] == [moved / "a.npy", moved / "b.npy"]
+    assert summary.records["manifest"].rows["manifest"] == 280

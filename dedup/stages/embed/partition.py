@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
@@ -20,159 +17,33 @@ from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint, load_encoder
 from dedup.errors import ConfigError
 from dedup.machine import task_cores
-from dedup.numerics.arraytypes import Mask, Rows16, Rows32
+from dedup.numerics.arraytypes import Rows32
 from dedup.runs.directory import Run
-from dedup.runs.vectors import embedding_path
-from dedup.schemas import METADATA, REJECTED
+from dedup.stages.embed.copy import CopiedRows, copy_embeddings
 from dedup.stages.embed.late import join_late
 from dedup.stages.embed.moved import Source
 from dedup.stages.embed.prepare import in_chunks, in_order
 from dedup.stages.embed.sources import has_files, marker_path, source_url
 from dedup.stages.embed.texts import TextCounts
 from dedup.stages.embed.write import PartitionWriter
-from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import write_json
 from dedup.storage.images.isolated import why_not_isolated
 from dedup.storage.input.content import content_stamp
 from dedup.storage.input.folders import read_folder_part
-from dedup.storage.input.published_rows import EmbeddingFile, read_embeddings
+from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.rows import sidecar_url
-from dedup.storage.input.samples import RawSample, SampleReader, ShardStatus, one_line
+from dedup.storage.input.samples import RawSample, SampleReader
 from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import FolderPart
 from dedup.storage.input.stamps import stamp
-from dedup.storage.tables import FileWriter
-from dedup.storage.urls import filesystem, is_local, join, read_json
+from dedup.storage.urls import is_local, read_json
 
 Batch = tuple[Rows32, pa.Table]
 
 _LEAST_NORM = 1e-6  # of a vector that has a direction
 
 _UNKNOWN_QUALITY = 100.0  # of an image whose pixels were not read: the stricter rule for low detail does not apply
-
-
-@dataclass
-class CopiedRows:
-    """The outcome of a source's rows."""
-
-    n_samples: int = 0
-    n_rejected: int = 0
-    status: ShardStatus = "ok"
-    error: str | None = None
-    is_reachable: bool = True
-    n_late: int = 0
-
-
-def copy_embeddings(
-    run: Run, partition: int, sources: list[EmbeddingFile], texts: TextCounts, *, by_bytes: bool
-) -> tuple[list[CopiedRows], dict[str, int]]:
-    """Write unit rows and metadata of a partition; a file that breaks off is kept up to there.
-
-    `texts`: gains the counts of captions and carried columns.
-
-    `by_bytes`: whether equal images are identified by the `sha256` of their bytes; else by that of their rows.
-    Returns the outcome of each source, and the partition's files with their sizes in bytes.
-    """
-    table = run.table("metadata")
-    urls = {
-        f"img_emb/img_emb_{partition:05d}.npy": embedding_path(run.path("embeddings"), partition),
-        f"metadata/metadata_{partition:05d}.parquet": join(table.path, f"metadata_{partition:05d}.parquet"),
-        f"rejected/rejected_{partition:05d}.parquet": join(run.table("rejected").path, f"rejected_{partition:05d}.parquet"),
-    }
-    vectors_url, metadata_url, rejected_url = urls.values()
-    outcomes: list[CopiedRows] = []
-    writers = (
-        ArrayWriter(vectors_url, (sources[0].dim,), np.float16),
-        FileWriter(metadata_url, table.schema),
-        FileWriter(rejected_url, REJECTED),
-    )
-    vectors, metadata, rejected = writers
-    try:
-        first = partition << 32
-        for source in sources:
-            outcome, n_read = CopiedRows(), 0
-            for rows, columns in _until_it_breaks(source, run.config.input.carry, outcome):
-                unit, is_good = unit_float16(rows)
-                numbers = np.arange(n_read, n_read + len(rows), dtype=np.int64)
-                columns, n_read = columns.append_column("row", pa.array(numbers)), n_read + len(rows)
-                good, bad = columns.filter(pa.array(is_good)), columns.filter(pa.array(~is_good))
-                vectors.write(unit)
-                texts.add_table(good, run.config.input.carry)
-                metadata.write(_metadata(good, unit, first, source, by_bytes=by_bytes))
-                first += len(unit)
-                if len(bad):
-                    rejected.write(_rejected(bad, source))
-                outcome.n_samples += len(unit)
-                outcome.n_rejected += len(bad)
-            outcomes.append(outcome)
-        for writer in writers:
-            writer.close()
-    except BaseException:
-        for writer in writers:
-            writer.abort()
-        raise
-    sizes = {}
-    for name, url in urls.items():
-        fs, path = filesystem(url)
-        sizes[name] = int(fs.size(path))
-    return outcomes, sizes
-
-
-def _until_it_breaks(source: EmbeddingFile, carry: Sequence[str], outcome: CopiedRows) -> Iterator[Batch]:
-    """Read a file; an error that ends it early is put into the outcome."""
-    try:
-        yield from read_embeddings(source, carry)
-    except Exception as error:  # of pyarrow, numpy or the file system
-        # a local file that can't be read is broken for good; a remote one may come back
-        is_broken = is_local(source.url) or isinstance(error, ValueError)
-        outcome.status, outcome.error, outcome.is_reachable = "truncated", one_line(error), is_broken
-
-
-def unit_float16(rows: Rows32) -> tuple[Rows16, Mask]:
-    """Rows scaled to length 1 and rounded, without those that are not finite or have no direction; and which rows were good."""
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    is_good = np.isfinite(norms) & (norms > _LEAST_NORM)
-    unit = (rows[is_good] / norms[is_good, None]).astype(np.float16)
-    return unit, is_good
-
-
-def _metadata(table: pa.Table, unit: Rows16, first: int, source: EmbeddingFile, *, by_bytes: bool) -> pa.Table:
-    n = len(unit)
-    columns = {name: table[name] for name in table.column_names}
-    columns["sample_id"] = pa.array(np.arange(first, first + n, dtype=np.int64))
-    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in unit] if not by_bytes or table["sha256"].null_count else []
-    if digests:
-        columns["sha256"] = pc.coalesce(table["sha256"], pa.array(digests)) if by_bytes else pa.array(digests)
-    columns["key"] = pc.coalesce(table["key"], pa.scalar(""))
-    if source.has_places:
-        columns["shard"] = pc.coalesce(table["shard"], pa.scalar(source.url))
-    else:
-        columns |= {"shard": pa.repeat(source.url, n), "byte_offset": pa.nulls(n, pa.int64()), "n_bytes": pa.nulls(n, pa.int64())}
-    for name in ("width", "height", "n_bytes"):
-        columns[name] = pc.fill_null(columns[name], 0)
-    columns |= {
-        "member": pa.nulls(n, pa.string()),
-        "n_images": pa.repeat(pa.scalar(1, pa.int32()), n),
-        "first_image_id": columns["sample_id"],
-    }
-    columns |= {"quality": pa.repeat(pa.scalar(_UNKNOWN_QUALITY, pa.float32()), n), "caption_similarity": pa.nulls(n, pa.float32())}
-    columns |= {name: pa.nulls(n, METADATA.field(name).type) for name in ("format", "jpeg_quality", "exif_date", "mtime")}
-    columns |= {"n_frames": pa.nulls(n, pa.int32()), "file": pa.repeat(source.url, n)}
-    return pa.table(columns)
-
-
-def _rejected(table: pa.Table, source: EmbeddingFile) -> pa.Table:
-    n = len(table)
-    return pa.table(
-        {
-            "shard": pa.repeat(source.url, n),
-            "key": pc.coalesce(table["key"], pa.scalar("")),
-            "member": pa.nulls(n, pa.string()),
-            "reason": pa.repeat("bad_embedding", n),
-            "detail": pa.repeat(f"expected {source.dim} finite numbers that are not all 0", n),
-        }
-    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dedup.stages.embed.moved import Moves, Source, find_moved, prefixes_of, rel
 from dedup.stages.embed.new_files import only_new_files
 from dedup.stages.embed.texts import missing_columns, refusal
 from dedup.stages.stage import StageContext, StageInputs
-from dedup.storage.atomic import link_or_copy, write_json
+from dedup.storage.atomic import link_or_copy, link_to, linked_place, write_json
 from dedup.storage.images.thumbnails import remove_thumbnails, thumbnail_paths
 from dedup.storage.input.content import content_stamp
 from dedup.storage.input.published import find_embeddings
@@ -157,7 +157,10 @@ def _inherit_moved(task: InheritTask, marker: JsonDict) -> JsonDict:
     for name in marker["files"]:
         source, target = file_url(task.base, task.also, name), file_url(task.run, task.also, name)
         if not name.endswith(".parquet"):
-            link_or_copy(source, target)
+            if place := linked_place(source):
+                link_to(task.moves.place(place), target)
+            else:
+                link_or_copy(source, target)
             continue
         table = task.run.table("rejected" if name.startswith("rejected") else "metadata")
         with FileWriter(target, table.schema) as writer:
