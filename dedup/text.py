@@ -215,6 +215,8 @@ def input_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("unsorted", f"{counted(n_late, 'sample')} whose members stand apart in the tar, joined by key"))
     if passed_over := summary.get("passed_over"):
         lines.append(("not looked at", _listed(passed_over)))
+    if n_broken_off := summary.get("n_broken_off"):
+        lines.append(("broken off", f"{counted(n_broken_off, 'shard')}, used up to there"))
     if n_unreadable := summary.get("n_unreadable"):
         lines.append(("unreadable", f"{counted(n_unreadable, 'shard')}, which input.allow_missing lets pass"))
     return lines + caption_lines(summary.get("texts", {}))
@@ -247,7 +249,7 @@ def caption_lines(texts: Mapping[str, Any]) -> list[tuple[str, str]]:
     join = texts.get("join")
     if join:
         joined, images, rows = join["n_joined_images"], join["n_images"], join["n_joined_rows"]
-        text = f"{joined:,} of {images:,} images have a row, {rows:,} of {texts['n_rows']:,} rows an image"
+        text = f"{joined:,} of {images:,} looked up have a row, {rows:,} of {texts['n_rows']:,} rows an image"
         n_ambiguous = join.get("n_ambiguous_images")
         text += f"; {n_ambiguous:,} without, because several paths fit them equally well" if n_ambiguous else ""
         lines.append(("table", text))

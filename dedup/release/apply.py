@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +31,7 @@ from dedup.release.file_actions import (
 )
 from dedup.runs.directory import Run
 from dedup.runs.lock import locked
+from dedup.storage.input.encodings import file_at
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
 from dedup.storage.tables import read_table
 from dedup.storage.urls import absolute, is_local
@@ -40,7 +40,6 @@ _THREADS: Final = 8
 _AHEAD: Final = 4_096  # copies whose files are read before the first of them is acted on
 _FATAL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _READ_BYTES: Final = 1 << 20
-_ESCAPED: Final = re.compile(rb"\\x([0-9a-f]{2})")
 _COLUMNS: Final = ("key", "shard", "sha256", "n_bytes", "kind", "keeper_id", "keeper_key", "keeper_shard")
 # files that belong to an image of the same name; `x.jpg.txt` too
 _SIDECARS: Final = frozenset({"txt", "caption", "text", "json", "xmp", "aae", "yaml", "yml", "npy", "npz", "md"})
@@ -179,11 +178,7 @@ def _copies_of(run: Run) -> Iterator[_Copy]:
 
 def path_of(folder: str, key: str) -> str:
     r"""The file of a key; bytes that are no text are written as ``\xNN`` in tables."""
-    path = os.path.join(folder, key)
-    if "\\x" not in key or os.path.lexists(path):
-        return path
-    raw = os.fsdecode(os.path.join(os.fsencode(folder), _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(key))))
-    return raw if os.path.lexists(raw) else path
+    return file_at(f"{folder}/", key)
 
 
 def _left_alone(copy: _Copy, action: Action, guarded: Sequence[str], left: Counter[str]) -> bool:

@@ -24,6 +24,7 @@ from dedup.runs.record import digest, read_record
 from dedup.schemas import MANIFEST
 from dedup.storage.arrays import ArrayWriter
 from dedup.storage.atomic import AtomicFile, remove_half_written, write_bytes, write_json
+from dedup.storage.input.encodings import file_at
 from dedup.storage.input.samples import RawSample, SampleReader
 from dedup.storage.input.shards import is_place, read_shard
 from dedup.storage.tables import FileWriter, ask, dataset
@@ -295,7 +296,7 @@ def _images(places: pa.Table) -> Iterator[dict[str, Any]]:
     columns = (places[name].to_pylist() for name in ("shard", "key", "n_bytes", "member"))
     for shard, key, n_bytes, member in zip(*columns, strict=True):
         if shard.endswith("/"):
-            yield {"bytes": read_file(shard + key, n_bytes), "path": key}
+            yield {"bytes": read_file(file_at(shard, key), n_bytes), "path": key}
             continue
         if shard != shard_read:
             reader = read_shard(shard)

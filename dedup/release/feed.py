@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from dedup.errors import InputError
 from dedup.runs.directory import Run
+from dedup.storage.input.kinds import HEAD_BYTES, usual_suffix
 from dedup.storage.input.samples import SampleReader
-from dedup.storage.input.shards import Grouping, parse_name
+from dedup.storage.input.shards import Grouping, is_of_no_sample, parse_name
 from dedup.storage.input.tars import Cut, TarStream
 from dedup.storage.tables import dataset
 
@@ -124,8 +125,9 @@ class _Streamed:
             yield first
         for member in self._members:
             named = parse_name(member.name)
-            if named is None or named.problem:
+            if named is None or is_of_no_sample(self._tar, member, named):
                 continue
+            named = self._grouping.spelled(named)
             if self._grouping.begins(named):
                 self._first, self._key = member, named.key
                 return
@@ -143,8 +145,9 @@ class _Sorted:
         key, is_duplicate = "", False
         for member in tar:
             named = parse_name(member.name)
-            if named is None or named.problem:
+            if named is None or is_of_no_sample(tar, member, named):
                 continue
+            named = grouping.spelled(named)
             if grouping.begins(named):
                 self._add(key, run, is_duplicate=is_duplicate)
                 key, run, is_duplicate = named.key, [], False
@@ -228,8 +231,9 @@ def _copy_bytes(source: IO[bytes], length: int, target: IO[bytes]) -> None:
 
 
 def _copy_member(tar: TarStream, member: tarfile.TarInfo, file: IO[bytes]) -> int:
-    """Copy a member with its header; returns its size in bytes."""
-    file.write(tar.header(member))
+    """Copy a member with its header; returns its size in bytes. An image without a suffix gets that of its kind."""
+    is_bare = "." not in member.name.rpartition("/")[2]
+    file.write(tar.header(member, f"{member.name}.{usual_suffix(tar.peek(member, HEAD_BYTES))}" if is_bare else ""))
     n_bytes = 0
     for chunk in tar.chunks(member):
         file.write(chunk)

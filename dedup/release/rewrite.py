@@ -25,6 +25,7 @@ from dedup.release.sidecar import write_beside
 from dedup.runs.lock import locked
 from dedup.runs.record import digest, read_record
 from dedup.storage.atomic import AtomicFile, write_json
+from dedup.storage.input.encodings import file_at
 from dedup.storage.input.kinds import usual_suffix
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import filesystem, is_local, join, read_json
@@ -351,7 +352,7 @@ def _copy(rows: pa.Table, number: int, file: IO[bytes], feed: Feed, *, chooses_c
             keys.append(f"{number:05d}{place:04d}")
             paths.append(key)
             listed = [*dict.fromkeys([*([] if chosen is None else [chosen]), *(captions or [])])]
-            _copy_file(keys[-1], read_file(shard + key, n_bytes), listed, file)
+            _copy_file(keys[-1], read_file(file_at(shard, key), n_bytes), listed, file)
         else:
             keys.append(key)
             paths.append(None)

@@ -63,9 +63,9 @@ def test_a_table_that_fits_no_image_shows_in_the_summary(tmp_path):
     config = config_for(*settings, f"output.run_dir={tmp_path}/run")
     lines = dict(summary_lines(shared_workers.run(config), config))
     assert lines["captions"] == "0 of 2 images have one"
-    assert lines["table"] == "0 of 2 images have a row, 0 of 3 rows an image"
+    assert lines["table"] == "0 of 2 looked up have a row, 0 of 3 rows an image"
     told = dedup("status", f"{tmp_path}/run")
-    assert "0 of 2 images have a row" in told.stdout
+    assert "0 of 2 looked up have a row" in told.stdout
 
 
 def test_a_mistyped_column_is_an_error_that_names_the_nearest(tmp_path):
@@ -73,7 +73,7 @@ def test_a_mistyped_column_is_an_error_that_names_the_nearest(tmp_path):
     settings = [f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run"]
     with pytest.raises(
         InputError,
-        match=r"input\.carry names 'punsfe', which is in no json member of the tars, and no column of the parquet or Arrow files; expected one of punsafe",
+        match=r"input\.carry names 'punsfe', which is in no json member of the tars .*, and no column of the parquet or Arrow files; expected one of punsafe",
     ):
         shared_workers.run(config_for(*settings, "input.carry=punsfe"))
     summary = shared_workers.run(config_for(*settings, "input.carry=punsafe"))  # the same run directory goes on

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from shard_data import encode, scene
 
+from dedup.errors import InputError
 from dedup.storage.input.folders import read_folder_part
 from dedup.storage.input.samples import RawSample, SampleReader
 from dedup.storage.input.shards import read_shard
@@ -245,7 +246,8 @@ def test_the_tables_that_subfolders_bring_with_them(tmp_path: Path) -> None:
         "train/x/2.jpg": ("train 2",),
         "test/1.jpg": ("test 1",),
     }
-    assert reader.passed_over == {"files .csv": 2, "texts that belong to no image": 2}
+    none = "tables metadata.* that are none of captions (the first, test/y/metadata.csv: begins with the line 'model,date')"
+    assert reader.passed_over == {"files .csv": 1, none: 1, "texts that belong to no image": 2}
     assert sum(reader.found.tables.values()) == 6
     assert (reader.found.n_joined_rows, reader.found.n_joined_images, reader.found.n_images) == (4, 4, 6)
     (tmp_path / "all.csv").write_bytes(b"file,caption\ntest/1.jpg,given\n")
@@ -305,16 +307,47 @@ def test_a_sidecar_row_goes_to_one_sample(tmp_path: Path) -> None:
     assert (reader.found.n_rows, reader.found.n_joined_rows, reader.found.n_joined_images) == (2, 2, 1)
 
 
-@pytest.mark.parametrize("data", [b"caption,url\nx,y\n", b"", b"{}\n", b"a.jpg,no header\n", b"file,else\na.jpg,x\n"])
+@pytest.mark.parametrize("data", [b"caption,url\nx,y\n", b"", b"{}\n", b"a.jpg,no header\n"])
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
 def test_a_table_without_files_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(JPG)
     (tmp_path / name).write_bytes(data)
-    (part,) = folder_parts(str(tmp_path), str(tmp_path / name), 10)
+    with pytest.raises(InputError, match=r"input\.captions=.*/m\."):
+        folder_parts(str(tmp_path), str(tmp_path / name), 10)
+
+
+def test_a_table_of_nothing_that_is_asked_for(tmp_path: Path) -> None:
+    """Which depends on what is carried."""
+    (tmp_path / "a.jpg").write_bytes(JPG)
+    (tmp_path / "m.csv").write_bytes(b"file,else\na.jpg,x\n")
+    (part,) = folder_parts(str(tmp_path), str(tmp_path / "m.csv"), 10)
+    assert [sample.carried for sample in read_folder_part(part, carry=["else"])] == [{"else": "x"}]
     reader = read_folder_part(part)
     assert list(reader) == []
     assert reader.status == "unreadable"
-    assert "input.captions" in str(reader.error)
+    assert "has the columns file, else; expected" in str(reader.error)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("m.jsonl", b'{"file": "a.jpg", "text": "one"}\n{"file": "b.jpg",\n', "line 2, column"),
+        ("m.jsonl", b'{"fil": "a.jpg", "text": "one"}\n', "has no record with a file, but fil, text"),
+        ("m.csv", b"foo,bar\nx,y\n", "begins with the line 'foo,bar'; expected a header with a column of files"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_where_it_is(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPG)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        folder_parts(str(tmp_path), str(tmp_path / name), 10)
+    own = f"metadata{Path(name).suffix}"
+    (tmp_path / name).rename(tmp_path / own)
+    (part,) = folder_parts(str(tmp_path), "", 10)
+    ((reason, n),) = part.passed_over
+    assert n == 1
+    assert reason.startswith(f"tables metadata.* that are none of captions (the first, {own}: ")
+    assert message.partition(";")[0] in reason
 
 
 def test_the_text_of_the_whole_name_comes_first(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -41,16 +42,19 @@ def join_late(
     if data is None:
         raise RunDirectoryError(f"{url} is gone; was something else writing into this run directory?")
     rows = pq.read_table(io.BytesIO(data), schema=table.schema).to_pylist()
-    first_ids: dict[tuple[str, str], int] = {}
+    firsts: dict[tuple[str, str], JsonDict] = {}
     captioned = []
     for number, row in enumerate(rows):
         members = late.get(row["shard"], {}).get((row["key"], row["member"]))
         if members is None:
             continue
+        first = firsts.setdefault((row["shard"], row["key"]), row)
+        if members.shares and first is not row:
+            members = _shared(members, first, config.input.carry)
         if row["caption"] is None and members.captions:
             captioned.append(number)
         counts.add_late(row, members, config.input.carry)
-        _join(row, members, first_ids.setdefault((row["shard"], row["key"]), row["sample_id"]))
+        _join(row, members, first["sample_id"])
     if config.embed.text and captioned:
         _compare(rows, captioned, encoder, embedding_path(run.path("embeddings"), partition))
     writer = FileWriter(url, table.schema)
@@ -58,6 +62,14 @@ def join_late(
     writer.close()
     fs, path = filesystem(url)
     return {f"metadata/{name}": int(fs.size(path))}
+
+
+def _shared(members: LateMembers, first: JsonDict, carry: Sequence[str]) -> LateMembers:
+    """What came late of an image, with what the row of its sample's first image says of both."""
+    carried = {name: first[name] if members.carried.get(name) is None else members.carried[name] for name in carry}
+    captions = tuple(dict.fromkeys((*(first["captions"] or ()), *members.captions)))
+    text = members.text if members.text.source or not captions else replace(members.text, source="sample")
+    return replace(members, captions=captions, url=first["url"] if members.url is None else members.url, carried=carried, text=text)
 
 
 def _join(row: JsonDict, members: LateMembers, first_id: int) -> None:

@@ -110,6 +110,8 @@ def embed(context: StageContext) -> StageResult:
     summary["n_images"] = rows["metadata"] + rows["rejected"] - sum(reasons[reason] for reason in WITHOUT_IMAGE)
     summary |= {"n_keys": sum(result.n_keys for result in results.values()), "passed_over": _passed_over(context, results)}
     n_unreachable = sum(not shard["is_reachable"] for shard in unreadable)
+    shards = [shard for result in results.values() for shard in result.shards]
+    summary["n_broken_off"] = sum(shard["status"] == "truncated" and not _gave_nothing(shard) for shard in shards)
     return StageResult(rows, summary | {"n_shards": rows["partitions"], "n_unreachable": n_unreachable, "n_unreadable": len(unreadable)})
 
 
@@ -119,7 +121,7 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
     Raises InputError if there are any and `input.allow_missing` is not set, or if no shard gave an image.
     """
     given = context.config.input
-    unreadable = [shard for result in results for shard in result.shards if not shard["is_reachable"] or shard["status"] == "unreadable"]
+    unreadable = [shard for result in results for shard in result.shards if _gave_nothing(shard)]
     if unreadable and not context.config.input.allow_missing:
         first = min(unreadable, key=lambda shard: shard["is_reachable"])
         lost = "read" if first["is_reachable"] else "reached"
@@ -135,12 +137,22 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
     return unreadable
 
 
+def _gave_nothing(shard: JsonDict) -> bool:
+    """Whether a shard could not be reached or read, or breaks off before its first sample."""
+    is_empty = shard["status"] == "truncated" and not shard["n_samples"] + shard["n_rejected"]
+    return not shard["is_reachable"] or shard["status"] == "unreadable" or is_empty
+
+
 def _why_nothing(context: StageContext, results: Sequence[EmbedResult]) -> str:
     """Why no shard gave an image."""
     reasons = sum((Counter(result.reasons) for result in results), Counter[str]()).most_common(3)
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
-        return f"all samples were rejected ({listed}; {context.run.table('rejected').path} says more)"
+        wanted = context.config.input.images_per_sample
+        which = (
+            f" none has {wanted}, which input.images_per_sample asks for;" if set(dict(reasons)) == {"no_image"} and wanted != "all" else ""
+        )
+        return f"all samples were rejected ({listed};{which} {context.run.table('rejected').path} says more)"
     return next((_trouble(shard) for result in results for shard in result.shards if shard["error"]), "nothing in it may be an image")
 
 
@@ -182,9 +194,10 @@ def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int,
         reporter.note(f"embed: {n_inherited:,} partitions are taken from {context.config.base.run_dir}")
     if n_done and missing:
         reporter.note(f"embed: {n_done} of {len(tasks)} partitions are done already")
+    unit = "parts" if context.config.input.images else "files" if context.config.input.embeddings else "shards"
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
-        reporter.progress(Progress("embed", 0, n_shards, "shards"))
+        reporter.progress(Progress("embed", 0, n_shards, unit))
     for number, (_, result) in enumerate(context.engine.map_partitions(embed_partition, missing, uses_gpu="alone")):
         results[result.partition] = result
         for note in result.notes:
@@ -193,7 +206,7 @@ def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int,
             _note_missing_columns(context, result)
         done += len(result.shards)
         n_images += result.n_samples + result.n_rejected
-        reporter.progress(Progress("embed", done, n_shards, "shards", f", {n_images / (time.perf_counter() - started):,.0f} images/s"))
+        reporter.progress(Progress("embed", done, n_shards, unit, f", {n_images / (time.perf_counter() - started):,.0f} images/s"))
 
 
 def _note_missing_columns(context: StageContext, result: EmbedResult) -> None:
@@ -221,8 +234,8 @@ def _looked_in(given: InputConfig) -> str:
     if given.embeddings or given.captions:
         return f"is no column of {given.embeddings or given.captions}"
     if given.images:
-        return f"is in no json file beside an image of {', '.join(given.images)}"
-    beside = ", in no parquet beside them" if given.sidecar else ""
+        return f"is in no json file and no table metadata.* beside an image of {', '.join(given.images)}"
+    beside = ", in no parquet beside them" if given.sidecar else " (the parquet beside them is read with input.sidecar=true)"
     return f"is in no json member of the tars{beside}, and no column of the parquet or Arrow files"
 
 
@@ -297,7 +310,9 @@ def _note_broken(context: StageContext, results: list[EmbedResult]) -> None:
     for result in results:
         for shard in result.shards:
             if shard["status"] != "ok" or shard["error"]:
-                context.reporter.note(f"{shard['shard']}: {shard['status']}: {shard['error']} ({shard['n_samples']} samples kept)")
+                status = "" if shard["status"] == "ok" else f"{shard['status']}: "
+                used = "" if shard["status"] == "ok" else f" ({counted(shard['n_samples'], 'image')} before that are used)"
+                context.reporter.note(f"{shard['shard']}: {status}{shard['error']}{used}")
 
 
 def _note_crashes(context: StageContext, results: list[EmbedResult]) -> None:

@@ -105,6 +105,14 @@ class SampleTexts:
                 own._members.append(member)
         return own
 
+    def names_one_of(self, images: Sequence[str]) -> bool:
+        """Whether a member has the name of one of several images."""
+        names = {name for image in images for name in _names_of(image)} if len(images) > 1 else set[str]()
+        return any(member.name in names for member in self._members)
+
+    def __bool__(self) -> bool:
+        return bool(self._members or self.n_unread)
+
     def unknown(self) -> list[bytes]:
         """The members whose encoding has to be guessed."""
         return [member.data for member in self._members if not member.data.isascii() and decode_unicode(member.data) is None]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import chardet
+
+from dedup.storage.urls import is_local
 
 # What captions are written in, besides Unicode; the codecs are supersets of what their names say (cp1252 of Latin-1, gb18030 of GBK).
 _LEGACY: Final = (
@@ -77,6 +80,18 @@ def clean_name(name: str) -> str:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate from a pax header that encodes no byte
         return name.encode("utf-8", "backslashreplace").decode()
+
+
+_ESCAPED: Final = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def file_at(folder: str, key: str) -> str:
+    r"""The file of a key in a folder, which ends with '/': invalid bytes stand in keys as `clean_name` writes them."""
+    path = folder + key
+    if "\\x" not in key or not is_local(path) or os.path.lexists(path):
+        return path
+    raw = os.fsdecode(os.fsencode(folder) + _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(key)))
+    return raw if os.path.lexists(raw) else path
 
 
 def decode_unicode(data: bytes) -> Decoded | None:

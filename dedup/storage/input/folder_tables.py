@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,15 +55,17 @@ def by_table(images: Iterable[str], tables: Sequence[FolderTable]) -> dict[Folde
     return found
 
 
-def own_tables(folder: str, images: Sequence[str], names: Iterable[str]) -> list[FolderTable]:
+def own_tables(folder: str, images: Sequence[str], names: Iterable[str], refused: dict[str, str]) -> list[FolderTable]:
     """The tables that a folder brings with it, at most one for each of its folders.
 
     `images`, `names`: relative paths of its images, and of files called like one of `OWN_TABLES`.
+    `refused`: gains those that can't be read as tables of captions, each with the reason.
     """
     candidates: dict[str, list[str]] = {}
     for name in names:
         candidates.setdefault(name[: name.rfind("/") + 1], []).append(name)
-    paths = {inner: found for inner, of_folder in candidates.items() if (found := _first_that_can_be_read(folder, of_folder)) is not None}
+    readable = {inner: _first_that_can_be_read(folder, of_folder, refused) for inner, of_folder in candidates.items()}
+    paths = {inner: found for inner, found in readable.items() if found is not None}
     tables = [FolderTable(f"{folder}/{name}", inner) for inner, (name, _) in paths.items()]
     return [
         FolderTable(table.url, table.folder, _has_exact(paths[table.folder][1], folder, table, of_table))
@@ -73,11 +74,11 @@ def own_tables(folder: str, images: Sequence[str], names: Iterable[str]) -> list
 
 
 def given_table(url: str, folder: str, images: Sequence[str]) -> FolderTable:
-    """The table that is given as `input.captions`."""
-    table = FolderTable(url)
-    with suppress(InputError):  # reading a part will report it
-        table = FolderTable(url, has_exact=_has_exact(read_paths(url), folder, table, images))
-    return table
+    """The table that is given as `input.captions`.
+
+    Raises InputError if it is none of captions.
+    """
+    return FolderTable(url, has_exact=_has_exact(read_paths(url), folder, FolderTable(url), images))
 
 
 def depths_of(images: Sequence[str], tables: Sequence[FolderTable]) -> tuple[tuple[int, int], ...]:
@@ -92,11 +93,14 @@ def depths_of(images: Sequence[str], tables: Sequence[FolderTable]) -> tuple[tup
     return tuple(depths.get(name, (0, 0)) for name in images)
 
 
-def _first_that_can_be_read(folder: str, names: Iterable[str]) -> tuple[str, pa.ChunkedArray] | None:
+def _first_that_can_be_read(folder: str, names: Iterable[str], refused: dict[str, str]) -> tuple[str, pa.ChunkedArray] | None:
     for name in sorted(names, key=lambda name: OWN_TABLES.index(posixpath.basename(name))):
-        with suppress(InputError):
+        try:
             if len(paths := read_paths(f"{folder}/{name}")):
                 return name, paths
+            refused[name] = "it has no rows"
+        except InputError as error:
+            refused[name] = str(error).removeprefix(f"input.captions={folder}/{name} ").partition("; expected")[0]
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dedup.storage.input.beside import is_text
 from dedup.storage.input.folder_tables import OWN_TABLES
 from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, may_be_image
-from dedup.storage.input.walk import files_below
+from dedup.storage.input.walk import Inode, files_below
 
 
 @dataclass
@@ -22,14 +22,15 @@ class Listing:
     passed_over: Counter[str] = field(default_factory=Counter)  # how many others there are, by reason
 
 
-def list_files(folder: str) -> Listing:
+def list_files(folder: str, known: set[Inode]) -> Listing:
     """Find the files of a folder and its subfolders.
 
     `folder`: absolute path or URL, without a '/' at its end.
+    `known`: see `files_below`.
     Raises InputError if there is no such folder, or it can't be listed.
     """
     found = Listing()
-    for name in sorted(files_below(folder, "input.images", found.passed_over)):
+    for name in sorted(files_below(folder, "input.images", found.passed_over, known)):
         suffix = file_suffix(name)
         if "/." in "/" + name:
             found.passed_over["hidden files"] += 1

@@ -95,6 +95,7 @@ class LateMembers:
     carried: dict[str, object] = field(default_factory=dict)
     text: TextFacts = TextFacts()
     n_images: int = 0  # images of the sample, early ones included
+    shares: bool = False  # whether what is known of the sample's first image is known of this one as well
 
 
 class SampleReader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final, NamedTuple
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
 from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
-from dedup.storage.input.encodings import clean_name, clean_text
+from dedup.storage.input.encodings import clean_name, clean_text, file_at
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind, is_surely_image
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.row_images import LEFT_OUT, images_at, read_rows
@@ -30,6 +31,7 @@ from dedup.storage.input.samples import (
 from dedup.storage.input.tars import Cut, TarStream
 from dedup.storage.urls import is_local, local_path, read_range
 
+_NO_SUFFIX: Final = "the name has no suffix"
 _LATEST: Final = 2**40  # seconds since 1970
 _META: Final = re.compile(r"__[^/]*__($|/)")  # webdataset's own rule
 
@@ -57,7 +59,7 @@ def parse_name(name: str) -> Member | None:
     base = name.rfind("/") + 1
     dot = name.find(".", base)
     if dot <= base:
-        return Member(clean_name(name), "", "the name has no suffix" if dot < 0 else "a hidden file")
+        return Member(clean_name(name), "", _NO_SUFFIX if dot < 0 else "a hidden file")
     return Member(clean_name(name[:dot]), name[dot + 1 :].lower())
 
 
@@ -74,6 +76,13 @@ class Grouping:
         self._suffixes: set[str] = set()
         self._of_key: dict[str, frozenset[str]] = {}
         self._sets: dict[frozenset[str], frozenset[str]] = {}  # each kept once: a shard's samples mostly have the same suffixes
+        self._spellings: dict[str, str] = {}
+
+    def spelled(self, member: Member) -> Member:
+        """A member with its key as it was spelled first: a name that is composed and one that is not are one key."""
+        if member.key.isascii():
+            return member
+        return member._replace(key=self._spellings.setdefault(unicodedata.normalize("NFC", member.key), member.key))
 
     def begins(self, member: Member) -> bool:
         """Whether a member is the first of a run; call once per member, in order."""
@@ -206,6 +215,16 @@ class _Run:
         return None
 
 
+def is_of_no_sample(tar: TarStream, member: tarfile.TarInfo, named: Member) -> bool:
+    """Whether a member belongs to no sample by its name; one without a suffix that is an image is a sample of its own."""
+    if not named.problem:
+        return False
+    try:
+        return named.problem != _NO_SUFFIX or not is_surely_image(tar.peek(member, HEAD_BYTES))
+    except Cut:  # the tar's next step records why
+        return True
+
+
 def _begins_as_image(head: bytes, suffix: str) -> bool:
     """Whether a member whose suffix is no image's is one all the same; a suffix of another kind wants more certainty."""
     return bool(image_kind(head)) if may_be_image(suffix) else is_surely_image(head)
@@ -217,8 +236,10 @@ _Found = tuple[RawSample, SampleTexts | None]  # a sample without its text, and 
 class _Joiner:
     """Turns runs of members into samples; what comes late is joined, or left for the end."""
 
-    def __init__(self, reader: SampleReader, shard: str) -> None:
-        self._reader, self._shard = reader, shard
+    def __init__(self, reader: SampleReader, shard: str, wanted: str) -> None:
+        self._reader, self._shard, self._wanted = reader, shard, wanted
+        self._apart: set[str] = set()  # keys whose members stand apart
+        self._has_own_texts: set[str] = set()  # keys some of whose texts are one image's alone
         self._images: dict[str, list[str]] = {}
         self._without_image: dict[str, _Run] = {}
         self._late: dict[str, SampleTexts] = {}
@@ -231,20 +252,30 @@ class _Joiner:
             yield RawSample(run.key, self._shard, error=SampleError("duplicate_key", text)), None
             return
         before = self._images.get(run.key, [])
+        if before and self._wanted == "first" and run.images:
+            self._reader.passed_over[LEFT_OUT] += len(run.images)
+            run.images.clear()
         if run.images or not before:
             earlier = self._without_image.pop(run.key, None)
             if earlier is not None:
                 run.texts.extend(earlier.texts)
                 run.suffixes |= earlier.suffixes
-            self._reader.n_late += bool(run.images and (before or earlier))
+            if run.images and (before or earlier):
+                self._note_apart(run.key)
         if run.images:
             self._reader.n_samples += not before
             members = self._images[run.key] = [*before, *(image.member for image in run.images)]
+            if run.texts.names_one_of(members):
+                self._has_own_texts.add(run.key)
             for member in members if before else ():
-                self._reader.late.setdefault((run.key, member), LateMembers()).n_images = len(members)
+                late = self._reader.late.setdefault((run.key, member), LateMembers())
+                late.n_images = len(members)
+                late.shares |= member not in before and run.key not in self._has_own_texts
+            if before and run.texts:
+                self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
             yield from ((self._sample(run, image), run.texts.of_image(image.member, members)) for image in run.images)
         elif before:
-            self._reader.n_late += 1
+            self._note_apart(run.key)
             self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
         elif is_cut:
             self._reader.n_samples += 1
@@ -253,12 +284,21 @@ class _Joiner:
         else:
             self._without_image[run.key] = run
 
+    def _note_apart(self, key: str) -> None:
+        self._apart.add(key)
+        self._reader.n_late = len(self._apart)
+
+    def _why_none(self, run: _Run) -> str:
+        found = ", ".join(sorted(run.suffixes))
+        if self._wanted in ("all", "first"):
+            return f"no member is an image; found {found}"
+        return f"no member is {self._wanted}, which input.images_per_sample asks for; found {found}"
+
     def rest(self) -> Iterator[_Found]:
         """The samples that have no image."""
         for key, run in self._without_image.items():
             self._reader.n_samples += 1
-            text = f"no member is an image; found {', '.join(sorted(run.suffixes))}"
-            yield RawSample(key, self._shard, error=SampleError("no_image", clean_text(text[:300]))), run.texts
+            yield RawSample(key, self._shard, error=SampleError("no_image", clean_text(self._why_none(run)[:300]))), run.texts
         self._without_image.clear()
 
     def late_texts(self) -> Iterator[_Found]:
@@ -299,7 +339,7 @@ def _samples(reader: SampleReader, url: str, options: ReadOptions) -> Iterator[R
             reader.fail("unreadable", text, is_reachable=False)
             return
     texts = TextReader(options.carry, None if sidecar is None else sidecar.find, found=reader.found)
-    joiner = _Joiner(reader, url)
+    joiner = _Joiner(reader, url, options.images)
     yield from texts.complete(_runs(reader, url, options, joiner))
     for sample in texts.complete(joiner.late_texts()):
         late = reader.late[sample.key, sample.member]
@@ -317,7 +357,8 @@ def _runs(reader: SampleReader, url: str, options: ReadOptions, joiner: _Joiner)
         if named is None:
             reader.passed_over["members of webdataset itself, such as __info__"] += 1
             continue
-        if named.problem:
+        named = grouping.spelled(named)
+        if is_of_no_sample(tar, member, named):
             reader.n_samples += 1
             yield RawSample(named.key, url, error=SampleError("no_key", f"{named.problem}; expected KEY.SUFFIX")), None
             continue
@@ -344,7 +385,7 @@ def read_image_bytes(shard: str, key: str, byte_offset: int | None, n_bytes: int
     """
     if is_row_file(shard):
         return _read_row(shard, key, byte_offset, n_bytes, member)
-    path = shard + key if shard.endswith("/") else shard
+    path = file_at(shard, key) if shard.endswith("/") else shard
     if byte_offset is None:
         reader = read_shard(shard, max_image_bytes=n_bytes)
         image = next((sample.image for sample in reader if is_place(sample, key, n_bytes, member)), None)

@@ -24,8 +24,9 @@ from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.row_tables import LANCE
 from dedup.storage.input.rows import sidecar_url
-from dedup.storage.input.samples import IMAGE_SUFFIXES, file_suffix, one_line
+from dedup.storage.input.samples import file_suffix, one_line
 from dedup.storage.input.stamps import stamp, stamp_of
+from dedup.storage.input.walk import Inode
 from dedup.storage.urls import absolute, filesystem, is_local, matching
 from dedup.text import counted
 
@@ -154,7 +155,7 @@ def _is_glob(url: str) -> bool:
     return "*" in url if url.startswith(("http://", "https://")) else any(character in url for character in "*?[")
 
 
-def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0) -> list[FolderPart]:
+def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0, known: set[Inode] | None = None) -> list[FolderPart]:
     """Cut a folder of images into parts.
 
     `images_dir`: a folder, searched with its subfolders; a path or any fsspec URL. Hidden files and folders are passed over. Links to
@@ -164,6 +165,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0) 
     `per_part`: images per part; 0 = where the names of images say (content-defined chunking, as of Muthitacharoen et al. 2001, "A
     low-bandwidth network file system"): the same folder is cut alike on every machine, and a file more or less changes its own part only.
     `grain`: then images per part, about, as the folder was cut before; 0 = by their number.
+    `known`: see `files_below`.
     Returns images in the order of their relative paths, including files in formats that are not read: they are rejected with
     that reason rather than skipped. Files whose suffix tells nothing are included too: their bytes tell.
     Raises InputError if the folder or the file of captions does not exist, or the folder holds no image.
@@ -172,10 +174,12 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0) 
     if per_part < 0:
         raise ConfigError(f"embed.images_per_partition={per_part} is below 0; expected a number of images, or 0")
     folder = absolute(images_dir).rstrip("/")
-    listing = list_files(folder)
+    listing = list_files(folder, set() if known is None else known)
     images, passed_over = listing.images, listing.passed_over
     if not images:
-        raise InputError(f"input.images={images_dir} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+        held = ", ".join(f"{reason} {count:,}" for reason, count in passed_over.most_common(4)) or "no files"
+        held += f", texts {len(listing.texts):,}" if listing.texts else ""
+        raise InputError(f"input.images={images_dir} holds no image, but {held}; expected JPEG, PNG, WebP or other images: check the path")
     if captions:
         files, path = filesystem(absolute(captions))
         if not files.isfile(path):
@@ -203,7 +207,8 @@ def several_folders(folders: Sequence[str], captions: str, per_part: int, grain:
     for folder, place in places.items():
         if not any(place.startswith(f"{other.rstrip('/')}/") for other in places.values()):
             outermost.setdefault(place, folder)
-    parts = [folder_parts(folder, captions, per_part, grain) for folder in outermost.values()]
+    known: set[Inode] = set()
+    parts = [folder_parts(folder, captions, per_part, grain, known) for folder in outermost.values()]
     n_inside = len(folders) - len(outermost)
     if n_inside:
         passed_over = (*parts[0][0].passed_over, ("folders that are given twice, or lie in another", n_inside))
@@ -239,9 +244,14 @@ def _with_given_table(folder: str, listing: Listing, url: str) -> FolderPart:
 def _with_what_it_holds(folder: str, listing: Listing) -> FolderPart:
     """The whole folder with the texts beside its images and its own tables."""
     beside = tuple(texts_beside(listing.images, listing.texts))
-    tables = own_tables(folder, listing.images, listing.tables)
+    refused: dict[str, str] = {}
+    tables = own_tables(folder, listing.images, listing.tables, refused)
     read = {table.url for table in tables}
-    listing.passed_over.update(f"files .{file_suffix(name)}" for name in listing.tables if f"{folder}/{name}" not in read)
+    others = [name for name in listing.tables if f"{folder}/{name}" not in read and name not in refused]
+    listing.passed_over.update(f"files .{file_suffix(name)}" for name in others)
+    if refused:
+        first, reason = next(iter(refused.items()))
+        listing.passed_over[f"tables metadata.* that are none of captions (the first, {first}: {reason})"] += len(refused)
     if n_orphans := len(listing.texts) - len({name for names in beside for name in names}):
         listing.passed_over[NO_IMAGES_TEXT] += n_orphans
     depths = depths_of(listing.images, tables) if tables else ()

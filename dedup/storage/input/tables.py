@@ -9,7 +9,9 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 from typing import IO, Any, Final
 
@@ -34,7 +36,7 @@ FILE_NAMES: Final = (
     "img_name", "image", "img", "path", "rel_path", "relative_path", "key", "__key__", "image_id", "img_id", "id", "name",
 )  # fmt: skip
 _DELIMITERS: Final = ",\t;|"
-_EXPECTED: Final = "expected a header with the columns file, caption (and url)"
+_EXPECTED: Final = "expected a header with a column of files (file, file_name, path, image, key, …) and one of captions (caption, text, …)"
 _HEAD_BYTES: Final = 1024 * 1024
 _ROWS_AT_ONCE: Final = 65_536
 _JSON: Final = "\0json"  # the column that holds whole records
@@ -220,7 +222,7 @@ def _header(url: str, head: bytes) -> _Header:
     # of several, the first that names a file and has most columns
     has_file, _, delimiter, names = max(found, key=lambda each: each[:2], default=(False, 0, ",", []))
     if not has_file:
-        raise InputError(f"input.captions={url} begins with the line {names}; {_EXPECTED}")
+        raise InputError(f"input.captions={url} begins with the line {delimiter.join(names)[:200]!r}; {_EXPECTED}")
     n_of_name: Counter[str] = Counter()
     unique = []
     for name in names:
@@ -286,7 +288,7 @@ def _flush(batch: list[tuple[str | None, bytes]], paths: list[pa.Array], records
 
 def _json_records(url: str, encoding: str, names: set[str]) -> Iterator[tuple[str | None, bytes]]:
     with fsspec.open(url, "rt", encoding=encoding, errors="replace", compression="infer", newline="\n") as lines:
-        for value in _json_values(lines):
+        for value in _json_values(lines, is_lines=url.partition("?")[0].removesuffix(".gz").endswith((".jsonl", ".ndjson"))):
             if not isinstance(value, dict):
                 continue
             names.update(value)
@@ -299,20 +301,22 @@ def _clean(path: str | None) -> str | None:
     return None if path is None else path.encode("utf-8", "replace").decode()
 
 
-def _json_values(lines: IO[str]) -> Iterator[Any]:
-    """The records of JSON lines; of one JSON value, those in it."""
+def _json_values(lines: IO[str], *, is_lines: bool) -> Iterator[Any]:
+    """The records of JSON lines; of one JSON value, those in it.
+
+    Raises ValueError if a line is no JSON, or the whole is none.
+    """
     first = lines.readline()
-    try:
+    with suppress(ValueError):
         value = json.loads(first)
         # a record in a line of its own, unless the file is one long line
-        is_lines = isinstance(value, dict) and _file_column(value) is not None
-    except ValueError:
-        is_lines = False
+        is_lines = isinstance(value, dict) and (is_lines or _file_column(value) is not None)
     if is_lines:
-        yield value
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+        for number, line in enumerate(chain([first], lines), 1):
+            try:
+                yield from [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
         return
     yield from _records_in(json.loads(first + lines.read()))
 

@@ -31,6 +31,7 @@ _EXTENDED_TYPES: Final = frozenset(
 )
 
 _CHUNK_BYTES: Final = 1024 * 1024
+_LEAST_PACKED: Final = 64  # bytes of a packed tar: one that ends early is cut off, less is none
 _MAX_EMPTY_READS: Final = 16  # a regular end is read a few times, not over and over
 _MAX_ZERO_BLOCKS: Final = 65_536  # 32 MiB: padding is shorter, and a few compressed bytes can hold endless zeros
 
@@ -177,7 +178,9 @@ class TarStream:
             is_ended = tar.last_header is not None
             while not is_ended and (member := tar.next()) is not None:
                 tar.members.clear()
-                if member.isreg():
+                if member.islnk() or member.issym():
+                    self._reader.passed_over["links inside tars, which are not followed"] += 1
+                elif member.isreg():
                     self._peeked = b""
                     yield member
                     if self._cut is not None:
@@ -216,7 +219,7 @@ class TarStream:
         if source.error is not None:
             text = f"{self._url} can't be read beyond {source.n_bytes} bytes ({one_line(source.error)}); try again"
             self._reader.fail("unreadable", text, is_reachable=False)
-        elif self._tar is None and source.n_bytes:
+        elif self._tar is None and source.n_bytes and not (isinstance(error, EOFError) and source.n_bytes >= _LEAST_PACKED):
             self._reader.fail("unreadable", f"{self._url} is not a tar ({one_line(error)}); expected a plain, gzip, bzip2, xz or zstd tar")
         else:
             text = f"{self._url} breaks off after {source.n_bytes} bytes ({one_line(error)}); fetch it again to get the rest"
@@ -260,12 +263,13 @@ class TarStream:
             part.size = min(_CHUNK_BYTES, member.size - start)
             yield self.read(part)
 
-    def header(self, member: tarfile.TarInfo) -> bytes:
-        """Header to write before the bytes of the last member yielded: unchanged, unless it took several blocks."""
+    def header(self, member: tarfile.TarInfo, name: str = "") -> bytes:
+        """Header to write before the bytes of the last member yielded: unchanged, unless it took several blocks, or gets another name."""
         block: bytes = getattr(member, "block", b"")
-        if member.offset_data - member.offset == tarfile.BLOCKSIZE == len(block) and not member.issparse():
+        if not name and member.offset_data - member.offset == tarfile.BLOCKSIZE == len(block) and not member.issparse():
             return block
         plain = copy(member)
+        plain.name = name or member.name
         plain.type = tarfile.REGTYPE  # a sparse member's bytes are written whole
         # only this format keeps names that are not UTF-8 as they are
         return plain.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")

@@ -19,13 +19,17 @@ RUN_FILE: Final = "_config.json"  # that a run directory has from its first stag
 _RUN_FOLDER = "embeddings"
 
 
-def files_below(folder: str, key: str, passed_over: Counter[str]) -> list[str]:
+Inode = tuple[int, int]  # device and number of a local file
+
+
+def files_below(folder: str, key: str, passed_over: Counter[str], known: set[Inode] | None = None) -> list[str]:
     """Relative paths of the files of a folder and its subfolders.
 
     `folder`: absolute path or URL, without a '/' at its end. Local links are followed, each folder is entered once.
     `key`: of the configuration, that names the folder.
     `passed_over`: gains what was not looked at, by reason: hidden folders, links seen before, and run directories below the folder, whose
     pictures and vectors are made from others.
+    `known`: local files that other folders have led to, which are passed over; gains those of this one.
     Raises InputError if there is no such folder, or it can't be listed.
     """
     if is_local(folder):
@@ -33,7 +37,7 @@ def files_below(folder: str, key: str, passed_over: Counter[str]) -> list[str]:
             kind = "images, for tars use input.shards" if key == "input.images" else "arrays and tables"
             found = "is not a folder" if os.path.exists(folder) else "does not exist"
             raise InputError(f"{key}={folder} {found}; expected a folder of {kind}: check the path")
-        return _Walk(folder, passed_over).files()
+        return _Walk(folder, passed_over, set() if known is None else known).files()
     try:
         files, path = filesystem(folder)
         names = [posixpath.relpath(name, path) for name in files.find(path)]
@@ -63,8 +67,8 @@ def _without_runs(names: Iterable[str], passed_over: Counter[str]) -> list[str]:
 class _Walk:
     """A walk through a local folder that follows links and enters each folder once, by its real name if it has one here."""
 
-    def __init__(self, folder: str, passed_over: Counter[str]) -> None:
-        self._passed_over = passed_over
+    def __init__(self, folder: str, passed_over: Counter[str], known: set[Inode]) -> None:
+        self._passed_over, self._known = passed_over, known
         self._to_enter = deque([(folder, "", False)])  # path, relative path with a '/', whether a link leads to it
         self._entered: set[tuple[int, int]] = set()
         # of each file: whether a link leads to it, relative path; texts may be shared by images, so each of their names counts
@@ -74,6 +78,7 @@ class _Walk:
         """Relative paths of all files."""
         while self._to_enter:
             self._enter(*self._to_enter.popleft())
+        self._known.update((device, number) for device, number, text in self._names if not text)
         return [name for _, name in self._names.values()]
 
     def _enter(self, folder: str, prefix: str, is_linked: bool) -> None:
@@ -104,6 +109,9 @@ class _Walk:
                 self._to_enter.appendleft((entry.path, name + "/", False))
         elif stat.S_ISREG(status.st_mode):
             place = status.st_dev, status.st_ino, name if is_text(name) else ""
-            if place in self._names:
+            if place in self._names or place[:2] in self._known:
                 self._passed_over["links to a file that is looked at already"] += 1
-            self._names[place] = min(self._names.get(place, (is_linked, name)), (is_linked, name))
+            if place[:2] not in self._known:
+                self._names[place] = min(self._names.get(place, (is_linked, name)), (is_linked, name))
+        else:
+            self._passed_over["pipes, sockets and devices"] += 1
