@@ -88,7 +88,7 @@ def test_published_embeddings(here):
     np.save(here / "laion/img_emb/img_emb_0.npy", np.zeros((2, 4), np.float16))
     write_rows(here / "laion/metadata/metadata_0.parquet", url=["a", "b"])
     found = recognise(["laion"])
-    assert found.overrides == ("input.embeddings=laion", "encoder.name=precomputed") and "1 files of embeddings" in found.said[0]
+    assert found.overrides == ("input.embeddings=laion", "encoder.name=precomputed") and "1 file of embeddings" in found.said[0]
 
 
 def test_several_paths_of_one_kind(here):
@@ -108,8 +108,8 @@ def test_several_paths_of_one_kind(here):
     [
         (["nowhere"], "nowhere does not exist; expected a folder, a tar"),
         (["photos/a.jpg"], "photos/a.jpg is one file; give the folder that holds it and the others: photos"),
-        (["both"], "both holds 1 tars and 1 images; say which to read: input.shards='both/"),
-        (["photos", "a.tar"], "photos holds 1 images .* a.tar holds a shard; one run reads one kind"),
+        (["both"], "both holds 1 tar and 1 image; say which to read: input.shards='both/"),
+        (["photos", "a.tar"], "photos holds 1 image .* a.tar holds a shard; one run reads one kind"),
         (["empty"], "empty holds no file; expected photos"),
         (["texts"], "texts holds 2 .txt; expected photos"),
         (["notes.txt"], "notes.txt is no tar, parquet or Arrow file; a list of shards is given as @notes.txt"),
@@ -155,5 +155,5 @@ def test_a_data_set_of_lance(here):
     for name in ("data/0.lance", "_versions/1.manifest"):
         write(here / "vectors/a.lance" / name)
     assert recognise(["vectors"]).overrides == ("input.embeddings=vectors", "encoder.name=precomputed")
-    assert recognise(["vectors"]).said == ("1 files of embeddings (1 .lance)",)
+    assert recognise(["vectors"]).said == ("1 file of embeddings (1 .lance)",)
     assert recognise(["vectors/a.lance"]).overrides == ("input.embeddings=vectors/a.lance", "encoder.name=precomputed")

@@ -8,12 +8,14 @@ import io
 import json
 import lzma
 import tarfile
+import unicodedata
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -153,14 +155,66 @@ def test_bytes_decide_what_is_an_image(tmp_path: Path) -> None:
         ("6.jpg", b"x"),
         *((f"{number}.{suffix}", JPG) for number, suffix in enumerate(("bin", "txt", "json", "npy", "part", "html"), 7)),
         ("7.txt", b"BMW 320i"),  # begins like a BMP
+        ("folder/no_suffix", JPG),
+        ("README", b"no image"),
     ]
     reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
     samples = list(reader)
-    assert [sample.key for sample in samples if sample.image is not None] == [str(key) for key in (0, 1, 2, *range(6, 13))]
+    assert [sample.key for sample in samples if sample.image is not None] == [*map(str, (0, 1, 2, *range(6, 13))), "folder/no_suffix"]
     assert all(sample.image == JPG for sample in samples if sample.image is not None and sample.key != "6")
-    assert [sample.key for sample in samples if sample.error] == ["3", "4", "5"]
+    assert [sample.key for sample in samples if sample.error] == ["README", "3", "4", "5"]
     assert reader.late["7", "bin"].captions == ("BMW 320i",)
     assert reader.passed_over == {"members .weird": 1, "members .npy": 1, "members .mp4": 1}
+
+
+ORDERS = [
+    "p0.txt p1.txt p0.in p1.in p0.out p1.out",
+    "p0.in p1.in p0.out p1.out p1.txt p0.txt",
+    "p0.in p0.txt p1.in p1.txt p1.out p0.out",
+    "p0.in p1.in p0.txt p1.txt p0.out p1.out",
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_first_image_of_samples_that_stand_apart(tmp_path: Path, order: str) -> None:
+    members = [(name, name.encode()) if name.endswith("txt") else (f"{name}.jpg", JPG + name.encode()) for name in order.split()]
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)), images="first")
+    assert sorted((sample.key, sample.member) for sample in reader) == [("p0", "in.jpg"), ("p1", "in.jpg")]
+    assert reader.passed_over == {"images that input.images_per_sample leaves out": 2}
+
+
+def test_a_member_that_nobody_has(tmp_path: Path) -> None:
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes([("0.in.jpg", JPG), ("0.txt", b"x")])), images="zzz.jpg")
+    (sample,) = reader
+    assert str(sample.error) == "no_image: no member is zzz.jpg, which input.images_per_sample asks for; found in.jpg, txt"
+
+
+def test_one_name_in_two_forms_of_unicode(tmp_path: Path) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    members = [(f"{nfd}.jpg", JPG), (f"{nfc}.txt", b"coffee"), ("b.jpg", JPG), (f"{nfc}.json", b'{"caption": "late"}')]
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
+    assert [(sample.key, sample.captions) for sample in reader] == [(nfd, ("coffee",)), ("b", ())]
+    assert [late.captions for late in reader.late.values()] == [("late",)]
+
+
+def test_links_inside_a_tar_are_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (("a.jpg", tarfile.REGTYPE), ("b.jpg", tarfile.LNKTYPE), ("c.jpg", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "" if kind == tarfile.REGTYPE else "a.jpg"
+            info.size = len(JPG) if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(JPG))
+    reader = read_shard(str(tmp_path / "a.tar"))
+    assert [sample.key for sample in reader] == ["a"]
+    assert reader.passed_over == {"links inside tars, which are not followed": 2}
+
+
+def test_a_packed_tar_that_is_cut_off_early(tmp_path: Path) -> None:
+    packed = gzip.compress(tar_bytes([("0.jpg", JPG + np.random.default_rng(0).bytes(6_000))]))
+    reader = read_shard(write(tmp_path / "a.tar.gz", packed[:3_000]))
+    assert not list(reader)
+    assert reader.status == "truncated"
+    assert "breaks off after 3000 bytes" in str(reader.error)
 
 
 @pytest.mark.parametrize("is_sorted", [True, False])

@@ -149,9 +149,8 @@ def _why_nothing(context: StageContext, results: Sequence[EmbedResult]) -> str:
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
         wanted = context.config.input.images_per_sample
-        which = (
-            f" none has {wanted}, which input.images_per_sample asks for;" if set(dict(reasons)) == {"no_image"} and wanted != "all" else ""
-        )
+        is_unmet = set(dict(reasons)) == {"no_image"} and wanted not in ("all", "first")
+        which = f" none has {wanted}, which input.images_per_sample asks for;" if is_unmet else ""
         return f"all samples were rejected ({listed};{which} {context.run.table('rejected').path} says more)"
     return next((_trouble(shard) for result in results for shard in result.shards if shard["error"]), "nothing in it may be an image")
 

@@ -21,7 +21,13 @@ from dedup.storage.urls import absolute, filesystem, is_local
 _ARRAYS: Final = (".npy", ".npz", LANCE)
 _GLOBS: Final = "*?[{"
 _KEYS: Final = {"shards": "input.shards", "images": "input.images", "embeddings": "input.embeddings"}
-_NOUNS: Final = {"tars": "tars", "rows": "parquet or Arrow files with images", "arrays": "arrays of embeddings", "images": "images"}
+_NOUNS: Final = {  # of one, of several
+    "tars": ("tar", "tars"),
+    "rows": ("parquet or Arrow file with images", "parquet or Arrow files with images"),
+    "arrays": ("file of embeddings", "files of embeddings"),
+    "images": ("image", "images"),
+    "unknown": ("file that may be an image", "files that may be images"),
+}
 
 
 @dataclass(frozen=True)
@@ -96,18 +102,18 @@ def _look_into(path: str, folder: str) -> tuple[str, list[str], str]:
     has_rows = bool(of_kind["rows"]) and holds_images(f"{folder}/{min(of_kind['rows'])}")
     data = [kind for kind in ("tars", "arrays", "images") if of_kind[kind]] + (["rows"] if has_rows else [])
     if len(data) > 1:
-        held = " and ".join(f"{len(of_kind[kind]):,} {_NOUNS[kind]}" for kind in data)
-        raise ConfigError(
-            f"{path} holds {held}; say which to read: input.shards='{path.rstrip('/')}/**/*{{.tar,.parquet}}', input.images={path} or "
-            f"input.embeddings={path}"
-        )
+        held = " and ".join(f"{len(of_kind[kind]):,} {_NOUNS[kind][len(of_kind[kind]) > 1]}" for kind in data)
+        base = path.rstrip("/")
+        ways = {"tars": f"input.shards='{base}/**/*.tar*'", "rows": f"input.shards='{base}/**/*.parquet'", "images": f"input.images={path}"}
+        ways["arrays"] = f"input.embeddings={path} encoder.name=precomputed"
+        raise ConfigError(f"{path} holds {held}; say which to read: {' or '.join(ways[kind] for kind in data)}")
     if data and data[0] in ("tars", "rows"):
         kind = data[0]
-        return "shards", _patterns(path, of_kind[kind], TAR_ENDINGS if kind == "tars" else ()), _said(of_kind[kind], _NOUNS[kind])
+        return "shards", _patterns(path, of_kind[kind], TAR_ENDINGS if kind == "tars" else ()), _said(of_kind[kind], kind)
     if data == ["arrays"] or (not data and of_kind["rows"]):
-        return "embeddings", [path], _said(of_kind["arrays"] or of_kind["rows"], "files of embeddings")
+        return "embeddings", [path], _said(of_kind["arrays"] or of_kind["rows"], "arrays")
     if data or any(may_be_image(file_suffix(name)) for name in names):
-        return "images", [path], _said(of_kind["images"] or names, _NOUNS["images"] if data else "files that may be images")
+        return "images", [path], _said(of_kind["images"] or names, "images" if data else "unknown")
     suffixes = Counter(f".{file_suffix(name)}" for name in names)
     held = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(4)) or "no file"
     held += f" beside {passed_over[RUN_DIRECTORIES]} run directories" if passed_over[RUN_DIRECTORIES] else ""
@@ -122,8 +128,8 @@ def _patterns(path: str, names: Sequence[str], endings: Sequence[str]) -> list[s
     return [f"{base or '/'}/{depth}*{ending}" for ending in sorted(found)]
 
 
-def _said(names: Sequence[str], noun: str) -> str:
+def _said(names: Sequence[str], kind: str) -> str:
     suffixes = Counter(f".{file_suffix(name)}" for name in names)
     folders = len({posixpath.dirname(name) for name in names})
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(4)) + (", …" if len(suffixes) > 4 else "")
-    return f"{len(names):,} {noun} ({kinds})" + (f" in {folders:,} folders" if folders > 1 else "")
+    return f"{len(names):,} {_NOUNS[kind][len(names) > 1]} ({kinds})" + (f" in {folders:,} folders" if folders > 1 else "")

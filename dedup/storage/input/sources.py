@@ -19,15 +19,16 @@ from braceexpand import braceexpand
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.storage.input.beside import texts_beside
 from dedup.storage.input.folder_tables import FolderTable, by_table, depths_of, given_table, own_tables
+from dedup.storage.input.kinds import HEAD_BYTES, is_surely_image
 from dedup.storage.input.listing import Listing, list_files
 from dedup.storage.input.published_rows import EmbeddingFile
 from dedup.storage.input.row_files import is_row_file
 from dedup.storage.input.row_tables import LANCE
-from dedup.storage.input.rows import sidecar_url
+from dedup.storage.input.rows import TAR_ENDINGS, sidecar_url
 from dedup.storage.input.samples import file_suffix, one_line
 from dedup.storage.input.stamps import stamp, stamp_of
-from dedup.storage.input.walk import Inode
-from dedup.storage.urls import absolute, filesystem, is_local, matching
+from dedup.storage.input.walk import SEEN, Inode
+from dedup.storage.urls import absolute, filesystem, is_local, matching, open_binary
 from dedup.text import counted
 
 NO_IMAGES_TEXT: Final = "texts that belong to no image"
@@ -113,8 +114,9 @@ def _refuse(pattern: str, names: list[str]) -> None:
     first, what = names[0], f"input.shards={pattern}"
     if os.path.isdir(first):
         names = sorted(os.listdir(first))
-        rows = [] if any(name.endswith(".tar") for name in names) else [name for name in names if is_row_file(name)]
-        files = f"files as '{first}/*{posixpath.splitext(rows[0])[1]}'" if rows else f"tars as '{first}/*.tar'"
+        endings = [ending for ending in TAR_ENDINGS if any(name.endswith(ending) for name in names)]
+        rows = [] if endings else [name for name in names if is_row_file(name)]
+        files = f"files as '{first}/*{posixpath.splitext(rows[0])[1]}'" if rows else f"tars as '{first}/*{[*endings, '.tar'][0]}'"
         raise InputError(f"{what} is a folder; give its {files}, or a folder of images as input.images={first}")
     if len(names) > 1:
         raise InputError(f"{what}: none of the {len(names)} files exists, the first is {first}; check folder and number of digits")
@@ -175,18 +177,18 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0, 
         raise ConfigError(f"embed.images_per_partition={per_part} is below 0; expected a number of images, or 0")
     folder = absolute(images_dir).rstrip("/")
     listing = list_files(folder, set() if known is None else known)
+    whole = FolderPart("", folder, ()) if captions else _with_what_it_holds(folder, listing)
     images, passed_over = listing.images, listing.passed_over
+    if not images and known and passed_over[SEEN]:
+        return []
     if not images:
         held = ", ".join(f"{reason} {count:,}" for reason, count in passed_over.most_common(4)) or "no files"
-        held += f", texts {len(listing.texts):,}" if listing.texts else ""
         raise InputError(f"input.images={images_dir} holds no image, but {held}; expected JPEG, PNG, WebP or other images: check the path")
     if captions:
         files, path = filesystem(absolute(captions))
         if not files.isfile(path):
             raise InputError(f"input.captions={captions} does not exist; expected a CSV or parquet with the columns file, caption")
         whole = _with_given_table(folder, listing, absolute(captions))
-    else:
-        whole = _with_what_it_holds(folder, listing)
     if per_part:
         starts = {f"{number:05d}": start for number, start in enumerate(range(0, len(images), per_part))}
     else:
@@ -198,7 +200,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0, 
 
 
 def several_folders(folders: Sequence[str], captions: str, per_part: int, grain: int = 0) -> list[FolderPart]:
-    """Cut folders of images into parts; a folder that lies in another of them, or is given twice, is left out.
+    """Cut folders of images into parts; one all of whose files another has, since it lies in it or a link leads to it, is left out.
 
     For the arguments and what is raised see `folder_parts`.
     """
@@ -209,7 +211,8 @@ def several_folders(folders: Sequence[str], captions: str, per_part: int, grain:
             outermost.setdefault(place, folder)
     known: set[Inode] = set()
     parts = [folder_parts(folder, captions, per_part, grain, known) for folder in outermost.values()]
-    n_inside = len(folders) - len(outermost)
+    parts = [of_folder for of_folder in parts if of_folder]
+    n_inside = len(folders) - len(parts)
     if n_inside:
         passed_over = (*parts[0][0].passed_over, ("folders that are given twice, or lie in another", n_inside))
         parts[0][0] = replace(parts[0][0], passed_over=passed_over)
@@ -244,6 +247,10 @@ def _with_given_table(folder: str, listing: Listing, url: str) -> FolderPart:
 def _with_what_it_holds(folder: str, listing: Listing) -> FolderPart:
     """The whole folder with the texts beside its images and its own tables."""
     beside = tuple(texts_beside(listing.images, listing.texts))
+    orphans = set(listing.texts).difference(name for names in beside for name in names)
+    if pictures := sorted(name for name in orphans if _is_picture(folder, name)):
+        listing.images, listing.texts = sorted([*listing.images, *pictures]), sorted(set(listing.texts).difference(pictures))
+        beside = tuple(texts_beside(listing.images, listing.texts))
     refused: dict[str, str] = {}
     tables = own_tables(folder, listing.images, listing.tables, refused)
     read = {table.url for table in tables}
@@ -256,6 +263,17 @@ def _with_what_it_holds(folder: str, listing: Listing) -> FolderPart:
         listing.passed_over[NO_IMAGES_TEXT] += n_orphans
     depths = depths_of(listing.images, tables) if tables else ()
     return FolderPart("", folder, tuple(listing.images), tuple(tables), beside if any(beside) else (), depths)
+
+
+def _is_picture(folder: str, name: str) -> bool:
+    """Whether a local file that is called a text is an image; on a store each look costs a request."""
+    if not is_local(folder):
+        return False
+    try:
+        with open_binary(f"{folder}/{name}") as file:
+            return is_surely_image(file.read(HEAD_BYTES))
+    except OSError:
+        return False
 
 
 def part_of(whole: FolderPart, name: str, places: Sequence[int]) -> FolderPart:

@@ -14,6 +14,7 @@ from dedup.storage.input.beside import is_text
 from dedup.storage.input.samples import one_line
 from dedup.storage.urls import filesystem, is_local
 
+SEEN: Final = "links to a file that is looked at already"
 RUN_DIRECTORIES: Final = "run directories"
 RUN_FILE: Final = "_config.json"  # that a run directory has from its first stage on, beside this folder
 _RUN_FOLDER = "embeddings"
@@ -110,7 +111,7 @@ class _Walk:
         elif stat.S_ISREG(status.st_mode):
             place = status.st_dev, status.st_ino, name if is_text(name) else ""
             if place in self._names or place[:2] in self._known:
-                self._passed_over["links to a file that is looked at already"] += 1
+                self._passed_over[SEEN] += 1
             if place[:2] not in self._known:
                 self._names[place] = min(self._names.get(place, (is_linked, name)), (is_linked, name))
         else:
