@@ -244,7 +244,10 @@ def caption_lines(texts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("n_broken_json", "json that can't be parsed"),
         ("n_unread", "texts not read"),
     )
-    text += "".join(f"; {count:,} {'has' if count == 1 else 'have'} {what}" for name, what in notes if (count := texts.get(name)))
+    for name, what in notes:
+        if count := texts.get(name):
+            first = texts.get("examples", {}).get(name)
+            text += f"; {count:,} {'has' if count == 1 else 'have'} {what}{f' (the first: {printable(first)})' if first else ''}"
     lines = [("captions", text)]
     join = texts.get("join")
     if join:

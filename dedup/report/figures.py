@@ -13,7 +13,7 @@ from dedup.report.queries import Row, TableReader
 from dedup.runs.directory import Run
 from dedup.schemas import REJECT_REASONS
 from dedup.storage.tables import dataset
-from dedup.text import cut, key_text, shard_name, share_text
+from dedup.text import counted, cut, key_text, shard_name, share_text
 
 SIMILARITY_BINS = 200  # from 0 to 1
 _DISTANCE_BINS = 100
@@ -80,8 +80,9 @@ def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
     embed, manifest = run.records["embed"], run.records["manifest"]
     n = embed.rows["metadata"] + embed.rows["rejected"]
     dropped, images = manifest.rows["duplicates"], embed.rows["metadata"]
+    noun = "part" if run.config.input.images else "file" if run.config.input.embeddings else "shard"
     figures = [
-        ("samples", f"{n:,}", f"in {embed.summary.get('n_shards', 0):,} shards"),
+        ("samples", f"{n:,}", f"in {counted(embed.summary.get('n_shards', 0), noun)}"),
         ("kept", f"{manifest.rows['manifest']:,}", f"{share_text(manifest.rows['manifest'], n)} of all"),
         ("dropped", f"{dropped:,}", f"{share_text(dropped, images)} of the images, as copies"),
     ]

@@ -230,3 +230,11 @@ def test_a_file_that_two_folders_lead_to_is_one_image(tmp_path):
     lines = dict(summary_lines(shared_workers.run(config), config))
     assert lines["kept"].startswith("3; 0 duplicates dropped")
     assert lines["captions"] == "1 of 3 images have one (txt 1)"
+
+
+def test_what_could_not_be_read_is_named(tmp_path):
+    pictures = [encode(scene(number)) for number in range(2)]
+    write_members(tmp_path / "a.tar", [("0.jpg", pictures[0]), ("1.jpg", pictures[1]), ("1.json", b"{bad")])
+    config = config_for(f"input.shards={tmp_path}/a.tar", f"output.run_dir={tmp_path}/run")
+    lines = dict(summary_lines(shared_workers.run(config), config))
+    assert lines["captions"] == f"0 of 2 images have one; 1 has json that can't be parsed (the first: {tmp_path}/a.tar 1)"

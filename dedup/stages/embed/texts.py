@@ -40,6 +40,7 @@ class TextCounts:
     join: Counter[str] = field(default_factory=Counter)  # of the table or the parquet beside the shards; empty without one
     n_rows: int = 0  # of the parquet beside the shards
     tables: dict[str, int] = field(default_factory=dict)  # rows of tables that partitions may share, by URL
+    examples: dict[str, str] = field(default_factory=dict)  # of what could not be read, by the name of its count: shard and key
 
     def add(self, row: Mapping[str, Any], facts: TextFacts, carry: Sequence[str]) -> None:
         """Count a sample that is written; `row`: its row of `metadata`."""
@@ -47,21 +48,24 @@ class TextCounts:
         self.n_samples += 1
         self.n_captions += len(captions)
         self.n_several += len(captions) > 1
-        self.n_damaged += facts.is_damaged
-        self.n_broken_json += facts.n_broken
-        self.n_unread += facts.n_unread
+        self._add_unread(row, facts)
         self.by_source.update([facts.source] if facts.source else [])
         self.guessed.update(facts.guessed)
         self.carried.update(name for name in carry if row.get(name) is not None)
+
+    def _add_unread(self, row: Mapping[str, Any], facts: TextFacts) -> None:
+        counts = {"n_damaged": int(facts.is_damaged), "n_broken_json": facts.n_broken, "n_unread": facts.n_unread}
+        for name, count in counts.items():
+            if count:
+                setattr(self, name, getattr(self, name) + count)
+                self.examples.setdefault(name, f"{row['shard']} {row['key']}")
 
     def add_late(self, row: Mapping[str, Any], late: LateMembers, carry: Sequence[str]) -> None:
         """Count what came late of a sample that is counted already; `row`: its row of `metadata` so far."""
         n_before, n_after = len(row["captions"] or ()), len({*(row["captions"] or ()), *late.captions})
         self.n_captions += n_after - n_before
         self.n_several += (n_after > 1) - (n_before > 1)
-        self.n_damaged += late.text.is_damaged
-        self.n_broken_json += late.text.n_broken
-        self.n_unread += late.text.n_unread
+        self._add_unread(row, late.text)
         self.by_source.update([late.text.source] if late.text.source and not n_before else [])
         self.guessed.update(late.text.guessed)
         self.carried.update(name for name in carry if row.get(name) is None and late.carried.get(name) is not None)
@@ -89,6 +93,7 @@ class TextCounts:
         counts: JsonDict = {name: getattr(self, name) for name in _NUMBERS}
         for name in _COUNTERS:
             counts[name] = dict(sorted(getattr(self, name).items()))
+        counts |= {"examples": dict(sorted(self.examples.items()))} if self.examples else {}
         return counts | {"tables": dict(sorted(self.tables.items())), "columns": sorted(self.columns)[:_COLUMNS_KEPT]}
 
 
@@ -101,6 +106,7 @@ def merged(parts: Iterable[JsonDict]) -> JsonDict:
         for name in _COUNTERS:
             getattr(whole, name).update(part.get(name, {}))
         whole.tables |= part.get("tables", {})
+        whole.examples = part.get("examples", {}) | whole.examples
         whole.columns.update(part.get("columns", []))
     return whole.as_dict()
 

@@ -90,7 +90,8 @@ class _Rows:
             file = RowFile(self._url)
         except Exception as error:  # each file system has its own
             if _is_of_arrow(error):
-                text = f"{self._url} is no parquet or Arrow file ({one_line(error)}); expected one with a column of images"
+                text = f"{self._url} is no parquet or Arrow file, or not a whole one ({one_line(error)})"
+                text += "; expected one with a column of images: fetch it again"
                 self._reader.fail("unreadable", text)
             else:
                 self._reader.fail("unreadable", f"{self._url} can't be opened ({one_line(error)}); check the address", is_reachable=False)
