@@ -209,7 +209,7 @@ def input_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     lines = []
     n_keys, n_images = summary.get("n_keys", 0), summary.get("n_images", 0)
-    if n_keys != n_images:
+    if n_keys != n_images + summary.get("n_without_image", 0):  # else the reasons of rejected samples say it
         lines.append(("images", f"{n_images:,} in {counted(n_keys, 'sample')}"))
     if n_late := summary.get("n_late"):
         lines.append(("unsorted", f"{counted(n_late, 'sample')} whose members stand apart in the tar, joined by key"))

@@ -140,7 +140,9 @@ def _listed(differences: Sequence[Difference]) -> str:
     return "; ".join(map(str, differences))
 
 
-_INPUT_FIGURES: Final = frozenset({"n_keys", "n_images", "n_late", "n_broken_off", "n_unreadable", "passed_over", "texts"})
+_INPUT_FIGURES: Final = frozenset(
+    {"n_keys", "n_images", "n_without_image", "n_late", "n_broken_off", "n_unreadable", "passed_over", "texts"}
+)
 
 
 def _input_figures(summary: JsonDict) -> JsonDict:

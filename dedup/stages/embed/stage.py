@@ -107,7 +107,8 @@ def embed(context: StageContext) -> StageResult:
     if inherited:
         summary["n_base_samples"] = sum(results[number].n_samples for number in inherited)
     summary["n_late"] = sum(shard.get("n_late", 0) for result in results.values() for shard in result.shards)
-    summary["n_images"] = rows["metadata"] + rows["rejected"] - sum(reasons[reason] for reason in WITHOUT_IMAGE)
+    summary["n_without_image"] = sum(reasons[reason] for reason in WITHOUT_IMAGE)
+    summary["n_images"] = rows["metadata"] + rows["rejected"] - summary["n_without_image"]
     summary |= {"n_keys": sum(result.n_keys for result in results.values()), "passed_over": _passed_over(context, results)}
     n_unreachable = sum(not shard["is_reachable"] for shard in unreadable)
     shards = [shard for result in results.values() for shard in result.shards]
