@@ -22,7 +22,7 @@ class Listing:
     passed_over: Counter[str] = field(default_factory=Counter)  # how many others there are, by reason
 
 
-def list_files(folder: str, known: set[Inode]) -> Listing:
+def list_files(folder: str, known: set[Inode] | None) -> Listing:
     """Find the files of a folder and its subfolders.
 
     `folder`: absolute path or URL, without a '/' at its end.

@@ -265,14 +265,7 @@ class _Joiner:
         if run.images:
             self._reader.n_samples += not before
             members = self._images[run.key] = [*before, *(image.member for image in run.images)]
-            if run.texts.names_one_of(members):
-                self._has_own_texts.add(run.key)
-            for member in members if before else ():
-                late = self._reader.late.setdefault((run.key, member), LateMembers())
-                late.n_images = len(members)
-                late.shares |= member not in before and run.key not in self._has_own_texts
-            if before and run.texts:
-                self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
+            self._note_late(run, before, members)
             yield from ((self._sample(run, image), run.texts.of_image(image.member, members)) for image in run.images)
         elif before:
             self._note_apart(run.key)
@@ -283,6 +276,20 @@ class _Joiner:
             yield RawSample(run.key, self._shard, error=error), run.texts
         else:
             self._without_image[run.key] = run
+
+    def _note_late(self, run: _Run, before: Sequence[str], members: Sequence[str]) -> None:
+        """Note what a run with images says of the sample's other images.
+
+        `before`: the images of earlier runs; `members`: all so far.
+        """
+        if run.texts.names_one_of(members):
+            self._has_own_texts.add(run.key)
+        for member in members if before else ():
+            late = self._reader.late.setdefault((run.key, member), LateMembers())
+            late.n_images = len(members)
+            late.shares |= member not in before and run.key not in self._has_own_texts
+        if before and run.texts:
+            self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
 
     def _note_apart(self, key: str) -> None:
         self._apart.add(key)

@@ -176,10 +176,10 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0, 
     if per_part < 0:
         raise ConfigError(f"embed.images_per_partition={per_part} is below 0; expected a number of images, or 0")
     folder = absolute(images_dir).rstrip("/")
-    listing = list_files(folder, set() if known is None else known)
+    listing = list_files(folder, known)
     whole = FolderPart("", folder, ()) if captions else _with_what_it_holds(folder, listing)
     images, passed_over = listing.images, listing.passed_over
-    if not images and known and passed_over[SEEN]:
+    if not images and known is not None and passed_over[SEEN]:
         return []
     if not images:
         held = ", ".join(f"{reason} {count:,}" for reason, count in passed_over.most_common(4)) or "no files"
@@ -209,7 +209,7 @@ def several_folders(folders: Sequence[str], captions: str, per_part: int, grain:
     for folder, place in places.items():
         if not any(place.startswith(f"{other.rstrip('/')}/") for other in places.values()):
             outermost.setdefault(place, folder)
-    known: set[Inode] = set()
+    known: set[Inode] | None = set() if len(outermost) > 1 else None
     parts = [folder_parts(folder, captions, per_part, grain, known) for folder in outermost.values()]
     parts = [of_folder for of_folder in parts if of_folder]
     n_inside = len(folders) - len(parts)

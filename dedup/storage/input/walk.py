@@ -38,7 +38,7 @@ def files_below(folder: str, key: str, passed_over: Counter[str], known: set[Ino
             kind = "images, for tars use input.shards" if key == "input.images" else "arrays and tables"
             found = "is not a folder" if os.path.exists(folder) else "does not exist"
             raise InputError(f"{key}={folder} {found}; expected a folder of {kind}: check the path")
-        return _Walk(folder, passed_over, set() if known is None else known).files()
+        return _Walk(folder, passed_over, known).files()
     try:
         files, path = filesystem(folder)
         names = [posixpath.relpath(name, path) for name in files.find(path)]
@@ -68,7 +68,7 @@ def _without_runs(names: Iterable[str], passed_over: Counter[str]) -> list[str]:
 class _Walk:
     """A walk through a local folder that follows links and enters each folder once, by its real name if it has one here."""
 
-    def __init__(self, folder: str, passed_over: Counter[str], known: set[Inode]) -> None:
+    def __init__(self, folder: str, passed_over: Counter[str], known: set[Inode] | None) -> None:
         self._passed_over, self._known = passed_over, known
         self._to_enter = deque([(folder, "", False)])  # path, relative path with a '/', whether a link leads to it
         self._entered: set[tuple[int, int]] = set()
@@ -79,7 +79,8 @@ class _Walk:
         """Relative paths of all files."""
         while self._to_enter:
             self._enter(*self._to_enter.popleft())
-        self._known.update((device, number) for device, number, text in self._names if not text)
+        if self._known is not None:
+            self._known.update((device, number) for device, number, text in self._names if not text)
         return [name for _, name in self._names.values()]
 
     def _enter(self, folder: str, prefix: str, is_linked: bool) -> None:
@@ -110,9 +111,10 @@ class _Walk:
                 self._to_enter.appendleft((entry.path, name + "/", False))
         elif stat.S_ISREG(status.st_mode):
             place = status.st_dev, status.st_ino, name if is_text(name) else ""
-            if place in self._names or place[:2] in self._known:
+            is_known = self._known is not None and place[:2] in self._known
+            if place in self._names or is_known:
                 self._passed_over[SEEN] += 1
-            if place[:2] not in self._known:
+            if not is_known:
                 self._names[place] = min(self._names.get(place, (is_linked, name)), (is_linked, name))
         else:
             self._passed_over["pipes, sockets and devices"] += 1
