@@ -192,6 +192,20 @@ def test_files_that_are_still_written_are_left_out(tmp_path: Path) -> None:
     assert expand_shards([f"{tmp_path}/_00001.tar"]) == [f"{tmp_path}/_00001.tar"]
 
 
+def test_a_shard_of_several_names_is_read_once(tmp_path: Path) -> None:
+    for folder in ("a", "z"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "z" / "real.tar").write_bytes(b"x")
+    (tmp_path / "z" / "twin.tar").hardlink_to(tmp_path / "z" / "real.tar")
+    (tmp_path / "a" / "link.tar").symlink_to("../z/real.tar")
+    (tmp_path / "a" / "folder").symlink_to("../z")
+    (tmp_path / "a" / "gone.tar").symlink_to("nowhere.tar")
+    passed_over: Counter[str] = Counter()
+    assert expand_shards([f"{tmp_path}/*/*.tar", f"{tmp_path}/a/folder/*.tar"], passed_over) == [f"{tmp_path}/z/real.tar"]
+    assert passed_over == {"links to a file that is looked at already": 4}
+    assert expand_shards([f"{tmp_path}/a/link.tar"]) == [f"{tmp_path}/a/link.tar"]
+
+
 def test_folder_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no image"):
         folder_parts(str(tmp_path), "", 10)

@@ -10,6 +10,7 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,7 +60,8 @@ def expand_shards(patterns: Sequence[str], passed_over: Counter[str] | None = No
     local file with exactly the given name is taken literally, whatever characters are in it. A glob leaves out files whose names begin
     with _ or a dot, unless its own does: something is still writing them.
     `passed_over`: counts these.
-    Returns without repetitions, sorted; local paths absolute and without ``file://``. A shard missing from a brace range, or a remote one
+    Returns without repetitions, sorted; local paths absolute and without ``file://``; of several names of one local file, links among them,
+    the file's own, or the first. A shard missing from a brace range, or a remote one
     named outright, is kept: reading it reports that it can't be reached.
     Raises InputError if a glob matches no file, a local path does not exist, nor any file of a local brace range, a list can't be read,
     braces don't match, or nothing is given.
@@ -80,7 +82,24 @@ def expand_shards(patterns: Sequence[str], passed_over: Counter[str] | None = No
     if not shards:
         only = f" but {counted(len(hidden), 'file')} that _ or a dot hides: is something still writing?" if hidden else ""
         raise InputError(f"input.shards={list(patterns)} names no shard{only or '; expected paths, globs, brace ranges or @list.txt'}")
-    return sorted(shards)
+    once = _each_file_once(sorted(shards))
+    if passed_over is not None and len(once) < len(shards):
+        passed_over[SEEN] += len(shards) - len(once)
+    return once
+
+
+def _each_file_once(shards: Sequence[str]) -> list[str]:
+    """Shards without other names of local files."""
+    chosen: dict[object, str] = {}
+    for shard in shards:
+        place: object = shard
+        if is_local(shard):
+            with suppress(OSError):  # reading it will report that
+                status = os.stat(shard)
+                place = status.st_dev, status.st_ino
+        if place not in chosen or (os.path.realpath(chosen[place]) != chosen[place] and os.path.realpath(shard) == shard):
+            chosen[place] = shard
+    return sorted(chosen.values())
 
 
 def _expand(pattern: str, depth: int) -> Iterator[tuple[str, bool]]:
