@@ -116,11 +116,12 @@ def pair_up(arrays: Sequence[str], tables: Sequence[str], passed_over: Counter[s
         chosen = [table for table in tables if kind and table.endswith(kind)]
         passed_over.update({"tables of other kinds": len(tables) - len(chosen)} if len(chosen) < len(tables) else {})
         return [(table, table) for table in chosen]
+    known = _Tables(tables)
     try:
-        pairs = [(array, _table_of(array, tables)) for array in arrays]
+        pairs = [(array, _table_of(array, known)) for array in arrays]
     except InputError:
         # a text file may be anything's
-        if any(table.endswith(TYPED_SUFFIXES) for table in tables) or any(_has_table(array, tables) for array in arrays):
+        if any(table.endswith(TYPED_SUFFIXES) for table in tables) or any(_has_table(array, known) for array in arrays):
             raise
         pairs = [(array, "") for array in arrays]
     array_of: dict[str, str] = {}
@@ -150,26 +151,37 @@ def _is_lacking(table: str, *, has_numbers: bool) -> bool:
     return _number(table, "metadata") is not None if has_numbers else table.endswith(TYPED_SUFFIXES)
 
 
-def _has_table(array: str, tables: Sequence[str]) -> bool:
+class _Tables:
+    """Tables by their URL, and those of a number by it: a data set has ten thousands."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.urls = frozenset(urls)
+        self.numbered: dict[int, list[str]] = {}
+        for url in urls:
+            if (number := _number(url, "metadata")) is not None:
+                self.numbered.setdefault(number, []).append(url)
+
+
+def _has_table(array: str, tables: _Tables) -> bool:
     try:
         return bool(_table_of(array, tables))
     except InputError:
         return False
 
 
-def _table_of(array: str, tables: Sequence[str]) -> str:
+def _table_of(array: str, tables: _Tables) -> str:
     """The table of an array.
 
     Raises InputError if there is none, or more than one.
     """
     number, home = _number(array, "img_emb"), posixpath.dirname(array)
     if number is None:
-        stem, known = posixpath.splitext(array)[0], set(tables)
-        beside = next((stem + suffix for suffix in TABLE_SUFFIXES if stem + suffix in known), None)
+        stem = posixpath.splitext(array)[0]
+        beside = next((stem + suffix for suffix in TABLE_SUFFIXES if stem + suffix in tables.urls), None)
         if beside is not None:
             return beside
         raise InputError(f"{array} has no metadata; expected {posixpath.basename(stem)}.parquet with a row for each of its rows")
-    numbered = [(table, posixpath.dirname(table)) for table in tables if _number(table, "metadata") == number]
+    numbered = [(table, posixpath.dirname(table)) for table in tables.numbered.get(number, [])]
     above = posixpath.dirname(home)
     # in its own folder, in one beside it, in the folder above, in one inside its own: other folders number theirs on their own
     near = (
