@@ -20,6 +20,7 @@ from dedup.encoders import n_gpus
 from dedup.errors import ResourceError, RunDirectoryError
 from dedup.machine import free_disk, free_memory
 from dedup.runs.directory import Run
+from dedup.stages.embed.copy import may_be_linked
 from dedup.stages.embed.moved import Source
 from dedup.stages.embed.partition import keeps_thumbnails
 from dedup.stages.index.fill import PQ_FROM
@@ -144,7 +145,8 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     has_views = config.search.views and any(each.makes_views for each in (kind, *second_kinds))
     has_thumbnails = kind.has_images and keeps_thumbnails(config, [source for source, _ in sources.values()][:1])
     codes = {"none": 0, "fp16": 2 * dim, "pq": _PQ, "auto": _PQ if n >= PQ_FROM else 2 * dim}[config.index.codes]
-    bytes_per_image = 2 * dims + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * has_thumbnails
+    is_linked = embeds and _reads_where_they_lie(config, [source for source, _ in sources.values()])
+    bytes_per_image = 2 * dims * (not is_linked) + _TABLES + _LISTS + 2 * codes + _VIEWS * has_views + _THUMBNAIL * has_thumbnails
     nprobe = config.search.nprobe or 32
     n_processes = min(n_workers, n_gpus(config.encoder, config.engine.device) or n_workers) if embeds else n_workers
     memory = _driver(n) + n_processes * _per_worker(config)
@@ -152,6 +154,13 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
     temporary = n * nprobe * _PER_LIST + (0 if is_local(run.url) else n * codes)
     savers = ("embed.thumbnails=false",) * has_thumbnails + ("search.views=false",) * has_views
     return Needs(n_images, is_exact, memory, disk, temporary, n_processes, savers)
+
+
+def _reads_where_they_lie(config: Config, sources: Sequence[Source]) -> bool:
+    """Whether the vectors are, as far as their files tell, not written again."""
+    if config.embed.copy_vectors or not is_local(config.output.run_dir):
+        return False
+    return bool(sources) and all(isinstance(source, EmbeddingFile) and may_be_linked(source) for source in sources)
 
 
 def _driver(n_images: int) -> int:

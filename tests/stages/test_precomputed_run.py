@@ -15,8 +15,10 @@ from dedup.config.key import STAGE_NAMES
 from dedup.config.load import load_config
 from dedup.errors import ConfigError, InputError, RunDirectoryError, StageError
 from dedup.numerics.graph.components import connected_components
+from dedup.pipeline.preflight import estimate
 from dedup.runs.directory import Run
 from dedup.runs.vectors import EmbeddingStore
+from dedup.stages.embed.sources import find_sources
 from dedup.storage.tables import read_table
 
 N = (700, 500)
@@ -285,6 +287,9 @@ def test_unit_rows_are_read_where_they_lie(unit_rows, tmp_path):
     assert len(kept[0]) == 280
     again = shared_workers.run(config_for(folder, linked, "engine.workers=1"))
     assert again.skipped == STAGE_NAMES
+    fresh = [config_for(folder, tmp_path / "fresh", f"embed.copy_vectors={copies}") for copies in ("false", "true")]
+    needs = [estimate(config, find_sources(config).sources, True, 1).disk for config in fresh]
+    assert needs[1] - needs[0] == rows.nbytes
 
 
 @pytest.mark.parametrize("what", ["longer", "null", "float32", "Fortran", "truncated later"])

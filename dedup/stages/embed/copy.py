@@ -104,7 +104,7 @@ class _UnitRows:
     def __init__(self, url: str, sources: Sequence[EmbeddingFile], *, may_link: bool) -> None:
         self._url, self._source, self._n_linked = url, sources[0], 0
         self._writer: ArrayWriter | None = None
-        if not (may_link and len(sources) == 1 and is_local(url) and _is_float16(sources[0])):
+        if not (may_link and len(sources) == 1 and is_local(url) and may_be_linked(sources[0])):
             self._start()
 
     def _start(self) -> None:
@@ -144,7 +144,8 @@ class _UnitRows:
             self._writer.abort()
 
 
-def _is_float16(source: EmbeddingFile) -> bool:
+def may_be_linked(source: EmbeddingFile) -> bool:
+    """Whether the vectors of a file are laid out as a run's are, so that they need no copy if their length is 1."""
     return is_local(source.url) and source.url.endswith(".npy") and is_laid_out_as(source.url, np.float16)
 
 
