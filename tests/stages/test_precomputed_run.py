@@ -12,7 +12,7 @@ from shard_data import make_samples, write_shards
 from vector_data import all_similarities, copies_of, power_law
 
 from dedup.config.key import STAGE_NAMES
-from dedup.config.load import load_config
+from dedup.config.load import load_config, resolved
 from dedup.errors import ConfigError, InputError, RunDirectoryError, StageError
 from dedup.numerics.graph.components import connected_components
 from dedup.pipeline.preflight import estimate
@@ -287,7 +287,7 @@ def test_unit_rows_are_read_where_they_lie(unit_rows, tmp_path):
     assert len(kept[0]) == 280
     again = shared_workers.run(config_for(folder, linked, "engine.workers=1"))
     assert again.skipped == STAGE_NAMES
-    fresh = [config_for(folder, tmp_path / "fresh", f"embed.copy_vectors={copies}") for copies in ("false", "true")]
+    fresh = [resolved(config_for(folder, tmp_path / "fresh", f"embed.copy_vectors={copies}")) for copies in ("false", "true")]
     needs = [estimate(config, find_sources(config).sources, True, 1).disk for config in fresh]
     assert needs[1] - needs[0] == rows.nbytes
 
