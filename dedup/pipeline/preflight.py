@@ -158,7 +158,7 @@ def estimate(config: Config, sources: Mapping[str, tuple[Source, str]], embeds: 
 
 def _reads_where_they_lie(config: Config, sources: Sequence[Source]) -> bool:
     """Whether the vectors are, as far as their files tell, not written again."""
-    if config.embed.copy_vectors or not is_local(config.output.run_dir):
+    if config.embed.copy_vectors or config.embed.shards_per_partition > 1 or not is_local(config.output.run_dir):
         return False
     return bool(sources) and all(isinstance(source, EmbeddingFile) and may_be_linked(source) for source in sources)
 

@@ -178,7 +178,7 @@ def _copies_of(run: Run) -> Iterator[_Copy]:
 
 def path_of(folder: str, key: str) -> str:
     r"""The file of a key; bytes that are no text are written as ``\xNN`` in tables."""
-    return file_at(f"{folder}/", key)
+    return file_at(os.path.join(folder, ""), key)
 
 
 def _left_alone(copy: _Copy, action: Action, guarded: Sequence[str], left: Counter[str]) -> bool:

@@ -230,10 +230,16 @@ def _copy_bytes(source: IO[bytes], length: int, target: IO[bytes]) -> None:
         length -= len(chunk)
 
 
+def _new_name(tar: TarStream, member: tarfile.TarInfo) -> str:
+    """The name under which a member is written, '' for its own: an image without a suffix gets that of its kind."""
+    if "." in member.name.rpartition("/")[2]:
+        return ""
+    return f"{member.name}.{usual_suffix(tar.peek(member, HEAD_BYTES))}"
+
+
 def _copy_member(tar: TarStream, member: tarfile.TarInfo, file: IO[bytes]) -> int:
     """Copy a member with its header; returns its size in bytes. An image without a suffix gets that of its kind."""
-    is_bare = "." not in member.name.rpartition("/")[2]
-    file.write(tar.header(member, f"{member.name}.{usual_suffix(tar.peek(member, HEAD_BYTES))}" if is_bare else ""))
+    file.write(tar.header(member, _new_name(tar, member)))
     n_bytes = 0
     for chunk in tar.chunks(member):
         file.write(chunk)

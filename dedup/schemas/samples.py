@@ -42,7 +42,7 @@ REJECT_REASONS: Final = {
     "too_many_pixels": "more pixels than input.max_pixels",
     "too_many_bytes": "more bytes than input.max_image_bytes",
     "duplicate_key": "the key occurred before in the same shard; the first sample with it is used",
-    "no_key": "a tar member whose name has no extension, so it belongs to no sample",
+    "no_key": "a tar member whose name has no extension, so it belongs to no sample, and whose bytes are no image's",
     "bad_embedding": "the vector is not finite, or all 0",
 }
 

@@ -181,8 +181,9 @@ def linked_place(url: str) -> str:
 
 def _link_or_copy_local(source: str, target: str) -> None:
     if os.path.islink(source):  # vectors that are read where they lie
-        os.symlink(os.readlink(source), target)
-        return
+        with suppress(OSError):  # a file system without such links
+            os.symlink(os.readlink(source), target)
+            return
     try:
         os.link(source, target)
     except FileNotFoundError:

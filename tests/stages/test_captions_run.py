@@ -226,6 +226,11 @@ def test_a_file_that_two_folders_lead_to_is_one_image(tmp_path):
     lines = dict(summary_lines(shared_workers.run(config), config))
     assert lines["kept"].startswith("2; 0 duplicates dropped")
     assert lines["not looked at"] == "folders that are given twice, or lie in another 1"
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "a.npy").write_bytes(b"x")
+    (tmp_path / "z" / "b.npy").hardlink_to(tmp_path / "z" / "a.npy")
+    with pytest.raises(InputError, match="z holds no image, but links to a file that is looked at already 1, files .npy 1"):
+        shared_workers.run(config_for(f"input.images={tmp_path}/x", f"input.images={tmp_path}/z", f"output.run_dir={tmp_path}/other"))
     (tmp_path / "y" / "c.jpg").write_bytes(encode(scene(2)))
     lines = dict(summary_lines(shared_workers.run(config), config))
     assert lines["kept"].startswith("3; 0 duplicates dropped")

@@ -319,6 +319,24 @@ def test_other_rows_are_copied(unit_rows, tmp_path, what):
     assert np.abs(found - expected).max() <= 2**-10
 
 
+def test_equal_rows_have_one_digest_whether_they_are_copied_or_not(tmp_path):
+    """Rows scaled in half precision are 1 long but for more than rounding in float32 leaves."""
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((500, 64)).astype(np.float16)
+    rows = rows / np.linalg.norm(rows.astype(np.float32), axis=1, keepdims=True).astype(np.float16)
+    away = np.abs(np.linalg.norm(rows.astype(np.float32), axis=1) - 1)
+    rows = rows[away < 4.5e-4]
+    assert away[away < 4.5e-4].max() > 2e-4
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    np.save(folder / "a.npy", rows)
+    np.save(folder / "b.npy", np.concatenate([rows, np.zeros((1, 64), np.float16)]))
+    shared_workers.run(config_for(folder, tmp_path / "run", "engine.workers=1", "search.views=false"))
+    paths = sorted((tmp_path / "run" / "embeddings" / "img_emb").iterdir())
+    assert [path.is_symlink() for path in paths] == [True, False]
+    assert table(tmp_path / "run", "exact").num_rows == len(rows)
+
+
 def test_vectors_that_are_gone_are_named(unit_rows, tmp_path):
     folder, _ = unit_rows
     shared_workers.run(config_for(folder, tmp_path / "run", "engine.workers=1"))

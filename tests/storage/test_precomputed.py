@@ -475,6 +475,31 @@ def test_metadata_in_csv(tmp_path, name):
         find_embeddings(str(tmp_path))
 
 
+def test_numbered_tables_in_packed_csv(tmp_path):
+    np.save(tmp_path / "img_emb_0.npy", rows_of(2))
+    with gzip.open(tmp_path / "metadata_000.csv.gz", "wt") as file:
+        file.write("key\na\nb\n")
+    assert read_all(find_embeddings(str(tmp_path)))[1] == ["a", "b"]
+
+
+def test_csv_of_one_column_and_in_utf_16(tmp_path):
+    np.save(tmp_path / "a.npy", rows_of(3))
+    (tmp_path / "a.csv").write_text("caption\none\n\nthree\n")
+    ((_, rows),) = read_embeddings(*find_embeddings(str(tmp_path)))
+    assert rows["caption"].to_pylist() == ["one", None, "three"]
+    (tmp_path / "a.csv").write_text("key;caption\nk0;Br\u00fccke\nk1;\nk2;M\u00f6we\n", encoding="utf-16")
+    ((_, rows),) = read_embeddings(*find_embeddings(str(tmp_path)))
+    assert (rows["key"].to_pylist(), rows["caption"].to_pylist()) == (["k0", "k1", "k2"], ["Br\u00fccke", None, "M\u00f6we"])
+
+
+def test_a_raw_array_that_is_cut_off_may_be_allowed(tmp_path):
+    (tmp_path / "a.bin").write_bytes(rows_of(5).tobytes())
+    (tmp_path / "b.bin").write_bytes(rows_of(5).tobytes()[:-3])
+    counts = Counter()
+    (file,) = find_embeddings(str(tmp_path), counts, raw="float16x4", allow_missing=True)
+    assert (file.n_rows, counts) == (5, {"rows of arrays that are cut off": 4})
+
+
 def test_one_table_in_two_forms(tmp_path):
     """As clip-retrieval's users have them: the typed one is read, the other is counted."""
     write(tmp_path, ("img_emb/img_emb_0.npy", "metadata/metadata_0.parquet"), rows_of(2), key=["a", "b"])

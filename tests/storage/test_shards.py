@@ -175,6 +175,45 @@ ORDERS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "order", ["a.1.jpg a.1.txt b.jpg a.2.jpg", "a.1.jpg b.1.jpg a.1.txt b.1.txt a.2.jpg b.2.jpg", "a.1.txt b.jpg a.1.jpg b.txt a.2.jpg"]
+)
+def test_an_image_that_stands_apart_gets_no_other_s_text(tmp_path: Path, order: str) -> None:
+    members = [(name, JPG + name.encode() if name.endswith("jpg") else name.encode()) for name in order.split()]
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
+    captions = {(sample.key, sample.member): sample.captions for sample in reader}
+    for place, late in reader.late.items():
+        assert not late.shares
+        assert late.n_images == sum(key == place[0] for key, _ in captions)
+        captions[place] += late.captions
+    assert captions["a", "1.jpg"] == ("a.1.txt",)
+    assert captions["a", "2.jpg"] == ()
+
+
+def test_very_many_images_of_one_key(tmp_path: Path) -> None:
+    """Names with a version in front put a whole tar under one key: each still has its own text, at a cost that grows with their number."""
+    n = 3_000
+    members = [
+        (f"v1.{number:06d}.{suffix}", JPG if suffix == "jpg" else b"%d" % number) for number in range(n) for suffix in ("jpg", "txt")
+    ]
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
+    assert [sample.captions for sample in reader] == [(str(number),) for number in range(n)]
+    apart = [
+        member for pair in zip(members[::2], members[1::2], strict=True) for member in (pair[0], (f"{pair[0][0][3:9]}.cls", b"x"), pair[1])
+    ]
+    reader = read_shard(write(tmp_path / "b.tar", tar_bytes(apart)))
+    captions = {sample.member: sample.captions for sample in reader if sample.key == "v1"}
+    assert len(captions) == n
+    assert all(captions[member] + late.captions == (str(int(member[:6])),) for (_, member), late in reader.late.items())
+
+
+def test_suffixes_without_number_are_counted_together(tmp_path: Path) -> None:
+    members = [(f"doc.{number:06d}", b"no image") for number in range(50)] + [("a.jpg", JPG), ("a.npy", b"x")]
+    reader = read_shard(write(tmp_path / "a.tar", tar_bytes(members)))
+    assert len(list(reader)) == 2
+    assert reader.passed_over == {"members of other names": 50, "members .npy": 1}
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_first_image_of_samples_that_stand_apart(tmp_path: Path, order: str) -> None:
     members = [(name, name.encode()) if name.endswith("txt") else (f"{name}.jpg", JPG + name.encode()) for name in order.split()]

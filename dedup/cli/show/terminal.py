@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -172,6 +172,8 @@ def _repeat_until_noticed() -> None:
 
 
 def _stop_repeating() -> None:
+    with suppress(KeyboardInterrupt):  # of a last one
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     sys.unraisablehook = sys.__unraisablehook__

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -116,7 +117,7 @@ class _UnitRows:
 
     def add(self, rows: Rows32) -> tuple[Rows16, Mask]:
         """Take the next rows of the source; returns those that are good, as they will be read, and which they are."""
-        if self._writer is None and not bool((np.abs(np.linalg.norm(rows, axis=1) - 1) <= _UNIT).all()):
+        if self._writer is None and not bool((np.abs(_lengths(rows) - 1) <= _UNIT).all()):
             self._start()
         if self._writer is None:
             self._n_linked += len(rows)
@@ -159,10 +160,19 @@ def _until_it_breaks(source: EmbeddingFile, carry: Sequence[str], outcome: Copie
         outcome.status, outcome.error, outcome.is_reachable = "truncated", one_line(error), is_broken
 
 
+def _lengths(rows: Rows32) -> npt.NDArray[np.float64]:
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return lengths
+
+
 def unit_float16(rows: Rows32) -> tuple[Rows16, Mask]:
-    """Rows scaled to length 1 and rounded, without those that are not finite or have no direction; and which rows were good."""
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    """Rows scaled to length 1 and rounded, without those that are not finite or have no direction; and which rows were good.
+
+    Rows that have length 1 but for rounding stay as they are, as where they are read in place: equal rows have equal digests everywhere.
+    """
+    norms = _lengths(rows)
     is_good = np.isfinite(norms) & (norms > _LEAST_NORM)
+    norms[np.abs(norms - 1) <= _UNIT] = 1.0
     unit = (rows[is_good] / norms[is_good, None]).astype(np.float16)
     return unit, is_good
 

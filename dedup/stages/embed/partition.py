@@ -9,15 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
 from dedup.config import Config
 from dedup.config.encoders import encoder_kind
 from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint, load_encoder
 from dedup.errors import ConfigError
 from dedup.machine import task_cores
-from dedup.numerics.arraytypes import Rows32
 from dedup.runs.directory import Run
 from dedup.stages.embed.copy import CopiedRows, copy_embeddings
 from dedup.stages.embed.late import join_late
@@ -38,12 +35,6 @@ from dedup.storage.input.shards import read_shard
 from dedup.storage.input.sources import FolderPart
 from dedup.storage.input.stamps import stamp
 from dedup.storage.urls import is_local, read_json
-
-Batch = tuple[Rows32, pa.Table]
-
-_LEAST_NORM = 1e-6  # of a vector that has a direction
-
-_UNKNOWN_QUALITY = 100.0  # of an image whose pixels were not read: the stricter rule for low detail does not apply
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ from dedup.storage.input.row_files import columns_of, is_row_file
 from dedup.storage.input.sources import FolderPart, expand_shards, fingerprint, several_folders
 from dedup.storage.input.tables import table_columns
 from dedup.storage.tables import FileWriter
-from dedup.storage.urls import absolute, filesystem, matching, read_json
+from dedup.storage.urls import absolute, filesystem, is_local, matching, read_json
 from dedup.text import counted
 
 ALSO = "also/"  # prefix of the names of the second source's files
 GONE = ("absent", "unreachable")  # fingerprints of sources that can't be reached
+_THREADS = 32  # a remote file system answers slowly, but many requests at a time
+_SCHEMAS = 2_000  # files of rows whose columns are looked up before any work; of more the first partition tells
 _PLACES = ("shard", "file")  # columns of samples that hold URLs of the input
 
 Sources = Mapping[str, tuple[Source, str]]  # URL to the source and its fingerprint, in order of the URL
@@ -157,10 +159,11 @@ def _inherit_moved(task: InheritTask, marker: JsonDict) -> JsonDict:
     for name in marker["files"]:
         source, target = file_url(task.base, task.also, name), file_url(task.run, task.also, name)
         if not name.endswith(".parquet"):
-            if place := linked_place(source):
-                link_to(task.moves.place(place), target)
+            place = task.moves.place(linked_place(source))
+            if place and is_local(place) and is_local(target):
+                link_to(place, target)
             else:
-                link_or_copy(source, target)
+                link_or_copy(place or source, target)
             continue
         table = task.run.table("rejected" if name.startswith("rejected") else "metadata")
         with FileWriter(target, table.schema) as writer:
@@ -168,6 +171,11 @@ def _inherit_moved(task: InheritTask, marker: JsonDict) -> JsonDict:
         fs, path = filesystem(target)
         sizes[name] = int(fs.size(path))
     moved["files"] = sizes
+    if not has_files(task.run, task.also, sizes):
+        raise RunDirectoryError(
+            f"{task.base.url}: files of partition {task.partition} are not where base.moved or their names say; expected them unchanged: "
+            "correct base.moved, or run without base.run_dir"
+        )
     write_json(own_marker, moved)
     return moved
 
@@ -225,7 +233,7 @@ def find_sources(config: Config) -> StageInputs:
         shards = expand_shards(config.input.shards, passed_over)
         _refuse_carry_of_rows(config, shards)
         sources = [*shards]
-    with ThreadPoolExecutor(32) as pool:  # a remote file system answers slowly, but many requests at a time
+    with ThreadPoolExecutor(_THREADS) as pool:
         stamps = list(pool.map(lambda source: fingerprint(source, sidecar=config.input.sidecar), sources))
     by_url = {source_url(source): (source, stamp) for source, stamp in zip(sources, stamps, strict=True)}
     moves = Moves()
@@ -248,20 +256,23 @@ def _refuse_missing_columns(config: Config) -> None:
 
 
 def _refuse_carry_of_rows(config: Config, shards: Sequence[str]) -> None:
-    """Stop before any work if all shards are files of rows, and none has a carried column; the first mostly has them.
+    """Stop before any work if all shards are files of rows, and none has a carried column.
 
     Raises ConfigError.
     """
-    missing = config.input.carry if all(map(is_row_file, shards)) else []
+    missing = config.input.carry if len(shards) <= _SCHEMAS and all(map(is_row_file, shards)) else []
     columns: set[str] = set()
-    for shard in shards if missing else []:
-        try:
-            columns.update(columns_of(shard))
-        except Exception:  # each file system has its own; reading the file will report it
-            return
-        if not (missing := missing_columns({"columns": columns, "carried": {}}, missing)):
-            return
-    _refuse_carry(config, sorted(columns) if missing else None, _nowhere(shards))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(shards), _THREADS):
+            if not missing:  # the first mostly have them
+                return
+            try:
+                columns.update(name for names in pool.map(columns_of, shards[start : start + _THREADS]) for name in names)
+            except Exception:  # each file system has its own; reading the file will report it
+                return
+            missing = missing_columns({"columns": columns, "carried": {}}, missing)
+    if missing:
+        _refuse_carry(config, sorted(columns), _nowhere(shards))
 
 
 def _nowhere(shards: Sequence[str]) -> str:

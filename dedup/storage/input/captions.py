@@ -54,8 +54,12 @@ class _Member(NamedTuple):
 
 def _names_of(image: str) -> tuple[str, ...]:
     """By what names of texts an image is meant: with its suffix, and without it unless nothing is left."""
-    stem = image.rpartition(".")[0]
-    return (image, stem) if stem else (image,)
+    return tuple(name for name in (image, image.rpartition(".")[0]) if name)
+
+
+def names_of_images(images: Iterable[str]) -> set[str]:
+    """All names of texts by which one of some images is meant."""
+    return {name for image in images for name in _names_of(image)}
 
 
 class SampleTexts:
@@ -88,27 +92,29 @@ class SampleTexts:
         self.n_unread += other.n_unread
         self._members += other._members
 
-    def of_image(self, image: str, images: Sequence[str]) -> SampleTexts:
-        """The members that may be an image's, of several that the sample has: those of its own name first, none of another's name.
+    def of_images(self, images: Sequence[str], known: Sequence[str]) -> list[SampleTexts]:
+        """For each of some images the members that may be its: those of its own name first, none of another's name.
 
-        `image`, `images`: what follows the key in their names: ``05.png``, which ``05.txt`` and ``05.png.txt`` name.
+        `images`: what follows the key in their names: ``05.png``, which ``05.txt`` and ``05.png.txt`` name.
+        `known`: all images of the sample.
         """
-        if len(images) < 2:
-            return self
-        others = {name for other in images if other != image for name in _names_of(other)}
-        own = SampleTexts(self.key)
-        own.n_unread = self.n_unread
+        if len(known) < 2 or not self._members:
+            return [self] * len(images)
+        named = names_of_images(known)
+        shared = [member for member in self._members if member.name not in named]
+        of_name: dict[str, list[_Member]] = {}
         for member in self._members:
-            if member.name in _names_of(image):
-                own._members.append(member._replace(is_own=True))
-            elif member.name not in others:
-                own._members.append(member)
-        return own
+            of_name.setdefault(member.name, []).append(member._replace(is_own=True))
+        return [self._with([*(member for name in _names_of(image) for member in of_name.get(name, ())), *shared]) for image in images]
 
-    def names_one_of(self, images: Sequence[str]) -> bool:
-        """Whether a member has the name of one of several images."""
-        names = {name for image in images for name in _names_of(image)} if len(images) > 1 else set[str]()
-        return any(member.name in names for member in self._members)
+    def _with(self, members: list[_Member]) -> SampleTexts:
+        texts = SampleTexts(self.key)
+        texts.n_unread, texts._members = self.n_unread, members
+        return texts
+
+    def names(self) -> set[str]:
+        """What stands between the key and the kind of suffix, of members where something does."""
+        return {member.name for member in self._members if member.name}
 
     def __bool__(self) -> bool:
         return bool(self._members or self.n_unread)

@@ -13,7 +13,7 @@ from dedup.storage.input.encodings import clean_name
 from dedup.storage.input.folder_tables import by_table
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind
 from dedup.storage.input.rows import Row
-from dedup.storage.input.samples import IMAGE_SUFFIXES, RawSample, SampleReader, TextSources, file_suffix, one_line
+from dedup.storage.input.samples import IMAGE_SUFFIXES, RawSample, SampleReader, TextSources, file_suffix, kind_by_name, one_line
 from dedup.storage.input.sources import NO_IMAGES_TEXT, FolderPart
 from dedup.storage.input.tables import CaptionTable, load_table
 from dedup.storage.urls import is_local, open_binary
@@ -54,7 +54,7 @@ def _images(reader: SampleReader, part: FolderPart, max_image_bytes: int) -> Ite
         try:
             image, n_bytes, damage, mtime = _read_image(shard + name, max_image_bytes)
             if image is None and damage is None:
-                reader.passed_over[f"files .{file_suffix(name)}" if file_suffix(name) else "files without a suffix"] += 1
+                reader.passed_over[kind_by_name("files", file_suffix(name))] += 1
                 reader.passed_over.update({NO_IMAGES_TEXT: len(names)} if names else {})
                 continue
             for text in sorted(names, key=lambda text: not names_exactly(name, text)):  # first what is this image's alone

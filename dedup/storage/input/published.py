@@ -83,7 +83,7 @@ def find_embeddings(
             "their type and width: input.raw=float16x512"
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        read = list(pool.map(lambda pair: _read_headers(*pair, roles=roles, raw=raw), sorted(pairs)))
+        read = list(pool.map(lambda pair: _read_headers(*pair, roles=roles, raw=raw, allow_missing=allow_missing), sorted(pairs)))
     files = []
     for file, n_missing, is_identity in read:
         if not is_identity:
@@ -131,8 +131,8 @@ def pair_up(arrays: Sequence[str], tables: Sequence[str], passed_over: Counter[s
         array_of[table] = array
     has_numbers = _number(arrays[0], "img_emb") is not None
     alone = [table for table in tables if table not in array_of]
-    twins = {posixpath.splitext(table)[0] for table in array_of}  # the same table, written in several forms
-    lacking = [table for table in alone if _is_lacking(table, has_numbers=has_numbers) and posixpath.splitext(table)[0] not in twins]
+    twins = set(map(_stem, array_of))  # the same table, written in several forms
+    lacking = [table for table in alone if _is_lacking(table, has_numbers=has_numbers) and _stem(table) not in twins]
     if lacking and not allow_missing:
         number = _number(lacking[0], "metadata")
         suffix = posixpath.splitext(arrays[0])[1]
@@ -144,6 +144,10 @@ def pair_up(arrays: Sequence[str], tables: Sequence[str], passed_over: Counter[s
     passed_over.update({"tables without an array": len(lacking)} if lacking else {})
     passed_over.update({"tables of other names": len(alone) - len(lacking)} if len(alone) > len(lacking) else {})
     return pairs
+
+
+def _stem(table: str) -> str:
+    return next((table[: -len(suffix)] for suffix in TABLE_SUFFIXES if table.endswith(suffix)), table)
 
 
 def _is_lacking(table: str, *, has_numbers: bool) -> bool:
@@ -217,15 +221,15 @@ def _list_urls(root: str, passed_over: Counter[str], *, is_raw: bool) -> tuple[l
 
 
 def _number(url: str, prefix: str) -> int | None:
-    match = re.fullmatch(rf"{prefix}_?(\d+)\.\w+", posixpath.basename(url))
+    match = re.fullmatch(rf"{prefix}_?(\d+)\.\w+(\.gz)?", posixpath.basename(url))
     return int(match[1]) if match else None
 
 
-def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str], raw: str) -> tuple[EmbeddingFile, int, bool]:
+def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str], raw: str, allow_missing: bool) -> tuple[EmbeddingFile, int, bool]:
     """What a file holds, how many bytes of its array are missing, and whether its hashes, if it has any, are those of its images."""
     try:
         if not metadata:
-            found, n_missing = _with_array(EmbeddingFile(url, "", "", 0, 0, (), raw=raw), roles)
+            found, n_missing = _with_array(EmbeddingFile(url, "", "", 0, 0, (), raw=raw), roles, allow_missing=allow_missing)
             return found, n_missing, True
         with open_table(metadata) as table:
             columns = _columns_with_values(table)
@@ -234,8 +238,8 @@ def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str], raw: str
                 raise InputError(f"{metadata}: input.columns names '{lacking[0]}'; found the columns {', '.join(table.names)}")
             found, n_missing = EmbeddingFile(url, metadata, "", table.n_rows, 0, columns, named, raw), 0
             if url != metadata:
-                found, n_missing = _with_array(found, roles)
-                if found.n_rows != table.n_rows:
+                found, n_missing = _with_array(found, roles, allow_missing=allow_missing)
+                if found.n_rows != table.n_rows and not (n_missing and found.raw):
                     raise InputError(
                         f"{url} has {found.n_rows:,} rows and {metadata} {table.n_rows:,}; expected a row of metadata for each vector"
                     )
@@ -253,17 +257,18 @@ def _read_headers(url: str, metadata: str, *, roles: Mapping[str, str], raw: str
     return found, n_missing, is_identity
 
 
-def _with_array(file: EmbeddingFile, roles: Mapping[str, str]) -> tuple[EmbeddingFile, int]:
+def _with_array(file: EmbeddingFile, roles: Mapping[str, str], *, allow_missing: bool) -> tuple[EmbeddingFile, int]:
     """A file with the rows and the width of its array, and how many of its bytes are missing."""
     raw = raw_rows(file.raw)
     if raw is not None and file.url.endswith(RAW_SUFFIXES):
         n_rows, n_over = raw_length(file.url, raw)
-        if n_over:
+        if n_over and not allow_missing:
             raise InputError(
                 f"{file.url} has {n_rows * raw.n_bytes + n_over:,} bytes, {n_over:,} more than {n_rows:,} rows of input.raw={file.raw}; "
-                "expected a multiple of a row: correct type and width, or fetch the file again"
+                "expected a multiple of a row: correct type and width, fetch the file again, or set input.allow_missing=true to "
+                "continue without it"
             )
-        return replace(file, n_rows=n_rows, dim=raw.dim), 0
+        return replace(file, n_rows=n_rows, dim=raw.dim), raw.n_bytes - n_over if n_over else 0
     name, shape, dtype, n_missing = _array_header(file.url, roles.get("vector", ""))
     if len(shape) != 2 or dtype.kind != "f":
         raise InputError(f"{file.url}: found an array of {dtype} of shape {shape}; expected float rows, (n, width)")

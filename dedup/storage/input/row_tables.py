@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from dedup.errors import MissingExtra
+from dedup.storage.input.encodings import guess_encoding
 from dedup.storage.input.row_files import RowFile
 from dedup.storage.urls import is_local, local_path, open_binary
 
@@ -105,7 +106,10 @@ class _Text(RowTable):
     def __init__(self, url: str) -> None:
         self._url = url
         with self._open() as file:
-            header = file.read(_HEAD_BYTES).decode("utf-8-sig", "replace").splitlines()
+            head = file.read(_HEAD_BYTES)
+        guessed = guess_encoding(head)
+        self._encoding = guessed if guessed.startswith(("utf-16", "utf-32")) else "utf8"
+        header = head.decode("utf-8" if self._encoding == "utf8" else guessed, "replace").lstrip("\ufeff").splitlines()
         first = header[0] if header else ""
         self._delimiter = max(_DELIMITERS, key=first.count)
         names = next(csv.reader([first], delimiter=self._delimiter), [])
@@ -116,8 +120,10 @@ class _Text(RowTable):
         return fsspec.open(self._url, "rb", compression="infer")
 
     def batches(self, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:
-        reading = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
-        parsing = pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True)
+        reading = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, encoding=self._encoding)
+        # of one column an empty line is a row
+        is_one = len(self.names) < 2
+        parsing = pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True, ignore_empty_lines=not is_one)
         converting = pyarrow.csv.ConvertOptions(
             check_utf8=False, column_types=self.schema, include_columns=list(columns), null_values=[""], strings_can_be_null=True
         )

@@ -174,3 +174,20 @@ def file_suffix(name: str) -> str:
     """
     _, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return suffix.lower() if dot else ""
+
+
+_LONGEST_SUFFIX: Final = 12
+
+
+def kind_by_name(what: str, suffix: str) -> str:
+    """Members or files of a kind, in the words of the accounts: a data set may have as many suffixes as samples.
+
+    Examples
+    --------
+    >>> kind_by_name("files", "npy"), kind_by_name("files", ""), kind_by_name("members", "000017")
+    ('files .npy', 'files without a suffix', 'members of other names')
+    """
+    if not suffix:
+        return f"{what} without a suffix"
+    is_kind = len(suffix) <= _LONGEST_SUFFIX and suffix.isalnum() and not suffix.isdigit()
+    return f"{what} .{suffix}" if is_kind else f"{what} of other names"

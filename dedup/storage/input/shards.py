@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from dedup.config.keys import MAX_IMAGE_BYTES
 from dedup.errors import InputError, SampleError
-from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, text_suffix
+from dedup.storage.input.captions import MAX_TEXT_BYTES, SampleTexts, TextReader, names_of_images, text_suffix
 from dedup.storage.input.encodings import clean_name, clean_text, file_at
 from dedup.storage.input.kinds import HEAD_BYTES, image_kind, is_surely_image
 from dedup.storage.input.row_files import is_row_file
@@ -25,6 +25,7 @@ from dedup.storage.input.samples import (
     RawSample,
     SampleReader,
     file_suffix,
+    kind_by_name,
     may_be_image,
     one_line,
 )
@@ -40,7 +41,7 @@ class Member(NamedTuple):
     """What a member's name tells."""
 
     key: str  # the name up to the first dot of its base name, folder included, as valid UTF-8
-    suffix: str  # what follows, in lower case; '' if the member belongs to no sample
+    suffix: str  # what follows, in lower case; '' if there is none, or the member is hidden
     problem: str = ""  # why it belongs to no sample
 
 
@@ -133,7 +134,8 @@ def read_shard(
     none. Differences from webdataset, which ends the shard or drops samples silently: a repeated suffix
     begins another sample of that key; of samples with one key the first is kept and the others get ``duplicate_key``;
     members of a sample that come later, with suffixes it does not have yet, still belong to it;
-    names without a suffix, and hidden files, get ``no_key``. Of other members only those of `captions.text_suffix` are parsed.
+    hidden files, and names without a suffix unless they are images by their bytes, get ``no_key``. Of other members only those of
+    `captions.text_suffix` are parsed.
 
     A zero-byte file counts as truncated; a tar of only zero blocks is empty and ok.
     """
@@ -177,7 +179,7 @@ class _Run:
         is_named = ending in IMAGE_SUFFIXES
         if not is_named and not _begins_as_image(tar.peek(member, HEAD_BYTES), ending):
             if not text_suffix(suffix):
-                reader.passed_over[f"members .{ending}"] += 1
+                reader.passed_over[kind_by_name("members", ending)] += 1
             elif member.size <= MAX_TEXT_BYTES:
                 self.texts.add(suffix, tar.read(member))
             else:
@@ -239,7 +241,7 @@ class _Joiner:
     def __init__(self, reader: SampleReader, shard: str, wanted: str) -> None:
         self._reader, self._shard, self._wanted = reader, shard, wanted
         self._apart: set[str] = set()  # keys whose members stand apart
-        self._has_own_texts: set[str] = set()  # keys some of whose texts are one image's alone
+        self._names: dict[str, set[str]] = {}  # of texts, by key, where they have one
         self._images: dict[str, list[str]] = {}
         self._without_image: dict[str, _Run] = {}
         self._late: dict[str, SampleTexts] = {}
@@ -251,7 +253,7 @@ class _Joiner:
             text = "the key occurred before in this shard; the first sample stays"
             yield RawSample(run.key, self._shard, error=SampleError("duplicate_key", text)), None
             return
-        before = self._images.get(run.key, [])
+        before = run.key in self._images
         if before and self._wanted == "first" and run.images:
             self._reader.passed_over[LEFT_OUT] += len(run.images)
             run.images.clear()
@@ -262,11 +264,17 @@ class _Joiner:
                 run.suffixes |= earlier.suffixes
             if run.images and (before or earlier):
                 self._note_apart(run.key)
+        if names := run.texts.names():
+            self._names.setdefault(run.key, set()).update(names)
         if run.images:
             self._reader.n_samples += not before
-            members = self._images[run.key] = [*before, *(image.member for image in run.images)]
-            self._note_late(run, before, members)
-            yield from ((self._sample(run, image), run.texts.of_image(image.member, members)) for image in run.images)
+            new = [image.member for image in run.images]
+            members = self._images.setdefault(run.key, [])
+            if before:
+                self._note_late(run, members, new)
+            members += new
+            texts = run.texts.of_images(new, members)
+            yield from ((self._sample(run, image), of_image) for image, of_image in zip(run.images, texts, strict=True))
         elif before:
             self._note_apart(run.key)
             self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
@@ -277,18 +285,16 @@ class _Joiner:
         else:
             self._without_image[run.key] = run
 
-    def _note_late(self, run: _Run, before: Sequence[str], members: Sequence[str]) -> None:
-        """Note what a run with images says of the sample's other images.
+    def _note_late(self, run: _Run, members: Sequence[str], new: Sequence[str]) -> None:
+        """Note what a run with images says of the sample's other images, and they of its.
 
-        `before`: the images of earlier runs; `members`: all so far.
+        `members`: the images of earlier runs; `new`: those of this one.
         """
-        if run.texts.names_one_of(members):
-            self._has_own_texts.add(run.key)
-        for member in members if before else ():
-            late = self._reader.late.setdefault((run.key, member), LateMembers())
-            late.n_images = len(members)
-            late.shares |= member not in before and run.key not in self._has_own_texts
-        if before and run.texts:
+        late = self._reader.late
+        if (run.key, members[0]) not in late:
+            late |= {(run.key, member): LateMembers() for member in members}
+        late |= {(run.key, member): LateMembers(shares=True) for member in new}
+        if run.texts:
             self._late.setdefault(run.key, SampleTexts(run.key)).extend(run.texts)
 
     def _note_apart(self, key: str) -> None:
@@ -309,12 +315,20 @@ class _Joiner:
         self._without_image.clear()
 
     def late_texts(self) -> Iterator[_Found]:
-        """Images whose texts came late, without their bytes, each with what came."""
+        """Images whose texts came late, without their bytes, each with what came; once the shard is read."""
+        late = self._reader.late
+        for key in self._late:
+            for member in self._images[key]:
+                late.setdefault((key, member), LateMembers())
+        # where texts are named as images are, those of the first image are its own
+        is_named = {key for key, names in self._names.items() if not names.isdisjoint(names_of_images(self._images.get(key, ())))}
+        for (key, _), members in late.items():
+            members.n_images = len(self._images[key])
+            members.shares &= key not in is_named
         for key, texts in self._late.items():
-            members = self._images[key]
-            for member in members:
-                self._reader.late.setdefault((key, member), LateMembers()).n_images = len(members)
-                yield RawSample(key, self._shard, member=member), texts.of_image(member, members)
+            members_of = self._images[key]
+            for member, of_image in zip(members_of, texts.of_images(members_of, members_of), strict=True):
+                yield RawSample(key, self._shard, member=member), of_image
 
     def _sample(self, run: _Run, image: _Image) -> RawSample:
         return RawSample(

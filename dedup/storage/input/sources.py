@@ -28,7 +28,7 @@ from dedup.storage.input.row_tables import LANCE
 from dedup.storage.input.rows import TAR_ENDINGS, sidecar_url
 from dedup.storage.input.samples import file_suffix, one_line
 from dedup.storage.input.stamps import stamp, stamp_of
-from dedup.storage.input.walk import SEEN, Inode
+from dedup.storage.input.walk import ELSEWHERE, SEEN, Inode
 from dedup.storage.urls import absolute, filesystem, is_local, matching, open_binary
 from dedup.text import counted
 
@@ -198,7 +198,7 @@ def folder_parts(images_dir: str, captions: str, per_part: int, grain: int = 0, 
     listing = list_files(folder, known)
     whole = FolderPart("", folder, ()) if captions else _with_what_it_holds(folder, listing)
     images, passed_over = listing.images, listing.passed_over
-    if not images and known is not None and passed_over[SEEN]:
+    if not images and passed_over[ELSEWHERE]:
         return []
     if not images:
         held = ", ".join(f"{reason} {count:,}" for reason, count in passed_over.most_common(4)) or "no files"

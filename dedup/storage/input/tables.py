@@ -99,7 +99,10 @@ def load_table(url: str, carry: Sequence[str] = ()) -> CaptionTable:
     COCO's `images` and `annotations`), by its suffix; compressed ones as well.
     Raises InputError if it can't be read, or has no column for the file or nothing else of use.
     """
-    key = ("\0".join((url, *stamp(url))), tuple(carry))
+    try:
+        key = ("\0".join((url, *stamp(url))), tuple(carry))
+    except Exception as error:  # each file system has its own
+        raise InputError(f"input.captions={url} can't be reached ({one_line(error)}); try again") from error
     with _LOCK:
         if (held := _LOADED.get(key)) is not None:
             return held

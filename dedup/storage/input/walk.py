@@ -15,6 +15,7 @@ from dedup.storage.input.samples import one_line
 from dedup.storage.urls import filesystem, is_local
 
 SEEN: Final = "links to a file that is looked at already"
+ELSEWHERE: Final = "files that another of the folders holds"
 RUN_DIRECTORIES: Final = "run directories"
 RUN_FILE: Final = "_config.json"  # that a run directory has from its first stage on, beside this folder
 _RUN_FOLDER = "embeddings"
@@ -112,7 +113,9 @@ class _Walk:
         elif stat.S_ISREG(status.st_mode):
             place = status.st_dev, status.st_ino, name if is_text(name) else ""
             is_known = self._known is not None and place[:2] in self._known
-            if place in self._names or is_known:
+            if is_known:
+                self._passed_over[ELSEWHERE] += 1
+            elif place in self._names:
                 self._passed_over[SEEN] += 1
             if not is_known:
                 self._names[place] = min(self._names.get(place, (is_linked, name)), (is_linked, name))
