@@ -88,7 +88,7 @@ def test_data_that_moved_and_changed_is_refused(data, tmp_path):
     changed = sorted((tmp_path / "b").iterdir())[-1]
     changed.write_bytes(changed.read_bytes() + bytes(1_024))
     given = (kind, f"{tmp_path}/b{glob}")
-    with pytest.raises(InputError, match=r"1 (shards|files) have changed since .*one embedded them, the first .*/b/"):
+    with pytest.raises(InputError, match=r"1 (source changed|files have changed) since .*one embedded them, the first .*/b/"):
         run(given, tmp_path / "two", *settings, f"base.run_dir={tmp_path}/one", f"base.moved={old}={tmp_path}/b")
     if kind == "shards":
         notes = run(given, tmp_path / "three", *settings, f"base.run_dir={tmp_path}/one")
