@@ -275,7 +275,7 @@ def test_broken_tars_are_marked_and_their_samples_kept(samples, tmp_path):
     (tmp_path / "shards" / "e.tar").write_bytes(b"")
     out = tmp_path / "out"
     config = config_for(str(tmp_path / "shards" / "*.tar"), out)
-    with pytest.raises(InputError, match=r"1 of 5 shards can't be read, the first: .*c\.tar is not a tar"):
+    with pytest.raises(InputError, match=r"2 of 5 shards can't be read, the first: .*c\.tar is not a tar"):
         shared_workers.run(config)
     shared_workers.run(replace(config, input=replace(config.input, allow_missing=True)))
     rows = {Path(row["shard"]).name: row for row in table(out, "partitions").to_pylist()}

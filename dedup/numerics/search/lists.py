@@ -14,7 +14,7 @@ from dedup.numerics.arraytypes import Floats, Ids, ListIds, Rows16, Rows32, Sims
 from dedup.numerics.search.balls import find_balls
 from dedup.numerics.search.faiss_lists import count_gpus, search_flat, train_kmeans
 from dedup.numerics.search.gpu import Device, best_lists, release, unless_full
-from dedup.numerics.search.project import choose_axes, principal_axes, with_rest
+from dedup.numerics.search.project import choose_axes, one_thread, principal_axes, with_rest
 from dedup.numerics.similarity import FLOAT32_BAND
 
 _SPARE = 4  # lists searched beyond those wanted, since the order of near ties is settled afterwards
@@ -230,10 +230,12 @@ def train_lists(
     k = min(_QUANTIZER_DIM, sample.shape[1])
     centroids, offsets, sample_lists = np.zeros((1, k), dtype=np.float32), np.zeros(1, dtype=np.float32), None
     if training.nlist > 1:
-        along = sample @ axes[:, :k]
+        with one_thread():
+            along = sample @ axes[:, :k]
         quantizer = train_quantizer(along, training, device)
         centroids, offsets, sample_lists = quantizer.centroids, quantizer.offsets, quantizer.assign(along, training.nprobe, device)
-    n_filter = choose_axes(sample, sample_lists, axes, min_similarity)
+    with one_thread():
+        n_filter = choose_axes(sample, sample_lists, axes, min_similarity)
     return Lists(axes if is_rotated else axes[:, : max(k, n_filter)], centroids, offsets, n_filter)
 
 

@@ -8,6 +8,7 @@ rest. By Cauchy-Schwarz <a, b> <= <y_a, y_b> + r_a r_b, which is the inner produ
 from __future__ import annotations
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dedup.numerics.arraytypes import Ids, ListIds, Rows32
 
@@ -23,14 +24,20 @@ _PROPOSAL_S = 4e-6
 PROJECTION_BAND = 2 * 2.0**-11 + 1e-4
 
 
+def one_thread() -> threadpool_limits:
+    """A context in which products are one thread's: how many share a sum changes its rounding on some processors, and the lists with it."""
+    return threadpool_limits(1, "blas")
+
+
 def principal_axes(sample: Rows32) -> Rows32:
     """Principal axes of unit rows, the one with the most energy first.
 
     Returns shape (dim, dim); orthonormal columns: eigenvectors of the second moments about the origin, since the bound is
     on inner products, not variances.
     """
-    moments = (sample.T @ sample).astype(np.float64) / max(len(sample), 1)
-    _, axes = np.linalg.eigh(moments)
+    with one_thread():
+        moments = (sample.T @ sample).astype(np.float64) / max(len(sample), 1)
+        _, axes = np.linalg.eigh(moments)
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 

@@ -16,6 +16,7 @@ from dedup.numerics.arraytypes import Ids
 from dedup.numerics.image.views import ViewRows
 from dedup.numerics.search.gpu import choose_device
 from dedup.numerics.search.lists import Lists, Training, draw_sample, train_lists
+from dedup.numerics.search.project import one_thread
 from dedup.numerics.similarity import unit_rows
 from dedup.runs.directory import Run
 from dedup.runs.index import save_lists
@@ -129,7 +130,8 @@ def _train(context: StageContext, ids: Ids, aspect: npt.NDArray[np.float32]) -> 
 
     def sample_of(n_images: int) -> ViewRows:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:n_images])
-        rows = make_views(run, config.encoder, ids[chosen], aspect[chosen])
+        with one_thread():
+            rows = make_views(run, config.encoder, ids[chosen], aspect[chosen])
         if rows is None:
             raise AssertionError("an encoder that makes views made none")
         return rows

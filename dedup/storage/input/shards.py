@@ -221,6 +221,8 @@ def is_of_no_sample(tar: TarStream, member: tarfile.TarInfo, named: Member) -> b
     """Whether a member belongs to no sample by its name; one without a suffix that is an image is a sample of its own."""
     if not named.problem:
         return False
+    if not named.key:
+        return True
     try:
         return named.problem != _NO_SUFFIX or not is_surely_image(tar.peek(member, HEAD_BYTES))
     except Cut:  # the tar's next step records why
