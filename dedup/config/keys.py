@@ -79,6 +79,11 @@ class InputConfig:
     max_image_bytes: int = key(MAX_IMAGE_BYTES, "images with more bytes are rejected without being read", stage="embed", low=1)
     allow_missing: bool = free(False, "publish a manifest even if a shard could not be reached")
 
+    @property
+    def source_noun(self) -> str:
+        """What one of the things that are read is called; its plural ends in s."""
+        return "part" if self.images else "file" if self.embeddings else "shard"
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:

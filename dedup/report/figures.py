@@ -80,9 +80,8 @@ def tiles(run: Run, n_refused: int) -> list[tuple[str, str, str]]:
     embed, manifest = run.records["embed"], run.records["manifest"]
     n = embed.rows["metadata"] + embed.rows["rejected"]
     dropped, images = manifest.rows["duplicates"], embed.rows["metadata"]
-    noun = "part" if run.config.input.images else "file" if run.config.input.embeddings else "shard"
     figures = [
-        ("samples", f"{n:,}", f"in {counted(embed.summary.get('n_shards', 0), noun)}"),
+        ("samples", f"{n:,}", f"in {counted(embed.summary.get('n_shards', 0), run.config.input.source_noun)}"),
         ("kept", f"{manifest.rows['manifest']:,}", f"{share_text(manifest.rows['manifest'], n)} of all"),
         ("dropped", f"{dropped:,}", f"{share_text(dropped, images)} of the images, as copies"),
     ]

@@ -192,7 +192,7 @@ def test_a_run_without_an_image_ends_and_says_that_nothing_can_be_looked_up(tmp_
         f"exclude.reference_shards={tmp_path}/eval.tar",
         "engine.workers=1",
     ]
-    with pytest.raises(InputError, match=r"1 of 1 shards can't be read, the first: .*empty\.tar breaks off after 0 bytes"):
+    with pytest.raises(InputError, match=r"1 of 1 shard can't be read, the first: .*empty\.tar breaks off after 0 bytes"):
         shared_workers.run(dedup.load_config(None, settings))
     for look in (dedup.open_index, dedup.calibrate):
         with pytest.raises(RunDirectoryError, match="holds no run"):

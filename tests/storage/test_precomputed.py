@@ -510,6 +510,14 @@ def test_one_table_in_two_forms(tmp_path):
     assert counts == {"tables of other names": 1}
 
 
+def test_tables_of_several_folders_are_no_forms_of_one(tmp_path):
+    write(tmp_path, ("img_emb/img_emb_0.npy", "metadata/metadata_0.parquet"), rows_of(2), key=["a", "b"])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metadata_0.csv").write_text("key\nx\ny\n")
+    with pytest.raises(InputError, match=r"may belong to .*metadata_0.parquet or to .*other/metadata_0.csv; expected one"):
+        find_embeddings(str(tmp_path))
+
+
 def _arrow_file(table, path):
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table, max_chunksize=2)

@@ -93,8 +93,7 @@ def _embed(summary: RunSummary, config: Config) -> list[Line]:
     record = summary.records["embed"]
     n_samples, n_rejected = record.rows["metadata"], record.rows["rejected"]
     figures = record.summary
-    noun = "part" if config.input.images else "shard"
-    lines = [("samples", f"{figures.get('n_keys', n_samples + n_rejected):,} in {counted(figures['n_shards'], noun)}")]
+    lines = [("samples", f"{figures.get('n_keys', n_samples + n_rejected):,} in {counted(figures['n_shards'], config.input.source_noun)}")]
     if "embed" not in summary.skipped and record.seconds:
         n_embedded = n_samples - record.summary.get("n_base_samples", 0)
         lines.append(("embedding", f"{n_embedded / record.seconds:,.0f} images/s"))

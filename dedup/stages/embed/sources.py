@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dedup.config import Config, InputConfig
+from dedup.config import Config
 from dedup.contracts import JsonDict
 from dedup.encoders import encoder_fingerprint
 from dedup.errors import ConfigError, InputError, RunDirectoryError
@@ -205,11 +205,6 @@ def source_url(source: Source) -> str:
     return source if isinstance(source, str) else source.url
 
 
-def plural_of(given: InputConfig) -> str:
-    """What the sources of the input are called."""
-    return "parts of the folder" if given.images else "files of embeddings" if given.embeddings else "shards"
-
-
 def find_sources(config: Config) -> StageInputs:
     """The input, expanded, with the fingerprint of each source, without sources that the run in `base.run_dir` has embedded.
 
@@ -297,10 +292,9 @@ def refuse_to_embed(config: Config, inputs: StageInputs, record: StageRecord | N
         return
     gone = [url for url, (_, stamp) in inputs.sources.items() if stamp in GONE]
     if gone and not config.input.allow_missing:
-        nouns = plural_of(config.input)
         raise InputError(
-            f"{len(gone)} of {len(inputs.sources)} {nouns} can't be reached, the first {gone[0]}; nothing was changed: "
-            "fix the input and run the same command again, or set input.allow_missing=true to continue without them"
+            f"{len(gone)} of {counted(len(inputs.sources), config.input.source_noun)} can't be reached, the first {gone[0]}; "
+            "nothing was changed: fix the input and run the same command again, or set input.allow_missing=true to continue without them"
         )
 
 

@@ -23,7 +23,6 @@ from dedup.stages.embed.sources import (
     find_sources,
     inherit_partitions,
     marker_path,
-    plural_of,
     read_plan,
     refuse_to_embed,
     source_url,
@@ -128,7 +127,7 @@ def _refuse_unreadable(context: StageContext, results: Sequence[EmbedResult], n_
         lost = "read" if first["is_reachable"] else "reached"
         others = "the others are embedded: " if len(unreadable) < n_sources else ""
         raise InputError(
-            f"{len(unreadable)} of {n_sources} {plural_of(given)} can't be {lost}, the first: {_trouble(first)}; "
+            f"{len(unreadable)} of {counted(n_sources, given.source_noun)} can't be {lost}, the first: {_trouble(first)}; "
             f"{others}fix the input and run the same command again, or set input.allow_missing=true"
         )
     if not any(result.n_samples for result in results):
@@ -194,7 +193,7 @@ def _embed(context: StageContext, tasks: Sequence[EmbedTask], results: dict[int,
         reporter.note(f"embed: {n_inherited:,} partitions are taken from {context.config.base.run_dir}")
     if n_done and missing:
         reporter.note(f"embed: {n_done} of {len(tasks)} partitions are done already")
-    unit = "parts" if context.config.input.images else "files" if context.config.input.embeddings else "shards"
+    unit = f"{context.config.input.source_noun}s"
     n_shards, done, n_images, started = sum(len(task.sources) for task in missing), 0, 0, time.perf_counter()
     if missing:
         reporter.progress(Progress("embed", 0, n_shards, unit))

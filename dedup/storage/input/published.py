@@ -195,8 +195,9 @@ def _table_of(array: str, tables: _Tables) -> str:
         [table for table, folder in numbered if posixpath.dirname(folder) == home],
     )
     found = next(filter(None, near), [])
-    kind = next((suffix for suffix in TABLE_SUFFIXES if any(table.endswith(suffix) for table in found)), "")
-    found = [table for table in found if table.endswith(kind)]
+    # of one table in several forms the first kind counts
+    ranked = sorted(found, key=lambda table: next(rank for rank, suffix in enumerate((*TABLE_SUFFIXES, "")) if table.endswith(suffix)))
+    found = sorted({_stem(table): table for table in reversed(ranked)}.values())
     if not found:
         raise InputError(
             f"{array} has no metadata; expected metadata_{number}.parquet, with any number of zeros and a row for each of its rows, in its "
