@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,14 +13,15 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from PIL import Image
 
+from dedup.attack.target_list import prompts_of
+from dedup.config import TargetsConfig
 from dedup.config.keys import MAX_PIXELS
 from dedup.contracts import Engine, JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
 from dedup.numerics.arraytypes import Pixels
-from dedup.schemas import GENERATIONS
+from dedup.schemas import GENERATIONS, NAMED_FOLDERS
 from dedup.storage.atomic import AtomicFile
 from dedup.storage.images.isolated import decode_isolated
 from dedup.storage.input.samples import IMAGE_SUFFIXES, one_line
@@ -53,17 +55,25 @@ class Generations:
     """The generated images of all targets; picklable."""
 
     folder: str  # holds a folder for each target
-    listed: Table | None  # images in shards, sorted by target
+    listed: Table | None  # images in shards, and files named by the number of their prompt, sorted by target
+    named: Table | None = None  # other folders than those named by a target_id, sorted by target
 
     def of_targets(self, first: int, target_ids: list[str]) -> list[list[Generation]]:
         """The generations of each of some consecutive targets, sorted by name; `first` is the place of the first in the list."""
         generations = [_in_folder(join(self.folder, target)) for target in target_ids]
-        if self.listed is not None:
-            number = pc.field("number")
-            rows = dataset(self.listed).to_table(filter=(number >= first) & (number < first + len(target_ids)))
-            for row in rows.to_pylist():
-                generations[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
+        for row in _of_numbers(self.named, first, len(target_ids)):
+            generations[row["number"] - first] += _in_folder(join(self.folder, row["folder"]))
+        for row in _of_numbers(self.listed, first, len(target_ids)):
+            generations[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
         return generations
+
+
+def _of_numbers(table: Table | None, first: int, n: int) -> list[JsonDict]:
+    if table is None:
+        return []
+    number = pc.field("number")
+    rows: list[JsonDict] = dataset(table).to_table(filter=(number >= first) & (number < first + n)).to_pylist()
+    return rows
 
 
 @dataclass(frozen=True)
@@ -80,47 +90,126 @@ class Stack:
     """Images of one size."""
 
     images: Pixels  # shape (n, height, width, 3)
-    names: list[str]  # of the images that decoded
+    places: list[Generation]  # of the images that decoded
     n_rejected: int  # images that did not decode, or show a single colour
     n_resized: int  # images that differed in size from most of them
 
+    @property
+    def names(self) -> list[str]:
+        """Of the images, in their order."""
+        return [place.name for place in self.places]
 
-def find_generations(url: str, target_ids: list[str], scratch: str, engine: Engine) -> tuple[Generations, list[str]]:
+
+def find_generations(
+    url: str, target_ids: list[str], scratch: str, engine: Engine, prompts: pa.Table | None = None
+) -> tuple[Generations, list[str]]:
     """List the generated images; also returns notes for the user.
 
     `url`: folder with a folder for each target, or tars, or both.
-    `scratch`: folder for the list of images in shards.
-    Raises InputError if the folder does not exist, or holds neither.
+    `scratch`: folder for the lists of folders and of images in shards.
+    `prompts`: of `read_prompts`: folders may then also be named by the prompt, cut at 200 characters, or by its number, and files
+    `img_NUMBER_SEED.jpg`, as published tools write them.
+    Raises InputError if the folder does not exist, or holds nothing of these.
     """
     fs, path = filesystem(url)
     if not fs.isdir(path):
         raise InputError(f"{url} is not a folder; expected one with a folder of images for each target_id, or with webdataset tars")
+    entries = [(str(entry["name"]).rstrip("/").rpartition("/")[2], entry) for entry in fs.ls(path, detail=True)]
+    folders = {name for name, entry in entries if entry["type"] == "directory"}
     tars = sorted(name for pattern in ("*.tar", "*.tar.gz", "*.tgz") for name in matching(url, pattern))
-    folders = {str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"}
-    ids, notes = set(target_ids), []
-    if not tars and not folders & ids:
-        raise InputError(f"{url} holds no images of these targets; expected folders named by target_id, such as {target_ids[0]}, or tars")
-    if unknown := sorted(name for name in folders - ids if not name.startswith(("_", "."))):
-        notes.append(f"{len(unknown):,} folders match no target of the list, the first is {unknown[0]}")
-    if not tars:
-        return Generations(url, None), notes
-    prefix = url[: url.index("://") + 3] if "://" in url else ""
+    places = {target: number for number, target in enumerate(target_ids)}
+    names = _Names.of(prompts, places)
+    numbered = [(name, int(match[1])) for name, _ in entries if (match := _NUMBERED.fullmatch(name)) and prompts is not None]
+    other = sorted((names.folders[name], name) for name in folders - places.keys() if name in names.folders)
+    if not tars and not folders & places.keys() and not other and not numbered:
+        expected = f"folders named by target_id, such as {target_ids[0]}, or tars"
+        hint = "; for folders or files named by prompts, give the table of them: --prompts" if prompts is None else ""
+        raise InputError(f"{url} holds no images of these targets; expected {expected}{hint}")
+    notes = names.notes(folders - places.keys())
+    named = _write_named(other, join(scratch, "named")) if other else None
+    if not tars and not numbered:
+        return Generations(url, None, named), notes
     unsorted, listed = (Table(join(scratch, name), GENERATIONS) for name in ("found", "listed"))
     clear(unsorted)
     clear(listed)
-    tasks = [ListTask(prefix + name, number, unsorted) for number, name in enumerate(tars)]
-    n_nameless = 0
-    for _, (nameless, trouble) in engine.map_partitions(list_shard, tasks):
-        n_nameless += nameless
-        notes += [trouble] if trouble else []
-    if n_nameless:
-        notes.append(f"{n_nameless:,} images in tars have no target_id in their json; they are left out")
+    n_foreign = _write_numbered(numbered, names.ids, {name: int(entry["size"] or 0) for name, entry in entries}, url, unsorted)
+    if n_foreign:
+        notes.append(f"{n_foreign:,} files have numbers of no prompt of this list; they are left out")
+    notes += _list_tars(url, tars, unsorted, engine)
     targets = pa.table({"number": pa.array(range(len(target_ids)), pa.int64()), "target_id": pa.array(target_ids, pa.string())})
     n_listed = engine.sql_to(SORTED_SQL, {"found": unsorted, "targets": targets}, listed)
     n_unlisted = int(dataset(unsorted).count_rows()) - n_listed
     if n_unlisted:
         notes.append(f"{n_unlisted:,} images in tars belong to no target of the list")
-    return Generations(url, listed), notes
+    return Generations(url, listed, named), notes
+
+
+# img_0012_03.jpg: the fourth image of the prompt with the index 12
+_NUMBERED = re.compile(r"img_(\d+)_(\d+)\.(" + "|".join(sorted(IMAGE_SUFFIXES)) + ")", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What folders and files of published tools are named by."""
+
+    folders: dict[str, int]  # folder to place in the list: prompts that name one folder alone, and numbers
+    ids: dict[int, str]  # index of a prompt to target_id
+    shared: frozenset[str]  # folders that several prompts have: whose image is in them can't be told
+
+    @classmethod
+    def of(cls, prompts: pa.Table | None, places: dict[str, int]) -> _Names:
+        """Of a table of prompts; those of other targets are known too, so that their images are not taken for ours."""
+        if prompts is None:
+            return cls({}, {}, frozenset())
+        index, ids, names = (prompts[name].to_pylist() for name in ("index", "target_id", "folder"))
+        counts = Counter(names)
+        mine = [(number, target, name) for number, target, name in zip(index, ids, names, strict=True) if target in places]
+        folders = {name: places[target] for _, target, name in mine if counts[name] == 1}
+        folders |= {text: places[target] for number, target, _ in mine for text in (str(number), f"{number:04d}") if text not in counts}
+        return cls(folders, dict(zip(index, ids, strict=True)), frozenset(name for name, n in counts.items() if n > 1))
+
+    def notes(self, others: set[str]) -> list[str]:
+        """What is to be said of the folders that are not named by a target_id."""
+        told_apart = others & self.shared
+        unknown = sorted(name for name in others - self.folders.keys() - told_apart if not name.startswith(("_", ".")))
+        notes = [f"{len(unknown):,} folders match no target of the list, the first is {unknown[0]}"] if unknown else []
+        if told_apart:
+            text = f"{len(told_apart):,} folders are named by prompts that begin alike, the first is {min(told_apart)}"
+            notes.append(f"{text}; whose images they hold can't be told, and they are left out")
+        return notes
+
+
+def _write_named(folders: list[tuple[int, str]], url: str) -> Table:
+    table = Table(url, NAMED_FOLDERS)
+    clear(table)
+    with FileWriter(join(table.path, "part-00000.parquet"), table.schema) as writer:
+        number, name = zip(*folders, strict=True)
+        writer.write(pa.table({"number": list(number), "folder": list(name)}, schema=table.schema))
+    return table
+
+
+def _write_numbered(files: list[tuple[str, int]], ids: dict[int, str], sizes: dict[str, int], url: str, output: Table) -> int:
+    """Write where files named by the number of their prompt are; returns how many have a number of no prompt."""
+    known = [(name, ids[number]) for name, number in files if number in ids]
+    place = {"number": -1, "url": url.rstrip("/") + "/", "byte_offset": 0}
+    with FileWriter(join(output.path, "numbered-00000.parquet"), output.schema) as writer:
+        for start in range(0, len(known), _BATCH):
+            rows = [place | {"target_id": target, "name": name, "n_bytes": sizes[name]} for name, target in known[start : start + _BATCH]]
+            writer.write(pa.Table.from_pylist(rows, schema=output.schema))
+    return len(files) - len(known)
+
+
+def _list_tars(url: str, tars: list[str], unsorted: Table, engine: Engine) -> list[str]:
+    """Write where the images of tars are; returns notes."""
+    prefix = url[: url.index("://") + 3] if "://" in url else ""
+    tasks = [ListTask(prefix + name, number, unsorted) for number, name in enumerate(tars)]
+    notes, n_nameless = [], 0
+    for _, (nameless, trouble) in engine.map_partitions(list_shard, tasks):
+        n_nameless += nameless
+        notes += [trouble] if trouble else []
+    if n_nameless:
+        notes.append(f"{n_nameless:,} images in tars have no target_id in their json; they are left out")
+    return notes
 
 
 def _in_folder(url: str) -> list[Generation]:
@@ -155,11 +244,11 @@ def list_shard(task: ListTask) -> tuple[int, str]:
 def stack(sources: Iterable[Generation], max_side: int) -> Stack:
     """Read images and bring them to the size that most of them have, its longer side at most `max_side`."""
     images: list[Pixels] = []
-    names: list[str] = []
+    places: list[Generation] = []
     n_rejected = 0
-    for name, url, byte_offset, n_bytes in sources:
+    for place in sources:
         try:
-            pixels = read_pixels(url, name, byte_offset, n_bytes)
+            pixels = read_pixels(place.url, place.name, place.byte_offset, place.n_bytes)
         except (InputError, SampleError):
             n_rejected += 1
             continue
@@ -170,16 +259,16 @@ def stack(sources: Iterable[Generation], max_side: int) -> Stack:
         factor = min(1.0, max_side / max(pixels.shape[:2]))
         height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
         images.append(stretched(pixels, height, width))  # at once, so that large images are never held together
-        names.append(name)
+        places.append(place)
     if not images:
         return Stack(np.zeros((0, max_side, max_side, 3), np.uint8), [], n_rejected, 0)
     sizes = Counter(image.shape[:2] for image in images)
     (height, width), n_equal = max(sizes.items(), key=lambda item: (item[1], item[0]))
     out = np.empty((len(images), height, width, 3), dtype=np.uint8)
-    for place, image in enumerate(images):
-        out[place] = stretched(image, height, width)
-        images[place] = image[:0]  # freed as the stack fills
-    return Stack(out, names, n_rejected, len(out) - n_equal)
+    for number, image in enumerate(images):
+        out[number] = stretched(image, height, width)
+        images[number] = image[:0]  # freed as the stack fills
+    return Stack(out, places, n_rejected, len(out) - n_equal)
 
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
@@ -230,31 +319,17 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     n_targets, n_images = [0] * n_parts, [0] * n_parts
     with ExitStack() as whole_files:
         parts = [whole_files.enter_context(AtomicFile(path)) for path in paths]
-        for rank, row in enumerate(_rows(targets)):
+        for rank, row in enumerate(prompts_of(targets)):
+            if not row["caption"]:
+                continue
+            n_wanted = row["n_generations"] or TargetsConfig().n_generations
             n_done = _n_images(join(generations, row["target_id"])) if generations else 0
-            if (n_missing := row["n_generations"] - n_done) > 0:
+            if (n_missing := n_wanted - n_done) > 0:
                 line = {"target_id": row["target_id"], "prompt": row["caption"], "first_seed": first_seed(row["target_id"]) + n_done}
                 parts[rank % n_parts].write(json.dumps(line | {"n_generations": n_missing}, ensure_ascii=False).encode() + b"\n")
                 n_targets[rank % n_parts] += 1
                 n_images[rank % n_parts] += n_missing
     return list(zip(paths, n_targets, n_images, strict=True))
-
-
-def _rows(targets: str) -> Iterator[JsonDict]:
-    try:
-        for batch in parquet_at(targets).to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
-            yield from batch.to_pylist()
-    except FileNotFoundError as error:
-        raise InputError(f"{targets} does not exist; expected a run's targets/ folder") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{targets} can't be read as targets: {one_line(error)}; expected a run's targets/ folder") from error
-
-
-def parquet_at(url: str) -> ds.Dataset:
-    """A parquet file, or those of a folder."""
-    fs, path = filesystem(url.rstrip("/"))
-    names = matching(url, "*.parquet") if fs.isdir(path) else [path]
-    return ds.dataset(names, format="parquet", filesystem=fs)
 
 
 def _n_images(folder: str) -> int:

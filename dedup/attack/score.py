@@ -14,24 +14,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from dedup.attack.generations import Generation, Generations, find_generations, parquet_at, read_pixels, stack, stretched
+from dedup.attack.generations import Generations, find_generations
+from dedup.attack.one_target import LABELS, Target, TargetScorer
+from dedup.attack.prompts import read_prompts
+from dedup.attack.target_list import TargetList, read_targets
+from dedup.attack.training import MASKS_SQL, TrainingRun
 from dedup.config import ExtractionConfig
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
-from dedup.errors import InputError, RunDirectoryError, SampleError
-from dedup.numerics.arraytypes import Ids, Pixels, Sims
-from dedup.numerics.graph.cliques import largest_clique
-from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
-from dedup.numerics.search.gpu import Device, choose_device
+from dedup.errors import RunDirectoryError
+from dedup.numerics.search.gpu import choose_device
 from dedup.runs.directory import Run
 from dedup.runs.record import digest
-from dedup.schemas import MEMBERS, SCORES, TARGETS
+from dedup.schemas import MEMBERS, SCORES, TEMPLATE_PAIRS
 from dedup.storage.atomic import write_bytes, write_json
-from dedup.storage.input.samples import one_line
 from dedup.storage.tables import FileWriter, clear, dataset
 from dedup.storage.urls import filesystem, join, read_json
-
-_COLUMNS = ("target_id", "component_id", "duplication_count", "shard", "key", "byte_offset", "n_bytes")
 
 # the distinct images of each target's group, with how many samples have them
 MEMBERS_SQL = """
@@ -52,18 +50,8 @@ JOIN (
 ORDER BY targets.number, images.shard, images.key
 """
 
-_NO_MATCH: JsonDict = {"generation": None, "l2": None, "tiled_l2": None, "is_extracted": None, "eidetic_k": None}
 _RANKED = ["target_id", "clique_size", "mean_distance", "is_extracted", "tiled_l2", "eidetic_k", "duplication_count", "is_memorized"]
 _CLOSEST = 5  # memorised targets that are printed
-
-
-@dataclass(frozen=True)
-class TargetList:
-    """Targets in the order of the list."""
-
-    run_dir: str  # the run they come from; empty for other lists, whose groups are not known
-    rows: pa.Table  # `target_id, component_id, duplication_count, shard, key, byte_offset, n_bytes`, null where the list lacks it
-    n_repeated: int  # rows left out because an earlier one has their target_id
 
 
 @dataclass(frozen=True)
@@ -75,6 +63,7 @@ class ScoreSummary:
     n_memorized: int
     n_extracted: int
     by_status: dict[str, int] = field(default_factory=dict)  # targets of each `status`
+    by_label: dict[str, int] = field(default_factory=dict)  # targets of each `label`
     notes: list[str] = field(default_factory=list)
     # the first lines of `_memorized.jsonl`: memorised targets by the mean distance inside their clique, least first
     closest: list[JsonDict] = field(default_factory=list)
@@ -88,7 +77,10 @@ class ScoreTask:
     first: int
     rows: pa.Table
     generations: Generations
+    # of the run that the targets come from: the images of their groups, and pairs of their templates; None for another list
     members: Table | None
+    templates: Table | None
+    run_dir: str  # the run that embeds and looks up generations; empty if none can
     options: ExtractionConfig
     device: str
     output: Table
@@ -99,6 +91,7 @@ def score_generations(
     generations: str,
     out: str,
     *,
+    prompts: str = "",
     options: ExtractionConfig | None = None,
     device: str = "auto",
     engine: Engine | None = None,
@@ -111,10 +104,13 @@ def score_generations(
     targets : str
         A run's `targets/` folder, through which its tars and groups are found, or parquet with the same columns.
     generations : str
-        Folder with `TARGET_ID/*.png`, or with webdataset tars whose json has a `target_id`.
+        Folder with `TARGET_ID/*.png`, or with webdataset tars whose json has a `target_id`. With `prompts` also folders named by the prompt
+        (its first 200 characters, / as _) or its number, and files `img_NUMBER_SEED.jpg`, as published tools write them.
     out : str
         Folder for the table `dedup.schemas.SCORES`, a row per target in the order of the list. A run that was stopped continues
         with the missing parts.
+    prompts : str
+        Folder written by `write_prompts`, or its prompts.parquet.
     options : ExtractionConfig
     device : str
         Where pairwise distances are computed: cpu or cuda; auto = cuda where torch finds a GPU.
@@ -135,45 +131,35 @@ def score_generations(
     """
     target_list, options, reporter = read_targets(targets), options or ExtractionConfig(), reporter or SilentReporter()
     with engine_or_own(engine) as engine:
-        return _score(target_list, generations, out, options, device, engine, reporter)
-
-
-def read_targets(url: str) -> TargetList:
-    """Read a run's `targets/` folder, or parquet with the same columns."""
-    url, expected = url.rstrip("/"), "expected a run's targets/ folder, or parquet like it"
-    try:
-        table = parquet_at(url)
-        if "target_id" not in table.schema.names:
-            raise InputError(f"{url} has no {'column target_id' if table.files else 'parquet files'}; {expected}")
-        present = table.to_table(columns=[name for name in _COLUMNS if name in table.schema.names])
-    except FileNotFoundError as error:
-        raise InputError(f"{url} does not exist; {expected}") from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{url} can't be read as targets: {one_line(error)}; {expected}") from error
-    absent = {name: pa.nulls(len(present)) for name in _COLUMNS if name not in present.schema.names}
-    schema = pa.schema([(name, TARGETS.field(name).type) for name in _COLUMNS])
-    rows = pa.table(dict(zip(present.column_names, present.columns, strict=True)) | absent).select(_COLUMNS).cast(schema)
-    ids = np.array(rows["target_id"].to_pylist(), dtype=object)
-    _, first = np.unique(ids.astype(str), return_index=True)
-    run_dir = url.rpartition("/")[0] if url.rpartition("/")[2] == "targets" else ""
-    is_run = bool(run_dir) and filesystem(run_dir)[0].exists(join(filesystem(run_dir)[1], "groups"))
-    return TargetList(run_dir if is_run else "", rows.take(np.sort(first)), len(rows) - len(first))
+        return _score(target_list, generations, read_prompts(prompts) if prompts else None, out, options, device, engine, reporter)
 
 
 def _score(
-    targets: TargetList, generations: str, out: str, options: ExtractionConfig, device: str, engine: Engine, reporter: Reporter
+    targets: TargetList,
+    generations: str,
+    prompts: pa.Table | None,
+    out: str,
+    options: ExtractionConfig,
+    device: str,
+    engine: Engine,
+    reporter: Reporter,
 ) -> ScoreSummary:
     ids, output = targets.rows["target_id"].to_pylist(), Table(out, SCORES)
     size = options.targets_per_part
-    located, notes = find_generations(generations, ids, join(out, "_generations"), engine)
+    located, notes = find_generations(generations, ids, join(out, "_generations"), engine, prompts)
     if targets.n_repeated:
         notes.append(f"{targets.n_repeated:,} rows of the list repeat a target_id; the first of each is used")
     members = _write_members(targets, out, engine)
     if members is None:
         notes.append("the list of targets is not that of a run, so groups are not known: eidetic_k is left empty")
+    templates = _write_templates(targets, out, engine)
+    why_not = TrainingRun(targets.run_dir, device).why_not() if targets.run_dir else ""
+    if why_not:
+        notes.append(f"generations are neither looked up nor embedded, so similarity and the label retrieved are not given: {why_not}")
+    run_dir = "" if why_not else targets.run_dir
     _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
     tasks = [
-        ScoreTask(number, start, targets.rows.slice(start, size), located, members, options, device, output)
+        ScoreTask(number, start, targets.rows.slice(start, size), located, members, templates, run_dir, options, device, output)
         for number, start in enumerate(range(0, len(ids), size))
     ]
     missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
@@ -211,21 +197,43 @@ def _write_members(target_list: TargetList, out: str, engine: Engine) -> Table |
     return members
 
 
+def _write_templates(target_list: TargetList, out: str, engine: Engine) -> Table | None:
+    """The pairs that say where the training images of a target's template agree; None if the run did not look for templates."""
+    run = Run(target_list.run_dir) if target_list.run_dir else None
+    if run is None or run.record("confirm") is None:
+        return None
+    templates = Table(join(out, "_templates"), TEMPLATE_PAIRS)
+    numbered = {
+        "number": pa.array(range(len(target_list.rows)), pa.int64()),
+        "shard": target_list.rows["shard"],
+        "key": target_list.rows["key"],
+    }
+    clear(templates)
+    engine.sql_to(MASKS_SQL, {"targets": pa.table(numbered), **{name: run.table(name) for name in ("metadata", "refused")}}, templates)
+    return templates
+
+
 def score_targets(task: ScoreTask) -> int:
     """Score the targets of one part and write its file; returns the number of targets."""
+    n = len(task.rows)
     generations = task.generations.of_targets(task.first, task.rows["target_id"].to_pylist())
-    members: list[list[JsonDict]] = [[] for _ in generations]
-    if task.members is not None:
-        number = ds.field("number")
-        rows = dataset(task.members).to_table(filter=(number >= task.first) & (number < task.first + len(generations)))
-        for row in rows.to_pylist():
-            members[row["number"] - task.first].append(row)
-    device = choose_device(task.device)
+    members, templates = (_rows_of(table, task.first, n) for table in (task.members, task.templates))
+    training = TrainingRun(task.run_dir, task.device) if task.run_dir else None
+    scorer = TargetScorer(task.options, choose_device(task.device), training)
     with FileWriter(part_url(task.output, task.number), task.output.schema) as writer:
-        for row, images, group in zip(task.rows.to_pylist(), generations, members, strict=True):
-            scored = _score_one(row, images, group, task.options, device)
-            writer.write(pa.Table.from_pylist([scored], schema=task.output.schema))
-    return len(generations)
+        for target in map(Target, task.rows.to_pylist(), generations, members, templates):
+            writer.write(pa.Table.from_pylist([scorer.score(target)], schema=task.output.schema))
+    return n
+
+
+def _rows_of(table: Table | None, first: int, n: int) -> list[list[JsonDict]]:
+    """The rows of each of some consecutive targets."""
+    rows: list[list[JsonDict]] = [[] for _ in range(n)]
+    if table is not None:
+        number = ds.field("number")
+        for row in dataset(table).to_table(filter=(number >= first) & (number < first + n)).to_pylist():
+            rows[row["number"] - first].append(row)
+    return rows
 
 
 def part_url(output: Table, number: int) -> str:
@@ -233,80 +241,15 @@ def part_url(output: Table, number: int) -> str:
     return join(output.path, f"part-{number:05d}.parquet")
 
 
-def _score_one(
-    row: JsonDict, generations: list[Generation], members: list[JsonDict], options: ExtractionConfig, device: Device | None
-) -> JsonDict:
-    read = stack(generations, options.max_side)
-    images, n = read.images, len(read.names)
-    scored: JsonDict = {name: row[name] for name in ("target_id", "component_id", "duplication_count")} | _NO_MATCH
-    scored |= {"n_generations": n, "n_rejected": read.n_rejected, "n_resized": read.n_resized, "status": "ok", "detail": None}
-    clique = np.arange(n)
-    scored |= {"clique_size": n, "clique_is_exact": True, "mean_distance": None, "is_memorized": False}
-    if n < 2:
-        scored |= {"status": "few_generations" if generations else "no_generations", "detail": f"{n} of {len(generations)} could be read"}
-    elif min(images.shape[1:3]) < TILES:
-        raise InputError(f"{row['target_id']}: images of {images.shape[2]} x {images.shape[1]} pixels; expected at least {TILES} to a side")
-    else:
-        distances = pairwise_tiled_distances(images, device=device)
-        largest = largest_clique(distances <= np.float32(options.max_tile_distance))
-        clique = largest.members
-        scored |= {"clique_size": len(clique), "clique_is_exact": largest.is_exact, "mean_distance": _mean_distance(distances, clique)}
-        scored["is_memorized"] = len(clique) >= options.min_clique
-    if not n:
-        return scored
-    candidates = clique if scored["is_memorized"] else np.arange(n)
-    try:
-        target = _training_image(row, images.shape[1], images.shape[2])
-    except (InputError, SampleError) as error:
-        status = scored["status"] if scored["status"] != "ok" else "no_training_image"
-        return scored | {"status": status, "detail": one_line(error)}
-    return scored | _match(images, read.names, candidates, target, members, options.max_distance)
-
-
-def _mean_distance(distances: Sims, clique: Ids) -> float | None:
-    if len(clique) < 2:
-        return None
-    inside = distances[np.ix_(clique, clique)].astype(np.float64)
-    return float(inside.sum() / (len(clique) * (len(clique) - 1)))
-
-
-def _training_image(row: JsonDict, height: int, width: int) -> Pixels:
-    if row["shard"] is None or row["key"] is None or not row["n_bytes"]:
-        raise InputError("the list of targets does not say where the training image is (shard, key, byte_offset, n_bytes)")
-    return stretched(read_pixels(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), height, width)
-
-
-def _match(images: Pixels, names: list[str], candidates: Ids, target: Pixels, members: list[JsonDict], max_distance: float) -> JsonDict:
-    """The candidate nearest to the training image, and the samples of the group that are within δ of it."""
-    tiles = min(TILES, *images.shape[1:3])
-    tiled = tiled_distances(images[candidates], target, tiles)
-    best = int(candidates[np.argmin(tiled)])
-    nearest = images[best]
-    n_near, trouble = 0, ""
-    for member in members:
-        try:
-            pixels = stretched(read_pixels(member["shard"], member["key"], member["byte_offset"], member["n_bytes"]), *nearest.shape[:2])
-        except (InputError, SampleError) as error:
-            trouble = one_line(error)
-            continue
-        n_near += member["n_samples"] * bool(tiled_distances(pixels[None], nearest, tiles)[0] <= max_distance)
-    return {
-        "generation": names[best],
-        "l2": float(l2_distances(nearest[None], target)[0]),
-        "tiled_l2": float(tiled.min()),
-        "is_extracted": bool(tiled.min() <= max_distance),
-        "eidetic_k": n_near if members else None,
-        "detail": f"not all of the group could be read: {trouble}" if trouble else None,
-    }
-
-
 def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:
-    scores = dataset(output).to_table(columns=["is_memorized", "is_extracted", "status"])
+    scores = dataset(output).to_table(columns=["is_memorized", "is_extracted", "status", "label"])
     statuses, counts = np.unique(np.array(scores["status"].to_pylist(), dtype=str), return_counts=True)
     ranked = _rank(out, output)
     by_status = {str(status): int(count) for status, count in zip(statuses, counts, strict=True)}
+    labels = scores["label"].to_pylist()
+    by_label = {label: labels.count(label) for label in LABELS}
     n_extracted = sum(value is True for value in scores["is_extracted"].to_pylist())
-    summary = ScoreSummary(out, len(scores), len(ranked), n_extracted, by_status, notes, ranked[:_CLOSEST])
+    summary = ScoreSummary(out, len(scores), len(ranked), n_extracted, by_status, by_label, notes, ranked[:_CLOSEST])
     write_json(join(out, "_summary.json"), {k: value for k, value in vars(summary).items() if k not in ("out", "notes", "closest")})
     return summary
 

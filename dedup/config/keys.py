@@ -360,10 +360,11 @@ class TargetsConfig:
     top: int = key(350_000, "number of targets at most, highest ranked first (Carlini et al. 2023)", stage="targets", low=1)
     rank_by: str = key(
         "duplicates",
-        "what ranks a group: duplicates (number of its samples, as in the paper), neighbors (largest number of similar samples of one of its images), "
+        "what ranks a group: duplicates (number of its samples, as in the paper), templates (number of samples of its template: one target for each "
+        "template, unique images included), neighbors (largest number of similar samples of one of its images), "
         "caption (number of samples in the whole data set with its prompt)",
         stage="targets",
-        choices=("duplicates", "neighbors", "caption"),
+        choices=("duplicates", "templates", "neighbors", "caption"),
     )
     min_caption_length: int = key(
         1,
@@ -403,6 +404,9 @@ class ExtractionConfig:
     )
     max_distance: float = free(
         0.15, "δ: a generation is a training image if its distance to it is at most this (Carlini et al. 2023)", low=0, high=1
+    )
+    min_area: float = free(
+        0.2, "share of the picture that generations and training image must have in common for a template verbatim", low=0.01, high=1
     )
     max_side: int = free(512, "generations with a longer side are reduced to this many pixels", low=8, high=4096)
     targets_per_part: int = free(16, "targets scored by one task; after an interruption only missing parts are scored", low=1)

@@ -67,6 +67,14 @@ def _probes_fit_lists(config: Config) -> None:
         raise ConfigError(f"search.nprobe={nprobe} exceeds search.nlist={nlist}; lower nprobe or train more lists")
 
 
+def _templates_are_found(config: Config) -> None:
+    if config.targets.rank_by == "templates" and not config.confirm.enabled:
+        raise ConfigError(
+            "targets.rank_by=templates needs the templates that the judge finds, but confirm.enabled=false; set confirm.enabled=true, or "
+            "rank by duplicates, neighbors or caption"
+        )
+
+
 def _memory_is_a_size(config: Config) -> None:
     limit = config.engine.memory_limit
     if not _SIZE.fullmatch(limit):
@@ -220,6 +228,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _gpus_are_whole,
     _probes_fit_lists,
     _memory_is_a_size,
+    _templates_are_found,
     _index_is_searchable,
     _factory_has_lists,
     _run_dir_is_no_pattern,

@@ -77,7 +77,7 @@ def pairwise_tiled_distances(images: Pixels, tiles: int = TILES, *, device: Devi
     _check_tiles(images, tiles)
     n = len(images)
     largest = np.zeros((n, n))
-    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
+    rows, columns = cuts(images.shape[1], tiles), cuts(images.shape[2], tiles)
     for top, bottom in zip(rows[:-1], rows[1:], strict=True):
         for left, right in zip(columns[:-1], columns[1:], strict=True):
             tile = centred(images[:, top:bottom, left:right].reshape(n, (bottom - top) * (right - left) * images.shape[3]))
@@ -171,19 +171,18 @@ def adaptive_distances(
 
 
 def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> Floats:
-    """Mean squared difference in each tile, float64 (n, tiles²)."""
+    """Mean squared difference in each tile, float64 (n, tiles²): whole numbers, so nothing is rounded before the division."""
     _check_tiles(images, tiles)
     if images.shape[1:] != other.shape:
         raise ShapeError(f"expected images of one size, found {images.shape[1:]} and {other.shape}")
     errors = np.empty((len(images), tiles * tiles), dtype=np.float64)
-    rows, columns = _cuts(images.shape[1], tiles), _cuts(images.shape[2], tiles)
-    for number, image in enumerate(images):
-        difference = image.astype(np.int32) - other
-        # whole numbers: sums of squares stay below 2^63
-        square = (difference * difference).sum(axis=2, dtype=np.int64)
-        sums = np.add.reduceat(np.add.reduceat(square, rows[:-1], axis=0), columns[:-1], axis=1)
-        sizes = np.outer(np.diff(rows), np.diff(columns)) * images.shape[3]
-        errors[number] = (sums / (sizes * 255.0**2)).ravel()
+    rows, columns = cuts(images.shape[1], tiles), cuts(images.shape[2], tiles)
+    for number in range(tiles * tiles):
+        row, column = divmod(number, tiles)
+        part = slice(rows[row], rows[row + 1]), slice(columns[column], columns[column + 1])
+        values, wanted = (centred(pixels[:, *part].reshape(len(pixels), -1)) for pixels in (images, other[None]))
+        squares = exact_squares(values) + exact_squares(wanted) - 2.0 * exact_products(values, wanted)[:, 0]
+        errors[:, number] = squares / (values.shape[1] * 255.0**2)
     return errors
 
 
@@ -196,7 +195,8 @@ def _products(tile: npt.NDArray[np.float32], device: Device | None) -> Floats:
     return exact_products(tile, tile)
 
 
-def _cuts(length: int, tiles: int) -> Ids:
+def cuts(length: int, tiles: int) -> Ids:
+    """Where a side is cut into so many tiles: shape (tiles + 1,)."""
     return np.linspace(0, length, tiles + 1).astype(np.int64)
 
 

@@ -141,5 +141,8 @@ def exact_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float3
 
 def exact_squares(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Squared norms of centred rows, float64 (n,), exact."""
-    squares: npt.NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    squares = np.zeros(len(rows))
+    for start in range(0, rows.shape[1], EXACT):
+        part = rows[:, start : start + EXACT]
+        squares += np.einsum("ij,ij->i", part, part)
     return squares

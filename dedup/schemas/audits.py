@@ -44,7 +44,11 @@ SCORES: Final = schema(
     field("n_generations", INT32, "generated images that were compared"),
     field("n_rejected", INT32, "generated images that did not decode, or have one colour, as a safety filter returns"),
     field("n_resized", INT32, "generated images of another size than most, stretched to that size"),
-    field("clique_size", INT32, "generations that are all one picture: largest clique of pairs within max_tile_distance"),
+    field(
+        "clique_size",
+        INT32,
+        "generations that are all one picture: largest clique of pairs within max_tile_distance; if it reaches min_clique, without those that do not show the same detail",
+    ),
     field("clique_is_exact", BOOL, "false: the search for the clique stopped at its limit; a larger one may exist"),
     field("mean_distance", FLOAT32, "mean tiled l2 of the pairs in the clique; null with fewer than two members", nullable=True),
     field("is_memorized", BOOL, "clique_size >= min_clique"),
@@ -53,8 +57,49 @@ SCORES: Final = schema(
     ),
     field("l2", FLOAT32, "its distance to the training image, 0 to 1; null if that can't be read", nullable=True),
     field("tiled_l2", FLOAT32, "the same, the largest over 16 tiles", nullable=True),
-    field("is_extracted", BOOL, "tiled_l2 <= max_distance", nullable=True),
+    field(
+        "is_extracted",
+        BOOL,
+        "tiled_l2 <= max_distance, and the generation shows detail of the training image, not only its ground",
+        nullable=True,
+    ),
     field("eidetic_k", INT64, "samples of the group whose image is within max_distance of that generation, by tiled l2", nullable=True),
+    field(
+        "similarity",
+        FLOAT32,
+        "cosine of that generation and the training image in the space of the run's encoder; null without one",
+        nullable=True,
+    ),
+    field(
+        "label",
+        TEXT,
+        "what the generations reproduce: verbatim (the training image: is_extracted), template (an area of it, the rest differs), retrieved (another image of the run: is_memorized, but not with this image) or none; null if there was nothing to compare",
+        nullable=True,
+    ),
+    field(
+        "area",
+        FLOAT32,
+        "share of the picture in which generations equal the training image: 1 for verbatim; null for retrieved and none",
+        nullable=True,
+    ),
+    field("clique_size_masked", INT32, "generations that are all one picture in that area; clique_size for verbatim", nullable=True),
+    field("mean_distance_masked", FLOAT32, "mean tiled l2 of their pairs inside the area", nullable=True),
+    field("generation_masked", TEXT, "of them, the one nearest to the training image inside the area", nullable=True),
+    field("l2_masked", FLOAT32, "its distance to the training image inside the area, 0 to 1", nullable=True),
+    field("tiled_l2_masked", FLOAT32, "the same, the largest over 16 tiles, as far as they are in the area", nullable=True),
+    field(
+        "mask",
+        pa.binary(),
+        "PNG of 64 x 64 pixels across the picture: 255 inside the area; null unless the label is template",
+        nullable=True,
+    ),
+    field(
+        "retrieved_shard",
+        SHARD.type,
+        "shard of the training image that the clique reproduces; null unless the label is retrieved",
+        nullable=True,
+    ),
+    field("retrieved_key", TEXT, "its key", nullable=True),
     field("status", TEXT, "ok, no_generations, few_generations (fewer than 2) or no_training_image"),
     field("detail", TEXT, "what was missing, for people to read", nullable=True),
 )
@@ -68,6 +113,11 @@ GENERATIONS: Final = schema(
     field("n_bytes", INT64, "its size", unit="bytes"),
 )
 
+NAMED_FOLDERS: Final = schema(
+    field("number", INT64, "place of the target in the list"),
+    field("folder", TEXT, "name of a folder with its generated images"),
+)
+
 MEMBERS: Final = schema(
     field("number", INT64, "place of the target in the list"),
     SHARD,
@@ -75,6 +125,62 @@ MEMBERS: Final = schema(
     BYTE_OFFSET,
     N_BYTES,
     field("n_samples", INT64, "samples of the group with these image bytes"),
+)
+
+CONTROLS: Final = schema(
+    field("rank", INT64, "rank of its target in the list, from 1"),
+    TARGET_ID,
+    COMPONENT_ID,
+    field("caption", TEXT, "the prompt: the sample's caption"),
+    COUNT,
+    URL,
+    SHARD,
+    KEY,
+    BYTE_OFFSET,
+    N_BYTES,
+    field("n_generations", INT32, "images to generate from the prompt"),
+    field("matched_to", TEXT, "target_id of the target it is the control of"),
+    field(
+        "level",
+        INT32,
+        "how closely it matches: 0 by quarters of a doubling, 1 by halves, 2 by doublings, 3 without size, 4 without frequency",
+    ),
+    field("language", TEXT, "language of both, as carried; empty if it is not"),
+    field("caption_length", INT64, "characters of the prompt"),
+    field("n_caption_samples", INT64, "samples of the whole data set with the prompt as caption"),
+    field("n_pixels", INT64, "width times height", unit="pixels"),
+    field("target_caption_length", INT64, "the same of the target"),
+    field("target_n_caption_samples", INT64, "the same of the target"),
+    field("target_n_pixels", INT64, "the same of the target", unit="pixels"),
+)
+
+DETECTORS: Final = schema(
+    field("detector", TEXT, "name of the detector"),
+    field("label", TEXT, "what is to be detected: verbatim, template, or all that is reproduced; always against what is not"),
+    field("least", INT64, "smallest duplication count of these targets; null = any", nullable=True),
+    field("most", INT64, "largest; null = any", nullable=True),
+    field("n_positive", INT64, "reproduced targets with a score"),
+    field("n_negative", INT64, "targets with a score of which nothing is reproduced"),
+    field("auc", FLOAT64, "area under the ROC curve, 0 to 1"),
+    *_interval("auc"),
+    field("tpr", FLOAT64, "share of the reproduced targets above the threshold that at most 1% of the others exceed"),
+    *_interval("tpr"),
+)
+
+PROMPTS: Final = schema(
+    field("index", INT64, "place in the files of prompts, from 0"),
+    TARGET_ID,
+    field("caption", TEXT, "the prompt"),
+    URL,
+    field("duplication_count", INT64, "samples in the target's group; null if the list does not say", nullable=True),
+    field("folder", TEXT, "folder that onestep-extraction keeps its generations in: the first 200 characters, / as _"),
+)
+
+TEMPLATE_PAIRS: Final = schema(
+    field("number", INT64, "place of the target in the list"),
+    field("transform", pa.list_(pa.field("item", FLOAT32, nullable=False)), "as in refused"),
+    field("mask", pa.binary(), "as in refused"),
+    field("is_dst", BOOL, "whether the target's training image is dst of that pair: the mask lies across it"),
 )
 
 OUTLIERS: Final = schema(

@@ -77,6 +77,7 @@ TARGETS: Final = schema(
     COMPONENT_ID,
     field("caption", TEXT, "the prompt: the group's most frequent caption that passes the filters"),
     COUNT,
+    field("template_count", INT64, "samples of the same template, the group's included; duplication_count where none has other content"),
     field("n_captions", INT64, "distinct captions of the group"),
     field("caption_share", FLOAT64, "share of the group's samples with the prompt as caption"),
     field("n_caption_samples", INT64, "samples of the whole data set with the prompt as caption"),

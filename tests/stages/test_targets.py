@@ -152,7 +152,7 @@ def test_the_budget_is_told_and_its_rate_makes_nothing_stale(shards, run_dir):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["targets.rank_by=size"], r"targets\.rank_by=size is unknown; expected one of duplicates, neighbors, caption"),
+        (["targets.rank_by=size"], r"targets\.rank_by=size is unknown; expected one of duplicates, templates, neighbors, caption"),
         (["targets.language=en"], r"targets\.language needs the column LANGUAGE, which is not carried"),
         (["targets.max_punsafe=0.3"], r"targets\.max_punsafe needs the column punsafe"),
         (["targets.language=e'n", "input.carry=LANGUAGE"], r"'e'n' is not a language"),

@@ -18,6 +18,7 @@ def print_scores(summary: ScoreSummary) -> None:
         ("targets", f"{summary.n_targets:,} ({statuses})"),
         ("memorised", f"{summary.n_memorized:,}"),
         ("extracted", f"{summary.n_extracted:,}"),
+        ("reproduced", _labels(summary.by_label)),
     ]
     for row in summary.closest:
         count = "" if row["duplication_count"] is None else f", {times_text(row['duplication_count'])} in the data"
@@ -25,6 +26,13 @@ def print_scores(summary: ScoreSummary) -> None:
     if summary.n_memorized > len(summary.closest):
         lines.append(("", f"… all in {summary.out}/_memorized.jsonl"))
     print_lines([*lines, ("scores", summary.out)])
+
+
+_LABELS = {"verbatim": "as a whole", "template": "in an area (templates)", "retrieved": "another image of the run"}
+
+
+def _labels(by_label: dict[str, int]) -> str:
+    return ", ".join(f"{by_label[label]:,} {text}" for label, text in _LABELS.items() if label in by_label)
 
 
 def print_sweep(sweep: Sweep) -> None:

@@ -1,0 +1,90 @@
+"""What a run knows about a target beyond its training image: its template, other images that were reproduced instead, similarity."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from dedup.contracts import JsonDict
+from dedup.errors import DedupError, SampleError
+from dedup.find.answers import Match
+from dedup.find.index import RunIndex, open_index
+from dedup.numerics.arraytypes import Mask
+from dedup.numerics.similarity import exact_similarity
+from dedup.stages.groups.related import across_src, shared_mask
+from dedup.storage.input.samples import one_line
+
+_MOST_MASKS = 16  # pairs of one training image whose masks are read
+_AGREES = 160  # of 255: the share of a template's pairs that agree at a place of its area, and more than "nothing to compare"
+
+# pairs of the target's own training image with others of its template
+MASKS_SQL = f"""
+SELECT number, transform, mask, is_dst
+FROM (
+  SELECT number, transform, mask, is_dst, row_number() OVER (PARTITION BY number ORDER BY other, is_dst) AS place
+  FROM (
+    SELECT targets.number AS number, refused.transform AS transform, refused.mask AS mask, refused.src AS other, true AS is_dst
+    FROM targets JOIN metadata ON targets.shard = metadata.shard AND targets.key = metadata.key
+    JOIN refused ON refused.dst = metadata.sample_id
+    WHERE refused.relation = 'template' AND refused.variant = 'none' AND refused.mask IS NOT NULL
+    UNION ALL
+    SELECT targets.number AS number, refused.transform AS transform, refused.mask AS mask, refused.dst AS other, false AS is_dst
+    FROM targets JOIN metadata ON targets.shard = metadata.shard AND targets.key = metadata.key
+    JOIN refused ON refused.src = metadata.sample_id
+    WHERE refused.relation = 'template' AND refused.variant = 'none' AND refused.mask IS NOT NULL
+  ) AS pairs
+) AS ranked
+WHERE place <= {_MOST_MASKS}
+ORDER BY number, place
+"""  # noqa: S608 (a number of our own)
+
+
+def template_mask(pairs: list[JsonDict]) -> Mask | None:
+    """Where the training images of a target's template agree, across the target's own: shape (64, 64); None if no pair says."""
+    if not pairs:
+        return None
+    masks = [np.asarray(Image.open(io.BytesIO(pair["mask"]))) for pair in pairs]
+    laid = [mask if pair["is_dst"] else across_src(mask, pair["transform"]) for mask, pair in zip(masks, pairs, strict=True)]
+    return np.asarray(shared_mask(laid) > _AGREES, dtype=bool)
+
+
+class TrainingRun:
+    """The run over the training images, opened when it is first needed.
+
+    `run_dir`: empty for a list of targets that is not a run's: nothing is known then.
+    """
+
+    def __init__(self, run_dir: str, device: str) -> None:
+        self.run_dir, self.device = run_dir, device
+
+    def why_not(self) -> str:
+        """Why generations can't be embedded and looked up; empty if they can."""
+        if not self.run_dir:
+            return "the list of targets is not that of a run"
+        try:
+            _ = _index(self.run_dir, self.device).encoder
+        except DedupError as error:
+            return one_line(error)
+        return ""
+
+    def similarity(self, generation: bytes, training: bytes) -> float | None:
+        """Cosine of two encoded images in the space of the run's encoder; None if one does not decode."""
+        index = _index(self.run_dir, self.device)
+        try:
+            a, b = (index.views(data, all_views=False).vectors[:1] for data in (generation, training))
+        except SampleError:
+            return None
+        return float(exact_similarity(a, b)[0])
+
+    def retrieve(self, generation: bytes) -> Match | None:
+        """The training image that a generation is a copy of, by its pixels; None if none is."""
+        answer = _index(self.run_dir, self.device).search_bytes([("generation", generation)], measures=True)[0]
+        return next((match for match in answer.matches if match.is_copy), None)
+
+
+@lru_cache(maxsize=1)
+def _index(run_dir: str, device: str) -> RunIndex:
+    return open_index(run_dir, device="cpu" if device == "cpu" else "auto")
