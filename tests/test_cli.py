@@ -250,7 +250,7 @@ def test_every_command_that_works_with_processes_takes_workers():
     commands = dict(leaves(typer.main.get_command(app)))
     with_workers = {name for name, command in commands.items() if any("--workers" in entry.opts for entry in command.params)}
     assert with_workers == {
-        *(("run",), ("demo-data",), ("query",), ("flag",), ("rewrite",), ("export",), ("calibrate",)),
+        *(("run",), ("demo-data",), ("plant",), ("query",), ("flag",), ("rewrite",), ("export",), ("calibrate",)),
         *(("extraction", "score"), ("extraction", "outliers")),
     }
 

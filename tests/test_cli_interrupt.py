@@ -104,6 +104,7 @@ def test_before_any_work_was_done(folder, moment, tmp_path):
     "arguments",
     [
         ["demo-data", "demo", "--n-images", 3000, "--per-shard", 100, "--workers", 2],
+        ["plant", "shards/*.tar", "--counts", "1,500", "--edited", "--out", "planted", "--workers", 2],
         ["flag", "whole", *(f"shards/{k:05d}.tar" for k in range(8)), "--out", "flags.parquet", "--workers", 2],
         ["query", "whole", *(f"shards/{k:05d}.tar" for k in range(8)), "--workers", 2],
     ],

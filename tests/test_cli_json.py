@@ -59,6 +59,7 @@ def test_a_run_as_json_with_its_progress_beside_it(folder):
         ["config", "search.min_similarity=0.8"],
         ["show", "out", "--largest", 1, "--out", "m.png"],
         ["demo-data", "demo", "--n-images", 20],
+        ["plant", "shards/*.tar", "--counts", "1,2", "--images-per-count", 2, "--out", "planted", "--workers", 1],
         ["explain", "out", "--sample-id", 0],
         ["flag", "out", "shards/00000.tar", "--out", "flags.parquet", "--no-pixels", "--workers", 1],
         ["extraction", "score", "out/targets", "generations", "--out", "scores", "--workers", 1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 from dedup.cli.attack import extraction
 from dedup.cli.find import flag, info, query, serve
 from dedup.cli.finished import apply, calibrate, explain, export, report, rewrite, show
-from dedup.cli.run import config, demo_data, run, status
+from dedup.cli.run import config, demo_data, plant, run, status
 from dedup.cli.show.terminal import HOW_TO_CONTINUE, errors_shown, is_plain, print_overview
 from dedup.errors import ConfigError
 
@@ -68,11 +69,12 @@ app = typer.Typer(
     help="De-duplicate images and their captions: folders, webdataset shards, parquet.",
 )
 
-for _panel, _commands in {
-    "Make a run": (run, status, config, demo_data),
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make a run": (run, status, config, demo_data, plant),
     "Inspect a run": (report, show, explain, info, calibrate),
     "Use a run": (apply, rewrite, export, query, flag, serve),
-}.items():
+}
+for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 

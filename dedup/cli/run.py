@@ -1,4 +1,4 @@
-"""The commands that make a run: demo-data, config, run, status."""
+"""The commands that make a run: demo-data, plant, config, run, status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dedup.cli.options import (
     load,
     overrides_of,
 )
-from dedup.cli.show.terminal import console, print_json, print_result
+from dedup.cli.show.terminal import console, print_json, print_result, print_text
 from dedup.config.key import STAGE_NAMES
 
 
@@ -144,3 +144,48 @@ def demo_data(
     size = parse_size(jpeg_size) if jpeg_size else None
     summary = make_demo_data(out, n_images=n_images, seed=seed, per_shard=per_shard, jpeg_size=size, workers=workers or available_cores())
     print_result(as_json, asdict(summary), lambda: typer.echo(f"{summary}"))
+
+
+def plant(
+    shards: Annotated[
+        list[str],
+        typer.Argument(metavar="SHARDS...", help="your shards, as input.shards: paths, globs, brace ranges, URLs; or a folder of them"),
+    ],
+    counts: Annotated[str, typer.Option("--counts", metavar="N[,N]", help="how often the chosen images occur, such as 1,10,100,1000")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="new or empty folder for the shards and truth.parquet")],
+    images_per_count: Annotated[int, typer.Option("--images-per-count", min=1, help="images of each kind for each count")] = 10,
+    edited: Annotated[bool, typer.Option("--edited", help="also images whose further copies are changed as on the web")] = False,
+    templates: Annotated[bool, typer.Option("--templates", help="also images of which a region differs in every copy")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="also images that every copy shows inside another picture")] = False,
+    background: Annotated[int | None, typer.Option("--background", min=0, help="images that occur once; by default all others")] = None,
+    run_dir: Annotated[str, typer.Option("--run", metavar="RUN_DIR", help="use only samples that this run keeps and has no copy of")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="seed of everything drawn at random")] = 0,
+    per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="samples per tar")] = 1000,
+    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="processes; 0 = one per core")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write your shards again with chosen images repeated N times.
+
+    Example: dedup plant 'shards/*.tar' --counts 1,10,100,1000 --out planted --run out
+    """
+    from dedup.cli.show.run import ConsoleReporter
+    from dedup.demo.plant import parse_counts, plant_duplicates
+    from dedup.machine import available_cores
+
+    with ConsoleReporter() as reporter:
+        summary = plant_duplicates(
+            shards,
+            out,
+            counts=parse_counts(counts),
+            images_per_count=images_per_count,
+            edited=edited,
+            templates=templates,
+            partial=partial,
+            background=background,
+            run_dir=run_dir,
+            seed=seed,
+            per_shard=per_shard,
+            workers=workers or available_cores(),
+            reporter=reporter,
+        )
+    print_result(as_json, asdict(summary), lambda: print_text(f"{summary}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dedup import schemas
@@ -33,7 +33,7 @@ def validate(config: Config, *, require_input: bool = False) -> None:
 
 def _check_value(key: Key, value: Any) -> None:
     if key.form == "address":
-        _refuse_password(key.name, [value] if isinstance(value, str) else value)
+        refuse_password(key.name, [value] if isinstance(value, str) else value)
     if key.form in ("similarity", "similarity or 0") and not 0 < value <= 1 and not (key.form == "similarity or 0" and value == 0):
         or_default = "; or 0 for the encoder's own" if key.form == "similarity or 0" else ""
         raise ConfigError(f"{key.name}={value} is not a similarity; expected more than 0 and at most 1, such as 0.9{or_default}")
@@ -47,7 +47,11 @@ def _check_value(key: Key, value: Any) -> None:
         raise ConfigError(f"{key.name}={','.join(unknown)} is unknown; expected {some} of {choices}{did_you_mean(unknown[0], key.choices)}")
 
 
-def _refuse_password(name: str, addresses: list[str]) -> None:
+def refuse_password(name: str, addresses: Sequence[str]) -> None:
+    """Stop before an address with a password gets into a table.
+
+    Raises ConfigError.
+    """
     if any(_PASSWORD.search(address) for address in addresses):
         raise ConfigError(
             f"{name} holds a password, which would appear in every table; expected an address without one: give credentials through the "

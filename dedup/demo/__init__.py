@@ -1,1 +1,1 @@
-"""Demo shards with planted duplicates and their truth; needs the extra `demo` for its photos."""
+"""Demo shards and planted duplication sets, each with its truth; demo shards need the extra `demo` for their photos."""

@@ -126,7 +126,7 @@ class SampleMaker:
         name = family = "original" if role == ORIGINAL else "exact"
         if role == COPY:
             pool = _MISSED if sample_rng.random() < _MISSED_SHARE else _EXPECTED
-            change = _pick_by_family(sample_rng, pool)
+            change = pick_by_family(sample_rng, pool)
             name, family = change.name, change.family
             pixels = change.apply(pixels, sample_rng)
         suffix, image = self._encode(pixels, sample_rng if role == COPY else source_rng)
@@ -272,8 +272,8 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def _pick_by_family(rng: np.random.Generator, pool: tuple[Change, ...]) -> Change:
-    # by family first: crops have more strengths than grey, but should not be more common
+def pick_by_family(rng: np.random.Generator, pool: tuple[Change, ...]) -> Change:
+    """Draw a change, its family first: crops have more strengths than grey, but should not be more common."""
     families = sorted({change.family for change in pool})
     family = families[int(rng.integers(len(families)))]
     members = [change for change in pool if change.family == family]

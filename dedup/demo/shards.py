@@ -6,7 +6,7 @@ import dataclasses
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dedup.contracts import in_order
+from dedup.contracts import Result, Task, in_order
 from dedup.demo.pictures import photo_scenes
-from dedup.demo.samples import BROKEN, COPY, EXACT, MAX_JPEG_SIZE, MIN_JPEG_SIZE, Plan, Sample, SampleMaker, make_plan
+from dedup.demo.samples import BROKEN, COPY, EXACT, MAX_JPEG_SIZE, MIN_JPEG_SIZE, Plan, SampleMaker, make_plan
 from dedup.engines.workers import completed, start_pool, stop_pool
 from dedup.errors import ConfigError
 from dedup.schemas.fields import BOOL, INT64, TEXT
@@ -115,7 +115,7 @@ def make_demo_data(
     truth, unfinished = folder / "truth.parquet", folder / "_truth.parquet"
     n_done = 0
     with pq.ParquetWriter(unfinished, schema) as writer:
-        for rows in _write_shards(list(_tasks(folder, plan, maker, per_shard)), workers):
+        for rows in each_in_order(write_shard, list(_tasks(folder, plan, maker, per_shard)), workers):
             writer.write_table(rows.cast(schema))
             n_done += rows.num_rows
             if progress is not None:
@@ -172,14 +172,14 @@ def _tasks(out: Path, plan: Plan, maker: SampleMaker, per_shard: int) -> Iterato
         yield ShardTask(out, number, first, plan.sources[part], plan.roles[part], maker)
 
 
-def _write_shards(tasks: list[ShardTask], workers: int) -> Iterator[pa.Table]:
-    """Write every shard and yield its truth, in order."""
+def each_in_order(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+    """Do each task, in this process or in several, and yield the results in the order of the tasks."""
     if workers == 1 or len(tasks) == 1:
-        yield from map(write_shard, tasks)
+        yield from map(work, tasks)
         return
     pool = start_pool(min(workers, len(tasks)))
     try:
-        yield from in_order((number, future.result()) for number, future in completed(pool, write_shard, tasks, 2 * workers))
+        yield from in_order((number, future.result()) for number, future in completed(pool, work, tasks, 2 * workers))
     finally:
         stop_pool(pool)
 
@@ -196,17 +196,16 @@ def write_shard(task: ShardTask) -> pa.Table:
             earlier = next((i for i in range(index - 2, -1, -1) if task.roles[i] != BROKEN), None)
             earlier_key = None if earlier is None else f"{task.number:05d}{earlier:04d}"
             sample = task.maker.make(task.first + index, source, role, key, earlier_key)
-            _add(tar, sample)
+            captions = [] if sample.caption is None else [("txt", sample.caption.encode())]
+            add_members(tar, sample.key, [(sample.suffix, sample.image), ("json", sample.meta), *captions])
             rows.append({column: getattr(sample, column, None) for column in TRUTH.names} | {"shard": name, "source_id": source})
     unfinished.replace(task.out / name)
     return pa.Table.from_pylist(rows, schema=TRUTH)
 
 
-def _add(tar: tarfile.TarFile, sample: Sample) -> None:
-    members = [(sample.suffix, sample.image), ("json", sample.meta)]
-    if sample.caption is not None:
-        members.append(("txt", sample.caption.encode()))
+def add_members(tar: tarfile.TarFile, key: str, members: Sequence[tuple[str, bytes]]) -> None:
+    """Add a sample to a tar; `members`: suffix and bytes of each."""
     for suffix, data in members:
-        info = tarfile.TarInfo(f"{sample.key}.{suffix}")
+        info = tarfile.TarInfo(f"{key}.{suffix}")
         info.size = len(data)  # mtime, uid and gid stay 0: the same arguments give the same bytes
         tar.addfile(info, io.BytesIO(data))

@@ -41,7 +41,7 @@ def print_overview(program: str, text: str, commands: Sequence[tuple[str, str, s
 
     out = console()
     width = max(len(name) for _, name, _ in commands)
-    out.print(f"[bold]Usage: {program} COMMAND …[/]   ({program} COMMAND --help shows its arguments and options)\n{text}\n")
+    out.print(f"[bold]Usage: {program} COMMAND …[/]   ({program} COMMAND --help shows its arguments and options)\n{text}")
     last_panel = ""
     for panel, name, meaning in commands:
         if panel != last_panel:
