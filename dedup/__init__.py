@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see of the table below; tests/test_api.py holds the two together
     from dedup.arrays import Edges as Edges
     from dedup.arrays import near_duplicates as near_duplicates
+    from dedup.attack.controls import find_controls as find_controls
     from dedup.attack.curves import by_duplication_count as by_duplication_count
     from dedup.attack.curves import precision_recall as precision_recall
+    from dedup.attack.join import join_detectors as join_detectors
     from dedup.attack.outliers import find_outliers as find_outliers
+    from dedup.attack.patches import measure_patches as measure_patches
+    from dedup.attack.prompts import write_prompts as write_prompts
     from dedup.attack.score import score_generations as score_generations
     from dedup.calibration.calibrate import calibrate as calibrate
     from dedup.config import Config as Config
@@ -37,8 +41,12 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
 
 _PUBLIC = {
     "dedup.arrays": ("Edges", "near_duplicates"),
+    "dedup.attack.controls": ("find_controls",),
     "dedup.attack.curves": ("by_duplication_count", "precision_recall"),
+    "dedup.attack.join": ("join_detectors",),
     "dedup.attack.outliers": ("find_outliers",),
+    "dedup.attack.patches": ("measure_patches",),
+    "dedup.attack.prompts": ("write_prompts",),
     "dedup.attack.score": ("score_generations",),
     "dedup.calibration.calibrate": ("calibrate",),
     "dedup.config": ("Config",),

@@ -186,6 +186,16 @@ def scores() -> list[str]:
     """Tables that commands write from a finished run, in folders or files of their own."""
     written = (
         ("scores", "Written by `dedup extraction score --out`: a row per target.", "part-*.parquet", schemas.SCORES),
+        ("patches", "Written by `dedup extraction patches --out`: a row per target and size.", "part-*.parquet", schemas.PATCHES),
+        ("patch curve", "Beside it: shares of patches by size, label and duplication count.", "_curve.parquet", schemas.PATCH_CURVE),
+        (
+            "controls",
+            "Written by `dedup extraction controls --out`: a unique image for each target; the same rows are in `_controls.jsonl`.",
+            "part-*.parquet",
+            schemas.CONTROLS,
+        ),
+        ("prompts", "Written by `dedup extraction prompts --out`: a row per prompt.", "prompts.parquet", schemas.PROMPTS),
+        ("detectors", "Written by `dedup extraction join --out`: a row per detector and part.", "detectors.parquet", schemas.DETECTORS),
         (
             "outliers",
             "Written by `dedup extraction outliers --out`: a row per image, the farthest first; the same rows are in `_outliers.jsonl`.",

@@ -60,27 +60,31 @@ def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> p
 
 
 def by_duplication_count(scores: pa.Table) -> pa.Table:
-    """How many targets were memorised and extracted, by how often their images occur, binned by powers of two.
+    """How many targets were memorised, extracted, and reproduced as templates, by how often their images occur, in powers of two.
 
     Returns
     -------
     pyarrow.Table
-        `least, most, n_targets, n_memorized, n_extracted, share_memorized, share_extracted`; bins without targets are left out.
+        `least, most, n_targets`, and of `memorized, extracted, template` the number and the share: `n_memorized, …, share_memorized, …`;
+        bins without targets are left out. Memorised and extracted are of the whole image, template of an area of it.
 
     Examples
     --------
-    >>> scores = pa.table({"duplication_count": [2, 3, 9], "is_memorized": [False, True, True], "is_extracted": [False, None, True]})
-    >>> by_duplication_count(scores).to_pylist()[0]["n_memorized"]
+    >>> facts = {"duplication_count": [2, 3, 9], "is_memorized": [False, True, True], "is_extracted": [False, None, True]}
+    >>> by_duplication_count(pa.table(facts | {"label": ["none", "template", "verbatim"]})).to_pylist()[0]["n_template"]
     1
     """
     scores = scores.filter(pc.is_valid(scores["duplication_count"]))
     least = 2 ** np.floor(np.log2(np.maximum(scores["duplication_count"].to_numpy(), 1))).astype(np.int64)
-    true = {name: pc.fill_null(scores[f"is_{name}"].cast(pa.bool_()), False).cast(pa.int64()) for name in ("memorized", "extracted")}
-    bins = pa.table({"least": least} | true).group_by("least").aggregate([("least", "count"), ("memorized", "sum"), ("extracted", "sum")])
-    names = ("least", "least_count", "memorized_sum", "extracted_sum")
-    first, n, n_memorized, n_extracted = (bins.sort_by("least")[name].to_numpy().astype(np.int64) for name in names)
-    counts = {"least": first, "most": 2 * first - 1, "n_targets": n, "n_memorized": n_memorized, "n_extracted": n_extracted}
-    return pa.table(counts | {"share_memorized": n_memorized / n, "share_extracted": n_extracted / n})
+    is_true = {name: pc.fill_null(scores[f"is_{name}"].cast(pa.bool_()), False) for name in ("memorized", "extracted")}
+    is_true["template"] = pc.fill_null(pc.equal(scores["label"], "template"), False)
+    columns = {name: values.cast(pa.int64()) for name, values in is_true.items()}
+    sums = [("least", "count"), *((name, "sum") for name in columns)]
+    bins = pa.table({"least": least} | columns).group_by("least").aggregate(sums).sort_by("least")
+    first, n = (bins[name].to_numpy().astype(np.int64) for name in ("least", "least_count"))
+    numbers = {name: bins[f"{name}_sum"].to_numpy().astype(np.int64) for name in columns}
+    counts = {"least": first, "most": 2 * first - 1, "n_targets": n} | {f"n_{name}": number for name, number in numbers.items()}
+    return pa.table(counts | {f"share_{name}": number / n for name, number in numbers.items()})
 
 
 def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
@@ -104,25 +108,35 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
         raise RunDirectoryError(f"{scores} holds no scores; expected the --out of `dedup extraction score`") from error
     os.makedirs(out, exist_ok=True)
     counts = by_duplication_count(table)
-    files = _write(out, "by_duplication_count", counts, ("least", "share_extracted"), "samples in the group", "share extracted")
+    lines = {
+        "share_extracted": "extracted, whole image",
+        "share_template": "an area of it (template)",
+        "share_memorized": "memorised, whole image",
+    }
+    files = _write(out, "by_duplication_count", counts, "least", lines, "samples in the group", "share of targets")
     if labels:
         truths = _read_labels(labels)
         labelled = table.filter(pc.is_in(table["target_id"], truths["target_id"]))
         truth_of = dict(zip(truths["target_id"].to_pylist(), truths["is_memorized"].to_pylist(), strict=True))
         is_memorized = np.array([truth_of[target] for target in labelled["target_id"].to_pylist()], dtype=bool)
-        files += _write(out, "precision_recall", precision_recall(labelled, is_memorized), ("recall", "precision"), "recall", "precision")
+        curve = precision_recall(labelled, is_memorized)
+        files += _write(out, "precision_recall", curve, "recall", {"precision": ""}, "recall", "precision")
     return files
 
 
-def _write(out: str, name: str, table: pa.Table, columns: tuple[str, str], x: str, y: str) -> list[str]:
+def _write(out: str, name: str, table: pa.Table, column: str, lines: dict[str, str], x: str, y: str) -> list[str]:
+    """Write a table and a picture of some of its columns, each with its label, over another; returns both files."""
     from matplotlib import pyplot
 
     parquet, png = os.path.join(out, f"{name}.parquet"), os.path.join(out, f"{name}.png")
     pq.write_table(table, parquet)
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(table[columns[0]].to_numpy(), table[columns[1]].to_numpy(), "o-", markersize=4)
-    if columns[0] == "least":
+    for line, label in lines.items():
+        axes.plot(table[column].to_numpy(), table[line].to_numpy(), "o-", markersize=4, label=label)
+    if column == "least":
         axes.set_xscale("log")
+    if len(lines) > 1:
+        axes.legend(frameon=False)
     axes.set(xlabel=x, ylabel=y, ylim=(0.0, 1.05))
     axes.grid(alpha=0.3)
     figure.savefig(png, dpi=120)

@@ -16,20 +16,19 @@ import pyarrow.dataset as ds
 
 from dedup.attack.generations import Generations, find_generations
 from dedup.attack.one_target import LABELS, Target, TargetScorer
+from dedup.attack.parts import begin, missing_parts, part_url
 from dedup.attack.prompts import read_prompts
 from dedup.attack.target_list import TargetList, read_targets
 from dedup.attack.training import MASKS_SQL, TrainingRun
 from dedup.config import ExtractionConfig
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
-from dedup.errors import RunDirectoryError
 from dedup.numerics.search.gpu import choose_device
 from dedup.runs.directory import Run
-from dedup.runs.record import digest
 from dedup.schemas import MEMBERS, SCORES, TEMPLATE_PAIRS
 from dedup.storage.atomic import write_bytes, write_json
 from dedup.storage.tables import FileWriter, clear, dataset
-from dedup.storage.urls import filesystem, join, read_json
+from dedup.storage.urls import join
 
 # the distinct images of each target's group, with how many samples have them
 MEMBERS_SQL = """
@@ -157,12 +156,12 @@ def _score(
     if why_not:
         notes.append(f"generations are neither looked up nor embedded, so similarity and the label retrieved are not given: {why_not}")
     run_dir = "" if why_not else targets.run_dir
-    _begin(out, output, {"targets": digest(ids), "generations": generations, "options": vars(options)})
+    begin(output, {"targets": ids, "generations": generations, "options": list(vars(options).items())})
     tasks = [
         ScoreTask(number, start, targets.rows.slice(start, size), located, members, templates, run_dir, options, device, output)
         for number, start in enumerate(range(0, len(ids), size))
     ]
-    missing = [task for task in tasks if not filesystem(out)[0].exists(filesystem(part_url(output, task.number))[1])]
+    missing = missing_parts(tasks, output)
     sizes = [len(task.rows) for task in missing]
     n_done = len(ids) - sum(sizes)
     if n_done:
@@ -173,18 +172,6 @@ def _score(
     for _ in reported(results, sizes, reporter, "score", "targets", n_done=n_done):
         pass
     return _summarise(out, output, notes)
-
-
-def _begin(out: str, output: Table, identity: JsonDict) -> None:
-    """Record what is scored, or stop if the folder holds scores of something else."""
-    path = join(out, "_score.json")
-    recorded = read_json(path)
-    if recorded is not None and recorded != identity:
-        changed = [name for name in identity if recorded.get(name) != identity[name]]
-        raise RunDirectoryError(f"{out} holds scores of other {' and '.join(changed)}; choose another --out, or delete that folder")
-    if recorded is None:
-        clear(output)
-        write_json(path, identity)
 
 
 def _write_members(target_list: TargetList, out: str, engine: Engine) -> Table | None:
@@ -234,11 +221,6 @@ def _rows_of(table: Table | None, first: int, n: int) -> list[list[JsonDict]]:
         for row in dataset(table).to_table(filter=(number >= first) & (number < first + n)).to_pylist():
             rows[row["number"] - first].append(row)
     return rows
-
-
-def part_url(output: Table, number: int) -> str:
-    """The file of a part; its presence means that the part is done."""
-    return join(output.path, f"part-{number:05d}.parquet")
 
 
 def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:

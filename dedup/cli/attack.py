@@ -1,4 +1,4 @@
-"""The commands of the extraction attack: score, work, curves, sweep, outliers."""
+"""The commands of the extraction attack: what to generate, what came back, and what it shows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,22 @@ from dedup.cli.show.terminal import print_result
 from dedup.errors import ConfigError
 from dedup.text import counted
 
+Targets = Annotated[str, typer.Argument(help="a run's targets/ folder, or parquet with its columns")]
+Made = Annotated[str, typer.Argument(help="folder with TARGET_ID/*.png, or with tars whose json has a target_id")]
+Prompts = Annotated[
+    str,
+    typer.Option("--prompts", help="folder of `dedup extraction prompts`, for generations or scores that are named or ordered by prompt"),
+]
+
 extraction = typer.Typer(no_args_is_help=True, help="Measure which training images a model reproduces.")
 
 
 @extraction.command("score")
 def extraction_score(
-    targets: Annotated[str, typer.Argument(help="a run's targets/ folder, or parquet with its columns")],
-    generations: Annotated[str, typer.Argument(help="folder with TARGET_ID/*.png, or with tars whose json has a target_id")],
+    targets: Targets,
+    generations: Made,
     out: Annotated[str, typer.Option("--out", help="folder for the table of scores")],
+    prompts: Prompts = "",
     keys: ScoringKeys = None,
     config_file: ConfigFile = None,
     settings: ScoringSettings = None,
@@ -39,7 +47,7 @@ def extraction_score(
 ) -> None:
     """Find which targets a model has memorised.
 
-    Measured by cliques of generations, distances to the training image, and eidetic labels.
+    Measured by cliques of generations and distances to the training image, of the whole and of the area that they share.
 
     Example: dedup extraction score out/targets generations --out scores
     """
@@ -48,7 +56,14 @@ def extraction_score(
 
     with session(overrides_of(keys, settings, workers), config_file, reads=SCORING) as (config, engine, reporter):
         summary = score_generations(
-            targets, generations, out, options=config.extraction, device=config.engine.device, engine=engine, reporter=reporter
+            targets,
+            generations,
+            out,
+            prompts=prompts,
+            options=config.extraction,
+            device=config.engine.device,
+            engine=engine,
+            reporter=reporter,
         )
     print_result(as_json, asdict(summary), lambda: print_scores(summary))
 
@@ -75,6 +90,117 @@ def extraction_work(
     rows = [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]
     lines = [f"{path}  {counted(n_targets, 'target')}, {counted(n_images, 'image')}" for path, n_targets, n_images in parts]
     print_result(as_json, {"parts": rows}, lambda: typer.echo("\n".join(lines)))
+
+
+@extraction.command("controls")
+def extraction_controls(
+    run_dir: Annotated[str, typer.Argument(help="a run directory with a finished manifest")],
+    targets: Annotated[str, typer.Option("--targets", help="the targets to match; by default RUN_DIR/targets")] = "",
+    out: Annotated[str, typer.Option("--out", help="folder for the table; by default RUN_DIR/controls")] = "",
+    keys: EngineKeys = None,
+    config_file: ConfigFile = None,
+    settings: EngineSettings = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Match each target with a unique image.
+
+    Alike in caption length, language, caption frequency and size, so that detectors can't tell the two by these.
+
+    Example: dedup extraction controls out
+    """
+    from dedup.attack.controls import find_controls
+    from dedup.cli.show.attack import print_controls
+
+    with session(overrides_of(keys, settings, workers), config_file, run_dir=run_dir) as (_, engine, _reporter):
+        summary = find_controls(run_dir, targets, out, engine=engine)
+    print_result(as_json, asdict(summary), lambda: print_controls(summary))
+
+
+@extraction.command("prompts")
+def extraction_prompts(
+    targets: Annotated[list[str], typer.Argument(help="targets, outliers, controls: folders or parquet with target_id and caption")],
+    out: Annotated[str, typer.Option("--out", help="folder for the files")],
+    scores: Annotated[str, typer.Option("--scores", help="folder of `dedup extraction score`: its labels go into prompts.csv")] = "",
+    as_json: Json = False,
+) -> None:
+    """Write prompts as published detectors read them.
+
+    As parquet, JSON lines, a prompt a line, ;-separated and MemBench's CSV, and the table that maps what comes back.
+
+    Example: dedup extraction prompts out/targets --out prompts
+    """
+    from dedup.attack.prompts import write_prompts
+    from dedup.cli.show.attack import print_prompts
+
+    summary = write_prompts(targets, out, scores)
+    print_result(as_json, asdict(summary), lambda: print_prompts(summary))
+
+
+@extraction.command("join")
+def extraction_join(
+    scores: Annotated[list[str], typer.Argument(help="folders of `dedup extraction score`: targets, controls")],
+    detectors: Annotated[
+        list[str],
+        typer.Option("--detector", metavar="NAME=FILE[@PROMPTS]", help="scores of a detector: .jsonl, .csv, .npy, .parquet, .txt"),
+    ],
+    out: Annotated[str, typer.Option("--out", help="folder for tables and plot")],
+    prompts: Prompts = "",
+    lower: Annotated[
+        list[str] | None, typer.Option("--lower", metavar="NAME", help="a detector whose scores are lower if memorised")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure detectors against what is reproduced.
+
+    Area under the ROC curve and true positives at 1% false ones, with intervals, by duplication count and label.
+
+    Example: dedup extraction join scores control-scores --detector wen=det.jsonl --prompts prompts --out joined
+    """
+    from dedup.attack.detector_files import DetectorFile
+    from dedup.attack.join import join_detectors
+    from dedup.cli.show.attack import print_detectors
+
+    summary = join_detectors(scores, [DetectorFile.parse(text) for text in detectors], out, prompts=prompts, lower=lower or [])
+    print_result(as_json, asdict(summary), lambda: print_detectors(summary))
+
+
+@extraction.command("patches")
+def extraction_patches(
+    targets: Targets,
+    generations: Made,
+    out: Annotated[str, typer.Option("--out", help="folder for the tables and the plot")],
+    scores: Annotated[str, typer.Option("--scores", help="folder of `dedup extraction score`, for the labels")] = "",
+    n_generations: Annotated[int, typer.Option("--generations", min=1, help="generations of each target that are compared")] = 20,
+    prompts: Prompts = "",
+    keys: ScoringKeys = None,
+    config_file: ConfigFile = None,
+    settings: ScoringSettings = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Measure which patches of generations are training images'.
+
+    The share within reach of the same place, and of any place, by the size of a patch, beside chance.
+
+    Example: dedup extraction patches out/targets generations --scores scores --out patches
+    """
+    from dedup.attack.patches import measure_patches
+    from dedup.cli.show.attack import print_patches
+
+    with session(overrides_of(keys, settings, workers), config_file, reads=SCORING) as (config, engine, reporter):
+        summary = measure_patches(
+            targets,
+            generations,
+            out,
+            scores=scores,
+            prompts=prompts,
+            n_generations=n_generations,
+            options=config.extraction,
+            engine=engine,
+            reporter=reporter,
+        )
+    print_result(as_json, asdict(summary), lambda: print_patches(summary))
 
 
 @extraction.command("curves")

@@ -96,18 +96,19 @@ def compare(images: Pixels, target: Pixels, limits: Limits) -> Comparison:
         wanted_spread = square - float((wanted_sums**2).sum()) / n_pixels
         together = products[:, 0] - sums @ wanted_sums / n_pixels
         is_detailed[cell] = wanted_spread / values.shape[1] >= (_DETAIL * 255.0) ** 2
-        is_textured[cell] = is_detailed[cell] and _texture(target[part]) >= _TEXTURE * 255.0
+        is_textured[cell] = has_texture(target[part])
         is_near[:, cell] = errors <= limits.max_distance**2
         if is_detailed[cell]:
             is_near[:, cell] &= together >= _CORRELATION * np.sqrt(np.maximum(spread, 0.0) * wanted_spread)
     return Comparison(side, is_near, is_detailed, is_textured)
 
 
-def _texture(cell: Pixels) -> float:
-    """Deviation of a cell, shape (height, width, 3), from the sum of its rows' and its columns' means, in grey levels."""
-    values = cell.astype(np.float64)
+def has_texture(pixels: Pixels) -> bool:
+    """Whether a part of a picture, shape (height, width, 3), has detail, and in both directions."""
+    values = pixels.astype(np.float64) / 255.0
     rows, columns, mean = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True), values.mean(axis=(0, 1), keepdims=True)
-    return float(np.sqrt(((values - rows - columns + mean) ** 2).mean()))
+    detail, texture = ((values - mean) ** 2).mean(), ((values - rows - columns + mean) ** 2).mean()
+    return bool(detail >= _DETAIL**2 and texture >= _TEXTURE**2)
 
 
 def shows_detail(images: Pixels, target: Pixels, limits: Limits) -> Mask:

@@ -21,6 +21,8 @@ from dedup.schemas.audits import NAMED_FOLDERS as NAMED_FOLDERS
 from dedup.schemas.audits import NEIGHBOR_MEANS as NEIGHBOR_MEANS
 from dedup.schemas.audits import NEIGHBOR_PAIRS as NEIGHBOR_PAIRS
 from dedup.schemas.audits import OUTLIERS as OUTLIERS
+from dedup.schemas.audits import PATCH_CURVE as PATCH_CURVE
+from dedup.schemas.audits import PATCHES as PATCHES
 from dedup.schemas.audits import PROMPTS as PROMPTS
 from dedup.schemas.audits import SCORES as SCORES
 from dedup.schemas.audits import SWEEP as SWEEP

@@ -167,6 +167,33 @@ DETECTORS: Final = schema(
     *_interval("tpr"),
 )
 
+PATCHES: Final = schema(
+    TARGET_ID,
+    field("label", TEXT, "of the target's score: verbatim, template, retrieved or none; null if it has none", nullable=True),
+    field("duplication_count", INT64, "samples in the target's group; null if the list does not say", nullable=True),
+    field("n_generations", INT32, "generated images that were compared"),
+    field("side", INT32, "side of the patches, of a generation of 512; of others in proportion", unit="pixels"),
+    field("n_patches", INT64, "patches with detail of all generations"),
+    field("n_same", INT64, "of these, patches within max_distance of the same place of the training image, laid on the generation"),
+    field("n_any", INT64, "within max_distance of some place of it, the same included"),
+    field("n_same_by_chance", INT64, "the same with the training image of the next target; null if that can't be read", nullable=True),
+    field("n_any_by_chance", INT64, "the same with the training image of the next target; null if that can't be read", nullable=True),
+)
+
+PATCH_CURVE: Final = schema(
+    field("label", TEXT, "targets of this label; null = all", nullable=True),
+    field("least", INT64, "smallest duplication count of these targets; null = any", nullable=True),
+    field("most", INT64, "largest; null = any", nullable=True),
+    field("side", INT32, "side of the patches, of a generation of 512", unit="pixels"),
+    field("n_targets", INT64, "targets whose generations have patches with detail"),
+    field(
+        "share_same", FLOAT64, "mean over targets of the share of patches that are at the same place of the training image", nullable=True
+    ),
+    field("share_any", FLOAT64, "the same at any place of it", nullable=True),
+    field("share_same_by_chance", FLOAT64, "the same place of an unrelated training image", nullable=True),
+    field("share_any_by_chance", FLOAT64, "any place of an unrelated training image", nullable=True),
+)
+
 PROMPTS: Final = schema(
     field("index", INT64, "place in the files of prompts, from 0"),
     TARGET_ID,

@@ -1,0 +1,51 @@
+"""Tables that are written in parts, each by one task: what is done is known by its file, what it was made of by a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from dedup.contracts import JsonDict, Table
+from dedup.errors import RunDirectoryError
+from dedup.runs.record import digest
+from dedup.storage.atomic import write_json
+from dedup.storage.tables import clear
+from dedup.storage.urls import filesystem, join, read_json
+
+
+class _Numbered(Protocol):
+    @property
+    def number(self) -> int:
+        """Place of the part in the table."""
+
+
+Part = TypeVar("Part", bound=_Numbered)
+
+
+def begin(output: Table, made_of: JsonDict) -> None:
+    """Record what a table is made of, or stop if the folder holds one that was made of something else.
+
+    `made_of`: a word for each thing, and the thing itself, of which only a digest is kept.
+    Raises RunDirectoryError if the folder holds another.
+    """
+    identity: dict[str, Any] = {name: digest(value) for name, value in {**made_of, "columns": output.schema.names}.items()}
+    path = join(output.path, "_made_of.json")
+    recorded = read_json(path)
+    if recorded is not None and recorded != identity:
+        changed = [name for name in identity if recorded.get(name) != identity[name]]
+        text = f"{output.path} holds results of other {' and '.join(changed)}"
+        raise RunDirectoryError(f"{text}; choose another --out, or delete that folder")
+    if recorded is None:
+        clear(output)
+        write_json(path, identity)
+
+
+def part_url(output: Table, number: int) -> str:
+    """The file of a part; its presence means that the part is done."""
+    return join(output.path, f"part-{number:05d}.parquet")
+
+
+def missing_parts(tasks: Sequence[Part], output: Table) -> list[Part]:
+    """The tasks whose part is not there yet."""
+    fs = filesystem(output.path)[0]
+    return [task for task in tasks if not fs.exists(filesystem(part_url(output, task.number))[1])]

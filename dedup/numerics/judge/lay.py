@@ -1,0 +1,30 @@
+"""One picture laid on another, as the judge registers them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from dedup.numerics.arraytypes import Pixels
+from dedup.numerics.judge.compare import compare
+from dedup.numerics.judge.picture import Picture
+
+
+def laid_on(pixels: Pixels, other: Pixels) -> Pixels:
+    """A picture moved and scaled so that it lies on another of its size as the two agree best; as it is where they do not.
+
+    `pixels`, `other`: shape (height, width, 3).
+    Places that it does not cover are filled with its rim.
+    """
+    verdict = compare(Picture(pixels), Picture(other))
+    if verdict.relation == "different":
+        return pixels
+    matrix = verdict.matrix if verdict.fine_matrix is None else verdict.fine_matrix
+    height, width = pixels.shape[:2]
+    # from shares of the sides to the centres of pixels
+    scale, unscale = np.diag([width, height, 1.0]), np.diag([1.0 / width, 1.0 / height, 1.0])
+    half, unhalf = np.eye(3), np.eye(3)
+    half[:2, 2], unhalf[:2, 2] = 0.5, -0.5
+    in_pixels = unhalf @ scale @ np.vstack([matrix, [0.0, 0.0, 1.0]]) @ unscale @ half
+    laid = cv2.warpAffine(pixels, in_pixels[:2], (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(laid, dtype=np.uint8)
