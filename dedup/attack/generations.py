@@ -36,7 +36,7 @@ ORDER BY targets.number, found.name, found.url
 
 _BATCH = 10_000
 
-_LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
+_LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of a channel of an image that shows anything
 
 
 class Generation(NamedTuple):
@@ -130,7 +130,7 @@ def _in_folder(url: str) -> list[Generation]:
     except OSError as error:
         raise InputError(f"{url} can't be listed: {one_line(error)}; run the same command again") from error
     names = {str(entry["name"]).rpartition("/")[2]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
-    images = sorted(name for name in names if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES)
+    images = sorted(filter(_is_image, names))
     return [Generation(name, url.rstrip("/") + "/", 0, names[name]) for name in images]
 
 
@@ -163,8 +163,7 @@ def stack(sources: Iterable[Generation], max_side: int) -> Stack:
         except (InputError, SampleError):
             n_rejected += 1
             continue
-        # a single colour is what a safety filter returns instead of an image, and what non-finite pixels become
-        if int(pixels.max()) - int(pixels.min()) < _LEAST_RANGE:
+        if is_one_colour(pixels):
             n_rejected += 1
             continue
         factor = min(1.0, max_side / max(pixels.shape[:2]))
@@ -180,6 +179,11 @@ def stack(sources: Iterable[Generation], max_side: int) -> Stack:
         out[place] = stretched(image, height, width)
         images[place] = image[:0]  # freed as the stack fills
     return Stack(out, names, n_rejected, len(out) - n_equal)
+
+
+def is_one_colour(pixels: Pixels) -> bool:
+    """Whether an image shows nothing: what a safety filter returns instead of an image, and what pixels that are not finite become."""
+    return int(np.ptp(pixels, axis=(0, 1)).max()) < _LEAST_RANGE
 
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
@@ -230,7 +234,7 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     n_targets, n_images = [0] * n_parts, [0] * n_parts
     with ExitStack() as whole_files:
         parts = [whole_files.enter_context(AtomicFile(path)) for path in paths]
-        for rank, row in enumerate(_rows(targets)):
+        for rank, row in enumerate(target_rows(targets)):
             n_done = _n_images(join(generations, row["target_id"])) if generations else 0
             if (n_missing := row["n_generations"] - n_done) > 0:
                 line = {"target_id": row["target_id"], "prompt": row["caption"], "first_seed": first_seed(row["target_id"]) + n_done}
@@ -240,7 +244,11 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     return list(zip(paths, n_targets, n_images, strict=True))
 
 
-def _rows(targets: str) -> Iterator[JsonDict]:
+def target_rows(targets: str) -> Iterator[JsonDict]:
+    """`target_id`, `caption` and `n_generations` of a run's `targets/` folder, or of parquet like it.
+
+    Raises InputError if it can't be read.
+    """
     try:
         for batch in parquet_at(targets).to_batches(columns=["target_id", "caption", "n_generations"], batch_size=4_096):
             yield from batch.to_pylist()
@@ -260,4 +268,9 @@ def parquet_at(url: str) -> ds.Dataset:
 def _n_images(folder: str) -> int:
     fs, path = filesystem(folder)
     names = fs.ls(path, detail=False) if fs.isdir(path) else []
-    return sum(str(name).rpartition(".")[2].lower() in IMAGE_SUFFIXES for name in names)
+    return sum(_is_image(str(name).rpartition("/")[2]) for name in names)
+
+
+def _is_image(name: str) -> bool:
+    """By the suffix; names that begin with an underscore are those of files half written."""
+    return not name.startswith(("_", ".")) and name.rpartition(".")[2].lower() in IMAGE_SUFFIXES
