@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
     from dedup.arrays import near_duplicates as near_duplicates
     from dedup.attack.curves import by_duplication_count as by_duplication_count
     from dedup.attack.curves import precision_recall as precision_recall
+    from dedup.attack.generate import generate_targets as generate_targets
     from dedup.attack.outliers import find_outliers as find_outliers
     from dedup.attack.score import score_generations as score_generations
     from dedup.calibration.calibrate import calibrate as calibrate
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
 _PUBLIC = {
     "dedup.arrays": ("Edges", "near_duplicates"),
     "dedup.attack.curves": ("by_duplication_count", "precision_recall"),
+    "dedup.attack.generate": ("generate_targets",),
     "dedup.attack.outliers": ("find_outliers",),
     "dedup.attack.score": ("score_generations",),
     "dedup.calibration.calibrate": ("calibrate",),

@@ -187,6 +187,12 @@ def scores() -> list[str]:
     written = (
         ("scores", "Written by `dedup extraction score --out`: a row per target.", "part-*.parquet", schemas.SCORES),
         (
+            "generated",
+            "Written by `dedup extraction generate --out`: a row per target of each list, beside the images.",
+            "_generated/part-*.parquet",
+            schemas.GENERATED,
+        ),
+        (
             "outliers",
             "Written by `dedup extraction outliers --out`: a row per image, the farthest first; the same rows are in `_outliers.jsonl`.",
             "part-*.parquet",

@@ -1,4 +1,4 @@
-"""The commands of the extraction attack: score, work, curves, sweep, outliers."""
+"""The commands of the extraction attack: score, work, generate, curves, sweep, outliers."""
 
 from __future__ import annotations
 
@@ -75,6 +75,60 @@ def extraction_work(
     rows = [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]
     lines = [f"{path}  {counted(n_targets, 'target')}, {counted(n_images, 'image')}" for path, n_targets, n_images in parts]
     print_result(as_json, {"parts": rows}, lambda: typer.echo("\n".join(lines)))
+
+
+@extraction.command("generate")
+def extraction_generate(
+    targets: Annotated[str, typer.Argument(help="a run's targets/ folder, or a list part-*.jsonl of `dedup extraction work`")],
+    model: Annotated[str, typer.Option("--model", help="folder that a pipeline of diffusers was saved in, or its name on the hub")],
+    out: Annotated[str, typer.Option("--out", help="folder for TARGET_ID/SEED.png and the table _generated/")],
+    steps: Annotated[int, typer.Option("--steps", min=1, help="denoising steps; 1 = the table has the edge consistency score")] = 50,
+    guidance: Annotated[float, typer.Option("--guidance", help="scale of classifier-free guidance; up to 1 there is none")] = 7.5,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="images at a time; halved where a GPU runs out of memory")] = 8,
+    height: Annotated[int, typer.Option("--height", min=0, help="pixels, a multiple of 8; 0 = the model's own")] = 0,
+    width: Annotated[int, typer.Option("--width", min=0, help="pixels, a multiple of 8; 0 = the model's own")] = 0,
+    dtype: Annotated[str, typer.Option("--dtype", help="fp16 or fp32; auto = fp16 on a GPU, fp32 on a CPU")] = "auto",
+    noise: Annotated[bool, typer.Option("--noise", help="measure the text-conditional noise, a score without training images")] = False,
+    targets_per_part: Annotated[int, typer.Option("--targets-per-part", min=1, help="targets of a task, one process each")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="most targets, the first of the list; 0 = all")] = 0,
+    keys: EngineKeys = None,
+    config_file: ConfigFile = None,
+    settings: EngineSettings = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Generate the images of targets.
+
+    With a text-to-image model of diffusers. Images that are there are not made again.
+
+    Example: dedup extraction generate out/targets --model stable-diffusion --out generations
+    """
+    from dedup.attack.generate import generate_targets
+    from dedup.attack.generate_part import TABLE
+    from dedup.attack.models import n_processes
+    from dedup.cli.show.attack import print_generated
+    from dedup.storage.urls import join
+
+    # Spark keeps its tasks in the run directory
+    with session(overrides_of(keys, settings, workers), config_file, run_dir=join(out, TABLE), count_gpus=n_processes) as given:
+        summary = generate_targets(
+            targets,
+            out,
+            model=model,
+            steps=steps,
+            guidance=guidance,
+            batch=batch,
+            height=height,
+            width=width,
+            dtype=dtype,
+            noise=noise,
+            targets_per_part=targets_per_part,
+            limit=limit,
+            device=given.config.engine.device,
+            engine=given.engine,
+            reporter=given.reporter,
+        )
+    print_result(as_json, asdict(summary), lambda: print_generated(summary))
 
 
 @extraction.command("curves")

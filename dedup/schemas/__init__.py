@@ -12,6 +12,7 @@ from dedup.schemas.audits import CALIBRATION_COPIES as CALIBRATION_COPIES
 from dedup.schemas.audits import CALIBRATION_PAIRS as CALIBRATION_PAIRS
 from dedup.schemas.audits import CALIBRATION_RECALLS as CALIBRATION_RECALLS
 from dedup.schemas.audits import FLAGS as FLAGS
+from dedup.schemas.audits import GENERATED as GENERATED
 from dedup.schemas.audits import GENERATIONS as GENERATIONS
 from dedup.schemas.audits import IMAGES as IMAGES
 from dedup.schemas.audits import MEMBERS as MEMBERS

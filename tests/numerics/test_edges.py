@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edge_oracle import score_by_definition
+from edge_oracle import score_by_definition, score_by_shifts
 from shard_data import scene
 
 from dedup.errors import ShapeError
@@ -22,7 +22,7 @@ def pictures(seed, n, height, width):
 def test_it_is_as_defined(seed, n, height, width):
     images = pictures(seed, n, height, width)
     score = edge_consistency(edge_masks(images))
-    assert score == score_by_definition(images)
+    assert score == score_by_definition(images) == score_by_shifts(images)
     assert 0 < score < 1
 
 
