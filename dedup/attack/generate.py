@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from dedup.attack.generate_part import TABLE, GenerateTask, begin, generate_part
 from dedup.attack.models import n_processes
 from dedup.attack.painter import Drawing
-from dedup.attack.prompts import Prompt, read_prompts
+from dedup.attack.generation_list import Prompt, read_prompts
 from dedup.contracts import Engine, GpuUse, Reporter, SilentReporter, reported
 from dedup.engines.local import LocalEngine
 from dedup.errors import ConfigError

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from dedup.attack.generations import is_one_colour
 from dedup.attack.painter import Drawing, Painter, load_painter
-from dedup.attack.prompts import Prompt
+from dedup.attack.generation_list import Prompt
 from dedup.config.keys import MAX_PIXELS
 from dedup.contracts import JsonDict
 from dedup.errors import InputError, RunDirectoryError, SampleError
