@@ -82,5 +82,5 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.created
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.created
 	@echo 'installing webdedup with all extras for CPUs into $(VENV): about 6 GB, mostly torch; minutes, once'
-	$(PIP) -e '.[cpu,demo,clip,spark,s3,lance,formats,serve,report,notebooks,docs,dev]'
+	$(PIP) -e '.[cpu,demo,clip,extraction,spark,s3,lance,formats,serve,report,notebooks,docs,dev]'
 	@touch $@ $(VENV)/.demo

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
     from dedup.attack.controls import find_controls as find_controls
     from dedup.attack.curves import by_duplication_count as by_duplication_count
     from dedup.attack.curves import precision_recall as precision_recall
+    from dedup.attack.generate import generate_targets as generate_targets
     from dedup.attack.join import join_detectors as join_detectors
     from dedup.attack.outliers import find_outliers as find_outliers
     from dedup.attack.patches import measure_patches as measure_patches
@@ -44,6 +45,7 @@ _PUBLIC = {
     "dedup.attack.controls": ("find_controls",),
     "dedup.attack.curves": ("by_duplication_count", "precision_recall"),
     "dedup.attack.join": ("join_detectors",),
+    "dedup.attack.generate": ("generate_targets",),
     "dedup.attack.outliers": ("find_outliers",),
     "dedup.attack.patches": ("measure_patches",),
     "dedup.attack.prompts": ("write_prompts",),

@@ -25,7 +25,7 @@ PURPOSE = {
     "cli": "commands, and what they print",
     "calibration": "which threshold suits a run's own images",
     "duplicates": "find_duplicates: groups as Python objects",
-    "attack": "the extraction attack: score, curves, outliers",
+    "attack": "the extraction attack: generate, score, curves, outliers",
     "explanation": "why a sample was kept or dropped",
     "pipeline": "the list of stages; which of them run again",
     "release": "cleaned shards, lists of keys, filters",

@@ -197,6 +197,12 @@ def scores() -> list[str]:
         ("prompts", "Written by `dedup extraction prompts --out`: a row per prompt.", "prompts.parquet", schemas.PROMPTS),
         ("detectors", "Written by `dedup extraction join --out`: a row per detector and part.", "detectors.parquet", schemas.DETECTORS),
         (
+            "generated",
+            "Written by `dedup extraction generate --out`: a row per target of each list, beside the images.",
+            "_generated/part-*.parquet",
+            schemas.GENERATED,
+        ),
+        (
             "outliers",
             "Written by `dedup extraction outliers --out`: a row per image, the farthest first; the same rows are in `_outliers.jsonl`.",
             "part-*.parquet",

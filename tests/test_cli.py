@@ -251,7 +251,7 @@ def test_every_command_that_works_with_processes_takes_workers():
     with_workers = {name for name, command in commands.items() if any("--workers" in entry.opts for entry in command.params)}
     assert with_workers == {
         *(("run",), ("demo-data",), ("plant",), ("query",), ("flag",), ("rewrite",), ("export",), ("calibrate",)),
-        *(("extraction", "score"), ("extraction", "outliers")),
+        *(("extraction", "score"), ("extraction", "generate"), ("extraction", "outliers"), ("extraction", "controls")),
     }
 
 

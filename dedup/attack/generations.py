@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from dedup.attack.target_list import prompts_of
-from dedup.config import TargetsConfig
+from dedup.attack.target_list import to_generate
 from dedup.config.keys import MAX_PIXELS
 from dedup.contracts import Engine, JsonDict, Table
 from dedup.errors import ConfigError, InputError, SampleError
@@ -38,7 +37,7 @@ ORDER BY targets.number, found.name, found.url
 
 _BATCH = 10_000
 
-_LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of an image that shows anything
+_LEAST_RANGE = 3  # grey levels between the brightest and the darkest value of a channel of an image that shows anything
 
 
 class Generation(NamedTuple):
@@ -219,7 +218,7 @@ def _in_folder(url: str) -> list[Generation]:
     except OSError as error:
         raise InputError(f"{url} can't be listed: {one_line(error)}; run the same command again") from error
     names = {str(entry["name"]).rpartition("/")[2]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
-    images = sorted(name for name in names if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES)
+    images = sorted(filter(_is_image, names))
     return [Generation(name, url.rstrip("/") + "/", 0, names[name]) for name in images]
 
 
@@ -252,8 +251,7 @@ def stack(sources: Iterable[Generation], max_side: int) -> Stack:
         except (InputError, SampleError):
             n_rejected += 1
             continue
-        # a single colour is what a safety filter returns instead of an image, and what non-finite pixels become
-        if int(pixels.max()) - int(pixels.min()) < _LEAST_RANGE:
+        if is_one_colour(pixels):
             n_rejected += 1
             continue
         factor = min(1.0, max_side / max(pixels.shape[:2]))
@@ -269,6 +267,11 @@ def stack(sources: Iterable[Generation], max_side: int) -> Stack:
         out[number] = stretched(image, height, width)
         images[number] = image[:0]  # freed as the stack fills
     return Stack(out, places, n_rejected, len(out) - n_equal)
+
+
+def is_one_colour(pixels: Pixels) -> bool:
+    """Whether an image shows nothing: what a safety filter returns instead of an image, and what pixels that are not finite become."""
+    return int(np.ptp(pixels, axis=(0, 1)).max()) < _LEAST_RANGE
 
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
@@ -319,12 +322,9 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
     n_targets, n_images = [0] * n_parts, [0] * n_parts
     with ExitStack() as whole_files:
         parts = [whole_files.enter_context(AtomicFile(path)) for path in paths]
-        for rank, row in enumerate(prompts_of(targets)):
-            if not row["caption"]:
-                continue
-            n_wanted = row["n_generations"] or TargetsConfig().n_generations
+        for rank, (_, row) in enumerate(to_generate(targets)):
             n_done = _n_images(join(generations, row["target_id"])) if generations else 0
-            if (n_missing := n_wanted - n_done) > 0:
+            if (n_missing := row["n_generations"] - n_done) > 0:
                 line = {"target_id": row["target_id"], "prompt": row["caption"], "first_seed": first_seed(row["target_id"]) + n_done}
                 parts[rank % n_parts].write(json.dumps(line | {"n_generations": n_missing}, ensure_ascii=False).encode() + b"\n")
                 n_targets[rank % n_parts] += 1
@@ -335,4 +335,9 @@ def write_work(targets: str, out: str, *, n_parts: int = 1, generations: str = "
 def _n_images(folder: str) -> int:
     fs, path = filesystem(folder)
     names = fs.ls(path, detail=False) if fs.isdir(path) else []
-    return sum(str(name).rpartition(".")[2].lower() in IMAGE_SUFFIXES for name in names)
+    return sum(_is_image(str(name).rpartition("/")[2]) for name in names)
+
+
+def _is_image(name: str) -> bool:
+    """By the suffix; names that begin with an underscore are those of files half written."""
+    return not name.startswith(("_", ".")) and name.rpartition(".")[2].lower() in IMAGE_SUFFIXES

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from dedup.config import TargetsConfig
 from dedup.contracts import JsonDict
 from dedup.errors import InputError
 from dedup.schemas import TARGETS
@@ -79,6 +80,18 @@ def prompts_of(url: str) -> Iterator[JsonDict]:
         raise InputError(f"{url} does not exist; {_EXPECTED}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{url} can't be read as targets: {one_line(error)}; {_EXPECTED}") from error
+
+
+def to_generate(url: str) -> Iterator[tuple[int, JsonDict]]:
+    """The targets of a list for which something can be generated, with their row from 1: `target_id, caption, n_generations`.
+
+    Outliers and controls may lack a caption, and are passed over; a list that does not say how many images to generate means 500 each.
+    Raises InputError as `prompts_of`.
+    """
+    default = TargetsConfig().n_generations
+    for number, row in enumerate(prompts_of(url), 1):
+        if row["caption"]:
+            yield number, row | {"n_generations": default if row["n_generations"] is None else row["n_generations"]}
 
 
 def parquet_at(url: str) -> ds.Dataset:

@@ -113,11 +113,11 @@ def main() -> None:
         app(args=arguments, prog_name="dedup")
 
 
-_KEEP_FINISHED_PARTS = {("run",), ("rewrite",), ("extraction", "score")}
+_KEEP_FINISHED_PARTS = {("run",), ("rewrite",), ("extraction", "score"), ("extraction", "generate")}
 
 
 def _how_to_continue(arguments: list[str]) -> str:
-    """What to do after Ctrl-C: stages, rewriting and scoring keep their finished parts."""
+    """What to do after Ctrl-C: stages, rewriting, generating and scoring keep their finished parts."""
     names = tuple(argument for argument in arguments if not argument.startswith("-"))
     keeps = names[:1] in _KEEP_FINISHED_PARTS or names[:2] in _KEEP_FINISHED_PARTS
     return HOW_TO_CONTINUE if keeps else "run the same command again; it starts over"

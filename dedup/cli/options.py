@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -161,11 +162,17 @@ class Session(NamedTuple):
 
 @contextmanager
 def session(
-    overrides: Sequence[str], config_file: str | None = None, *, run_dir: str = "", reads: Sequence[str] = ("engine",)
+    overrides: Sequence[str],
+    config_file: str | None = None,
+    *,
+    run_dir: str = "",
+    reads: Sequence[str] = ("engine",),
+    count_gpus: Callable[[str], int] | None = None,
 ) -> Iterator[Session]:
     """A checked configuration, its engine (closed at the end), and a reporter that writes to standard error.
 
     `reads`: the sections that the command reads. An override of another is refused; a file may hold all, since a run may share it.
+    `count_gpus`: gives, for `engine.device`, the processes for tasks that hold a model of their own.
     """
     from dedup.cli.show.run import ConsoleReporter
     from dedup.config.rules import validate
@@ -176,7 +183,8 @@ def session(
         if key.partition(".")[0] not in reads:
             raise ConfigError(f"{key} changes nothing here; expected a key of {' or '.join(reads)}; leave it out")
     validate(config)
-    with closing(make_engine(config)) as engine, ConsoleReporter() as reporter:
+    count = None if count_gpus is None else partial(count_gpus, config.engine.device)
+    with closing(make_engine(config, count_gpus=count)) as engine, ConsoleReporter() as reporter:
         yield Session(config, engine, reporter)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
+from dedup.cli.main import main
 from dedup.cli.options import chosen_stages, overrides_of
 from dedup.cli.show.run import ConsoleReporter, print_summary
 from dedup.cli.show.terminal import errors_shown
@@ -48,3 +50,9 @@ def submit(description: str, only: str | None = None) -> None:
         with ConsoleReporter() as reporter:
             summary = run(config, stages, redo=options.redo, reporter=reporter)
         print_summary(summary, config)
+
+
+def submit_command(*command: str) -> None:
+    """Run a command of `dedup`, with the job's arguments, in the Spark session that spark-submit configured; exits as it does."""
+    sys.argv[1:] = [*command, *sys.argv[1:], "--set", "engine.name=spark", "--set", "engine.master="]
+    main()

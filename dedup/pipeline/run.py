@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -222,13 +222,16 @@ def _do_stage(context: StageContext, stage: Stage, expected: StageRecord) -> Sta
     return record
 
 
-def make_engine(config: Config, reporter: Reporter | None = None) -> Engine:
+def make_engine(config: Config, reporter: Reporter | None = None, count_gpus: Callable[[], int] | None = None) -> Engine:
     """The engine that a configuration names.
 
+    `count_gpus`: processes that tasks which need a GPU alone get on this machine, if they do not run the configured encoder.
     Raises MissingExtra if pyspark is not installed.
     Raises ConfigError, StageError if Spark can't start, or lacks the resources configured.
     """
     reporter = reporter or SilentReporter()
+    if config.engine.name == "local" and count_gpus is not None:
+        return LocalEngine(config.engine.workers, config.engine.memory_limit, count_gpus)
     if config.engine.name == "local":
         n_workers, reason = bounded_workers(config, available_cores(), free_memory())
         if reason:

@@ -14,6 +14,7 @@ from dedup.schemas.audits import CALIBRATION_RECALLS as CALIBRATION_RECALLS
 from dedup.schemas.audits import CONTROLS as CONTROLS
 from dedup.schemas.audits import DETECTORS as DETECTORS
 from dedup.schemas.audits import FLAGS as FLAGS
+from dedup.schemas.audits import GENERATED as GENERATED
 from dedup.schemas.audits import GENERATIONS as GENERATIONS
 from dedup.schemas.audits import IMAGES as IMAGES
 from dedup.schemas.audits import MEMBERS as MEMBERS

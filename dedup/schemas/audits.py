@@ -118,6 +118,29 @@ NAMED_FOLDERS: Final = schema(
     field("folder", TEXT, "name of a folder with its generated images"),
 )
 
+GENERATED: Final = schema(
+    TARGET_ID,
+    field("first_seed", INT64, "seed of the first image of the list's row; the k-th has first_seed + k, its file is TARGET_ID/SEED.png"),
+    field("n_generated", INT32, "images made"),
+    field("n_present", INT32, "images that were there before"),
+    field("n_blank", INT32, "images of one colour, as a safety filter returns, of both kinds"),
+    field("is_cut", BOOL, "whether the prompt is longer than the model's text encoder reads, so that its end has no effect"),
+    field(
+        "edge_score",
+        FLOAT32,
+        "edge consistency score: share of the pixels, 256 to a side, at which more than half of the images have an edge, blank ones left out; null "
+        "with more than one step, or fewer than two such images",
+        nullable=True,
+    ),
+    field(
+        "noise_magnitude",
+        FLOAT32,
+        "mean over images and steps of the norm, over the latent, of the predicted noise with the text minus that without; null without --noise, or "
+        "if it overflowed",
+        nullable=True,
+    ),
+)
+
 MEMBERS: Final = schema(
     field("number", INT64, "place of the target in the list"),
     SHARD,

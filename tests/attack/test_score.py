@@ -245,7 +245,9 @@ def test_broken_and_missing_images_are_counted(tmp_path):
     (tmp_path / "gen" / "t0" / "x.png").write_bytes(b"no image")
     nan = np.full((8, 8), np.nan, np.float32)
     Image.fromarray(nan).save(tmp_path / "gen" / "t0" / "y.tif")
-    Image.new("RGB", (64, 64)).save(tmp_path / "gen" / "t0" / "z.png")
+    for name, colour in (("z", "black"), ("zz", "red")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "gen" / "t0" / f"{name}.png")
+    shutil.copy(tmp_path / "gen" / "t0" / "0.png", tmp_path / "gen" / "t0" / "_0123456789ab-9.png")  # of a generator that was killed
     (tmp_path / "gen" / "t1").mkdir()
     (tmp_path / "gen" / "elsewhere").mkdir()
     shutil.copy(tmp_path / "gen" / "t0" / "0.png", tmp_path / "gen" / "t1" / "0.png")
@@ -253,7 +255,7 @@ def test_broken_and_missing_images_are_counted(tmp_path):
     rows, summary = score_small(tmp_path, [row, *others])
     assert [row["status"] for row in rows] == ["ok", "few_generations", "no_generations"]
     assert rows[0]["n_generations"] == 3
-    assert rows[0]["n_rejected"] == 3
+    assert rows[0]["n_rejected"] == 4
     assert rows[1]["is_extracted"]  # one generation is enough for that
     assert rows[2]["n_generations"] == 0
     assert summary.by_status == {"ok": 1, "few_generations": 1, "no_generations": 1}

@@ -1,10 +1,11 @@
-"""What the commands of the extraction attack print: scores, thresholds, outliers."""
+"""What the commands of the extraction attack print: generations, scores, thresholds, outliers."""
 
 from __future__ import annotations
 
 from rich.table import Table as RichTable
 
 from dedup.attack.controls import ControlSummary
+from dedup.attack.generate import GenerateSummary
 from dedup.attack.join import JoinSummary
 from dedup.attack.outliers import OutlierSummary
 from dedup.attack.patches import PatchSummary
@@ -13,6 +14,20 @@ from dedup.attack.score import ScoreSummary
 from dedup.attack.sweep import PAPER_IMAGES, PAPER_REMOVED, Sweep
 from dedup.cli.show.terminal import console, print_lines, print_text
 from dedup.text import times_text
+
+
+def print_generated(summary: GenerateSummary) -> None:
+    """Print how many images there are, and what is wrong with some."""
+    lines = [
+        (
+            "targets",
+            f"{summary.n_targets:,}" + (f", {summary.n_cut:,} with a prompt that the model reads in part" if summary.n_cut else ""),
+        ),
+        ("images", f"{summary.n_images:,}, {summary.n_made:,} of them made now"),
+    ]
+    if summary.n_blank:
+        lines.append(("blank", f"{summary.n_blank:,}: of one colour, as a safety filter returns"))
+    print_lines([*lines, ("table", summary.table), ("next", f"dedup extraction score TARGETS {summary.out} --out SCORES")])
 
 
 def print_scores(summary: ScoreSummary) -> None:
