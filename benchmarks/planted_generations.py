@@ -52,7 +52,9 @@ class Planter:
         if kind == "plain":
             return self.pictures[own], [self._changed(self.pictures[own]) for _ in range(N_COPIES)] + others
         differs = self._region(float(self.rng.uniform(0.4, 0.9)))
-        made = [np.where(differs[..., None], self._picture(), base) for _ in range(N_COPIES + 1)]
+        # other content each: a generation with the training image's own would be a plain copy
+        fillings = self.rng.choice(len(self.pictures), N_COPIES + 1, replace=False).tolist()
+        made = [np.where(differs[..., None], self.pictures[number], base) for number in fillings]
         return made[0], [self._changed(pixels) for pixels in made[1:]] + others
 
     def _picture(self) -> Pixels:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from dedup.attack.generations import Generation, Stack, read_pixels, stack, stretched
-from dedup.attack.training import TrainingRun, template_mask
+from dedup.attack.training import TrainingRun, known_template
 from dedup.config import ExtractionConfig
 from dedup.contracts import JsonDict
 from dedup.errors import InputError, SampleError
@@ -104,7 +104,7 @@ class TargetScorer:
             return found | {"label": VERBATIM} | whole | sizes
         if min(read.images.shape[1:3]) < TILES:
             return found
-        shared = find_shared(read.images, pixels, self.limits, template_mask(target.template))
+        shared = find_shared(read.images, pixels, self.limits, known_template(target.template))
         if shared is not None:
             return found | {"label": TEMPLATE} | _shared_columns(shared, read.names)
         if scored["is_memorized"] and self.training is not None:

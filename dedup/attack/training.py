@@ -12,13 +12,14 @@ from dedup.contracts import JsonDict
 from dedup.errors import DedupError, SampleError
 from dedup.find.answers import Match
 from dedup.find.index import RunIndex, open_index
-from dedup.numerics.arraytypes import Mask
+from dedup.numerics.shared import Known
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.groups.related import across_src, shared_mask
 from dedup.storage.input.samples import one_line
 
 _MOST_MASKS = 16  # pairs of one training image whose masks are read
-_AGREES = 160  # of 255: the share of a template's pairs that agree at a place of its area, and more than "nothing to compare"
+# of 255: the share of a template's pairs that agree where it counts as one picture and as many; 128 is nothing to compare
+_AGREES, _DIFFERS = 160, 96
 
 # pairs of the target's own training image with others of its template
 MASKS_SQL = f"""
@@ -42,13 +43,14 @@ ORDER BY number, place
 """  # noqa: S608 (a number of our own)
 
 
-def template_mask(pairs: list[JsonDict]) -> Mask | None:
-    """Where the training images of a target's template agree, across the target's own: shape (64, 64); None if no pair says."""
+def known_template(pairs: list[JsonDict]) -> Known | None:
+    """Where the training images of a target's template agree and differ, across the target's own; None if no pair says."""
     if not pairs:
         return None
     masks = [np.asarray(Image.open(io.BytesIO(pair["mask"]))) for pair in pairs]
     laid = [mask if pair["is_dst"] else across_src(mask, pair["transform"]) for mask, pair in zip(masks, pairs, strict=True)]
-    return np.asarray(shared_mask(laid) > _AGREES, dtype=bool)
+    shared = shared_mask(laid)
+    return Known(shared > _AGREES, shared < _DIFFERS)
 
 
 class TrainingRun:

@@ -61,6 +61,14 @@ class Limits(NamedTuple):
     min_area: float = 0.2  # share of the picture
 
 
+class Known(NamedTuple):
+    """Where the training images of a template agree, and where they differ; elsewhere they have too little to compare."""
+
+    # of one shape (height, width), across the target's own training image
+    agrees: Mask
+    differs: Mask
+
+
 class Comparison(NamedTuple):
     """Which cells of each generation equal the training image's; cells in rows, from the top left."""
 
@@ -123,7 +131,7 @@ def shows_detail(images: Pixels, target: Pixels, limits: Limits) -> Mask:
     return np.asarray(compared.is_near[:, compared.is_textured].mean(axis=1) >= _LEAST_OF_WHOLE, dtype=bool)
 
 
-def find_shared(images: Pixels, target: Pixels, limits: Limits, known: Mask | None = None) -> Shared | None:
+def find_shared(images: Pixels, target: Pixels, limits: Limits, known: Known | None = None) -> Shared | None:
     """The area that generations share with each other and with a training image; None if there is none that counts.
 
     Parameters
@@ -133,9 +141,9 @@ def find_shared(images: Pixels, target: Pixels, limits: Limits, known: Mask | No
     target : uint8 array, shape (height, width, 3)
         The training image.
     limits : Limits
-    known : bool array, shape (any, any), optional
-        Where training images of the target's template agree. If generations show that area, one is enough; otherwise it is looked for among
-        them, and `limits.min_members` must share it.
+    known : Known, optional
+        Where training images of the target's template agree and differ. If a generation shows what they agree in, one is enough; else an
+        area is looked for among the generations, and `limits.min_members` must share it.
 
     Notes
     -----
@@ -146,18 +154,25 @@ def find_shared(images: Pixels, target: Pixels, limits: Limits, known: Mask | No
     grounds everything agrees but what is shown.
     """
     compared = compare(images, target, limits)
-    if known is not None:
-        cells = _resampled(known, compared.side).ravel() & compared.is_near.any(axis=0)
-        if _counts(cells, compared, limits):
-            shared = _verified(images, target, cells, _shows(compared, cells, _MEMBER), compared.side, limits, 1)
-            if shared is not None:
-                return shared
+    found = [(*pair, limits.min_members) for pair in _grown(compared, limits)]
+    if known is not None and (pair := _of_template(compared, known)) is not None:
+        found.append((*pair, 1))
     best: Shared | None = None
-    for cells, members in _grown(compared, limits):
-        shared = _verified(images, target, cells, members, compared.side, limits, limits.min_members)
+    for cells, members, least in found:
+        shared = _verified(images, target, cells, members, compared.side, limits, least)
         if shared is not None and _counts(shared.cells.ravel(), compared, limits) and (best is None or _size(shared) > _size(best)):
             best = shared
     return best
+
+
+def _of_template(compared: Comparison, known: Known) -> tuple[Mask, Mask] | None:
+    """The area and the generations of a known template, as `_grown`; None if no generation shows it."""
+    members = _shows(compared, _resampled(known.agrees, compared.side).ravel(), _MEMBER)
+    if not members.any():
+        return None
+    # most of a picture is too smooth for the judge to say that it agrees; what the generations show of that is in the area too
+    cells = (compared.is_near[members].mean(axis=0) >= _SUPPORT) & ~_resampled(known.differs, compared.side).ravel()
+    return cells, members
 
 
 def _size(shared: Shared) -> float:

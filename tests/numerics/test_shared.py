@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from shard_data import detailed, scene
 
 from dedup.numerics.pixels import l2_distances, pairwise_tiled_distances, tiled_distances
-from dedup.numerics.shared import Limits, cells_to_a_side, compare, find_shared, masked_distances, masked_pairwise, shows_detail
+from dedup.numerics.shared import Known, Limits, cells_to_a_side, compare, find_shared, masked_distances, masked_pairwise, shows_detail
 
 SIDE = 128
 CELLS = cells_to_a_side(SIDE, SIDE)
@@ -124,13 +124,14 @@ def test_a_known_area_needs_one_generation():
     rng = np.random.default_rng(3)
     target, images, differs = template(rng, 0.75, 0, n=1, n_others=4)
     assert find_shared(images, target, Limits()) is None
-    shared = find_shared(images, target, Limits(), ~differs[::2, ::2])
+    shared = find_shared(images, target, Limits(), Known(~differs[::2, ::2], differs[::2, ::2]))
     assert shared.members.tolist() == [0]
     assert shared.mean_distance is None
     assert shared.area == pytest.approx(0.75, abs=0.1)
     # an area that is not what the generations share doesn't count
-    assert find_shared(images, target, Limits(), differs[::2, ::2]) is None
-    assert find_shared(images, target, Limits(), np.zeros((64, 64), dtype=bool)) is None
+    assert find_shared(images, target, Limits(), Known(differs[::2, ::2], ~differs[::2, ::2])) is None
+    nothing = np.zeros((64, 64), dtype=bool)
+    assert find_shared(images, target, Limits(), Known(nothing, nothing)) is None
 
 
 def by_definition(a, b, cells):
