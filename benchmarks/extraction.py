@@ -20,6 +20,7 @@ from machine import describe_machine
 from dedup.numerics.graph.cliques import largest_clique
 from dedup.numerics.pixels import adaptive_distances, pairwise_tiled_distances, tiled_distances
 from dedup.numerics.search.gpu import choose_device
+from dedup.numerics.shared import Limits, find_shared
 
 
 def score_one(n: int, side: int, device_name: str) -> tuple[dict[str, float], int]:
@@ -39,6 +40,12 @@ def score_one(n: int, side: int, device_name: str) -> tuple[dict[str, float], in
     started = time.perf_counter()
     tiled_distances(images[clique.members], images[0])
     seconds["training image"] = time.perf_counter() - started
+    # another corner, as a template has it: the area that is left has to be found
+    images[: n // 10, : side // 2, : side // 2] = rng.integers(0, 256, (n // 10, side // 2, side // 2, 3), dtype=np.uint8)
+    started = time.perf_counter()
+    shared = find_shared(images, images[0], Limits())
+    seconds["shared area"] = time.perf_counter() - started
+    assert shared is None or len(shared.members) <= n // 10
     return seconds, len(clique.members)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
     from dedup.attack.controls import find_controls as find_controls
     from dedup.attack.curves import by_duplication_count as by_duplication_count
     from dedup.attack.curves import precision_recall as precision_recall
+    from dedup.attack.detector_files import DetectorFile as DetectorFile
     from dedup.attack.generate import generate_targets as generate_targets
     from dedup.attack.join import join_detectors as join_detectors
     from dedup.attack.outliers import find_outliers as find_outliers
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the table below; test
     from dedup.calibration.calibrate import calibrate as calibrate
     from dedup.config import Config as Config
     from dedup.config.load import load_config as load_config
+    from dedup.demo.plant import plant_duplicates as plant_duplicates
     from dedup.duplicates import Duplicates as Duplicates
     from dedup.duplicates import find_duplicates as find_duplicates
     from dedup.errors import DedupError as DedupError
@@ -45,6 +47,7 @@ _PUBLIC = {
     "dedup.attack.controls": ("find_controls",),
     "dedup.attack.curves": ("by_duplication_count", "precision_recall"),
     "dedup.attack.join": ("join_detectors",),
+    "dedup.attack.detector_files": ("DetectorFile",),
     "dedup.attack.generate": ("generate_targets",),
     "dedup.attack.outliers": ("find_outliers",),
     "dedup.attack.patches": ("measure_patches",),
@@ -53,6 +56,7 @@ _PUBLIC = {
     "dedup.calibration.calibrate": ("calibrate",),
     "dedup.config": ("Config",),
     "dedup.config.load": ("load_config",),
+    "dedup.demo.plant": ("plant_duplicates",),
     "dedup.duplicates": ("Duplicates", "find_duplicates"),
     "dedup.errors": ("DedupError",),
     "dedup.explanation.draw": ("montage",),

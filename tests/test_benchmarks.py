@@ -80,6 +80,7 @@ TINY = {
         writes=("edits.json", "edits.png"),
         needs=("matplotlib",),
     ),
+    "planted_generations": Tiny("--targets 1 --side 64", ("| plain | 1 of 1 |", "| unrelated | 1 of 1 |"), {"seconds": float}),
     "embed": Tiny("{shards}", ("no --peers given",), {"one_core": dict, "whole_run": dict}),
     "formats": Tiny("{photos} --n 1", ("kinds that nothing here writes",), {"n_groups": 1, "n_groups_of_several_photos": 0, "apart": {}}),
     "engines": Tiny(

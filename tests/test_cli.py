@@ -252,6 +252,7 @@ def test_every_command_that_works_with_processes_takes_workers():
     assert with_workers == {
         *(("run",), ("demo-data",), ("plant",), ("query",), ("flag",), ("rewrite",), ("export",), ("calibrate",)),
         *(("extraction", "score"), ("extraction", "generate"), ("extraction", "outliers"), ("extraction", "controls")),
+        ("extraction", "patches"),
     }
 
 

@@ -109,6 +109,22 @@ def run(tmp_path_factory):
     return folder / "run", {sample.key: sample for sample in samples}
 
 
+def test_a_target_for_each_template(run, tmp_path):
+    """Of a template one image, the first of those with most copies; the group of copies has no template and is no target."""
+    run_dir, _ = run
+    shutil.copytree(run_dir, tmp_path / "run")
+    settings = [f"input.shards={run_dir.parent / 'shards' / '*.tar'}", f"output.run_dir={tmp_path / 'run'}", "engine.workers=1"]
+    config = dedup.load_config(None, [*settings, "targets.min_caption_length=3", "targets.rank_by=templates"])
+    dedup.run(config, ("targets",), redo=True)
+    targets = pq.read_table(sorted((tmp_path / "run" / "targets").glob("*.parquet"))).to_pylist()
+    assert [(row["key"], row["caption"], row["template_count"]) for row in targets] == [("page0", "page number 0", 6)]
+    assert (targets[0]["duplication_count"], targets[0]["caption_share"], targets[0]["n_captions"]) == (1, 1.0, 1)
+    others = pq.read_table(sorted((tmp_path / "run" / "target_captions").glob("*.parquet"))).to_pylist()
+    assert [(row["target_id"], row["caption"]) for row in others] == [(targets[0]["target_id"], "page number 0")]
+    with pytest.raises(dedup.DedupError, match="targets.rank_by=templates needs the templates that the judge finds"):
+        dedup.run(dedup.load_config(None, [*settings, "targets.rank_by=templates", "confirm.enabled=false"]), redo=True)
+
+
 def targets_of(run_dir, keys, out):
     """The samples with these keys as a list of targets, where a run's would be."""
     metadata = pq.read_table(sorted((run_dir / "embeddings" / "metadata").glob("*.parquet"))).to_pylist()

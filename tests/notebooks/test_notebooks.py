@@ -53,6 +53,23 @@ def test_they_run_one_after_another(folder, monkeypatch):
     assert "2 of 6 memorised, 2 extracted; planted 2" in "".join(output.get("text", "") for output in outputs(third))
 
 
+def test_the_study_of_dose_and_response(folder, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND")
+    notebook = execute(
+        "04_templates_and_detectors.ipynb",
+        folder,
+        shards=f"{folder}/shards/*.tar",
+        work_dir=str(folder / "study"),
+        counts=[2, 6],
+        images_per_count=3,
+        n_generations=14,
+    )
+    assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 4
+    assert not [output for output in outputs(notebook) if output.output_type == "error" or output.get("name") == "stderr"]
+    said = "".join(output.get("text", "") for output in outputs(notebook))
+    assert "exact 6: 18 of 18 samples are in groups" in said
+
+
 def test_the_one_on_cifar_runs_on_a_folder_of_its_shape(folder, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")
     for number in range(60):
