@@ -25,6 +25,8 @@ from dedup.storage.input.shards import read_image_bytes
 VERBATIM, TEMPLATE, RETRIEVED, NONE = "verbatim", "template", "retrieved", "none"
 LABELS: Final = (VERBATIM, TEMPLATE, RETRIEVED, NONE)
 
+_NEARLY_ALL: Final = 0.95  # area from which a reproduced training image is so as a whole, though a clique of generations is one only there
+
 _EMPTY: Final[JsonDict] = dict.fromkeys(
     (
         "mean_distance", "generation", "l2", "tiled_l2", "is_extracted", "eidetic_k", "similarity", "label", "area", "clique_size_masked",
@@ -98,13 +100,14 @@ class TargetScorer:
         found["label"] = NONE
         if self.training is not None:
             found["similarity"] = self.training.similarity(_bytes(read.places[best]), training)
-        if found["is_extracted"]:
-            whole = {"area": 1.0, "generation_masked": found["generation"], "l2_masked": found["l2"], "tiled_l2_masked": found["tiled_l2"]}
-            sizes = {"clique_size_masked": scored["clique_size"], "mean_distance_masked": scored["mean_distance"]}
-            return found | {"label": VERBATIM} | whole | sizes
-        if min(read.images.shape[1:3]) < TILES:
-            return found
-        shared = find_shared(read.images, pixels, self.limits, known_template(target.template))
+        if found["is_extracted"] and scored["is_memorized"]:
+            return found | _whole(found, scored)
+        shared = None
+        if min(read.images.shape[1:3]) >= TILES:
+            shared = find_shared(read.images, pixels, self.limits, known_template(target.template))
+        # of twelve generations of a template one may by chance be near the whole training image: the twelve count
+        if found["is_extracted"] and (shared is None or len(shared.members) < self.options.min_clique or shared.area > _NEARLY_ALL):
+            return found | _whole(found, scored)
         if shared is not None:
             return found | {"label": TEMPLATE} | _shared_columns(shared, read.names)
         if scored["is_memorized"] and self.training is not None:
@@ -142,6 +145,13 @@ class TargetScorer:
         """The other training image that a clique reproduces, if the run has it."""
         match = self.training.retrieve(generation) if self.training is not None else None
         return {} if match is None else {"label": RETRIEVED, "retrieved_shard": match.shard, "retrieved_key": match.key}
+
+
+def _whole(found: JsonDict, scored: JsonDict) -> JsonDict:
+    """The columns of a training image that is reproduced as a whole."""
+    nearest = {"generation_masked": found["generation"], "l2_masked": found["l2"], "tiled_l2_masked": found["tiled_l2"]}
+    clique = {"clique_size_masked": scored["clique_size"], "mean_distance_masked": scored["mean_distance"]}
+    return {"label": VERBATIM, "area": 1.0} | nearest | clique
 
 
 def _shared_columns(shared: Shared, names: list[str]) -> JsonDict:

@@ -25,7 +25,7 @@ _CORRELATION = 0.5  # from which two cells show one detail; noise of twice its d
 _TEXTURE = 5 / 255
 # an area without detail says nothing: equal white grounds agree everywhere but in the thing that is shown
 _LEAST_DETAIL = 0.02  # share of the picture that is shared and has texture
-_LEAST_DETAIL_OF = 0.15  # of all texture of the training image
+_LEAST_DETAIL_OF = 0.10  # of all texture of the training image
 _LEAST_OF_WHOLE = (
     1 / 3
 )  # of it, what a copy of the whole shows: blur leaves that much within a distance of 0.15, unrelated pictures a tenth
@@ -150,7 +150,7 @@ def find_shared(images: Pixels, target: Pixels, limits: Limits, known: Known | N
     An area and its generations are a biclique of cells and generations, of which the largest is NP-hard to find (Peeters 2003). It is grown
     here from the cells of the generations that agree with most of the training image's detail, in turns: those that show nearly all of
     the cells, then the cells that nearly all of those show. Of what is found, the one of the largest product of area and number counts.
-    An area counts if it covers `limits.min_area` and holds texture: 2% of the picture, and 15% of what the training image has. On equal
+    An area counts if it covers `limits.min_area` and holds texture: 2% of the picture, and a tenth of what the training image has. On equal
     grounds everything agrees but what is shown.
     """
     compared = compare(images, target, limits)

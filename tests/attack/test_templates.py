@@ -58,7 +58,7 @@ def test_the_columns_of_an_area_say_what_is_in_it(scored):
             assert row["clique_size_masked"] >= 10
             assert max(row["l2_masked"], row["tiled_l2_masked"]) <= 0.15
             assert row["mean_distance_masked"] <= 0.1
-            assert not row["is_extracted"]
+            assert not row["is_memorized"]
         elif row["label"] == "verbatim":
             assert row["is_extracted"]
             assert (row["area"], row["mask"]) == (1.0, None)
