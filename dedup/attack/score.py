@@ -27,7 +27,7 @@ from dedup.numerics.search.gpu import choose_device
 from dedup.runs.directory import Run
 from dedup.schemas import MEMBERS, SCORES, TEMPLATE_PAIRS
 from dedup.storage.atomic import write_bytes, write_json
-from dedup.storage.tables import FileWriter, clear, dataset
+from dedup.storage.tables import FileWriter, clear, dataset, rows_between
 from dedup.storage.urls import join
 
 # the distinct images of each target's group, with how many samples have them
@@ -158,7 +158,18 @@ def _score(
     run_dir = "" if why_not else targets.run_dir
     begin(output, {"targets": ids, "generations": generations, "options": list(vars(options).items())})
     tasks = [
-        ScoreTask(number, start, targets.rows.slice(start, size), located, members, templates, run_dir, options, device, output)
+        ScoreTask(
+            number,
+            start,
+            rows_between(targets.rows, start, start + size),
+            located,
+            members,
+            templates,
+            run_dir,
+            options,
+            device,
+            output,
+        )
         for number, start in enumerate(range(0, len(ids), size))
     ]
     missing = missing_parts(tasks, output)

@@ -15,7 +15,7 @@ from dedup.numerics.graph.cover import Link, component_slices, confirmed_cover
 from dedup.numerics.similarity import best_turn_similarity
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
-from dedup.storage.tables import read_table
+from dedup.storage.tables import read_table, rows_between
 
 _TASKS, _LEAST_ROWS, _MOST_ROWS = 64, 50, 2_000  # of a stage, and members of each
 
@@ -171,7 +171,7 @@ def cover(
         tasks.append(
             CoverTask(
                 inputs, stage, len(tasks), sample_ids[rows], offsets, forced[part], ids, thresholds[np.searchsorted(distinct, ids)],
-                linked.slice(links_part.start, links_part.stop - links_part.start), refused_pairs,
+                rows_between(linked, links_part.start, links_part.stop), refused_pairs,
             )
         )  # fmt: skip
         slices.append(rows)

@@ -23,7 +23,7 @@ from dedup.stages.groups.cover import judge_members, rows_per_task
 from dedup.stages.stage import StageContext
 from dedup.storage.arrays import clear_files
 from dedup.storage.images.reader import PictureReader, Place
-from dedup.storage.tables import FileWriter, ask, clear, write_table
+from dedup.storage.tables import FileWriter, ask, clear, rows_between, write_table
 from dedup.storage.urls import join
 
 _LOOKED_AT: Final = 12  # copies of a group that are looked at in full size, the likeliest originals first
@@ -132,7 +132,7 @@ def find_edits(context: StageContext) -> tuple[int, pa.Table]:
     cuts = np.unique(starts[np.searchsorted(starts, np.arange(0, len(components) + per_task, per_task)).clip(0, len(starts) - 1)])
     tasks = []
     for number, (start, stop) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
-        part = members.slice(start, stop - start)
+        part = rows_between(members, start, stop)
         inputs = JudgeInputs(settings, part.select([*_PLACE, "n_frames"]), spaces=context.spaces)
         pairs = (_of_components(table, components[start], components[stop - 1]) for table in (links, refused))
         tasks.append(EditsTask(inputs, number, part, *pairs))
@@ -146,7 +146,7 @@ def find_edits(context: StageContext) -> tuple[int, pa.Table]:
 def _of_components(pairs: pa.Table, first: int, last: int) -> pa.Table:
     """The pairs of the components from one to another."""
     start, stop = np.searchsorted(pairs["raw_component_id"].to_numpy(), [first, last + 1]).tolist()
-    return pairs.slice(start, stop - start)
+    return rows_between(pairs, start, stop)
 
 
 def write_edits(task: EditsTask) -> tuple[int, pa.Table]:
