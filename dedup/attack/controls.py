@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup.attack.target_list import read_targets
+from dedup.attack.training import SAME_IMAGE_SQL
 from dedup.contracts import Engine, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import InputError
 from dedup.runs.directory import Run
 from dedup.schemas import CONTROLS, METADATA
-from dedup.stages.targets import captions_sql
+from dedup.stages.targets import captions_sql, keepers_sql
 from dedup.storage.atomic import AtomicFile
 from dedup.storage.tables import ask, clear, dataset
 from dedup.storage.urls import join
@@ -31,30 +32,37 @@ SELECT manifest.sample_id AS sample_id, manifest.sha256 AS sha256, manifest.comp
        manifest.duplication_count AS duplication_count, manifest.url AS url, manifest.shard AS shard, manifest.key AS key,
        manifest.byte_offset AS byte_offset, manifest.n_bytes AS n_bytes, COALESCE({language}, '') AS language,
        CAST(length(manifest.caption) AS BIGINT) AS caption_length, common.n_caption_samples AS n_caption_samples,
-       CAST(manifest.width AS BIGINT) * manifest.height AS n_pixels
+       CAST(manifest.width AS BIGINT) * manifest.height AS n_pixels{carried}
 FROM manifest
 JOIN (SELECT caption, count(*) AS n_caption_samples FROM metadata WHERE caption IS NOT NULL GROUP BY caption) AS common
   ON manifest.caption = common.caption
 """
 # unique: in no group of copies, no template and no scene
 CANDIDATES_SQL = """
-SELECT facts.*
+SELECT facts.sample_id, facts.sha256, facts.component_id, facts.caption, facts.duplication_count, facts.url, facts.shard, facts.key,
+       facts.byte_offset, facts.n_bytes, facts.language, facts.caption_length, facts.n_caption_samples, facts.n_pixels
 FROM ({facts}) AS facts
 LEFT JOIN templates ON facts.sample_id = templates.sample_id
 LEFT JOIN scenes ON facts.sample_id = scenes.sample_id
-WHERE facts.duplication_count = 1 AND templates.sample_id IS NULL AND scenes.sample_id IS NULL AND {is_prompt}
+LEFT JOIN (SELECT DISTINCT target_id FROM targets) AS chosen ON substr(facts.sha256, 1, 16) = chosen.target_id
+WHERE facts.duplication_count = 1 AND templates.sample_id IS NULL AND scenes.sample_id IS NULL AND chosen.target_id IS NULL AND {is_prompt}
 ORDER BY facts.sample_id
 """
 # the prompt of a target is its group's most frequent caption, not always that of the kept sample
 WANTED_SQL = """
+SELECT number, target_id, language, caption_length, n_caption_samples, n_pixels
+FROM (
 SELECT targets.number AS number, targets.target_id AS target_id, COALESCE({language}, '') AS language,
        CAST(length(targets.caption) AS BIGINT) AS caption_length, common.n_caption_samples AS n_caption_samples,
-       CAST(manifest.width AS BIGINT) * manifest.height AS n_pixels
+       CAST(metadata.width AS BIGINT) * metadata.height AS n_pixels,
+       row_number() OVER (PARTITION BY targets.number ORDER BY metadata.sample_id) AS place
 FROM targets
-JOIN manifest ON targets.shard = manifest.shard AND targets.key = manifest.key
-JOIN (SELECT caption, count(*) AS n_caption_samples FROM metadata WHERE caption IS NOT NULL GROUP BY caption) AS common
+JOIN manifest AS metadata ON {same_image}
+JOIN (SELECT caption, count(*) AS n_caption_samples FROM samples WHERE caption IS NOT NULL GROUP BY caption) AS common
   ON targets.caption = common.caption
-ORDER BY targets.number
+) AS found
+WHERE place = 1
+ORDER BY number
 """
 # within a stratum targets and candidates are paired by their order: of targets the rank, of candidates the hash of their bytes
 MATCH_SQL = """
@@ -96,11 +104,13 @@ class ControlSummary:
 
     out: str
     n_targets: int
+    n_known: int  # of these, targets with a caption whose image the run keeps: others can't be matched
     n_controls: int
     n_candidates: int  # unique images with a prompt
     n_by_level: list[int] = field(default_factory=list)  # controls found at each level, the closest first
     # of each covariate: difference of the means of log2, in standard deviations of both; below 0.1 counts as balanced
-    imbalance: dict[str, float] = field(default_factory=dict)
+    # None where all are equal in both, or there are fewer than two
+    imbalance: dict[str, float | None] = field(default_factory=dict)
 
 
 def find_controls(run_dir: str, targets: str = "", out: str = "", *, engine: Engine | None = None) -> ControlSummary:
@@ -137,22 +147,28 @@ def find_controls(run_dir: str, targets: str = "", out: str = "", *, engine: Eng
 
 
 def _find(run: Run, url: str, out: str, engine: Engine) -> ControlSummary:
-    columns = ("target_id", "caption", "shard", "key")
+    columns = ("target_id", "caption", "shard", "key", "byte_offset")
     rows = read_targets(url, columns).rows
     config = run.config.targets
     has_language = config.language_column in run.table("manifest").schema.names
-    language = f"manifest.{config.language_column}" if has_language else "NULL"
-    facts = _FACTS_SQL.format(language=f"CAST({language} AS STRING)")
+    language = f"CAST({{}}.{config.language_column} AS STRING)" if has_language else "CAST(NULL AS STRING)"
+    used = [config.language_column] * bool(config.language) + ["punsafe"] * (config.max_punsafe < 1)
+    carried = "".join(f", manifest.{name} AS {name}" for name in used)
+    facts = _FACTS_SQL.format(language=language.format("manifest"), carried=carried)
     tables = {name: run.table(name) for name in ("manifest", "metadata", "templates", "scenes")}
     numbered = pa.table({"number": pa.array(range(len(rows)), pa.int64())} | {name: rows[name] for name in columns})
     scratch = {name: Table(join(out, f"_{name}"), schema) for name, schema in (("candidates", _CANDIDATES), ("wanted", _WANTED))}
     for table in scratch.values():
         clear(table)
-    n_candidates = engine.sql_to(CANDIDATES_SQL.format(facts=facts, is_prompt=captions_sql(config)), tables, scratch["candidates"])
+    conditions = f"{captions_sql(config)} AND {keepers_sql(config, 'facts')}"
+    query = CANDIDATES_SQL.format(facts=facts, is_prompt=conditions)
+    n_candidates = engine.sql_to(query, {**tables, "targets": numbered}, scratch["candidates"])
     if not n_candidates:
         raise InputError(f"{run}: no unique image has a caption; expected some to serve as controls")
-    wanted_sql = WANTED_SQL.format(language=f"CAST({language} AS STRING)")
-    engine.sql_to(wanted_sql, {"targets": numbered, "manifest": tables["manifest"], "metadata": tables["metadata"]}, scratch["wanted"])
+    wanted_sql = WANTED_SQL.format(language=language.format("metadata"), same_image=SAME_IMAGE_SQL)
+    n_known = engine.sql_to(
+        wanted_sql, {"targets": numbered, "manifest": tables["manifest"], "samples": tables["metadata"]}, scratch["wanted"]
+    )
     matched = _MATCHED.empty_table()
     for level, steps in enumerate(_LEVELS):
         new = ask(engine, _match_sql(steps), {**scratch, "matched": matched}, _MATCHED.remove(3))
@@ -165,7 +181,7 @@ def _find(run: Run, url: str, out: str, engine: Engine) -> ControlSummary:
         clear(table)
     _write_lines(controls)
     levels = np.bincount(matched["level"].to_numpy(), minlength=len(_LEVELS)).tolist()
-    return ControlSummary(out, len(rows), n_controls, n_candidates, levels, _imbalance(controls))
+    return ControlSummary(out, len(rows), n_known, n_controls, n_candidates, levels, _imbalance(controls))
 
 
 def _match_sql(steps: tuple[int, int, int]) -> str:
@@ -184,13 +200,16 @@ def _write_lines(controls: Table) -> None:
             lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
 
 
-def _imbalance(controls: Table) -> dict[str, float]:
-    """Standardised differences of the means of targets and controls, in log2; pairs without a control do not count."""
+def _imbalance(controls: Table) -> dict[str, float | None]:
+    """Standardised differences of the means of targets and controls, in log2; targets without a control do not count."""
     names = [f"{prefix}{name}" for name in _COVARIATES for prefix in ("", "target_")]
     table = dataset(controls).to_table(columns=names)
-    found: dict[str, float] = {}
+    found: dict[str, float | None] = {}
     for name in _COVARIATES:
         own, other = (pc.log2(pc.max_element_wise(table[column].cast(pa.float64()), 1.0)).to_numpy() for column in (name, f"target_{name}"))
-        spread = float(np.sqrt((own.var() + other.var()) / 2)) if len(own) else 0.0
-        found[name] = abs(float(own.mean() - other.mean())) / spread if spread else 0.0
+        if len(own) < 2:
+            found[name] = None
+            continue
+        apart, spread = abs(float(own.mean() - other.mean())), float(np.sqrt((own.var() + other.var()) / 2))
+        found[name] = apart / spread if spread else None if apart else 0.0
     return found

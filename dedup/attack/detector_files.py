@@ -52,7 +52,7 @@ def read_scores(detector: DetectorFile) -> tuple[list[tuple[Any, float]], str]:
     path = detector.path
     try:
         if path.endswith(".npy"):
-            array = np.load(path, allow_pickle=False)
+            array = np.atleast_1d(np.load(path, allow_pickle=False))
             return [(number, _number(value)) for number, value in enumerate(array)], ""
         if path.endswith(".parquet"):
             records = pq.read_table(path).to_pylist()
@@ -71,7 +71,7 @@ def read_scores(detector: DetectorFile) -> tuple[list[tuple[Any, float]], str]:
         raise InputError(f"{path} has no rows; expected a score for each prompt")
     column = _score_column(detector, records)
     by = next((name for name in (BY_ID, *BY_NUMBER, *_BY_PROMPT) if name in records[0]), "")
-    return [(record.get(by, number), _number(record.get(column))) for number, record in enumerate(records)], by
+    return [(record.get(by) if by else number, _number(record.get(column))) for number, record in enumerate(records)], by
 
 
 def _json_lines(path: str) -> list[JsonDict]:

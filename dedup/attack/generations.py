@@ -64,7 +64,7 @@ class Generations:
             generations[row["number"] - first] += _in_folder(join(self.folder, row["folder"]))
         for row in _of_numbers(self.listed, first, len(target_ids)):
             generations[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
-        return generations
+        return [sorted(found, key=lambda generation: (generation.name, generation.url)) for found in generations]
 
 
 def _of_numbers(table: Table | None, first: int, n: int) -> list[JsonDict]:
@@ -125,6 +125,10 @@ def find_generations(
         hint = "; for folders or files named by prompts, give the table of them: --prompts" if prompts is None else ""
         raise InputError(f"{url} holds no images of these targets; expected {expected}{hint}")
     notes = names.notes(folders - places.keys())
+    taken = {name for name, _ in numbered}
+    n_loose = sum(entry["type"] == "file" and name not in taken and _is_image(name) for name, entry in entries)
+    if n_loose:
+        notes.append(f"{n_loose:,} images lie beside the folders and belong to no target; they are left out")
     named = _write_named(other, join(scratch, "named")) if other else None
     if not tars and not numbered:
         return Generations(url, None, named), notes
@@ -139,7 +143,7 @@ def find_generations(
     n_listed = engine.sql_to(SORTED_SQL, {"found": unsorted, "targets": targets}, listed)
     n_unlisted = int(dataset(unsorted).count_rows()) - n_listed
     if n_unlisted:
-        notes.append(f"{n_unlisted:,} images in tars belong to no target of the list")
+        notes.append(f"{n_unlisted:,} images in tars, or named by a number, belong to no target of the list")
     return Generations(url, listed, named), notes
 
 
@@ -276,7 +280,12 @@ def is_one_colour(pixels: Pixels) -> bool:
 
 def read_pixels(shard: str, key: str, byte_offset: int | None, n_bytes: int) -> Pixels:
     """Decode one image from a tar or a folder; InputError if it is gone, SampleError if it does not decode."""
-    return decode_isolated(read_image_bytes(shard, key, byte_offset, n_bytes), max_pixels=MAX_PIXELS).pixels
+    return decoded(read_image_bytes(shard, key, byte_offset, n_bytes))
+
+
+def decoded(data: bytes) -> Pixels:
+    """The pixels of an encoded image; SampleError if it does not decode."""
+    return decode_isolated(data, max_pixels=MAX_PIXELS).pixels
 
 
 def stretched(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dedup.attack.detector_files import BY_ID, BY_NUMBER, DetectorFile, read_scores
+from dedup.attack.labels import decades, read_labels
 from dedup.attack.one_target import NONE, TEMPLATE, VERBATIM
 from dedup.attack.prompts import one_line_prompt, read_prompts
-from dedup.attack.target_list import parquet_at
 from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.numerics.arraytypes import Floats
 from dedup.numerics.detection import measure_detection
 from dedup.schemas import DETECTORS
-from dedup.storage.input.samples import one_line
+from dedup.storage.atomic import write_bytes
+from dedup.storage.tables import FileWriter
+from dedup.storage.urls import join
 
 _FEW_NEGATIVES: Final = 100  # with fewer, one of them is more than 1%
 ALL: Final = "all"
@@ -86,26 +87,17 @@ def join_detectors(
     for name, values in columns.items():
         joined = joined.append_column(name, pa.array(values, from_pandas=True))
     rows = [row for name, values in columns.items() for row in _measure(name, -values if name in lower else values, labelled, notes)]
-    os.makedirs(out, exist_ok=True)
-    files = [os.path.join(out, name) for name in ("joined.parquet", "detectors.parquet")]
-    pq.write_table(joined, files[0])
-    pq.write_table(pa.Table.from_pylist(rows, schema=DETECTORS), files[1])
-    files += _draw(rows, os.path.join(out, "detectors.png"), notes)
+    files = [join(out, name) for name in ("joined.parquet", "detectors.parquet")]
+    for path, table in zip(files, (joined, pa.Table.from_pylist(rows, schema=DETECTORS)), strict=True):
+        with FileWriter(path, table.schema) as writer:
+            writer.write(table)
+    files += _draw(rows, join(out, "detectors.png"), notes)
     overall = [row for row in rows if row["label"] == ALL and row["least"] is None]
     return JoinSummary(out, len(labelled), n_unlabelled, overall, notes, files)
 
 
 def _labels(scores: Sequence[str]) -> tuple[pa.Table, int]:
-    columns = ["target_id", "label", "duplication_count"]
-    try:
-        tables = [parquet_at(url).to_table(columns=columns) for url in scores]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{' '.join(scores)} can't be read as scores: {one_line(error)}; expected the --out of `dedup extraction score`"
-        ) from error
-    table = pa.concat_tables(tables)
-    _, first = np.unique(np.array(table["target_id"].to_pylist(), dtype=str), return_index=True)
-    table = table.take(np.sort(first))
+    table = read_labels(scores).select(["target_id", "label", "duplication_count"])
     labelled = table.filter(pc.is_valid(table["label"]))
     if not len(labelled):
         raise InputError(f"{' '.join(scores)}: no target has a label; expected scores of generations and training images")
@@ -120,13 +112,15 @@ def _fill(values: Floats, target_ids: list[str], detector: DetectorFile, prompts
     else:
         ids = _ids_by_prompts(rows, by, detector, prompts)
     place = {target: number for number, target in enumerate(target_ids)}
-    n_foreign = 0
+    n_foreign, n_repeated = 0, 0
     for target, (_, value) in zip(ids, rows, strict=True):
         if target not in place:
             n_foreign += 1
         elif np.isfinite(value):
+            n_repeated += bool(np.isfinite(values[place[target]]))
             values[place[target]] = value
-    return [f"{detector.path}: {n_foreign:,} scores belong to no labelled target; they are left out"] if n_foreign else []
+    notes = [f"{detector.path}: {n_foreign:,} scores belong to no labelled target; they are left out"] if n_foreign else []
+    return notes + ([f"{detector.path}: {n_repeated:,} scores repeat a target; the last of each is used"] if n_repeated else [])
 
 
 def _ids_by_prompts(rows: list[tuple[Any, float]], by: str, detector: DetectorFile, prompts: str) -> list[str]:
@@ -147,8 +141,17 @@ def _ids_by_prompts(rows: list[tuple[Any, float]], by: str, detector: DetectorFi
     for key, target in zip(keys, ids, strict=True):
         # a prompt that two targets have belongs to neither
         found[key] = "" if key in found else target
-    normal: Callable[[Any], Any] = int if by in BY_NUMBER else one_line_prompt
-    return [found.get(normal(key), "") for key, _ in rows]
+    return [found.get(_normal(key, by), "") for key, _ in rows]
+
+
+def _normal(key: Any, by: str) -> Any:
+    """A row's number or prompt as the table of prompts has it; None for what is neither."""
+    if by not in BY_NUMBER:
+        return one_line_prompt(key) if isinstance(key, str) else None
+    try:
+        return int(float(key))
+    except (TypeError, ValueError):
+        return None
 
 
 def _measure(name: str, values: Floats, labelled: pa.Table, notes: list[str]) -> list[JsonDict]:
@@ -167,18 +170,15 @@ def _measure(name: str, values: Floats, labelled: pa.Table, notes: list[str]) ->
         notes.append(f"{name}: {len(negative):,} targets of which nothing is reproduced; {few}")
     parts: list[tuple[str, int | None, int | None, Any]] = [(ALL, None, None, is_positive)]
     parts += [(label, None, None, is_positive & (labels == label)) for label in (VERBATIM, TEMPLATE)]
-    decade, last = 1, int(counts[is_positive].max(initial=0))
-    while decade <= last:
-        inside = is_positive & (counts >= decade) & (counts < 10 * decade)
-        for label in (ALL, VERBATIM, TEMPLATE):
-            parts.append((label, decade, 10 * decade - 1, inside if label == ALL else inside & (labels == label)))
-        decade *= 10
+    for least, most in decades(int(counts[is_positive].max(initial=0))):
+        inside = is_positive & (counts >= least) & (counts <= most)
+        parts += [(label, least, most, inside if label == ALL else inside & (labels == label)) for label in (ALL, VERBATIM, TEMPLATE)]
     rows: list[JsonDict] = []
-    for label, least, most, members in parts:
+    for label, first, last, members in parts:
         if members.any():
             figures = measure_detection(values[members], negative)
             sizes = {"n_positive": int(members.sum()), "n_negative": len(negative)}
-            rows.append({"detector": name, "label": label, "least": least, "most": most} | sizes | figures._asdict())
+            rows.append({"detector": name, "label": label, "least": first, "most": last} | sizes | figures._asdict())
     return rows
 
 
@@ -208,6 +208,8 @@ def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("area under the ROC curve")
     panels[0][0].legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     pyplot.close(figure)
+    write_bytes(path, picture.getvalue())
     return [path]

@@ -7,13 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from dedup.attack.generations import Generation, Stack, read_pixels, stack, stretched
+from dedup.attack.generations import Generation, Stack, decoded, read_pixels, stack, stretched
+from dedup.attack.target_list import place_of
 from dedup.attack.training import TrainingRun, known_template
 from dedup.config import ExtractionConfig
 from dedup.contracts import JsonDict
 from dedup.errors import InputError, SampleError
 from dedup.judge.pair import png
-from dedup.numerics.arraytypes import Ids, Pixels, Sims
+from dedup.numerics.arraytypes import Ids, Mask, Pixels, Sims
 from dedup.numerics.graph.cliques import largest_clique
 from dedup.numerics.judge.relation import MASK_SIDE
 from dedup.numerics.pixels import TILES, l2_distances, pairwise_tiled_distances, tiled_distances
@@ -80,23 +81,37 @@ class TargetScorer:
             size = f"{images.shape[2]} x {images.shape[1]} pixels"
             raise InputError(f"{target_id}: images of {size}; expected at least {TILES} to a side")
         distances = pairwise_tiled_distances(images, device=self.device)
-        largest = largest_clique(distances <= np.float32(self.options.max_tile_distance))
-        clique = largest.members
-        if len(clique) >= self.options.min_clique:  # small things on one ground are near each other, whatever they are
-            clique = clique[shows_detail(images[clique], images[_middle(images, clique)], self.limits)]
-        facts = {"clique_size": len(clique), "clique_is_exact": largest.is_exact, "mean_distance": _mean_distance(distances, clique)}
+        clique, is_exact = self._detailed_clique(images, distances <= np.float32(self.options.max_tile_distance))
+        facts = {"clique_size": len(clique), "clique_is_exact": is_exact, "mean_distance": _mean_distance(distances, clique)}
         return clique, facts | {"is_memorized": len(clique) >= self.options.min_clique}
+
+    def _detailed_clique(self, images: Pixels, is_near: Mask) -> tuple[Ids, bool]:
+        """The largest clique of generations that show the same detail, and whether the searches were complete.
+
+        Small things on one ground are near each other, whatever they are: of a clique that counts, those stay that show the detail of its
+        middle one. If too few do, the others are put aside, and it is looked for the next.
+        """
+        left, is_exact = np.arange(len(images)), True
+        while True:
+            largest = largest_clique(is_near[np.ix_(left, left)])
+            clique, is_exact = left[largest.members], is_exact and largest.is_exact
+            if len(clique) < self.options.min_clique:
+                return clique, is_exact
+            is_shown = shows_detail(images[clique], images[_middle(images, clique)], self.limits)
+            if is_shown.sum() >= self.options.min_clique or not (~is_shown).any():
+                return clique[is_shown], is_exact
+            left = np.setdiff1d(left, clique[~is_shown])
 
     def _compared(self, target: Target, read: Stack, clique: Ids, scored: JsonDict) -> JsonDict:
         """What the generations have in common with the training image, and else with another one."""
         candidates = clique if scored["is_memorized"] else np.arange(len(read.names))
         try:
-            training = _training_bytes(target.row)
-            pixels = stretched(read_pixels(*_place(target.row)), *read.images.shape[1:3])
+            training = read_image_bytes(*place_of(target.row))
+            pixels = stretched(decoded(training), *read.images.shape[1:3])
         except (InputError, SampleError) as error:
             status = scored["status"] if scored["status"] != "ok" else "no_training_image"
             return {"status": status, "detail": one_line(error)}
-        found, best = self._nearest(read, candidates, pixels, target.members)
+        found, best = self._nearest(read, candidates, pixels, target.members, scored["detail"])
         found["label"] = NONE
         if self.training is not None:
             found["similarity"] = self.training.similarity(_bytes(read.places[best]), training)
@@ -114,7 +129,7 @@ class TargetScorer:
             return found | self._retrieved(_bytes(read.places[_middle(read.images, clique)]))
         return found
 
-    def _nearest(self, read: Stack, candidates: Ids, training: Pixels, members: list[JsonDict]) -> tuple[JsonDict, int]:
+    def _nearest(self, read: Stack, candidates: Ids, training: Pixels, members: list[JsonDict], before: str | None) -> tuple[JsonDict, int]:
         """The candidate nearest to the training image, and the samples of the group that are within δ of it."""
         tiles = min(TILES, *read.images.shape[1:3])
         tiled = tiled_distances(read.images[candidates], training, tiles)
@@ -127,7 +142,7 @@ class TargetScorer:
         n_near, trouble = 0, ""
         for member in members:
             try:
-                pixels = stretched(read_pixels(*_place(member)), *nearest.shape[:2])
+                pixels = stretched(read_pixels(*place_of(member)), *nearest.shape[:2])
             except (InputError, SampleError) as error:
                 trouble = one_line(error)
                 continue
@@ -138,7 +153,7 @@ class TargetScorer:
             "tiled_l2": float(tiled[place]),
             "is_extracted": bool(is_extracted[place]),
             "eidetic_k": n_near if members else None,
-            "detail": f"not all of the group could be read: {trouble}" if trouble else None,
+            "detail": f"not all of the group could be read: {trouble}" if trouble else before,
         }, best
 
     def _retrieved(self, generation: bytes) -> JsonDict:
@@ -177,18 +192,11 @@ def _mean_distance(distances: Sims, clique: Ids) -> float | None:
 
 def _middle(images: Pixels, clique: Ids) -> int:
     """The generation of a clique that is nearest to the mean of all: the least changed one."""
-    mean = images[clique].mean(axis=0).round().astype(np.uint8)
-    return int(clique[np.argmin(l2_distances(images[clique], mean))])
-
-
-def _place(row: JsonDict) -> tuple[str, str, int | None, int]:
-    if row["shard"] is None or row["key"] is None or not row["n_bytes"]:
-        raise InputError("the list of targets does not say where the training image is (shard, key, byte_offset, n_bytes)")
-    return row["shard"], row["key"], row["byte_offset"], row["n_bytes"]
-
-
-def _training_bytes(row: JsonDict) -> bytes:
-    return read_image_bytes(*_place(row))
+    total = np.zeros(images.shape[1:], dtype=np.int64)
+    for number in clique.tolist():
+        total += images[number]
+    mean = (total / len(clique)).round().astype(np.uint8)
+    return int(min(clique.tolist(), key=lambda number: float(l2_distances(images[number : number + 1], mean)[0])))
 
 
 def _bytes(place: Generation) -> bytes:

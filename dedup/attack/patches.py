@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dedup.attack.generations import Generations, find_generations, read_pixels, stack, stretched
+from dedup.attack.labels import decades, read_labels
 from dedup.attack.parts import begin, missing_parts, part_url
 from dedup.attack.prompts import read_prompts
-from dedup.attack.target_list import parquet_at, read_targets
+from dedup.attack.target_list import place_of, read_targets
 from dedup.config import ExtractionConfig
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table, reported
 from dedup.engines.local import engine_or_own
-from dedup.errors import InputError, SampleError
+from dedup.errors import InputError, MissingExtra, SampleError
 from dedup.numerics.arraytypes import Pixels
 from dedup.numerics.judge.lay import laid_on
 from dedup.numerics.patches import count_patches
 from dedup.schemas import PATCH_CURVE, PATCHES
+from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import FileWriter, dataset
 from dedup.storage.urls import join
 
@@ -77,7 +78,7 @@ def measure_patches(
     targets, generations, prompts : str
         As in `score_generations`.
     out : str
-        Folder for the table `dedup.schemas.PATCHES`, a row for each target and size, `curve.parquet` and, with matplotlib, `curve.png`.
+        Folder for the table `dedup.schemas.PATCHES`, a row for each target and size, `_curve.parquet` and, with matplotlib, `curve.png`.
         Measuring that was stopped continues with the missing parts.
     scores : str
         Folder of `dedup extraction score`, for the labels.
@@ -103,33 +104,35 @@ def measure_patches(
     training image of the next target of the list.
     """
     options, reporter = options or ExtractionConfig(), reporter or SilentReporter()
-    rows, labels = read_targets(targets).rows, _labels(scores) if scores else {}
+    listed, known = read_targets(targets), read_labels([scores]) if scores else None
+    rows = listed.rows
+    labels = {} if known is None else dict(zip(known["target_id"].to_pylist(), known["label"].to_pylist(), strict=True))
     ids, output, size = rows["target_id"].to_pylist(), Table(out, PATCHES), options.targets_per_part
     table = read_prompts(prompts) if prompts else None
-    made_of = {"targets": ids, "generations": generations, "options": [*vars(options).items(), n_generations], "scores": scores}
+    begin(
+        output,
+        {
+            "targets": ids,
+            "generations": generations,
+            "options": [*vars(options).items(), n_generations],
+            "prompts": None if table is None else table.to_pydict(),
+            "labels": [labels.get(target) for target in ids],
+        },
+    )
     with engine_or_own(engine) as engine:
         located, notes = find_generations(generations, ids, join(out, "_generations"), engine, table)
-        begin(output, made_of)
+        notes += listed.notes()
         tasks = []
         for number, start in enumerate(range(0, len(ids), size)):
             places = np.arange(start, min(start + size, len(ids)))
-            known = [labels.get(ids[place]) for place in places]
-            unrelated = rows.take((places + 1) % len(ids))
-            tasks.append(PatchTask(number, start, rows.take(places), unrelated, known, located, n_generations, options, output))
+            unrelated, own = rows.take((places + 1) % len(ids)), [labels.get(ids[place]) for place in places]
+            tasks.append(PatchTask(number, start, rows.take(places), unrelated, own, located, n_generations, options, output))
         missing = missing_parts(tasks, output)
         sizes = [len(task.rows) for task in missing]
         results = engine.map_partitions(count_targets, missing)
         for _ in reported(results, sizes, reporter, "patches", "targets", n_done=len(ids) - sum(sizes)):
             pass
     return _summarise(out, output, len(rows), notes)
-
-
-def _labels(scores: str) -> dict[str, str | None]:
-    try:
-        table = parquet_at(scores).to_table(columns=["target_id", "label"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{scores} can't be read as scores; expected the --out of `dedup extraction score`") from error
-    return dict(zip(table["target_id"].to_pylist(), table["label"].to_pylist(), strict=True))
 
 
 def count_targets(task: PatchTask) -> int:
@@ -174,20 +177,18 @@ def _count(images: Pixels, row: JsonDict, unrelated: JsonDict, options: Extracti
 
 
 def _training(row: JsonDict, images: Pixels) -> Pixels:
-    if row["shard"] is None or row["key"] is None or not row["n_bytes"]:
-        raise InputError("the list of targets does not say where the training image is (shard, key, byte_offset, n_bytes)")
-    return stretched(read_pixels(row["shard"], row["key"], row["byte_offset"], row["n_bytes"]), *images.shape[1:3])
+    return stretched(read_pixels(*place_of(row)), *images.shape[1:3])
 
 
 def _summarise(out: str, output: Table, n_listed: int, notes: list[str]) -> PatchSummary:
     table = dataset(output).to_table()
     n_targets = len(pc.unique(table["target_id"]))
     curve = patch_curve(table)
-    os.makedirs(out, exist_ok=True)
-    path = os.path.join(out, "_curve.parquet")
-    pq.write_table(curve, path)
+    path = join(out, "_curve.parquet")
+    with FileWriter(path, PATCH_CURVE) as writer:
+        writer.write(curve)
     rows = curve.to_pylist()
-    files = [path, *_draw(rows, os.path.join(out, "curve.png"), notes)]
+    files = [path, *_draw(rows, join(out, "curve.png"), notes)]
     return PatchSummary(
         out, n_targets, n_listed - n_targets, [row for row in rows if row["label"] is None and row["least"] is None], notes, files
     )
@@ -200,23 +201,19 @@ def patch_curve(table: pa.Table) -> pa.Table:
     """
     rows: list[JsonDict] = []
     counts = pc.fill_null(table["duplication_count"], 0)
-    last = int(pc.max(counts).as_py() or 0)
     groups: list[tuple[str | None, int | None, int | None, pa.Table]] = [(None, None, None, table)]
     groups += [
         (label, None, None, table.filter(pc.equal(table["label"], label))) for label in pc.unique(table["label"].drop_null()).to_pylist()
     ]
-    decade = 1
-    while decade <= last:
-        inside = pc.and_(pc.greater_equal(counts, decade), pc.less(counts, 10 * decade))
-        groups.append((None, decade, 10 * decade - 1, table.filter(inside)))
-        decade *= 10
-    for label, least, most, part in groups:
+    for least, most in decades(int(pc.max(counts).as_py() or 0)):
+        groups.append((None, least, most, table.filter(pc.and_(pc.greater_equal(counts, least), pc.less_equal(counts, most)))))
+    for label, first, last, part in groups:
         for side in SIDES:
             own = part.filter(pc.and_(pc.equal(part["side"], side), pc.greater(part["n_patches"], 0)))
             if len(own):
                 n = own["n_patches"].to_numpy()
                 shares = {f"share_{kind}": _mean_share(own[f"n_{kind}"], n) for kind in _KINDS}
-                rows.append({"label": label, "least": least, "most": most, "side": side, "n_targets": len(own)} | shares)
+                rows.append({"label": label, "least": first, "most": last, "side": side, "n_targets": len(own)} | shares)
     return pa.Table.from_pylist(rows, schema=PATCH_CURVE)
 
 
@@ -239,7 +236,7 @@ def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
     try:
         import matplotlib
     except ImportError:
-        notes.append("matplotlib is not installed, so no picture of the curve was drawn; pip install 'webdedup[report]'")
+        notes.append(f"no picture of the curve: {MissingExtra('matplotlib', 'report')}")
         return []
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -270,6 +267,8 @@ def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize=8)
     panels[0][0].set_ylabel("share of patches with detail")
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     pyplot.close(figure)
+    write_bytes(path, picture.getvalue())
     return [path]

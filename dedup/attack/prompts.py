@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dedup.attack.target_list import parquet_at, prompts_of
+from dedup.attack.labels import read_labels
+from dedup.attack.target_list import has_prompt, parquet_at, prompts_of
 from dedup.contracts import JsonDict
 from dedup.errors import InputError
 from dedup.schemas import PROMPTS
@@ -95,7 +95,7 @@ def write_prompts(targets: list[str], out: str, scores: str = "") -> PromptSumma
         waiting: list[JsonDict] = []
         for url in targets:
             for row in prompts_of(url):
-                if row["target_id"] in seen or not (row["caption"] or "").strip():
+                if row["target_id"] in seen or not has_prompt(row):
                     counts["repeated" if row["target_id"] in seen else "silent"] += 1
                     continue
                 seen.add(row["target_id"])
@@ -125,9 +125,8 @@ _COPIED = ("target_id", "caption", "url", "duplication_count")
 
 def _known(scores: str) -> dict[str, tuple[str, float | None]]:
     """Label and similarity of each target that was scored."""
-    columns = ["target_id", "label", "similarity"]
-    table = parquet_at(scores).to_table(columns=columns)
-    return {row["target_id"]: (row["label"] or "", row["similarity"]) for row in table.to_pylist()}
+    rows = read_labels([scores]).to_pylist()
+    return {row["target_id"]: (row["label"] or "", row["similarity"]) for row in rows}
 
 
 def _line(cells: list[object], separator: str) -> bytes:
@@ -144,6 +143,6 @@ def read_prompts(url: str) -> pa.Table:
     """
     path = url if url.endswith(".parquet") else join(url, PROMPTS_FILE)
     try:
-        return pq.read_table(path, columns=["index", "target_id", "caption", "folder"])
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        return parquet_at(path).to_table(columns=["index", "target_id", "caption", "folder"])
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{url} holds no table of prompts; expected the --out of `dedup extraction prompts`") from error

@@ -145,18 +145,26 @@ def _score(
 ) -> ScoreSummary:
     ids, output = targets.rows["target_id"].to_pylist(), Table(out, SCORES)
     size = options.targets_per_part
+    why_not = TrainingRun(targets.run_dir, device).why_not() if targets.run_dir else ""
+    run_dir = "" if why_not else targets.run_dir
+    begin(
+        output,
+        {
+            "targets": ids,
+            "generations": generations,
+            "options": list(vars(options).items()),
+            "prompts": None if prompts is None else prompts.to_pydict(),
+            "run": [targets.run_dir, run_dir],
+        },
+    )
     located, notes = find_generations(generations, ids, join(out, "_generations"), engine, prompts)
-    if targets.n_repeated:
-        notes.append(f"{targets.n_repeated:,} rows of the list repeat a target_id; the first of each is used")
+    notes += targets.notes()
     members = _write_members(targets, out, engine)
     if members is None:
         notes.append("the list of targets is not that of a run, so groups are not known: eidetic_k is left empty")
     templates = _write_templates(targets, out, engine)
-    why_not = TrainingRun(targets.run_dir, device).why_not() if targets.run_dir else ""
     if why_not:
         notes.append(f"generations are neither looked up nor embedded, so similarity and the label retrieved are not given: {why_not}")
-    run_dir = "" if why_not else targets.run_dir
-    begin(output, {"targets": ids, "generations": generations, "options": list(vars(options).items())})
     tasks = [
         ScoreTask(
             number,
@@ -201,11 +209,8 @@ def _write_templates(target_list: TargetList, out: str, engine: Engine) -> Table
     if run is None or run.record("confirm") is None:
         return None
     templates = Table(join(out, "_templates"), TEMPLATE_PAIRS)
-    numbered = {
-        "number": pa.array(range(len(target_list.rows)), pa.int64()),
-        "shard": target_list.rows["shard"],
-        "key": target_list.rows["key"],
-    }
+    numbered = {"number": pa.array(range(len(target_list.rows)), pa.int64())}
+    numbered |= {name: target_list.rows[name] for name in ("shard", "key", "byte_offset")}
     clear(templates)
     engine.sql_to(MASKS_SQL, {"targets": pa.table(numbered), **{name: run.table(name) for name in ("metadata", "refused")}}, templates)
     return templates

@@ -21,6 +21,10 @@ _MOST_MASKS = 16  # pairs of one training image whose masks are read
 # of 255: the share of a template's pairs that agree where it counts as one picture and as many; 128 is nothing to compare
 _AGREES, _DIFFERS = 160, 96
 
+# of several images in a sample the one that is meant: they differ in where their bytes begin
+SAME_IMAGE_SQL = """targets.shard = metadata.shard AND targets.key = metadata.key
+      AND (targets.byte_offset IS NULL OR targets.byte_offset = metadata.byte_offset)"""
+
 # pairs of the target's own training image with others of its template
 MASKS_SQL = f"""
 SELECT number, transform, mask, is_dst
@@ -28,19 +32,19 @@ FROM (
   SELECT number, transform, mask, is_dst, row_number() OVER (PARTITION BY number ORDER BY other, is_dst) AS place
   FROM (
     SELECT targets.number AS number, refused.transform AS transform, refused.mask AS mask, refused.src AS other, true AS is_dst
-    FROM targets JOIN metadata ON targets.shard = metadata.shard AND targets.key = metadata.key
+    FROM targets JOIN metadata ON {SAME_IMAGE_SQL}
     JOIN refused ON refused.dst = metadata.sample_id
     WHERE refused.relation = 'template' AND refused.variant = 'none' AND refused.mask IS NOT NULL
     UNION ALL
     SELECT targets.number AS number, refused.transform AS transform, refused.mask AS mask, refused.dst AS other, false AS is_dst
-    FROM targets JOIN metadata ON targets.shard = metadata.shard AND targets.key = metadata.key
+    FROM targets JOIN metadata ON {SAME_IMAGE_SQL}
     JOIN refused ON refused.src = metadata.sample_id
     WHERE refused.relation = 'template' AND refused.variant = 'none' AND refused.mask IS NOT NULL
   ) AS pairs
 ) AS ranked
 WHERE place <= {_MOST_MASKS}
 ORDER BY number, place
-"""  # noqa: S608 (a number of our own)
+"""  # noqa: S608 (a number and conditions of our own)
 
 
 def known_template(pairs: list[JsonDict]) -> Known | None:
@@ -83,10 +87,11 @@ class TrainingRun:
 
     def retrieve(self, generation: bytes) -> Match | None:
         """The training image that a generation is a copy of, by its pixels; None if none is."""
-        answer = _index(self.run_dir, self.device).search_bytes([("generation", generation)], measures=True)[0]
+        answer = _index(self.run_dir, self.device).search_bytes([("generation", generation)])[0]
         return next((match for match in answer.matches if match.is_copy), None)
 
 
 @lru_cache(maxsize=1)
 def _index(run_dir: str, device: str) -> RunIndex:
-    return open_index(run_dir, device="cpu" if device == "cpu" else "auto")
+    overrides = [] if device == "auto" else [f"engine.device={device}"]
+    return open_index(run_dir, overrides=overrides, device="cpu" if device == "cpu" else "auto")

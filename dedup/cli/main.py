@@ -113,7 +113,7 @@ def main() -> None:
         app(args=arguments, prog_name="dedup")
 
 
-_KEEP_FINISHED_PARTS = {("run",), ("rewrite",), ("extraction", "score"), ("extraction", "generate")}
+_KEEP_FINISHED_PARTS = {("run",), ("rewrite",), ("extraction", "score"), ("extraction", "patches"), ("extraction", "generate")}
 
 
 def _how_to_continue(arguments: list[str]) -> str:

@@ -87,7 +87,8 @@ def _is_anywhere(patches: Pixels, target: Pixels, most: float) -> Mask:
         is_likely = np.take_along_axis(errors, candidates, 1) * step**2 <= _SPARE * most
         for row in np.flatnonzero(is_likely.any(axis=1)).tolist():
             for number in candidates[row, is_likely[row]].tolist():
-                y, x = (place * step for place in divmod(number, steps))
+                # a window of whole squares may begin where a patch would run over the rim
+                y, x = (min(place * step, length - side) for place, length in zip(divmod(number, steps), target.shape, strict=False))
                 if _least_around(patches[start + row], target, y, x, step) <= most:
                     is_near[start + row] = True
                     break

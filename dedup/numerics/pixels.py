@@ -25,6 +25,7 @@ class Blocks(NamedTuple):
 
 
 BLOCKS = Blocks()
+_AT_A_TIME = 32  # images compared with one other
 
 
 class AdaptiveDistances(NamedTuple):
@@ -180,9 +181,13 @@ def _tile_errors(images: Pixels, other: Pixels, tiles: int) -> Floats:
     for number in range(tiles * tiles):
         row, column = divmod(number, tiles)
         part = slice(rows[row], rows[row + 1]), slice(columns[column], columns[column + 1])
-        values, wanted = (centred(pixels[:, *part].reshape(len(pixels), -1)) for pixels in (images, other[None]))
-        squares = exact_squares(values) + exact_squares(wanted) - 2.0 * exact_products(values, wanted)[:, 0]
-        errors[:, number] = squares / (values.shape[1] * 255.0**2)
+        wanted = centred(other[None, *part].reshape(1, -1))
+        square = exact_squares(wanted)
+        for start in range(0, len(images), _AT_A_TIME):  # as float32 a tile of all would be many times the images
+            block = slice(start, start + _AT_A_TIME)
+            values = centred(images[block, *part].reshape(len(images[block]), -1))
+            squares = exact_squares(values) + square - 2.0 * exact_products(values, wanted)[:, 0]
+            errors[block, number] = squares / (values.shape[1] * 255.0**2)
     return errors
 
 

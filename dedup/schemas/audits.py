@@ -73,7 +73,7 @@ SCORES: Final = schema(
     field(
         "label",
         TEXT,
-        "what the generations reproduce: verbatim (the training image: is_extracted), template (a clique of them an area of it, the rest differs), retrieved (another image of the run: is_memorized, but not with this image) or none; null if there was nothing to compare",
+        "what the generations reproduce: verbatim (the training image: is_extracted), template (a clique of them an area of it, the rest differs), retrieved (is_memorized, and the clique is a copy, as the judge sees it, of an image of the run: another one, or this one mirrored or cropped) or none; null if there was nothing to compare",
         nullable=True,
     ),
     field(

@@ -130,7 +130,7 @@ def captions_sql(targets: TargetsConfig) -> str:
     return " AND ".join(terms + ([f"length(caption) <= {targets.max_caption_length}"] if targets.max_caption_length else []))
 
 
-def keepers_sql(targets: TargetsConfig) -> str:
+def keepers_sql(targets: TargetsConfig, table: str = "kept") -> str:
     """Which groups may be targets, by carried columns of the sample that is kept; names and values are validated.
 
     >>> keepers_sql(TargetsConfig(language=["en", "de"], max_punsafe=0.5))
@@ -138,9 +138,9 @@ def keepers_sql(targets: TargetsConfig) -> str:
     """
     terms = []
     if targets.language:
-        terms.append(f"kept.{targets.language_column} IN ({', '.join(repr(language) for language in targets.language)})")
+        terms.append(f"{table}.{targets.language_column} IN ({', '.join(repr(language) for language in targets.language)})")
     if targets.max_punsafe < 1:
-        terms.append(f"kept.punsafe <= {targets.max_punsafe}")
+        terms.append(f"{table}.punsafe <= {targets.max_punsafe}")
     return " AND ".join(terms) or "1 = 1"
 
 

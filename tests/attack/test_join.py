@@ -28,6 +28,7 @@ def made(tmp_path_factory):
     for name, part in (("scores", rows[:100]), ("controls", rows[100:])):
         (folder / name).mkdir()
         pq.write_table(pa.Table.from_pylist(part, schema=SCORES), folder / name / "part-00000.parquet")
+        (folder / name / "_summary.json").write_text("{}")
     captions = [f"prompt number {k}" for k in range(len(ids))]
     pq.write_table(pa.table({"target_id": ids, "caption": captions}), folder / "targets.parquet")
     write_prompts([f"{folder}/targets.parquet"], f"{folder}/prompts")

@@ -67,11 +67,16 @@ def print_controls(summary: ControlSummary) -> None:
         ("targets", f"{summary.n_targets:,}"),
         ("controls", f"{summary.n_controls:,} of {summary.n_candidates:,} unique images with a caption{how}"),
     ]
-    if summary.n_controls < summary.n_targets:
-        lines.append(("", f"{summary.n_targets - summary.n_controls:,} targets have none: no unique image is like them"))
+    if summary.n_controls < summary.n_known:
+        lines.append(("", f"{summary.n_known - summary.n_controls:,} targets have none: no unique image is like them"))
+    if summary.n_known < summary.n_targets:
+        lines.append(
+            ("", f"{summary.n_targets - summary.n_known:,} targets can't be matched: no caption, or the run does not keep their image")
+        )
     for name, value in summary.imbalance.items():
-        balance = "" if value < _BALANCED else "; not balanced"
-        lines.append(("", f"{names[name]}: means differ by {value:.2f} standard deviations{balance}"))
+        if value is not None:
+            balance = "" if value < _BALANCED else "; not balanced"
+            lines.append(("", f"{names[name]}: means differ by {value:.2f} standard deviations{balance}"))
     print_lines([*lines, ("table", f"{summary.out}/")])
 
 
