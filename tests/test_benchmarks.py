@@ -127,7 +127,7 @@ TINY = {
     ),
     "report": Tiny("--n 1000 --groups 50 --dim 16 --galleries 2", figures={"n": 1000, "mb": float, "notes": ""}, needs=("jinja2",)),
     "rewrite": Tiny("--n 60 --sample-bytes 3000 --per-shard 30", figures={"n": 60, "samples_per_s": int}),
-    "same_tables": Tiny("{root} {root} --only demo"),
+    "same_tables": Tiny("{root} {root} --only demo --n-images 60"),
     "trained": Tiny(
         "{photos} --out {out} --n 1 --kinds grey,mirrored --ways both",
         ("| both | ", "2 of 2 | 0 |"),

@@ -63,6 +63,8 @@ def read_scores(detector: DetectorFile) -> tuple[list[tuple[Any, float]], str]:
         else:
             with open(path, encoding="utf-8") as lines:
                 return [(number, _number(line.strip())) for number, line in enumerate(lines) if line.strip()], ""
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; expected a file of scores, .jsonl, .csv, .npy, .parquet or a number a line") from error
     except (OSError, ValueError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path} can't be read as scores: {one_line(error)}; expected .jsonl, .csv, .npy, .parquet or a number a line"

@@ -177,7 +177,7 @@ class _Names:
         unknown = sorted(name for name in others - self.folders.keys() - told_apart if not name.startswith(("_", ".")))
         notes = [f"{len(unknown):,} folders match no target of the list, the first is {unknown[0]}"] if unknown else []
         if told_apart:
-            text = f"{len(told_apart):,} folders are named by prompts that are equal or begin alike; the first is {min(told_apart)}"
+            text = f"{len(told_apart):,} folders are named by prompts that are equal or begin alike; the first is {min(told_apart)[:60]}"
             notes.append(f"{text}; whose images they hold can't be told, so they are left out")
         return notes
 

@@ -78,9 +78,8 @@ def join_detectors(
     for name, values in columns.items():
         missing = int(np.isnan(values).sum())
         if missing == len(values):
-            raise InputError(
-                f"{name}: no score belongs to one of {len(values):,} targets; expected their target_id, or the table of their prompts"
-            )
+            expected = "expected numbers, with target_ids, or with the table of their prompts"
+            raise InputError(f"{name}: none of {len(values):,} targets has a score that is a number; {expected}")
         if missing:
             notes.append(f"{name}: {missing:,} of {len(values):,} targets have no score, or none that is a number; they are left out")
     joined = labelled
@@ -166,8 +165,8 @@ def _measure(name: str, values: Floats, labelled: pa.Table, notes: list[str]) ->
         notes.append(f"{name}: no scored target is {missing}; without any nothing can be told apart")
         return []
     if len(negative) < _FEW_NEGATIVES:
-        few = f"with fewer than {_FEW_NEGATIVES} none may be exceeded by mistake, so tpr counts targets above all of them"
-        notes.append(f"{name}: {len(negative):,} targets of which nothing is reproduced; {few}")
+        few = f"with fewer than {_FEW_NEGATIVES} targets of which nothing is reproduced, tpr counts the targets above all of them"
+        notes += [] if few in notes else [few]
     parts: list[tuple[str, int | None, int | None, Any]] = [(ALL, None, None, is_positive)]
     parts += [(label, None, None, is_positive & (labels == label)) for label in (VERBATIM, TEMPLATE)]
     for least, most in decades(int(counts[is_positive].max(initial=0))):

@@ -65,21 +65,24 @@ class TargetScorer:
         scored |= {"n_generations": n, "n_rejected": read.n_rejected, "n_resized": read.n_resized, "status": "ok"}
         scored |= {"clique_size": n, "clique_is_exact": True, "is_memorized": False}
         clique = np.arange(n)
+        if n and min(read.images.shape[1:3]) < TILES:
+            height, width = read.images.shape[1:3]
+            return scored | {"status": "too_small", "detail": f"{width} x {height} pixels; expected at least {TILES} to a side"}
         if n < 2:
             status = "few_generations" if target.generations else "no_generations"
-            scored |= {"status": status, "detail": f"{n} of {len(target.generations)} could be read"}
+            detail = (
+                f"{n} of {len(target.generations)} show something; others do not decode, or have one colour" if target.generations else None
+            )
+            scored |= {"status": status, "detail": detail}
         else:
-            clique, facts = self._clique(target.row["target_id"], read.images)
+            clique, facts = self._clique(read.images)
             scored |= facts
         if not n:
             return scored
         return scored | self._compared(target, read, clique, scored)
 
-    def _clique(self, target_id: str, images: Pixels) -> tuple[Ids, JsonDict]:
+    def _clique(self, images: Pixels) -> tuple[Ids, JsonDict]:
         """The largest set of generations that are one picture."""
-        if min(images.shape[1:3]) < TILES:
-            size = f"{images.shape[2]} x {images.shape[1]} pixels"
-            raise InputError(f"{target_id}: images of {size}; expected at least {TILES} to a side")
         distances = pairwise_tiled_distances(images, device=self.device)
         clique, is_exact = self._detailed_clique(images, distances <= np.float32(self.options.max_tile_distance))
         facts = {"clique_size": len(clique), "clique_is_exact": is_exact, "mean_distance": _mean_distance(distances, clique)}
@@ -117,9 +120,7 @@ class TargetScorer:
             found["similarity"] = self.training.similarity(_bytes(read.places[best]), training)
         if found["is_extracted"] and scored["is_memorized"]:
             return found | _whole(found, scored)
-        shared = None
-        if min(read.images.shape[1:3]) >= TILES:
-            shared = find_shared(read.images, pixels, self.limits, known_template(target.template))
+        shared = find_shared(read.images, pixels, self.limits, known_template(target.template))
         # of twelve generations of a template one may by chance be near the whole training image: the twelve count
         if found["is_extracted"] and (shared is None or len(shared.members) < self.options.min_clique or shared.area > _NEARLY_ALL):
             return found | _whole(found, scored)
@@ -131,8 +132,7 @@ class TargetScorer:
 
     def _nearest(self, read: Stack, candidates: Ids, training: Pixels, members: list[JsonDict], before: str | None) -> tuple[JsonDict, int]:
         """The candidate nearest to the training image, and the samples of the group that are within δ of it."""
-        tiles = min(TILES, *read.images.shape[1:3])
-        tiled = tiled_distances(read.images[candidates], training, tiles)
+        tiled = tiled_distances(read.images[candidates], training)
         is_extracted = tiled <= self.options.max_distance
         if is_extracted.any():
             is_extracted[is_extracted] = shows_detail(read.images[candidates[is_extracted]], training, self.limits)
@@ -146,7 +146,7 @@ class TargetScorer:
             except (InputError, SampleError) as error:
                 trouble = one_line(error)
                 continue
-            n_near += member["n_samples"] * bool(tiled_distances(pixels[None], nearest, tiles)[0] <= self.options.max_distance)
+            n_near += member["n_samples"] * bool(tiled_distances(pixels[None], nearest)[0] <= self.options.max_distance)
         return {
             "generation": read.names[best],
             "l2": float(l2_distances(nearest[None], training)[0]),

@@ -26,9 +26,9 @@ _TEXTURE = 5 / 255
 # an area without detail says nothing: equal white grounds agree everywhere but in the thing that is shown
 _LEAST_DETAIL = 0.02  # share of the picture that is shared and has texture
 _LEAST_DETAIL_OF = 0.10  # of all texture of the training image
-_LEAST_OF_WHOLE = (
-    1 / 3
-)  # of it, what a copy of the whole shows: blur leaves that much within a distance of 0.15, unrelated pictures a tenth
+# of it, what a copy of the whole shows: blur leaves that much within a distance of 0.15, unrelated pictures a tenth; and of the texture of
+# each of the 16 tiles that has some, for a template shows most of it, and next to nothing in the rest
+_LEAST_OF_WHOLE, _LEAST_OF_PART = 1 / 3, 0.15
 _MEMBER = 0.85  # share of an area's cells, and of those with detail, that a generation shows that has the template
 _SUPPORT = 0.8  # share of those generations that show a cell of it
 _FIRST = 0.6  # the same as _MEMBER for the first look, by the cells of one generation, some of which agree by chance
@@ -128,7 +128,16 @@ def shows_detail(images: Pixels, target: Pixels, limits: Limits) -> Mask:
     compared = compare(images, target, limits)
     if not compared.is_textured.any():
         return np.zeros(len(images), dtype=bool)
-    return np.asarray(compared.is_near[:, compared.is_textured].mean(axis=1) >= _LEAST_OF_WHOLE, dtype=bool)
+    is_shown = compared.is_near[:, compared.is_textured].mean(axis=1) >= _LEAST_OF_WHOLE
+    # and everywhere: of a template most is shown, and in the rest next to nothing
+    step = compared.side // TILES
+    for top, left in np.ndindex(TILES, TILES) if step else ():
+        tile = np.zeros((compared.side, compared.side), dtype=bool)
+        tile[top * step : (top + 1) * step, left * step : (left + 1) * step] = True
+        cells = compared.is_textured & tile.ravel()
+        if cells.sum() >= _LEAST_OF_TILE * step**2:
+            is_shown &= compared.is_near[:, cells].mean(axis=1) >= _LEAST_OF_PART
+    return np.asarray(is_shown, dtype=bool)
 
 
 def find_shared(images: Pixels, target: Pixels, limits: Limits, known: Known | None = None) -> Shared | None:

@@ -100,7 +100,9 @@ SCORES: Final = schema(
         nullable=True,
     ),
     field("retrieved_key", TEXT, "its key", nullable=True),
-    field("status", TEXT, "ok, no_generations, few_generations (fewer than 2) or no_training_image"),
+    field(
+        "status", TEXT, "ok, no_generations, few_generations (fewer than 2), too_small (fewer than 4 pixels to a side) or no_training_image"
+    ),
     field("detail", TEXT, "what was missing, for people to read", nullable=True),
 )
 

@@ -33,7 +33,7 @@ class Hostile:
 
 
 # very many by their vectors; fewer by all that a run does, as most of its time goes to pairs of pictures
-@pytest.fixture(scope="module", params=[(10_000, ["confirm.enabled=false"]), (900, [])], ids=["many", "judged"])
+@pytest.fixture(scope="module", params=[(3_000, ["confirm.enabled=false"]), (900, [])], ids=["many", "judged"])
 def hostile(request, tmp_path_factory):
     n_samples, settings = request.param
     folder = tmp_path_factory.mktemp("hostile")

@@ -61,13 +61,13 @@ def test_the_study_of_dose_and_response(folder, monkeypatch):
         shards=f"{folder}/shards/*.tar",
         work_dir=str(folder / "study"),
         counts=[2, 6],
-        images_per_count=3,
-        n_generations=14,
+        images_per_count=2,
+        n_generations=12,
     )
     assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 4
     assert not [output for output in outputs(notebook) if output.output_type == "error" or output.get("name") == "stderr"]
     said = "".join(output.get("text", "") for output in outputs(notebook))
-    assert "exact 6: 18 of 18 samples are in groups" in said
+    assert "exact 6: 12 of 12 samples are in groups" in said
 
 
 def test_the_one_on_cifar_runs_on_a_folder_of_its_shape(folder, monkeypatch):
