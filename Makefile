@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 SOURCES := $(shell find dedup -name '*.py')
 DEMO := demo-out
-# at once; more than two fight over memory: some tests start a Spark cluster
-TEST_PROCESSES ?= 2
+# at once: tests wait for processes that they start, so one more than two cores have, where there is memory for it beside a Spark cluster
+TEST_PROCESSES ?= $(shell awk '/^MemAvailable/ && $$2 > 12000000 { enough = 1 } END { print enough ? 3 : 2 }' /proc/meminfo 2>/dev/null || echo 2)
 FUZZ_SECONDS ?= 600
 
 .PHONY: demo test lint format docs site fuzz audit clean help

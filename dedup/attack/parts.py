@@ -22,22 +22,32 @@ class _Numbered(Protocol):
 Part = TypeVar("Part", bound=_Numbered)
 
 
-def begin(output: Table, made_of: JsonDict) -> None:
-    """Record what a table is made of, or stop if the folder holds one that was made of something else.
+def refuse_other(output: Table, made_of: JsonDict) -> None:
+    """Stop if the folder of a table holds one that was made of something else.
 
     `made_of`: a word for each thing, and the thing itself, of which only a digest is kept.
-    Raises RunDirectoryError if the folder holds another.
+    Raises RunDirectoryError if it does.
     """
-    identity: dict[str, Any] = {name: digest(value) for name, value in {**made_of, "columns": output.schema.names}.items()}
-    path = join(output.path, "_made_of.json")
-    recorded = read_json(path)
+    recorded, identity = read_json(join(output.path, _RECORD)), _identity(output, made_of)
     if recorded is not None and recorded != identity:
         changed = [name for name in identity if recorded.get(name) != identity[name]]
         text = f"{output.path} holds results of other {' and '.join(changed)}"
         raise RunDirectoryError(f"{text}; choose another --out, or delete that folder")
-    if recorded is None:
+
+
+def begin(output: Table, made_of: JsonDict) -> None:
+    """Record what a table is made of, or go on with one that is made of the same; see `refuse_other`."""
+    refuse_other(output, made_of)
+    if read_json(join(output.path, _RECORD)) is None:
         clear(output)
-        write_json(path, identity)
+        write_json(join(output.path, _RECORD), _identity(output, made_of))
+
+
+_RECORD = "_made_of.json"
+
+
+def _identity(output: Table, made_of: JsonDict) -> dict[str, Any]:
+    return {name: digest(value) for name, value in {**made_of, "columns": output.schema.names}.items()}
 
 
 def part_url(output: Table, number: int) -> str:

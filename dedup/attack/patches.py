@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dedup.attack.generations import Generations, find_generations, read_pixels, stack, stretched
 from dedup.attack.labels import decades, read_labels
-from dedup.attack.parts import begin, missing_parts, part_url
+from dedup.attack.parts import begin, missing_parts, part_url, refuse_other
 from dedup.attack.prompts import read_prompts
 from dedup.attack.target_list import place_of, read_targets
 from dedup.config import ExtractionConfig
@@ -109,18 +109,17 @@ def measure_patches(
     labels = {} if known is None else dict(zip(known["target_id"].to_pylist(), known["label"].to_pylist(), strict=True))
     ids, output, size = rows["target_id"].to_pylist(), Table(out, PATCHES), options.targets_per_part
     table = read_prompts(prompts) if prompts else None
-    begin(
-        output,
-        {
-            "targets": ids,
-            "generations": generations,
-            "options": [*vars(options).items(), n_generations],
-            "prompts": None if table is None else table.to_pydict(),
-            "labels": [labels.get(target) for target in ids],
-        },
-    )
+    made_of = {
+        "targets": ids,
+        "generations": generations,
+        "options": [*vars(options).items(), n_generations],
+        "prompts": None if table is None else table.to_pydict(),
+        "labels": [labels.get(target) for target in ids],
+    }
+    refuse_other(output, made_of)
     with engine_or_own(engine) as engine:
         located, notes = find_generations(generations, ids, join(out, "_generations"), engine, table)
+        begin(output, made_of)
         notes += listed.notes()
         tasks = []
         for number, start in enumerate(range(0, len(ids), size)):

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from dedup.attack.generations import Generations, find_generations
 from dedup.attack.one_target import LABELS, Target, TargetScorer
-from dedup.attack.parts import begin, missing_parts, part_url
+from dedup.attack.parts import begin, missing_parts, part_url, refuse_other
 from dedup.attack.prompts import read_prompts
 from dedup.attack.target_list import TargetList, read_targets
 from dedup.attack.training import MASKS_SQL, TrainingRun
@@ -147,17 +147,16 @@ def _score(
     size = options.targets_per_part
     why_not = TrainingRun(targets.run_dir, device).why_not() if targets.run_dir else ""
     run_dir = "" if why_not else targets.run_dir
-    begin(
-        output,
-        {
-            "targets": ids,
-            "generations": generations,
-            "options": list(vars(options).items()),
-            "prompts": None if prompts is None else prompts.to_pydict(),
-            "run": [targets.run_dir, run_dir],
-        },
-    )
+    made_of = {
+        "targets": ids,
+        "generations": generations,
+        "options": list(vars(options).items()),
+        "prompts": None if prompts is None else prompts.to_pydict(),
+        "run": [targets.run_dir, run_dir],
+    }
+    refuse_other(output, made_of)
     located, notes = find_generations(generations, ids, join(out, "_generations"), engine, prompts)
+    begin(output, made_of)
     notes += targets.notes()
     members = _write_members(targets, out, engine)
     if members is None:

@@ -20,10 +20,10 @@ def engine():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, engine):
     folder = tmp_path_factory.mktemp("patches")
-    kinds = planted.write_planted(folder, 3, 128, 5)
+    kinds = planted.write_planted(folder, 2, 128, 5)
     arguments = f"{folder}/targets.parquet", f"{folder}/generations"
     dedup.score_generations(*arguments, f"{folder}/scores", engine=engine)
-    summary = dedup.measure_patches(*arguments, f"{folder}/out", scores=f"{folder}/scores", n_generations=4, engine=engine)
+    summary = dedup.measure_patches(*arguments, f"{folder}/out", scores=f"{folder}/scores", n_generations=2, engine=engine)
     return folder, kinds, summary
 
 
@@ -65,7 +65,7 @@ def test_measuring_that_was_stopped_goes_on(measured, engine):
     parts[0].unlink()
     options = {"scores": f"{folder}/scores", "engine": engine}
     arguments = f"{folder}/targets.parquet", f"{folder}/generations", f"{folder}/out"
-    dedup.measure_patches(*arguments, n_generations=4, **options)
+    dedup.measure_patches(*arguments, n_generations=2, **options)
     assert rows_of(folder) == before
     with pytest.raises(dedup.DedupError, match="holds results of other options"):
         dedup.measure_patches(*arguments, n_generations=5, **options)

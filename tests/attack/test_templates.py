@@ -187,5 +187,7 @@ def test_scores_of_another_form_are_not_continued(tmp_path, engine):
     arguments = f"{tmp_path}/targets.parquet", f"{tmp_path}/generations", f"{tmp_path}/out"
     dedup.score_generations(*arguments, engine=engine)
     write_json(f"{tmp_path}/out/_made_of.json", {"columns": "other"})
-    with pytest.raises(dedup.DedupError, match="holds results of other targets and generations and options and columns"):
+    with pytest.raises(
+        dedup.DedupError, match="holds results of other targets and generations and options and prompts and run and columns"
+    ):
         dedup.score_generations(*arguments, engine=engine)

@@ -28,12 +28,12 @@ def test_intervals_hold_the_truth():
     """Of normal scores a deviation apart the area is known; 95% of the intervals should hold it."""
     truth, rng = 0.7602499389065233, np.random.default_rng(0)
     held = 0
-    for _ in range(60):
+    for _ in range(30):
         found = measure_detection(rng.normal(1, 1, 60), rng.normal(0, 1, 60))
         assert found.auc_low <= found.auc <= found.auc_high
         assert found.tpr_low <= found.tpr_high
         held += found.auc_low <= truth <= found.auc_high
-    assert held >= 51
+    assert held >= 25
 
 
 def test_equal_calls_give_equal_intervals():
