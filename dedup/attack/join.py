@@ -84,7 +84,9 @@ def join_detectors(
             notes.append(f"{name}: {missing:,} of {len(values):,} targets have no score, or none that is a number; they are left out")
     joined = labelled
     for name, values in columns.items():
-        joined = joined.append_column(name, pa.array(values, from_pandas=True))
+        # the duplication count may serve as a detector, and is a column already
+        column = f"{name}_score" if name in labelled.column_names else name
+        joined = joined.append_column(column, pa.array(values, from_pandas=True))
     rows = [row for name, values in columns.items() for row in _measure(name, -values if name in lower else values, labelled, notes)]
     files = [join(out, name) for name in ("joined.parquet", "detectors.parquet")]
     for path, table in zip(files, (joined, pa.Table.from_pylist(rows, schema=DETECTORS)), strict=True):
