@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from dedup.contracts import Table
-from dedup.errors import InputError, MissingExtra, RunDirectoryError, ShapeError
+from dedup.errors import InputError, RunDirectoryError, ShapeError
+from dedup.report.plot import load_pyplot, png_of
 from dedup.schemas import SCORES
+from dedup.storage.atomic import write_bytes
 from dedup.storage.input.samples import one_line
-from dedup.storage.tables import read_table
+from dedup.storage.tables import FileWriter, read_table
+from dedup.storage.urls import join
 
 
 def precision_recall(scores: pa.Table, is_memorized: npt.NDArray[np.bool_]) -> pa.Table:
@@ -97,16 +97,11 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
     Raises RunDirectoryError if the folder holds no scores.
     Raises MissingExtra if matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "report") from error
-    matplotlib.use("Agg")
+    load_pyplot()  # before any work
     try:
         table = read_table(Table(scores, SCORES))
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{scores} holds no scores; expected the --out of `dedup extraction score`") from error
-    os.makedirs(out, exist_ok=True)
     counts = by_duplication_count(table)
     lines = {
         "share_extracted": "extracted, whole image",
@@ -126,11 +121,10 @@ def write_curves(scores: str, out: str, labels: str = "") -> list[str]:
 
 def _write(out: str, name: str, table: pa.Table, column: str, lines: dict[str, str], x: str, y: str) -> list[str]:
     """Write a table and a picture of some of its columns, each with its label, over another; returns both files."""
-    from matplotlib import pyplot
-
-    parquet, png = os.path.join(out, f"{name}.parquet"), os.path.join(out, f"{name}.png")
-    pq.write_table(table, parquet)
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    parquet, png = join(out, f"{name}.parquet"), join(out, f"{name}.png")
+    with FileWriter(parquet, table.schema) as writer:
+        writer.write(table)
+    figure, axes = load_pyplot().subplots(figsize=(6, 4), layout="constrained")
     for line, label in lines.items():
         axes.plot(table[column].to_numpy(), table[line].to_numpy(), "o-", markersize=4, label=label)
     if column == "least":
@@ -139,8 +133,7 @@ def _write(out: str, name: str, table: pa.Table, column: str, lines: dict[str, s
         axes.legend(frameon=False)
     axes.set(xlabel=x, ylabel=y, ylim=(0.0, 1.05))
     axes.grid(alpha=0.3)
-    figure.savefig(png, dpi=120)
-    pyplot.close(figure)
+    write_bytes(png, png_of(figure))
     return [parquet, png]
 
 

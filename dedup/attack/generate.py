@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 import pyarrow.dataset as ds
 
-from dedup.attack.generate_part import TABLE, GenerateTask, begin, generate_part
-from dedup.attack.generation_list import Prompt, read_prompts
+from dedup.attack.generate_part import TABLE, GenerateTask, generate_part, record_options
+from dedup.attack.generation_list import Prompt, left_out_of, read_list
 from dedup.attack.models import n_processes
 from dedup.attack.painter import Drawing
 from dedup.contracts import Engine, GpuUse, Reporter, SilentReporter, reported
@@ -116,13 +116,13 @@ def generate_targets(
             raise ConfigError(f"--{name}={number}; expected {least} or more")
     model = absolute(model) if os.path.exists(model) else model
     drawing = Drawing(model, steps, guidance, height, width, dtype, noise)
-    prompts, out = read_prompts(targets, limit), absolute(out)
-    begin(out, drawing, is_writing=False)
+    prompts, out = read_list(targets, limit), absolute(out)
+    record_options(out, drawing, is_writing=False)
     tasks, reporter = _tasks(prompts, targets_per_part, drawing, batch, device, out), reporter or SilentReporter()
     if engine is not None:
-        return _generate(tasks, out, engine, reporter)
+        return _generate(tasks, out, engine, reporter, left_out_of(targets))
     with closing(LocalEngine(count_gpus=partial(n_processes, device))) as own:
-        return _generate(tasks, out, own, reporter)
+        return _generate(tasks, out, own, reporter, left_out_of(targets))
 
 
 def _tasks(prompts: Sequence[Prompt], size: int, drawing: Drawing, batch: int, device: str, out: str) -> list[GenerateTask]:
@@ -136,15 +136,16 @@ def _tasks(prompts: Sequence[Prompt], size: int, drawing: Drawing, batch: int, d
     ]
 
 
-def _generate(tasks: Sequence[GenerateTask], out: str, engine: Engine, reporter: Reporter) -> GenerateSummary:
+def _generate(tasks: Sequence[GenerateTask], out: str, engine: Engine, reporter: Reporter, notes: list[str]) -> GenerateSummary:
     finished = set(matching(join(out, TABLE), "part-*.parquet"))
     missing = [task for task in tasks if filesystem(task.part)[1] not in finished]
     sizes = [sum(prompt.n_generations for prompt in task.prompts) for task in missing]
     n_images = sum(prompt.n_generations for task in tasks for prompt in task.prompts)
-    notes, n_made = [], 0
+    n_made = 0
     if len(missing) < len(tasks):
         notes.append(f"{len(tasks) - len(missing):,} of {counted(len(tasks), 'part')} were finished before")
-        reporter.note(f"extraction: {notes[0]}")
+    for note in notes:
+        reporter.note(f"extraction: {note}")
     # on Spark a task that computes on the CPU must not wait for a GPU; here it shares no cores with others
     uses_gpu: GpuUse = "alone" if tasks[0].device != "cpu" or engine.is_local else False
     results = engine.map_partitions(generate_part, missing, uses_gpu=uses_gpu)

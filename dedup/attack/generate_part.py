@@ -59,7 +59,7 @@ class Facts(NamedTuple):
     edges: Mask | None  # shape (EDGE_SIDE, EDGE_SIDE); of an image of one step that is not blank
 
 
-def begin(out: str, drawing: Drawing, *, is_writing: bool = True) -> None:
+def record_options(out: str, drawing: Drawing, *, is_writing: bool = True) -> None:
     """Record how the images of a folder are made, or stop if it holds images made otherwise."""
     path, options = join(out, TABLE, _OPTIONS), asdict(drawing)
     recorded = read_json(path)
@@ -73,7 +73,7 @@ def begin(out: str, drawing: Drawing, *, is_writing: bool = True) -> None:
 def generate_part(task: GenerateTask) -> GenerateResult:
     """Make the missing images of some targets, then write their rows."""
     painter = load_painter(task.drawing, task.batch, task.device)
-    begin(task.out, task.drawing)  # only now: a model that can't be loaded leaves no record
+    record_options(task.out, task.drawing)  # only now: a model that can't be loaded leaves no record
     present = [_present(join(task.out, prompt.target_id)) for prompt in task.prompts]
     missing = [
         (prompt.text, seed) for prompt, seeds in zip(task.prompts, present, strict=True) for seed in prompt.seeds if seed not in seeds

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dedup.attack.generations import first_seed
-from dedup.attack.target_list import to_generate
+from dedup.attack.target_list import left_out, to_generate
 from dedup.contracts import JsonDict
 from dedup.errors import InputError
 from dedup.storage.input.samples import one_line
@@ -28,7 +28,7 @@ class Prompt(NamedTuple):
         return range(self.first_seed, self.first_seed + self.n_generations)
 
 
-def read_prompts(url: str, limit: int = 0) -> list[Prompt]:
+def read_list(url: str, limit: int = 0) -> list[Prompt]:
     """What is to be generated, in the order of the list.
 
     `url`: a run's `targets/` folder or parquet like it, or a work list `part-*.jsonl`.
@@ -43,6 +43,11 @@ def read_prompts(url: str, limit: int = 0) -> list[Prompt]:
     if not prompts:
         raise InputError(f"{url} lists nothing to generate; expected one target or more; is everything generated already?")
     return prompts
+
+
+def left_out_of(url: str) -> list[str]:
+    """What a list of targets holds that nothing is generated of, as notes; a work list has been rid of it."""
+    return [] if url.endswith(".jsonl") else left_out(url)
 
 
 def _targets(url: str) -> Iterator[tuple[str, JsonDict]]:

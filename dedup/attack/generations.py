@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
+from dedup.attack.parts import rows_by_number
 from dedup.attack.target_list import to_generate
 from dedup.config.keys import MAX_PIXELS
-from dedup.contracts import Engine, JsonDict, Table
+from dedup.contracts import Engine, Table
 from dedup.errors import ConfigError, InputError, SampleError
 from dedup.numerics.arraytypes import Pixels
 from dedup.schemas import GENERATIONS, NAMED_FOLDERS
@@ -59,20 +59,13 @@ class Generations:
 
     def of_targets(self, first: int, target_ids: list[str]) -> list[list[Generation]]:
         """The generations of each of some consecutive targets, sorted by name; `first` is the place of the first in the list."""
-        generations = [_in_folder(join(self.folder, target)) for target in target_ids]
-        for row in _of_numbers(self.named, first, len(target_ids)):
-            generations[row["number"] - first] += _in_folder(join(self.folder, row["folder"]))
-        for row in _of_numbers(self.listed, first, len(target_ids)):
-            generations[row["number"] - first].append(Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]))
-        return [sorted(found, key=lambda generation: (generation.name, generation.url)) for found in generations]
-
-
-def _of_numbers(table: Table | None, first: int, n: int) -> list[JsonDict]:
-    if table is None:
-        return []
-    number = pc.field("number")
-    rows: list[JsonDict] = dataset(table).to_table(filter=(number >= first) & (number < first + n)).to_pylist()
-    return rows
+        named, listed = (rows_by_number(table, first, len(target_ids)) for table in (self.named, self.listed))
+        found = []
+        for target, folders, rows in zip(target_ids, named, listed, strict=True):
+            own = [image for name in (target, *(row["folder"] for row in folders)) for image in _in_folder(join(self.folder, name))]
+            own += [Generation(row["name"], row["url"], row["byte_offset"], row["n_bytes"]) for row in rows]
+            found.append(sorted(own, key=lambda image: (image.name, image.url)))
+        return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +18,7 @@ from dedup.contracts import JsonDict
 from dedup.errors import ConfigError, InputError, MissingExtra
 from dedup.numerics.arraytypes import Floats
 from dedup.numerics.detection import measure_detection
+from dedup.report.plot import load_pyplot, png_of
 from dedup.schemas import DETECTORS
 from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import FileWriter
@@ -186,13 +186,10 @@ def _measure(name: str, values: Floats, labelled: pa.Table, notes: list[str]) ->
 def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
     """The area under the curve by duplication count, a panel for each kind; nothing without matplotlib."""
     try:
-        import matplotlib
-    except ImportError:
-        notes.append(str(MissingExtra("matplotlib", "report")))
+        pyplot = load_pyplot()
+    except MissingExtra as error:
+        notes.append(f"no picture: {error}")
         return []
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     decades = [row for row in rows if row["least"] is not None]
     labels = [label for label in (ALL, VERBATIM, TEMPLATE) if any(row["label"] == label for row in decades)]
     if not labels:
@@ -209,8 +206,5 @@ def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("area under the ROC curve")
     panels[0][0].legend(loc="lower right")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    pyplot.close(figure)
-    write_bytes(path, picture.getvalue())
+    write_bytes(path, png_of(figure))
     return [path]

@@ -28,6 +28,8 @@ def read_labels(scores: Sequence[str]) -> pa.Table:
             if missing := [name for name in _COLUMNS if name not in table.schema.names]:
                 raise InputError(f"{url} has no {f'column {missing[0]}' if table.files else 'parquet files'}; {_EXPECTED}")
             tables.append(table.to_table(columns=list(_COLUMNS)))
+        except FileNotFoundError as error:
+            raise InputError(f"{url} does not exist; {_EXPECTED}") from error
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{url} can't be read as scores: {one_line(error)}; {_EXPECTED}") from error
         fs, path = filesystem(url)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+import pyarrow.compute as pc
 
 from dedup.contracts import JsonDict, Table
 from dedup.errors import RunDirectoryError
 from dedup.runs.record import digest
 from dedup.storage.atomic import write_json
-from dedup.storage.tables import clear
+from dedup.storage.tables import clear, dataset
 from dedup.storage.urls import filesystem, join, read_json
 
 
@@ -22,32 +24,44 @@ class _Numbered(Protocol):
 Part = TypeVar("Part", bound=_Numbered)
 
 
-def refuse_other(output: Table, made_of: JsonDict) -> None:
+def identity_of(output: Table, made_of: JsonDict) -> dict[str, str]:
+    """What a table is made of, as digests.
+
+    `made_of`: a word for each thing, and the thing itself, a JSON value.
+    """
+    return {name: digest(value) for name, value in {**made_of, "columns": output.schema.names}.items()}
+
+
+def refuse_other(output: Table, identity: dict[str, str]) -> None:
     """Stop if the folder of a table holds one that was made of something else.
 
-    `made_of`: a word for each thing, and the thing itself, of which only a digest is kept.
     Raises RunDirectoryError if it does.
     """
-    recorded, identity = read_json(join(output.path, _RECORD)), _identity(output, made_of)
+    recorded = read_json(join(output.path, _RECORD))
     if recorded is not None and recorded != identity:
         changed = [name for name in identity if recorded.get(name) != identity[name]]
         text = f"{output.path} holds results of other {' and '.join(changed)}"
         raise RunDirectoryError(f"{text}; choose another --out, or delete that folder")
 
 
-def begin(output: Table, made_of: JsonDict) -> None:
-    """Record what a table is made of, or go on with one that is made of the same; see `refuse_other`."""
-    refuse_other(output, made_of)
+def begin(output: Table, identity: dict[str, str]) -> None:
+    """Record what a table is made of; one that is made of the same goes on. `refuse_other` comes first."""
     if read_json(join(output.path, _RECORD)) is None:
         clear(output)
-        write_json(join(output.path, _RECORD), _identity(output, made_of))
+        write_json(join(output.path, _RECORD), identity)
 
 
 _RECORD = "_made_of.json"
 
 
-def _identity(output: Table, made_of: JsonDict) -> dict[str, Any]:
-    return {name: digest(value) for name, value in {**made_of, "columns": output.schema.names}.items()}
+def rows_by_number(table: Table | None, first: int, n: int) -> list[list[JsonDict]]:
+    """The rows of each of `n` consecutive targets, the first of them at place `first` of the list: those with its `number`."""
+    rows: list[list[JsonDict]] = [[] for _ in range(n)]
+    if table is not None:
+        number = pc.field("number")
+        for row in dataset(table).to_table(filter=(number >= first) & (number < first + n)).to_pylist():
+            rows[row["number"] - first].append(row)
+    return rows
 
 
 def part_url(output: Table, number: int) -> str:

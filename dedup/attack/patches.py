@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from dedup.attack.generations import Generations, find_generations, read_pixels, stack, stretched
 from dedup.attack.labels import decades, read_labels
-from dedup.attack.parts import begin, missing_parts, part_url, refuse_other
+from dedup.attack.parts import begin, identity_of, missing_parts, part_url, refuse_other
 from dedup.attack.prompts import read_prompts
 from dedup.attack.target_list import place_of, read_targets
 from dedup.config import ExtractionConfig
@@ -22,6 +21,7 @@ from dedup.errors import InputError, MissingExtra, SampleError
 from dedup.numerics.arraytypes import Pixels
 from dedup.numerics.judge.lay import laid_on
 from dedup.numerics.patches import count_patches
+from dedup.report.plot import load_pyplot, png_of
 from dedup.schemas import PATCH_CURVE, PATCHES
 from dedup.storage.atomic import write_bytes
 from dedup.storage.tables import FileWriter, dataset
@@ -116,10 +116,11 @@ def measure_patches(
         "prompts": None if table is None else table.to_pydict(),
         "labels": [labels.get(target) for target in ids],
     }
-    refuse_other(output, made_of)
+    identity = identity_of(output, made_of)
+    refuse_other(output, identity)
     with engine_or_own(engine) as engine:
         located, notes = find_generations(generations, ids, join(out, "_generations"), engine, table)
-        begin(output, made_of)
+        begin(output, identity)
         notes += listed.notes()
         tasks = []
         for number, start in enumerate(range(0, len(ids), size)):
@@ -233,13 +234,10 @@ _LINES: Final = {
 def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
     """Shares over the size of patches, a panel for each label and one for duplication counts; nothing without matplotlib."""
     try:
-        import matplotlib
-    except ImportError:
-        notes.append(f"no picture of the curve: {MissingExtra('matplotlib', 'report')}")
+        pyplot = load_pyplot()
+    except MissingExtra as error:
+        notes.append(f"no picture: {error}")
         return []
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     labels = list(dict.fromkeys(row["label"] for row in rows if row["least"] is None))
     decades = [row for row in rows if row["least"] is not None]
     n_panels = len(labels) + bool(decades)
@@ -266,8 +264,5 @@ def _draw(rows: list[JsonDict], path: str, notes: list[str]) -> list[str]:
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize=8)
     panels[0][0].set_ylabel("share of patches with detail")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    pyplot.close(figure)
-    write_bytes(path, picture.getvalue())
+    write_bytes(path, png_of(figure))
     return [path]

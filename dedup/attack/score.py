@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from dedup.attack.generations import Generations, find_generations
 from dedup.attack.one_target import LABELS, Target, TargetScorer
-from dedup.attack.parts import begin, missing_parts, part_url, refuse_other
+from dedup.attack.parts import begin, identity_of, missing_parts, part_url, refuse_other, rows_by_number
 from dedup.attack.prompts import read_prompts
 from dedup.attack.target_list import TargetList, read_targets
 from dedup.attack.training import MASKS_SQL, TrainingRun
@@ -154,9 +154,10 @@ def _score(
         "prompts": None if prompts is None else prompts.to_pydict(),
         "run": [targets.run_dir, run_dir],
     }
-    refuse_other(output, made_of)
+    identity = identity_of(output, made_of)
+    refuse_other(output, identity)
     located, notes = find_generations(generations, ids, join(out, "_generations"), engine, prompts)
-    begin(output, made_of)
+    begin(output, identity)
     notes += targets.notes()
     members = _write_members(targets, out, engine)
     if members is None:
@@ -219,23 +220,13 @@ def score_targets(task: ScoreTask) -> int:
     """Score the targets of one part and write its file; returns the number of targets."""
     n = len(task.rows)
     generations = task.generations.of_targets(task.first, task.rows["target_id"].to_pylist())
-    members, templates = (_rows_of(table, task.first, n) for table in (task.members, task.templates))
+    members, templates = (rows_by_number(table, task.first, n) for table in (task.members, task.templates))
     training = TrainingRun(task.run_dir, task.device) if task.run_dir else None
     scorer = TargetScorer(task.options, choose_device(task.device), training)
     with FileWriter(part_url(task.output, task.number), task.output.schema) as writer:
         for target in map(Target, task.rows.to_pylist(), generations, members, templates):
             writer.write(pa.Table.from_pylist([scorer.score(target)], schema=task.output.schema))
     return n
-
-
-def _rows_of(table: Table | None, first: int, n: int) -> list[list[JsonDict]]:
-    """The rows of each of some consecutive targets."""
-    rows: list[list[JsonDict]] = [[] for _ in range(n)]
-    if table is not None:
-        number = ds.field("number")
-        for row in dataset(table).to_table(filter=(number >= first) & (number < first + n)).to_pylist():
-            rows[row["number"] - first].append(row)
-    return rows
 
 
 def _summarise(out: str, output: Table, notes: list[str]) -> ScoreSummary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from dedup.contracts import JsonDict
 from dedup.errors import DedupError, SampleError
 from dedup.find.answers import Match
-from dedup.find.index import RunIndex, open_index
+from dedup.find.index import RunIndex, opened_index
 from dedup.numerics.shared import Known
 from dedup.numerics.similarity import exact_similarity
 from dedup.stages.groups.related import across_src, shared_mask
@@ -58,40 +57,33 @@ def known_template(pairs: list[JsonDict]) -> Known | None:
 
 
 class TrainingRun:
-    """The run over the training images, opened when it is first needed.
-
-    `run_dir`: empty for a list of targets that is not a run's: nothing is known then.
-    """
+    """The run over the training images, opened when it is first needed."""
 
     def __init__(self, run_dir: str, device: str) -> None:
         self.run_dir, self.device = run_dir, device
 
+    @property
+    def _index(self) -> RunIndex:
+        overrides = () if self.device == "auto" else (f"engine.device={self.device}",)
+        return opened_index(self.run_dir, overrides, "cpu" if self.device == "cpu" else "auto")
+
     def why_not(self) -> str:
         """Why generations can't be embedded and looked up; empty if they can."""
-        if not self.run_dir:
-            return "the list of targets is not that of a run"
         try:
-            _ = _index(self.run_dir, self.device).encoder
+            _ = self._index.encoder
         except DedupError as error:
             return one_line(error)
         return ""
 
     def similarity(self, generation: bytes, training: bytes) -> float | None:
         """Cosine of two encoded images in the space of the run's encoder; None if one does not decode."""
-        index = _index(self.run_dir, self.device)
         try:
-            a, b = (index.views(data, all_views=False).vectors[:1] for data in (generation, training))
+            a, b = (self._index.views(data, all_views=False).vectors[:1] for data in (generation, training))
         except SampleError:
             return None
         return float(exact_similarity(a, b)[0])
 
     def retrieve(self, generation: bytes) -> Match | None:
         """The training image that a generation is a copy of, by its pixels; None if none is."""
-        answer = _index(self.run_dir, self.device).search_bytes([("generation", generation)])[0]
+        answer = self._index.search_bytes([("generation", generation)])[0]
         return next((match for match in answer.matches if match.is_copy), None)
-
-
-@lru_cache(maxsize=1)
-def _index(run_dir: str, device: str) -> RunIndex:
-    overrides = [] if device == "auto" else [f"engine.device={device}"]
-    return open_index(run_dir, overrides=overrides, device="cpu" if device == "cpu" else "auto")

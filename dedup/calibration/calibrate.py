@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, Table
 from dedup.engines.local import engine_or_own
 from dedup.errors import ConfigError
 from dedup.numerics.arraytypes import Floats
+from dedup.report.plot import load_pyplot, png_of
 from dedup.runs.directory import Run
 from dedup.schemas import CALIBRATION, CALIBRATION_PAIRS, CALIBRATION_RECALLS, conform
 from dedup.stages.stage import StageContext
@@ -294,13 +294,8 @@ def configuration_of(calibration: Calibration) -> str:
 
 def _plot(calibration: Calibration) -> bytes:
     """Recall, precision, and expected false pairs over the thresholds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     columns = {name: calibration.table[name].to_pylist() for name in calibration.table.schema.names}
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
+    figure, (above, below) = load_pyplot().subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
     _plot_shares(above, columns)
     _plot_pairs(below, columns)
     for axes in (above, below):
@@ -309,10 +304,7 @@ def _plot(calibration: Calibration) -> bytes:
         if (advised := calibration.advice.threshold) is not None:
             axes.axvline(advised, color="black", linestyle="--", label=f"recommended: {advised:g}")
         axes.legend(fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    pyplot.close(figure)
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _plot_shares(axes: Axes, columns: dict[str, list[Any]]) -> None:

@@ -143,11 +143,12 @@ def extraction_work(
     Example: dedup extraction work out/targets --out work --n-parts 8 --generations generations
     """
     from dedup.attack.generations import write_work
+    from dedup.attack.target_list import left_out
 
-    parts = write_work(targets, out, n_parts=n_parts, generations=generations)
+    parts, notes = write_work(targets, out, n_parts=n_parts, generations=generations), left_out(targets)
     rows = [{"path": path, "n_targets": n_targets, "n_images": n_images} for path, n_targets, n_images in parts]
     lines = [f"{path}  {counted(n_targets, 'target')}, {counted(n_images, 'image')}" for path, n_targets, n_images in parts]
-    print_result(as_json, {"parts": rows}, lambda: typer.echo("\n".join(lines)))
+    print_result(as_json, {"parts": rows, "notes": notes}, lambda: typer.echo("\n".join([*lines, *notes])))
 
 
 @extraction.command("generate")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import pyarrow as pa
 
 from dedup.contracts import Engine, JsonDict, Reporter, SilentReporter, in_order, reported
 from dedup.engines.local import engine_or_own
 from dedup.find.answers import Answer, Match
-from dedup.find.index import RunIndex, open_index
+from dedup.find.index import opened_index
 from dedup.find.inputs import find_inputs, read_inputs
 from dedup.schemas import FLAGS
 from dedup.storage.tables import FileWriter
@@ -62,7 +61,7 @@ class FlagSummary:
 
 def look_up(task: LookupTask) -> list[Answer]:
     """Answers for the images of some files."""
-    question, index = task.question, _opened(task.question.run_dir, task.question.overrides, task.question.device)
+    question, index = task.question, opened_index(task.question.run_dir, task.question.overrides, task.question.device)
     answers = []
     for image in read_inputs(task.paths, max_image_bytes=index.run.config.input.max_image_bytes):
         if image.error is not None:
@@ -80,7 +79,7 @@ def look_up(task: LookupTask) -> list[Answer]:
 
 def answers_of(question: Question, paths: Sequence[str], engine: Engine, reporter: Reporter) -> Iterator[Answer]:
     """Look up images; answers come in the order of the paths."""
-    _ = _opened(question.run_dir, question.overrides, question.device).encoder  # fails before any work if something is missing
+    _ = opened_index(question.run_dir, question.overrides, question.device).encoder  # fails before any work if something is missing
     inputs = find_inputs(paths)
     size = max(1, min(_PER_TASK, -(-len(inputs) // (4 * engine.n_workers))))
     tasks = [LookupTask(question, tuple(inputs[start : start + size])) for start in range(0, len(inputs), size)]
@@ -135,7 +134,7 @@ def flag_images(
         If an image, folder or tar does not exist.
     """
     question = Question(run_dir, tuple(overrides), "auto", k, min_similarity, judge_pixels, measures=judge_pixels)
-    index = _opened(question.run_dir, question.overrides, question.device)
+    index = opened_index(question.run_dir, question.overrides, question.device)
     threshold = index.min_similarity if min_similarity is None else min_similarity
     limits = {"min_similarity": threshold, "max_distance": index.run.config.confirm.max_distance}
     by_pixels = judge_pixels and index.run.judges_pixels
@@ -181,8 +180,3 @@ def flag_row(answer: Answer, *, by_pixels: bool) -> JsonDict:
 
 def _match_columns(match: Match) -> JsonDict:
     return {name: getattr(match, name) for name in _FROM_MATCH}
-
-
-@lru_cache(maxsize=1)
-def _opened(run_dir: str, overrides: tuple[str, ...], device: str) -> RunIndex:
-    return open_index(run_dir, overrides=overrides, device=device)

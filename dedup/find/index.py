@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -64,6 +64,12 @@ def open_index(run_dir: str, *, overrides: Sequence[str] = (), device: str = "au
         text = f"its index holds {index.n_vectors:,} vectors of {index.dim} dimensions, expected {expected[0]:,} of {expected[1]}"
         raise RunDirectoryError(f"{run_dir}: {text}; {how_to_rebuild(run.path('index'))}")
     return RunIndex(run, index)
+
+
+@lru_cache(maxsize=1)
+def opened_index(run_dir: str, overrides: tuple[str, ...], device: str) -> RunIndex:
+    """`open_index`, once in a process: tasks that follow each other ask the same run."""
+    return open_index(run_dir, overrides=overrides, device=device)
 
 
 class RunIndex:

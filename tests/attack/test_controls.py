@@ -11,18 +11,10 @@ from shard_data import Sample, copies, detailed, encode, scene, write_shards
 import dedup
 from dedup.attack.controls import find_controls
 from dedup.attack.prompts import write_prompts
-from dedup.engines.local import LocalEngine
 from dedup.errors import InputError
 from dedup.schemas import CONTROLS
 
 WORDS = ("a", "view", "of", "the", "old", "harbour", "in", "winter", "with", "boats", "and", "gulls")
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = LocalEngine(2)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def test_what_can_not_be_joined_is_said(made, tmp_path):
         join(tmp_path / "two.csv", lower=["e"])
     with pytest.raises(ConfigError, match=r"det.npy: expected NAME=FILE"):
         DetectorFile.parse("det.npy")
-    with pytest.raises(InputError, match=r"can't be read as scores"):
+    with pytest.raises(InputError, match=r"nowhere does not exist"):
         join_detectors([f"{tmp_path}/nowhere"], [DetectorFile("d", "x.npy")], str(tmp_path / "out"))
     # without negatives nothing can be told apart
     only = [a for a, label in zip(ids, LABELS, strict=True) if label == "verbatim"]

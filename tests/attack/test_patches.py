@@ -6,15 +6,7 @@ import pytest
 
 import dedup
 from dedup.attack.patches import patch_curve
-from dedup.engines.local import LocalEngine
 from dedup.schemas import PATCH_CURVE, PATCHES
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = LocalEngine(2)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")

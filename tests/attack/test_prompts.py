@@ -14,7 +14,6 @@ import pytest
 
 import dedup
 from dedup.attack.prompts import folder_of, read_prompts, write_prompts
-from dedup.engines.local import LocalEngine
 from dedup.errors import InputError
 from dedup.schemas import SCORES
 
@@ -100,13 +99,6 @@ def test_nothing_to_write(tmp_path):
         write_prompts([f"{tmp_path}/u.parquet"], f"{tmp_path}/out")
     with pytest.raises(InputError, match="holds no table of prompts"):
         read_prompts(f"{tmp_path}/out")
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = LocalEngine(1)
-    yield engine
-    engine.close()
 
 
 def rows_of(out):

@@ -12,18 +12,10 @@ from shard_data import Sample, detailed, encode, write_shards
 
 import dedup
 from dedup.config import ExtractionConfig
-from dedup.engines.local import LocalEngine
 from dedup.schemas import SCORES
 from dedup.storage.atomic import write_json
 
 N = 10  # of each kind; benchmarks/planted_generations.py does 200
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = LocalEngine(2)
-    yield engine
-    engine.close()
 
 
 def rows_of(out):
